@@ -1,0 +1,33 @@
+# Two commands do everything on a machine that has Python 3.11, pip, make and git:
+#   make demo   the main job on real data: find a rate, compare five schedules, write a report
+#   make test   lint, types and tests
+# Both first set up .venv, once. PYTHON=python3.12 and pip's own settings (PIP_INDEX_URL, ...)
+# pass through.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test lint clean
+
+demo: $(READY)
+	$(BIN)/ratecraft demo
+
+test: lint
+	$(BIN)/pytest -n 2
+
+lint: $(READY)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "ratecraft needs Python 3.11 or newer; write make PYTHON=python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) ratecraft-demo

@@ -1,0 +1,65 @@
+"""ratecraft: say, find, use, foresee, prove and see your learning rate before you pay for the run.
+
+The map of the house; a wing is a verb, a file is a noun, and imports run down only::
+
+    ratecraft.cli        the command: show find compare demo
+    ratecraft.compare    PROVE    schedules x seeds, really trained
+    ratecraft.view       SEE      terminal, figures, one-file report
+    ratecraft.torch      USE      ScheduleLR, a drop-in torch LRScheduler
+    ratecraft.finder     FIND     a range test that leaves no trace
+    ratecraft.records    frozen results and their files: where the wings meet
+    ratecraft.schedule   SAY      schedules as values; all its words are here, too
+    ratecraft.errors     every error raised on purpose
+
+This package itself loads nothing but Python's standard library.
+"""
+
+from ratecraft.errors import RatecraftError, ScheduleError
+from ratecraft.schedule import (
+    Curve,
+    Duration,
+    Schedule,
+    constant,
+    cooldown,
+    cosine,
+    custom,
+    epochs,
+    exponential,
+    linear,
+    parse,
+    parse_length,
+    percent,
+    polynomial,
+    samples,
+    staircase,
+    steps,
+    tokens,
+    warmup,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Curve",
+    "Duration",
+    "RatecraftError",
+    "Schedule",
+    "ScheduleError",
+    "__version__",
+    "constant",
+    "cooldown",
+    "cosine",
+    "custom",
+    "epochs",
+    "exponential",
+    "linear",
+    "parse",
+    "parse_length",
+    "percent",
+    "polynomial",
+    "samples",
+    "staircase",
+    "steps",
+    "tokens",
+    "warmup",
+]

@@ -1,0 +1,353 @@
+"""The command: show, find, compare, demo. Each command imports what it needs, when it runs.
+
+Exit codes: 0 done, 1 training failed, 2 the command was used wrongly, 130 stopped with Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+from cyclopts import App, CycloptsError, Parameter
+from rich.console import Console
+
+import ratecraft
+from ratecraft.errors import RatecraftError, RunFailed, ScheduleError
+from ratecraft.schedule import Duration, Schedule, parse, parse_length
+
+if TYPE_CHECKING:
+    from ratecraft.compare import Task
+    from ratecraft.records import Comparison, RangeTest, Run
+
+__all__ = ["main"]
+
+app = App(
+    name="ratecraft",
+    help="Say, find, prove and see your learning rate before you pay for the run.",
+    version=ratecraft.__version__,
+    version_flags=["--version"],
+    help_format="markdown",
+    suppress_keyboard_interrupt=False,  # it is told like every other end, with a code of its own
+)
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(highlight=False, soft_wrap=True, stderr=True)
+
+DEMO_SCHEDULES: Final = {
+    "constant": "constant(1)",
+    "step decay": "staircase([1, 0.1, 0.01], at=[percent(50), percent(75)])",
+    "exponential": "exponential(1, 0.01)",
+    "cosine": "warmup(percent(5)).then(cosine(1, 0))",
+    "WSD": "warmup(percent(5)).then(constant(1)).then(cooldown(percent(20)))",
+}
+
+
+@app.command
+def show(
+    *schedules: str,
+    total: Annotated[str | None, Parameter(alias="-t")] = None,
+    epoch: float | None = None,
+    log: bool = False,
+    output: Annotated[Path | None, Parameter(alias="-o")] = None,
+) -> None:
+    """Draw schedules in the terminal, without training anything.
+
+    Example: `ratecraft show "3e-4 * warmup(500).then(cosine(1, 0.1))" --total 10000`
+
+    Args:
+        *schedules: Texts of schedules; several are overlaid.
+        total: Length of the run: updates, or a length such as "epochs(10)". Default: where the
+            schedule itself ends.
+        epoch: Updates per epoch, if anything is said in epochs.
+        log: Draw the rate on a logarithmic axis.
+        output: Also write a figure: a .png, .svg or .pdf file.
+    """
+    from ratecraft.view import plot_curves, save_figure, terminal_curve
+
+    if not schedules:
+        raise ScheduleError('show needs a schedule, for example: ratecraft show "cosine(1, 0)"')
+    length: Duration | float | None = None if total is None else parse_length(total)
+    curves = {}
+    for text in schedules:
+        schedule = parse(text)
+        curve = schedule.resolve(length, epoch=epoch)
+        if length is None:
+            if curve.length == float("inf"):
+                raise ScheduleError(f"{schedule!r} has no end; say how far to draw: --total 10000")
+            curve = schedule.resolve(ratecraft.steps(curve.length), epoch=epoch)
+        curves[repr(schedule)] = curve
+    out.print(terminal_curve(curves, log_y=log, color=out.is_terminal), markup=False)
+    for name, curve in curves.items():
+        first, last = curve(0), curve(len(curve) - 1)
+        out.print(
+            f"{name}\n  first {first:.6g}, last {last:.6g}, {len(curve):,} updates", markup=False
+        )
+    if output is not None:
+        out.print(f"figure: {save_figure(plot_curves(curves, log_y=log), output)}", markup=False)
+
+
+@app.command
+def find(
+    task: str,
+    *,
+    low: float = 1e-8,
+    high: float = 10.0,
+    updates: int | None = None,
+    seed: int = 0,
+    save: Path | None = None,
+    output: Annotated[Path | None, Parameter(alias="-o")] = None,
+) -> None:
+    """Find a learning rate with a range test.
+
+    Example: `ratecraft find my_task.py:task`
+
+    Args:
+        task: digits, stdlib-text, or your own as file.py:function.
+        low: First rate of the test.
+        high: Last rate of the test.
+        updates: Length of the test; default one epoch, or 100 updates if that is longer.
+        seed: Seed of initial weights and data order.
+        save: Write the record as JSON.
+        output: Also write a figure: a .png, .svg or .pdf file.
+    """
+    from ratecraft.compare import load_task
+    from ratecraft.view import plot_range_test, save_figure
+
+    record = _find(load_task(task), task, seed=seed, low=low, high=high, updates=updates)
+    if save is not None:
+        out.print(f"record: {record.save(save)}", markup=False)
+    if output is not None:
+        out.print(f"figure: {save_figure(plot_range_test(record), output)}", markup=False)
+    if record.suggestion is None:
+        raise RunFailed(record.reason)
+
+
+@app.command
+def compare(
+    task: str,
+    *schedules: str,
+    rate: str = "find",
+    seeds: int = 3,
+    total: Annotated[str, Parameter(alias="-t")] = "epochs(10)",
+    workers: int | None = None,
+    save: Path | None = None,
+    output: Annotated[Path | None, Parameter(alias="-o")] = None,
+) -> None:
+    """Train schedules side by side and say which was better, and by how much.
+
+    Example: `ratecraft compare digits "constant(1)" "cosine(1, 0)" --rate 0.01`
+
+    Args:
+        task: digits, stdlib-text, or your own as file.py:function.
+        *schedules: Texts of schedules, each a factor of the rate.
+        rate: What every schedule multiplies: a number, or "find" for a range test first. Write
+            1 if the schedules are rates themselves.
+        seeds: Runs per schedule.
+        total: Length of each run: updates, or a length such as "epochs(10)".
+        workers: Worker processes; default one a processor core; 0 trains in this process.
+        save: Write the record as JSON.
+        output: Write a report: an .html file.
+    """
+    from ratecraft.compare import load_task
+    from ratecraft.view import write_report
+
+    named = {text: parse(text) for text in schedules}
+    if not named:
+        raise ScheduleError(
+            'compare needs schedules, for example: ratecraft compare digits "cosine(1, 0)"'
+        )
+    length, found = parse_length(total), None
+    if rate == "find":
+        found = _find(load_task(task), task)
+        if found.suggestion is None:
+            raise RunFailed(f"{found.reason}; or give --rate")
+    factor = _number(rate, "--rate") if found is None or not found.suggestion else found.suggestion
+    record = _compare(task, named, rate=factor, seeds=seeds, total=length, workers=workers)
+    if save is not None:
+        out.print(f"record: {record.save(save)}", markup=False)
+    if output is not None:
+        report = write_report(
+            output, comparison=record, range_test=found, title=f"Schedules on {task}"
+        )
+        out.print(f"report: {report}", markup=False)
+    _fail_if_all_diverged(record)
+
+
+@app.command
+def demo(*, folder: Path = Path("ratecraft-demo"), seeds: int = 3) -> None:
+    """Do the whole job on handwritten digits: find, show, train side by side, report.
+
+    Args:
+        folder: Where the report and the records are written.
+        seeds: Runs per schedule.
+    """
+    from ratecraft.compare import load_task
+    from ratecraft.view import terminal_curve, write_report
+
+    task = load_task("digits")
+    total = ratecraft.epochs(10)
+    _heading("1 Find a rate: range test")
+    found = _find(task, "digits")
+    if found.suggestion is None:
+        raise RunFailed(found.reason)
+    _heading(f"2 Show five schedules before training, at rate {found.suggestion:.3g}")
+    schedules = {name: parse(text) for name, text in DEMO_SCHEDULES.items()}
+    curves = {
+        name: (found.suggestion * schedule).resolve(total, epoch=task.epoch)
+        for name, schedule in schedules.items()
+    }
+    out.print(terminal_curve(curves, color=out.is_terminal), markup=False)
+    _heading(f"3 Train each with {seeds} seeds")
+    record = _compare("digits", schedules, rate=found.suggestion, seeds=seeds, total=total)
+    found.save(folder / "range-test.json")
+    record.save(folder / "comparison.json")
+    report = write_report(
+        folder / "report.html",
+        comparison=record,
+        range_test=found,
+        title="Five schedules on handwritten digits",
+    )
+    out.print(f"\nReport: {report}\nRecords: {folder}/range-test.json, {folder}/comparison.json")
+    _fail_if_all_diverged(record)
+
+
+def _find(task: Task, name: str, *, seed: int = 0, **settings: Any) -> RangeTest:
+    """Run a range test on a fresh model, with a bar, and print its curve and its suggestion."""
+    import torch
+
+    from ratecraft.compare.loop import start
+    from ratecraft.finder import range_test
+    from ratecraft.view import terminal_plot
+
+    torch.manual_seed(seed)
+    model, optimizer = start(task)
+    with _bar("range test", "updates") as progress:
+        record = range_test(
+            model,
+            optimizer,
+            task.train,
+            task.loss,
+            progress=progress,
+            task=task.name or name,
+            **settings,
+        )
+    lines = {"smoothed loss": (record.rates, record.smoothed)}
+    plot = terminal_plot(lines, log_x=True, x_label="rate", y_label="loss", mark=record.suggestion)
+    out.print(plot, markup=False)
+    out.print(f"{record.task}\n{record.stopped}; {record.reason}", markup=False)
+    if record.suggestion is not None:
+        out.print(f"suggested rate: [bold]{record.suggestion:.3g}[/bold]")
+    return record
+
+
+def _compare(
+    task: str, schedules: dict[str, Schedule], *, seeds: int, **settings: Any
+) -> Comparison:
+    """Train every schedule, with a bar, and print the table and the verdict."""
+    from rich.table import Table
+
+    from ratecraft.compare import compare as train_all
+
+    with _bar("training", "runs") as progress:
+
+        def advance(done: int, planned: int, run: Run) -> None:
+            progress(done, planned)
+
+        record = train_all(task, schedules, seeds=seeds, progress=advance, **settings)
+    table = Table(title=f"Validation after {record.runs[0].total:,} updates, {seeds} seeds")
+    table.add_column("schedule")
+    for metric in record.metrics():
+        table.add_column(f"{metric} ± spread", justify="right")
+    table.add_column("diverged", justify="right")
+    for row in record.summaries():
+        cells = [f"{row.mean[m]:.4f} ± {row.spread[m]:.4f}" for m in record.metrics()]
+        table.add_row(row.name, *cells, f"{row.diverged} of {row.seeds}")
+    out.print(table)
+    out.print(record.verdict(), markup=False)
+    return record
+
+
+def _fail_if_all_diverged(record: Comparison) -> None:
+    if all(run.diverged is not None for run in record.runs):
+        raise RunFailed("the loss of every run became nan or inf; train at a lower --rate")
+
+
+def _heading(text: str) -> None:
+    out.print(f"\n[bold]{text}[/bold]")
+
+
+def _number(text: str, what: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ScheduleError(f'{what} {text!r}: expected a number, or "find"') from None
+
+
+@contextmanager
+def _bar(title: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """Show a progress bar on the error stream, so that results can be piped."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=err, transient=True) as bar:
+        line = bar.add_task(title, total=None)
+
+        def advance(done: int, planned: int) -> None:
+            bar.update(line, completed=done, total=planned)
+
+        yield advance
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command and exit with its code; every error is a message, never a traceback."""
+    sys.exit(_run(arguments))
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    try:
+        app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+    except CycloptsError as error:
+        return _fail(f"{error}\nsee: ratecraft --help", 2)
+    except RunFailed as error:
+        return _fail(str(error), 1)
+    except RatecraftError as error:
+        return _fail(str(error), 2)
+    except KeyboardInterrupt:
+        return _fail("stopped", 130)
+    except Exception as error:
+        # Most likely the user's own model or loss; a traceback of ours would not help them.
+        if os.environ.get("RATECRAFT_TRACEBACK"):
+            raise
+        return _fail(f"{_told(error)}\nRATECRAFT_TRACEBACK=1 shows where it came from", 1)
+    return 0
+
+
+def _fail(message: str, code: int) -> int:
+    err.print("[bold red]error:[/bold red] ", end="")
+    err.print(message, markup=False)
+    return code
+
+
+def _told(error: Exception) -> str:
+    """Return an unexpected error in words, with the last place outside installed packages."""
+    place, frame = "", error.__traceback__
+    while frame is not None:
+        code = frame.tb_frame.f_code
+        if "site-packages" not in code.co_filename:
+            place = f" (in {code.co_name}, {code.co_filename}:{frame.tb_lineno})"
+        frame = frame.tb_next
+    return f"{type(error).__name__}: {error}{place}"
+
+
+if __name__ == "__main__":
+    main()

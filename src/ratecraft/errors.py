@@ -1,0 +1,55 @@
+"""Every error ratecraft raises on purpose.
+
+::
+
+    RatecraftError
+    ├── ScheduleError (ValueError)   a schedule, a length or a text that cannot be
+    ├── BindingError  (ValueError)   a schedule and an optimizer that do not fit
+    ├── TaskError     (ValueError)   a task that cannot be found, built or used
+    ├── SettingError  (ValueError)   a setting outside its range
+    ├── RecordError   (ValueError)   a saved result that cannot be read
+    └── RunFailed     (RuntimeError) training itself went wrong: the loss is not finite
+
+A wrong *type* (a string where a number belongs) is Python's own ``TypeError``.
+Each message says what was written, what was expected and what to write instead.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "BindingError",
+    "RatecraftError",
+    "RecordError",
+    "RunFailed",
+    "ScheduleError",
+    "SettingError",
+    "TaskError",
+]
+
+
+class RatecraftError(Exception):
+    """The root of all errors that ratecraft raises on purpose."""
+
+
+class ScheduleError(RatecraftError, ValueError):
+    """A schedule, a length or a schedule's text that cannot be."""
+
+
+class BindingError(RatecraftError, ValueError):
+    """A schedule and an optimizer that do not fit together."""
+
+
+class TaskError(RatecraftError, ValueError):
+    """A task that cannot be found, built or used."""
+
+
+class SettingError(RatecraftError, ValueError):
+    """A setting outside its range."""
+
+
+class RecordError(RatecraftError, ValueError):
+    """A saved result that cannot be read."""
+
+
+class RunFailed(RatecraftError, RuntimeError):
+    """Training itself went wrong, for example its loss is not a finite number."""

@@ -1,0 +1,260 @@
+"""Frozen results and their files: what the wings hand to each other.
+
+A record is plain data, saved as one JSON file that says what it is; pictures are drawn from
+records alone, without torch and without running anything again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from ratecraft.errors import RecordError
+from ratecraft.schedule import Curve, parse
+
+__all__ = ["Comparison", "Evaluation", "RangeTest", "Run", "Summary", "load"]
+
+FORMAT: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class RangeTest:
+    """What a learning-rate range test saw.
+
+    Attributes:
+        rates: the rate of each update, ascending.
+        losses: the training loss before each update.
+        smoothed: the same, as an exponential moving average with bias correction.
+        stopped: why the test ended, in words.
+        suggestion: the rate to train with; ``None`` if the curve shows none.
+        reason: how the suggestion was chosen, or why there is none.
+        task: what was tested, in words.
+        optimizer: the class of the optimizer.
+        seconds: wall time of the test.
+    """
+
+    rates: tuple[float, ...]
+    losses: tuple[float, ...]
+    smoothed: tuple[float, ...]
+    stopped: str
+    suggestion: float | None
+    reason: str
+    task: str = ""
+    optimizer: str = ""
+    seconds: float = 0.0
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write this record as JSON and return its path."""
+        return _save(self, path)
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """The metrics on the validation data after a number of updates; ``loss`` is always there."""
+
+    update: int
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One training run.
+
+    Attributes:
+        schedule: the schedule's text, as a factor of ``rate``.
+        rate: what the schedule multiplies.
+        seed: the seed of initial weights and data order.
+        total: updates planned; ``epoch`` of them make an epoch.
+        losses: the training loss of each update that was made.
+        evaluations: validation metrics, in time order; the last is the result.
+        diverged: the update at which the loss stopped being finite, or ``None``.
+        seconds: wall time of the run.
+    """
+
+    schedule: str
+    rate: float
+    seed: int
+    total: int
+    epoch: int
+    losses: tuple[float, ...]
+    evaluations: tuple[Evaluation, ...]
+    diverged: int | None = None
+    seconds: float = 0.0
+
+    def curve(self) -> Curve:
+        """Return the rates that this run was trained with."""
+        return (self.rate * parse(self.schedule)).resolve(self.total, epoch=self.epoch)
+
+    def final(self, metric: str = "loss") -> float:
+        """Return a metric's last value; NaN if the run diverged."""
+        if self.diverged is not None or not self.evaluations:
+            return math.nan
+        return self.evaluations[-1].metrics[metric]
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """One schedule's results over seeds: mean and sample standard deviation of each metric."""
+
+    name: str
+    schedule: str
+    seeds: int
+    diverged: int
+    mean: Mapping[str, float]
+    spread: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Schedules trained side by side, each with the same seeds.
+
+    Attributes:
+        task: what was trained, in words.
+        schedules: the text of each schedule, by its name, in the order given.
+        runs: every run, by schedule and then by seed.
+    """
+
+    task: str
+    schedules: Mapping[str, str]
+    runs: tuple[Run, ...]
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    def of(self, name: str) -> tuple[Run, ...]:
+        """Return the runs of one schedule."""
+        return tuple(run for run in self.runs if run.schedule == self.schedules[name])
+
+    def metrics(self) -> tuple[str, ...]:
+        """Return the names of all metrics, ``loss`` first."""
+        names = {name: None for run in self.runs for e in run.evaluations for name in e.metrics}
+        return ("loss", *(name for name in names if name != "loss"))
+
+    def summaries(self) -> tuple[Summary, ...]:
+        """Return one row a schedule, best mean validation loss first, diverged ones last.
+
+        A schedule with a diverged seed has no mean: leaving that seed out would flatter it.
+        """
+        rows = []
+        for name, text in self.schedules.items():
+            runs = self.of(name)
+            diverged = sum(run.diverged is not None for run in runs)
+            values = {m: [run.final(m) for run in runs] for m in self.metrics()}
+            mean = {m: statistics.fmean(v) if not diverged else math.nan for m, v in values.items()}
+            spread = {m: _spread(v) if not diverged else math.nan for m, v in values.items()}
+            rows.append(Summary(name, text, len(runs), diverged, mean, spread))
+        return tuple(sorted(rows, key=lambda r: (math.isnan(r.mean["loss"]), r.mean["loss"])))
+
+    def verdict(self) -> str:
+        """Return in one sentence which schedule was better and by how much.
+
+        The first two are compared seed by seed, since runs of one seed share their initial
+        weights and data order; the difference counts as real when it exceeds twice its
+        standard error.
+        """
+        rows = [row for row in self.summaries() if not row.diverged]
+        if not rows:
+            return "Every schedule diverged: train at a lower rate."
+        best = rows[0]
+        if len(rows) == 1:
+            return f"{best.name} is the only schedule that finished."
+        second = rows[1]
+        pairs = zip(_by_seed(self.of(second.name)), _by_seed(self.of(best.name)), strict=True)
+        gaps = [worse.final() - better.final() for worse, better in pairs]
+        gap, seeds = statistics.fmean(gaps), f"{len(gaps)} seed{'s' * (len(gaps) > 1)}"
+        lead = f"{best.name} has the lowest validation loss, {gap:.4g} below {second.name}"
+        if len(gaps) < 2:
+            return f"{lead} (one seed: that may be luck)."
+        error = statistics.stdev(gaps) / math.sqrt(len(gaps))
+        sure = "more than" if gap > 2 * error else "not more than"
+        return f"{lead} (± {error:.2g} over {seeds}): {sure} twice the noise."
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write this record as JSON and return its path."""
+        return _save(self, path)
+
+
+def _spread(values: Sequence[float]) -> float:
+    return statistics.stdev(values) if len(values) > 1 else math.nan
+
+
+def _by_seed(runs: Sequence[Run]) -> list[Run]:
+    return sorted(runs, key=lambda run: run.seed)
+
+
+def _save(record: RangeTest | Comparison, path: str | os.PathLike[str]) -> Path:
+    target = Path(path)
+    head = {"ratecraft": type(record).__name__, "format": FORMAT}
+    text = json.dumps(head | _plain(record), allow_nan=False)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # A file is there whole or not at all.
+    partial = target.with_name(target.name + ".partial")
+    partial.write_text(text + "\n", encoding="utf-8")
+    partial.replace(target)
+    return target
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)  # JSON knows no nan and no inf
+    return value
+
+
+def load(path: str | os.PathLike[str]) -> RangeTest | Comparison:
+    """Return the record in a file that ``save`` wrote.
+
+    Raises:
+        RecordError: the file is missing, or holds no record of this version.
+    """
+    try:
+        data = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecordError(f"{path}: {error.strerror or error}") from None
+    except ValueError as error:
+        raise RecordError(f"{path} is not a record: {error}") from None
+    if not isinstance(data, dict) or "ratecraft" not in data:
+        raise RecordError(f"{path} is not a record: it does not say what it is")
+    kind, version = data.pop("ratecraft"), data.pop("format", None)
+    if version != FORMAT:
+        raise RecordError(f"{path} has format {version}, and this version reads {FORMAT}")
+    try:
+        match kind:
+            case "RangeTest":
+                return _range_test(data)
+            case "Comparison":
+                return _comparison(data)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise RecordError(f"{path} is a damaged {kind}: {error}") from None
+    raise RecordError(f"{path} holds a {kind}, which this version does not know")
+
+
+def _floats(values: Sequence[Any]) -> tuple[float, ...]:
+    return tuple(float(value) for value in values)
+
+
+def _range_test(data: dict[str, Any]) -> RangeTest:
+    for name in ("rates", "losses", "smoothed"):
+        data[name] = _floats(data[name])
+    return RangeTest(**data)
+
+
+def _comparison(data: dict[str, Any]) -> Comparison:
+    runs = []
+    for run in data["runs"]:
+        evaluations = tuple(
+            Evaluation(e["update"], {k: float(v) for k, v in e["metrics"].items()})
+            for e in run.pop("evaluations")
+        )
+        runs.append(Run(**run | {"losses": _floats(run["losses"]), "evaluations": evaluations}))
+    return Comparison(data["task"], data["schedules"], tuple(runs), data["environment"])

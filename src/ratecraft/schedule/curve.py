@@ -1,0 +1,136 @@
+"""A resolved schedule: a pure function of the update number."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from ratecraft.errors import ScheduleError
+from ratecraft.schedule.duration import CLOCK_NAMES, LONGEST, Horizon, number_text
+from ratecraft.schedule.pieces import Piece, Times, slack
+
+if TYPE_CHECKING:
+    from ratecraft.schedule.nodes import Schedule
+
+__all__ = ["Curve"]
+
+
+class Curve:
+    """The values of a schedule over a run whose units are known; made by `Schedule.resolve`.
+
+    Update k reads the value at t = k; before 0 the value at 0 holds, past the end the last value
+    (the left limit at ``total``) does. No evaluation depends on an earlier one, and update 10^9
+    costs what update 0 costs.
+
+    Attributes:
+        schedule: the schedule this came from.
+        total: where the run ends, in updates (infinite when no total was given).
+        horizon: what an epoch, a sample and a token weigh in updates.
+
+    >>> from ratecraft import cosine, warmup
+    >>> c = (2 * warmup(4).then(cosine(1, 0))).resolve(total=8)
+    >>> c(2), c(4), c(100)
+    (1.0, 2.0, 0.0)
+    >>> len(c), [round(v, 3) for v in c]
+    (8, [0.0, 0.5, 1.0, 1.5, 2.0, 1.707, 1.0, 0.293])
+    """
+
+    __slots__ = ("_at", "_final", "_piece", "horizon", "schedule", "total")
+
+    def __init__(self, schedule: Schedule, piece: Piece, total: float, horizon: Horizon) -> None:
+        self.schedule, self.total, self.horizon = schedule, total, horizon
+        self._piece, self._at = piece, piece.at
+        self._final = math.nan
+        if math.isfinite(total):
+            self._final = piece.at(total, -slack(total))
+
+    def __call__(self, t: float) -> float:
+        """Return the value at time ``t``: an update number, or any real time between two."""
+        t = 0.0 if t < 0 else min(t, LONGEST)
+        e = slack(t)
+        return self._final if t + e >= self.total else self._at(t, e)
+
+    @property
+    def length(self) -> float:
+        """Where the schedule itself ends, in updates; infinite if it never does."""
+        return min(self._piece.length, self.total)
+
+    def __len__(self) -> int:
+        """Return the number of updates of the run."""
+        self._needs_updates("len()")
+        return math.ceil(self.total - slack(self.total))
+
+    def __iter__(self) -> Iterator[float]:
+        return map(self, range(len(self)))
+
+    def __repr__(self) -> str:
+        total = "endless" if math.isinf(self.total) else f"total={number_text(self.total)}"
+        return f"<Curve of {self.schedule!r}, {total} {CLOCK_NAMES[self.horizon.clock]}s>"
+
+    def values(self, steps: Any = None) -> Any:
+        """Return the values at many times as an array: the same formulas, at array speed.
+
+        Args:
+            steps: an int64 or float64 array of update numbers (numpy, torch, or any array with
+                the same namespace functions; the result stays on its device), or a sequence of
+                numbers. Default: every update of the run.
+
+        Raises:
+            TypeError: an array of float32 or smaller, which cannot hold 2**24 + 1.
+            ScheduleError: no ``steps`` and no ``total=`` either.
+
+        >>> from ratecraft import linear
+        >>> linear(1, 0).resolve(total=4).values()
+        array([1.  , 0.75, 0.5 , 0.25])
+        """
+        if steps is None:
+            self._needs_updates("values() without steps")
+            xp: Any = _numpy()
+            times = xp.arange(len(self), dtype=xp.float64)
+        else:
+            xp, times = _as_times(steps)
+        packed = Times.of(times, xp)
+        if math.isinf(self.total):
+            return self._piece.array(packed)
+        final, total = self._final, self.total
+        return packed.select(
+            [total], [self._piece.array, lambda late: late.full(final)], [0.0, 0.0]
+        )
+
+    def _needs_updates(self, what: str) -> None:
+        if math.isinf(self.total):
+            raise ScheduleError(f"{what} needs total=: this curve is endless")
+        if self.horizon.clock != "steps":
+            unit = CLOCK_NAMES[self.horizon.clock]
+            raise ScheduleError(
+                f"{what} is not defined on the {unit} clock, where the number of updates depends "
+                f"on the batches; write values(positions), positions in {unit}s"
+            )
+
+
+def _numpy() -> Any:
+    import numpy
+
+    return numpy
+
+
+def _as_times(steps: Any) -> tuple[Any, Any]:
+    """Return the namespace of an array of update numbers, and the array as float64."""
+    if hasattr(steps, "__array_namespace__"):
+        xp = steps.__array_namespace__()
+    elif hasattr(steps, "dtype") and not isinstance(steps, int | float):
+        xp = sys.modules[type(steps).__module__.partition(".")[0]]
+    else:
+        xp = _numpy()
+        steps = xp.asarray(steps)
+        if steps.dtype.kind not in "iuf":
+            raise TypeError(f"update numbers must be numbers, not {steps.dtype}")
+    if "float" in str(steps.dtype) and steps.dtype != xp.float64:
+        raise TypeError(
+            f"update numbers of {steps.dtype} cannot hold 2**24 + 1; give int64 or float64"
+        )
+    if "bool" in str(steps.dtype) or "complex" in str(steps.dtype):
+        raise TypeError(f"update numbers must be int64 or float64, not {steps.dtype}")
+    return xp, xp.asarray(steps, dtype=xp.float64)

@@ -1,0 +1,650 @@
+"""The schedule values: three leaves, and seven ways to combine.
+
+A `Schedule` is immutable, hashable and equal by structure. Resolving passes two numbers down:
+the *scope* (what ``percent`` is of) and the *room* (what an open part fills); only the top, a
+repeat and an over open a new scope. Rule numbers in comments are those of docs/design.md.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from itertools import accumulate, pairwise
+from typing import Any, ClassVar, NoReturn
+
+from ratecraft.errors import ScheduleError
+from ratecraft.schedule import pieces
+from ratecraft.schedule.curve import Curve
+from ratecraft.schedule.duration import (
+    LONGEST,
+    Duration,
+    Horizon,
+    as_duration,
+    as_number,
+    number_text,
+)
+from ratecraft.schedule.formulas import RAMPS
+from ratecraft.schedule.pieces import Piece
+
+__all__ = ["Between", "Clip", "Custom", "Over", "Product", "Ramp", "Repeat", "Reversed"]
+__all__ += ["Scale", "Schedule", "Sequence", "Staircase"]
+
+
+class Schedule:
+    """A number over training time, as a value.
+
+    Build one from the words of `ratecraft` (``warmup``, ``cosine``, ...) and combine: ``.then``,
+    ``k *``, ``*``, ``.repeat``, ``.clip``, ``.between``, ``.over``, ``.reversed``. ``repr`` is
+    Python that builds an equal schedule, and `ratecraft.parse` reads it back.
+    """
+
+    __slots__ = ()
+    __array_ufunc__ = None  # so that numpy.float64(3) * schedule asks the schedule
+    __hash__: Callable[[], int]
+
+    def _is_open(self) -> bool:
+        """Return whether a part has no length of its own and fills what is left."""
+        raise NotImplementedError
+
+    def _names_percent(self) -> bool:
+        """Return whether a ``percent`` in here is of the scope outside."""
+        raise NotImplementedError
+
+    def _build(self, horizon: Horizon, scope: float, room: float) -> Piece:
+        raise NotImplementedError
+
+    _binds_tighter: ClassVar[bool] = True  # than `*` and `.`: no brackets needed around the text
+
+    def _bracketed(self) -> str:
+        return repr(self) if self._binds_tighter else f"({self!r})"
+
+    def resolve(
+        self,
+        total: object = None,
+        *,
+        epoch: float | None = None,
+        samples: float | None = None,
+        tokens: float | None = None,
+    ) -> Curve:
+        """Return the curve of this schedule over a run.
+
+        Args:
+            total: length of the run: updates, or epochs() and the like. ``None``: endless,
+                allowed when no part needs to know the end. ``tokens(3e9)`` or ``samples(n)`` put
+                the curve on that clock: t then counts tokens (samples) consumed.
+            epoch: updates per epoch, if the schedule or the total says epochs.
+            samples: samples per update, if something is said in samples.
+            tokens: tokens per update, if something is said in tokens.
+
+        Raises:
+            ScheduleError: a unit is unknown, the parts do not fit, or a part needs ``total=``.
+
+        >>> from ratecraft import cosine, epochs, warmup
+        >>> warmup(epochs(1)).then(cosine(1, 0)).resolve(epochs(10), epoch=100)(50)
+        0.5
+        """
+        clock, length = "steps", None
+        if total is not None:
+            length = as_duration(total, "total=")
+            if length.percent:
+                raise ScheduleError(
+                    f"total={length}: the run itself cannot be a percent of the run"
+                )
+            if length in (Duration(tokens=length.tokens), Duration(samples=length.samples)):
+                clock = "tokens" if length.tokens else "samples" if length.samples else "steps"
+        horizon = Horizon.of(clock, epoch=epoch, samples=samples, tokens=tokens)
+        end = math.inf
+        if length is not None:
+            end = horizon.measure(length, math.inf, "total=")
+            if end <= 0:
+                raise ScheduleError(f"total={length}: a run needs at least one update")
+        piece = self._build(horizon, end, end)
+        if not math.isfinite(piece.bound()):
+            raise ScheduleError(f"{self!r} overflows: its values are not finite numbers")
+        return Curve(self, piece, end, horizon)
+
+    def then(self, *others: Schedule) -> Schedule:
+        """Return this schedule followed by others; each join belongs to the later part.
+
+        Raises:
+            ScheduleError: two parts without a length; at most one can take what is left.
+
+        >>> from ratecraft import constant, cooldown, percent, warmup
+        >>> warmup(500).then(constant(1)).then(cooldown(percent(20)))
+        warmup(500).then(constant(1)).then(cooldown(percent(20)))
+        """
+        parts: list[Schedule] = []
+        for part in (self, *others):
+            if not isinstance(part, Schedule):
+                raise TypeError(f".then() takes schedules, not {part!r} ({type(part).__name__})")
+            parts.extend(part.parts if isinstance(part, Sequence) else [part])
+        endless = [part for part in parts if part._is_open()]
+        if len(endless) > 1:
+            raise ScheduleError(
+                "at most one part of a sequence may be without a length, to take what is left; "
+                f"here these are: {', '.join(map(repr, endless))}; give all but one an over=, "
+                "for example over=percent(30)"
+            )
+        return Sequence(tuple(parts)) if len(parts) > 1 else self
+
+    def repeat(self, n: int | None = None, *, grow: float = 1, decay: float = 1) -> Schedule:
+        """Return ``n`` cycles of this schedule, or endlessly many.
+
+        Cycle i is the first cycle stretched by grow^i and multiplied by decay^i.
+
+        Args:
+            n: number of cycles; ``None`` repeats until the run ends, and then the cycle needs a
+                length of its own.
+            grow: factor from each cycle's length to the next (SGDR's T_mult).
+            decay: factor from each cycle's height to the next.
+
+        >>> from ratecraft import cosine, constant
+        >>> cosine(1, 0, over=10).repeat(grow=2).resolve(total=70)(10)
+        1.0
+        >>> constant(0.1, over=30).repeat(decay=0.1).resolve()(60)
+        0.0010000000000000002
+        """
+        return Repeat(self, n, grow, decay)
+
+    def clip(self, low: float | None = None, high: float | None = None) -> Schedule:
+        """Return this schedule kept within ``low`` and ``high``; binds tighter than ``*``.
+
+        >>> from ratecraft import warmup
+        >>> (3 * warmup(4)).clip(high=2)
+        (3 * warmup(4)).clip(high=2)
+        """
+        return Clip(self, low, high)
+
+    def between(self, low: float, high: float) -> Schedule:
+        """Return ``low`` (1 - a) + ``high`` a: this schedule read as a share of the way.
+
+        >>> from ratecraft import warmup
+        >>> warmup(4).between(0.5, 1).resolve()(2)
+        0.75
+        """
+        return Between(self, low, high)
+
+    def over(self, length: Any) -> Schedule:
+        """Return this schedule within a length of its own, cut or held there, never stretched.
+
+        Inside, ``percent`` is of that length. A leaf without a length just takes it as ``over=``.
+
+        >>> from ratecraft import constant, cooldown, percent
+        >>> constant(1).then(cooldown(percent(20))).over(50)
+        constant(1).then(cooldown(percent(20))).over(50)
+        """
+        span = as_duration(length, ".over()")
+        if isinstance(self, Ramp | Staircase | Custom) and self._is_open():
+            return replace(self, over_=span)
+        return Over(self, span)
+
+    def reversed(self) -> Schedule:
+        """Return this schedule run backwards over its own length.
+
+        >>> from ratecraft import warmup
+        >>> warmup(4).reversed().resolve()(1)
+        0.75
+        """
+        return Reversed(self)
+
+    def __mul__(self, other: object) -> Schedule:
+        return Product(self, other) if isinstance(other, Schedule) else self.__rmul__(other)
+
+    def __rmul__(self, other: object) -> Schedule:
+        return Scale(as_number(other, "what a schedule is multiplied by"), self)
+
+    def _no_operator(self, _: object) -> NoReturn:
+        raise TypeError(
+            "schedules are joined with .then(), since every operator binds looser than '*': "
+            "write a.then(b); to multiply use '*', to set limits .clip() or .between()"
+        )
+
+    __add__ = __radd__ = __sub__ = __rsub__ = __truediv__ = __rshift__ = __rrshift__ = _no_operator
+    __or__ = __ror__ = __and__ = __matmul__ = _no_operator
+
+
+def _set(node: Schedule, **fields: object) -> None:
+    for name, value in fields.items():
+        object.__setattr__(node, name, value)
+
+
+def _cut(piece: Piece, over: Duration | None, horizon: Horizon, scope: float, room: float) -> Piece:
+    """Give a leaf that runs by the clock its end: its own length, or the room it is to fill."""
+    length = room if over is None else horizon.measure(over, scope, "over=")
+    return pieces.Span(piece, length)
+
+
+def _arguments(*values: object) -> str:
+    return ", ".join(str(v) for v in values if v is not None)
+
+
+def _over_text(over: Duration | None) -> str | None:
+    return None if over is None else f"over={over}"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Ramp(Schedule):
+    """A leaf that goes from ``start`` to ``end`` and stretches to its length."""
+
+    shape: str
+    start: float
+    end: float
+    over_: Duration | None = None
+    parameters: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        _set(
+            self,
+            start=as_number(self.start, f"{self.shape}: start"),
+            end=as_number(self.end, f"{self.shape}: end"),
+            parameters=tuple(as_number(p, f"{self.shape}: parameter") for p in self.parameters),
+        )
+        if self.shape == "exponential":
+            ratio = self.end / self.start if self.start else 0.0
+            if not 0 < ratio < math.inf:
+                raise ScheduleError(
+                    f"exponential({number_text(self.start)}, {number_text(self.end)}): both ends "
+                    "must be on the same side of 0, since their ratio is what is spread; "
+                    "write for example exponential(1, 0.001)"
+                )
+        if self.shape == "polynomial" and self.parameters[0] <= 0:
+            raise ScheduleError(f"polynomial: power={number_text(self.parameters[0])} must be > 0")
+
+    def _is_open(self) -> bool:
+        return self.over_ is None
+
+    def _names_percent(self) -> bool:
+        return self.over_ is not None and self.over_.percent != 0
+
+    def _build(self, horizon: Horizon, scope: float, room: float) -> Piece:
+        length = room if self.over_ is None else horizon.measure(self.over_, scope, repr(self))
+        if (self.shape == "linear" and self.start == self.end) or length == 0:
+            return pieces.Constant(self.end, length)
+        if math.isinf(length):
+            raise ScheduleError(
+                f"{self!r} has no length of its own and needs total= to know where it ends; "
+                "give it over= or resolve with total="
+            )
+        return pieces.Ramp(RAMPS[self.shape], self.start, self.end, self.parameters, length)
+
+    def __repr__(self) -> str:
+        start, end, over = self.start, self.end, self.over_
+        if self.shape == "linear":
+            if start == end:
+                return f"constant({_arguments(number_text(start), _over_text(over))})"
+            if over is not None and end == 1 and 0 <= start < 1:
+                return (
+                    f"warmup({_arguments(over, f'start={number_text(start)}' if start else None)})"
+                )
+            if over is not None and start == 1 and 0 <= end < 1:
+                return f"cooldown({_arguments(over, f'end={number_text(end)}' if end else None)})"
+        ends = number_text(start), number_text(end)
+        parameters = map(number_text, self.parameters)
+        return f"{self.shape}({_arguments(*ends, *parameters, _over_text(over))})"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Staircase(Schedule):
+    """A leaf of levels: a new one at each time of ``at``, or after each ``every``."""
+
+    values: tuple[float, ...]
+    every: Duration | None = None
+    at: tuple[Duration, ...] | None = None
+    over_: Duration | None = None
+
+    def __post_init__(self) -> None:
+        levels = tuple(as_number(v, "staircase: a level") for v in self.values)
+        if not levels:
+            raise ScheduleError("staircase([]): needs at least one level")
+        if (self.every is None) == (self.at is None):
+            raise ScheduleError(
+                "staircase needs exactly one of every= and at=; write "
+                "staircase([1, 0.1], every=epochs(30)) or staircase([1, 0.1], at=[30])"
+            )
+        _set(self, values=levels)
+        if self.at is not None and len(self.at) != len(levels) - 1:
+            raise ScheduleError(
+                f"staircase: {len(levels)} levels need {len(levels) - 1} times in at=, "
+                f"not {len(self.at)}; the first level begins at the start"
+            )
+
+    def _lengths(self) -> Iterable[Duration]:
+        yield from (length for length in (self.every, self.over_) if length is not None)
+        yield from self.at or ()
+
+    def _is_open(self) -> bool:
+        return self.over_ is None
+
+    def _names_percent(self) -> bool:
+        return any(length.percent for length in self._lengths())
+
+    def _build(self, horizon: Horizon, scope: float, room: float) -> Piece:
+        if self.every is not None:
+            width = horizon.measure(self.every, scope, "staircase: every=")
+            if width == 0:
+                raise ScheduleError("staircase: every= measures 0 updates; a level needs some")
+            joins = [i * width for i in range(1, len(self.values))]
+        else:
+            joins = [horizon.measure(x, scope, "staircase: at=") for x in self.at or ()]
+            for before, after in pairwise(joins):
+                if after < before:
+                    raise ScheduleError(
+                        f"staircase: at= must not go down, but {number_text(after)} comes after "
+                        f"{number_text(before)}"
+                    )
+        return _cut(pieces.Staircase(self.values, joins), self.over_, horizon, scope, room)
+
+    def __repr__(self) -> str:
+        levels = ", ".join(map(number_text, self.values))
+        when = f"every={self.every}"
+        if self.at is not None:
+            when = f"at=[{', '.join(map(str, self.at))}]"
+        return f"staircase({_arguments(f'[{levels}]', when, _over_text(self.over_))})"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Custom(Schedule):
+    """A leaf that is a Python function of the time since its start, in updates."""
+
+    function: Callable[[float], float]
+    over_: Duration | None = None
+
+    def __post_init__(self) -> None:
+        if not callable(self.function):
+            raise TypeError(f"custom() takes a function of t, not {self.function!r}")
+
+    def _is_open(self) -> bool:
+        return self.over_ is None
+
+    def _names_percent(self) -> bool:
+        return self.over_ is not None and self.over_.percent != 0
+
+    def _build(self, horizon: Horizon, scope: float, room: float) -> Piece:
+        return _cut(pieces.Custom(self.function, repr(self)), self.over_, horizon, scope, room)
+
+    def __repr__(self) -> str:
+        function = self.function
+        name = getattr(function, "__qualname__", type(function).__qualname__)
+        module = getattr(function, "__module__", type(function).__module__)
+        return f"custom({_arguments(f'<{module}.{name}>', _over_text(self.over_))})"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Sequence(Schedule):
+    """Parts one after the other; flat, with at most one open part. Made by `Schedule.then`."""
+
+    parts: tuple[Schedule, ...]
+
+    def _is_open(self) -> bool:
+        return any(part._is_open() for part in self.parts)
+
+    def _names_percent(self) -> bool:
+        return any(part._names_percent() for part in self.parts)
+
+    def _build(self, horizon: Horizon, scope: float, room: float) -> Piece:
+        built = {
+            i: part._build(horizon, scope, math.nan)
+            for i, part in enumerate(self.parts)
+            if not part._is_open()
+        }
+        fixed = math.fsum(piece.length for piece in built.values())
+        for i, part in enumerate(self.parts):
+            if i in built:
+                continue
+            left = room - fixed
+            if -pieces.slack(fixed) <= left < 0:
+                left = 0.0  # rule 5: a rounding is not a missing update
+            if left < 0:
+                raise ScheduleError(
+                    f"no room: {number_text(left)} updates left for {part!r}, since the other "
+                    f"parts take {number_text(fixed)} of {number_text(room)}"
+                )
+            built[i] = part._build(horizon, scope, left)
+            if math.isinf(built[i].length) and i < len(self.parts) - 1:
+                raise ScheduleError(
+                    f"{self.parts[i + 1]!r} comes after {part!r}, which has no end: "
+                    "give that one over=, or resolve with total="
+                )
+        kept = [piece for i in range(len(self.parts)) if (piece := built[i]).length > 0]
+        if not kept:  # rule 4, where nothing is left: a sequence of no length reads its last end
+            return built[len(self.parts) - 1]
+        exact = accumulate((Fraction(p.length) for p in kept[:-1]), initial=Fraction(0))
+        starts = [float(start) for start in exact]
+        return kept[0] if len(kept) == 1 else pieces.Sequential(kept, starts)
+
+    def __repr__(self) -> str:
+        first, *rest = self.parts
+        return first._bracketed() + "".join(f".then({part!r})" for part in rest)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Scale(Schedule):
+    """A schedule times a number."""
+
+    factor: float
+    schedule: Schedule
+    _binds_tighter: ClassVar[bool] = False
+
+    def _is_open(self) -> bool:
+        return self.schedule._is_open()
+
+    def _names_percent(self) -> bool:
+        return self.schedule._names_percent()
+
+    def _build(self, horizon: Horizon, scope: float, room: float) -> Piece:
+        return pieces.Scale(self.factor, self.schedule._build(horizon, scope, room))
+
+    def __repr__(self) -> str:
+        return f"{number_text(self.factor)} * {self.schedule._bracketed()}"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Product(Schedule):
+    """Two schedules multiplied point by point, both from the same start."""
+
+    left: Schedule
+    right: Schedule
+    _binds_tighter: ClassVar[bool] = False
+
+    def _is_open(self) -> bool:
+        return self.left._is_open() or self.right._is_open()
+
+    def _names_percent(self) -> bool:
+        return self.left._names_percent() or self.right._names_percent()
+
+    def _build(self, horizon: Horizon, scope: float, room: float) -> Piece:
+        left = self.left._build(horizon, scope, room)
+        right = self.right._build(horizon, scope, room)
+        length = room if self._is_open() else max(left.length, right.length)
+        product: Piece = pieces.Product(left, right, length)
+        # Rule 16: an open factor fills the room; a closed one that is longer is cut there.
+        return pieces.Span(product, room) if max(left.length, right.length) > length else product
+
+    def __repr__(self) -> str:
+        # `2 * a * b` reads as (2 * a) * b, so only the right factor needs its brackets.
+        return f"{self.left!r} * {self.right._bracketed()}"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Repeat(Schedule):
+    """Cycles of a schedule, each stretched and scaled from the one before."""
+
+    schedule: Schedule
+    n: int | None = None
+    grow: float = 1.0
+    decay: float = 1.0
+
+    def __post_init__(self) -> None:
+        grow, decay = as_number(self.grow, "grow="), as_number(self.decay, "decay=")
+        _set(self, grow=grow, decay=decay)
+        if self.n is not None:
+            if isinstance(self.n, bool) or not hasattr(self.n, "__index__"):
+                raise TypeError(f".repeat(n): n must be an int, not {self.n!r}")
+            _set(self, n=self.n.__index__())
+            if self.n < 1:
+                raise ScheduleError(f".repeat({self.n}): needs at least one cycle")
+        if not 1 / LONGEST <= grow <= LONGEST or decay < 0:
+            raise ScheduleError(
+                f".repeat(): grow={number_text(grow)} must be > 0 (1e-18 to 1e18) and "
+                f"decay={number_text(decay)} must be >= 0"
+            )
+        body_open = self.schedule._is_open()
+        if self.n is None:
+            if body_open:
+                raise ScheduleError(
+                    f"{self.schedule!r} has no length, so it cannot be repeated endlessly; "
+                    "say how often, .repeat(4), or give it over="
+                )
+            if grow < 1 or decay > 1:
+                raise ScheduleError(
+                    ".repeat() without n needs grow >= 1 and decay <= 1, since it never ends; "
+                    f"here grow={number_text(grow)}, decay={number_text(decay)}"
+                )
+        if not body_open and self.schedule._names_percent():
+            raise ScheduleError(
+                f"{self.schedule!r} in a .repeat(): percent is of the cycle, whose length it "
+                "would decide; leave over= out, or put .over(percent()) after the .repeat()"
+            )
+
+    def _is_open(self) -> bool:
+        return self.n is None or self.schedule._is_open()
+
+    def _names_percent(self) -> bool:
+        return False  # rule 14: what is inside is of the cycle
+
+    def _build(self, horizon: Horizon, scope: float, room: float) -> Piece:
+        cycles = math.inf
+        if self.n is not None:
+            try:
+                cycles = pieces.geometric_sum(self.grow, self.n, math.expm1)
+                _ = self.decay**self.n
+            except OverflowError:
+                raise ScheduleError(
+                    f"{self!r}: the last cycle is too long or too high for a float"
+                ) from None
+        stretches = self.schedule._is_open()
+        if stretches and math.isinf(room):
+            raise ScheduleError(
+                f"{self!r} divides the run into cycles and needs total= to do so; "
+                "resolve with total=, or give the cycle over="
+            )
+        # A closed body names no percent, so it needs neither scope nor room.
+        cycle = room / cycles if stretches else math.nan
+        body = self.schedule._build(horizon, cycle, cycle)
+        length = room if stretches or self.n is None else body.length * cycles
+        if self.n is None and body.length <= pieces.SLACK:
+            raise ScheduleError(f"{self!r}: a cycle of no length cannot be repeated endlessly")
+        if math.isfinite(body.length) and self.n is not None and length > LONGEST:
+            raise ScheduleError(f"{self!r}: its cycles take more than 1e18 updates together")
+        return pieces.Span(pieces.Repeat(body, self.n, self.grow, self.decay), length)
+
+    def __repr__(self) -> str:
+        grow = None if self.grow == 1 else f"grow={number_text(self.grow)}"
+        decay = None if self.decay == 1 else f"decay={number_text(self.decay)}"
+        return f"{self.schedule._bracketed()}.repeat({_arguments(self.n, grow, decay)})"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Clip(Schedule):
+    """A schedule kept within limits."""
+
+    schedule: Schedule
+    low: float | None = None
+    high: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("low", "high"):
+            if (value := getattr(self, name)) is not None:
+                _set(self, **{name: as_number(value, f".clip({name}=)")})
+        if self.low is None and self.high is None:
+            raise ScheduleError(".clip() needs low=, high= or both")
+        if self.low is not None and self.high is not None and self.low > self.high:
+            raise ScheduleError(
+                f".clip(low={number_text(self.low)}, high={number_text(self.high)}): "
+                "low must not be above high"
+            )
+
+    def _is_open(self) -> bool:
+        return self.schedule._is_open()
+
+    def _names_percent(self) -> bool:
+        return self.schedule._names_percent()
+
+    def _build(self, horizon: Horizon, scope: float, room: float) -> Piece:
+        return pieces.Clip(self.schedule._build(horizon, scope, room), self.low, self.high)
+
+    def __repr__(self) -> str:
+        low = None if self.low is None else f"low={number_text(self.low)}"
+        high = None if self.high is None else f"high={number_text(self.high)}"
+        return f"{self.schedule._bracketed()}.clip({_arguments(low, high)})"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Between(Schedule):
+    """low (1 - a) + high a for a schedule a."""
+
+    schedule: Schedule
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        low, high = as_number(self.low, ".between(low)"), as_number(self.high, ".between(high)")
+        _set(self, low=low, high=high)
+
+    def _is_open(self) -> bool:
+        return self.schedule._is_open()
+
+    def _names_percent(self) -> bool:
+        return self.schedule._names_percent()
+
+    def _build(self, horizon: Horizon, scope: float, room: float) -> Piece:
+        return pieces.Mix(self.schedule._build(horizon, scope, room), self.low, self.high)
+
+    def __repr__(self) -> str:
+        limits = _arguments(number_text(self.low), number_text(self.high))
+        return f"{self.schedule._bracketed()}.between({limits})"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Over(Schedule):
+    """A schedule resolved within a length of its own; see `Schedule.over`."""
+
+    schedule: Schedule
+    length: Duration
+
+    def _is_open(self) -> bool:
+        return False
+
+    def _names_percent(self) -> bool:
+        return self.length.percent != 0
+
+    def _build(self, horizon: Horizon, scope: float, room: float) -> Piece:
+        length = horizon.measure(self.length, scope, ".over()")
+        return pieces.Span(self.schedule._build(horizon, length, length), length)
+
+    def __repr__(self) -> str:
+        return f"{self.schedule._bracketed()}.over({self.length})"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Reversed(Schedule):
+    """A schedule run backwards over its own length."""
+
+    schedule: Schedule
+
+    def _is_open(self) -> bool:
+        return self.schedule._is_open()
+
+    def _names_percent(self) -> bool:
+        return self.schedule._names_percent()
+
+    def _build(self, horizon: Horizon, scope: float, room: float) -> Piece:
+        piece = self.schedule._build(horizon, scope, room)
+        if math.isinf(piece.length):
+            raise ScheduleError(f"{self!r} has no end to begin from; it needs total= or over=")
+        return pieces.Reversed(piece)
+
+    def __repr__(self) -> str:
+        return f"{self.schedule._bracketed()}.reversed()"

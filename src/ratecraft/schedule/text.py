@@ -1,0 +1,259 @@
+"""One notation: ``parse(repr(s)) == s``, by a whitelist walk over Python's own syntax tree.
+
+Nothing is evaluated or imported: names are looked up in a table of words, calls are made to
+those words and to the verbs of a schedule, and everything else is refused with its place.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import inspect
+import re
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NoReturn
+
+from ratecraft.errors import ScheduleError
+from ratecraft.schedule import duration, shapes
+from ratecraft.schedule.duration import Duration
+from ratecraft.schedule.nodes import Schedule
+
+__all__ = ["parse", "parse_length"]
+
+MAX_LENGTH: Final = 20_000
+MAX_DEPTH: Final = 50
+MAX_PARTS: Final = 2_000
+
+LENGTHS: Final = ("steps", "epochs", "percent", "samples", "tokens")
+WORDS: Final[Mapping[str, Callable[..., Any]]] = {
+    **{name: getattr(shapes, name) for name in shapes.__all__ if name != "custom"},
+    **{name: getattr(duration, name) for name in LENGTHS},
+}
+VERBS: Final = ("then", "repeat", "clip", "between", "over", "reversed")
+ALLOWED: Final = re.compile(r"[\w\s.,()\[\]*+=\"'<>|/-]*", re.ASCII)
+OPERATORS: Final = {
+    ast.RShift: ">>", ast.BitOr: "|", ast.Div: "/", ast.Pow: "**", ast.Add: "+", ast.Sub: "-",
+}  # fmt: skip
+
+
+def parse(text: str) -> Schedule:
+    """Return the schedule that a text names; the inverse of ``repr``.
+
+    Args:
+        text: the notation, e.g. ``"3e-4 * warmup(500).then(cosine(1, 0.1))"``; at most 20,000
+            characters, 2,000 parts and 50 levels deep. Line breaks are allowed.
+
+    Raises:
+        ScheduleError: the text is no schedule; the message shows the place and the remedy.
+        TypeError: ``text`` is not a string.
+
+    >>> parse("3e-4 * warmup(500).then(cosine(1, 0.1))")
+    0.0003 * warmup(500).then(cosine(1, 0.1))
+    """
+    value = _Reader(text).read()
+    if isinstance(value, Schedule):
+        return value
+    kind = "a length" if isinstance(value, Duration) else "no schedule"
+    if isinstance(value, int | float):
+        kind = f"a number; a fixed rate is written constant({value!r})"
+    raise ScheduleError(f"{text.strip()!r} is {kind}, where a schedule was expected")
+
+
+def parse_length(text: str) -> Duration:
+    """Return the length that a text names: ``"10000"``, ``"epochs(3)"``, ``"tokens(3e9)"``.
+
+    >>> parse_length("epochs(1) + 100")
+    epochs(1) + 100
+    """
+    value = _Reader(text).read()
+    try:
+        return duration.as_duration(value, "the length")
+    except TypeError as error:
+        raise ScheduleError(str(error)) from None
+
+
+class _Reader:
+    """One text being read: the tree walk, its limits, and messages that show the place."""
+
+    def __init__(self, text: str) -> None:
+        if not isinstance(text, str):
+            raise TypeError(f"a schedule's text must be a string, not {text!r}")
+        self.text = text.strip().replace("\r\n", "\n").replace("\r", "\n")
+        self.parts = 0
+
+    def read(self) -> Any:
+        text = self.text
+        if not text:
+            raise ScheduleError('the text is empty; write for example "warmup(500).then(cosine())"')
+        if len(text) > MAX_LENGTH:
+            raise ScheduleError(
+                f"the text has {len(text):,} characters; at most {MAX_LENGTH:,} are read"
+            )
+        if text.startswith("custom(<") or "custom(<" in text:
+            raise ScheduleError(
+                "a custom() function cannot be read back from text; build it in Python: "
+                "custom(function)"
+            )
+        odd = ALLOWED.match(text)
+        if odd is None or odd.end() < len(text):
+            at = odd.end() if odd else 0
+            self._fail_at(at, 1, f"{text[at]!r} has no meaning in a schedule")
+        depth = deepest = 0
+        for at, character in enumerate(text):
+            depth += (character in "([") - (character in ")]")
+            if depth < 0:
+                self._fail_at(at, 1, f"{character!r} closes a bracket that was never opened")
+            deepest = max(deepest, depth)
+        if deepest > MAX_DEPTH:
+            raise ScheduleError(f"brackets {deepest} deep; at most {MAX_DEPTH} levels are read")
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", SyntaxWarning)
+                warnings.simplefilter("ignore", DeprecationWarning)
+                # The brackets let a text run over several lines.
+                tree = ast.parse(f"({text}\n)", mode="eval").body
+        except SyntaxError as error:
+            at = self._offset(error.lineno or 1, (error.offset or 1) - 1)
+            self._fail_at(at, 1, f"this is not the notation: {error.msg}")
+        except (MemoryError, RecursionError, ValueError) as error:
+            raise ScheduleError(
+                f"the text cannot be read: {error or type(error).__name__}"
+            ) from None
+        return self._value(tree, 0)
+
+    # Reading ------------------------------------------------------------------------------
+
+    def _value(self, node: ast.expr, depth: int) -> Any:
+        self.parts += 1
+        if depth > 4 * MAX_DEPTH or self.parts > MAX_PARTS:
+            self._fail(node, f"too large; at most {MAX_PARTS:,} parts are read")
+        match node:
+            case ast.Constant(value=value):
+                if type(value) not in (int, float, str):
+                    self._fail(node, f"{value!r} is no part of a schedule")
+                return value
+            case ast.UnaryOp(op=ast.USub() | ast.UAdd() as sign, operand=operand):
+                value = self._value(operand, depth + 1)
+                if not isinstance(value, int | float):
+                    self._fail(node, "only a number can have a sign; write -1 * schedule")
+                return -value if isinstance(sign, ast.USub) else value
+            case ast.List(elts=items) | ast.Tuple(elts=items):
+                return [self._value(item, depth + 1) for item in items]
+            case ast.BinOp():
+                return self._operation(node, depth)
+            case ast.Call(func=ast.Name(id=word)):
+                return self._call(node, word, self._word(node.func, word), [], depth)
+            case ast.Call(func=ast.Attribute()):
+                return self._chain(node, depth)
+            case ast.Name(id=word):
+                self._word(node, word)
+                self._fail(node, f"{word} is a word that is called: write {word}(...)")
+            case _:
+                self._fail(node, "this is no part of the notation")
+
+    def _chain(self, node: ast.Call, depth: int) -> Any:
+        """Read ``a.then(b).then(c)...`` from the left: a long chain is not a deep one."""
+        links: list[tuple[ast.Call, ast.Attribute]] = []
+        of: ast.expr = node
+        while isinstance(of, ast.Call) and isinstance(of.func, ast.Attribute):
+            links.append((of, of.func))
+            of = of.func.value
+        self.parts += len(links) - 1
+        subject = self._value(of, depth + 1)
+        for call, function in reversed(links):
+            verb = function.attr
+            if not isinstance(subject, Schedule):
+                self._fail(function.value, f"only a schedule has .{verb}(), and this is none")
+            if verb not in VERBS:
+                place = (function.end_col_offset or 0) - len(verb)
+                at = self._offset(function.end_lineno or 1, place)
+                guess = _guess(verb, VERBS)
+                self._fail_at(at, len(verb), f"a schedule has no .{verb}(){guess}")
+            subject = self._call(call, f".{verb}", getattr(subject, verb), [], depth)
+        return subject
+
+    def _operation(self, node: ast.BinOp, depth: int) -> Any:
+        left, right = self._value(node.left, depth + 1), self._value(node.right, depth + 1)
+        lengths = isinstance(left, Duration) or isinstance(right, Duration)
+        schedules = isinstance(left, Schedule) or isinstance(right, Schedule)
+        match node.op:
+            case ast.Mult() if schedules:
+                return self._made(node, lambda: left * right)
+            case ast.Add() if lengths:
+                return self._made(node, lambda: left + right)
+            case ast.Sub() if lengths:
+                return self._made(node, lambda: left - right)
+        sign = OPERATORS.get(type(node.op), "this operator")
+        if schedules:
+            self._fail(
+                node.right, f"{sign} does not join schedules; write a.then(b), or a * b to multiply"
+            )
+        self._fail(node, f"{sign} is not calculated here; write the result")
+
+    def _word(self, node: ast.expr, word: str) -> Callable[..., Any]:
+        if word in WORDS:
+            return WORDS[word]
+        if word == "custom":
+            self._fail(node, "custom() needs a Python function and has no text; build it in Python")
+        guess = _guess(word, WORDS) or f"; the words are {', '.join(sorted(WORDS))}"
+        self._fail(node, f"{word!r} is not a word of the notation{guess}")
+
+    def _call(
+        self, node: ast.Call, name: str, function: Callable[..., Any], values: list[Any], depth: int
+    ) -> Any:
+        for argument in node.args:
+            if isinstance(argument, ast.Starred):
+                self._fail(argument, "* is not read here; write the arguments out")
+            values.append(self._value(argument, depth + 1))
+        named: dict[str, Any] = {}
+        for keyword in node.keywords:
+            if keyword.arg is None:
+                self._fail(keyword.value, "** is not read here; write the arguments out")
+            named[keyword.arg] = self._value(keyword.value, depth + 1)
+        signature = inspect.signature(function)
+        unknown = [key for key in named if key not in signature.parameters]
+        if unknown:
+            guess = _guess(unknown[0], signature.parameters)
+            shown = ", ".join(signature.parameters)
+            self._fail(node, f"{name}() has no {unknown[0]}={guess}; it takes ({shown})")
+        try:
+            signature.bind(*values, **named)
+        except TypeError as error:
+            shown = ", ".join(str(p).split(":")[0] for p in signature.parameters.values())
+            self._fail(node, f"{name}(): {error}; it takes ({shown})")
+        return self._made(node, lambda: function(*values, **named))
+
+    def _made(self, node: ast.expr, make: Callable[[], Any]) -> Any:
+        try:
+            return make()
+        except (TypeError, ScheduleError) as error:
+            self._fail(node, str(error))
+
+    # Saying where ------------------------------------------------------------------------
+
+    def _offset(self, line: int, column: int) -> int:
+        """Return the place in the text of a line and column of the bracketed text."""
+        lines = self.text.split("\n")
+        before = sum(len(earlier) + 1 for earlier in lines[: line - 1])
+        return min(max(before + column - (line == 1), 0), len(self.text))
+
+    def _fail(self, node: ast.expr, message: str) -> NoReturn:
+        start = self._offset(node.lineno, node.col_offset)
+        end = self._offset(node.end_lineno or node.lineno, node.end_col_offset or 0)
+        self._fail_at(start, end - start, message)
+
+    def _fail_at(self, start: int, width: int, message: str) -> NoReturn:
+        line_start = self.text.rfind("\n", 0, start) + 1
+        line_end = self.text.find("\n", start)
+        line = self.text[line_start : line_end if line_end >= 0 else len(self.text)]
+        column = start - line_start
+        first = max(0, column - 50)  # a window, so that the mark stays on the screen
+        shown = line[first : first + 76]
+        marks = "^" * max(1, min(width, len(shown) - (column - first)))
+        raise ScheduleError(f"{message}\n  {shown}\n  {' ' * (column - first)}{marks}") from None
+
+
+def _guess(word: str, known: Any) -> str:
+    close = difflib.get_close_matches(word.lower(), list(known), n=1, cutoff=0.6)
+    return f"; did you mean {close[0]!r}?" if close else ""

@@ -1,0 +1,27 @@
+"""SEE: schedules, range tests and comparisons as pictures, from values and records alone.
+
+    axis.py       from numbers to places and tick labels; thinning a long line
+    series.py     from records to the lines worth drawing
+    terminal.py   plain text in braille, for a terminal or a log
+    svg.py        one small SVG line chart
+    plot.py       matplotlib figures, for papers
+    report.py     one self-contained HTML page about a comparison
+
+Importing this loads the standard library only; matplotlib and numpy come with the first figure.
+"""
+
+from ratecraft.view.plot import plot_comparison, plot_curves, plot_range_test, save_figure
+from ratecraft.view.report import write_report
+from ratecraft.view.svg import svg_chart
+from ratecraft.view.terminal import terminal_curve, terminal_plot
+
+__all__ = [
+    "plot_comparison",
+    "plot_curves",
+    "plot_range_test",
+    "save_figure",
+    "svg_chart",
+    "terminal_curve",
+    "terminal_plot",
+    "write_report",
+]

@@ -1,0 +1,163 @@
+"""Figures for papers and notebooks, drawn with matplotlib, which loads with the first one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from ratecraft.errors import RatecraftError
+from ratecraft.records import Comparison, RangeTest
+from ratecraft.schedule import Curve
+from ratecraft.view import series
+from ratecraft.view.axis import number
+from ratecraft.view.svg import PALETTE
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
+__all__ = ["plot_comparison", "plot_curves", "plot_range_test", "save_figure"]
+
+FORMATS: Final = (".png", ".svg", ".pdf")
+
+_LINES = ("-", "--", ":", "-.")
+
+
+def plot_curves(
+    curves: Mapping[str, Curve], *, log_y: bool = False, y_label: str = "rate"
+) -> Figure:
+    """Return a figure of resolved schedules over their updates.
+
+    Args:
+        curves: resolved schedules, by name.
+        log_y: logarithmic y axis; zeros are gaps.
+        y_label: what the schedules say.
+
+    Raises:
+        RatecraftError: matplotlib is not installed.
+        ScheduleError: a curve is endless, or counts samples or tokens instead of updates.
+    """
+    lines = {name: curve.values() for name, curve in curves.items()}
+    figure = _figure(7, 4 + 0.22 * (len(lines) - 1))
+    axes = _axes(figure, 111, "", "update", y_label)
+    drawn = [_draw(axes, i, range(len(v)), v) for i, v in enumerate(lines.values())]
+    if len(drawn) > 1:
+        # Above the axes: the names are whole schedules, too long to lie beside the lines.
+        _legend(figure, drawn, list(lines), loc="outside upper left")
+    else:
+        axes.set_title("".join(lines), parse_math=False)
+    if log_y:
+        axes.set_yscale("log", nonpositive="mask")
+    elif all(values.min() >= 0 for values in lines.values()):
+        axes.set_ylim(bottom=0)
+    return figure
+
+
+def plot_range_test(record: RangeTest) -> Figure:
+    """Return a figure of a range test: the losses, their average and the suggested rate.
+
+    Raises:
+        RatecraftError: matplotlib is not installed.
+    """
+    figure = _figure(7, 4)
+    axes = _axes(figure, 111, record.task or "range test", "rate", "training loss")
+    axes.set_xscale("log")
+    axes.plot(record.rates, record.losses, color="0.72", linewidth=1, label="loss")
+    axes.plot(record.rates, record.smoothed, color=PALETTE[0], linewidth=2, label="smoothed")
+    if record.suggestion is not None:
+        label = f"suggestion {number(record.suggestion)}"
+        axes.axvline(record.suggestion, color="0.13", linestyle="--", linewidth=1, label=label)
+    if window := series.loss_window(record):
+        axes.set_ylim(window)
+    axes.legend(frameon=False)
+    return figure
+
+
+def plot_comparison(record: Comparison) -> Figure:
+    """Return a figure of a comparison: rates, validation loss and training loss over updates.
+
+    Validation loss is the mean over seeds, its band from the lowest to the highest; training
+    loss is smoothed and averaged over seeds.
+
+    Raises:
+        RatecraftError: matplotlib is not installed.
+    """
+    figure = _figure(13, 4.4)
+    rates = _axes(figure, 131, "Schedules", "update", "rate")
+    lines = series.rates(record).values()
+    drawn = [_draw(rates, i, *line) for i, line in enumerate(lines)]
+    validation = _axes(figure, 132, "Validation loss", "update", "loss")
+    spreads = series.validation(record).values()
+    for i, spread in enumerate(spreads):
+        line = _draw(validation, i, spread.updates, spread.mean)
+        ends = spread.updates, spread.low, spread.high
+        validation.fill_between(*ends, color=line.get_color(), alpha=0.15, linewidth=0)
+    if series.spans_decade([loss for spread in spreads for loss in spread.mean]):
+        validation.set_yscale("log")
+    training = _axes(figure, 133, "Training loss, smoothed", "update", "loss")
+    losses = series.training(record).values()
+    for i, smooth in enumerate(losses):
+        _draw(training, i, *smooth)
+    if series.spans_decade([loss for _, ys in losses for loss in ys]):
+        training.set_yscale("log")
+    _legend(figure, drawn, list(record.schedules), loc="outside lower center", ncols=4)
+    return figure
+
+
+def save_figure(figure: Figure, path: str | os.PathLike[str]) -> Path:
+    """Write a figure as PNG, SVG or PDF, by the path's suffix, and return the path.
+
+    Raises:
+        RatecraftError: another suffix.
+    """
+    target = Path(path)
+    if target.suffix.lower() not in FORMATS:
+        raise RatecraftError(
+            f"{target}: a figure is saved as one of {', '.join(FORMATS)}, not {target.suffix!r}"
+        )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # Without a date the same figure is the same file.
+    dated = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
+    figure.savefig(target, dpi=150, metadata=dated.get(target.suffix.lower()))
+    return target
+
+
+def _figure(width: float, height: float) -> Figure:
+    try:
+        # Not pyplot: that keeps every figure in a global list and may open a window.
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise RatecraftError("figures need matplotlib: pip install 'ratecraft[plot]'") from None
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _axes(figure: Figure, place: int, title: str, x_label: str, y_label: str) -> Axes:
+    axes = figure.add_subplot(place)
+    axes.set_title(title, parse_math=False)
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+    axes.ticklabel_format(scilimits=(-3, 6))  # 3 and a common 1e-4, not 0.0003
+    axes.grid(color="0.9")
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    return axes
+
+
+def _draw(axes: Axes, i: int, xs: Sequence[float], ys: Sequence[float]) -> Line2D:
+    """Draw line ``i``; a line of one point shows as a dot."""
+    style = _LINES[i // len(PALETTE) % len(_LINES)]
+    dot = "o" if len(ys) == 1 else None
+    return axes.plot(xs, ys, color=PALETTE[i % len(PALETTE)], linestyle=style, marker=dot)[0]
+
+
+def _legend(
+    owner: Axes | Figure, lines: Sequence[Line2D], names: Sequence[str], **place: Any
+) -> None:
+    # Written afterwards, since a label that starts with "_" would be left out, and "$" is no math.
+    legend = owner.legend(lines, [str(i) for i in range(len(lines))], frameon=False, **place)
+    for text, name in zip(legend.get_texts(), names, strict=True):
+        text.set_text(name)
+        text.set_parse_math(False)

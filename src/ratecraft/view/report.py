@@ -1,0 +1,279 @@
+"""One self-contained HTML page about a comparison: nothing is fetched and no script runs."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Sequence
+from html import escape
+from pathlib import Path
+
+from ratecraft.records import Comparison, RangeTest, Run, Summary
+from ratecraft.view import series
+from ratecraft.view.axis import number
+from ratecraft.view.svg import PALETTE, svg_chart
+
+__all__ = ["write_report"]
+
+_STYLE = """
+:root { color-scheme: light dark; --ink: #1c1e21; --soft: #5d636b; --line: #dcdfe3;
+        --page: #f6f7f8; --card: #ffffff; --best: #0072b214; }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e8e9eb; --soft: #a2a8b0; --line: #3a3f46; --page: #15171a; --card: #1e2125;
+          --best: #56b4e926; } }
+* { box-sizing: border-box; }
+body { margin: 0; background: var(--page); color: var(--ink);
+       font: 15px/1.55 system-ui, -apple-system, "Segoe UI", sans-serif; }
+main { max-width: 860px; margin: 0 auto; padding: 2.5rem 1.25rem 3rem; }
+h1 { font-size: 1.7rem; line-height: 1.25; margin: 0 0 .25rem; overflow-wrap: anywhere; }
+h2 { font-size: 1.1rem; margin: 2.25rem 0 .75rem; }
+p { margin: .4rem 0; } .soft { color: var(--soft); }
+.verdict { margin: 1.25rem 0 0; padding: .9rem 1.1rem; background: var(--card); font-size: 1.08rem;
+           border: 1px solid var(--line); border-left: 4px solid #0072b2; border-radius: 6px;
+           overflow-wrap: anywhere; }
+.wide { overflow-x: auto; background: var(--card); border: 1px solid var(--line);
+        border-radius: 6px; }
+table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
+th, td { padding: .5rem .75rem; text-align: right; border-top: 1px solid var(--line);
+         vertical-align: top; }
+td { white-space: nowrap; } td.text { white-space: normal; }
+thead th { border-top: 0; color: var(--soft); font-size: .85rem; font-weight: 600; }
+.text { text-align: left; overflow-wrap: anywhere; min-width: 13rem; }
+tr.best { background: var(--best); } tr.best td.text strong { font-weight: 700; }
+code, pre { font: .86em/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; }
+pre code { font: inherit; } td code { display: block; color: var(--soft); }
+.key { display: inline-block; width: .8em; height: .8em; border-radius: 2px; margin-right: .5em; }
+figure { margin: 0 0 1rem; break-inside: avoid; }
+figure svg { display: block; width: 100%; height: auto; border: 1px solid var(--line);
+             border-radius: 6px; }
+figcaption { color: var(--soft); font-size: .9rem; margin-top: .4rem; overflow-wrap: anywhere; }
+details summary { cursor: pointer; font-weight: 600; margin: 2rem 0 .75rem; }
+footer { margin-top: 2.5rem; padding-top: .5rem; border-top: 1px solid var(--line);
+         font-size: .92rem; }
+footer h2 { margin-top: 1.25rem; }
+pre { background: var(--card); border: 1px solid var(--line); border-radius: 6px; margin: .5rem 0;
+      padding: .8rem 1rem; white-space: pre-wrap; overflow-wrap: anywhere; }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1.25rem; margin: 0; }
+dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
+@media print { main { max-width: none; padding: 0; } tr { break-inside: avoid; }
+  :root { --ink: #000; --soft: #444; --line: #ccc; --page: #fff; --card: #fff; --best: #eef5fa; } }
+"""
+
+
+def write_report(
+    path: str | os.PathLike[str],
+    *,
+    comparison: Comparison,
+    range_test: RangeTest | None = None,
+    title: str,
+) -> Path:
+    """Write a comparison as one HTML file that opens anywhere, and return its path.
+
+    All numbers come from the records.
+
+    Args:
+        path: the file to write.
+        comparison: what to report.
+        range_test: the range test that chose the rate, to show it, too.
+        title: the page's heading.
+    """
+    sections = [
+        f"<h1>{escape(title)}</h1>",
+        f'<p class="soft">{escape(_setting(comparison))}</p>',
+        f'<p class="verdict">{escape(comparison.verdict())}</p>',
+        "<h2>Results</h2>",
+        _summary_table(comparison),
+        "<h2>Schedules and losses</h2>",
+        *_comparison_figures(comparison),
+        *([] if range_test is None else _range_test_section(range_test)),
+        "<details><summary>Every run</summary>",
+        _run_table(comparison),
+        "</details>",
+        _footer(comparison),
+    ]
+    page = (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8"/>\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1"/>\n'
+        f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n"
+        + "\n".join(sections)
+        + "\n</main>\n</body>\n</html>\n"
+    )
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(page, encoding="utf-8")
+    return target
+
+
+def _setting(comparison: Comparison) -> str:
+    runs = comparison.runs
+    parts = [comparison.task, _count(len(comparison.schedules), "schedule")]
+    parts.append(_count(len({run.seed for run in runs}), "seed"))
+    if totals := {run.total for run in runs}:
+        parts.append(f"{_joined(totals)} updates")
+        parts.append(f"rate {_joined({run.rate for run in runs})}")
+    return " · ".join(part for part in parts if part)
+
+
+def _count(count: int, noun: str) -> str:
+    return f"{count} {noun}{'s' * (count != 1)}"
+
+
+def _joined(values: Iterable[float]) -> str:
+    return ", ".join(f"{v}" if isinstance(v, int) else number(v) for v in sorted(values))
+
+
+def _table(head: Sequence[str], rows: Sequence[str], texts: int) -> str:
+    """Return a table whose first ``texts`` columns are text and the others numbers."""
+    cells = [
+        f'<th scope="col"{_class(i < texts)}>{escape(name)}</th>' for i, name in enumerate(head)
+    ]
+    return (
+        f'<div class="wide"><table>\n<thead><tr>{"".join(cells)}</tr></thead>\n<tbody>\n'
+        + "\n".join(rows)
+        + "\n</tbody></table></div>"
+    )
+
+
+def _class(is_text: bool) -> str:
+    return ' class="text"' if is_text else ""
+
+
+def _row(cells: Sequence[str], kind: str = "") -> str:
+    """Return a row of cells that are HTML, the first of them text."""
+    filled = (f"<td{_class(i == 0)}>{cell}</td>" for i, cell in enumerate(cells))
+    return f"<tr{kind}>{''.join(filled)}</tr>"
+
+
+def _key(comparison: Comparison, name: str) -> str:
+    """Return a patch of the colour that a schedule has in the figures."""
+    color = PALETTE[list(comparison.schedules).index(name) % len(PALETTE)]
+    return f'<span class="key" style="background:{color}"></span>'
+
+
+def _summary_table(comparison: Comparison) -> str:
+    metrics = comparison.metrics()
+    some_diverged = any(run.diverged is not None for run in comparison.runs)
+    rows = []
+    for place, row in enumerate(comparison.summaries()):
+        name = f"{_key(comparison, row.name)}<strong>{escape(row.name)}</strong>"
+        cells = [f"{name}<code>{escape(row.schedule)}</code>", str(row.seeds)]
+        cells += [_value(row, metric) for metric in metrics]
+        cells += [str(row.diverged)] * some_diverged
+        best = place == 0 and not row.diverged
+        rows.append(_row(cells, ' class="best"' if best else ""))
+    head = ["schedule", "seeds", "validation loss", *metrics[1:], *["diverged"] * some_diverged]
+    note = "Last value on the validation data: mean ± sample standard deviation over seeds."
+    return f'{_table(head, rows, 1)}\n<p class="soft">{note}</p>'
+
+
+def _value(row: Summary, metric: str) -> str:
+    mean, spread = row.mean[metric], row.spread[metric]
+    if math.isnan(mean):
+        return "-"
+    if not math.isfinite(spread) or not 1e-3 <= abs(mean) < 1e4:
+        return number(mean) + (f" ± {number(spread, 2)}" if math.isfinite(spread) else "")
+    # Both to the same place, so that they can be compared at a glance.
+    places = 3 - math.floor(math.log10(abs(mean)))
+    small = 0 < spread < 0.5 * 10**-places
+    return f"{mean:.{places}f} ± {number(spread, 2) if small else f'{spread:.{places}f}'}"
+
+
+def _run_table(comparison: Comparison) -> str:
+    metrics = comparison.metrics()
+    rows = []
+    for name in comparison.schedules:
+        for run in comparison.of(name):
+            cells = [f"{_key(comparison, name)}{escape(name)}", str(run.seed), number(run.rate)]
+            cells += [_final(run, metric) for metric in metrics]
+            fate = "" if run.diverged is None else ", diverged"
+            cells += [f"{len(run.losses)}{fate}", f"{number(run.seconds, 3)} s"]
+            rows.append(_row(cells))
+    head = ["schedule", "seed", "rate", "validation loss", *metrics[1:], "updates", "time"]
+    return _table(head, rows, 1)
+
+
+def _final(run: Run, metric: str) -> str:
+    value = run.final(metric)
+    return "-" if math.isnan(value) else number(value)
+
+
+def _figure(svg: str, caption: str) -> str:
+    return f"<figure>\n{svg}\n<figcaption>{escape(caption)}</figcaption>\n</figure>"
+
+
+def _comparison_figures(comparison: Comparison) -> list[str]:
+    spreads = series.validation(comparison)
+    training = series.training(comparison)
+    rates = svg_chart(series.rates(comparison), title="Schedules", x_label="update", y_label="rate")
+    validation = svg_chart(
+        {name: (spread.updates, spread.mean) for name, spread in spreads.items()},
+        title="Validation loss",
+        x_label="update",
+        y_label="loss",
+        log_y=series.spans_decade([y for spread in spreads.values() for y in spread.mean]),
+        band={name: (spread.low, spread.high) for name, spread in spreads.items()},
+    )
+    train = svg_chart(
+        training,
+        title="Training loss, smoothed",
+        x_label="update",
+        y_label="loss",
+        log_y=series.spans_decade([y for _, ys in training.values() for y in ys]),
+    )
+    ends = (
+        ""
+        if all(run.diverged is None for run in comparison.runs)
+        else (" A line ends where the first of its seeds diverged.")
+    )
+    return [
+        _figure(rates, "The rate of every update."),
+        _figure(validation, f"Mean over seeds; the band is from the lowest to the highest.{ends}"),
+        _figure(train, f"Exponential moving average over 2 % of the run, mean over seeds.{ends}"),
+    ]
+
+
+def _range_test_section(record: RangeTest) -> list[str]:
+    svg = svg_chart(
+        {"loss": (record.rates, record.losses), "smoothed": (record.rates, record.smoothed)},
+        title="Training loss while the rate rises",
+        x_label="rate",
+        y_label="loss",
+        log_x=True,
+        mark=record.suggestion,
+        y_range=series.loss_window(record),
+        faint=("loss",),
+    )
+    found = "No rate suggested" if record.suggestion is None else number(record.suggestion)
+    about = [record.task, record.optimizer, f"{len(record.rates)} updates"]
+    return [
+        "<h2>Range test</h2>",
+        f"<p><strong>{found}</strong>: {escape(record.reason)}</p>",
+        _figure(svg, " · ".join(part for part in [*about, record.stopped] if part)),
+    ]
+
+
+def _footer(comparison: Comparison) -> str:
+    entries = "\n".join(
+        f"<dt>{escape(key)}</dt><dd>{escape(value)}</dd>"
+        for key, value in comparison.environment.items()
+    )
+    return (
+        "<footer>\n<h2>Reproduce</h2>\n"
+        "<p>Seeds set the initial weights and the order of the data. "
+        "These curves hold the rate of every update:</p>\n"
+        f"<pre><code>{escape(_recipe(comparison))}</code></pre>\n"
+        + (f"<h2>Environment</h2>\n<dl>\n{entries}\n</dl>\n" if entries else "")
+        + "</footer>"
+    )
+
+
+def _recipe(comparison: Comparison) -> str:
+    """Return Python that builds every curve again."""
+    lines = ["from ratecraft import parse", ""]
+    for name in comparison.schedules:
+        for run in comparison.of(name)[:1]:
+            seeds = ", ".join(str(r.seed) for r in comparison.of(name))
+            lines.append(f"# {' '.join(name.split())}: seeds {seeds}")
+            schedule = f"({run.rate!r} * parse({run.schedule!r}))"
+            lines.append(f"{schedule}.resolve({run.total}, epoch={run.epoch})")
+    return "\n".join(lines)

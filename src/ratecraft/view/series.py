@@ -1,0 +1,102 @@
+"""From records to the lines worth drawing; every number comes from the record."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from ratecraft.records import Comparison, RangeTest
+
+__all__ = ["Line", "Spread", "loss_window", "rates", "spans_decade", "training", "validation"]
+
+Line = tuple[Sequence[float], Sequence[float]]
+
+
+class Spread(NamedTuple):
+    """A metric over updates: mean, lowest and highest over the seeds."""
+
+    updates: list[float]
+    mean: list[float]
+    low: list[float]
+    high: list[float]
+
+
+def rates(comparison: Comparison) -> dict[str, Line]:
+    """Return the rate of every update, by schedule (of its first run)."""
+    lines: dict[str, Line] = {}
+    for name in comparison.schedules:
+        runs = comparison.of(name)
+        values = runs[0].curve().values().tolist() if runs else []
+        lines[name] = (range(len(values)), values)
+    return lines
+
+
+def validation(comparison: Comparison, metric: str = "loss") -> dict[str, Spread]:
+    """Return a validation metric over updates, by schedule.
+
+    Only updates that every seed reached are here: a mean without the seed that diverged would
+    flatter its schedule.
+    """
+    spreads = {}
+    for name in comparison.schedules:
+        runs = comparison.of(name)
+        seen: dict[int, list[float]] = {}
+        for run in runs:
+            for evaluation in run.evaluations:
+                if metric in evaluation.metrics:
+                    seen.setdefault(evaluation.update, []).append(evaluation.metrics[metric])
+        rows = [(u, seen[u]) for u in sorted(seen) if len(seen[u]) == len(runs)]
+        rows = [(u, values) for u, values in rows if all(map(math.isfinite, values))]
+        spreads[name] = Spread(
+            [u for u, _ in rows],
+            [statistics.fmean(values) for _, values in rows],
+            [min(values) for _, values in rows],
+            [max(values) for _, values in rows],
+        )
+    return spreads
+
+
+def training(comparison: Comparison) -> dict[str, Line]:
+    """Return the training loss, smoothed and averaged over seeds, by schedule."""
+    lines: dict[str, Line] = {}
+    for name in comparison.schedules:
+        smooth = [_smoothed(run.losses, run.total / 50) for run in comparison.of(name)]
+        # The shortest seed ends the line, for the same reason as in `validation`.
+        means = [statistics.fmean(losses) for losses in zip(*smooth, strict=False)]
+        lines[name] = (range(len(means)), means)
+    return lines
+
+
+def _smoothed(losses: Sequence[float], window: float) -> list[float]:
+    """Return an exponential moving average with bias correction, up to the first NaN."""
+    keep = 1 - 1 / max(window, 1.0)
+    average, weight, smooth = 0.0, 0.0, []
+    for loss in losses:
+        if not math.isfinite(loss):
+            break
+        average = keep * average + (1 - keep) * loss
+        weight = keep * weight + (1 - keep)
+        smooth.append(average / weight)
+    return smooth
+
+
+def loss_window(record: RangeTest) -> tuple[float, float] | None:
+    """Return the losses worth showing: the blow-up at the end would flatten all before it."""
+    smooth = [loss for loss in record.smoothed if math.isfinite(loss)]
+    if not smooth:
+        return None
+    low = min(smooth + [loss for loss in record.losses if math.isfinite(loss)])
+    start = max(smooth[: len(smooth) // 10 + 1])
+    high = min(max(smooth), start + 0.5 * (start - min(smooth)))
+    if high <= low:
+        return None
+    margin = 0.05 * (high - low)
+    return low - margin, high + margin
+
+
+def spans_decade(values: Sequence[float]) -> bool:
+    """Return whether all finite values are positive and the highest is 10 times the lowest."""
+    finite = [value for value in values if math.isfinite(value)]
+    return bool(finite) and min(finite) > 0 and max(finite) > 10 * min(finite)

@@ -1,0 +1,213 @@
+"""Whatever a trial run does, everything is as it was: bit for bit, object by object."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Dataset, RandomSampler, TensorDataset
+
+from ratecraft.errors import TaskError
+from ratecraft.finder import preserved
+
+
+class Net(nn.Module):
+    """Everything that is hard to put back: batch norm, dropout, a frozen weight, odd buffers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.2), nn.Flatten()
+        )
+        self.frozen_norm = nn.BatchNorm1d(144)
+        self.head = nn.Linear(144, 10)
+        self.head.bias.requires_grad_(False)
+        self.register_buffer("calls", torch.zeros(1), persistent=False)
+        self.frozen_norm.eval()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls = self.calls + 1  # a new tensor each time, not an update in place
+        return self.head(self.frozen_norm(self.body(x)))
+
+
+class Noisy(Dataset):
+    """Draws from torch, numpy and random, as augmentation does."""
+
+    def __init__(self, data: torch.Tensor) -> None:
+        self.data = data
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, i: int) -> tuple[torch.Tensor, int]:
+        noise = torch.randn(1) + float(np.random.rand()) + random.random()
+        return self.data[i] + 0.1 * noise, i % 10
+
+
+def world(momentum: float = 0.9):
+    torch.manual_seed(1)
+    model = Net()
+    optimizer = torch.optim.SGD(
+        [
+            {"params": model.body.parameters(), "lr": 0.01},
+            {"params": [*model.frozen_norm.parameters(), *model.head.parameters()], "lr": 0.05},
+        ],
+        momentum=momentum,
+    )
+    generator = torch.Generator().manual_seed(7)
+    loader = DataLoader(Noisy(torch.rand(48, 1, 8, 8)), 8, shuffle=True, generator=generator)
+    return model, optimizer, loader
+
+
+def train(model, optimizer, loader, updates: int) -> list[float]:
+    losses = []
+    while len(losses) < updates:
+        for x, y in loader:
+            optimizer.zero_grad()
+            loss = nn.functional.cross_entropy(model(x), y)
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+    return losses
+
+
+def disturb(model, optimizer, loader) -> None:
+    train(model, optimizer, loader, 6)
+    model.eval()
+    model.head.bias.requires_grad_(True)
+    for group in optimizer.param_groups:
+        group["lr"] = 3.0
+        group["new"] = 1
+    model.body[0].weight.grad = None
+
+
+def seed_everything(seed: int) -> None:
+    torch.manual_seed(seed)
+    np.random.seed(seed)
+    random.seed(seed)
+
+
+def trained_after(trial, *, updates: int = 18):
+    """Train three epochs after an optional trial; return all there is to compare."""
+    seed_everything(3)
+    model, optimizer, loader = world()
+    train(model, optimizer, loader, 6)  # warm: momentum buffers and batch statistics exist
+    if trial:
+        trial(model, optimizer, loader)
+    losses = train(model, optimizer, loader, updates)
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    return losses, tensors, torch.rand(3), np.random.rand(3), random.random()
+
+
+class Boom(Exception):
+    pass
+
+
+def normally(model, optimizer, loader) -> None:
+    with preserved(model, optimizer, loader):
+        disturb(model, optimizer, loader)
+
+
+def by(error: BaseException):
+    def trial(model, optimizer, loader) -> None:
+        def interrupted() -> None:
+            with preserved(model, optimizer, loader):
+                disturb(model, optimizer, loader)
+                raise error
+
+        with pytest.raises(type(error)):
+            interrupted()
+
+    return trial
+
+
+@pytest.mark.parametrize(
+    "trial", [normally, by(Boom()), by(KeyboardInterrupt())], ids=["end", "error", "ctrl-c"]
+)
+def test_training_goes_on_as_if_nothing_had_happened(trial) -> None:
+    untouched, touched = trained_after(None), trained_after(trial)
+    assert touched[0] == untouched[0]
+    assert untouched[1].keys() == touched[1].keys()
+    for name, tensor in untouched[1].items():
+        assert torch.equal(tensor, touched[1][name]), name
+    assert torch.equal(untouched[2], touched[2])
+    assert np.array_equal(untouched[3], touched[3])
+    assert untouched[4] == touched[4]
+
+
+def test_without_it_the_same_trial_is_seen() -> None:
+    assert trained_after(disturb)[0] != trained_after(None)[0]
+
+
+def test_tensors_stay_the_same_objects_in_the_same_memory() -> None:
+    model, optimizer, loader = world()
+    train(model, optimizer, loader, 6)
+    tensors = [*model.parameters(), *model.buffers(), *(p.grad for p in model.parameters())]
+    tensors += [state["momentum_buffer"] for state in optimizer.state.values()]
+    places = [(id(t), t.data_ptr()) for t in tensors if t is not None]
+    normally(model, optimizer, loader)
+    after = [*model.parameters(), *model.buffers(), *(p.grad for p in model.parameters())]
+    after += [state["momentum_buffer"] for state in optimizer.state.values()]
+    assert [(id(t), t.data_ptr()) for t in after if t is not None] == places
+
+
+def test_modes_gradients_and_groups_come_back() -> None:
+    model, optimizer, loader = world()
+    modes = [module.training for module in model.modules()]
+    normally(model, optimizer, loader)
+    assert [module.training for module in model.modules()] == modes
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert not model.head.bias.requires_grad
+    assert not optimizer.state
+    assert [group["lr"] for group in optimizer.param_groups] == [0.01, 0.05]
+    assert "new" not in optimizer.param_groups[0]
+    assert float(model.calls) == 0
+
+
+def test_lbfgs_keeps_its_history() -> None:
+    weight = nn.Parameter(torch.tensor([3.0, -2.0]))
+    optimizer = torch.optim.LBFGS([weight], lr=0.1)
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        loss = (weight**4).sum()
+        loss.backward()
+        return loss
+
+    def run() -> torch.Tensor:
+        optimizer.step(closure)
+        return weight.detach().clone()
+
+    run()
+    with preserved(nn.Module(), optimizer):
+        first = run()
+    assert torch.equal(run(), first)
+
+
+def test_a_tensor_rate_comes_back_in_place() -> None:
+    rate = torch.tensor(0.5)
+    weight = nn.Parameter(torch.ones(1))
+    optimizer = torch.optim.Adam([weight], lr=rate)
+    with preserved(nn.Module(), optimizer):
+        rate.fill_(9.0)
+        optimizer.param_groups[0]["lr"] = 3.0
+    assert optimizer.param_groups[0]["lr"] is rate
+    assert float(rate) == 0.5
+
+
+def test_generators_of_samplers_come_back() -> None:
+    data = TensorDataset(torch.arange(10))
+    sampler = RandomSampler(data, generator=torch.Generator().manual_seed(5))
+    loader = DataLoader(data, batch_size=2, sampler=sampler)
+    model, optimizer, _ = world()
+    with preserved(model, optimizer, loader):
+        first = [batch[0].tolist() for batch in loader]
+    assert [batch[0].tolist() for batch in loader] == first
+
+
+def test_a_one_way_stream_is_refused() -> None:
+    model, optimizer, loader = world()
+    refused = pytest.raises(TaskError, match=r"one-way stream .* give a list of batches")
+    with refused, preserved(model, optimizer, iter(loader)):
+        pass

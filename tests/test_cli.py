@@ -1,0 +1,161 @@
+"""The command as a user runs it: a process of its own, its output and its exit code."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ratecraft.records import load
+
+TASK = """
+import torch
+from torch import nn
+from ratecraft.compare import Task
+
+x = torch.linspace(-1, 1, 64)[torch.arange(64) * 37 % 64, None]
+
+def make(loss=None, **fields):
+    loss = loss or (lambda model, batch: ((model(batch) - 2 * batch) ** 2).mean())
+    sgd = lambda model: torch.optim.SGD(model.parameters(), lr=0.1)
+    return Task(model=lambda: nn.Linear(1, 1), loss=loss, train=x.split(8), val=[x], optimizer=sgd)
+
+def task(): return make()
+def number(): return 3
+def nan(): return make(lambda model, batch: model(batch).mean() * float("nan"))
+def crash(): return make(lambda model, batch: (model(batch) @ torch.zeros(7, 7)).mean())
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("user")
+    (folder / "my_task.py").write_text(TASK)
+    return folder
+
+
+def ratecraft(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"NO_COLOR": "1", "COLUMNS": "100"}
+    return subprocess.run(
+        [sys.executable, "-m", "ratecraft.cli", *arguments],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_show_draws_in_the_terminal_and_writes_a_figure(folder: Path) -> None:
+    done = ratecraft(
+        folder,
+        *("show", "3e-4 * warmup(500).then(cosine(1, 0.1))", "constant(1e-4)"),
+        *("--total", "10000", "-o", "s.png", "--log"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert (
+        "0.0003 * warmup(500).then(cosine(1, 0.1))\n  first 0, last 3e-05, 10,000 updates"
+        in done.stdout
+    )
+    assert re.search("[\u2801-\u28ff]", done.stdout)
+    assert (folder / "s.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_show_draws_a_schedule_with_a_length_of_its_own(folder: Path) -> None:
+    done = ratecraft(folder, "show", "warmup(epochs(2))", "--epoch", "50")
+    assert "100 updates" in done.stdout
+
+
+def test_find_and_compare_run_a_users_own_file(folder: Path) -> None:
+    done = ratecraft(folder, "find", "my_task.py:task", "--save", "r.json", "-o", "r.svg")
+    assert done.returncode == 0, done.stderr
+    record = load(folder / "r.json")
+    assert f"suggested rate: {record.suggestion:.3g}" in done.stdout
+    assert "<svg" in (folder / "r.svg").read_text()
+    done = ratecraft(
+        folder,
+        *("compare", "my_task.py:task", "constant(1)", "cosine(1, 0)", "--total", "epochs(5)"),
+        *("--seeds", "2", "--workers", "2", "--save", "c.json", "-o", "c.html"),
+    )
+    assert done.returncode == 0, done.stderr
+    comparison = load(folder / "c.json")
+    assert comparison.verdict() in done.stdout.replace("\n", " ")
+    assert len(comparison.runs) == 4
+    assert comparison.runs[0].rate == pytest.approx(record.suggestion, rel=1)
+    assert comparison.verdict() in (folder / "c.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("show", "warmpu(500)"), 2, "did you mean 'warmup'?\n  warmpu(500)\n  ^^^^^^"),
+        (("show", "cosine(1, 0)"), 2, "has no length of its own and needs total="),
+        (("show", "constant(1)"), 2, "--total 10000"),
+        (("show",), 2, "show needs a schedule"),
+        (("show", "warmup(5)", "-o", "x.gif"), 2, ".png"),
+        (("shw",), 2, 'Did you mean "show"?'),
+        (("find",), 2, "requires an argument"),
+        (("find", "nowhere.py:task"), 2, "there is no file nowhere.py; that folder has my_task.py"),
+        (("find", "my_task.py:tusk"), 2, "has no function 'tusk'"),
+        (("find", "my_task.py:number"), 2, "returned int, where a ratecraft.compare.Task was"),
+        (("find", "my_task.py:nan"), 1, "the loss is nan at the first update"),
+        (("find", "my_task.py:crash"), 1, "RuntimeError: mat1 and mat2 shapes"),
+        (("find", "my_task.py:task", "--low", "5", "--high", "1"), 2, "0 < low < high"),
+        (("compare", "my_task.py:task", "--rate", "1"), 2, "compare needs schedules"),
+        (("compare", "my_task.py:task", "cosine(1, 0)", "--rate", "fast"), 2, "expected a number"),
+        (("compare", "my_task.py:task", "cosine(1 0)", "--rate", "1"), 2, "cosine(1 0)"),
+        (
+            ("compare", "my_task.py:nan", "cosine(1, 0)", "--rate", "1", "--workers", "0"),
+            1,
+            "the loss of every run became nan or inf; train at a lower --rate",
+        ),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
+)
+def test_each_mistake_gives_one_clear_message(
+    folder: Path, arguments: tuple[str, ...], code: int, words: str
+) -> None:
+    done = ratecraft(folder, *arguments)
+    assert done.returncode == code, done.stderr
+    assert words in done.stderr
+    assert done.stderr.count("error:") == 1
+    assert "Traceback" not in done.stderr + done.stdout
+
+
+def test_ctrl_c_stops_it_without_a_traceback(folder: Path) -> None:
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "ratecraft.cli", "compare", "digits", "constant(1)"),
+            *("--rate", "0.001", "--total", "epochs(500)", "--workers", "1"),
+        ],
+        cwd=folder,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    time.sleep(8)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "error: stopped" in errors
+    assert "Traceback" not in errors
+
+
+def test_the_demo_does_the_whole_job(tmp_path: Path) -> None:
+    done = ratecraft(tmp_path, "demo", "--seeds", "2")
+    assert done.returncode == 0, done.stderr
+    comparison = load(tmp_path / "ratecraft-demo" / "comparison.json")
+    found = load(tmp_path / "ratecraft-demo" / "range-test.json")
+    assert len(comparison.schedules) == 5
+    assert len(comparison.runs) == 10
+    assert {run.rate for run in comparison.runs} == {found.suggestion}
+    page = (tmp_path / "ratecraft-demo" / "report.html").read_text()
+    for row in comparison.summaries():
+        assert row.name in done.stdout
+        assert f"{row.mean['accuracy']:.4f} ± {row.spread['accuracy']:.4f}" in done.stdout
+        assert row.name in page
+        assert row.mean["accuracy"] > 0.9
+    assert comparison.verdict() in done.stdout.replace("\n", " ")

@@ -1,0 +1,59 @@
+"""Every Python block in the README and in docs/ runs, and every command in them parses."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(language: str) -> list[tuple[str, str]]:
+    found = []
+    for page in PAGES:
+        for i, block in enumerate(re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.S)):
+            found.append((f"{page.name}-{i}", block))
+    return found
+
+
+@pytest.mark.parametrize("code", [pytest.param(b, id=i) for i, b in blocks("python")])
+def test_python_blocks_run_and_print_what_they_say(code: str) -> None:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    said = re.findall(r"print\(.*\)\s+# (.*)", code)
+    assert done.stdout.split("\n")[:-1] == said
+
+
+def test_the_readme_task_trains(tmp_path: Path) -> None:
+    code = next(block for _, block in blocks("python") if "def task" in block)
+    (tmp_path / "my_task.py").write_text(code)
+    command = [sys.executable, "-m", "ratecraft.cli", "find", "my_task.py:task"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "suggested rate" in done.stdout
+
+
+def test_commands_name_options_that_exist() -> None:
+    text = "\n".join(page.read_text() for page in PAGES)
+    commands = re.findall(r"^ratecraft .*|<sub>`(ratecraft .*?)`", text, re.M)
+    assert commands
+    for line in re.findall(r"^(?:<sub>`)?(ratecraft [^`\n]*)", text, re.M):
+        name, *rest = shlex.split(line)[1:]
+        shown = subprocess.run(
+            [sys.executable, "-m", "ratecraft.cli", name, "--help"],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for option in (word for word in rest if re.fullmatch(r"--?[a-z][a-z-]*", word)):
+            assert option in shown, f"{line}: {option}"
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"

@@ -1,0 +1,45 @@
+"""Importing ratecraft is cheap, and shows what it says it shows."""
+
+import subprocess
+import sys
+
+import pytest
+
+import ratecraft
+
+HEAVY = ("torch", "numpy", "scipy", "matplotlib", "sklearn", "rich", "cyclopts")
+
+
+def loaded_after(code: str) -> set[str]:
+    script = f"{code}\nimport sys\nprint(*[m for m in {HEAVY} if m in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    return set(done.stdout.splitlines()[-1].split())
+
+
+def test_importing_ratecraft_loads_the_standard_library_only() -> None:
+    assert loaded_after("import ratecraft") == set()
+
+
+def test_evaluating_a_schedule_loads_the_standard_library_only() -> None:
+    code = "from ratecraft import *\nparse('warmup(5).then(cosine(1, 0))').resolve(total=10)(7)"
+    assert loaded_after(code) == set()
+
+
+def test_importing_view_and_records_loads_no_torch_and_no_numpy() -> None:
+    assert loaded_after("import ratecraft.view, ratecraft.records") == set()
+
+
+def test_show_loads_neither_torch_nor_numpy() -> None:
+    code = (
+        "import ratecraft.cli\n"
+        "try: ratecraft.cli.main(['show', 'cosine(1, 0)', '--total', '100'])\n"
+        "except SystemExit as stop: assert stop.code == 0"
+    )
+    assert loaded_after(code) == {"rich", "cyclopts"}
+
+
+@pytest.mark.parametrize("name", ratecraft.__all__)
+def test_every_exported_name_exists(name: str) -> None:
+    assert hasattr(ratecraft, name)

@@ -1,0 +1,88 @@
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from ratecraft.errors import RecordError
+from ratecraft.records import Comparison, Evaluation, RangeTest, Run, load
+
+
+def run(schedule: str, seed: int, *losses: float, diverged: int | None = None) -> Run:
+    evaluations = tuple(
+        Evaluation(i + 1, {"loss": loss, "accuracy": 1 - loss}) for i, loss in enumerate(losses)
+    )
+    return Run(schedule, 0.1, seed, len(losses), 1, tuple(losses), evaluations, diverged)
+
+
+def comparison(*runs: Run) -> Comparison:
+    return Comparison("t", {r.schedule: r.schedule for r in runs}, runs)
+
+
+def test_summaries_hold_mean_and_sample_deviation_best_first() -> None:
+    rows = comparison(
+        run("constant(1)", 0, 0.5, 0.3),
+        run("constant(1)", 1, 0.5, 0.5),
+        run("cosine(1, 0)", 0, 0.1),
+    ).summaries()
+    assert [row.name for row in rows] == ["cosine(1, 0)", "constant(1)"]
+    assert rows[1].mean["loss"] == pytest.approx(0.4)
+    assert rows[1].spread["loss"] == pytest.approx(math.sqrt(0.02))
+    assert rows[1].mean["accuracy"] == pytest.approx(0.6)
+    assert math.isnan(rows[0].spread["loss"])  # one seed has no spread
+
+
+def test_a_diverged_seed_takes_the_mean_away() -> None:
+    rows = comparison(
+        run("a", 0, 0.01), run("a", 1, 0.01, diverged=0), run("b", 0, 0.9), run("b", 1, 0.9)
+    ).summaries()
+    assert [(row.name, row.diverged) for row in rows] == [("b", 0), ("a", 1)]
+    assert math.isnan(rows[1].mean["loss"])
+
+
+def test_the_verdict_pairs_runs_by_seed() -> None:
+    clear = comparison(run("a", 0, 0.1), run("a", 1, 0.5), run("b", 0, 0.2), run("b", 1, 0.61))
+    assert clear.verdict() == (
+        "a has the lowest validation loss, 0.105 below b (± 0.005 over 2 seeds): "
+        "more than twice the noise."
+    )
+    even = comparison(run("a", 0, 0.1), run("a", 1, 0.5), run("b", 0, 0.5), run("b", 1, 0.2))
+    assert even.verdict().endswith("not more than twice the noise.")
+    assert "one seed" in comparison(run("a", 0, 0.1), run("b", 0, 0.2)).verdict()
+    assert "only schedule" in comparison(run("a", 0, 0.1)).verdict()
+    assert "Every schedule diverged" in comparison(run("a", 0, 0.1, diverged=0)).verdict()
+
+
+def test_a_range_test_survives_its_file(tmp_path: Path) -> None:
+    record = RangeTest((1e-8, 1.0), (2.0, math.inf), (2.0, math.nan), "s", None, "r", seconds=1.5)
+    assert repr(load(record.save(tmp_path / "r.json"))) == repr(record)
+    assert list(tmp_path.iterdir()) == [tmp_path / "r.json"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{", "is not a record"),
+        ("[]", "does not say what it is"),
+        ('{"ratecraft": "RangeTest", "format": 99}', "has format 99"),
+        ('{"ratecraft": "Poem", "format": 1}', "holds a Poem"),
+        ('{"ratecraft": "RangeTest", "format": 1}', "is a damaged RangeTest"),
+        ('{"ratecraft": "Comparison", "format": 1, "runs": [{"x": 1}]}', "is a damaged Comparison"),
+    ],
+)
+def test_a_file_that_is_no_record_is_explained(tmp_path: Path, text: str, words: str) -> None:
+    path = tmp_path / "x.json"
+    path.write_text(text)
+    with pytest.raises(RecordError, match=words):
+        load(path)
+
+
+def test_a_missing_file_is_explained(tmp_path: Path) -> None:
+    with pytest.raises(RecordError, match="No such file"):
+        load(tmp_path / "none.json")
+
+
+def test_files_are_strict_json(tmp_path: Path) -> None:
+    record = comparison(run("constant(1)", 0, math.nan, diverged=0))
+    text = record.save(tmp_path / "c.json").read_text()
+    json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))

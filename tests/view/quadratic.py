@@ -1,0 +1,51 @@
+"""Small records with true numbers: gradient descent on quadratic losses, worked out exactly."""
+
+import math
+
+from ratecraft import Schedule, constant, cooldown, percent, warmup
+from ratecraft.records import Comparison, Evaluation, RangeTest, Run
+
+CURVATURE = 2.0  # steps with a rate above 2 / CURVATURE diverge
+SCHEDULES = {
+    "constant": constant(1),
+    "decayed <b>&": warmup(10).then(constant(1)).then(cooldown(percent(20))),
+}
+
+
+def descend(schedule: Schedule, rate: float, seed: int, total: int = 100) -> Run:
+    """Train one number w on the loss w^2 from a start that the seed sets."""
+    w, losses, evaluations, diverged = 1.0 + 0.1 * seed, [], [], None
+    for k, step in enumerate((rate * schedule).resolve(total)):
+        loss = CURVATURE / 2 * w * w
+        losses.append(loss if loss < 1e30 else math.nan)
+        if math.isnan(losses[-1]):
+            diverged = k
+            break
+        w -= step * CURVATURE * w
+        if (k + 1) % 20 == 0:
+            metrics = {"loss": CURVATURE / 2 * w * w + 0.01 * seed, "distance": abs(w)}
+            evaluations.append(Evaluation(k + 1, metrics))
+    text = repr(schedule)
+    return Run(text, rate, seed, total, 20, tuple(losses), tuple(evaluations), diverged, 0.25)
+
+
+def comparison(
+    schedules: dict[str, Schedule] = SCHEDULES, *, rate: float = 0.02, seeds: int = 3
+) -> Comparison:
+    runs = tuple(descend(s, rate, seed) for s in schedules.values() for seed in range(seeds))
+    texts = {name: repr(s) for name, s in schedules.items()}
+    return Comparison("a quadratic", texts, runs, {"python": "3.11 <x>", "device": "cpu"})
+
+
+def range_test(suggestion: float | None = 0.1) -> RangeTest:
+    w, rates, losses, smoothed, average = 1.0, [], [], [], 0.0
+    for k in range(120):
+        rate = 1e-4 * 10 ** (k / 24)
+        rates.append(rate)
+        losses.append(min(w * w, 1e6) + 0.01)
+        average = 0.9 * average + 0.1 * losses[-1]
+        smoothed.append(average / (1 - 0.9 ** (k + 1)))
+        w -= rate * CURVATURE * w
+    lengths = tuple(rates), tuple(losses), tuple(smoothed)
+    reason = "the steepest descent" if suggestion else "the loss never fell & rose"
+    return RangeTest(*lengths, "the loss was <4 times its lowest", suggestion, reason, "w", "SGD")

@@ -1,0 +1,186 @@
+import re
+import xml.etree.ElementTree as ET
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from quadratic import SCHEDULES, comparison, range_test
+
+import ratecraft
+from ratecraft import constant, parse
+from ratecraft.records import Comparison, load
+from ratecraft.view import write_report
+
+VOID = {"meta", "br"}
+
+
+class Page(HTMLParser):
+    """Checks that tags close in order, and collects what is there."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.words: list[str] = []
+        self.feed(text)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open[-1:] != ["style"]:
+            self.words.append(data)
+
+
+@pytest.fixture
+def report(tmp_path: Path) -> str:
+    path = write_report(
+        tmp_path / "new" / "report.html",
+        comparison=comparison(),
+        range_test=range_test(),
+        title="A <script>&",
+    )
+    return path.read_text(encoding="utf-8")
+
+
+def tree(text: str) -> ET.Element:
+    return ET.fromstring(text.removeprefix("<!DOCTYPE html>\n"))  # noqa: S314 - our own text
+
+
+def rows(text: str) -> list[list[str]]:
+    """The cells of all table rows, as text."""
+    root = tree(text)
+    return [["".join(cell.itertext()) for cell in row] for row in root.iter("tr")]
+
+
+def test_the_page_is_well_formed(report: str) -> None:
+    page = Page(report)
+    assert page.tags.count("h1") == 1
+    assert page.tags.count("figure") == 4
+    assert "details" in page.tags
+    tree(report)
+
+
+def test_nothing_is_fetched_and_no_script_runs(report: str) -> None:
+    page = Page(report)
+    assert not {"script", "link", "img", "iframe", "object"} & set(page.tags)
+    names = {name for name, _ in page.attributes}
+    assert not {"src", "href", "xlink:href", "srcset"} & names
+    assert not any(name.startswith("on") for name in names)
+    assert set(re.findall(r"https?://[^\s\"']*", report)) == {"http://www.w3.org/2000/svg"}
+    assert "url(" not in report
+    assert "@import" not in report
+
+
+def test_everything_is_escaped(report: str) -> None:
+    assert "<script" not in report
+    assert "<b>" not in report
+    assert "A &lt;script&gt;&amp;" in report
+    words = "".join(Page(report).words)
+    for text in ("decayed <b>&", "3.11 <x>", "the loss was <4 times its lowest"):
+        assert text in words
+
+
+def test_the_verdict_and_the_table_are_those_of_the_record(report: str) -> None:
+    record = comparison()
+    words = "".join(Page(report).words)
+    assert record.verdict() in words
+    head, first, second = rows(report)[:3]
+    assert head == ["schedule", "seeds", "validation loss", "distance"]
+    best, other = record.summaries()
+    for cells, row in ((first, best), (second, other)):
+        assert cells[0] == row.name + row.schedule
+        assert cells[1] == "3"
+        mean, spread = (float(part) for part in cells[2].split(" ± "))
+        assert mean == pytest.approx(row.mean["loss"], rel=1e-3)
+        assert spread == pytest.approx(row.spread["loss"], rel=0.05)
+
+
+def test_every_run_is_listed(report: str) -> None:
+    listed = rows(report)[4:]
+    assert len(listed) == 6
+    assert [row[1] for row in listed] == ["0", "1", "2"] * 2
+    assert listed[0][-2:] == ["100", "0.25 s"]
+
+
+def test_the_recipe_builds_the_same_rates(report: str) -> None:
+    root = tree(report)
+    code = "".join(root.find(".//pre").itertext())
+    curves = [
+        eval(line, {"parse": parse})  # noqa: S307 - the point is that the text is Python
+        for line in code.splitlines()
+        if line.startswith("(")
+    ]
+    record = comparison()
+    assert [list(c) for c in curves] == [list(record.of(n)[0].curve()) for n in SCHEDULES]
+
+
+def test_a_diverged_schedule_has_no_mean_and_is_counted(tmp_path: Path) -> None:
+    schedules = {"good": constant(1), "hot": 400 * constant(1)}
+    record = comparison(schedules)
+    text = write_report(tmp_path / "r.html", comparison=record, title="t").read_text("utf-8")
+    head, first, second = rows(text)[:3]
+    assert head[-1] == "diverged"
+    assert (first[0], first[-1]) == ("goodconstant(1)", "0")
+    assert (second[0], second[2], second[-1]) == ("hot400 * constant(1)", "-", "3")
+    assert "nan" not in text.replace("nance", "")
+    assert "A line ends where the first of its seeds diverged." in text
+
+
+@pytest.mark.parametrize("rate", [0.02, 5.0], ids=["finished", "all diverged"])
+def test_one_seed_is_enough_for_a_page(tmp_path: Path, rate: float) -> None:
+    record = comparison(rate=rate, seeds=1)
+    text = write_report(tmp_path / "r.html", comparison=record, title="t").read_text("utf-8")
+    Page(text)
+    assert record.verdict() in "".join(Page(text).words)
+    assert "±" not in rows(text)[1][2]
+
+
+def test_a_range_test_without_an_answer_says_so(tmp_path: Path) -> None:
+    path = write_report(
+        tmp_path / "r.html", comparison=comparison(), range_test=range_test(None), title="t"
+    )
+    words = "".join(Page(path.read_text("utf-8")).words)
+    assert "No rate suggested: the loss never fell & rose" in words
+
+
+def test_without_a_range_test_its_section_is_missing(tmp_path: Path) -> None:
+    path = write_report(tmp_path / "r.html", comparison=comparison(), title="t")
+    assert "Range test" not in path.read_text("utf-8")
+
+
+def test_a_saved_record_makes_the_same_page(tmp_path: Path) -> None:
+    record = comparison(rate=1.5)
+    loaded = load(record.save(tmp_path / "c.json"))
+    assert isinstance(loaded, Comparison)
+    pages = [
+        write_report(tmp_path / "r.html", comparison=r, title="t").read_text("utf-8")
+        for r in (record, loaded)
+    ]
+    assert pages[0] == pages[1]
+
+
+def test_long_runs_make_a_small_page(tmp_path: Path) -> None:
+    schedules = {f"s{i}": (0.5 + i / 20) * constant(1) for i in range(4)}
+    runs = []
+    for schedule in schedules.values():
+        run = comparison({"s": schedule}, seeds=1).runs[0]
+        long = tuple(run.losses[k % 100] for k in range(50_000))
+        runs.append(ratecraft.records.Run(run.schedule, 0.02, 0, 50_000, 20, long, run.evaluations))
+    texts = {name: repr(s) for name, s in schedules.items()}
+    record = Comparison("long", texts, tuple(runs))
+    path = write_report(tmp_path / "r.html", comparison=record, title="t")
+    assert path.stat().st_size < 200_000

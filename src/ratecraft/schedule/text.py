@@ -160,7 +160,8 @@ class _Reader:
             links.append((of, of.func))
             of = of.func.value
         self.parts += len(links) - 1
-        subject = self._value(of, depth + 1)
+        # `then` makes a sequence longer, every other verb makes it a level deeper.
+        subject = self._value(of, depth + 1 + sum(f.attr != "then" for _, f in links))
         for call, function in reversed(links):
             verb = function.attr
             if not isinstance(subject, Schedule):

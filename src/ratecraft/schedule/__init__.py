@@ -1,14 +1,29 @@
 """SAY: a schedule as a value, its notation, and the curve it becomes.
 
-duration.py   how long: steps, epochs, percent, and what they measure on a run
-formulas.py   one formula per shape, over math, numpy or torch
-pieces.py     resolved parts that read a value at a time
-curve.py      a resolved schedule: a pure function of the update number
-nodes.py      the values: leaves, and ways to combine them
-shapes.py     the words: constant, linear, cosine, warmup, ...
-text.py       the notation: parse(repr(s)) == s
+duration.py    how long: steps, epochs, percent, and what they measure on a run
+formulas.py    one formula per shape, over math, numpy or torch
+pieces.py      resolved parts that read a value at a time
+curve.py       a resolved schedule: a pure function of the update number
+nodes.py       the values, and the ways to combine them
+leaves.py      the values without parts
+shapes.py      the words for leaves: constant, linear, cosine, warmup, ...
+composites.py  the words for whole schedules: wsd, one_cycle, restarts, ...
+text.py        the notation: parse(repr(s)) == s
 """
 
+from ratecraft.schedule.composites import (
+    exp_range,
+    knee,
+    linear_to_zero,
+    noam,
+    one_cycle,
+    power_scheduler,
+    restarts,
+    trapezoid,
+    triangular,
+    triangular2,
+    wsd,
+)
 from ratecraft.schedule.curve import Curve
 from ratecraft.schedule.duration import Duration, epochs, percent, samples, steps, tokens
 from ratecraft.schedule.nodes import Schedule
@@ -17,10 +32,22 @@ from ratecraft.schedule.shapes import (
     cooldown,
     cosine,
     custom,
+    decay,
+    exp_decay,
     exponential,
+    inverse_sqrt,
+    levels,
     linear,
+    multiplicative,
+    one_minus_sqrt,
     polynomial,
+    power_law,
+    rex,
+    sqrt,
+    square,
     staircase,
+    tanh,
+    untuned,
     warmup,
 )
 from ratecraft.schedule.text import parse, parse_length
@@ -33,16 +60,39 @@ __all__ = [
     "cooldown",
     "cosine",
     "custom",
+    "decay",
     "epochs",
+    "exp_decay",
+    "exp_range",
     "exponential",
+    "inverse_sqrt",
+    "knee",
+    "levels",
     "linear",
+    "linear_to_zero",
+    "multiplicative",
+    "noam",
+    "one_cycle",
+    "one_minus_sqrt",
     "parse",
     "parse_length",
     "percent",
     "polynomial",
+    "power_law",
+    "power_scheduler",
+    "restarts",
+    "rex",
     "samples",
+    "sqrt",
+    "square",
     "staircase",
     "steps",
+    "tanh",
     "tokens",
+    "trapezoid",
+    "triangular",
+    "triangular2",
+    "untuned",
     "warmup",
+    "wsd",
 ]

@@ -1,7 +1,10 @@
 """One formula per shape, written once over a namespace: ``math``, numpy, torch or any other.
 
-A *ramp* goes from ``start`` to ``end`` while t goes from 0 to ``length``; callers ask it for
-0 < t < length only and answer the two ends themselves, so the ends are exact.
+A formula is bound first, to a namespace and its constants, and then asked for many t. It works
+on a number and, elementwise, on an array of that namespace.
+
+* A *ramp* is a function of x = t / length, from ``start`` to ``end``.
+* A *clocked* shape is a function of t itself, the time since its start.
 """
 
 from __future__ import annotations
@@ -10,48 +13,100 @@ import math
 from collections.abc import Callable
 from typing import Any, Final
 
-__all__ = ["RAMPS", "Formula"]
+__all__ = ["CLOCKED", "RAMPS", "Function"]
 
-Formula = Callable[..., Any]
-"""``formula(xp, t, length, start, end, *parameters)`` -> value, elementwise over t."""
+Function = Callable[[Any], Any]  # t -> value, elementwise
 
 HALF_PI: Final = math.pi / 2
 
 
-def linear(xp: Any, t: Any, length: float, start: float, end: float) -> Any:
-    """Start (1 - x) + end x, with x = t / length.
+def linear(xp: Any, length: float, start: float, end: float) -> Function:
+    """Return t -> start (1 - x) + end x.
 
     Written symmetrically, so that values near a zero end keep their relative accuracy.
     """
-    return start * ((length - t) / length) + end * (t / length)
+    return lambda t: start * ((length - t) / length) + end * (t / length)
 
 
-def cosine(xp: Any, t: Any, length: float, start: float, end: float) -> Any:
-    """End + (start - end) (1 + cos(pi x)) / 2 (Loshchilov & Hutter, arXiv 1608.03983, eq. 5).
+def cosine(xp: Any, length: float, start: float, end: float, half_cycles: float) -> Function:
+    """Return t -> end + (start - end) (1 + cos(pi n x)) / 2 with n half cycles.
 
-    Computed as a squared sine measured from the smaller end: the textbook form loses 16384 ulp
-    there.
+    Computed as a squared sine measured from the smaller end where n = 1: the textbook form loses
+    16384 ulp there.
     """
-    if abs(start) >= abs(end):
-        sine = xp.sin(HALF_PI * ((length - t) / length))
-        return end + (start - end) * (sine * sine)
-    sine = xp.sin(HALF_PI * (t / length))
-    return start + (end - start) * (sine * sine)
+    sin, cos, span = xp.sin, xp.cos, start - end
+
+    def falling(t: Any) -> Any:
+        sine = sin(HALF_PI * ((length - t) / length))
+        return end + span * (sine * sine)
+
+    def rising(t: Any) -> Any:
+        sine = sin(HALF_PI * (t / length))
+        return start - span * (sine * sine)
+
+    def many(t: Any) -> Any:
+        wave = cos(HALF_PI * half_cycles * (t / length))
+        return end + span * (wave * wave)
+
+    if half_cycles != 1:
+        return many
+    return falling if abs(start) >= abs(end) else rising
 
 
-def exponential(xp: Any, t: Any, length: float, start: float, end: float) -> Any:
-    """Start (end / start)^x: equal ratios in equal times."""
-    return start * (end / start) ** (t / length)
+def exponential(xp: Any, length: float, start: float, end: float) -> Function:
+    """Return t -> start (end / start)^x: equal ratios in equal times."""
+    ratio = end / start
+    return lambda t: start * ratio ** (t / length)
 
 
-def polynomial(xp: Any, t: Any, length: float, start: float, end: float, power: float) -> Any:
-    """End + (start - end) (1 - x)^power (Chen et al., DeepLab, arXiv 1606.00915)."""
-    return end + (start - end) * ((length - t) / length) ** power
+def polynomial(xp: Any, length: float, start: float, end: float, power: float) -> Function:
+    """Return t -> end + (start - end) (1 - x)^power."""
+    span = start - end
+    return lambda t: end + span * ((length - t) / length) ** power
 
 
-RAMPS: Final[dict[str, Formula]] = {
+def one_minus_power(xp: Any, length: float, start: float, end: float, power: float) -> Function:
+    """Return t -> end + (start - end) (1 - x^power)."""
+    span = start - end
+    return lambda t: end + span * (1 - (t / length) ** power)
+
+
+def tanh(xp: Any, length: float, start: float, end: float, low: float, high: float) -> Function:
+    """Return t -> end + (start - end) (1 - tanh(z)) / 2 with z = low (1 - x) + high x."""
+    tanh_, span = xp.tanh, start - end
+
+    def value(t: Any) -> Any:
+        return end + span * ((1 - tanh_(low * ((length - t) / length) + high * (t / length))) / 2)
+
+    return value
+
+
+def rex(xp: Any, length: float, start: float, end: float) -> Function:
+    """Return t -> end + (start - end) (1 - x) / (1 - x / 2)."""
+    span = start - end
+    return lambda t: end + span * ((length - t) / (length - t / 2))
+
+
+def decay(xp: Any, gamma: float, every: float) -> Function:
+    """Return t -> gamma^(t / every)."""
+    return lambda t: gamma ** (t / every)
+
+
+def power_law(xp: Any, exponent: float, timescale: float, shift: float) -> Function:
+    """Return t -> ((t + shift) / timescale)^exponent, and 1 before it falls to 1."""
+    where_one = timescale - shift
+    if xp is math:
+        return lambda t: 1.0 if t <= where_one else ((t + shift) / timescale) ** exponent
+    return lambda t: (xp.clip(t + shift, timescale, None) / timescale) ** exponent
+
+
+RAMPS: Final[dict[str, Callable[..., Function]]] = {
     "linear": linear,
     "cosine": cosine,
     "exponential": exponential,
     "polynomial": polynomial,
+    "one_minus_power": one_minus_power,
+    "tanh": tanh,
+    "rex": rex,
 }
+CLOCKED: Final[dict[str, Callable[..., Function]]] = {"decay": decay, "power_law": power_law}

@@ -1,17 +1,17 @@
-"""The schedule values: three leaves, and seven ways to combine.
+"""The schedule value, and the ways to combine values; the leaves are in leaves.py.
 
 A `Schedule` is immutable, hashable and equal by structure. Resolving passes two numbers down:
 the *scope* (what ``percent`` is of) and the *room* (what an open part fills); only the top, a
-repeat and an over open a new scope. Rule numbers in comments are those of docs/design.md.
+repeat and an over open a new scope. Rule numbers in comments are those of docs/semantics.md.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from fractions import Fraction
-from itertools import accumulate, pairwise
+from itertools import accumulate
 from typing import Any, ClassVar, NoReturn
 
 from ratecraft.errors import ScheduleError
@@ -25,11 +25,10 @@ from ratecraft.schedule.duration import (
     as_number,
     number_text,
 )
-from ratecraft.schedule.formulas import RAMPS
 from ratecraft.schedule.pieces import Piece
 
-__all__ = ["Between", "Clip", "Custom", "Over", "Product", "Ramp", "Repeat", "Reversed"]
-__all__ += ["Scale", "Schedule", "Sequence", "Staircase"]
+__all__ = ["Between", "Clip", "Over", "Product", "Repeat", "Reversed", "Scale", "Schedule"]
+__all__ += ["Sequence"]
 
 
 class Schedule:
@@ -175,10 +174,7 @@ class Schedule:
         >>> constant(1).then(cooldown(percent(20))).over(50)
         constant(1).then(cooldown(percent(20))).over(50)
         """
-        span = as_duration(length, ".over()")
-        if isinstance(self, Ramp | Staircase | Custom) and self._is_open():
-            return replace(self, over_=span)
-        return Over(self, span)
+        return Over(self, as_duration(length, ".over()"))
 
     def reversed(self) -> Schedule:
         """Return this schedule run backwards over its own length.
@@ -210,165 +206,8 @@ def _set(node: Schedule, **fields: object) -> None:
         object.__setattr__(node, name, value)
 
 
-def _cut(piece: Piece, over: Duration | None, horizon: Horizon, scope: float, room: float) -> Piece:
-    """Give a leaf that runs by the clock its end: its own length, or the room it is to fill."""
-    length = room if over is None else horizon.measure(over, scope, "over=")
-    return pieces.Span(piece, length)
-
-
 def _arguments(*values: object) -> str:
     return ", ".join(str(v) for v in values if v is not None)
-
-
-def _over_text(over: Duration | None) -> str | None:
-    return None if over is None else f"over={over}"
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class Ramp(Schedule):
-    """A leaf that goes from ``start`` to ``end`` and stretches to its length."""
-
-    shape: str
-    start: float
-    end: float
-    over_: Duration | None = None
-    parameters: tuple[float, ...] = ()
-
-    def __post_init__(self) -> None:
-        _set(
-            self,
-            start=as_number(self.start, f"{self.shape}: start"),
-            end=as_number(self.end, f"{self.shape}: end"),
-            parameters=tuple(as_number(p, f"{self.shape}: parameter") for p in self.parameters),
-        )
-        if self.shape == "exponential":
-            ratio = self.end / self.start if self.start else 0.0
-            if not 0 < ratio < math.inf:
-                raise ScheduleError(
-                    f"exponential({number_text(self.start)}, {number_text(self.end)}): both ends "
-                    "must be on the same side of 0, since their ratio is what is spread; "
-                    "write for example exponential(1, 0.001)"
-                )
-        if self.shape == "polynomial" and self.parameters[0] <= 0:
-            raise ScheduleError(f"polynomial: power={number_text(self.parameters[0])} must be > 0")
-
-    def _is_open(self) -> bool:
-        return self.over_ is None
-
-    def _names_percent(self) -> bool:
-        return self.over_ is not None and self.over_.percent != 0
-
-    def _build(self, horizon: Horizon, scope: float, room: float) -> Piece:
-        length = room if self.over_ is None else horizon.measure(self.over_, scope, repr(self))
-        if (self.shape == "linear" and self.start == self.end) or length == 0:
-            return pieces.Constant(self.end, length)
-        if math.isinf(length):
-            raise ScheduleError(
-                f"{self!r} has no length of its own and needs total= to know where it ends; "
-                "give it over= or resolve with total="
-            )
-        return pieces.Ramp(RAMPS[self.shape], self.start, self.end, self.parameters, length)
-
-    def __repr__(self) -> str:
-        start, end, over = self.start, self.end, self.over_
-        if self.shape == "linear":
-            if start == end:
-                return f"constant({_arguments(number_text(start), _over_text(over))})"
-            if over is not None and end == 1 and 0 <= start < 1:
-                return (
-                    f"warmup({_arguments(over, f'start={number_text(start)}' if start else None)})"
-                )
-            if over is not None and start == 1 and 0 <= end < 1:
-                return f"cooldown({_arguments(over, f'end={number_text(end)}' if end else None)})"
-        ends = number_text(start), number_text(end)
-        parameters = map(number_text, self.parameters)
-        return f"{self.shape}({_arguments(*ends, *parameters, _over_text(over))})"
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class Staircase(Schedule):
-    """A leaf of levels: a new one at each time of ``at``, or after each ``every``."""
-
-    values: tuple[float, ...]
-    every: Duration | None = None
-    at: tuple[Duration, ...] | None = None
-    over_: Duration | None = None
-
-    def __post_init__(self) -> None:
-        levels = tuple(as_number(v, "staircase: a level") for v in self.values)
-        if not levels:
-            raise ScheduleError("staircase([]): needs at least one level")
-        if (self.every is None) == (self.at is None):
-            raise ScheduleError(
-                "staircase needs exactly one of every= and at=; write "
-                "staircase([1, 0.1], every=epochs(30)) or staircase([1, 0.1], at=[30])"
-            )
-        _set(self, values=levels)
-        if self.at is not None and len(self.at) != len(levels) - 1:
-            raise ScheduleError(
-                f"staircase: {len(levels)} levels need {len(levels) - 1} times in at=, "
-                f"not {len(self.at)}; the first level begins at the start"
-            )
-
-    def _lengths(self) -> Iterable[Duration]:
-        yield from (length for length in (self.every, self.over_) if length is not None)
-        yield from self.at or ()
-
-    def _is_open(self) -> bool:
-        return self.over_ is None
-
-    def _names_percent(self) -> bool:
-        return any(length.percent for length in self._lengths())
-
-    def _build(self, horizon: Horizon, scope: float, room: float) -> Piece:
-        if self.every is not None:
-            width = horizon.measure(self.every, scope, "staircase: every=")
-            if width == 0:
-                raise ScheduleError("staircase: every= measures 0 updates; a level needs some")
-            joins = [i * width for i in range(1, len(self.values))]
-        else:
-            joins = [horizon.measure(x, scope, "staircase: at=") for x in self.at or ()]
-            for before, after in pairwise(joins):
-                if after < before:
-                    raise ScheduleError(
-                        f"staircase: at= must not go down, but {number_text(after)} comes after "
-                        f"{number_text(before)}"
-                    )
-        return _cut(pieces.Staircase(self.values, joins), self.over_, horizon, scope, room)
-
-    def __repr__(self) -> str:
-        levels = ", ".join(map(number_text, self.values))
-        when = f"every={self.every}"
-        if self.at is not None:
-            when = f"at=[{', '.join(map(str, self.at))}]"
-        return f"staircase({_arguments(f'[{levels}]', when, _over_text(self.over_))})"
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class Custom(Schedule):
-    """A leaf that is a Python function of the time since its start, in updates."""
-
-    function: Callable[[float], float]
-    over_: Duration | None = None
-
-    def __post_init__(self) -> None:
-        if not callable(self.function):
-            raise TypeError(f"custom() takes a function of t, not {self.function!r}")
-
-    def _is_open(self) -> bool:
-        return self.over_ is None
-
-    def _names_percent(self) -> bool:
-        return self.over_ is not None and self.over_.percent != 0
-
-    def _build(self, horizon: Horizon, scope: float, room: float) -> Piece:
-        return _cut(pieces.Custom(self.function, repr(self)), self.over_, horizon, scope, room)
-
-    def __repr__(self) -> str:
-        function = self.function
-        name = getattr(function, "__qualname__", type(function).__qualname__)
-        module = getattr(function, "__module__", type(function).__module__)
-        return f"custom({_arguments(f'<{module}.{name}>', _over_text(self.over_))})"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -419,19 +258,26 @@ class Sequence(Schedule):
         return first._bracketed() + "".join(f".then({part!r})" for part in rest)
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class Scale(Schedule):
-    """A schedule times a number."""
+class Wrapped(Schedule):
+    """A schedule around one other; open and in need of a scope as that one is."""
 
-    factor: float
+    __slots__ = ()
     schedule: Schedule
-    _binds_tighter: ClassVar[bool] = False
 
     def _is_open(self) -> bool:
         return self.schedule._is_open()
 
     def _names_percent(self) -> bool:
         return self.schedule._names_percent()
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Scale(Wrapped):
+    """A schedule times a number."""
+
+    factor: float
+    schedule: Schedule
+    _binds_tighter: ClassVar[bool] = False
 
     def _build(self, horizon: Horizon, scope: float, room: float) -> Piece:
         return pieces.Scale(self.factor, self.schedule._build(horizon, scope, room))
@@ -468,7 +314,7 @@ class Product(Schedule):
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Repeat(Schedule):
+class Repeat(Wrapped):
     """Cycles of a schedule, each stretched and scaled from the one before."""
 
     schedule: Schedule
@@ -547,7 +393,7 @@ class Repeat(Schedule):
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Clip(Schedule):
+class Clip(Wrapped):
     """A schedule kept within limits."""
 
     schedule: Schedule
@@ -566,12 +412,6 @@ class Clip(Schedule):
                 "low must not be above high"
             )
 
-    def _is_open(self) -> bool:
-        return self.schedule._is_open()
-
-    def _names_percent(self) -> bool:
-        return self.schedule._names_percent()
-
     def _build(self, horizon: Horizon, scope: float, room: float) -> Piece:
         return pieces.Clip(self.schedule._build(horizon, scope, room), self.low, self.high)
 
@@ -582,7 +422,7 @@ class Clip(Schedule):
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Between(Schedule):
+class Between(Wrapped):
     """low (1 - a) + high a for a schedule a."""
 
     schedule: Schedule
@@ -593,12 +433,6 @@ class Between(Schedule):
         low, high = as_number(self.low, ".between(low)"), as_number(self.high, ".between(high)")
         _set(self, low=low, high=high)
 
-    def _is_open(self) -> bool:
-        return self.schedule._is_open()
-
-    def _names_percent(self) -> bool:
-        return self.schedule._names_percent()
-
     def _build(self, horizon: Horizon, scope: float, room: float) -> Piece:
         return pieces.Mix(self.schedule._build(horizon, scope, room), self.low, self.high)
 
@@ -608,7 +442,7 @@ class Between(Schedule):
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Over(Schedule):
+class Over(Wrapped):
     """A schedule resolved within a length of its own; see `Schedule.over`."""
 
     schedule: Schedule
@@ -629,16 +463,10 @@ class Over(Schedule):
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Reversed(Schedule):
+class Reversed(Wrapped):
     """A schedule run backwards over its own length."""
 
     schedule: Schedule
-
-    def _is_open(self) -> bool:
-        return self.schedule._is_open()
-
-    def _names_percent(self) -> bool:
-        return self.schedule._names_percent()
 
     def _build(self, horizon: Horizon, scope: float, room: float) -> Piece:
         piece = self.schedule._build(horizon, scope, room)

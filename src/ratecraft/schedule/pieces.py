@@ -19,9 +19,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from ratecraft.schedule.duration import LONGEST, as_number
-from ratecraft.schedule.formulas import Formula
+from ratecraft.schedule.formulas import Function
 
-__all__ = ["Clip", "Constant", "Custom", "Mix", "Piece", "Product", "Ramp", "Repeat"]
+__all__ = ["Clip", "Clocked", "Constant", "Custom", "Mix", "Piece", "Product", "Ramp", "Repeat"]
 __all__ += ["Reversed", "Scale", "Sequential", "Span", "Staircase", "Times", "geometric_sum"]
 __all__ += ["slack"]
 
@@ -106,6 +106,7 @@ class Times:
 
 
 Reader = Callable[[Times], Any]
+Segment = tuple[float, Callable[[float], float]]
 
 
 class Piece:
@@ -121,6 +122,14 @@ class Piece:
     def array(self, times: Times) -> Any:
         """Return the values at many times."""
         raise NotImplementedError
+
+    def segments(self, offset: float, factor: float) -> list[Segment]:
+        """Return this piece as (start, function of t) pairs, for the fast reading of a number.
+
+        ``offset`` is where the piece starts; its values are multiplied by ``factor``.
+        """
+        at = self.at
+        return [(offset, lambda t: factor * at(t - offset, slack(t)))]
 
     def bound(self) -> float:
         """Return a number that no value exceeds in size; infinite where one would overflow."""
@@ -138,6 +147,10 @@ class Constant(Piece):
     def at(self, t: float, e: float) -> float:
         return self.value
 
+    def segments(self, offset: float, factor: float) -> list[Segment]:
+        value = factor * self.value
+        return [(offset, lambda t: value)]
+
     def bound(self) -> float:
         return abs(self.value)
 
@@ -146,46 +159,78 @@ class Constant(Piece):
 
 
 class Ramp(Piece):
-    """A function of x = t / length between two exact ends."""
+    """A function of x = t / length between two ends, which are exact."""
 
-    __slots__ = ("end", "formula", "parameters", "start")
+    __slots__ = ("arguments", "first", "formula", "function", "last")
 
     def __init__(
-        self,
-        formula: Formula,
-        start: float,
-        end: float,
-        parameters: tuple[float, ...],
-        length: float,
+        self, formula: Callable[..., Function], length: float, ends: tuple[float, ...], exact: bool
     ) -> None:
-        self.formula, self.start, self.end = formula, start, end
-        self.parameters, self.length = parameters, length
+        self.formula, self.length, self.arguments = formula, length, (length, *ends)
+        self.function = formula(math, *self.arguments)
+        # Some shapes end beside their ends: a cosine of two half cycles, a tanh.
+        self.first = ends[0] if exact else self.function(0.0)
+        self.last = ends[1] if exact else self.function(length)
 
     def at(self, t: float, e: float) -> float:
-        length = self.length
-        if t >= length:
-            return self.end
+        if t >= self.length:
+            return self.last
         if t <= 0:
-            return self.start
-        value: float = self.formula(math, t, length, self.start, self.end, *self.parameters)
+            return self.first
+        value: float = self.function(t)
         return value
 
+    def segments(self, offset: float, factor: float) -> list[Segment]:
+        function, first, last = self.function, factor * self.first, factor * self.last
+
+        def ramp(t: float) -> float:
+            t -= offset
+            value: float = factor * function(t) if t > 0 else first
+            return value
+
+        return [(offset, ramp), (offset + self.length, lambda t: last)]
+
     def bound(self) -> float:
-        return abs(self.start) + abs(self.end)
+        return abs(self.arguments[1]) + abs(self.arguments[2])
 
     def array(self, times: Times) -> Any:
         xp, t, length = times.xp, times.t, self.length
-        ends = self.length, self.start, self.end, *self.parameters
+        function = self.formula(xp, *self.arguments)
         if times.ordered:
             first, last = xp.searchsorted(t, 0.0, "right"), xp.searchsorted(t, length)
             if first == 0 and last == t.size:
-                return self.formula(xp, t, *ends)
+                return function(t)
             out = xp.empty_like(t)
-            out[:first], out[last:] = self.start, self.end
-            out[first:last] = self.formula(xp, t[first:last], *ends)
+            out[:first], out[last:] = self.first, self.last
+            out[first:last] = function(t[first:last])
             return out
-        inside = self.formula(xp, xp.clip(t, 0.0, length), *ends)
-        return xp.where(t >= length, self.end, xp.where(t <= 0, self.start, inside))
+        inside = function(xp.clip(t, 0.0, length))
+        return xp.where(t >= length, self.last, xp.where(t <= 0, self.first, inside))
+
+
+class Clocked(Piece):
+    """A function of t itself. Endless; a `Span` cuts it."""
+
+    __slots__ = ("arguments", "formula", "function", "until")
+
+    def __init__(
+        self, formula: Callable[..., Function], arguments: tuple[float, ...], until: float
+    ) -> None:
+        self.formula, self.arguments, self.length = formula, arguments, math.inf
+        self.function, self.until = formula(math, *arguments), until
+
+    def at(self, t: float, e: float) -> float:
+        value: float = self.function(max(t, 0.0))
+        return value
+
+    def bound(self) -> float:
+        try:  # every clocked shape is monotone, so one of its two ends is its largest value
+            return max(abs(self.at(0.0, SLACK)), abs(self.at(self.until, SLACK)))
+        except OverflowError:
+            return math.inf
+
+    def array(self, times: Times) -> Any:
+        return self.formula(times.xp, *self.arguments)(times.xp.clip(times.t, 0.0, None))
 
 
 class Staircase(Piece):
@@ -269,6 +314,13 @@ class Sequential(Piece):
         i = bisect.bisect_right(self.joins, t + e)
         return self.parts[i].at(t - self.starts[i], e)
 
+    def segments(self, offset: float, factor: float) -> list[Segment]:
+        flat: list[Segment] = []
+        for start, part in zip(self.starts, self.parts, strict=True):
+            flat = [s for s in flat if s[0] < offset + start]  # what the part before holds after it
+            flat += part.segments(offset + start, factor)
+        return flat
+
     def bound(self) -> float:
         return max(part.bound() for part in self.parts)
 
@@ -286,6 +338,11 @@ class Scale(Piece):
 
     def at(self, t: float, e: float) -> float:
         return self.factor * self.piece.at(t, e)
+
+    def segments(self, offset: float, factor: float) -> list[Segment]:
+        if factor == 1:  # else k1 * (k2 * v) would become (k1 * k2) * v, a rounding apart
+            return self.piece.segments(offset, self.factor)
+        return super().segments(offset, factor)
 
     def bound(self) -> float:
         return abs(self.factor) * self.piece.bound()

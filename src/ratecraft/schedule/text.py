@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, NoReturn
 
 from ratecraft.errors import ScheduleError
-from ratecraft.schedule import duration, shapes
+from ratecraft.schedule import composites, duration, shapes
 from ratecraft.schedule.duration import Duration
 from ratecraft.schedule.nodes import Schedule
 
@@ -25,9 +25,11 @@ MAX_LENGTH: Final = 20_000
 MAX_DEPTH: Final = 50
 MAX_PARTS: Final = 2_000
 
+UNREADABLE: Final = ("custom", "multiplicative")  # they hold Python functions
 LENGTHS: Final = ("steps", "epochs", "percent", "samples", "tokens")
 WORDS: Final[Mapping[str, Callable[..., Any]]] = {
-    **{name: getattr(shapes, name) for name in shapes.__all__ if name != "custom"},
+    **{name: getattr(shapes, name) for name in shapes.__all__ if name not in UNREADABLE},
+    **{name: getattr(composites, name) for name in composites.__all__},
     **{name: getattr(duration, name) for name in LENGTHS},
 }
 VERBS: Final = ("then", "repeat", "clip", "between", "over", "reversed")
@@ -90,11 +92,12 @@ class _Reader:
             raise ScheduleError(
                 f"the text has {len(text):,} characters; at most {MAX_LENGTH:,} are read"
             )
-        if text.startswith("custom(<") or "custom(<" in text:
-            raise ScheduleError(
-                "a custom() function cannot be read back from text; build it in Python: "
-                "custom(function)"
-            )
+        for word in UNREADABLE:
+            if f"{word}(<" in text:
+                raise ScheduleError(
+                    f"a {word}() function cannot be read back from text; build it in Python: "
+                    f"{word}(function)"
+                )
         odd = ALLOWED.match(text)
         if odd is None or odd.end() < len(text):
             at = odd.end() if odd else 0
@@ -195,8 +198,8 @@ class _Reader:
     def _word(self, node: ast.expr, word: str) -> Callable[..., Any]:
         if word in WORDS:
             return WORDS[word]
-        if word == "custom":
-            self._fail(node, "custom() needs a Python function and has no text; build it in Python")
+        if word in UNREADABLE:
+            self._fail(node, f"{word}() needs a Python function and has no text")
         guess = _guess(word, WORDS) or f"; the words are {', '.join(sorted(WORDS))}"
         self._fail(node, f"{word!r} is not a word of the notation{guess}")
 

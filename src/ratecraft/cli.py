@@ -76,9 +76,9 @@ def show(
         schedule = parse(text)
         curve = schedule.resolve(length, epoch=epoch)
         if length is None:
-            if curve.length == float("inf"):
+            if curve.natural_length == float("inf"):
                 raise ScheduleError(f"{schedule!r} has no end; say how far to draw: --total 10000")
-            curve = schedule.resolve(ratecraft.steps(curve.length), epoch=epoch)
+            curve = schedule.resolve(ratecraft.steps(curve.natural_length), epoch=epoch)
         curves[repr(schedule)] = curve
     out.print(terminal_curve(curves, log_y=log, color=out.is_terminal), markup=False)
     for name, curve in curves.items():

@@ -9,8 +9,11 @@ leaves.py      the values without parts
 shapes.py      the words for leaves: constant, linear, cosine, warmup, ...
 composites.py  the words for whole schedules: wsd, one_cycle, restarts, ...
 text.py        the notation: parse(repr(s)) == s
+plain.py       the same as nested dicts, for JSON and YAML
+check.py       what a schedule will do that nobody may have meant
 """
 
+from ratecraft.schedule.check import Finding, check
 from ratecraft.schedule.composites import (
     exp_range,
     knee,
@@ -24,9 +27,10 @@ from ratecraft.schedule.composites import (
     triangular2,
     wsd,
 )
-from ratecraft.schedule.curve import Curve
+from ratecraft.schedule.curve import Curve, Difference
 from ratecraft.schedule.duration import Duration, epochs, percent, samples, steps, tokens
 from ratecraft.schedule.nodes import Schedule
+from ratecraft.schedule.plain import from_dict, to_dict
 from ratecraft.schedule.shapes import (
     constant,
     cooldown,
@@ -54,8 +58,11 @@ from ratecraft.schedule.text import parse, parse_length
 
 __all__ = [
     "Curve",
+    "Difference",
     "Duration",
+    "Finding",
     "Schedule",
+    "check",
     "constant",
     "cooldown",
     "cosine",
@@ -65,6 +72,7 @@ __all__ = [
     "exp_decay",
     "exp_range",
     "exponential",
+    "from_dict",
     "inverse_sqrt",
     "knee",
     "levels",
@@ -88,6 +96,7 @@ __all__ = [
     "staircase",
     "steps",
     "tanh",
+    "to_dict",
     "tokens",
     "trapezoid",
     "triangular",

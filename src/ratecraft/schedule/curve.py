@@ -6,7 +6,7 @@ import math
 import sys
 from bisect import bisect_right
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from ratecraft.errors import ScheduleError
 from ratecraft.schedule.duration import CLOCK_NAMES, LONGEST, Horizon, number_text
@@ -15,7 +15,17 @@ from ratecraft.schedule.pieces import Piece, Times, slack
 if TYPE_CHECKING:
     from ratecraft.schedule.nodes import Schedule
 
-__all__ = ["Curve"]
+__all__ = ["Curve", "Difference"]
+
+CHUNK: Final = 2**16  # updates at a time, so that a long run needs no long array
+
+
+class Difference(NamedTuple):
+    """How two curves differ: the first update, the largest gap, and the update it is at."""
+
+    first: int | None
+    largest: float
+    at: int | None
 
 
 class Curve:
@@ -59,9 +69,9 @@ class Curve:
         return self._readers[bisect_right(self._joins, t)](t)
 
     @property
-    def length(self) -> float:
-        """Where the schedule itself ends, in updates; infinite if it never does."""
-        return min(self._piece.length, self.total)
+    def natural_length(self) -> float:
+        """How long the schedule itself is, in updates, whether the run cuts it or not."""
+        return self._piece.length
 
     def __len__(self) -> int:
         """Return the number of updates of the run."""
@@ -104,6 +114,50 @@ class Curve:
         return packed.select(
             [total], [self._piece.array, lambda late: late.full(final)], [0.0, 0.0]
         )
+
+    def first_below(self, value: float) -> int | None:
+        """Return the first update whose rate is below ``value``; None if there is none.
+
+        >>> from ratecraft import linear
+        >>> linear(1, 0).resolve(total=4).first_below(0.6)
+        2
+        """
+        for start in range(0, len(self), CHUNK):
+            below = self._chunk(start, len(self)) < value
+            if below.any():
+                return start + int(below.argmax())
+        return None
+
+    def sum(self) -> float:
+        """Return the sum of all values: the area under the curve, in rate times updates.
+
+        >>> from ratecraft import linear
+        >>> linear(1, 0).resolve(total=4).sum()
+        2.5
+        """
+        updates = len(self)
+        return math.fsum(float(self._chunk(k, updates).sum()) for k in range(0, updates, CHUNK))
+
+    def diff(self, other: Curve) -> Difference:
+        """Return where this curve and another first differ, and where they differ most.
+
+        >>> from ratecraft import constant, linear
+        >>> linear(1, 0).resolve(total=4).diff(constant(1).resolve(total=4))
+        Difference(first=1, largest=0.75, at=3)
+        """
+        updates = max(len(self), len(other))
+        first, largest, at = None, 0.0, None
+        for start in range(0, updates, CHUNK):
+            gap = abs(self._chunk(start, updates) - other._chunk(start, updates))
+            if first is None and gap.any():
+                first = start + int((gap > 0).argmax())
+            if gap.max() > largest:
+                largest, at = float(gap.max()), start + int(gap.argmax())
+        return Difference(first, largest, at)
+
+    def _chunk(self, start: int, updates: int) -> Any:
+        """Return the values of up to CHUNK updates from ``start`` on, of a run of ``updates``."""
+        return self.values(_numpy().arange(start, min(start + CHUNK, updates)))
 
     def _needs_updates(self, what: str) -> None:
         if math.isinf(self.total):

@@ -222,7 +222,8 @@ class Sequence(Schedule):
     def _names_percent(self) -> bool:
         return any(part._names_percent() for part in self.parts)
 
-    def _build(self, horizon: Horizon, scope: float, room: float) -> Piece:
+    def layout(self, horizon: Horizon, scope: float, room: float) -> list[Piece]:
+        """Return the parts as pieces, each as long as it gets; the open one takes what is left."""
         built = {
             i: part._build(horizon, scope, math.nan)
             for i, part in enumerate(self.parts)
@@ -246,9 +247,13 @@ class Sequence(Schedule):
                     f"{self.parts[i + 1]!r} comes after {part!r}, which has no end: "
                     "give that one over=, or resolve with total="
                 )
-        kept = [piece for i in range(len(self.parts)) if (piece := built[i]).length > 0]
+        return [built[i] for i in range(len(self.parts))]
+
+    def _build(self, horizon: Horizon, scope: float, room: float) -> Piece:
+        parts = self.layout(horizon, scope, room)
+        kept = [piece for piece in parts if piece.length > 0]
         if not kept:  # rule 4, where nothing is left: a sequence of no length reads its last end
-            return built[len(self.parts) - 1]
+            return parts[-1]
         exact = accumulate((Fraction(p.length) for p in kept[:-1]), initial=Fraction(0))
         starts = [float(start) for start in exact]
         return kept[0] if len(kept) == 1 else pieces.Sequential(kept, starts)
@@ -360,28 +365,36 @@ class Repeat(Wrapped):
     def _names_percent(self) -> bool:
         return False  # rule 14: what is inside is of the cycle
 
-    def _build(self, horizon: Horizon, scope: float, room: float) -> Piece:
-        cycles = math.inf
-        if self.n is not None:
-            try:
-                cycles = pieces.geometric_sum(self.grow, self.n, math.expm1)
-                _ = self.decay**self.n
-            except OverflowError:
-                raise ScheduleError(
-                    f"{self!r}: the last cycle is too long or too high for a float"
-                ) from None
-        stretches = self.schedule._is_open()
-        if stretches and math.isinf(room):
+    def _cycles(self) -> float:
+        """Return the length of all cycles together, in lengths of the first."""
+        if self.n is None:
+            return math.inf
+        try:
+            _ = self.decay**self.n
+            return float(pieces.geometric_sum(self.grow, self.n, math.expm1))
+        except OverflowError:
+            raise ScheduleError(
+                f"{self!r}: the last cycle is too long or too high for a float"
+            ) from None
+
+    def first_cycle(self, horizon: Horizon, room: float) -> Piece:
+        """Return the first cycle as a piece."""
+        if not self.schedule._is_open():
+            # A closed body names no percent, so it needs neither scope nor room.
+            return self.schedule._build(horizon, math.nan, math.nan)
+        if math.isinf(room):
             raise ScheduleError(
                 f"{self!r} divides the run into cycles and needs total= to do so; "
                 "resolve with total=, or give the cycle over="
             )
-        # A closed body names no percent, so it needs neither scope nor room.
-        cycle = room / cycles if stretches else math.nan
-        body = self.schedule._build(horizon, cycle, cycle)
-        length = room if stretches or self.n is None else body.length * cycles
+        cycle = room / self._cycles()
+        return self.schedule._build(horizon, cycle, cycle)
+
+    def _build(self, horizon: Horizon, scope: float, room: float) -> Piece:
+        cycles, body = self._cycles(), self.first_cycle(horizon, room)
         if self.n is None and body.length <= pieces.SLACK:
             raise ScheduleError(f"{self!r}: a cycle of no length cannot be repeated endlessly")
+        length = room if self._is_open() else body.length * cycles
         if math.isfinite(body.length) and self.n is not None and length > LONGEST:
             raise ScheduleError(f"{self!r}: its cycles take more than 1e18 updates together")
         return pieces.Span(pieces.Repeat(body, self.n, self.grow, self.decay), length)

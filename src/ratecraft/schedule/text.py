@@ -172,8 +172,8 @@ class _Reader:
             if verb not in VERBS:
                 place = (function.end_col_offset or 0) - len(verb)
                 at = self._offset(function.end_lineno or 1, place)
-                guess = _guess(verb, VERBS)
-                self._fail_at(at, len(verb), f"a schedule has no .{verb}(){guess}")
+                close = guess(verb, VERBS)
+                self._fail_at(at, len(verb), f"a schedule has no .{verb}(){close}")
             subject = self._call(call, f".{verb}", getattr(subject, verb), [], depth)
         return subject
 
@@ -200,8 +200,8 @@ class _Reader:
             return WORDS[word]
         if word in UNREADABLE:
             self._fail(node, f"{word}() needs a Python function and has no text")
-        guess = _guess(word, WORDS) or f"; the words are {', '.join(sorted(WORDS))}"
-        self._fail(node, f"{word!r} is not a word of the notation{guess}")
+        close = guess(word, WORDS) or f"; the words are {', '.join(sorted(WORDS))}"
+        self._fail(node, f"{word!r} is not a word of the notation{close}")
 
     def _call(
         self, node: ast.Call, name: str, function: Callable[..., Any], values: list[Any], depth: int
@@ -218,9 +218,9 @@ class _Reader:
         signature = inspect.signature(function)
         unknown = [key for key in named if key not in signature.parameters]
         if unknown:
-            guess = _guess(unknown[0], signature.parameters)
+            close = guess(unknown[0], signature.parameters)
             shown = ", ".join(signature.parameters)
-            self._fail(node, f"{name}() has no {unknown[0]}={guess}; it takes ({shown})")
+            self._fail(node, f"{name}() has no {unknown[0]}={close}; it takes ({shown})")
         try:
             signature.bind(*values, **named)
         except TypeError as error:
@@ -258,6 +258,7 @@ class _Reader:
         raise ScheduleError(f"{message}\n  {shown}\n  {' ' * (column - first)}{marks}") from None
 
 
-def _guess(word: str, known: Any) -> str:
+def guess(word: str, known: Any) -> str:
+    """Return "; did you mean ...?" if a known word is close to this one."""
     close = difflib.get_close_matches(word.lower(), list(known), n=1, cutoff=0.6)
     return f"; did you mean {close[0]!r}?" if close else ""

@@ -1,0 +1,326 @@
+"""check: what a schedule will do over a run that nobody may have meant."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Final, Literal
+
+from ratecraft.errors import ScheduleError
+from ratecraft.schedule.curve import Curve
+from ratecraft.schedule.duration import Duration, Horizon, number_text
+from ratecraft.schedule.leaves import Ramp
+from ratecraft.schedule.nodes import Over, Product, Repeat, Schedule, Sequence, Wrapped
+from ratecraft.schedule.pieces import slack
+
+__all__ = ["Finding", "check"]
+
+Level = Literal["error", "warning", "note"]
+
+JUMP: Final = 0.01  # of the peak: a smaller step at a join is no jump
+PROBES: Final = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something about a schedule that is worth a look before the run is paid for.
+
+    Attributes:
+        level: "error" (the run will not do what it says), "warning" (probably a slip) or "note".
+        message: what happens, with the numbers.
+        fix: what to write instead.
+        text: the schedule's whole text.
+        start: where in the text the part in question begins.
+        end: where it ends.
+    """
+
+    level: Level
+    message: str
+    fix: str
+    text: str
+    start: int
+    end: int
+
+    def __str__(self) -> str:
+        marks = " " * self.start + "^" * (self.end - self.start)
+        return f"{self.level}: {self.message}\n  {self.text}\n  {marks}\n  {self.fix}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """One part of a sequence: where it is in time and in the text."""
+
+    schedule: Schedule
+    start: float
+    length: float
+    span: tuple[int, int]
+    first: bool
+    repeated: bool
+
+    @property
+    def end(self) -> float:
+        return self.start + self.length
+
+
+def check(
+    schedule: Schedule,
+    total: int | Duration | None = None,
+    *,
+    epoch: float | None = None,
+    samples: float | None = None,
+    tokens: float | None = None,
+) -> list[Finding]:
+    """Return what will happen over the run that may not be meant, worst first.
+
+    Looked for: a part that is never reached or shorter than an update; a warm-up longer than the
+    run; a run longer or shorter than the schedule; jumps where parts join; updates at rate 0 and
+    negative rates; growth after decay. Cycles are looked at once.
+
+    Args:
+        schedule: the schedule.
+        total: length of the run, as `Schedule.resolve` takes it; likewise the next three.
+        epoch: updates per epoch.
+        samples: samples per update.
+        tokens: tokens per update.
+
+    >>> from ratecraft import cosine, warmup
+    >>> for finding in check(warmup(500).then(cosine(1, 0, over=1000)), total=2000):
+    ...     print(finding.level, finding.message)
+    error the schedule ends at update 1500 at rate 0: the last 500 updates train nothing
+    note update 0 has rate 0 and trains nothing
+    """
+    text = repr(schedule)
+    whole = (0, len(text))
+    try:
+        curve = schedule.resolve(total, epoch=epoch, samples=samples, tokens=tokens)
+    except ScheduleError as error:
+        return [Finding("error", str(error), "it does not resolve over this run", text, *whole)]
+    end = curve.total
+    parts = list(_parts(schedule, curve.horizon, end, end, 0.0, 0, True, False))
+    if not parts:
+        span = curve.natural_length
+        parts = [_Part(schedule, 0.0, span, whole, True, isinstance(schedule, Repeat))]
+    found = [
+        *_reach(curve, parts),
+        *_horizon(curve, parts, whole),
+        *_jumps(curve, parts),
+        *_rates(curve, parts, whole),
+        *_growth(curve, parts, whole),
+    ]
+    order: dict[Level, int] = {"error": 0, "warning": 1, "note": 2}
+    findings = [Finding(level, message, fix, text, *span) for level, message, fix, span in found]
+    return sorted(findings, key=lambda finding: order[finding.level])
+
+
+Found = Iterator[tuple[Level, str, str, tuple[int, int]]]
+
+
+def _parts(
+    node: Schedule,
+    horizon: Horizon,
+    scope: float,
+    room: float,
+    start: float,
+    place: int,
+    first: bool,
+    repeated: bool,
+) -> Iterator[_Part]:
+    """Yield the parts of all sequences in a schedule, with absolute times; of cycles, the first."""
+    text = repr(node)
+    inner: list[tuple[Schedule, float, float, float, bool, bool]] = []
+    if isinstance(node, Sequence):
+        for i, (part, piece) in enumerate(
+            zip(node.parts, node.layout(horizon, scope, room), strict=True)
+        ):
+            inner.append((part, scope, piece.length, start, first and i == 0, repeated))
+            start += piece.length
+    elif isinstance(node, Product):
+        inner = [(side, scope, room, start, first, repeated) for side in (node.left, node.right)]
+    elif isinstance(node, Over):
+        span = horizon.measure(node.length, scope, ".over()")
+        inner = [(node.schedule, span, span, start, first, repeated)]
+    elif isinstance(node, Repeat):
+        cycle = node.first_cycle(horizon, room).length
+        inner = [(node.schedule, cycle, cycle, start, first, True)]
+    elif isinstance(node, Wrapped):
+        inner = [(node.schedule, scope, room, start, first, repeated)]
+    at = 0
+    for child, its_scope, its_room, its_start, is_first, again in inner:
+        child_text = repr(child)
+        at = text.index(child_text, at)
+        if isinstance(node, Sequence):
+            span_ = (place + at, place + at + len(child_text))
+            yield _Part(child, its_start, its_room, span_, is_first, again)
+        yield from _parts(
+            child, horizon, its_scope, its_room, its_start, place + at, is_first, again
+        )
+        at += len(child_text)
+
+
+def _reach(curve: Curve, parts: list[_Part]) -> Found:
+    """Parts that the run does not reach, or that are too short to be read."""
+    for part in parts:
+        if part.start + slack(part.start) >= curve.total:
+            yield (
+                "error",
+                f"{part.schedule!r} would begin at update {_n(part.start)}, and the run ends at "
+                f"{_n(curve.total)}: it is never reached",
+                "shorten what comes before it, or train longer",
+                part.span,
+            )
+        elif part.length < 1:
+            yield (
+                "warning",
+                f"{part.schedule!r} is {_n(part.length)} updates long: no update may read it",
+                "make it longer, or leave it out",
+                part.span,
+            )
+
+
+def _horizon(curve: Curve, parts: list[_Part], whole: tuple[int, int]) -> Found:
+    """A run that is shorter or longer than the schedule."""
+    total, natural = curve.total, curve.natural_length
+    if math.isinf(total):
+        return
+    for part in parts:
+        cut = part.start < total < part.end - slack(part.end)
+        ramp = part.schedule
+        if cut and part.first and isinstance(ramp, Ramp) and ramp.start < ramp.end:
+            yield (
+                "error",
+                f"the warm-up takes {_n(part.length)} updates, and the run has {_n(total)}: it "
+                "is cut short",
+                f"shorten it, for example to percent(5), which is {_n(total * 0.05)} updates",
+                part.span,
+            )
+            return
+    if math.isfinite(natural) and natural > total + slack(total):
+        yield (
+            "warning",
+            f"the schedule is {_n(natural)} updates long, and the run ends at {_n(total)}, at "
+            f"rate {_n(curve(total))}",
+            "leave over= out of one part, so that it takes what is left, or train longer",
+            whole,
+        )
+    missed = total - natural
+    if missed >= 1 and len(parts) and curve(total) == 0:
+        yield (
+            "error",
+            f"the schedule ends at update {_n(natural)} at rate 0: the last {_n(missed)} updates "
+            "train nothing",
+            "leave over= out of one part, so that it takes what is left",
+            whole,
+        )
+    elif missed >= 1:
+        yield (
+            "note",
+            f"the schedule ends at update {_n(natural)}, and rate {_n(curve(total))} holds for the "
+            f"last {_n(missed)} updates",
+            "leave over= out of one part if it was meant to fill the run",
+            whole,
+        )
+
+
+def _jumps(curve: Curve, parts: list[_Part]) -> Found:
+    """Steps where one part hands over to the next."""
+    peak = _peak(curve)
+    for before, after in pairwise(parts):
+        join = after.start
+        if after.first or not 0 < join < curve.total or before.end != join:
+            continue
+        left, right = curve(join - 2 * slack(join)), curve(join)
+        if abs(right - left) <= JUMP * peak:
+            continue
+        # A level is left by a step or not at all.
+        level = isinstance(before.schedule, Ramp) and before.schedule.start == before.schedule.end
+        yield (
+            "note" if level else "warning",
+            f"the rate jumps from {_n(left)} to {_n(right)} at update {_n(join)}",
+            "begin this part at the value where the part before it ends",
+            after.span,
+        )
+
+
+def _rates(curve: Curve, parts: list[_Part], whole: tuple[int, int]) -> Found:
+    """Updates that train nothing, or uphill."""
+    times = _probes(curve)
+    values = [curve(t) for t in times]
+    lowest = min(values)
+    if lowest < 0:
+        at = times[values.index(lowest)]
+        yield (
+            "error",
+            f"the rate is negative: {_n(lowest)} at update {_n(at)}",
+            "keep it at 0 or above with .clip(low=0)",
+            whole,
+        )
+    if values[0] == 0:
+        yield (
+            "note",
+            "update 0 has rate 0 and trains nothing",
+            "begin above 0, for example with start=0.01",
+            next((part.span for part in parts if part.first), whole),
+        )
+    natural = min(curve.natural_length, curve.total)
+    inside = [t for t, v in zip(times, values, strict=True) if v == 0 and 0 < t < natural - 1]
+    if inside:
+        yield (
+            "warning",
+            f"update {_n(inside[0])} has rate 0 and trains nothing",
+            "end the part before it above 0: cosine(1, 0.01)",
+            whole,
+        )
+    last = math.ceil(curve.total - slack(curve.total)) - 1 if curve.total < math.inf else None
+    if last and curve(last) == 0 and natural > last:
+        yield (
+            "note",
+            f"the last update, {_n(last)}, has rate 0 and trains nothing",
+            "let the end value be reached one update later, or end above 0",
+            whole,
+        )
+
+
+def _growth(curve: Curve, parts: list[_Part], whole: tuple[int, int]) -> Found:
+    """A rise after a fall that no ramp and no cycle asks for."""
+    if any(part.repeated for part in parts):
+        return
+    times, step = _probes(curve), JUMP * _peak(curve)
+    lowest, fallen, highest = math.inf, False, -math.inf
+    for t in times:
+        value = curve(t)
+        highest = max(highest, value)
+        if value < highest - step:
+            fallen = True
+        if fallen:
+            lowest = min(lowest, value)
+        if not fallen or value <= lowest + step:
+            continue
+        owner = [p for p in parts if p.start <= t + slack(t) < p.end] or parts[:1]
+        ramp = owner[-1].schedule
+        if isinstance(ramp, Ramp) and ramp.start < ramp.end:
+            return  # it is written there
+        if not isinstance(ramp, Ramp) or ramp.shape == "cosine":
+            yield (
+                "warning",
+                f"the rate grows again around update {_n(t)}, after it had fallen to {_n(lowest)}",
+                "leave half_cycles= out, or write the rise as a part of its own",
+                owner[-1].span if len(parts) > 1 else whole,
+            )
+        return
+
+
+def _probes(curve: Curve) -> list[float]:
+    span = curve.total if math.isfinite(curve.total) else min(curve.natural_length, 1e6)
+    count = max(math.ceil(span - slack(span)), 1)
+    stride = max(count // PROBES, 1)
+    return [float(k) for k in range(0, count, stride)]
+
+
+def _peak(curve: Curve) -> float:
+    return max(abs(curve(t)) for t in _probes(curve))
+
+
+def _n(value: float) -> str:
+    return number_text(float(f"{value:.6g}"))

@@ -1,0 +1,267 @@
+"""Random lengths, leaves and schedules, and ways to read and compare them."""
+
+import functools
+import operator
+
+import numpy as np
+from hypothesis import strategies as st
+
+from ratecraft import (
+    ScheduleError,
+    constant,
+    cooldown,
+    cosine,
+    decay,
+    epochs,
+    exponential,
+    linear,
+    one_minus_sqrt,
+    percent,
+    polynomial,
+    power_law,
+    rex,
+    sqrt,
+    square,
+    staircase,
+    steps,
+    tanh,
+    warmup,
+)
+
+SPANS = (33.5, 60, 97, 100, 1000)
+EPOCH = 10
+
+spans = st.sampled_from(SPANS)
+
+# Numbers -----------------------------------------------------------------------------------
+
+# One draw a number, from a pool of plain and of odd ones: drawing is what takes the time.
+ODD = [round(0.0371 * (1.37**i), 4) for i in range(14)]  # up to 2.2
+numbers = st.sampled_from([1, 0, -1, 0.5, 2, 0.1, 1e-3, *ODD, *(-x for x in ODD)])
+positive = st.sampled_from([1, 0.1, 2, 1e-3, *ODD])
+shares = st.sampled_from([0, 0.5, 0.1, 0.25, 1 / 3, 0.99])
+growths = st.sampled_from([1, 1, 2, 0.5, 1.5, 3, 1 + 1e-5, 1.0009, 1.1, 0.97, 2**0.5])
+decays = st.sampled_from([1, 1, 0.5, 0.1, 0, 2, 0.97, 1.1, 1 / 3])
+
+
+# Lengths -----------------------------------------------------------------------------------
+
+SINGLE = [steps(n / 8) for n in range(0, 320, 9)] + [steps(x) for x in (0, 0.3, 1.1, 10, 30, 33.33)]
+SINGLE += [epochs(x) for x in (0, 0.1, 0.2, 0.3, 0.5, 1, 2, 1 / 3)]
+PERCENTS = [percent(p) for p in (0, 5, 10, 20, 30, 50, 100, 0.7, 12.5, 33.33, 100 / 3)]
+
+updates = st.integers(0, 40)
+single_lengths = st.sampled_from(SINGLE)
+shares_of_scope = st.sampled_from(PERCENTS)
+fixed_lengths = st.one_of(
+    updates,
+    single_lengths,
+    st.builds(operator.add, single_lengths, single_lengths),
+    st.builds(operator.add, single_lengths, updates),
+)
+"""Lengths of 0 or more that are the same in every scope."""
+
+lengths = st.one_of(
+    updates,
+    single_lengths,
+    shares_of_scope,
+    st.builds(operator.add, single_lengths, updates),
+    st.builds(operator.add, shares_of_scope, updates),
+    st.builds(operator.sub, shares_of_scope | single_lengths, st.integers(0, 3)),
+    st.builds(operator.sub, updates, single_lengths),
+)
+"""Lengths of every kind; a difference may turn out to be negative when it is measured."""
+
+
+# Leaves ------------------------------------------------------------------------------------
+
+
+@st.composite
+def ramps(draw, optional):
+    """Draw leaves that stretch to their length; `optional` draws a length or None."""
+    word = draw(st.sampled_from(RAMPS))
+    over = draw(optional)
+    if word is exponential:
+        sign = draw(st.sampled_from([1, -1]))
+        return exponential(sign * draw(positive), sign * draw(positive), over=over)
+    ends = draw(numbers), draw(numbers)
+    if word is polynomial:
+        return polynomial(*ends, draw(st.sampled_from([0.5, 1, 2, 3])), over=over)
+    if word is cosine:
+        return cosine(*ends, draw(st.sampled_from([1, 1, 2, 7])), over=over)
+    return word(*ends, over=over)
+
+
+RAMPS = (linear, cosine, cosine, exponential, polynomial, one_minus_sqrt, sqrt, square, tanh, rex)
+
+
+@st.composite
+def clocks(draw, optional):
+    """Draw leaves that are functions of the time since their start."""
+    scale = draw(st.sampled_from([1, 7, steps(2.5), epochs(0.3), epochs(1)]))
+    if draw(st.booleans()):
+        return decay(draw(st.sampled_from([0.5, 0.97, 1, 1.01])), scale, over=draw(optional))
+    shift = draw(st.sampled_from([0, 3, scale, epochs(2)]))
+    exponent = draw(st.sampled_from([-0.5, -1, -2.5]))
+    return power_law(exponent, scale, shift, over=draw(optional))
+
+
+def stairs(optional):
+    """Return staircases with every= and with at=; `optional` draws a length or None."""
+    levels = st.lists(numbers, min_size=1, max_size=5)
+    widths = optional.map(lambda length: length or 7)
+    regular = st.builds(
+        lambda values, every, over: staircase(values, every=every, over=over),
+        levels,
+        widths,
+        optional,
+    )
+
+    def listed(pair, over):
+        values, joins = pair
+        return staircase(values, at=sorted(joins)[: len(values) - 1], over=over)
+
+    ints = st.tuples(updates, updates, updates, updates)
+    return regular | st.builds(listed, st.tuples(levels, ints), optional)
+
+
+def leaves(over=lengths):
+    """Return leaves of every kind that has a text."""
+    constants = st.builds(constant, numbers, over | st.none())
+    words = st.builds(warmup, over, shares) | st.builds(cooldown, over, shares)
+    optional = over | st.none()
+    return st.one_of(constants, words, ramps(optional), stairs(optional), clocks(optional))
+
+
+VERBS = ("then", "product", "scale", "repeat", "endless", "clip", "between", "over", "reversed")
+
+
+@st.composite
+def verbs(draw, depth, over):
+    """Draw one more verb over schedules; where that is refused, the schedule as it was."""
+    inner = schedules(depth, over)
+    a, verb = draw(inner), draw(st.sampled_from(VERBS))
+    try:
+        match verb:
+            case "then":
+                b = draw(inner)
+                if a._is_open() and b._is_open():
+                    a = a.over(draw(over))
+                return a.then(b)
+            case "product":
+                return a * draw(inner)
+            case "scale":
+                return draw(numbers) * a
+            case "repeat":
+                return a.repeat(draw(st.integers(1, 4)), grow=draw(growths), decay=draw(decays))
+            case "endless":
+                return a.repeat(grow=draw(st.floats(1, 3)), decay=draw(st.floats(0.1, 1)))
+            case "clip":
+                low, high = sorted([draw(numbers), draw(numbers)])
+                left_out = draw(st.sampled_from(["low", "high", "none"]))
+                return a.clip(
+                    None if left_out == "low" else low, None if left_out == "high" else high
+                )
+            case "between":
+                return a.between(draw(numbers), draw(numbers))
+            case "over":
+                return a.over(draw(over))
+            case _:
+                return a.reversed()
+    except ScheduleError:
+        return a
+
+
+@functools.cache
+def schedules(depth=3, over=lengths):
+    """Return schedules of up to `depth` levels of verbs over leaves."""
+    if depth == 0:
+        return leaves(over)
+    deep = verbs(depth - 1, over)
+    shallow = schedules(depth - 1, over)
+    return st.sampled_from([deep, deep, shallow]).flatmap(lambda chosen: chosen)
+
+
+@functools.cache
+def closed(depth=2, over=lengths):
+    """Return schedules with a length of their own."""
+    pair = st.tuples(schedules(depth, over), over)
+    return pair.map(lambda drawn: drawn[0].over(drawn[1]) if drawn[0]._is_open() else drawn[0])
+
+
+open_leaves = st.one_of(
+    ramps(st.none()), stairs(st.none()), clocks(st.none()), st.builds(constant, numbers)
+)
+
+
+@st.composite
+def opened(draw, depth=2):
+    """Draw schedules that fill what is left."""
+    a = draw(open_leaves)
+    for _ in range(draw(st.integers(0, depth))):
+        match draw(st.sampled_from(["then", *VERBS])):
+            case "then":
+                a = a.then(draw(closed(0)))
+            case "over":
+                a = draw(closed(0)).then(a)
+            case "product":
+                a = a * draw(closed(0))
+            case "scale":
+                a = draw(numbers) * a
+            case "repeat" | "endless":
+                a = a.repeat(draw(st.integers(1, 3)), grow=draw(growths), decay=draw(decays))
+            case "clip":
+                a = a.clip(high=draw(numbers))
+            case "between":
+                a = a.between(draw(numbers), draw(numbers))
+            case _:
+                a = a.reversed()
+    return a
+
+
+# Reading -----------------------------------------------------------------------------------
+
+
+def resolved(schedule, total):
+    """Return the curve over a span of the tests."""
+    return schedule.resolve(total, epoch=EPOCH)
+
+
+def span(total):
+    """Return a span as resolve takes it."""
+    return steps(total)
+
+
+def bound(curve):
+    """Return a number that no value of a curve exceeds in size."""
+    return curve._piece.bound()
+
+
+def is_steep(*schedules):
+    """Return whether a root is near 0 somewhere: there a rounding of t shows as its root."""
+    return any(", 0.5" in repr(s) or "sqrt" in repr(s) for s in schedules)
+
+
+def assert_same(first, second, total, tolerance=1e-9):
+    """Check that two ways to build a schedule give the same values, or refuse together.
+
+    Each is a function without arguments, so that what is refused at building is seen, too.
+    """
+    results = []
+    for make in (first, second):
+        try:
+            results.append(resolved(make(), span(total)))
+        except ScheduleError as error:
+            results.append(error)
+    refused = [isinstance(result, ScheduleError) for result in results]
+    assert all(refused) == any(refused), f"only one side is refused: {results}"
+    if all(refused):
+        return
+    a, b = results
+    times = np.arange(int(total) + 3)
+    size = max(bound(a), bound(b), 1e-300)
+    if is_steep(a.schedule, b.schedule):
+        tolerance = max(tolerance, 1e-6)
+    np.testing.assert_allclose(a.values(times), b.values(times), rtol=0, atol=tolerance * size)
+    for t in times[:: max(1, len(times) // 30)].tolist():
+        assert abs(a(t) - b(t)) <= tolerance * size

@@ -1,0 +1,183 @@
+"""Lengths as values, their text, and what they measure."""
+
+import copy
+import pickle
+from dataclasses import FrozenInstanceError
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import lengths
+
+from ratecraft import (
+    Duration,
+    ScheduleError,
+    epochs,
+    parse_length,
+    percent,
+    samples,
+    steps,
+    tokens,
+    warmup,
+)
+from ratecraft.schedule.duration import Horizon, as_duration, as_number, number_text
+
+UPDATES = Horizon.of("steps", epoch=100, samples=32, tokens=1000)
+
+
+def test_sums_and_differences_keep_each_unit_apart():
+    length = percent(30) + epochs(2) + 100 - steps(1) + samples(5) - tokens(7)
+    assert length == Duration(percent=30, epochs=2, steps=99, samples=5, tokens=-7)
+    assert epochs(1) + epochs(2) == epochs(3)
+    assert 100 + epochs(1) == epochs(1) + 100
+    assert 100 - epochs(1) == Duration(epochs=-1, steps=100)
+    assert np.int64(5) + epochs(1) == epochs(1) + 5
+
+
+def test_equal_lengths_have_equal_hashes():
+    assert len({steps(5), steps(5.0), 2 + steps(3), steps(6) - 1}) == 1
+    assert epochs(1) != steps(1)
+
+
+@pytest.mark.parametrize(
+    ("length", "text"),
+    [
+        (steps(500), "steps(500)"),
+        (steps(1.5), "steps(1.5)"),
+        (steps(0), "steps(0)"),
+        (steps(5) - 5, "steps(0)"),
+        (epochs(1) + 100, "epochs(1) + 100"),
+        (100 + epochs(1), "epochs(1) + 100"),
+        (100 - epochs(1), "100 - epochs(1)"),
+        (percent(30) - 1, "percent(30) - 1"),
+        (percent(30) - steps(0.5), "percent(30) - steps(0.5)"),
+        (0 - epochs(1), "0 - epochs(1)"),
+        (0 - steps(3), "0 - steps(3)"),
+        (0 - epochs(1) - 2, "0 - epochs(1) - 2"),
+        (epochs(1) - percent(10) + 5, "epochs(1) + 5 - percent(10)"),
+        (tokens(3e9), "tokens(3000000000)"),
+        (tokens(3e15), "tokens(3000000000000000.0)"),
+        (samples(9) + steps(1e15), "steps(1000000000000000.0) + samples(9)"),
+        (epochs(0.1) + epochs(0.2), "epochs(0.30000000000000004)"),
+    ],
+)
+def test_the_text_names_positive_units_first_and_whole_updates_as_ints(length, text):
+    assert repr(length) == text
+    assert parse_length(text) == length
+
+
+def test_as_an_argument_whole_updates_are_a_plain_int():
+    assert str(steps(500)) == "500"
+    assert str(steps(1.5)) == "steps(1.5)"
+    assert str(epochs(1) + 100) == "epochs(1) + 100"
+    assert repr(warmup(steps(500))) == "warmup(500)"
+
+
+@given(lengths)
+def test_the_text_of_a_length_reads_back_as_an_equal_one(length):
+    length = as_duration(length, "a length")
+    again = parse_length(repr(length))
+    assert again == length
+    assert hash(again) == hash(length)
+    assert repr(again) == repr(length)
+    assert parse_length(str(length)) == length
+
+
+@given(lengths, lengths)
+def test_a_sum_measures_the_sum(a, b):
+    a, b = as_duration(a, "a"), as_duration(b, "b")
+
+    def size(length):
+        # Far from 0, so that differences may be negative alone.
+        return UPDATES.measure(length + 10_000, 1000, "x") - 10_000
+
+    assert size(a + b) == pytest.approx(size(a) + size(b), abs=1e-9)
+    assert size(a - b) == pytest.approx(size(a) - size(b), abs=1e-9)
+
+
+def test_each_unit_weighs_what_the_horizon_says():
+    assert UPDATES.measure(percent(10), 250, "x") == 25
+    assert UPDATES.measure(epochs(0.5), 250, "x") == 50
+    assert UPDATES.measure(samples(64), 250, "x") == 2
+    assert UPDATES.measure(tokens(500), 250, "x") == 0.5
+    assert UPDATES.measure(percent(100) - 1, 5, "x") == 4
+
+
+def test_on_the_token_clock_everything_is_measured_in_tokens():
+    clock = Horizon.of("tokens", epoch=100, samples=32, tokens=1000)
+    assert clock.measure(tokens(7), 1e6, "x") == 7
+    assert clock.measure(steps(2), 1e6, "x") == 2000
+    assert clock.measure(epochs(1), 1e6, "x") == 100_000
+    assert clock.measure(samples(16), 1e6, "x") == 500
+    assert clock.measure(percent(10), 1e6, "x") == 100_000
+
+
+@pytest.mark.parametrize(
+    ("length", "words"),
+    [
+        (steps(1), r"needs tokens= \(tokens per update\)"),
+        (epochs(1), r"needs epoch= \(updates per epoch\) and tokens= \(tokens per update\)"),
+        (samples(1), r"needs tokens= \(tokens per update\)"),
+    ],
+)
+def test_on_the_token_clock_other_units_need_their_size(length, words):
+    with pytest.raises(ScheduleError, match=words):
+        Horizon.of("tokens", epoch=None, samples=None, tokens=None).measure(length, 1, "x")
+
+
+@pytest.mark.parametrize(
+    ("length", "size"),
+    [(steps(5) - epochs(1), "-95"), (percent(1) - 20, "-10"), (steps(2e18), "2e+18")],
+)
+def test_a_length_that_cannot_be_says_what_it_measures(length, size):
+    with pytest.raises(ScheduleError) as refused:
+        UPDATES.measure(length, 1000, "here")
+    assert str(refused.value).startswith(f"here: {length} measures {size} updates")
+
+
+@pytest.mark.parametrize("word", [steps, epochs, percent, samples, tokens])
+def test_no_word_takes_a_negative_length(word):
+    with pytest.raises(ScheduleError, match=rf"{word.__name__}\(-1\): a length must be >= 0"):
+        word(-1)
+
+
+def test_a_length_times_a_number_says_to_write_the_product_inside():
+    for product in (lambda: 3 * epochs(1), lambda: epochs(1) * 3, lambda: epochs(1) * epochs(2)):
+        with pytest.raises(TypeError, match=r"write the product inside, e\.g\. epochs\(2 \* n\)"):
+            product()
+
+
+@pytest.mark.parametrize("other", [0.5, "3", None, True])
+def test_only_lengths_and_ints_are_added(other):
+    for operate in (lambda: epochs(1) + other, lambda: other - epochs(1)):
+        with pytest.raises(TypeError, match="must be"):
+            operate()
+
+
+def test_a_float_is_told_from_a_share_and_from_updates():
+    with pytest.raises(TypeError) as refused:
+        as_duration(0.1, "over=")
+    assert "write percent(10) for a share of the run, or steps(0.1) for updates" in str(
+        refused.value
+    )
+
+
+def test_a_sum_too_large_for_a_float_is_refused():
+    with pytest.raises(ScheduleError, match="must be finite"):
+        steps(1.7e308) + steps(1.7e308)
+
+
+def test_a_length_cannot_be_changed_and_copies_are_equal():
+    length = epochs(1) + 100
+    with pytest.raises(FrozenInstanceError):
+        length.steps = 3
+    assert pickle.loads(pickle.dumps(length)) == copy.copy(length) == length  # noqa: S301
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_the_text_of_a_number_reads_back_to_the_last_bit(number):
+    number = as_number(number, "x")
+    text = number_text(number)
+    assert float(text) == number
+    assert len(text) <= len(repr(number))

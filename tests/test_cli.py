@@ -89,6 +89,18 @@ def test_find_and_compare_run_a_users_own_file(folder: Path) -> None:
     assert comparison.verdict() in (folder / "c.html").read_text()
 
 
+def test_check_finds_and_exits_with_1_on_errors(folder: Path) -> None:
+    done = ratecraft(folder, "check", "warmup(500).then(cosine(1, 0, over=9))", "--total", "2000")
+    assert done.returncode == 1
+    assert "error: the schedule ends at update 509 at rate 0" in done.stdout
+    assert "\n  warmup(500).then(cosine(1, 0, over=9))\n  ^^^" in done.stdout
+    assert done.stderr == "error: 1 of the findings is an error\n"
+    good = ratecraft(folder, "check", "cosine(1, 0.1)", "warmup(9)", "--total", "100")
+    assert good.returncode == 0
+    assert "cosine(1, 0.1): nothing to report" in good.stdout
+    assert "note: update 0 has rate 0" in good.stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
@@ -97,6 +109,8 @@ def test_find_and_compare_run_a_users_own_file(folder: Path) -> None:
         (("show", "constant(1)"), 2, "--total 10000"),
         (("show",), 2, "show needs a schedule"),
         (("show", "warmup(5)", "-o", "x.gif"), 2, ".png"),
+        (("check",), 2, "check needs a schedule"),
+        (("check", "cosine(1"), 2, "'(' was never closed"),
         (("shw",), 2, 'Did you mean "show"?'),
         (("find",), 2, "requires an argument"),
         (("find", "nowhere.py:task"), 2, "there is no file nowhere.py; that folder has my_task.py"),

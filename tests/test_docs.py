@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from ratecraft import ScheduleError, parse, parse_length
+from ratecraft.schedule.text import WORDS
+
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
@@ -51,6 +54,20 @@ def test_commands_name_options_that_exist() -> None:
         ).stdout
         for option in (word for word in rest if re.fullmatch(r"--?[a-z][a-z-]*", word)):
             assert option in shown, f"{line}: {option}"
+
+
+def test_the_readme_shows_every_word_and_every_expression_in_its_table_is_read() -> None:
+    text = (ROOT / "README.md").read_text()
+    table = text[text.index("| you write |") : text.index("A part without a length")]
+    shown = re.findall(r"`([^`]+)`", table)
+    assert {word for word in WORDS if not any(f"{word}(" in code for code in shown)} == set()
+    for code in shown:
+        if re.search(r"\b[ab]\b|function|^shape=|^hold=", code):
+            continue
+        try:
+            parse(code)
+        except ScheduleError:
+            parse_length(code)
 
 
 def test_links_between_pages_lead_somewhere() -> None:

@@ -29,6 +29,8 @@ LOADS = {
     "compare": {"torch", "numpy"},
     "cli": {"cyclopts", "rich"},
 }
+# The one door upstairs: a value that a notebook holds shows itself.
+DOORS = {("schedule/nodes.py", "view"), ("schedule/curve.py", "view")}
 FILES = sorted(ROOT.rglob("*.py"))
 
 
@@ -55,7 +57,8 @@ def test_imports_run_down_only(path: Path) -> None:
                 continue
             target = [*name.split("."), ""][1]
             target = target if target in BELOW else ""
-            assert target in BELOW[wing(path)] | {wing(path)}, f"{path} imports {name}"
+            door = (str(path.relative_to(ROOT)), target)
+            assert target in BELOW[wing(path)] | {wing(path)} or door in DOORS, name
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))

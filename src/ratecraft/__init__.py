@@ -2,7 +2,7 @@
 
 The map of the house; a wing is a verb, a file is a noun, and imports run down only::
 
-    ratecraft.cli        the command: show find compare demo
+    ratecraft.cli        the command: show check find compare demo
     ratecraft.compare    PROVE    schedules x seeds, really trained
     ratecraft.view       SEE      terminal, figures, one-file report
     ratecraft.torch      USE      ScheduleLR, a drop-in torch LRScheduler

@@ -1,4 +1,4 @@
-"""The command: show, find, compare, demo. Each command imports what it needs, when it runs.
+"""The command: show, check, find, compare, demo. Each command imports what it needs, when it runs.
 
 Exit codes: 0 done, 1 training failed, 2 the command was used wrongly, 130 stopped with Ctrl-C.
 """
@@ -87,7 +87,40 @@ def show(
             f"{name}\n  first {first:.6g}, last {last:.6g}, {len(curve):,} updates", markup=False
         )
     if output is not None:
-        out.print(f"figure: {save_figure(plot_curves(curves, log_y=log), output)}", markup=False)
+        out.print(f"figure: {save_figure(plot_curves(curves, log=log), output)}", markup=False)
+
+
+@app.command
+def check(
+    *schedules: str,
+    total: Annotated[str | None, Parameter(alias="-t")] = None,
+    epoch: float | None = None,
+) -> None:
+    """Say what schedules will do over a run that nobody may have meant.
+
+    Exits with 1 if there is an error among the findings.
+
+    Example: `ratecraft check "warmup(500).then(cosine(1, 0, over=1000))" --total 2000`
+
+    Args:
+        *schedules: Texts of schedules.
+        total: Length of the run: updates, or a length such as "epochs(10)".
+        epoch: Updates per epoch, if anything is said in epochs.
+    """
+    if not schedules:
+        raise ScheduleError('check needs a schedule, for example: ratecraft check "cosine(1, 0)"')
+    length = None if total is None else parse_length(total)
+    errors = 0
+    for text in schedules:
+        findings = ratecraft.check(parse(text), length, epoch=epoch)
+        errors += sum(finding.level == "error" for finding in findings)
+        for finding in findings:
+            out.print(str(finding), markup=False)
+        if not findings:
+            out.print(f"{text}: nothing to report", markup=False)
+    if errors:
+        are = "is an error" if errors == 1 else "are errors"
+        raise RunFailed(f"{errors} of the findings {are}")
 
 
 @app.command

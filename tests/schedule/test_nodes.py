@@ -400,6 +400,7 @@ def test_rule_19_reversed_reads_left_limits_from_the_end():
     s = staircase([1, 0.1], at=[30], over=100).reversed()
     assert read(s, None, [69, 70]) == [0.1, 1]
     assert read(warmup(4).reversed(), 100, [0, 1, 4]) == [1, 0.75, 0]
+    assert read(staircase([1, 0], at=[0], over=2).reversed(), 9, [0, 1, 2, 8]) == [0, 0, 0, 0]
 
 
 def test_rule_20_a_level_begins_at_its_own_time():

@@ -91,8 +91,12 @@ def test_every_word_and_every_verb_of_the_language_is_known():
     words |= {"warmup", "cooldown", "steps", "epochs", "percent", "samples", "tokens"}
     assert words <= set(WORDS) <= set(ratecraft.__all__)
     assert "custom" not in WORDS
-    public = {name for name in vars(Schedule) if not name.startswith("_")}
-    assert public - {"resolve"} == set(VERBS)
+    returns = {
+        name: getattr(method, "__annotations__", {}).get("return")
+        for name, method in vars(Schedule).items()
+        if not name.startswith("_")
+    }
+    assert {name for name, kind in returns.items() if kind == "Schedule"} == set(VERBS)
 
 
 @pytest.mark.parametrize(

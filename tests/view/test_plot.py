@@ -4,12 +4,13 @@ from pathlib import Path
 
 import pytest
 from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
 from numpy.testing import assert_array_equal
 from quadratic import comparison, range_test
 
-from ratecraft import constant, cosine, warmup
+from ratecraft import constant, cosine, epochs, tokens, warmup
 from ratecraft.errors import RatecraftError, ScheduleError
-from ratecraft.view import plot_comparison, plot_curves, plot_range_test, save_figure
+from ratecraft.view import plot_comparison, plot_curves, plot_range_test, plot_schedule, save_figure
 from ratecraft.view.svg import PALETTE
 
 HEADS = {".png": b"\x89PNG", ".svg": b"<?xml", ".pdf": b"%PDF"}
@@ -17,23 +18,49 @@ HEADS = {".png": b"\x89PNG", ".svg": b"<?xml", ".pdf": b"%PDF"}
 
 def test_curves_are_drawn_as_they_are(tmp_path: Path) -> None:
     curves = {"_a": cosine(1, 0).resolve(50), "cost $x$ <b>": warmup(10).resolve(20)}
-    figure = plot_curves(curves)
-    (axes,) = figure.axes
+    axes = plot_curves(curves)
     for line, curve in zip(axes.get_lines(), curves.values(), strict=True):
-        assert_array_equal(line.get_ydata(), curve.values())
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == list(curves)
-    save_figure(figure, tmp_path / "curves.png")
-
-
-def test_a_curve_of_one_update_is_a_dot() -> None:
-    (line,) = plot_curves({"a": constant(1).resolve(1)}).axes[0].get_lines()
-    assert line.get_marker() == "o"
+        assert_array_equal(line.get_ydata(), [curve(t) for t in line.get_xdata()])
+        assert list(line.get_xdata()[[0, -1]]) == [0, len(curve)]
+    (legend,) = axes.figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == list(curves)
+    save_figure(axes, tmp_path / "curves.png")
 
 
 def test_a_logarithmic_axis_takes_a_schedule_that_ends_at_zero(tmp_path: Path) -> None:
-    figure = plot_curves({"a": warmup(10).resolve(20)}, log_y=True)
-    assert figure.axes[0].get_yscale() == "log"
-    save_figure(figure, tmp_path / "a.svg")
+    axes = plot_curves({"a": warmup(10).resolve(20)}, log=True)
+    assert axes.get_yscale() == "log"
+    save_figure(axes, tmp_path / "a.svg")
+
+
+def test_a_run_of_a_billion_updates_is_drawn_from_a_few_thousand() -> None:
+    (line,) = plot_curves({"a": cosine(1, 0).resolve(10**9)}).get_lines()
+    assert 1000 < len(line.get_xdata()) < 5000
+
+
+def test_axes_say_their_units() -> None:
+    axes = plot_schedule(cosine(1, 0), epochs(3), epoch=10)
+    assert axes.get_xlabel() == "update"
+    assert [child.get_xlabel() for child in axes.child_axes] == ["epoch"]
+    assert plot_schedule(cosine(1, 0), tokens(3e9)).get_xlabel() == "token"
+
+
+def test_curves_on_different_clocks_are_not_drawn_together() -> None:
+    with pytest.raises(RatecraftError, match=r"different clocks \(token, update\)"):
+        plot_curves({"a": cosine(1, 0).resolve(tokens(3e9)), "b": cosine(1, 0).resolve(10)})
+
+
+def test_schedules_are_drawn_on_the_axes_given_with_a_legend() -> None:
+    axes = Figure().add_subplot()
+    assert plot_schedule([cosine(1, 0), 0.5 * cosine(1, 0)], 100, ax=axes) is axes
+    texts = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert texts == ["cosine(1, 0)", "0.5 * cosine(1, 0)"]
+    assert plot_schedule({"half": cosine(1, 0)}, 10).get_title() == "half"
+
+
+def test_a_schedule_draws_itself() -> None:
+    assert cosine(1, 0).plot(100, log=True).get_yscale() == "log"
+    assert list(warmup(7).plot().get_lines()[0].get_xdata()[[0, -1]]) == [0, 7]
 
 
 def test_an_endless_curve_is_refused() -> None:

@@ -69,7 +69,7 @@ def test_a_jump_is_a_vertical_line() -> None:
 def test_a_curve_on_the_tokens_clock_is_drawn_over_tokens() -> None:
     curve = cosine(1, 0).resolve(tokens(3e9))
     text = terminal_curve({"run": curve})
-    assert text.splitlines()[-1].strip() == "tokens"
+    assert text.splitlines()[-1].strip() == "token"
     assert "1e9" in text
     with pytest.raises(RatecraftError, match="different clocks"):
         terminal_curve({"a": curve, "b": cosine(1, 0).resolve(10)})

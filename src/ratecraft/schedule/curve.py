@@ -85,6 +85,12 @@ class Curve:
         total = "endless" if math.isinf(self.total) else f"total={number_text(self.total)}"
         return f"<Curve of {self.schedule!r}, {total} {CLOCK_NAMES[self.horizon.clock]}s>"
 
+    def _repr_svg_(self) -> str:
+        """Return what a notebook shows."""
+        from ratecraft.view import curve_svg
+
+        return curve_svg(self)
+
     def values(self, steps: Any = None) -> Any:
         """Return the values at many times as an array: the same formulas, at array speed.
 

@@ -185,6 +185,22 @@ class Schedule:
         """
         return Reversed(self)
 
+    def plot(self, total: object = None, **settings: Any) -> Any:
+        """Draw this schedule with matplotlib and return the axes; see `view.plot_schedule`."""
+        # The one door upstairs: a value that a notebook holds should show itself.
+        from ratecraft.view import plot_schedule
+
+        return plot_schedule(self, total, **settings)
+
+    def _repr_svg_(self) -> str | None:
+        """Return what a notebook shows; nothing if no nominal run fits."""
+        from ratecraft.view import schedule_svg
+
+        try:
+            return schedule_svg(self)
+        except ScheduleError:
+            return None
+
     def __mul__(self, other: object) -> Schedule:
         return Product(self, other) if isinstance(other, Schedule) else self.__rmul__(other)
 
@@ -485,7 +501,7 @@ class Reversed(Wrapped):
         piece = self.schedule._build(horizon, scope, room)
         if math.isinf(piece.length):
             raise ScheduleError(f"{self!r} has no end to begin from; it needs total= or over=")
-        return pieces.Reversed(piece)
+        return pieces.Span(pieces.Reversed(piece), piece.length)  # holds its left limit
 
     def __repr__(self) -> str:
         return f"{self.schedule._bracketed()}.reversed()"

@@ -4,22 +4,33 @@
     series.py     from records to the lines worth drawing
     terminal.py   plain text in braille, for a terminal or a log
     svg.py        one small SVG line chart
+    picture.py    what a notebook shows of a schedule
     plot.py       matplotlib figures, for papers
     report.py     one self-contained HTML page about a comparison
 
 Importing this loads the standard library only; matplotlib and numpy come with the first figure.
 """
 
-from ratecraft.view.plot import plot_comparison, plot_curves, plot_range_test, save_figure
+from ratecraft.view.picture import curve_svg, schedule_svg
+from ratecraft.view.plot import (
+    plot_comparison,
+    plot_curves,
+    plot_range_test,
+    plot_schedule,
+    save_figure,
+)
 from ratecraft.view.report import write_report
 from ratecraft.view.svg import svg_chart
 from ratecraft.view.terminal import terminal_curve, terminal_plot
 
 __all__ = [
+    "curve_svg",
     "plot_comparison",
     "plot_curves",
     "plot_range_test",
+    "plot_schedule",
     "save_figure",
+    "schedule_svg",
     "svg_chart",
     "terminal_curve",
     "terminal_plot",

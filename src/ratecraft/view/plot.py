@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ratecraft.errors import RatecraftError
 from ratecraft.records import Comparison, RangeTest
-from ratecraft.schedule import Curve
+from ratecraft.schedule import Curve, Schedule
 from ratecraft.view import series
 from ratecraft.view.axis import number
+from ratecraft.view.picture import nominal_curve
 from ratecraft.view.svg import PALETTE
 
 if TYPE_CHECKING:
@@ -19,41 +20,97 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-__all__ = ["plot_comparison", "plot_curves", "plot_range_test", "save_figure"]
+__all__ = ["plot_comparison", "plot_curves", "plot_range_test", "plot_schedule", "save_figure"]
 
+POINTS: Final = 2000  # a line of more points looks the same
 FORMATS: Final = (".png", ".svg", ".pdf")
 
 _LINES = ("-", "--", ":", "-.")
 
 
-def plot_curves(
-    curves: Mapping[str, Curve], *, log_y: bool = False, y_label: str = "rate"
-) -> Figure:
-    """Return a figure of resolved schedules over their updates.
+def plot_schedule(
+    schedules: Schedule | Sequence[Schedule] | Mapping[str, Schedule],
+    total: object = None,
+    *,
+    epoch: float | None = None,
+    ax: Axes | None = None,
+    log: bool = False,
+) -> Axes:
+    """Draw one schedule, or several overlaid with a legend, and return the axes.
 
     Args:
-        curves: resolved schedules, by name.
-        log_y: logarithmic y axis; zeros are gaps.
-        y_label: what the schedules say.
+        schedules: one, several, or several by name; the names are texts otherwise.
+        total: length of the run; default a run of nominal length, in which an epoch has 100
+            updates.
+        epoch: updates per epoch; then there is an axis in epochs as well.
+        ax: axes to draw on; default a new figure's.
+        log: logarithmic rate axis; zeros are gaps.
 
     Raises:
         RatecraftError: matplotlib is not installed.
-        ScheduleError: a curve is endless, or counts samples or tokens instead of updates.
+        ScheduleError: a schedule does not resolve over ``total``.
     """
-    lines = {name: curve.values() for name, curve in curves.items()}
-    figure = _figure(7, 4 + 0.22 * (len(lines) - 1))
-    axes = _axes(figure, 111, "", "update", y_label)
-    drawn = [_draw(axes, i, range(len(v)), v) for i, v in enumerate(lines.values())]
-    if len(drawn) > 1:
+    if isinstance(schedules, Schedule):
+        schedules = [schedules]
+    named = schedules if isinstance(schedules, Mapping) else {repr(s): s for s in schedules}
+    curves = {
+        name: nominal_curve(s) if total is None else s.resolve(total, epoch=epoch)
+        for name, s in named.items()
+    }
+    return plot_curves(curves, ax=ax, log=log)
+
+
+def plot_curves(curves: Mapping[str, Curve], *, ax: Axes | None = None, log: bool = False) -> Axes:
+    """Draw resolved schedules over their updates and return the axes.
+
+    Args:
+        curves: resolved schedules, by name.
+        ax: axes to draw on; default a new figure's.
+        log: logarithmic rate axis; zeros are gaps.
+
+    Raises:
+        RatecraftError: matplotlib is not installed, or the curves run on different clocks.
+        ScheduleError: a curve is endless.
+    """
+    units = {series.unit(curve) for curve in curves.values()}
+    if len(units) > 1:
+        raise RatecraftError(f"curves on different clocks ({', '.join(sorted(units))}) in one plot")
+    lines = {name: series.sampled(curve, POINTS) for name, curve in curves.items()}
+    unit = next(iter(units), "update")
+    axes = ax
+    if axes is None:
+        axes = _axes(_figure(7, 4 + 0.22 * (len(lines) - 1)), 111, "", unit, "rate")
+    else:
+        axes.set_xlabel(unit)
+        axes.set_ylabel("rate")
+    drawn = [_draw(axes, i, xs, ys) for i, (xs, ys) in enumerate(lines.values())]
+    if len(drawn) > 1 and ax is None:
         # Above the axes: the names are whole schedules, too long to lie beside the lines.
-        _legend(figure, drawn, list(lines), loc="outside upper left")
+        _legend(axes.get_figure(root=True), drawn, list(lines), loc="outside upper left")
+    elif len(drawn) > 1:
+        _legend(axes, drawn, list(lines), loc="best")
     else:
         axes.set_title("".join(lines), parse_math=False)
-    if log_y:
+    if log:
         axes.set_yscale("log", nonpositive="mask")
-    elif all(values.min() >= 0 for values in lines.values()):
+    elif all(min(ys) >= 0 for _, ys in lines.values()):
         axes.set_ylim(bottom=0)
-    return figure
+    sizes = {size for curve in curves.values() if (size := curve.horizon.epochs) is not None}
+    if len(sizes) == 1:
+        _epochs(axes, sizes.pop())
+    return axes
+
+
+def _epochs(axes: Axes, size: float) -> None:
+    """Put a second axis on top that counts epochs of ``size`` updates."""
+
+    def shown(updates: Any) -> Any:
+        return updates / size
+
+    def back(epochs: Any) -> Any:
+        return epochs * size
+
+    axes.secondary_xaxis("top", functions=(shown, back)).set_xlabel("epoch")
 
 
 def plot_range_test(record: RangeTest) -> Figure:
@@ -107,12 +164,13 @@ def plot_comparison(record: Comparison) -> Figure:
     return figure
 
 
-def save_figure(figure: Figure, path: str | os.PathLike[str]) -> Path:
-    """Write a figure as PNG, SVG or PDF, by the path's suffix, and return the path.
+def save_figure(drawn: Figure | Axes, path: str | os.PathLike[str]) -> Path:
+    """Write a figure (or the one that axes are on) by the path's suffix, and return the path.
 
     Raises:
         RatecraftError: another suffix.
     """
+    figure: Any = getattr(drawn, "figure", drawn)
     target = Path(path)
     if target.suffix.lower() not in FORMATS:
         raise RatecraftError(
@@ -153,9 +211,7 @@ def _draw(axes: Axes, i: int, xs: Sequence[float], ys: Sequence[float]) -> Line2
     return axes.plot(xs, ys, color=PALETTE[i % len(PALETTE)], linestyle=style, marker=dot)[0]
 
 
-def _legend(
-    owner: Axes | Figure, lines: Sequence[Line2D], names: Sequence[str], **place: Any
-) -> None:
+def _legend(owner: Any, lines: Sequence[Line2D], names: Sequence[str], **place: Any) -> None:
     # Written afterwards, since a label that starts with "_" would be left out, and "$" is no math.
     legend = owner.legend(lines, [str(i) for i in range(len(lines))], frameon=False, **place)
     for text, name in zip(legend.get_texts(), names, strict=True):

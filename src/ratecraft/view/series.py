@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from ratecraft.records import Comparison, RangeTest
+from ratecraft.schedule import Curve
 
-__all__ = ["Line", "Spread", "loss_window", "rates", "spans_decade", "training", "validation"]
+__all__ = ["Line", "Spread", "loss_window", "rates", "sampled", "spans_decade", "training"]
+__all__ += ["unit", "validation"]
 
 Line = tuple[Sequence[float], Sequence[float]]
 
@@ -21,6 +23,11 @@ class Spread(NamedTuple):
     mean: list[float]
     low: list[float]
     high: list[float]
+
+
+def unit(curve: Curve) -> str:
+    """Return what the curve's time counts: update, sample or token."""
+    return {"steps": "update", "samples": "sample", "tokens": "token"}[curve.horizon.clock]
 
 
 def rates(comparison: Comparison) -> dict[str, Line]:
@@ -100,3 +107,36 @@ def spans_decade(values: Sequence[float]) -> bool:
     """Return whether all finite values are positive and the highest is 10 times the lowest."""
     finite = [value for value in values if math.isfinite(value)]
     return bool(finite) and min(finite) > 0 and max(finite) > 10 * min(finite)
+
+
+def sampled(curve: Curve, count: int) -> tuple[list[float], list[float]]:
+    """Return evenly spaced points up to the end of the run, and each peak and trough between."""
+    whole = curve.horizon.clock == "steps" or math.isinf(curve.total)
+    end = len(curve) if whole else curve.total  # raises for an endless curve, and says what to do
+    times = [float(i * end // count) if whole else end * i / count for i in range(count + 1)]
+    times = list(dict.fromkeys(times))  # a short run has fewer updates than samples
+    values = [curve(t) for t in times]
+    if len(times) > count:
+        for i in range(1, count):
+            before, here, after = values[i - 1 : i + 2]
+            if before <= here >= after and before != after:
+                times.append(_summit(curve, times[i - 1], times[i + 1], 1, whole))
+            elif before >= here <= after and before != after:
+                times.append(_summit(curve, times[i - 1], times[i + 1], -1, whole))
+        times = sorted(set(times))
+        values = [curve(t) for t in times]
+    return times, values
+
+
+def _summit(curve: Curve, low: float, high: float, sign: int, whole: bool) -> float:
+    """Return where the curve is highest (sign 1) or lowest (-1) between two times."""
+    best = low
+    for _ in range(12):
+        grid = [low + (high - low) * k / 8 for k in range(9)]
+        grid = sorted({float(round(t)) for t in grid}) if whole else grid
+        best = max(grid, key=lambda t: sign * curve(t))
+        if whole and high - low <= 8:
+            break
+        step = (high - low) / 8
+        low, high = max(low, best - step), min(high, best + step)
+    return best

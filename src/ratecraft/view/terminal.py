@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from ratecraft.errors import RatecraftError
 from ratecraft.schedule import Curve
 from ratecraft.view.axis import Axis, number
+from ratecraft.view.series import sampled, unit
 
 __all__ = ["terminal_curve", "terminal_plot"]
 
@@ -48,55 +49,20 @@ def terminal_curve(
          0            500
                               update
     """
-    clocks = {curve.horizon.clock for curve in curves.values()}
-    if len(clocks) > 1:
-        raise RatecraftError(
-            f"curves on different clocks ({', '.join(sorted(clocks))}) in one plot"
-        )
-    series = {name: _sampled(curve, _SAMPLES * width) for name, curve in curves.items()}
+    units = {unit(curve) for curve in curves.values()}
+    if len(units) > 1:
+        raise RatecraftError(f"curves on different clocks ({', '.join(sorted(units))}) in one plot")
+    series = {name: sampled(curve, _SAMPLES * width) for name, curve in curves.items()}
     return terminal_plot(
         series,
         width=width,
         height=height,
         log_y=log_y,
-        x_label="update" if clocks <= {"steps"} else clocks.pop(),
+        x_label=next(iter(units), "update"),
         y_label=y_label,
         mark=mark,
         color=color,
     )
-
-
-def _sampled(curve: Curve, count: int) -> tuple[list[float], list[float]]:
-    """Return evenly spaced points up to the end of the run, and each peak and trough between."""
-    whole = curve.horizon.clock == "steps" or math.isinf(curve.total)
-    end = len(curve) if whole else curve.total  # raises for an endless curve, and says what to do
-    times = [float(i * end // count) if whole else end * i / count for i in range(count + 1)]
-    times = list(dict.fromkeys(times))  # a short run has fewer updates than samples
-    values = [curve(t) for t in times]
-    if len(times) > count:
-        for i in range(1, count):
-            before, here, after = values[i - 1 : i + 2]
-            if before <= here >= after and before != after:
-                times.append(_summit(curve, times[i - 1], times[i + 1], 1, whole))
-            elif before >= here <= after and before != after:
-                times.append(_summit(curve, times[i - 1], times[i + 1], -1, whole))
-        times = sorted(set(times))
-        values = [curve(t) for t in times]
-    return times, values
-
-
-def _summit(curve: Curve, low: float, high: float, sign: int, whole: bool) -> float:
-    """Return where the curve is highest (sign 1) or lowest (-1) between two times."""
-    best = low
-    for _ in range(12):
-        grid = [low + (high - low) * k / 8 for k in range(9)]
-        grid = sorted({float(round(t)) for t in grid}) if whole else grid
-        best = max(grid, key=lambda t: sign * curve(t))
-        if whole and high - low <= 8:
-            break
-        step = (high - low) / 8
-        low, high = max(low, best - step), min(high, best + step)
-    return best
 
 
 def terminal_plot(

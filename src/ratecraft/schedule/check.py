@@ -57,7 +57,6 @@ class _Part:
     length: float
     span: tuple[int, int]
     first: bool
-    repeated: bool
 
     @property
     def end(self) -> float:
@@ -98,10 +97,10 @@ def check(
     except ScheduleError as error:
         return [Finding("error", str(error), "it does not resolve over this run", text, *whole)]
     end = curve.total
-    parts = list(_parts(schedule, curve.horizon, end, end, 0.0, 0, True, False))
+    parts = list(_parts(schedule, curve.horizon, end, end, 0.0, 0, True))
     if not parts:
         span = curve.natural_length
-        parts = [_Part(schedule, 0.0, span, whole, True, isinstance(schedule, Repeat))]
+        parts = [_Part(schedule, 0.0, span, whole, True)]
     found = [
         *_reach(curve, parts),
         *_horizon(curve, parts, whole),
@@ -125,37 +124,34 @@ def _parts(
     start: float,
     place: int,
     first: bool,
-    repeated: bool,
 ) -> Iterator[_Part]:
     """Yield the parts of all sequences in a schedule, with absolute times; of cycles, the first."""
     text = repr(node)
-    inner: list[tuple[Schedule, float, float, float, bool, bool]] = []
+    inner: list[tuple[Schedule, float, float, float, bool]] = []
     if isinstance(node, Sequence):
         for i, (part, piece) in enumerate(
             zip(node.parts, node.layout(horizon, scope, room), strict=True)
         ):
-            inner.append((part, scope, piece.length, start, first and i == 0, repeated))
+            inner.append((part, scope, piece.length, start, first and i == 0))
             start += piece.length
     elif isinstance(node, Product):
-        inner = [(side, scope, room, start, first, repeated) for side in (node.left, node.right)]
+        inner = [(side, scope, room, start, first) for side in (node.left, node.right)]
     elif isinstance(node, Over):
         span = horizon.measure(node.length, scope, ".over()")
-        inner = [(node.schedule, span, span, start, first, repeated)]
+        inner = [(node.schedule, span, span, start, first)]
     elif isinstance(node, Repeat):
         cycle = node.first_cycle(horizon, room).length
-        inner = [(node.schedule, cycle, cycle, start, first, True)]
+        inner = [(node.schedule, cycle, cycle, start, first)]
     elif isinstance(node, Wrapped):
-        inner = [(node.schedule, scope, room, start, first, repeated)]
+        inner = [(node.schedule, scope, room, start, first)]
     at = 0
-    for child, its_scope, its_room, its_start, is_first, again in inner:
+    for child, its_scope, its_room, its_start, is_first in inner:
         child_text = repr(child)
         at = text.index(child_text, at)
         if isinstance(node, Sequence):
             span_ = (place + at, place + at + len(child_text))
-            yield _Part(child, its_start, its_room, span_, is_first, again)
-        yield from _parts(
-            child, horizon, its_scope, its_room, its_start, place + at, is_first, again
-        )
+            yield _Part(child, its_start, its_room, span_, is_first)
+        yield from _parts(child, horizon, its_scope, its_room, its_start, place + at, is_first)
         at += len(child_text)
 
 
@@ -205,7 +201,7 @@ def _horizon(curve: Curve, parts: list[_Part], whole: tuple[int, int]) -> Found:
             whole,
         )
     missed = total - natural
-    if missed >= 1 and len(parts) and curve(total) == 0:
+    if missed > 1 and curve(total) == 0:
         yield (
             "error",
             f"the schedule ends at update {_n(natural)} at rate 0: the last {_n(missed)} updates "
@@ -213,7 +209,7 @@ def _horizon(curve: Curve, parts: list[_Part], whole: tuple[int, int]) -> Found:
             "leave over= out of one part, so that it takes what is left",
             whole,
         )
-    elif missed >= 1:
+    elif missed > 1:
         yield (
             "note",
             f"the schedule ends at update {_n(natural)}, and rate {_n(curve(total))} holds for the "
@@ -273,7 +269,7 @@ def _rates(curve: Curve, parts: list[_Part], whole: tuple[int, int]) -> Found:
             whole,
         )
     last = math.ceil(curve.total - slack(curve.total)) - 1 if curve.total < math.inf else None
-    if last and curve(last) == 0 and natural > last:
+    if last and curve(last) == 0 and natural >= last:
         yield (
             "note",
             f"the last update, {_n(last)}, has rate 0 and trains nothing",
@@ -284,8 +280,8 @@ def _rates(curve: Curve, parts: list[_Part], whole: tuple[int, int]) -> Found:
 
 def _growth(curve: Curve, parts: list[_Part], whole: tuple[int, int]) -> Found:
     """A rise after a fall that no ramp and no cycle asks for."""
-    if any(part.repeated for part in parts):
-        return
+    if ".repeat(" in repr(curve.schedule):
+        return  # cycles rise, and are asked for
     times, step = _probes(curve), JUMP * _peak(curve)
     lowest, fallen, highest = math.inf, False, -math.inf
     for t in times:
@@ -312,10 +308,13 @@ def _growth(curve: Curve, parts: list[_Part], whole: tuple[int, int]) -> Found:
 
 
 def _probes(curve: Curve) -> list[float]:
-    span = curve.total if math.isfinite(curve.total) else min(curve.natural_length, 1e6)
-    count = max(math.ceil(span - slack(span)), 1)
+    """Return some updates all over the run; of an endless one its own length, or the first ones."""
+    span = curve.total if math.isfinite(curve.total) else curve.natural_length
+    count = max(math.ceil(span - slack(span)), 1) if math.isfinite(span) else PROBES
     stride = max(count // PROBES, 1)
-    return [float(k) for k in range(0, count, stride)]
+    # Not evenly, or a cycle as long as the stride would be seen at one point only.
+    places = [i * stride + i * 617 % stride for i in range(count // stride)]
+    return [float(k) for k in dict.fromkeys((*places, count - 1))]
 
 
 def _peak(curve: Curve) -> float:

@@ -317,7 +317,8 @@ class Sequential(Piece):
     def segments(self, offset: float, factor: float) -> list[Segment]:
         flat: list[Segment] = []
         for start, part in zip(self.starts, self.parts, strict=True):
-            flat = [s for s in flat if s[0] < offset + start]  # what the part before holds after it
+            while flat and flat[-1][0] >= offset + start:  # what the part before holds after it
+                flat.pop()
             flat += part.segments(offset + start, factor)
         return flat
 

@@ -1,0 +1,68 @@
+"""What a curve can be asked."""
+
+import math
+
+import numpy as np
+import pytest
+
+from ratecraft import ScheduleError, constant, cosine, linear, steps, tokens, triangular, warmup
+
+LONG = 200_000  # more than the updates that are read at a time
+
+
+def test_first_below() -> None:
+    curve = linear(1, 0).resolve(LONG)
+    assert curve.first_below(0.25) == 150_001
+    assert curve.first_below(1.1) == 0
+    assert curve.first_below(0) is None
+    assert curve.first_below(1 / LONG * 1.5) == LONG - 1
+
+
+def test_sum_is_the_area() -> None:
+    assert linear(1, 0).resolve(4).sum() == 2.5
+    assert constant(0.5).resolve(LONG).sum() == LONG / 2
+    values = cosine(1, 0).resolve(LONG).values()
+    assert cosine(1, 0).resolve(LONG).sum() == pytest.approx(math.fsum(values), rel=1e-14)
+
+
+def test_diff_says_where_two_curves_part_and_where_they_are_furthest() -> None:
+    flat, bent = constant(1).resolve(LONG), constant(1).then(linear(1, 0, over=100)).resolve(LONG)
+    assert flat.diff(flat) == (None, 0.0, None)
+    difference = flat.diff(bent)
+    assert difference.first == LONG - 99
+    assert difference.at == LONG - 1
+    assert difference.largest == pytest.approx(0.99)
+
+
+def test_diff_of_runs_of_different_length_holds_the_shorter() -> None:
+    short, long = warmup(4).resolve(4), warmup(4).resolve(8)
+    assert short.diff(long) == (None, 0.0, None)
+    cut = warmup(8).resolve(4)
+    assert cut.diff(warmup(8).resolve(8)) == long_difference(cut)
+
+
+def long_difference(cut):
+    full = np.arange(8) / 8
+    held = np.minimum(full, cut(10))
+    gap = abs(full - held)
+    return int((gap > 0).argmax()), gap.max(), int(gap.argmax())
+
+
+def test_natural_length_is_the_schedules_own() -> None:
+    assert warmup(500).resolve(300).natural_length == 500
+    assert warmup(500).resolve(900).natural_length == 500
+    assert cosine(1, 0).resolve(900).natural_length == 900
+    assert math.isinf(triangular(5).resolve().natural_length)
+
+
+def test_an_endless_curve_and_a_token_clock_refuse_to_be_listed() -> None:
+    for ask in (lambda c: c.sum(), lambda c: c.first_below(1), lambda c: c.diff(c), list, len):
+        with pytest.raises(ScheduleError, match="needs total="):
+            ask(constant(1).resolve())
+        with pytest.raises(ScheduleError, match="token clock"):
+            ask(cosine(1, 0).resolve(tokens(1e6)))
+
+
+def test_iteration_gives_every_update_once() -> None:
+    curve = cosine(1, 0).resolve(steps(33.5))
+    assert list(curve) == [curve(k) for k in range(34)]

@@ -1,6 +1,7 @@
 # Two commands do everything on a machine that has Python 3.11, pip, make and git:
 #   make demo   the main job on real data: find a rate, compare five schedules, write a report
 #   make test   lint, types and tests
+# and make test-peers compares with other libraries' schedules, which it installs first.
 # Both first set up .venv, once. PYTHON=python3.12 and pip's own settings (PIP_INDEX_URL, ...)
 # pass through.
 
@@ -9,13 +10,18 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint clean
+PEERS := $(VENV)/.ready-peers
+
+.PHONY: demo test test-peers lint clean
 
 demo: $(READY)
 	$(BIN)/ratecraft demo
 
 test: lint
 	$(BIN)/pytest -n 2
+
+test-peers: $(PEERS)
+	$(BIN)/pytest -n 2 -m peers tests/peers
 
 lint: $(READY)
 	$(BIN)/ruff check
@@ -27,6 +33,10 @@ $(READY): pyproject.toml constraints.txt
 		{ echo "ratecraft needs Python 3.11 or newer; write make PYTHON=python3.11"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+$(PEERS): $(READY)
+	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev,peers]'
 	@touch $@
 
 clean:

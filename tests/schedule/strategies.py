@@ -68,7 +68,7 @@ lengths = st.one_of(
     st.builds(operator.add, single_lengths, updates),
     st.builds(operator.add, shares_of_scope, updates),
     st.builds(operator.sub, shares_of_scope | single_lengths, st.integers(0, 3)),
-    st.builds(operator.sub, updates, single_lengths),
+    st.builds(operator.sub, st.integers(20, 60), single_lengths),
 )
 """Lengths of every kind; a difference may turn out to be negative when it is measured."""
 
@@ -127,9 +127,9 @@ def stairs(optional):
 
 def leaves(over=lengths):
     """Return leaves of every kind that has a text."""
-    constants = st.builds(constant, numbers, over | st.none())
     words = st.builds(warmup, over, shares) | st.builds(cooldown, over, shares)
-    optional = over | st.none()
+    optional = st.none() | over.map(lambda length: length)  # mapped, else one_of spreads it out
+    constants = st.builds(constant, numbers, optional)
     return st.one_of(constants, words, ramps(optional), stairs(optional), clocks(optional))
 
 

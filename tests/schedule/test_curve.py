@@ -96,6 +96,7 @@ EVERY_PIECE = {
     "ramp": cosine(),
     "constant": constant(2),
     "staircase": staircase([1, 2, 3], every=7),
+    "level at 0": staircase([1, 2], at=[0]),
     "sequence": warmup(10).then(linear(1, 0)),
     "product": warmup(10) * linear(1, 0),
     "scale": 3 * cosine(),

@@ -258,11 +258,22 @@ def test_past_the_end_the_value_is_the_left_limit_at_the_end(s, total):
     assert abs(before - final) <= tolerance * max(bound(curve), 1e-300)
 
 
+@given(schedules(2), spans)
+def test_what_begins_at_the_end_is_never_read(s, total):
+    outside = constant(1e3, over=5)
+    assert_same(lambda: s.over(span(total)).then(outside), lambda: s, total, tolerance=1e-12)
+    assert_same(lambda: outside.over(0).then(s), lambda: s, total, tolerance=1e-12)
+
+
 @given(schedules(), spans, st.sampled_from([-0.25, -1, -1e6]))
 def test_before_zero_the_value_at_zero_holds(s, total, early):
     curve = curve_of(s, total)
-    assert curve(early) == curve(0)
-    assert curve.values([early])[0] == curve.values([0])[0]
+    # A level that begins at 0 is there before 0, too.
+    begins_at_zero = curve_of(staircase([7, 1], at=[0]) * s, total)
+    for c in (curve, begins_at_zero):
+        assert c(early) == c(0)
+        assert c.values([early])[0] == c.values([early, 0])[0] == c.values([0])[0]
+        assert c.values([0, early])[1] == c.values([0])[0]
 
 
 # Sequences -----------------------------------------------------------------------------------
@@ -283,14 +294,14 @@ def test_a_number_distributes_over_then(k, a, b, total):
     assert_same(lambda: k * a.then(b), lambda: (k * a).then(k * b), total)
 
 
-@given(closed(1), numbers, closed(1), schedules(1), closed(1), spans)
+@given(closed(1), numbers, closed(1), schedules(1) | opened(1), closed(1), spans)
 def test_a_number_distributes_over_then_inside_a_sequence(x, k, a, b, d, total):
     assert_same(
         lambda: x.then(k * a.then(b)).then(d), lambda: x.then(k * a).then(k * b).then(d), total
     )
 
 
-@given(closed(1), numbers, numbers, closed(1), schedules(1), closed(1), spans)
+@given(closed(1), numbers, numbers, closed(1), schedules(1) | opened(1), closed(1), spans)
 def test_clip_distributes_over_then_inside_a_sequence(x, k, m, a, b, d, total):
     low, high = sorted([k, m])
     assert_same(
@@ -300,7 +311,7 @@ def test_clip_distributes_over_then_inside_a_sequence(x, k, m, a, b, d, total):
     )
 
 
-@given(closed(1), numbers, numbers, closed(1), schedules(1), closed(1), spans)
+@given(closed(1), numbers, numbers, closed(1), schedules(1) | opened(1), closed(1), spans)
 def test_between_distributes_over_then_inside_a_sequence(x, low, high, a, b, d, total):
     assert_same(
         lambda: x.then(a.then(b).between(low, high)).then(d),
@@ -327,7 +338,7 @@ def test_products_associate(a, b, c, total):
     assert_same(lambda: (a * b) * c, lambda: a * (b * c), total)
 
 
-@given(closed(1), closed(1), schedules(1), closed(1), spans)
+@given(closed(1), closed(1), schedules(1) | opened(1), closed(1), spans)
 def test_products_commute_inside_a_sequence(x, a, b, d, total):
     assert_same(lambda: x.then(a * b).then(d), lambda: x.then(b * a).then(d), total)
 

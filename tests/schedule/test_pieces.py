@@ -114,3 +114,13 @@ def test_a_long_sequence_of_fractions_does_not_drift():
     whole = list(range(0, 9000, 3))
     assert [curve(k) for k in whole] == [10 * k / 3 for k in whole]
     assert curve.values(whole).tolist() == [10 * k / 3 for k in whole]
+
+
+def test_a_join_near_the_start_of_a_long_reversal_is_not_missed() -> None:
+    # Seen from the other end the join lies 2e-4 after update 5, two ulp of the length.
+    length = 1e12
+    levels = staircase([2, 1], at=[steps(length - 5 - 2e-4)], over=steps(length))
+    curve = levels.reversed().resolve(steps(length))
+    assert [curve(4), curve(5), curve(6)] == [1, 2, 2]
+    assert curve.values([4, 5, 6]).tolist() == [1, 2, 2]
+    assert curve.values([6, 5, 4]).tolist() == [2, 2, 1]

@@ -102,7 +102,9 @@ class Times:
 
     def flipped(self, length: float) -> Times:
         """Return the times as seen from the other end, so that left limits become readings."""
-        return Times(length - self.t, -self.e, self.xp, False)
+        e = self.t * 0 + self.e
+        wide = self.xp.sign(e) * self.xp.clip(self.xp.abs(e), slack(length), None)
+        return Times(length - self.t, -wide, self.xp, False)
 
 
 Reader = Callable[[Times], Any]
@@ -427,7 +429,9 @@ class Reversed(Piece):
         self.piece, self.length = piece, piece.length
 
     def at(self, t: float, e: float) -> float:
-        return self.piece.at(self.length - t, -e)
+        # length - t is as coarse as the length is, however near 0 t may be.
+        e = math.copysign(max(abs(e), slack(self.length)), -e)
+        return self.piece.at(self.length - t, e)
 
     def bound(self) -> float:
         return self.piece.bound()

@@ -1,0 +1,596 @@
+"""check: all that is found in a schedule, word for word, and what is found in common ones."""
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from strategies import leaves, schedules
+
+from ratecraft import (
+    Finding,
+    check,
+    constant,
+    cooldown,
+    cosine,
+    custom,
+    decay,
+    epochs,
+    exp_range,
+    inverse_sqrt,
+    knee,
+    linear,
+    linear_to_zero,
+    noam,
+    one_cycle,
+    parse,
+    percent,
+    polynomial,
+    power_scheduler,
+    restarts,
+    rex,
+    samples,
+    staircase,
+    steps,
+    tokens,
+    trapezoid,
+    triangular,
+    triangular2,
+    warmup,
+    wsd,
+)
+
+UP = warmup(10, start=0.1)
+"""A warm-up that does not begin at 0, so that it has no finding of its own."""
+
+
+def found(schedule, total=None, **units):
+    """Return what was found as (level, message, the marked part of the text)."""
+    return [
+        (finding.level, finding.message, finding.text[finding.start : finding.end])
+        for finding in check(schedule, total, **units)
+    ]
+
+
+# Every kind, and its absence ---------------------------------------------------------------------
+
+# Each row: a schedule, the run, and all that is found.
+FINDINGS = {
+    "does not resolve": (
+        cosine(1, 0.1),
+        None,
+        [
+            (
+                "error",
+                "cosine(1, 0.1) has no length of its own and needs total= to know where it ends; "
+                "give it over= or resolve with total=",
+                "cosine(1, 0.1)",
+            )
+        ],
+    ),
+    "no room": (
+        UP.then(cosine(1, 0.1)),
+        5,
+        [
+            (
+                "error",
+                "no room: -5 updates left for cosine(1, 0.1), since the other parts take 10 of 5",
+                "warmup(10, start=0.1).then(cosine(1, 0.1))",
+            )
+        ],
+    ),
+    "never reached": (
+        UP.then(constant(1, over=90)).then(cooldown(50, end=0.1)),
+        100,
+        [
+            (
+                "error",
+                "cooldown(50, end=0.1) would begin at update 100, and the run ends at 100: it is "
+                "never reached",
+                "cooldown(50, end=0.1)",
+            ),
+            (
+                "warning",
+                "the schedule is 150 updates long, and the run ends at 100, at rate 1",
+                "warmup(10, start=0.1).then(constant(1, over=90)).then(cooldown(50, end=0.1))",
+            ),
+        ],
+    ),
+    "never reached, and nothing is left": (
+        UP.then(constant(1, over=90)).then(cosine(1, 0.1)),
+        100,
+        [
+            (
+                "error",
+                "cosine(1, 0.1) would begin at update 100, and the run ends at 100: it is never "
+                "reached",
+                "cosine(1, 0.1)",
+            )
+        ],
+    ),
+    "shorter than an update": (
+        warmup(percent(10), start=0.1).then(cosine(1, 0.1)),
+        5,
+        [
+            (
+                "warning",
+                "warmup(percent(10), start=0.1) is 0.5 updates long: no update may read it",
+                "warmup(percent(10), start=0.1)",
+            )
+        ],
+    ),
+    "of no length": (
+        warmup(0).then(constant(1)),
+        5,
+        [("warning", "warmup(0) is 0 updates long: no update may read it", "warmup(0)")],
+    ),
+    "a leaf shorter than an update": (
+        warmup(steps(0.25), start=0.1),
+        steps(0.25),
+        [
+            (
+                "warning",
+                "warmup(steps(0.25), start=0.1) is 0.25 updates long: no update may read it",
+                "warmup(steps(0.25), start=0.1)",
+            )
+        ],
+    ),
+    "the warm-up is cut": (
+        warmup(500, start=0.1),
+        300,
+        [
+            (
+                "error",
+                "the warm-up takes 500 updates, and the run has 300: it is cut short",
+                "warmup(500, start=0.1)",
+            )
+        ],
+    ),
+    "the warm-up is cut, and more was to come": (
+        cosine(0.1, 1, over=500).then(constant(1, over=50)),
+        300,
+        [
+            (
+                "error",
+                "constant(1, over=50) would begin at update 500, and the run ends at 300: it is "
+                "never reached",
+                "constant(1, over=50)",
+            ),
+            (
+                "error",
+                "the warm-up takes 500 updates, and the run has 300: it is cut short",
+                "cosine(0.1, 1, over=500)",
+            ),
+        ],
+    ),
+    "the schedule is longer": (
+        UP.then(cosine(1, 0, over=180)),
+        100,
+        [
+            (
+                "warning",
+                "the schedule is 190 updates long, and the run ends at 100, at rate 0.5",
+                "warmup(10, start=0.1).then(cosine(1, 0, over=180))",
+            )
+        ],
+    ),
+    "a rise that is no warm-up is cut": (
+        constant(0.1, over=10).then(warmup(100, start=0.1)),
+        60,
+        [
+            (
+                "warning",
+                "the schedule is 110 updates long, and the run ends at 60, at rate 0.55",
+                "constant(0.1, over=10).then(warmup(100, start=0.1))",
+            )
+        ],
+    ),
+    "the schedule is shorter, and ends at 0": (
+        UP.then(cosine(1, 0, over=90)),
+        150,
+        [
+            (
+                "error",
+                "the schedule ends at update 100 at rate 0: the last 50 updates train nothing",
+                "warmup(10, start=0.1).then(cosine(1, 0, over=90))",
+            )
+        ],
+    ),
+    "the schedule is shorter, and holds": (
+        UP.then(cosine(1, 0.25, over=90)),
+        150,
+        [
+            (
+                "note",
+                "the schedule ends at update 100, and rate 0.25 holds for the last 50 updates",
+                "warmup(10, start=0.1).then(cosine(1, 0.25, over=90))",
+            )
+        ],
+    ),
+    "a jump up from a ramp": (
+        cosine(1, 0.25, over=10).then(linear(0.5, 0.1)),
+        100,
+        [
+            ("warning", "the rate jumps from 0.25 to 0.5 at update 10", "linear(0.5, 0.1)"),
+        ],
+    ),
+    "a jump down from a ramp": (
+        UP.then(linear(0.5, 0.1)),
+        100,
+        [("warning", "the rate jumps from 1 to 0.5 at update 10", "linear(0.5, 0.1)")],
+    ),
+    "a jump from a level": (
+        UP.then(constant(1, over=50)).then(constant(0.1)),
+        100,
+        [("note", "the rate jumps from 1 to 0.1 at update 60", "constant(0.1)")],
+    ),
+    "a negative rate": (
+        linear(1, -1),
+        steps(6.5),
+        [("error", "the rate is negative: -0.846154 at update 6", "linear(1, -1)")],
+    ),
+    "update 0": (
+        warmup(10).then(cosine(1, 0.1)),
+        100,
+        [("note", "update 0 has rate 0 and trains nothing", "warmup(10)")],
+    ),
+    "update 0 of a leaf": (
+        linear(0, 1),
+        100,
+        [("note", "update 0 has rate 0 and trains nothing", "linear(0, 1)")],
+    ),
+    "an update inside": (
+        linear(1, 0, over=10).then(linear(0, 0.5)),
+        100,
+        [
+            (
+                "warning",
+                "update 10 has rate 0 and trains nothing",
+                "cooldown(10).then(linear(0, 0.5))",
+            )
+        ],
+    ),
+    "the end is reached an update early": (
+        cosine(1, 0, over=percent(100) - 1),
+        100,
+        [
+            (
+                "note",
+                "the last update, 99, has rate 0 and trains nothing",
+                "cosine(1, 0, over=percent(100) - 1)",
+            )
+        ],
+    ),
+    "the run ends less than an update late": (
+        cosine(1, 0, over=100),
+        steps(100.75),
+        [("note", "the last update, 100, has rate 0 and trains nothing", "cosine(1, 0, over=100)")],
+    ),
+    "the end is reached two updates early": (
+        cosine(1, 0, over=percent(100) - 2),
+        100,
+        [
+            (
+                "error",
+                "the schedule ends at update 98 at rate 0: the last 2 updates train nothing",
+                "cosine(1, 0, over=percent(100) - 2)",
+            )
+        ],
+    ),
+    "the last update of a level": (
+        staircase([1, 0.1, 0], at=[50, 99]),
+        100,
+        [
+            (
+                "note",
+                "the last update, 99, has rate 0 and trains nothing",
+                "staircase([1, 0.1, 0], at=[50, 99])",
+            )
+        ],
+    ),
+    "growth after a wave": (
+        cosine(1, 0.1, 2),
+        100,
+        [
+            (
+                "warning",
+                "the rate grows again around update 54, after it had fallen to 0.1",
+                "cosine(1, 0.1, 2)",
+            )
+        ],
+    ),
+    "growth in a staircase": (
+        UP.then(staircase([1, 0.5, 0.8], every=30)),
+        100,
+        [
+            (
+                "warning",
+                "the rate grows again around update 70, after it had fallen to 0.5",
+                "staircase([1, 0.5, 0.8], every=30)",
+            )
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FINDINGS)
+def test_it_finds_this_and_nothing_else(name):
+    schedule, total, expected = FINDINGS[name]
+    assert found(schedule, total) == expected
+
+
+# Each is what many people run on purpose.
+FINE = {
+    "a constant": (constant(0.1), 100),
+    "an endless constant": (constant(0.1), None),
+    "warm-up and cosine": (UP.then(cosine(1, 0.1)), 100),
+    "to zero": (UP.then(linear(1, 0)), 100),
+    "to zero, rex": (rex(), 100),
+    "a run of one update": (linear(1, 0), 1),
+    "half an update over": (cosine(), steps(33.5)),
+    "a warm-up as long as the run": (UP, 10),
+    "a run that ends less than an update late": (cosine(1, 0.1, over=100), steps(100.75)),
+    "a run that ends before the end value": (cosine(over=percent(100) - steps(0.5)), 100),
+    "cycles to 0, scaled": (2 * restarts(n=4), 100),
+    "cycles to a floor": (restarts(10, grow=2, end=0.1), 70),
+    "cycles after a warm-up": (UP.then(restarts(n=4, end=0.1)), 110),
+    "a run that ends less than a rounding early": (cosine(1, 0.1, over=100), steps(100 - 1e-10)),
+    "a part of one update": (warmup(1, start=0.1).then(cosine(1, 0.1)), 100),
+    "a part of one update at the end": (UP.then(constant(1)).then(cooldown(1)), 100),
+    "a small jump": (UP.then(linear(0.995, 0.1)), 100),
+    "a fall by the clock": (UP.then(inverse_sqrt(10)), 100),
+    "endless": (UP.then(decay(0.5, every=10)), None),
+    "endless cycles": (cosine(1, 0.1, over=10).repeat(), None),
+    "a rise that is written": (cosine(1, 0.1, over=50).then(linear(0.1, 1)), 100),
+    "a fall of a fall": (cosine(1, 0.5, over=50).then(polynomial(0.5, 0.1, 2)), 100),
+    "steps down": (staircase([1, 0.5, 0.1], at=[30, 60]), 100),
+    "a little growth": (staircase([1, 0.5, 0.505], at=[30, 60]), 100),
+    "a rise of a staircase": (staircase([0.1, 0.5, 1], at=[30, 60]), 100),
+    "cycles to 0": (restarts(n=4), 100),
+    "cycles of parts": (UP.then(cosine(1, 0.1)).repeat(4), 200),
+    "triangles": (triangular(10), 100),
+    "falling triangles": (triangular2(10), 100),
+    "triangles by the clock": (exp_range(0.99, 10), 100),
+    "one cycle": (one_cycle(), 100),
+    "one cycle in three phases": (one_cycle(three_phase=True), 100),
+    "knee": (knee(percent(50)), 100),
+    "straight to zero": (linear_to_zero(), 100),
+    "on another clock": (warmup(tokens(500), start=0.1).then(cosine(1, 0.1)), tokens(10**9)),
+    "a wave of one way": (cosine(1, 0.1, 1), 100),
+    "tokens and updates": (UP.then(cosine(1, 0.1)), tokens(10**6)),
+    "a limit": (UP.clip(low=0.5), 10),
+}
+
+
+@pytest.mark.parametrize("name", FINE)
+def test_it_finds_nothing_in(name):
+    schedule, total = FINE[name]
+    assert found(schedule, total, tokens=1000) == []
+
+
+WARMED = {
+    "wsd": wsd(10),
+    "wsd to a floor": wsd(10, shape="exponential", end=0.01),
+    "trapezoid": trapezoid(10, 20),
+    "noam": noam(10, 64),
+    "power scheduler": power_scheduler(10, 20),
+    "knee": knee(percent(50), 10),
+    "linear_to_zero": linear_to_zero(10),
+}
+
+
+@pytest.mark.parametrize("name", WARMED)
+def test_a_warm_up_from_zero_is_the_only_thing_to_say_about(name):
+    assert found(WARMED[name], 100) == [
+        ("note", "update 0 has rate 0 and trains nothing", "warmup(10)")
+    ]
+
+
+def test_of_several_updates_at_zero_inside_only_the_first_is_named():
+    schedule = staircase([1, 0, 0, 1], every=10)
+    zeros = [entry for entry in found(schedule, 40) if "has rate 0" in entry[1]]
+    assert zeros == [("warning", "update 10 has rate 0 and trains nothing", repr(schedule))]
+
+
+def test_the_rate_may_be_measured_on_another_clock_and_with_epochs():
+    schedule = warmup(epochs(2), start=0.1).then(cosine(1, 0, over=epochs(2)))
+    assert found(schedule, epochs(5), epoch=10) == [
+        (
+            "error",
+            "the schedule ends at update 40 at rate 0: the last 10 updates train nothing",
+            repr(schedule),
+        )
+    ]
+    assert found(schedule, epochs(4), epoch=10) == []
+    schedule = constant(1, over=samples(640)).then(constant(0.1))
+    assert found(schedule, 100, samples=32) == [
+        ("note", "the rate jumps from 1 to 0.1 at update 20", "constant(0.1)")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("total", "message"),
+    [
+        (0, "total=0: a run needs at least one update"),
+        (-5, "steps(-5): a length must be >= 0"),
+        (percent(50), "total=percent(50): the run itself cannot be a percent of the run"),
+        (epochs(3), "total=: epochs(3) needs epoch= (updates per epoch)"),
+        (10**19, "a length must be >= 0 and at most 1e18"),
+        (10**400, "is too large for a float"),
+    ],
+)
+def test_a_run_that_cannot_be_is_a_finding(total, message):
+    (finding,) = check(constant(1), total)
+    assert finding.level == "error"
+    assert message in finding.message
+    assert finding.fix == "it does not resolve over this run"
+    assert (finding.start, finding.end) == (0, len("constant(1)"))
+
+
+def test_a_total_of_the_wrong_type_is_a_type_error():
+    with pytest.raises(TypeError, match="total= must be an int"):
+        check(constant(1), 0.5)
+
+
+# Parts inside of other things --------------------------------------------------------------------
+
+INNER = UP.then(constant(1, over=20)).then(constant(0.1))
+AROUND = {
+    "scale": (2 * INNER, 0, 2),
+    "product": (constant(1) * INNER, 0, 1),
+    "product, left": (INNER * constant(1), 0, 1),
+    "scaled product": (2 * INNER * constant(3), 0, 6),
+    "over": (INNER.over(100), 0, 1),
+    "over twice": (INNER.over(100).over(100), 0, 1),
+    "clip": (INNER.clip(high=5), 0, 1),
+    "between": (INNER.between(0, 3), 0, 3),
+    "repeat": (INNER.repeat(2), 0, 1),
+    "after": (cosine(0.5, 0.1, over=7).then(INNER), 7, 1),
+    "after and over": (constant(0.1, over=7).then((4 * INNER).over(93)), 7, 4),
+    "after and clip": (constant(0.1, over=7).then((4 * INNER).clip(low=0)), 7, 4),
+}
+
+
+@pytest.mark.parametrize("name", AROUND)
+def test_a_jump_is_found_and_marked_inside_of(name):
+    schedule, start, factor = AROUND[name]
+    jumps = [finding for finding in check(schedule, 100) if "jumps" in finding.message]
+    expected = f"the rate jumps from {factor} to {round(factor / 10, 6)} at update {start + 30}"
+    jump = next(finding for finding in jumps if finding.message == expected)
+    assert jump.level == "note"
+    assert jump.text[jump.start : jump.end] == "constant(0.1)"
+    assert jump.text[: jump.start].endswith("constant(1, over=20)).then(")
+
+
+def test_of_three_equal_parts_the_last_is_marked():
+    schedule = constant(1, over=5).then(constant(1, over=5)).then(constant(1, over=5))
+    late = [f for f in check(schedule, 10) if "never reached" in f.message]
+    assert [(f.start, f.end) for f in late] == [(51, 70)]
+
+
+def test_a_warm_up_below_a_scale_in_a_sequence_is_marked_without_its_factor():
+    schedule = 3e-4 * warmup(10).then(cosine(1, 0.1))
+    assert found(schedule, 100) == [
+        ("note", "update 0 has rate 0 and trains nothing", "warmup(10)")
+    ]
+    (finding,) = check(schedule, 100)
+    assert (finding.start, finding.end) == (9, 19)
+
+
+def test_a_part_of_a_cycle_that_is_too_short_is_found_in_the_first():
+    schedule = warmup(percent(1), start=0.1).then(cosine(1, 0.1)).repeat(10)
+    assert found(schedule, 500) == [
+        (
+            "warning",
+            "warmup(percent(1), start=0.1) is 0.5 updates long: no update may read it",
+            "warmup(percent(1), start=0.1)",
+        )
+    ]
+    assert found(schedule, 5000) == []
+
+
+def test_the_percent_of_an_over_is_of_its_length():
+    schedule = warmup(percent(5), start=0.1).then(cosine(1, 0.1)).over(10).then(constant(0.1))
+    assert found(schedule, 1000) == [
+        (
+            "warning",
+            "warmup(percent(5), start=0.1) is 0.5 updates long: no update may read it",
+            "warmup(percent(5), start=0.1)",
+        )
+    ]
+
+
+def test_a_warm_up_in_a_product_is_cut_as_it_is_alone():
+    schedule = warmup(500, start=0.1).then(constant(1, over=10)) * constant(2)
+    assert ("error", "the warm-up takes 500 updates, and the run has 300: it is cut short",
+            "warmup(500, start=0.1)") in found(schedule, 300)  # fmt: skip
+
+
+def test_growth_of_a_function_is_found_in_the_part_that_owns_it():
+    schedule = UP.then(custom(lambda t: abs(t - 40) / 40 + 0.1))
+    ((level, message, marked),) = (f for f in found(schedule, 90) if "grows" in f[1])
+    assert level == "warning"
+    assert message.startswith("the rate grows again around update 51, after it had fallen to 0.1")
+    assert marked.startswith("custom(<")
+
+
+def test_growth_in_a_schedule_without_parts_is_marked_as_a_whole():
+    schedule = 2 * custom(lambda t: abs(t - 50) + 1)
+    ((level, message, marked),) = found(schedule, 100)
+    assert (level, marked) == ("warning", repr(schedule))
+    assert message == "the rate grows again around update 51, after it had fallen to 2"
+
+
+# Long runs ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("total", [10**6, 10**12, 10**18])
+def test_a_long_run_costs_no_more_than_a_short_one(total):
+    schedule = warmup(percent(1)).then(cosine(1, 0.1, over=percent(50))).then(constant(0.5))
+    kinds = [
+        (level, message.split(" at update")[0]) for level, message, _ in found(schedule, total)
+    ]
+    assert kinds[0] == ("warning", "the rate jumps from 0.1 to 0.5")
+    assert ("note", "update 0 has rate 0 and trains nothing") in kinds
+
+
+# Findings as values ------------------------------------------------------------------------------
+
+
+def test_findings_are_values():
+    first, second = (check(warmup(10).then(cosine(1, 0.1)), 100)[0] for _ in range(2))
+    assert first == second
+    assert hash(first) == hash(second)
+    assert first == Finding(
+        "note", "update 0 has rate 0 and trains nothing",
+        "begin above 0, for example with start=0.01", repr(warmup(10).then(cosine(1, 0.1))), 0, 10,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("schedule", "total", "remedy"),
+    [
+        (warmup(10).then(cosine(1, 0.1)), 100, warmup(10, start=0.01).then(cosine(1, 0.1))),
+        (warmup(500, 0.1), 300, warmup(percent(5), 0.1).then(constant(1))),
+        (UP.then(cosine(1, 0, over=90)), 150, UP.then(cosine(1, 0))),
+        (linear(1, -1), 150, linear(1, -1).clip(low=1e-3)),
+        (cosine(1, 0.1, 2), 100, cosine(1, 0.1, 1)),
+        (UP.then(linear(0.5, 0.1)), 100, UP.then(linear(1, 0.1))),
+    ],
+    ids=repr,
+)
+def test_the_remedy_it_names_leaves_nothing_to_find(schedule, total, remedy):
+    assert found(schedule, total)
+    assert found(remedy, total) == []
+
+
+# Never an exception ------------------------------------------------------------------------------
+
+totals = st.one_of(
+    st.none(),
+    st.integers(-3, 200),
+    st.sampled_from([10**6, 10**18, 10**19, 10**400]),
+    st.sampled_from([epochs(3), epochs(0), percent(5), tokens(9e9), samples(1000), tokens(7) + 3]),
+    st.sampled_from([steps(33.5), steps(0.5), steps(1e-3), steps(1e-12), 100 - epochs(1)]),
+)
+units = st.fixed_dictionaries(
+    {}, optional={"epoch": st.sampled_from([10, 1, 0.3]), "tokens": st.sampled_from([1000, 0.1])}
+)
+
+
+@settings(max_examples=300)
+@given(schedules() | leaves(), totals, units)
+@example(constant(0), steps(1e-12), {})
+@example(linear(1, 0).repeat(3, grow=1e17), 5, {})
+@example(1e300 * constant(1e300), 5, {})
+@example(decay(1e-300), 10**18, {})
+def test_it_finds_and_never_fails(schedule, total, units):
+    findings = check(schedule, total, **units)
+    text = repr(schedule)
+    for finding in findings:
+        assert finding.text == text
+        marked = text[finding.start : finding.end]
+        assert marked
+        parse(marked)  # what is marked is a whole part
+        assert str(finding).count("\n") == 3
+        assert "nan" not in finding.message
+    levels = [finding.level for finding in findings]
+    assert levels == sorted(levels, key=["error", "warning", "note"].index)

@@ -1,0 +1,57 @@
+"""Where a rounding would decide: joins of growing cycles, and lengths too long for a float."""
+
+import numpy as np
+import pytest
+import torch
+
+from ratecraft import ScheduleError, constant, epochs, linear, percent, steps
+from ratecraft.schedule.pieces import slack
+
+
+def join_of(cycle, grow, k):
+    """Return where cycle k begins, in exact integers."""
+    return cycle * (grow**k - 1) // (grow - 1)
+
+
+def readings(curve, t):
+    """Return what the readers say of one time."""
+    return {
+        "number": curve(t),
+        "numpy": curve.values(np.array([t])).item(),
+        "numpy, not sorted": curve.values(np.array([t, 0.0]))[0].item(),
+        "torch": curve.values(torch.tensor([t, 0.0], dtype=torch.float64))[0].item(),
+    }
+
+
+# The logarithm alone is one cycle too low at some of these joins, and one too high before others.
+JOINS = [
+    *[(grow, cycle, k) for grow in (2, 3, 10) for cycle in (7, 1000, 10**6) for k in (1, 5, 9)],
+    *[(10, 7, 6), (3, 1000, 10), (2, 97, 8), (2, 97, 9), (2, 97, 11), (2, 1000, 11), (2, 9000, 7)],
+]
+
+
+@pytest.mark.parametrize(("grow", "cycle", "k"), JOINS)
+def test_a_growing_cycle_owns_its_start_and_nothing_before_it(grow, cycle, k):
+    curve = linear(1, 0, over=cycle).repeat(12, grow=grow, decay=0.5).resolve()
+    join = join_of(cycle, grow, k)
+    for reader, value in readings(curve, float(join)).items():
+        assert value == pytest.approx(0.5**k, rel=1e-12), reader
+    for slacks in (1.5, 2, 4):
+        before = join - slacks * slack(join)
+        for reader, value in readings(curve, before).items():
+            assert value == pytest.approx(0, abs=1e-8), (reader, slacks)
+
+
+@pytest.mark.parametrize(
+    ("length", "units"),
+    [
+        (steps(1e308) + epochs(1e308), {"epoch": 1}),  # each is a float, and their sum is none
+        (epochs(1e308), {"epoch": 1e10}),
+        (percent(1e300), {"total": 10**18}),
+        (steps(1.1e18), {}),
+    ],
+    ids=["sum", "product", "percent", "updates"],
+)
+def test_a_length_longer_than_all_is_refused_as_one(length, units):
+    with pytest.raises(ScheduleError, match=r"measures (inf|1\.1e\+18) updates; a length must be"):
+        constant(1, over=length).resolve(**units)

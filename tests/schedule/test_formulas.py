@@ -172,6 +172,8 @@ def test_the_ends_of_a_ramp_are_the_given_numbers(shape):
         times = np.array([-5.0, 0.0, 97.0, 98.0, 1e9])
         for values in readings(curve, times).values():
             assert values.tolist() == [first, first, last, last, last]
+        within = shape.word(start, end, 97).clip(low=-99).resolve()
+        assert [within(t) for t in times] == [first, first, last, last, last]
 
 
 @shapes

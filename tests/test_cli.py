@@ -120,6 +120,11 @@ def test_check_finds_and_exits_with_1_on_errors(folder: Path) -> None:
         (("find", "my_task.py:crash"), 1, "RuntimeError: mat1 and mat2 shapes"),
         (("find", "my_task.py:task", "--low", "5", "--high", "1"), 2, "0 < low < high"),
         (("compare", "my_task.py:task", "--rate", "1"), 2, "compare needs schedules"),
+        (("compare", "my_task.py:task", "cosine()", "--rate", "-1"), 2, "a rate must be >= 0"),
+        (("compare", "my_task.py:task", "cosine()", "--seeds", "0"), 2, "expected >= 1"),
+        (("compare", "my_task.py:task", "cosine()", "-o", "r.pdf"), 2, "ending in .html"),
+        (("find", "my_task.py:task", "--save", "."), 2, "ending in .json"),
+        (("find", "my_task.py:task", "-o", "no/such/my_task.py/x.gif"), 2, ".png"),
         (("compare", "my_task.py:task", "cosine(1, 0)", "--rate", "fast"), 2, "expected a number"),
         (("compare", "my_task.py:task", "cosine(1 0)", "--rate", "1"), 2, "cosine(1 0)"),
         (

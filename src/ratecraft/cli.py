@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 training failed, 2 the command was used wrongly, 130 stopp
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -14,9 +15,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
+from rich.markup import escape
 
 import ratecraft
-from ratecraft.errors import RatecraftError, RunFailed, ScheduleError
+from ratecraft.errors import RatecraftError, RunFailed, ScheduleError, SettingError
 from ratecraft.schedule import Duration, Schedule, parse, parse_length
 
 if TYPE_CHECKING:
@@ -150,6 +152,8 @@ def find(
     from ratecraft.compare import load_task
     from ratecraft.view import plot_range_test, save_figure
 
+    _check_output(save, ".json")
+    _check_output(output, ".png", ".svg", ".pdf")
     record = _find(load_task(task), task, seed=seed, low=low, high=high, updates=updates)
     if save is not None:
         out.print(f"record: {record.save(save)}", markup=False)
@@ -193,7 +197,12 @@ def compare(
         raise ScheduleError(
             'compare needs schedules, for example: ratecraft compare digits "cosine(1, 0)"'
         )
+    _check_output(save, ".json")
+    _check_output(output, ".html")
+    _check_counts(seeds, workers)
     length, found = parse_length(total), None
+    if rate != "find" and _number(rate, "--rate") < 0:
+        raise SettingError(f"--rate {rate}: a rate must be >= 0")
     if rate == "find":
         found = _find(load_task(task), task)
         if found.suggestion is None:
@@ -221,6 +230,8 @@ def demo(*, folder: Path = Path("ratecraft-demo"), seeds: int = 3) -> None:
     from ratecraft.compare import load_task
     from ratecraft.view import terminal_curve, write_report
 
+    _check_counts(seeds)
+    _check_output(folder / "report.html")
     task = load_task("digits")
     total = ratecraft.epochs(10)
     _heading("1 Find a rate: range test")
@@ -244,7 +255,8 @@ def demo(*, folder: Path = Path("ratecraft-demo"), seeds: int = 3) -> None:
         range_test=found,
         title="Five schedules on handwritten digits",
     )
-    out.print(f"\nReport: {report}\nRecords: {folder}/range-test.json, {folder}/comparison.json")
+    records = f"{folder}/range-test.json, {folder}/comparison.json"
+    out.print(f"\nReport: {report}\nRecords: {records}", markup=False)
     _fail_if_all_diverged(record)
 
 
@@ -294,14 +306,43 @@ def _compare(
     table = Table(title=f"Validation after {record.runs[0].total:,} updates, {seeds} seeds")
     table.add_column("schedule")
     for metric in record.metrics():
-        table.add_column(f"{metric} ± spread", justify="right")
+        table.add_column(escape(f"{metric} ± spread"), justify="right")
     table.add_column("diverged", justify="right")
     for row in record.summaries():
-        cells = [f"{row.mean[m]:.4f} ± {row.spread[m]:.4f}" for m in record.metrics()]
-        table.add_row(row.name, *cells, f"{row.diverged} of {row.seeds}")
+        cells = [_cell(row.mean[m], row.spread[m]) for m in record.metrics()]
+        table.add_row(escape(row.name), *cells, f"{row.diverged} of {row.seeds}")
     out.print(table)
     out.print(record.verdict(), markup=False)
     return record
+
+
+def _cell(mean: float, spread: float) -> str:
+    """Return mean ± sample standard deviation, with digits that tell small values apart."""
+    if math.isnan(mean):
+        return "-"
+    small = 0 < abs(mean) < 0.001 or abs(mean) >= 1e4
+    texts = [f"{value:.3g}" if small else f"{value:.4f}" for value in (mean, spread)]
+    return texts[0] if math.isnan(spread) else " ± ".join(texts)
+
+
+def _check_output(path: Path | None, *suffixes: str) -> None:
+    """Refuse a file that could not be written, before anything is trained."""
+    if path is None:
+        return
+    if suffixes and path.suffix.lower() not in suffixes:
+        raise SettingError(f"{path}: expected a file ending in {', '.join(suffixes)}")
+    if path.is_dir():
+        raise SettingError(f"{path} is a folder; name a file")
+    parent = next((folder for folder in path.absolute().parents if folder.exists()), Path("/"))
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise SettingError(
+            f"{path} cannot be written: {parent} is no folder that can be written to"
+        )
+
+
+def _check_counts(seeds: int, workers: int | None = None) -> None:
+    if seeds < 1 or (workers is not None and workers < 0):
+        raise SettingError(f"--seeds {seeds}, --workers {workers}: expected >= 1 and >= 0")
 
 
 def _fail_if_all_diverged(record: Comparison) -> None:
@@ -317,7 +358,7 @@ def _number(text: str, what: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise ScheduleError(f'{what} {text!r}: expected a number, or "find"') from None
+        raise SettingError(f'{what} {text!r}: expected a number, or "find"') from None
 
 
 @contextmanager
@@ -357,6 +398,10 @@ def _run(arguments: Sequence[str] | None) -> int:
         return _fail(str(error), 2)
     except KeyboardInterrupt:
         return _fail("stopped", 130)
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            return _fail(_told(error), 1)
+        return _fail("this command trains with torch: pip install 'ratecraft[torch]'", 2)
     except Exception as error:
         # Most likely the user's own model or loss; a traceback of ours would not help them.
         if os.environ.get("RATECRAFT_TRACEBACK"):

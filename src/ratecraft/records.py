@@ -159,10 +159,11 @@ class Comparison:
         """
         rows = [row for row in self.summaries() if not row.diverged]
         if not rows:
-            return "Every schedule diverged: train at a lower rate."
+            return "Every schedule diverged, on one seed at least: train at a lower rate."
         best = rows[0]
         if len(rows) == 1:
-            return f"{best.name} is the only schedule that finished."
+            others = len(self.schedules) > 1
+            return f"{best.name} is the only schedule {'that finished' if others else 'here'}."
         second = rows[1]
         pairs = zip(_by_seed(self.of(second.name)), _by_seed(self.of(best.name)), strict=True)
         gaps = [worse.final() - better.final() for worse, better in pairs]

@@ -108,6 +108,27 @@ def test_a_schedule_that_does_not_fit_is_refused_before_training() -> None:
     assert not calls
 
 
+def test_training_data_that_runs_dry_is_refused() -> None:
+    class Once:
+        batches = torch.linspace(-1, 1, 32)[:, None].split(8)
+
+        def __len__(self) -> int:
+            return 4
+
+        def __iter__(self):
+            given, self.batches = self.batches, ()
+            return iter(given)
+
+    with pytest.raises(TaskError, match="gave no batch when it was iterated again"):
+        train(line(train=Once()), constant(1), rate=0.1, total=9)
+
+
+def test_a_metric_that_is_no_number_is_named() -> None:
+    task = line(metrics={"each": lambda model, batch: model(batch)})
+    with pytest.raises(TaskError, match=r"the metric each\(model, batch\) returned a tensor"):
+        train(task, constant(1), rate=0.1, total=4)
+
+
 def test_batches_may_be_dicts() -> None:
     x = torch.linspace(-1, 1, 32)[:, None]
     batches = [{"x": part} for part in x.split(8)]

@@ -47,6 +47,23 @@ def test_runs_of_one_seed_start_from_the_same_weights_and_data() -> None:
     assert result.runs[0].losses == result.runs[1].losses
 
 
+def test_what_a_task_draws_while_it_is_built_is_the_same_for_every_run(tmp_path: Path) -> None:
+    file = tmp_path / "drawn.py"
+    file.write_text(
+        "import torch\n"
+        "from ratecraft.compare import Task\n"
+        "def task():\n"
+        "    x = torch.randn(64, 3)\n"
+        "    loss = lambda model, batch: ((model(batch) - batch.sum(1)[:, None]) ** 2).mean()\n"
+        "    line = lambda: torch.nn.Linear(3, 1)\n"
+        "    return Task(model=line, loss=loss, train=x.split(16), val=[x])\n"
+    )
+    for workers in (0, 2):
+        runs = compare(f"{file}:task", SCHEDULES, rate=0.0, seeds=2, total=6, workers=workers).runs
+        assert runs[0].losses == pytest.approx(runs[2].losses, rel=1e-6)
+        assert runs[1].losses == pytest.approx(runs[3].losses, rel=1e-6)
+
+
 def test_a_comparison_survives_its_file(tmp_path: Path) -> None:
     result = compare("digits", [constant(1), constant(1e30)], rate=0.1, seeds=1, total=5, workers=0)
     assert result.runs[1].diverged is not None

@@ -102,6 +102,8 @@ def fields(**changes):
     ("changes", "words"),
     [
         ({"model": nn.Linear(1, 1)}, r"write model=lambda: MyModel"),
+        ({"metrics": {"loss": len}}, r"leave 'loss' out"),
+        ({"metrics": [len]}, r"functions by name"),
         ({"loss": 3}, r"Task\(loss=...\) must be a function, not int"),
         ({"train": iter([1])}, r"iterated again and again, not list_iterator"),
         ({"train": []}, r"at least 1"),

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler, TensorDataset
 
 from ratecraft.errors import TaskError
 from ratecraft.finder import preserved
+from ratecraft.finder.preserve import _restore_all
 
 
 class Net(nn.Module):
@@ -194,6 +195,32 @@ def test_a_tensor_rate_comes_back_in_place() -> None:
         optimizer.param_groups[0]["lr"] = 3.0
     assert optimizer.param_groups[0]["lr"] is rate
     assert float(rate) == 0.5
+
+
+def test_a_buffer_whose_elements_share_memory_comes_back() -> None:
+    model, optimizer, _ = world()
+    model.register_buffer("mask", torch.ones(1, 4).expand(8, 4))
+    with preserved(model, optimizer):
+        optimizer.param_groups[0]["lr"] = 3.0
+        model.mask = torch.zeros(8, 4)
+    assert torch.equal(model.mask, torch.ones(8, 4))
+    assert optimizer.param_groups[0]["lr"] == 0.01
+
+
+def test_a_restore_that_fails_or_is_interrupted_stops_no_other() -> None:
+    done = []
+
+    def once() -> None:
+        done.append("tried")
+        if len(done) == 1:
+            raise KeyboardInterrupt
+
+    def never() -> None:
+        raise ValueError("cannot be put back")
+
+    with pytest.raises(KeyboardInterrupt):
+        _restore_all([once, never, lambda: done.append("last")])
+    assert done == ["tried", "tried", "last"]
 
 
 def test_generators_of_samplers_come_back() -> None:

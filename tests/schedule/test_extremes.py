@@ -1,5 +1,7 @@
 """Where a rounding would decide: joins of growing cycles, and lengths too long for a float."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -55,3 +57,15 @@ def test_a_growing_cycle_owns_its_start_and_nothing_before_it(grow, cycle, k):
 def test_a_length_longer_than_all_is_refused_as_one(length, units):
     with pytest.raises(ScheduleError, match=r"measures (inf|1\.1e\+18) updates; a length must be"):
         constant(1, over=length).resolve(**units)
+
+
+@pytest.mark.parametrize("grow", [0.5, 0.97, 0.1, 0.01])
+@pytest.mark.parametrize("cycle", [7, 10**6, 10**12])
+def test_cycles_that_shrink_to_nothing_can_be_read_up_to_their_end(grow, cycle):
+    # 3000 of them are as long as endlessly many: which one owns the last instants, no float tells.
+    curve = linear(1, 0, over=cycle).repeat(3000, grow=grow).resolve()
+    end = curve.natural_length
+    assert end == pytest.approx(cycle / (1 - grow), rel=1e-12)
+    for ulps in (*range(-12, 13), -100, -1000):
+        for reader, value in readings(curve, end + ulps * math.ulp(end)).items():
+            assert 0 <= value <= 1, (reader, ulps)

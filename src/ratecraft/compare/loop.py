@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import random
-import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -14,7 +12,7 @@ from torch import nn
 
 from ratecraft.compare.task import Task
 from ratecraft.errors import TaskError
-from ratecraft.finder.preserve import preserved_rng
+from ratecraft.finder.preserve import preserved_rng, seed_everything
 from ratecraft.records import Evaluation, Run
 from ratecraft.schedule import Duration, Schedule, epochs
 from ratecraft.torch import ScheduleLR
@@ -67,11 +65,12 @@ def train(
     evaluations: list[Evaluation] = []
     diverged = None
     with preserved_rng():
-        _seed_everything(seed)
+        seed_everything(seed)
         model, optimizer = start(task)
         ScheduleLR(optimizer, rate=rate * schedule, total=planned, epoch=task.epoch)
         model.train()
         while len(losses) < planned and diverged is None:
+            before = len(losses)
             for batch in task.train:
                 optimizer.zero_grad(set_to_none=True)
                 loss = task.loss(model, batch)
@@ -89,6 +88,11 @@ def train(
                     evaluations.append(Evaluation(len(losses), _evaluate(task, model)))
                 if len(losses) == planned:
                     break
+            if len(losses) == before:
+                raise TaskError(
+                    "the training data gave no batch when it was iterated again; "
+                    "give a DataLoader or a list"
+                )
     if diverged is None and not math.isfinite(evaluations[-1].metrics["loss"]):
         diverged = planned
     return Run(
@@ -118,21 +122,14 @@ def start(task: Task) -> tuple[nn.Module, torch.optim.Optimizer]:
     return model, optimizer
 
 
-def check_loss(loss: object) -> None:
-    """Raise TaskError unless a loss function returned a tensor of one element."""
+def check_loss(loss: object, name: str = "loss") -> None:
+    """Raise TaskError unless a loss or a metric returned a tensor of one element."""
     if isinstance(loss, torch.Tensor) and loss.numel() == 1:
         return
     what = type(loss).__name__
     if isinstance(loss, torch.Tensor):
         what = f"a tensor of shape {tuple(loss.shape)}"
-    raise TaskError(f"loss(model, batch) returned {what}; expected a tensor of one element")
-
-
-def _seed_everything(seed: int) -> None:
-    torch.manual_seed(seed)
-    random.seed(seed)
-    if numpy := sys.modules.get("numpy"):
-        numpy.random.seed(seed % 2**32)
+    raise TaskError(f"{name}(model, batch) returned {what}; expected a tensor of one element")
 
 
 @torch.no_grad()
@@ -146,7 +143,9 @@ def _evaluate(task: Task, model: nn.Module) -> dict[str, float]:
         size = _rows(batch)
         rows += size
         for name, metric in (("loss", task.loss), *task.metrics.items()):
-            totals[name] += size * float(metric(model, batch))
+            value = metric(model, batch)
+            check_loss(value, "loss" if name == "loss" else f"the metric {name}")
+            totals[name] += size * float(value)
     for module, mode in modes.items():
         module.training = mode
     return {name: total / rows for name, total in totals.items()}
@@ -155,12 +154,13 @@ def _evaluate(task: Task, model: nn.Module) -> dict[str, float]:
 def _rows(batch: Any) -> int:
     """Return the number of samples in a batch: the length of the first tensor in it."""
     if isinstance(batch, torch.Tensor):
-        return len(batch) if batch.ndim else 1
+        return len(batch) if batch.ndim else 0
     inner: Iterable[Any] = ()
-    if isinstance(batch, dict):
+    if isinstance(batch, Mapping):
         inner = batch.values()
     elif isinstance(batch, list | tuple):
         inner = batch
-    return next(
-        (_rows(item) for item in inner if isinstance(item, torch.Tensor | dict | list | tuple)), 1
+    sizes = (
+        _rows(item) for item in inner if isinstance(item, torch.Tensor | Mapping | list | tuple)
     )
+    return next((size for size in sizes if size), 1)

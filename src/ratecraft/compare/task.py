@@ -8,6 +8,7 @@ import importlib.util
 import inspect
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -17,6 +18,7 @@ import torch
 from torch import nn
 
 from ratecraft.errors import TaskError
+from ratecraft.finder.preserve import preserved_rng, seed_everything
 
 __all__ = ["Task", "build_task", "load_task", "reference"]
 
@@ -77,6 +79,10 @@ class Task:
                 "Task(model=...) is a model, where a function that makes one was expected, since "
                 "each run starts afresh; write model=lambda: MyModel(...)"
             )
+        if not isinstance(self.metrics, Mapping) or not all(map(callable, self.metrics.values())):
+            raise TaskError("Task(metrics=...) must be functions by name: {'accuracy': accuracy}")
+        if "loss" in self.metrics:
+            raise TaskError("Task(metrics=...): the loss is always measured; leave 'loss' out")
         for name in ("train", "val"):
             value = getattr(self, name)
             if isinstance(value, Iterator) or not isinstance(value, Iterable):
@@ -130,10 +136,11 @@ def load_task(name: str) -> Task:
 def build_task(build: Callable[[], Task], name: str) -> Task:
     """Call a user's function and check that it returns a `Task`."""
     try:
-        task = build()
+        with _the_same_every_time():
+            task = build()
     except TaskError:
         raise
-    except Exception as error:  # whatever a user's file raises is told, not shown as a traceback
+    except (Exception, SystemExit) as error:  # a user's file can raise anything
         raise TaskError(f"{name} failed: {_told(error)}") from error
     if not isinstance(task, Task):
         raise TaskError(
@@ -141,6 +148,18 @@ def build_task(build: Callable[[], Task], name: str) -> Task:
             f"end the function with: {EXAMPLE}"
         )
     return task
+
+
+@contextmanager
+def _the_same_every_time() -> Iterator[None]:
+    """Fix the random numbers while a task is built, and leave the caller's as they were.
+
+    Every run builds its task anew; what the task draws, such as a random split, must not differ
+    from run to run, or schedules would be compared on different data.
+    """
+    with preserved_rng():
+        seed_everything(0)
+        yield
 
 
 def reference(task: str | Callable[[], Task]) -> str:
@@ -193,13 +212,14 @@ def _module(place: str) -> Any:
         sys.path.insert(0, folder)
     sys.modules.setdefault(path.stem, module)
     try:
-        spec.loader.exec_module(module)
-    except Exception as error:  # a user's file can raise anything
+        with _the_same_every_time():
+            spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:  # a user's file can raise anything
         raise TaskError(f"loading {place} failed: {_told(error)}") from error
     return module
 
 
-def _told(error: Exception) -> str:
+def _told(error: BaseException) -> str:
     """Return an error in one line, with the place in the user's own file."""
     frame = error.__traceback__
     while frame is not None and frame.tb_next is not None:

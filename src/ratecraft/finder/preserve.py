@@ -64,9 +64,7 @@ def preserved(
         try:
             yield
         finally:
-            with torch.no_grad():
-                for restore in undo:
-                    restore()
+            _restore_all(undo)
 
 
 @contextmanager
@@ -87,6 +85,14 @@ def preserved_rng() -> Iterator[None]:
             numpy.random.set_state(array)
 
 
+def seed_everything(seed: int) -> None:
+    """Seed torch, `random`, and numpy if it is loaded."""
+    torch.manual_seed(seed)
+    random.seed(seed)
+    if numpy := sys.modules.get("numpy"):
+        numpy.random.seed(seed % 2**32)
+
+
 def refuse_stream(loader: Iterable[Any]) -> None:
     """Raise TaskError if the loader can be iterated only once."""
     if isinstance(loader, Iterator):
@@ -94,6 +100,27 @@ def refuse_stream(loader: Iterable[Any]) -> None:
             f"the batches come from a one-way stream ({type(loader).__name__}), which cannot be "
             "put back; give a list of batches or a DataLoader"
         )
+
+
+def _restore_all(undo: list[Callable[[], object]]) -> None:
+    """Run every restore, whatever happens meanwhile, and raise the first error afterwards.
+
+    Restores may be repeated, so one that a second Ctrl-C cut short is done again.
+    """
+    first: BaseException | None = None
+    with torch.no_grad():
+        for restore in undo:
+            while True:
+                try:
+                    restore()
+                except KeyboardInterrupt as stop:
+                    first = first or stop
+                    continue
+                except Exception as error:
+                    first = first or error
+                break
+    if first is not None:
+        raise first
 
 
 class _Keeper:
@@ -132,6 +159,10 @@ class _Keeper:
 def _copied(tensor: torch.Tensor, content: torch.Tensor) -> torch.Tensor:
     if tensor.shape != content.shape:
         tensor.detach().resize_(content.shape)
+    if 0 in tensor.stride():  # an expanded tensor, whose elements share memory
+        if not torch.equal(tensor, content):
+            tensor.data = content  # the elements cannot be written one by one
+        return tensor
     tensor.detach().copy_(content)
     return tensor
 

@@ -290,7 +290,7 @@ class Span(Piece):
 
     def at(self, t: float, e: float) -> float:
         length = self.length
-        return self.piece.at(length, -abs(e)) if t + e >= length else self.piece.at(t, e)
+        return self.piece.at(length, -slack(length)) if t + e >= length else self.piece.at(t, e)
 
     def bound(self) -> float:
         return self.piece.bound()

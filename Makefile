@@ -2,7 +2,7 @@
 #   make demo   the main job on real data: find a rate, compare five schedules, write a report
 #   make test   lint, types and tests
 # and make test-peers compares with other libraries' schedules, which it installs first.
-# Both first set up .venv, once. PYTHON=python3.12 and pip's own settings (PIP_INDEX_URL, ...)
+# Both first set up .venv, once. PYTHON=/path/to/python and pip's own settings (PIP_INDEX_URL, ...)
 # pass through.
 
 PYTHON ?= python3

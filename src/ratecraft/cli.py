@@ -1,6 +1,6 @@
 """The command: show, check, find, compare, demo. Each command imports what it needs, when it runs.
 
-Exit codes: 0 done, 1 training failed, 2 the command was used wrongly, 130 stopped with Ctrl-C.
+Exit codes: 0 done, 1 no result or errors found, 2 used wrongly, 130 stopped with Ctrl-C.
 """
 
 from __future__ import annotations

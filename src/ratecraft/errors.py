@@ -8,7 +8,8 @@
     ├── TaskError     (ValueError)   a task that cannot be found, built or used
     ├── SettingError  (ValueError)   a setting outside its range
     ├── RecordError   (ValueError)   a saved result that cannot be read
-    └── RunFailed     (RuntimeError) training itself went wrong: the loss is not finite
+    └── RunFailed     (RuntimeError) what was run gave no result: a loss that is not finite, a
+                                     range test without a suggestion, a worker that died
 
 A wrong *type* (a string where a number belongs) is Python's own ``TypeError``.
 Each message says what was written, what was expected and what to write instead.
@@ -52,4 +53,4 @@ class RecordError(RatecraftError, ValueError):
 
 
 class RunFailed(RatecraftError, RuntimeError):
-    """Training itself went wrong, for example its loss is not a finite number."""
+    """What was run gave no result, for example since its loss is not a finite number."""

@@ -13,6 +13,7 @@ from torch import nn
 from ratecraft.compare.task import Task
 from ratecraft.errors import TaskError
 from ratecraft.finder.preserve import preserved_rng, seed_everything
+from ratecraft.finder.sweep import check_loss
 from ratecraft.records import Evaluation, Run
 from ratecraft.schedule import Duration, Schedule, epochs
 from ratecraft.torch import ScheduleLR
@@ -120,16 +121,6 @@ def start(task: Task) -> tuple[nn.Module, torch.optim.Optimizer]:
             "optimizer, for example torch.optim.AdamW(model.parameters())"
         )
     return model, optimizer
-
-
-def check_loss(loss: object, name: str = "loss") -> None:
-    """Raise TaskError unless a loss or a metric returned a tensor of one element."""
-    if isinstance(loss, torch.Tensor) and loss.numel() == 1:
-        return
-    what = type(loss).__name__
-    if isinstance(loss, torch.Tensor):
-        what = f"a tensor of shape {tuple(loss.shape)}"
-    raise TaskError(f"{name}(model, batch) returned {what}; expected a tensor of one element")
 
 
 @torch.no_grad()

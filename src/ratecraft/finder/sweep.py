@@ -189,6 +189,16 @@ def _ratios(optimizer: torch.optim.Optimizer) -> list[float]:
     return [rate / highest if highest > 0 else 1.0 for rate in rates]
 
 
+def check_loss(loss: object, name: str = "loss") -> None:
+    """Raise TaskError unless a loss or a metric returned a tensor of one element."""
+    if isinstance(loss, torch.Tensor) and loss.numel() == 1:
+        return
+    what = type(loss).__name__
+    if isinstance(loss, torch.Tensor):
+        what = f"a tensor of shape {tuple(loss.shape)}"
+    raise TaskError(f"{name}(model, batch) returned {what}; expected a tensor of one element")
+
+
 def _set_rate(group: dict[str, Any], rate: float) -> None:
     if isinstance(group["lr"], torch.Tensor):
         group["lr"].fill_(rate)
@@ -204,13 +214,7 @@ def _update(
 ) -> float:
     optimizer.zero_grad(set_to_none=True)
     value = loss(model, batch)
-    if not isinstance(value, torch.Tensor) or value.numel() != 1:
-        what = (
-            f"a tensor of shape {tuple(value.shape)}"
-            if isinstance(value, torch.Tensor)
-            else f"{type(value).__name__}"
-        )
-        raise TaskError(f"loss(model, batch) returned {what}; expected a tensor of one element")
+    check_loss(value)
     value.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
     optimizer.step()
     return float(value.detach())

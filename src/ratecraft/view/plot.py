@@ -179,8 +179,16 @@ def save_figure(drawn: Figure | Axes, path: str | os.PathLike[str]) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     # Without a date the same figure is the same file.
     dated = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
-    figure.savefig(target, dpi=150, metadata=dated.get(target.suffix.lower()))
+    with _same_ids():
+        figure.savefig(target, dpi=150, metadata=dated.get(target.suffix.lower()))
     return target
+
+
+def _same_ids() -> Any:
+    """Give the parts of an SVG the same ids every time."""
+    from matplotlib import rc_context
+
+    return rc_context({"svg.hashsalt": "ratecraft"})
 
 
 def _figure(width: float, height: float) -> Figure:

@@ -1,5 +1,7 @@
 """check: all that is found in a schedule, word for word, and what is found in common ones."""
 
+import math
+
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -512,11 +514,73 @@ def test_growth_of_a_function_is_found_in_the_part_that_owns_it():
     assert marked.startswith("custom(<")
 
 
-def test_growth_in_a_schedule_without_parts_is_marked_as_a_whole():
+def test_growth_in_a_schedule_without_parts_is_marked_at_its_leaf():
     schedule = 2 * custom(lambda t: abs(t - 50) + 1)
     ((level, message, marked),) = found(schedule, 100)
-    assert (level, marked) == ("warning", repr(schedule))
+    assert (level, marked) == ("warning", repr(schedule)[4:])
     assert message == "the rate grows again around update 51, after it had fallen to 2"
+
+
+# What the parts of parts are ---------------------------------------------------------------------
+
+INNER = warmup(4, start=0.1).then(constant(1, over=6))
+
+
+@pytest.mark.parametrize(
+    ("before", "join"),
+    [
+        (INNER.repeat(3), 30),
+        (INNER.over(50), 50),
+        (INNER * warmup(4, start=0.1).then(constant(1, over=2)), 10),
+        (2 * INNER.repeat(3), 30),
+    ],
+    ids=repr,
+)
+def test_a_jump_after_a_part_with_parts_of_its_own_is_found(before, join):
+    jumps = [message for _, message, _ in found(before.then(constant(0.1)), 100)]
+    assert any(f"at update {join}" in message and "jumps" in message for message in jumps)
+
+
+def test_a_scaled_level_is_a_level():
+    assert found((2 * constant(1, over=9)).then(3 * constant(0.1, over=9)), 18) == [
+        ("note", "the rate jumps from 2 to 0.3 at update 9", "3 * constant(0.1, over=9)")
+    ]
+
+
+def test_reversed_parts_are_looked_at_where_they_are():
+    # A level of 100 updates, and then a fall over 500.
+    schedule = warmup(500, start=0.1).then(constant(1, over=100)).reversed()
+    assert [message for _, message, _ in found(schedule, 300)] == [
+        "the schedule is 600 updates long, and the run ends at 300, at rate 0.64"
+    ]
+    assert "never reached" in found(schedule, 100)[0][1]
+    assert found(schedule, 100)[0][2] == "warmup(500, start=0.1)"
+    # The jump is at 60 of 100, and the part that begins there is the one written first.
+    jump = linear(1, 0.5, over=40).then(linear(0.1, 0.8, over=60)).reversed()
+    assert found(jump, 100) == [
+        ("warning", "the rate jumps from 0.1 to 0.5 at update 60", "cooldown(40, end=0.5)")
+    ]
+
+
+def test_a_scaled_warm_up_that_is_cut_is_an_error_too():
+    level, message, marked = found(3e-4 * warmup(500, start=0.1), 300)[0]
+    assert (level, marked) == ("error", "warmup(500, start=0.1)")
+    assert "is cut short" in message
+
+
+def test_a_function_that_fails_at_one_update_is_a_finding():
+    schedule = custom(lambda t: math.nan if t == 5 else 1.0)
+    ((level, message, marked),) = found(schedule, 10)
+    assert (level, marked) == ("error", repr(schedule))
+    assert "at 5" in message
+
+
+def test_growth_beside_cycles_is_found():
+    wave = cosine(1, 0.1, half_cycles=2)
+    beside = linear(1, 0.1, over=10).repeat(2).then(cosine(1, 0.1, half_cycles=2, over=20))
+    ((level, _, marked),) = [f for f in found(beside, 40) if "grows" in f[1]]
+    assert (level, marked) == ("warning", "cosine(1, 0.1, 2, over=20)")
+    assert not [m for _, m, _ in found(wave.over(40).repeat(2), 80) if "grows" in m]
 
 
 # Long runs ---------------------------------------------------------------------------------------

@@ -304,6 +304,10 @@ def test_noam_is_the_transformers_own_rate(before, width):
     assert parse(repr(schedule)) == schedule
 
 
+def test_noam_takes_integers_of_numpy():
+    assert noam(np.int64(4), np.int32(25)) == noam(4, 25)
+
+
 def test_noam_prints_its_scale_and_its_parts():
     assert repr(noam(4, 25)) == "0.1 * warmup(4).then(inverse_sqrt(4))"
 
@@ -393,6 +397,7 @@ REFUSED = {
     "restarts percent": (lambda: restarts(percent(10)), "percent is of the cycle"),
     "power end": (lambda: power_scheduler(5, 10, end=0), "both ends must be on the same side"),
     "power exponent": (lambda: power_scheduler(5, 10, 1), "exponent=1 must be < 0"),
+    "noam huge": (lambda: noam(10**400, 512), "noam: warmup is too large for a float"),
     "noam warmup": (lambda: noam(0, 512), "noam: warmup=0 must be an int >= 1"),
     "noam bool": (lambda: noam(True, 512), "noam: warmup=True must be an int >= 1"),
     "noam length": (lambda: noam(epochs(1), 512), "noam: warmup=epochs(1) must be an int >= 1"),

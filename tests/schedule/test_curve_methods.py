@@ -66,3 +66,25 @@ def test_an_endless_curve_and_a_token_clock_refuse_to_be_listed() -> None:
 def test_iteration_gives_every_update_once() -> None:
     curve = cosine(1, 0).resolve(steps(33.5))
     assert list(curve) == [curve(k) for k in range(34)]
+
+
+# Times that are none, and left limits ------------------------------------------------------------
+
+
+def test_there_is_no_value_at_nan():
+    curve = cosine(1, 0).resolve(total=4)
+    for endless_or_not in (curve, constant(1).resolve()):
+        with pytest.raises(ScheduleError, match="no value at nan"):
+            endless_or_not(math.nan)
+    for times in ([math.nan], [0.0, math.nan, 1.0], [[math.nan]]):
+        with pytest.raises(ScheduleError, match="no value at nan"):
+            curve.values(times)
+    assert curve(math.inf) == 0
+    assert curve(-math.inf) == 1
+
+
+def test_the_left_limit_is_what_the_part_before_ends_at():
+    curve = linear(1, 0.5, over=4).then(constant(0.1)).resolve(total=8)
+    assert [curve.left(t) for t in (-1, 0, 2, 4, 5, 8, 100)] == [1, 1, 0.75, 0.5, 0.1, 0.1, 0.1]
+    assert [curve(t) for t in (0, 2, 4)] == [1, 0.75, 0.1]
+    assert linear(1, 0.5).then(constant(0, over=0)).resolve(total=8).left(8) == 0.5

@@ -13,7 +13,9 @@ from strategies import lengths
 from ratecraft import (
     Duration,
     ScheduleError,
+    constant,
     epochs,
+    linear,
     parse_length,
     percent,
     samples,
@@ -181,3 +183,16 @@ def test_the_text_of_a_number_reads_back_to_the_last_bit(number):
     text = number_text(number)
     assert float(text) == number
     assert len(text) <= len(repr(number))
+
+
+def test_two_infinite_units_are_refused():
+    lengths = epochs(1e308) - samples(1e308)
+    with pytest.raises(ScheduleError, match="measures"):
+        constant(1, over=lengths).resolve(epoch=1e10, samples=1e-10)
+
+
+def test_a_run_without_an_update_is_refused():
+    for total in (0, steps(1e-12), steps(1e-9)):
+        with pytest.raises(ScheduleError, match="a run needs at least one update"):
+            linear(1, 0).resolve(total)
+    assert len(linear(1, 0).resolve(steps(2e-9))) == 1

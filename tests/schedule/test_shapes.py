@@ -334,6 +334,7 @@ REFUSED = {
     ),
     "level nan": (lambda: staircase([1, math.nan], at=[1]), "a level must be finite, not nan"),
     "levels": (lambda: levels([]), "levels([]): needs at least one (length, value)"),
+    "k too small": (lambda: exp_decay(-1000), "exp_decay: k=-1000 is too small: e^-k overflows"),
 }
 
 
@@ -346,7 +347,7 @@ def test_a_word_refuses_what_cannot_be(name):
 
 
 WRONG_TYPES = {
-    "a text": (lambda: constant("1"), "must be a number, not '1' (str)"),
+    "a text": (lambda: constant("1"), "constant: value must be a number, not '1' (str)"),
     "bool": (lambda: cosine(True, 0), "cosine: start must be a number, not True (bool)"),
     "end": (lambda: rex(1, None), "end must be a number, not None (NoneType)"),
     "power": (lambda: polynomial(1, 0, "2"), "polynomial: a parameter must be a number, not '2'"),
@@ -356,6 +357,10 @@ WRONG_TYPES = {
     "cooldown": (lambda: cooldown("10"), "cooldown: over= must be an int (updates)"),
     "gamma": (lambda: decay("0.5"), "decay must be a number, not '0.5' (str)"),
     "every": (lambda: decay(0.5, 0.5), "every= must be an int (updates)"),
+    "a number for a list": (lambda: levels(5), "levels: the list must be a list, not 5"),
+    "a root": (lambda: one_minus_sqrt("1"), "one_minus_sqrt: start must be a number, not '1'"),
+    "a square": (lambda: square(1, "0"), "square: end must be a number, not '0'"),
+    "sqrt": (lambda: sqrt(None), "sqrt: start must be a number, not None"),
     "k": (lambda: exp_decay("1"), "k must be a number, not '1' (str)"),
     "beta2": (lambda: untuned("0.9"), "beta2 must be a number, not '0.9' (str)"),
     "timescale": (lambda: inverse_sqrt(0.5), "timescale= must be an int (updates)"),

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import pairwise
-from typing import Final, Literal
+from dataclasses import dataclass, replace
+from typing import Any, Final, Literal
 
 from ratecraft.errors import ScheduleError
 from ratecraft.schedule.curve import Curve
 from ratecraft.schedule.duration import Duration, Horizon, number_text
-from ratecraft.schedule.leaves import Ramp
-from ratecraft.schedule.nodes import Over, Product, Repeat, Schedule, Sequence, Wrapped
+from ratecraft.schedule.leaves import Leaf, Ramp
+from ratecraft.schedule.nodes import (
+    Over,
+    Product,
+    Repeat,
+    Reversed,
+    Scale,
+    Schedule,
+    Sequence,
+    Wrapped,
+)
 from ratecraft.schedule.pieces import slack
 
 __all__ = ["Finding", "check"]
@@ -50,17 +58,28 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """One part of a sequence: where it is in time and in the text."""
+    """One node of a schedule: where it is in time and in the text.
+
+    Of cycles only the first is looked at. ``previous`` and ``following`` are its neighbours in a
+    sequence, as they are met in time; ``first``: the run begins with it.
+    """
 
     schedule: Schedule
     start: float
     length: float
     span: tuple[int, int]
     first: bool
+    in_sequence: bool = False
+    previous: Schedule | None = None
+    following: Schedule | None = None
 
     @property
     def end(self) -> float:
         return self.start + self.length
+
+    def is_rise(self) -> bool:
+        """Return whether this is a ramp that goes up, as a warm-up does."""
+        return isinstance(self.schedule, Ramp) and self.schedule.start < self.schedule.end
 
 
 def check(
@@ -96,18 +115,18 @@ def check(
         curve = schedule.resolve(total, epoch=epoch, samples=samples, tokens=tokens)
     except ScheduleError as error:
         return [Finding("error", str(error), "it does not resolve over this run", text, *whole)]
-    end = curve.total
-    parts = list(_parts(schedule, curve.horizon, end, end, 0.0, 0, True))
-    if not parts:
-        span = curve.natural_length
-        parts = [_Part(schedule, 0.0, span, whole, True)]
-    found = [
-        *_reach(curve, parts),
-        *_horizon(curve, parts, whole),
-        *_jumps(curve, parts),
-        *_rates(curve, parts, whole),
-        *_growth(curve, parts, whole),
-    ]
+    span = curve.total, curve.total
+    parts = list(_parts(_Part(schedule, 0.0, 0.0, whole, True), curve.horizon, *span))
+    try:
+        found = [
+            *_reach(curve, parts),
+            *_horizon(curve, parts, whole),
+            *_jumps(curve, parts),
+            *_rates(curve, parts, whole),
+            *_growth(curve, parts),
+        ]
+    except ScheduleError as error:  # a Python function may fail at any one update
+        return [Finding("error", str(error), "let the function return numbers", text, *whole)]
     order: dict[Level, int] = {"error": 0, "warning": 1, "note": 2}
     findings = [Finding(level, message, fix, text, *span) for level, message, fix, span in found]
     return sorted(findings, key=lambda finding: order[finding.level])
@@ -116,49 +135,56 @@ def check(
 Found = Iterator[tuple[Level, str, str, tuple[int, int]]]
 
 
-def _parts(
-    node: Schedule,
-    horizon: Horizon,
-    scope: float,
-    room: float,
-    start: float,
-    place: int,
-    first: bool,
-) -> Iterator[_Part]:
-    """Yield the parts of all sequences in a schedule, with absolute times; of cycles, the first."""
-    text = repr(node)
-    inner: list[tuple[Schedule, float, float, float, bool]] = []
-    if isinstance(node, Sequence):
-        for i, (part, piece) in enumerate(
-            zip(node.parts, node.layout(horizon, scope, room), strict=True)
-        ):
-            inner.append((part, scope, piece.length, start, first and i == 0))
-            start += piece.length
-    elif isinstance(node, Product):
-        inner = [(side, scope, room, start, first) for side in (node.left, node.right)]
-    elif isinstance(node, Over):
-        span = horizon.measure(node.length, scope, ".over()")
-        inner = [(node.schedule, span, span, start, first)]
-    elif isinstance(node, Repeat):
-        cycle = node.first_cycle(horizon, room).length
-        inner = [(node.schedule, cycle, cycle, start, first)]
-    elif isinstance(node, Wrapped):
-        inner = [(node.schedule, scope, room, start, first)]
-    at = 0
-    for child, its_scope, its_room, its_start, is_first in inner:
-        child_text = repr(child)
-        at = text.index(child_text, at)
-        if isinstance(node, Sequence):
-            span_ = (place + at, place + at + len(child_text))
-            yield _Part(child, its_start, its_room, span_, is_first)
-        yield from _parts(child, horizon, its_scope, its_room, its_start, place + at, is_first)
-        at += len(child_text)
+def _parts(part: _Part, horizon: Horizon, scope: float, room: float) -> Iterator[_Part]:
+    """Yield a part with its length, and then all parts in it; outer ones come first."""
+    node, start = part.schedule, part.start
+    length = node._build(horizon, scope, room).length
+    yield replace(part, length=length)
+    text, at = repr(node), 0
+
+    def inner(child: Schedule, **fields: Any) -> _Part:
+        nonlocal at
+        at = text.index(repr(child), at)
+        span = part.span[0] + at, part.span[0] + at + len(repr(child))
+        at += len(repr(child))
+        plain = _Part(child, start, 0.0, span, part.first)
+        return replace(plain, **fields)
+
+    match node:
+        case Sequence(children):
+            neighbours = (None, *children, None)
+            for i, piece in enumerate(node.layout(horizon, scope, room)):
+                child = inner(
+                    children[i],
+                    start=start,
+                    first=part.first and i == 0,
+                    in_sequence=True,
+                    previous=neighbours[i],
+                    following=neighbours[i + 2],
+                )
+                # An open part has the room that the layout found for it; the others need none.
+                yield from _parts(child, horizon, scope, piece.length)
+                start += piece.length
+        case Product(left, right):
+            yield from _parts(inner(left), horizon, scope, room)
+            yield from _parts(inner(right), horizon, scope, room)
+        case Over(child):
+            yield from _parts(inner(child), horizon, length, length)
+        case Repeat(child):
+            cycle = node.first_cycle(horizon, room).length
+            yield from _parts(inner(child), horizon, cycle, cycle)
+        case Reversed(child):
+            for met in _parts(inner(child), horizon, scope, room):
+                flipped = replace(met, start=2 * start + length - met.end, first=False)
+                yield replace(flipped, previous=met.following, following=met.previous)
+        case Wrapped():
+            yield from _parts(inner(node.schedule), horizon, scope, room)
 
 
 def _reach(curve: Curve, parts: list[_Part]) -> Found:
     """Parts that the run does not reach, or that are too short to be read."""
     for part in parts:
-        if part.start + slack(part.start) >= curve.total:
+        if part.in_sequence and part.start + slack(part.start) >= curve.total:
             yield (
                 "error",
                 f"{part.schedule!r} would begin at update {_n(part.start)}, and the run ends at "
@@ -166,7 +192,7 @@ def _reach(curve: Curve, parts: list[_Part]) -> Found:
                 "shorten what comes before it, or train longer",
                 part.span,
             )
-        elif part.length < 1:
+        elif part.length < 1 and (part.in_sequence or len(parts) == 1):
             yield (
                 "warning",
                 f"{part.schedule!r} is {_n(part.length)} updates long: no update may read it",
@@ -182,8 +208,7 @@ def _horizon(curve: Curve, parts: list[_Part], whole: tuple[int, int]) -> Found:
         return
     for part in parts:
         cut = part.start < total < part.end - slack(part.end)
-        ramp = part.schedule
-        if cut and part.first and isinstance(ramp, Ramp) and ramp.start < ramp.end:
+        if cut and part.first and part.is_rise():
             yield (
                 "error",
                 f"the warm-up takes {_n(part.length)} updates, and the run has {_n(total)}: it "
@@ -222,21 +247,26 @@ def _horizon(curve: Curve, parts: list[_Part], whole: tuple[int, int]) -> Found:
 def _jumps(curve: Curve, parts: list[_Part]) -> Found:
     """Steps where one part hands over to the next."""
     peak = _peak(curve)
-    for before, after in pairwise(parts):
-        join = after.start
-        if after.first or not 0 < join < curve.total or before.end != join:
+    for part in parts:
+        join = part.start
+        if part.previous is None or not 0 < join < curve.total:
             continue
-        left, right = curve(join - 2 * slack(join)), curve(join)
+        left, right = curve.left(join), curve(join)
         if abs(right - left) <= JUMP * peak:
             continue
-        # A level is left by a step or not at all.
-        level = isinstance(before.schedule, Ramp) and before.schedule.start == before.schedule.end
         yield (
-            "note" if level else "warning",
+            # A level is left by a step or not at all.
+            "note" if _is_level(part.previous) else "warning",
             f"the rate jumps from {_n(left)} to {_n(right)} at update {_n(join)}",
             "begin this part at the value where the part before it ends",
-            after.span,
+            part.span,
         )
+
+
+def _is_level(schedule: Schedule) -> bool:
+    while isinstance(schedule, Scale | Over):
+        schedule = schedule.schedule
+    return isinstance(schedule, Ramp) and schedule.start == schedule.end
 
 
 def _rates(curve: Curve, parts: list[_Part], whole: tuple[int, int]) -> Found:
@@ -257,7 +287,10 @@ def _rates(curve: Curve, parts: list[_Part], whole: tuple[int, int]) -> Found:
             "note",
             "update 0 has rate 0 and trains nothing",
             "begin above 0, for example with start=0.01",
-            next((part.span for part in parts if part.first), whole),
+            next(
+                (part.span for part in parts if part.first and isinstance(part.schedule, Leaf)),
+                whole,
+            ),
         )
     natural = min(curve.natural_length, curve.total)
     inside = [t for t, v in zip(times, values, strict=True) if v == 0 and 0 < t < natural - 1]
@@ -278,13 +311,15 @@ def _rates(curve: Curve, parts: list[_Part], whole: tuple[int, int]) -> Found:
         )
 
 
-def _growth(curve: Curve, parts: list[_Part], whole: tuple[int, int]) -> Found:
+def _growth(curve: Curve, parts: list[_Part]) -> Found:
     """A rise after a fall that no ramp and no cycle asks for."""
-    if ".repeat(" in repr(curve.schedule):
-        return  # cycles rise, and are asked for
     times, step = _probes(curve), JUMP * _peak(curve)
+    cycles = [part for part in parts if isinstance(part.schedule, Repeat)]
     lowest, fallen, highest = math.inf, False, -math.inf
     for t in times:
+        if any(part.start <= t + slack(t) < part.end for part in cycles):
+            lowest, fallen, highest = math.inf, False, -math.inf  # cycles rise, and are asked for
+            continue
         value = curve(t)
         highest = max(highest, value)
         if value < highest - step:
@@ -293,16 +328,16 @@ def _growth(curve: Curve, parts: list[_Part], whole: tuple[int, int]) -> Found:
             lowest = min(lowest, value)
         if not fallen or value <= lowest + step:
             continue
-        owner = [p for p in parts if p.start <= t + slack(t) < p.end] or parts[:1]
-        ramp = owner[-1].schedule
-        if isinstance(ramp, Ramp) and ramp.start < ramp.end:
+        owner = ([p for p in parts if p.start <= t + slack(t) < p.end] or parts)[-1]
+        ramp = owner.schedule
+        if owner.is_rise():
             return  # it is written there
         if not isinstance(ramp, Ramp) or ramp.shape == "cosine":
             yield (
                 "warning",
                 f"the rate grows again around update {_n(t)}, after it had fallen to {_n(lowest)}",
                 "leave half_cycles= out, or write the rise as a part of its own",
-                owner[-1].span if len(parts) > 1 else whole,
+                owner.span,
             )
         return
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from numbers import Integral
+
 from ratecraft.errors import ScheduleError
-from ratecraft.schedule.duration import Duration, as_duration, percent
+from ratecraft.schedule.duration import Duration, Length, as_duration, as_number, percent
 from ratecraft.schedule.nodes import Schedule
 from ratecraft.schedule.shapes import (
-    Length,
     constant,
     cooldown,
     cosine,
@@ -96,10 +97,12 @@ def noam(warmup: int, model_width: int) -> Schedule:
     >>> noam(4000, 512).resolve()(4000) == 512**-0.5 * 4000**-0.5
     True
     """
+    sizes: list[float] = []
     for name, value in (("warmup", warmup), ("model_width", model_width)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
             raise ScheduleError(f"noam: {name}={value!r} must be an int >= 1")
-    scale: float = model_width**-0.5 * warmup**-0.5
+        sizes.append(as_number(value, f"noam: {name}"))
+    scale: float = sizes[1] ** -0.5 * sizes[0] ** -0.5
     return scale * _warmup(warmup).then(inverse_sqrt(warmup))
 
 

@@ -62,11 +62,23 @@ class Curve:
     def __call__(self, t: float) -> float:
         """Return the value at time ``t``: an update number, or any real time between two."""
         t = t + 0.0  # an int would be converted at each comparison below
-        if t >= self._end:
+        if not t < self._end:  # nan is caught here, where it costs the other times nothing
+            if math.isnan(t):
+                raise ScheduleError("a curve has no value at nan; give an update number")
             return self._final
         if t < 0.0:  # noqa: PLR1730 - max() would cost a quarter of this whole reading
             t = 0.0
         return self._readers[bisect_right(self._joins, t)](t)
+
+    def left(self, t: float) -> float:
+        """Return the left limit at ``t``: what the curve comes from where a part begins.
+
+        >>> from ratecraft import levels
+        >>> c = levels([(10, 1), (10, 0.1)]).resolve()
+        >>> c.left(10), c(10)
+        (1.0, 0.1)
+        """
+        return self._piece.at(t, -slack(t)) if 0 < t < self._end else self(t)
 
     @property
     def natural_length(self) -> float:

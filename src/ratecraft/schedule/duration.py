@@ -14,8 +14,8 @@ from typing import Any, Final
 
 from ratecraft.errors import ScheduleError
 
-__all__ = ["Duration", "Horizon", "as_duration", "as_number", "epochs", "number_text", "percent"]
-__all__ += ["samples", "steps", "tokens"]
+__all__ = ["Duration", "Horizon", "Length", "as_duration", "as_number", "epochs", "number_text"]
+__all__ += ["percent", "samples", "steps", "tokens"]
 
 UNITS: Final = ("percent", "epochs", "steps", "samples", "tokens")
 LONGEST: Final = 1e18  # updates, samples or tokens; more cannot be told apart, let alone run
@@ -109,6 +109,10 @@ class Duration:
         text = repr(self)
         inner = text[6:-1]
         return inner if text.startswith("steps(") and inner.isdigit() else text
+
+
+Length = int | Duration
+"""What may be written where a length is asked for; a plain int counts updates."""
 
 
 def _one(unit: str, value: object) -> Duration:
@@ -233,7 +237,7 @@ class Horizon:
                 parts.append(coefficient * self.size(unit, f"{what}: {length}"))
         try:
             total = math.fsum(parts)
-        except OverflowError:
+        except (OverflowError, ValueError):  # ValueError: infinite parts of both signs
             total = math.inf
         if not 0 <= total <= LONGEST:
             raise ScheduleError(

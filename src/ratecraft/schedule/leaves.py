@@ -14,7 +14,14 @@ from typing import Any, Final
 
 from ratecraft.errors import ScheduleError
 from ratecraft.schedule import pieces
-from ratecraft.schedule.duration import Duration, Horizon, as_duration, as_number, number_text
+from ratecraft.schedule.duration import (
+    Duration,
+    Horizon,
+    Length,
+    as_duration,
+    as_number,
+    number_text,
+)
 from ratecraft.schedule.formulas import CLOCKED, RAMPS
 from ratecraft.schedule.nodes import Schedule
 from ratecraft.schedule.pieces import Piece
@@ -33,7 +40,7 @@ class Leaf(Schedule):
     __slots__ = ()
     over_: Duration | None
 
-    def over(self, length: Any) -> Schedule:
+    def over(self, length: Length) -> Schedule:
         """Return this leaf with that length if it has none, else cut or held there."""
         if self.over_ is not None:
             return super().over(length)

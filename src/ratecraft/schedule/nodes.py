@@ -21,6 +21,7 @@ from ratecraft.schedule.duration import (
     LONGEST,
     Duration,
     Horizon,
+    Length,
     as_duration,
     as_number,
     number_text,
@@ -97,7 +98,7 @@ class Schedule:
         end = math.inf
         if length is not None:
             end = horizon.measure(length, math.inf, "total=")
-            if end <= 0:
+            if end <= pieces.SLACK:  # rule 5: update 0 would belong to what comes after
                 raise ScheduleError(f"total={length}: a run needs at least one update")
         piece = self._build(horizon, end, end)
         if not math.isfinite(piece.bound()):
@@ -165,7 +166,7 @@ class Schedule:
         """
         return Between(self, low, high)
 
-    def over(self, length: Any) -> Schedule:
+    def over(self, length: Length) -> Schedule:
         """Return this schedule within a length of its own, cut or held there, never stretched.
 
         Inside, ``percent`` is of that length. A leaf without a length just takes it as ``over=``.

@@ -18,6 +18,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from ratecraft.errors import ScheduleError
 from ratecraft.schedule.duration import LONGEST, as_number
 from ratecraft.schedule.formulas import Function
 
@@ -50,7 +51,10 @@ class Times:
     @classmethod
     def of(cls, t: Any, xp: Any) -> Times:
         """Wrap a float64 array, with the slack that each of its times has; before 0 it is 0."""
-        if xp.__name__ == "numpy" and t.ndim == 1 and t.size and bool((t[1:] >= t[:-1]).all()):
+        on_host = xp.__name__ == "numpy"  # elsewhere a question about values may stop a device
+        if on_host and xp.isnan(t).any():
+            raise ScheduleError("a curve has no value at nan; give update numbers")
+        if on_host and t.ndim == 1 and t.size and bool((t[1:] >= t[:-1]).all()):
             if t[0] < 0 or t[-1] > LONGEST:
                 t = xp.clip(t, 0.0, LONGEST)
             e = SLACK if t[-1] < SLACK_LIMIT else xp.maximum(t * RELATIVE_SLACK, SLACK)

@@ -12,8 +12,8 @@ or text::
 from __future__ import annotations
 
 import inspect
+import reprlib
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any, Final
 
 from ratecraft.errors import ScheduleError
@@ -30,11 +30,20 @@ from ratecraft.schedule.nodes import (
     Schedule,
     Sequence,
 )
-from ratecraft.schedule.text import MAX_DEPTH, MAX_PARTS, UNREADABLE, WORDS, guess, parse_length
+from ratecraft.schedule.text import (
+    MAX_DEPTH,
+    MAX_PARTS,
+    UNREADABLE,
+    VERBS,
+    WORDS,
+    call,
+    guess,
+    parse_length,
+)
 
 __all__ = ["from_dict", "to_dict"]
 
-LENGTH_ARGUMENTS: Final = ("over", "every", "at", "timescale", "shift", "length")
+LIST_DEPTH: Final = 2  # levels() takes a list of pairs; nothing takes more
 
 
 def to_dict(schedule: Schedule) -> dict[str, Any]:
@@ -121,22 +130,29 @@ class _Builder:
                 f"not {_short(data)}"
             )
         ((word, content),) = data.items()
+        if not isinstance(word, str):
+            raise ScheduleError(f"{place}: expected a word of the notation, not {_short(word)}")
         place = f"{place}.{word}"
         if word in ("then", "product"):
             return self._joined(word, content, place, depth)
         if not isinstance(content, Mapping):
             raise ScheduleError(f"{place}: expected a dict of arguments, not {_short(content)}")
         arguments = {str(name): value for name, value in content.items()}
-        if word in VERBS:
+        if word == "scale" or word in VERBS:
             if "of" not in arguments:
                 raise ScheduleError(f"{place}: of= is missing, the schedule that it is about")
             body = self.build(arguments.pop("of"), f"{place}.of", depth + 1)
-            return self._called(partial(VERBS[word], body), arguments, place)
+
+            def scale(by: float) -> Schedule:
+                return by * body
+
+            verb = scale if word == "scale" else getattr(body, word)
+            return self._called(word, verb, arguments, place)
         if word not in WORDS:
             raise ScheduleError(
                 f"{place}: {word!r} is not a word of the notation{guess(word, WORDS)}"
             )
-        return self._called(WORDS[word], arguments, place)
+        return self._called(word, WORDS[word], arguments, place)
 
     def _joined(self, word: str, content: Any, place: str, depth: int) -> Schedule:
         if not isinstance(content, list | tuple) or not content:
@@ -146,37 +162,38 @@ class _Builder:
             if len(parts) != 2:
                 raise ScheduleError(f"{place}: expected two schedules, not {len(parts)}")
             return parts[0] * parts[1]
-        return self._called(lambda: parts[0].then(*parts[1:]), {}, place)
+        try:
+            return parts[0].then(*parts[1:])
+        except ScheduleError as error:
+            raise ScheduleError(f"{place}: {error}") from None
 
     def _called(
-        self, function: Callable[..., Any], arguments: dict[str, Any], place: str
+        self, name: str, function: Callable[..., Any], arguments: dict[str, Any], place: str
     ) -> Schedule:
+        parameters = inspect.signature(function).parameters
+        # The annotation says which arguments are lengths, also those inside a list.
+        lengths = {n for n, p in parameters.items() if "Length" in str(p.annotation)}
         try:
-            schedule = function(**{n: self._argument(n, v) for n, v in arguments.items()})
+            values = {n: _argument(v, n in lengths, 0) for n, v in arguments.items()}
+            schedule = call(name, function, [], values)
         except (TypeError, ScheduleError) as error:
             raise ScheduleError(f"{place}: {error}") from None
         if not isinstance(schedule, Schedule):
             raise ScheduleError(f"{place} is a length, where a schedule was expected")
         return schedule
 
-    def _argument(self, name: str, value: Any) -> Any:
-        if isinstance(value, list | tuple):
-            return [self._argument(name, item) for item in value]
-        if isinstance(value, str) and name in LENGTH_ARGUMENTS:
-            return parse_length(value)
-        return value
 
-
-VERBS: Final[Mapping[str, Callable[..., Schedule]]] = {
-    "scale": lambda of, by: by * of,
-    "repeat": lambda of, n=None, grow=1, decay=1: of.repeat(n, grow=grow, decay=decay),
-    "clip": lambda of, low=None, high=None: of.clip(low, high),
-    "between": lambda of, low, high: of.between(low, high),
-    "over": lambda of, length: of.over(length),
-    "reversed": lambda of: of.reversed(),
-}
+def _argument(value: Any, is_length: bool, depth: int) -> Any:
+    if isinstance(value, Mapping) or depth > LIST_DEPTH:
+        raise ScheduleError(f"expected a number, a length or a list of them, not {_short(value)}")
+    if isinstance(value, list | tuple):
+        return [_argument(item, is_length, depth + 1) for item in value]
+    return parse_length(value) if is_length and isinstance(value, str) else value
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    """Return a text of bounded size and depth, whatever somebody put into the file."""
+    return _SHORT.repr(value)
+
+
+_SHORT: Final = reprlib.Repr()

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from ratecraft.errors import ScheduleError
-from ratecraft.schedule.duration import Duration, as_duration, as_number
+from ratecraft.schedule.duration import Duration, Length, as_duration, as_number, number_text
 from ratecraft.schedule.leaves import Clocked, Custom, Multiplicative, Ramp, Staircase
 from ratecraft.schedule.nodes import Schedule
 
@@ -19,16 +19,19 @@ __all__ = ["constant", "cooldown", "cosine", "custom", "decay", "exp_decay", "ex
 __all__ += ["inverse_sqrt", "levels", "linear", "multiplicative", "one_minus_sqrt", "polynomial"]
 __all__ += ["power_law", "rex", "sqrt", "square", "staircase", "tanh", "untuned", "warmup"]
 
-Length = int | Duration
-
 
 def _length(value: Length | None, what: str = "over=") -> Duration | None:
     return None if value is None else as_duration(value, what)
 
 
+def _ends(word: str, start: object, end: object) -> tuple[float, float]:
+    """Check both ends under the name that the user wrote, where the shape has another."""
+    return as_number(start, f"{word}: start"), as_number(end, f"{word}: end")
+
+
 def _listed(values: Iterable[Any], what: str) -> list[Any]:
     if isinstance(values, str) or not isinstance(values, Iterable):
-        raise TypeError(f"staircase: {what} must be a list, not {values!r}")
+        raise TypeError(f"{what} must be a list, not {values!r}")
     return list(values)
 
 
@@ -38,6 +41,7 @@ def constant(value: float = 1, over: Length | None = None) -> Schedule:
     >>> constant(0.5).resolve()(1_000)
     0.5
     """
+    value = as_number(value, "constant: value")
     return Ramp("linear", value, value, _length(over))
 
 
@@ -100,7 +104,7 @@ def one_minus_sqrt(start: float = 1, end: float = 0, over: Length | None = None)
     >>> one_minus_sqrt(1, 0).resolve(total=4).values([0, 1, 4])
     array([1. , 0.5, 0. ])
     """
-    return Ramp("one_minus_power", start, end, _length(over), (0.5,))
+    return Ramp("one_minus_power", *_ends("one_minus_sqrt", start, end), _length(over), (0.5,))
 
 
 def square(start: float = 1, end: float = 0, over: Length | None = None) -> Schedule:
@@ -111,7 +115,7 @@ def square(start: float = 1, end: float = 0, over: Length | None = None) -> Sche
     >>> square(1, 0).resolve(total=4).values([0, 2, 4])
     array([1.  , 0.75, 0.  ])
     """
-    return Ramp("one_minus_power", start, end, _length(over), (2,))
+    return Ramp("one_minus_power", *_ends("square", start, end), _length(over), (2,))
 
 
 def sqrt(start: float = 1, end: float = 0, over: Length | None = None) -> Schedule:
@@ -120,7 +124,7 @@ def sqrt(start: float = 1, end: float = 0, over: Length | None = None) -> Schedu
     >>> sqrt(1, 0).resolve(total=4).values([0, 3, 4])
     array([1. , 0.5, 0. ])
     """
-    return polynomial(start, end, 0.5, over)
+    return polynomial(*_ends("sqrt", start, end), 0.5, over)
 
 
 def tanh(
@@ -173,7 +177,12 @@ def exp_decay(k: float, every: Length = 1, over: Length | None = None) -> Schedu
     >>> round(exp_decay(0.1).resolve()(10), 6)
     0.367879
     """
-    return decay(math.exp(-as_number(k, "k")), every, over)
+    k = as_number(k, "exp_decay: k")
+    try:
+        gamma = math.exp(-k)
+    except OverflowError:
+        raise ScheduleError(f"exp_decay: k={number_text(k)} is too small: e^-k overflows") from None
+    return decay(gamma, every, over)
 
 
 def inverse_sqrt(timescale: Length, over: Length | None = None) -> Schedule:
@@ -305,9 +314,11 @@ def staircase(
     >>> staircase([1, 0.1, 0.01], at=[30, 60]).resolve().values([29, 30, 60])
     array([1.  , 0.1 , 0.01])
     """
-    joins = None if at is None else tuple(as_duration(x, "at=") for x in _listed(at, "at="))
+    joins = (
+        None if at is None else tuple(as_duration(x, "at=") for x in _listed(at, "staircase: at="))
+    )
     return Staircase(
-        tuple(_listed(values, "values")), _length(every, "every="), joins, _length(over)
+        tuple(_listed(values, "staircase: values")), _length(every, "every="), joins, _length(over)
     )
 
 
@@ -331,7 +342,7 @@ def levels(pairs: Iterable[tuple[Length, float]]) -> Schedule:
     constant(0.1, over=epochs(1)).then(constant(0.01, over=epochs(2)))
     """
     parts = []
-    for pair in _listed(pairs, "the list"):
+    for pair in _listed(pairs, "levels: the list"):
         if not isinstance(pair, tuple | list) or len(pair) != 2:
             raise TypeError(f"levels: each entry is (length, value), not {pair!r}")
         length, value = pair

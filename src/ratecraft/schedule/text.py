@@ -57,7 +57,7 @@ def parse(text: str) -> Schedule:
     if isinstance(value, Schedule):
         return value
     kind = "a length" if isinstance(value, Duration) else "no schedule"
-    if isinstance(value, int | float):
+    if isinstance(value, int | float) and not isinstance(value, bool):
         kind = f"a number; a fixed rate is written constant({value!r})"
     raise ScheduleError(f"{text.strip()!r} is {kind}, where a schedule was expected")
 
@@ -133,12 +133,12 @@ class _Reader:
             self._fail(node, f"too large; at most {MAX_PARTS:,} parts are read")
         match node:
             case ast.Constant(value=value):
-                if type(value) not in (int, float, str):
+                if type(value) not in (int, float, str, bool, type(None)):
                     self._fail(node, f"{value!r} is no part of a schedule")
                 return value
             case ast.UnaryOp(op=ast.USub() | ast.UAdd() as sign, operand=operand):
                 value = self._value(operand, depth + 1)
-                if not isinstance(value, int | float):
+                if isinstance(value, bool) or not isinstance(value, int | float):
                     self._fail(node, "only a number can have a sign; write -1 * schedule")
                 return -value if isinstance(sign, ast.USub) else value
             case ast.List(elts=items) | ast.Tuple(elts=items):
@@ -215,18 +215,7 @@ class _Reader:
             if keyword.arg is None:
                 self._fail(keyword.value, "** is not read here; write the arguments out")
             named[keyword.arg] = self._value(keyword.value, depth + 1)
-        signature = inspect.signature(function)
-        unknown = [key for key in named if key not in signature.parameters]
-        if unknown:
-            close = guess(unknown[0], signature.parameters)
-            shown = ", ".join(signature.parameters)
-            self._fail(node, f"{name}() has no {unknown[0]}={close}; it takes ({shown})")
-        try:
-            signature.bind(*values, **named)
-        except TypeError as error:
-            shown = ", ".join(str(p).split(":")[0] for p in signature.parameters.values())
-            self._fail(node, f"{name}(): {error}; it takes ({shown})")
-        return self._made(node, lambda: function(*values, **named))
+        return self._made(node, lambda: call(name, function, values, named))
 
     def _made(self, node: ast.expr, make: Callable[[], Any]) -> Any:
         try:
@@ -256,6 +245,28 @@ class _Reader:
         shown = line[first : first + 76]
         marks = "^" * max(1, min(width, len(shown) - (column - first)))
         raise ScheduleError(f"{message}\n  {shown}\n  {' ' * (column - first)}{marks}") from None
+
+
+def call(
+    name: str, function: Callable[..., Any], values: list[Any], named: Mapping[str, Any]
+) -> Any:
+    """Call a word or a verb; wrong arguments are told by the name that the user wrote.
+
+    Raises:
+        TypeError: an argument is unknown, missing or given twice, or of the wrong type.
+        ScheduleError: the values make no schedule.
+    """
+    signature = inspect.signature(function)
+    shown = ", ".join(str(p).split(":")[0] for p in signature.parameters.values())
+    unknown = [key for key in named if key not in signature.parameters]
+    if unknown:
+        close = guess(unknown[0], signature.parameters)
+        raise TypeError(f"{name}() has no {unknown[0]}={close}; it takes ({shown})")
+    try:
+        signature.bind(*values, **named)
+    except TypeError as error:
+        raise TypeError(f"{name}(): {error}; it takes ({shown})") from None
+    return function(*values, **named)
 
 
 def guess(word: str, known: Any) -> str:

@@ -838,3 +838,14 @@ def test_a_limit_out_of_reach_is_no_overflow():
 def test_lengths_beyond_all_training_are_refused(schedule):
     with pytest.raises(ScheduleError, match="a length must be >= 0 and at most 1e18"):
         schedule.resolve()
+
+
+def test_a_percent_inside_a_leaf_is_of_the_length_it_is_put_over():
+    # Found by 10,000 examples of the law of `over`: filling in over=100 would have left the
+    # percent to the run.
+    stairs = staircase([1, 0.5], every=percent(5))
+    assert repr(stairs.over(100)) == "staircase([1, 0.5], every=percent(5)).over(100)"
+    curve = constant(7, over=5).then(stairs.over(100)).resolve(1000)
+    assert [curve(5 + k) for k in (4, 5, 99)] == [1, 0.5, 0.5]
+    plain = staircase([1, 0.5], every=5)
+    assert plain.over(100) == staircase([1, 0.5], every=5, over=100)

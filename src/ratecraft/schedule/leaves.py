@@ -42,7 +42,8 @@ class Leaf(Schedule):
 
     def over(self, length: Length) -> Schedule:
         """Return this leaf with that length if it has none, else cut or held there."""
-        if self.over_ is not None:
+        # A percent in here is of that length, so it takes a scope of its own (rule 11).
+        if self.over_ is not None or any(inner.percent for inner in self._lengths()):
             return super().over(length)
         return replace(self, over_=as_duration(length, ".over()"))  # type: ignore[type-var]
 

@@ -5,6 +5,7 @@
     RatecraftError
     ├── ScheduleError (ValueError)   a schedule, a length or a text that cannot be
     ├── BindingError  (ValueError)   a schedule and an optimizer that do not fit
+    │   └── PlanChanged              a saved state of another plan: say how to go on
     ├── TaskError     (ValueError)   a task that cannot be found, built or used
     ├── SettingError  (ValueError)   a setting outside its range
     ├── RecordError   (ValueError)   a saved result that cannot be read
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 __all__ = [
     "BindingError",
+    "PlanChanged",
     "RatecraftError",
     "RecordError",
     "RunFailed",
@@ -38,6 +40,10 @@ class ScheduleError(RatecraftError, ValueError):
 
 class BindingError(RatecraftError, ValueError):
     """A schedule and an optimizer that do not fit together."""
+
+
+class PlanChanged(BindingError):
+    """A state was saved under another plan than the one it is loaded into."""
 
 
 class TaskError(RatecraftError, ValueError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from ratecraft.errors import ScheduleError
@@ -69,6 +69,28 @@ class Curve:
         if t < 0.0:  # noqa: PLR1730 - max() would cost a quarter of this whole reading
             t = 0.0
         return self._readers[bisect_right(self._joins, t)](t)
+
+    def cursor(self) -> Callable[[float], float]:
+        """Return a function that reads this curve, fastest where it read last.
+
+        It gives the same values, bit for bit, for floats of 0 or more, in any order.
+        """
+        joins, readers, end = self._joins, self._readers, self._end
+        since, until, reader = 0.0, -1.0, readers[0]
+
+        def read(t: float) -> float:
+            nonlocal since, until, reader
+            if since <= t < until:
+                return reader(t)
+            if not 0 <= t < end:
+                return self(t)
+            i = bisect_right(joins, t)
+            since = joins[i - 1] if i else 0.0
+            until = min(joins[i], end) if i < len(joins) else end
+            reader = readers[i]
+            return reader(t)
+
+        return read
 
     def left(self, t: float) -> float:
         """Return the left limit at ``t``: what the curve comes from where a part begins.

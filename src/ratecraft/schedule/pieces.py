@@ -189,12 +189,17 @@ class Ramp(Piece):
     def segments(self, offset: float, factor: float) -> list[Segment]:
         function, first, last = self.function, factor * self.first, factor * self.last
 
-        def ramp(t: float) -> float:
+        def ramp(t: float) -> Any:
             t -= offset
-            value: float = factor * function(t) if t > 0 else first
-            return value
+            return factor * function(t) if t > 0 else first
 
-        return [(offset, ramp), (offset + self.length, lambda t: last)]
+        def plain(t: float) -> Any:
+            return function(t) if t > 0 else first
+
+        return [
+            (offset, plain if offset == 0 and factor == 1 else ramp),
+            (offset + self.length, lambda t: last),
+        ]
 
     def bound(self) -> float:
         return abs(self.arguments[1]) + abs(self.arguments[2])

@@ -1,8 +1,22 @@
 """USE: a schedule driving a torch optimizer.
 
+plan.py        what a scheduler was told, as a value; the clock that bends on "continue"
+ledger.py      one ledger per optimizer and field: base x factors x what others did
 scheduler.py   ScheduleLR: a torch LRScheduler that reads a curve at the update count
+describe.py    describe: who drives which group; preview: what a scheduler is going to do
+trainers.py    Lightning and the Hugging Face Trainer, which know how long the run is
 """
 
+from ratecraft.torch.describe import Description, GroupDescription, describe, preview
 from ratecraft.torch.scheduler import ScheduleLR
+from ratecraft.torch.trainers import for_lightning, for_trainer
 
-__all__ = ["ScheduleLR"]
+__all__ = [
+    "Description",
+    "GroupDescription",
+    "ScheduleLR",
+    "describe",
+    "for_lightning",
+    "for_trainer",
+    "preview",
+]

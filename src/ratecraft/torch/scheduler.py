@@ -2,39 +2,86 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+import logging
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Final, Literal, NamedTuple, NoReturn
 
 import torch
 from torch.optim.lr_scheduler import LRScheduler
 
-from ratecraft.errors import BindingError
+from ratecraft.errors import BindingError, PlanChanged
 from ratecraft.schedule import Curve, Duration, Schedule
+from ratecraft.schedule.duration import CLOCK_NAMES, as_duration, as_number
+from ratecraft.torch.ledger import Ledger, Voice, driven, group_name
+from ratecraft.torch.plan import HORIZON, Bend, Drive, Plan, Schedules
 
 __all__ = ["ScheduleLR"]
 
+log = logging.getLogger("ratecraft.torch")
+
 SMALL_FACTOR: Final = 0.01
 PROBES: Final = 512
+ANSWERS: Final = ("raise", "keep", "replan", "continue")
+
+
+class _Part(NamedTuple):
+    """What this scheduler does to one field: ``read`` gives the factors at a time."""
+
+    ledger: Ledger
+    voice: Voice
+    drive: Drive
+    read: Callable[[float], float | list[float]]
+
+    @classmethod
+    def of(cls, ledger: Ledger, voice: Voice, drive: Drive) -> _Part:
+        voice.uniform = drive.is_uniform()
+        read = drive.curves[0].cursor() if voice.uniform else drive.factors
+        return cls(ledger, voice, drive, read)
 
 
 class ScheduleLR(LRScheduler):
     """Set an optimizer's rate from a schedule; a torch ``LRScheduler`` for any trainer.
 
-    The rate before update k is ``curve(k)`` under ``rate=`` and ``base * curve(k)`` under
-    ``factor=``, where base is each param group's own ``lr``. The clock follows the optimizer: a
-    hook counts the updates that really happened, so ``scheduler.step()`` may be called as often
-    as a trainer likes, or never, and an update that AMP skipped does not count.
+    Under ``rate=`` the rate before update k is ``curve(k)``; under ``factor=`` it is
+    ``base * curve(k)``, where base is each param group's own ``lr``. Several of these on one
+    optimizer multiply, and so does whoever else multiplies ``lr``: a torch scheduler such as
+    ExponentialLR, or a person. The value is written afresh each time, so nothing drifts.
+
+    The clock follows the optimizer: a hook counts the updates that really happened, so
+    ``scheduler.step()`` may be called as often as a trainer likes, or never, and an update that
+    AMP skipped does not count.
 
     Args:
         optimizer: the optimizer to drive.
-        rate: a schedule that is the rate itself; all param groups must share one base rate.
-        factor: a schedule that multiplies each group's base rate. Exactly one of the two.
-        total: length of the run: updates, or ``epochs(n)``.
-        epoch: updates per epoch, if the schedule or ``total`` says epochs.
+        rate: a schedule that is the rate itself, or one for each named param group.
+        factor: a schedule that multiplies each group's base rate, or one for each named group.
+            Exactly one of the two.
+        fields: schedules for other fields, as factors of their own values:
+            ``{"weight_decay": cosine(1, 0.1), "betas[0]": ...}``; each may be said by group too.
+        total: length of the run: updates, or ``epochs(n)``. ``tokens(n)`` or ``samples(n)`` put
+            the clock into your hands: call ``step(tokens=n)`` after each update.
+        epoch: updates per epoch, if something is said in epochs.
+        samples: samples per update, if something is said in samples.
+        tokens: tokens per update, if something is said in tokens.
+        floor: with ``factor=``: the rate is floor + (base - floor) f, as torch's ``eta_min``; a
+            number, or one for each named group.
+        sample: "start" reads update k at t = k, "mid" at t = k + 1/2, which no update at rate 0
+            follows from a ramp that begins or ends there.
+        clock: "optimizer" counts its updates; "step" counts calls of ``step()``, as torch does.
+        start: how many updates are done already.
+        on_plan_change: what `load_state_dict` does with a state of another plan: "raise",
+            "keep" that plan, "replan" (this plan, from the saved update on) or "continue" (that
+            plan, its clock bent so that what is left of it fills this one's ``total``).
+
+    Attributes:
+        curve: the curve of ``lr`` (the first one, where groups have their own).
+        last_epoch: updates done; torch's name for it.
 
     Raises:
         TypeError: both or neither of ``rate=`` and ``factor=``, or no `Schedule`.
-        BindingError: groups with different base rates under ``rate=``, or a ``factor=`` so
-            small that it must have been meant as a rate.
+        BindingError: groups with different base rates under one ``rate=``, a ``factor=`` so
+            small that it must have been meant as a rate, a field or group that is not there.
         ScheduleError: the schedule does not resolve over ``total``.
 
     >>> import torch
@@ -54,108 +101,503 @@ class ScheduleLR(LRScheduler):
         self,
         optimizer: torch.optim.Optimizer,
         *,
-        rate: Schedule | None = None,
-        factor: Schedule | None = None,
+        rate: Schedules | None = None,
+        factor: Schedules | None = None,
+        fields: Mapping[str, Schedules] | None = None,
         total: int | Duration | None = None,
         epoch: float | None = None,
+        samples: float | None = None,
+        tokens: float | None = None,
+        floor: float | Mapping[str, float] | None = None,
+        sample: Literal["start", "mid"] = "start",
+        clock: Literal["optimizer", "step"] = "optimizer",
+        start: int = 0,
+        on_plan_change: Literal["raise", "keep", "replan", "continue"] = "raise",
     ) -> None:
         if not isinstance(optimizer, torch.optim.Optimizer):
             raise TypeError(f"ScheduleLR drives a torch optimizer, not {type(optimizer).__name__}")
-        schedule = rate if factor is None else factor
-        if schedule is None or (rate is not None and factor is not None):
-            raise TypeError(
-                "ScheduleLR takes exactly one of rate= (the schedule is the rate) and "
-                "factor= (the schedule multiplies each group's lr)"
-            )
-        if not isinstance(schedule, Schedule):
-            raise TypeError(
-                f"a Schedule was expected, not {schedule!r}; a fixed rate is constant(value), and "
-                "a text is read by ratecraft.parse"
-            )
-        curve = schedule.resolve(total, epoch=epoch)
-        groups = optimizer.param_groups
-        bases = [float(group.get("initial_lr", group["lr"])) for group in groups]
-        if rate is not None and len(set(bases)) > 1:
-            raise BindingError(
-                f"rate= sets one rate for all param groups, but theirs differ: {bases}; "
-                "write factor= to keep their ratios"
-            )
-        if factor is not None and (peak := _peak(curve)) <= SMALL_FACTOR:
-            raise BindingError(
-                f"factor={factor!r} multiplies lr={bases[0]:g} by at most {peak:g}, which trains "
-                f"at {bases[0] * peak:.3g} or less; did you mean rate={factor!r}?"
-            )
+        units = {"epoch": epoch, "samples": samples, "tokens": tokens}
+        self._plan = _plan(rate, factor, fields, total, units, floor, sample, clock)
+        if on_plan_change not in ANSWERS:
+            known = ", ".join(map(repr, ANSWERS))
+            raise BindingError(f"on_plan_change={on_plan_change!r} is none of {known}")
+        if isinstance(start, bool) or not isinstance(start, int) or start < 0:
+            raise BindingError(f"start={start!r} must be an int >= 0: the updates that are done")
+        self._on_plan_change = on_plan_change
         # torch's own constructor is not called: it would replace optimizer.step by a counting
         # wrapper, which a compiled or patched step does not survive. What trainers read of an
         # LRScheduler is set here instead.
         self.optimizer = optimizer
-        self.curve = curve
-        self._absolute = rate is not None
-        self.base_lrs = list(bases)
-        for group, base in zip(groups, bases, strict=True):
-            group.setdefault("initial_lr", base)
-        self.last_epoch = 0
-        self._step_count = 1
-        self._is_initial = False
+        self._driven = driven(optimizer) if clock == "optimizer" else optimizer
+        self._calls, self._position = start, float(start)
+        self._counts_calls = clock == "step"
+        self._reads_at_position = sample == "start"
+        self._bend: Bend | None = None
+        self._step_count, self._is_initial = 1, False
         self._get_lr_called_within_step = False
-        # The optimizer keeps the scheduler alive: a schedule that stopped because nobody held on
-        # to its scheduler would train at a frozen rate without a word.
-        self._handle = optimizer.register_step_post_hook(self._advance)
-        self._write()
+        self._open()
+        self._handle = None
+        if self._plan.clock == "optimizer":
+            # The optimizer keeps the scheduler alive: a schedule that stopped because nobody held
+            # on to its scheduler would train at a frozen rate without a word. Dynamo would trace
+            # into the hook and recompile at every count.
+            hook = torch.compiler.disable(self._count)  # type: ignore[no-untyped-call]
+            self._handle = self._driven.register_step_post_hook(hook)
 
-    def step(self, epoch: int | None = None) -> None:
-        """Do nothing but what trainers expect to see: the optimizer's own updates are counted."""
-        if epoch is not None:
-            raise TypeError("ScheduleLR.step() takes no epoch: it counts the optimizer's updates")
+    # Building ---------------------------------------------------------------------------------
 
-    def get_lr(self) -> list[float | torch.Tensor]:
-        """Return the rate of each group for the update that comes next."""
-        value = self.curve(self.last_epoch)
-        return [value if self._absolute else base * value for base in self.base_lrs]
+    def _open(self) -> None:
+        """Take a voice in the ledger of every field; all is checked before anything is written."""
+        groups, plan = self._driven.param_groups, self._plan
+        names = _names(groups)
+        parts, openings = [], []
+        for i, (name, said) in enumerate(plan.schedules.items()):
+            ledger = Ledger.of(self._driven, name)
+            base, carried = ledger.own, ledger.carried
+            if not base:
+                base, carried = _opening(ledger, groups, fresh=self._position == 0)
+            drive = plan.drive(name, names, base)
+            absolute = name == "lr" and plan.mode == "rate"
+            if name == "lr":
+                _refuse_slips(plan, drive, base)
+            shared = isinstance(said, Schedule)
+            voice = Voice(absolute, shared, partial(self._join, i))
+            voice.text = partial(self._text, name)
+            parts.append(_Part.of(ledger, voice, drive))
+            openings.append((base, carried))
+        self._parts = parts
+        time = self._time()
+        for part in parts:
+            part.voice.factors = part.read(time)
+            part.ledger.check_voice(part.voice)
+        for part, (base, carried) in zip(parts, openings, strict=True):
+            if part.ledger.field == "lr":
+                for group, own in zip(groups, base, strict=True):
+                    group.setdefault("initial_lr", own)
+            part.ledger.add(part.voice, base, carried)
+            part.ledger.say(part.voice, part.voice.factors)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return the state as plain data: the update count, the plan as text, the base rates."""
-        return {
-            "updates": self.last_epoch,
-            "plan": repr(self.curve.schedule),
-            "base_rates": [float(base) for base in self.base_lrs],
-        }
+    @property
+    def curve(self) -> Curve:
+        """The curve of ``lr``; the first one, where groups have their own."""
+        return self._parts[0].drive.curves[0]
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go to the update of a saved state and write the rate that belongs there.
+    @property
+    def base_lrs(self) -> list[Any]:  # type: ignore[override]  # here it is what the ledger says
+        """Each group's own rate."""
+        return list(self._parts[0].ledger.own)
+
+    @property
+    def last_epoch(self) -> int:
+        """Updates done."""
+        return self._calls if self._plan.clock in ("tokens", "samples") else int(self._position)
+
+    @last_epoch.setter
+    def last_epoch(self, updates: int) -> None:
+        if self._plan.clock != "step":
+            raise BindingError(
+                "last_epoch follows the optimizer here and cannot be set; a trainer that counts "
+                'for itself (Ignite, torch\'s SequentialLR) needs clock="step"'
+            )
+        self._position = float(updates)
+
+    @property
+    def _last_lr(self) -> list[Any]:  # type: ignore[override]  # what the groups hold is the truth
+        return [group["lr"] for group in self._driven.param_groups]
+
+    # Counting ---------------------------------------------------------------------------------
+
+    def _count(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        """After an update: a fused optimizer under AMP is called for the skipped ones, too."""
+        skipped = vars(optimizer).get("found_inf")
+        if skipped is None or not skipped.item():
+            self._advance()
+
+    def step(
+        self, epoch: int | None = None, *, samples: float | None = None, tokens: float | None = None
+    ) -> None:
+        """Go on by one update, where that is the caller's to say; else do nothing.
+
+        With the default clock the optimizer's own updates are counted, and this is harmless. With
+        ``clock="step"`` each call is an update. On the token (sample) clock each call says how
+        many tokens the update took; those of a skipped update count.
+
+        Args:
+            epoch: nothing; torch's own argument, which would mean a jump.
+            samples: samples in this update, if the run's ``total`` is in samples.
+            tokens: tokens in this update, if the run's ``total`` is in tokens.
 
         Raises:
-            BindingError: the state was saved under another schedule.
+            TypeError: ``epoch``, or a size that this clock does not count, or none where it does.
         """
-        plan = repr(self.curve.schedule)
-        if state_dict["plan"] != plan:
-            raise BindingError(
-                f"the saved plan is {state_dict['plan']}, and this scheduler's is {plan}; "
-                "build it with the saved plan to go on"
+        if epoch is None and samples is None and tokens is None:
+            if self._counts_calls:
+                self._advance()
+            elif self._plan.clock != "optimizer":
+                unit = self._plan.clock
+                raise TypeError(f"total is in {unit}: write step({unit}=n) after each update")
+            return
+        if epoch is not None:
+            raise TypeError("ScheduleLR.step() takes no epoch: it counts updates")
+        size = self._size(samples, tokens)
+        self._calls += 1
+        self._advance(size)
+
+    def _size(self, samples: float | None, tokens: float | None) -> float:
+        unit = self._plan.clock
+        size = tokens if unit == "tokens" else samples if unit == "samples" else None
+        if size is None or (samples is not None and tokens is not None):
+            told = "tokens" if tokens is not None else "samples"
+            raise TypeError(
+                f"step({told}=...) needs a run whose total is in {told}; this one's is in "
+                f"{CLOCK_NAMES.get(unit, 'update')}s"
             )
-        self.last_epoch = int(state_dict["updates"])
-        self.base_lrs = list(state_dict["base_rates"])
-        self._write()
+        size = as_number(size, f"step({unit}=)")
+        if size < 0:
+            raise BindingError(f"step({unit}={size:g}): expected 0 or more")
+        return size
+
+    def _time(self) -> float:
+        """Return where the curves are read now."""
+        position = self._position if self._bend is None else self._bend(self._position)
+        return position + 0.5 if self._plan.sample == "mid" else position
+
+    def _advance(self, size: float = 1.0) -> None:
+        self._position = position = self._position + size
+        time = position if self._reads_at_position else self._time()
+        for ledger, voice, _, read in self._parts:
+            ledger.say(voice, read(time))
+
+    def _join(self, i: int, own: float) -> float | list[float]:
+        """Let a group that was added late into field number i; return the factors with it."""
+        ledger, voice, drive, _ = self._parts[i]
+        self._plan.add_late_group(drive, ledger.field, own)
+        self._parts[i] = part = _Part.of(ledger, voice, drive)
+        return part.read(self._time())
+
+    def get_lr(self) -> list[float | torch.Tensor]:
+        """Return the rate of each group for the update that comes next; nothing is written."""
+        ledger, voice, _, read = self._parts[0]
+        return list(ledger.asked(voice, read(self._time())))
+
+    def preview(self, updates: int) -> dict[str, list[float]]:
+        """Return the rates of the next updates for each group, as `ratecraft.torch.preview`."""
+        ledger, voice, _, read = self._parts[0]
+        position, counted = self._position, self._plan.clock in ("optimizer", "step")
+        if not counted:
+            raise BindingError(
+                f"how many {self._plan.clock} the coming updates take is not known; read "
+                ".curve.values(positions) instead"
+            )
+        rates: dict[str, list[float]] = {name: [] for name in _names(self._driven.param_groups)}
+        try:
+            for k in range(updates):
+                self._position = position + k
+                for seen, rate in zip(
+                    rates.values(), ledger.asked(voice, read(self._time())), strict=True
+                ):
+                    seen.append(rate)
+        finally:
+            self._position = position
+        return rates
+
+    def _text(self, field: str, group: str) -> str:
+        said = self._plan.schedules[field]
+        schedule = said if isinstance(said, Schedule) else said.get(group)
+        if schedule is None:
+            return ""
+        return f"{self._plan.mode} {schedule!r}" if field == "lr" else repr(schedule)
 
     def remove(self) -> None:
         """Stop driving the optimizer; its rates stay as they are now."""
-        self._handle.remove()
+        if self._handle is not None:
+            self._handle.remove()
+        for ledger, voice, *_ in self._parts:
+            ledger.remove(voice)
 
-    def _advance(self, *_: Any) -> None:
-        self.last_epoch += 1
-        self._step_count += 1
-        self._write()
+    def __getstate__(self) -> NoReturn:
+        """Refuse to be copied: a copy would drive nothing."""
+        raise TypeError(
+            "a ScheduleLR belongs to its optimizer and cannot be copied or pickled; build another "
+            "one and load_state_dict() into it"
+        )
 
-    def _write(self) -> None:
-        for group, rate in zip(self.optimizer.param_groups, self.get_lr(), strict=True):
-            if isinstance(group["lr"], torch.Tensor):
-                group["lr"].fill_(rate)  # in place: a compiled step holds on to this tensor
+    # Saving and resuming ----------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state as plain data, which loads with ``weights_only=True``.
+
+        It holds the updates done, the plan as text, and for each field every group's base, what
+        others multiplied it by, and its present value.
+        """
+        state: dict[str, Any] = {
+            "updates": self.last_epoch,
+            "position": self._position,
+            "plan": self._plan.as_dict(),
+            "fields": {part.ledger.field: part.ledger.state() for part in self._parts},
+        }
+        if self._bend is not None:
+            knots = [list(knot) for knot in self._bend.knots]
+            state["bend"] = {"plan": self._bend.plan.as_dict(), "knots": knots}
+        return state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go to the update of a saved state and write the rates that belong there.
+
+        Right before or after the optimizer's own state is loaded. A state of another plan is
+        treated as ``on_plan_change=`` says; nothing is changed where this raises.
+
+        Raises:
+            PlanChanged: the state was saved under another plan, and nobody said what to do.
+            BindingError: no state of a ScheduleLR, or of another number of groups.
+        """
+        saved = _Saved.read(state_dict, self._plan)
+        for part in self._parts:
+            part.ledger.check_state(saved.fields.get(part.ledger.field))
+        plan, bend = self._plan, saved.bend
+        differences = saved.plan.differences(plan)
+        if differences:
+            if self._on_plan_change == "raise":
+                raise PlanChanged(self._both_plans(saved, differences))
+            if self._on_plan_change == "keep":
+                plan = saved.plan
+            elif self._on_plan_change == "replan":
+                bend = None
             else:
-                group["lr"] = rate
-        self._last_lr = [group["lr"] for group in self.optimizer.param_groups]
+                bend = self._continued(saved, differences)
+            log.info(
+                "resumed at update %d under another plan (%s): on_plan_change=%r",
+                saved.updates, ", ".join(differences), self._on_plan_change,
+            )  # fmt: skip
+        followed = plan if bend is None else bend.plan
+        drives = self._drives(followed, saved)
+        self._plan, self._bend = plan, bend
+        self._reads_at_position = bend is None and plan.sample == "start"
+        self._calls, self._position = saved.updates, saved.position
+        self._parts = [
+            _Part.of(part.ledger, part.voice, drive)
+            for part, drive in zip(self._parts, drives, strict=True)
+        ]
+        time = self._time()
+        for part in self._parts:
+            part.voice.factors = part.read(time)
+            part.ledger.restore(saved.fields[part.ledger.field])
+
+    def _drives(self, plan: Plan, saved: _Saved) -> list[Drive]:
+        if list(plan.schedules) != [part.ledger.field for part in self._parts]:
+            raise BindingError(
+                f"the saved plan drives {', '.join(plan.schedules)}; build the scheduler with the "
+                "same fields"
+            )
+        names = _names(self._driven.param_groups)
+        return [plan.drive(name, names, saved.fields[name]["base"]) for name in plan.schedules]
+
+    def _continued(self, saved: _Saved, differences: list[str]) -> Bend:
+        """Return the clock that runs what is left of the saved plan over the new total."""
+        others = [name for name in differences if name not in HORIZON]
+        if others:
+            raise PlanChanged(
+                'on_plan_change="continue" stretches the saved plan to a new total; but '
+                f"{', '.join(others)} differs, too\n{self._both_plans(saved, differences)}"
+            )
+        old = saved.bend or Bend(saved.plan, ((0.0, 0.0), (_total(saved.plan),) * 2))
+        total = _total(self._plan)
+        at = saved.position
+        if not at < min(old.knots[-1][0], total):
+            raise BindingError(
+                f'on_plan_change="continue" at update {at:g}: nothing is left to stretch, since '
+                f"the saved plan ends at {old.knots[-1][0]:g} and this one at {total:g}"
+            )
+        return old.bent_again(at, total)
+
+    def _both_plans(self, saved: _Saved, differences: list[str]) -> str:
+        was, now = saved.plan.as_dict(), self._plan.as_dict()
+        lines = [f"the state was saved at update {saved.updates} under another plan"]
+        for name in differences:
+            lines += [
+                f"  {name}: saved {was.get(name)}",
+                f"  {' ' * len(name)}  now   {now.get(name)}",
+            ]
+        names = _names(self._driven.param_groups)
+        lr = saved.fields["lr"]
+        rates = []
+        for plan, bend in ((saved.plan, saved.bend), (self._plan, None)):
+            followed = plan if bend is None else bend.plan
+            time = saved.position if bend is None else bend(saved.position)
+            factors = followed.drive("lr", names, lr["base"]).factors(time)
+            factor = factors[0] if isinstance(factors, list) else factors
+            base = 1.0 if followed.mode == "rate" else lr["base"][0]
+            rates.append(base * lr["carried"][0] * factor)
+        lines.append(
+            f"the next rate is {rates[0]:g} under the saved plan, {rates[1]:g} under this one"
+        )
+        lines.append(
+            'say on_plan_change="keep" to go on as saved, "replan" to follow this plan from here, '
+            'or "continue" to stretch what is left of the saved plan to the new end'
+        )
+        return "\n".join(lines)
+
+
+class _Saved(NamedTuple):
+    """A saved state, read and checked."""
+
+    updates: int
+    position: float
+    plan: Plan
+    fields: dict[str, Any]
+    bend: Bend | None
+
+    @classmethod
+    def read(cls, state: Any, like: Plan) -> _Saved:
+        if not isinstance(state, Mapping) or not isinstance(state.get("plan"), Mapping):
+            hint = ""
+            if isinstance(state, Mapping) and isinstance(state.get("last_epoch"), int):
+                hint = (
+                    "; it looks like a torch scheduler's: build this one with "
+                    f"start={state['last_epoch']} instead"
+                )
+            raise BindingError(f"this is no state of a ScheduleLR{hint}")
+        try:
+            bend = None
+            if "bend" in state:
+                knots = tuple((float(k), float(u)) for k, u in state["bend"]["knots"])
+                bend = Bend(Plan.from_dict(state["bend"]["plan"], like), knots)
+            return cls(
+                int(state["updates"]),
+                float(state["position"]),
+                Plan.from_dict(state["plan"], like),
+                dict(state["fields"]),
+                bend,
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise BindingError(f"the state of this ScheduleLR cannot be read: {error}") from None
+
+
+def _plan(
+    rate: Schedules | None,
+    factor: Schedules | None,
+    fields: Mapping[str, Schedules] | None,
+    total: int | Duration | None,
+    units: Mapping[str, float | None],
+    floor: float | Mapping[str, float] | None,
+    sample: str,
+    clock: str,
+) -> Plan:
+    """Check what was said, as far as that can be done without the optimizer."""
+    said = rate if factor is None else factor
+    if said is None or (rate is not None and factor is not None):
+        raise TypeError(
+            "ScheduleLR takes exactly one of rate= (the schedule is the rate) and "
+            "factor= (the schedule multiplies each group's lr)"
+        )
+    schedules = {"lr": said, **(fields or {})}
+    if fields and "lr" in fields:
+        raise TypeError("fields= is for the other fields; lr is said by rate= or factor=")
+    for one in schedules.values():
+        for schedule in one.values() if isinstance(one, Mapping) else [one]:
+            if not isinstance(schedule, Schedule):
+                raise TypeError(
+                    f"a Schedule was expected, not {schedule!r}; a fixed rate is constant(value), "
+                    "and a text is read by ratecraft.parse"
+                )
+    mode: Literal["rate", "factor"] = "rate" if factor is None else "factor"
+    if floor is not None:
+        if mode == "rate":
+            raise BindingError(
+                "floor= goes with factor=, where it is a different factor for each group; a rate "
+                "that ends above 0 is written cosine(1, 0.1), or .clip(low=...)"
+            )
+        floor = (
+            {name: as_number(value, f"floor of {name}") for name, value in floor.items()}
+            if isinstance(floor, Mapping)
+            else as_number(floor, "floor=")
+        )
+    length = None if total is None else as_duration(total, "total=")
+    if clock not in ("optimizer", "step"):
+        raise BindingError(f"clock={clock!r} is neither 'optimizer' nor 'step'")
+    if length is not None:
+        counted = [
+            unit
+            for unit in ("tokens", "samples")
+            if length == Duration(**{unit: getattr(length, unit)})
+        ]
+        if counted and length != Duration():
+            clock = counted[0]
+    if sample not in ("start", "mid"):
+        raise BindingError(f"sample={sample!r} is neither 'start' nor 'mid'")
+    if sample == "mid" and clock in ("tokens", "samples"):
+        raise BindingError(f'sample="mid" is half an update, which is no number of {clock}')
+    known = {name: as_number(size, f"{name}=") for name, size in units.items() if size is not None}
+    middle: Literal["start", "mid"] = "mid" if sample == "mid" else "start"
+    return Plan(mode, schedules, length, known, floor, middle, clock)
+
+
+def _names(groups: list[dict[str, Any]]) -> list[str]:
+    names = [str(group.get("name", i)) for i, group in enumerate(groups)]
+    if len(set(names)) < len(names):
+        raise BindingError(f"two param groups have the same name: {', '.join(names)}")
+    return names
+
+
+def _opening(
+    ledger: Ledger, groups: list[dict[str, Any]], *, fresh: bool
+) -> tuple[list[float], list[float]]:
+    """Return each group's base, and the factor at which others hold it already."""
+    found = ledger.found()
+    if ledger.field != "lr":
+        return found, [1.0] * len(found)
+    base = [float(group.get("initial_lr", lr)) for group, lr in zip(groups, found, strict=True)]
+    carried = []
+    for i, (lr, own) in enumerate(zip(found, base, strict=True)):
+        ratio = 1.0
+        if lr != own and fresh:
+            name = group_name(groups[i], i)
+            if lr == 0 or own == 0:
+                log.warning(
+                    "%s: lr is %g though its initial_lr is %g; no factor leads there, and the "
+                    "schedule begins from initial_lr", name, lr, own,
+                )  # fmt: skip
+            else:
+                ratio = lr / own
+                log.warning(
+                    "%s: lr is %g, that is %g of its initial_lr %g; this is taken for the factor "
+                    "of another scheduler and carried on. To begin from lr itself: "
+                    "del group['initial_lr']", name, lr, ratio, own,
+                )  # fmt: skip
+        carried.append(ratio)
+    return base, carried
+
+
+def _refuse_slips(plan: Plan, drive: Drive, base: list[float]) -> None:
+    """Refuse what would train at a rate that nobody meant."""
+    said = plan.schedules["lr"]
+    if plan.mode == "rate" and isinstance(said, Schedule) and len(set(base)) > 1:
+        raise BindingError(
+            f"rate= sets one rate for all param groups, but theirs differ: {base}; write factor= "
+            "to keep their ratios, or rate={group: schedule}"
+        )
+    if plan.mode == "factor":
+        for curve in drive.curves:
+            peak = _peak(curve)
+            if peak <= SMALL_FACTOR:
+                text = repr(curve.schedule)
+                raise BindingError(
+                    f"factor={text} multiplies lr={base[0]:g} by at most {peak:g}, which trains "
+                    f"at {base[0] * peak:.3g} or less; did you mean rate={text}?"
+                )
 
 
 def _peak(curve: Curve) -> float:
     """Return the largest of some hundred values spread over the run (its first part if endless)."""
     span = min(curve.total, 100 * PROBES)
     return max(abs(curve(span * i / PROBES)) for i in range(PROBES + 1))
+
+
+def _total(plan: Plan) -> float:
+    """Return where a plan's run ends on its clock."""
+    said = plan.schedules["lr"]
+    schedule = said if isinstance(said, Schedule) else next(iter(said.values()))
+    total = plan.resolve(schedule).total
+    if plan.total is None:
+        raise BindingError('on_plan_change="continue" needs total= in both plans')
+    return total

@@ -1,0 +1,166 @@
+"""Looking at an optimizer: what drives which group, and what a scheduler is going to do."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+
+from ratecraft.errors import BindingError
+from ratecraft.torch.ledger import driven
+from ratecraft.torch.scheduler import ScheduleLR
+
+__all__ = ["Description", "GroupDescription", "describe", "preview"]
+
+
+@dataclass(frozen=True, slots=True)
+class GroupDescription:
+    """One param group.
+
+    Attributes:
+        name: its name, or its number.
+        tensors: how many parameters it has.
+        weights: how many numbers they hold.
+        base: its own rate, which factors multiply.
+        rate: its present rate.
+        carried: by how much others than ratecraft multiply it.
+        schedules: what drives it, by field.
+    """
+
+    name: str
+    tensors: int
+    weights: int
+    base: float
+    rate: float
+    carried: float = 1.0
+    schedules: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What `describe` returns; prints as a table."""
+
+    groups: tuple[GroupDescription, ...]
+
+    def __str__(self) -> str:
+        rows = [("group", "tensors", "weights", "base", "rate", "schedule")]
+        for group in self.groups:
+            said = [text if name == "lr" else f"{name}: {text}" for name, text in
+                    group.schedules.items()]  # fmt: skip
+            if group.carried != 1:
+                said.append(f"times {group.carried:.6g} by others")
+            rows.append((
+                group.name, f"{group.tensors:,}", f"{group.weights:,}", f"{group.base:.6g}",
+                f"{group.rate:.6g}", "; ".join(said) or "none",
+            ))  # fmt: skip
+        widths = [max(len(row[i]) for row in rows) for i in range(5)]
+        lines = []
+        for name, *numbers, schedule in rows:
+            cells = [number.rjust(w) for number, w in zip(numbers, widths[1:], strict=True)]
+            lines.append("  ".join((name.ljust(widths[0]), *cells, schedule)))
+        return "\n".join(lines)
+
+
+def describe(optimizer: Optimizer) -> Description:
+    """Return every param group's name, size, base rate, present rate and what drives it.
+
+    Args:
+        optimizer: any torch optimizer; the schedules are those of `ScheduleLR`.
+
+    >>> from ratecraft import cosine
+    >>> net = torch.nn.Linear(3, 2)
+    >>> optimizer = torch.optim.SGD([
+    ...     {"params": [net.weight], "lr": 0.1, "name": "weight"},
+    ...     {"params": [net.bias], "lr": 0.2, "name": "bias"},
+    ... ])
+    >>> _ = ScheduleLR(optimizer, factor=cosine(1, 0.1), total=100)
+    >>> print(describe(optimizer))
+    group   tensors  weights  base  rate  schedule
+    weight        1        6   0.1   0.1  factor cosine(1, 0.1)
+    bias          1        2   0.2   0.2  factor cosine(1, 0.1)
+    """
+    if not isinstance(optimizer, Optimizer):
+        raise TypeError(f"describe() looks at a torch optimizer, not {type(optimizer).__name__}")
+    ledgers = vars(driven(optimizer)).get("_ratecraft_ledgers", {})
+    groups = []
+    for i, group in enumerate(optimizer.param_groups):
+        name = str(group.get("name", i))
+        base, carried = float(group.get("initial_lr", group["lr"])), 1.0
+        schedules = {}
+        for what, ledger in ledgers.items():
+            if i >= len(ledger.own):
+                continue  # added since the last update, and not driven yet
+            texts = [text for voice in ledger.voices if (text := voice.text(name))]
+            if texts:
+                schedules[what] = " and ".join(texts)
+            if what == "lr":
+                base, carried = ledger.own[i], ledger.carried[i]
+        weights = sum(p.numel() for p in group["params"])
+        groups.append(
+            GroupDescription(
+                name, len(group["params"]), weights, base, float(group["lr"]), carried, schedules
+            )
+        )
+    return Description(tuple(groups))
+
+
+def preview(
+    scheduler: Any, updates: int, *, metrics: Sequence[float] | None = None
+) -> dict[str, list[float]]:
+    """Return the rates that a torch scheduler is going to give, without touching its optimizer.
+
+    A copy of the scheduler steps an optimizer of the same param groups without the parameters.
+
+    Args:
+        scheduler: any ``torch.optim.lr_scheduler``, or a `ScheduleLR`.
+        updates: how many updates to look ahead, from where the scheduler is.
+        metrics: for ReduceLROnPlateau: what its ``step`` will be given, one for each update.
+
+    Returns:
+        For each param group, by name or number, the rate at each of the updates; the first is
+        the present rate.
+
+    Raises:
+        TypeError: no scheduler.
+        BindingError: a ReduceLROnPlateau without metrics.
+
+    >>> weight = torch.nn.Parameter(torch.zeros(1))
+    >>> optimizer = torch.optim.SGD([weight], lr=1.0)
+    >>> step = torch.optim.lr_scheduler.StepLR(optimizer, 2, 0.5)
+    >>> preview(step, 5)
+    {'0': [1.0, 1.0, 0.5, 0.5, 0.25]}
+    """
+    if isinstance(scheduler, ScheduleLR):
+        return scheduler.preview(updates)
+    if not isinstance(scheduler, LRScheduler | ReduceLROnPlateau):
+        raise TypeError(f"preview() looks at a torch scheduler, not {type(scheduler).__name__}")
+    if isinstance(scheduler, ReduceLROnPlateau) and metrics is None:
+        raise BindingError("a ReduceLROnPlateau follows a metric: give metrics=, one an update")
+    optimizer = scheduler.optimizer
+    bare = [
+        {name: copy.deepcopy(value) for name, value in group.items() if name != "params"}
+        | {"params": [torch.nn.Parameter(torch.zeros(()))]}
+        for group in optimizer.param_groups
+    ]
+    stand_in = torch.optim.SGD(bare, lr=0.0)
+    stand_in.defaults = dict(optimizer.defaults)  # CyclicLR looks whether momentum is in there
+    twin = copy.deepcopy(scheduler, {id(optimizer): stand_in})
+    rates: dict[str, list[float]] = {
+        str(group.get("name", i)): [] for i, group in enumerate(stand_in.param_groups)
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the stand-in never steps, which torch warns about
+        for k in range(updates):
+            for seen, group in zip(rates.values(), stand_in.param_groups, strict=True):
+                seen.append(float(group["lr"]))
+            if isinstance(twin, ReduceLROnPlateau):
+                twin.step((metrics or [])[k])
+            elif k < updates - 1:
+                twin.step()
+    return rates

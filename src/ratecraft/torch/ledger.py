@@ -1,0 +1,407 @@
+"""One ledger per optimizer and field: rate = base x factors x what others did, written afresh.
+
+Every `ScheduleLR` on an optimizer has a *voice* in the ledger of each field it drives. A write
+multiplies a few numbers afresh, so nothing drifts; and it first looks at what it finds: if
+somebody else changed a value since the last write (a scheduler that multiplies, a person), that
+ratio is carried on.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+import torch
+from torch.optim import Optimizer
+
+from ratecraft.errors import BindingError
+
+__all__ = ["Ledger", "Voice", "driven", "group_name"]
+
+log = logging.getLogger("ratecraft.torch")
+
+Factors = float | list[float]
+
+FIELD: Final = re.compile(r"(\w+)(?:\[(\d+)\])?")
+NEAR: Final = 1e-9  # relative: a saved value this near to the product is the product
+
+
+class Voice:
+    """One scheduler's part in a ledger: a factor for all groups, or one for each.
+
+    Attributes:
+        absolute: the factor is the value itself, so that the base plays no part.
+        shared: one schedule speaks for all groups, also for those that are added later.
+        uniform: it says the same factor for all groups.
+        join: called with each late group's own value; returns the factors with that group.
+        factors: what this voice says now.
+        text: the notation of what drives a named group, for a description.
+    """
+
+    __slots__ = ("absolute", "factors", "join", "shared", "text", "uniform")
+
+    def __init__(self, absolute: bool, shared: bool, join: Callable[[float], Factors]) -> None:
+        self.absolute, self.shared, self.join = absolute, shared, join
+        self.uniform = False
+        self.text: Callable[[str], str] = lambda name: ""
+        self.factors: Factors = 1.0
+
+
+class Ledger:
+    """The values of one field in all param groups of an optimizer.
+
+    Attributes:
+        base: each group's own value, which factors multiply; 1 where a voice is absolute.
+        own: each group's own value, also where a voice is absolute.
+        carried: what others multiplied it by.
+    """
+
+    def __init__(self, optimizer: Optimizer, field: str) -> None:
+        self.optimizer, self.field = optimizer, field
+        parts = FIELD.fullmatch(field)
+        self.name = parts[1] if parts else field
+        self.index = int(parts[2]) if parts and parts[2] else None
+        self.voices: list[Voice] = []
+        self.base: list[float] = []
+        self.own: list[float] = []
+        self.carried: list[float] = []
+        self._scale: list[float] = []
+        self._written: list[Any] = []  # what the groups held after the last write
+        self._tensors: list[float] = []  # the same as numbers, where they are tensors
+        self._versions: list[int] | None = None  # of tensors, whose changes keep their identity
+        self._told_zero = False
+        # What makes a write quick: the only voice, where all values are plain numbers.
+        self._alone: Voice | None = None
+        self._count = 0
+
+    @staticmethod
+    def of(optimizer: Optimizer, field: str) -> Ledger:
+        """Return the ledger of a field; the optimizer holds it, so that both end together.
+
+        Raises:
+            BindingError: a group has no such field, or it holds no number.
+        """
+        ledgers: dict[str, Ledger] | None = vars(optimizer).get("_ratecraft_ledgers")
+        if ledgers is not None and field in ledgers:
+            return ledgers[field]
+        ledger = Ledger(optimizer, field)
+        for i, group in enumerate(optimizer.param_groups):
+            ledger._check(group, i)
+        return ledger
+
+    def _check(self, group: dict[str, Any], i: int) -> None:
+        value = group.get(self.name)
+        if self.index is not None and isinstance(value, tuple | list) and self.index < len(value):
+            value = value[self.index]
+        elif self.index is not None:
+            value = None
+        if isinstance(value, bool) or not isinstance(value, int | float | torch.Tensor):
+            numbers = [
+                name
+                for name, held in group.items()
+                if isinstance(held, int | float | torch.Tensor) and not isinstance(held, bool)
+            ]
+            numbers += [
+                f"{name}[{j}]"
+                for name, held in group.items()
+                if isinstance(held, tuple)
+                for j in range(len(held))
+            ]
+            raise BindingError(
+                f"{group_name(group, i)} has no number {self.field!r} to schedule; "
+                f"it has {', '.join(numbers)}"
+            )
+
+    # Joining ------------------------------------------------------------------------------
+
+    def check_voice(self, voice: Voice) -> None:
+        """Refuse a second voice that is absolute."""
+        if voice.absolute and any(other.absolute for other in self.voices):
+            raise BindingError(
+                f"{self.field}: this optimizer's {self.field} is driven by a schedule with rate= "
+                "already; give the second one as factor=, or remove() the first"
+            )
+
+    def found(self) -> list[float]:
+        """Return what each group holds."""
+        return [float(self._held(group)) for group in self.optimizer.param_groups]
+
+    def numbers(self) -> list[float]:
+        """Return what each group held after the last write."""
+        return list(self._tensors if self._versions is not None else map(float, self._written))
+
+    def add(self, voice: Voice, base: list[float], carried: list[float]) -> None:
+        """Let a voice in; the first one's ``base`` and ``carried`` open the ledger."""
+        if not self.own:
+            self.own, self.carried = list(base), list(carried)
+            self._remember(self.optimizer.param_groups)
+        ledgers = vars(self.optimizer).setdefault("_ratecraft_ledgers", {})
+        if not ledgers:
+            self.optimizer.register_load_state_dict_post_hook(_loaded)
+        ledgers[self.field] = self
+        if len(self.optimizer.param_groups) > len(self.own):
+            self.join_late_groups()
+        self.absorb()  # under the factors that were in force
+        self.voices.append(voice)
+        self._remember(self.optimizer.param_groups)
+        self._rescale()
+
+    def remove(self, voice: Voice) -> None:
+        """Take a voice out; the values stay as they are until the next write."""
+        self.absorb()
+        self.voices.remove(voice)
+        self._remember(self.optimizer.param_groups)
+        self._rescale()
+
+    def _rescale(self) -> None:
+        absolute = any(voice.absolute for voice in self.voices)
+        self.base = [1.0] * len(self.own) if absolute else list(self.own)
+        self._scale = [
+            base * carried for base, carried in zip(self.base, self.carried, strict=True)
+        ]
+
+    def join_late_groups(self) -> None:
+        """A group added since the last write joins with its own value as base."""
+        for i in range(len(self.own), len(self.optimizer.param_groups)):
+            group = self.optimizer.param_groups[i]
+            self._check(group, i)
+            own = float(self._held(group))
+            if self.field == "lr":
+                group.setdefault("initial_lr", own)
+            # Under one rate= for all there is no base to multiply: what a group keeps is its ratio.
+            shared = any(voice.absolute and voice.shared for voice in self.voices)
+            ratio = own / self.own[0] if shared and self.own[0] else 1.0
+            self.own.append(own)
+            self.carried.append(ratio)
+            for voice in self.voices:
+                voice.factors = voice.join(own)
+            if ratio != 1.0:
+                log.warning(
+                    "%s joined with %s %g beside %g: it keeps that ratio, %g, to the scheduled "
+                    "rate", group_name(group, i), self.field, own, self.own[0], ratio,
+                )  # fmt: skip
+            else:
+                log.info("%s joined with %s %g", group_name(group, i), self.field, own)
+        self._rescale()
+        self._remember(self.optimizer.param_groups)
+
+    # Reading and writing ------------------------------------------------------------------
+
+    def _held(self, group: dict[str, Any]) -> Any:
+        return group[self.name] if self.index is None else group[self.name][self.index]
+
+    def _remember(self, groups: list[dict[str, Any]]) -> None:
+        self._written = [self._held(group) for group in groups]
+        tensors = any(isinstance(value, torch.Tensor) for value in self._written)
+        self._versions = [_version(value) for value in self._written] if tensors else None
+        self._tensors = list(map(float, self._written)) if tensors else []
+        self._count = len(groups)
+        plain = len(self.voices) == 1 and not tensors and self.index is None
+        self._alone = self.voices[0] if plain and self.voices[0].uniform else None
+
+    def absorb(self) -> None:
+        """Carry on what somebody else did since the last write: the found ratio, taken afresh."""
+        groups = self.optimizer.param_groups[: len(self.own)]
+        found = [self._held(group) for group in groups]
+        if self._versions is None:
+            if found == self._written:
+                return
+        elif [_version(value) for value in found] == self._versions and all(
+            a is b for a, b in zip(found, self._written, strict=True)
+        ):
+            return
+        product = self._multiplied()
+        for i, (value, before) in enumerate(zip(found, self.numbers(), strict=True)):
+            number = float(value)
+            if number != before:
+                self._carry(i, number, product[i] if isinstance(product, list) else product)
+        self._rescale()
+        self._remember(groups)
+
+    def _carry(self, i: int, found: float, product: float) -> None:
+        name = group_name(self.optimizer.param_groups[i], i)
+        if self.base[i] * product != 0:
+            self.carried[i] = found / (self.base[i] * product)
+            log.debug("%s: %s was set to %g beside us: a factor of %g is carried on",
+                      name, self.field, found, self.carried[i])  # fmt: skip
+        elif self.base[i] == 0:
+            self.own[i] = found / product if product else found
+            if self.field == "lr":
+                self.optimizer.param_groups[i]["initial_lr"] = self.own[i]
+            log.info("%s: %s was 0 and is %g now, its new base", name, self.field, self.own[i])
+        elif not self._told_zero:
+            self._told_zero = True
+            log.warning(
+                "%s: %s was set to %g while the schedule is at 0; by how much that was meant to "
+                "multiply it cannot be seen, and it is not carried on", name, self.field, found,
+            )  # fmt: skip
+
+    def _multiplied(self) -> Factors:
+        """Return the product of all voices: a number while they agree over the groups."""
+        product: Factors = 1.0
+        for voice in self.voices:
+            factors = voice.factors
+            if not isinstance(product, list) and not isinstance(factors, list):
+                product *= factors
+                continue
+            left = product if isinstance(product, list) else [product] * len(self.own)
+            right = factors if isinstance(factors, list) else [factors] * len(self.own)
+            product = [a * b for a, b in zip(left, right, strict=True)]
+        return product
+
+    def say(self, voice: Voice, factors: Factors) -> None:
+        """Let a voice say its factors now, and write every group's value afresh."""
+        groups = self.optimizer.param_groups
+        if voice is not self._alone or len(groups) != self._count:
+            self._say_slowly(voice, factors)
+            return
+        # One pass and few names, since this runs after every update: benchmarks/step_speed.py.
+        name = self.name
+        product: Any = factors  # a number, since the only voice is a uniform one
+        if self._count == 1:
+            group = groups[0]
+            if group[name] is not self._written[0]:
+                self._say_slowly(voice, factors)
+                return
+            group[name] = value = self._scale[0] * product
+            self._written = [value]
+        else:
+            values: list[Any] = []
+            for group, scale, before in zip(groups, self._scale, self._written):  # noqa: B905 - slow
+                if group[name] is not before:
+                    # Somebody was here: back to where this pass began, and look closely.
+                    for written, value in zip(groups, self._written[: len(values)], strict=False):
+                        written[name] = value
+                    self._say_slowly(voice, factors)
+                    return
+                group[name] = value = scale * product
+                values.append(value)
+            self._written = values
+        voice.factors = factors
+
+    def _say_slowly(self, voice: Voice, factors: Factors) -> None:
+        groups = self.optimizer.param_groups
+        self.absorb()
+        if len(groups) == len(self.own):
+            voice.factors = factors
+        else:
+            self._regroup()  # which asks every voice for factors that include the late group
+        self._put(groups, self.values())
+
+    def _regroup(self) -> None:
+        now, before = len(self.optimizer.param_groups), len(self.own)
+        if now < before:
+            raise BindingError(
+                f"the optimizer has {now} param groups, and had {before} when its scheduler was "
+                "built; build another scheduler"
+            )
+        self.join_late_groups()
+
+    def _write_slowly(self) -> None:
+        groups = self.optimizer.param_groups
+        if len(groups) != len(self.own):
+            self._regroup()
+        self.absorb()
+        self._put(groups, self.values())
+
+    def asked(self, voice: Voice, factors: Factors) -> list[float]:
+        """Return what each group would get if this voice said that; nothing is written."""
+        said = voice.factors
+        try:
+            voice.factors = factors
+            return self.values()
+        finally:
+            voice.factors = said
+
+    def values(self) -> list[float]:
+        """Return what belongs into each group now."""
+        product = self._multiplied()
+        if isinstance(product, list):
+            return [a * b for a, b in zip(self._scale, product, strict=True)]
+        return [scale * product for scale in self._scale]
+
+    def _put(self, groups: list[dict[str, Any]], values: Iterable[float]) -> None:
+        for group, value in zip(groups, values, strict=True):
+            held = self._held(group)
+            if isinstance(held, torch.Tensor):
+                held.fill_(value)  # in place: a compiled step holds on to this tensor
+            elif self.index is None:
+                group[self.name] = value
+            else:
+                items = list(group[self.name])
+                items[self.index] = value
+                group[self.name] = type(group[self.name])(items)
+        self._remember(groups)
+
+    # Saving -------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, list[float]]:
+        """Return the ledger as plain data, with what others have done up to now."""
+        self.absorb()
+        return {"base": list(self.own), "carried": list(self.carried), "now": self.numbers()}
+
+    def check_state(self, state: Any) -> None:
+        """Refuse a saved ledger that is not about this optimizer, before anything is changed."""
+        groups = len(self.optimizer.param_groups)
+        for key in ("base", "carried", "now"):
+            values = state.get(key) if isinstance(state, dict) else None
+            if not isinstance(values, list) or not all(isinstance(v, int | float) for v in values):
+                raise BindingError(f"the saved state has no {key!r} for {self.field!r}")
+            if len(values) != groups:
+                raise BindingError(
+                    f"the saved state is of {len(values)} param groups, and this optimizer has "
+                    f"{groups}"
+                )
+
+    def restore(self, state: dict[str, list[float]]) -> None:
+        """Take over a saved ledger and write: the saved values to the last bit, where they fit."""
+        groups = self.optimizer.param_groups
+        self.own, self.carried = list(state["base"]), list(state["carried"])
+        if self.field == "lr":
+            for group, own in zip(groups, self.own, strict=True):
+                if not isinstance(group.get("initial_lr"), torch.Tensor):
+                    group["initial_lr"] = own
+        self._rescale()
+        # A value that somebody else wrote is base x product x carried up to a rounding only.
+        values = [
+            saved if math.isclose(saved, value, rel_tol=NEAR) else value
+            for saved, value in zip(state["now"], self.values(), strict=True)
+        ]
+        self._put(groups, values)
+
+    def rewrite(self) -> None:
+        """Write the last values again, over what a loaded optimizer state put in their place."""
+        groups = self.optimizer.param_groups
+        if len(groups) == len(self.own):
+            self._put(groups, self.numbers())
+
+
+def _loaded(optimizer: Optimizer) -> None:
+    """After ``optimizer.load_state_dict``: what it holds is old, and nobody's deed."""
+    for ledger in vars(optimizer).get("_ratecraft_ledgers", {}).values():
+        ledger.rewrite()
+
+
+def _version(value: Any) -> int:
+    return value._version if isinstance(value, torch.Tensor) else -1
+
+
+def group_name(group: dict[str, Any], i: int) -> str:
+    """Return how a param group is called in messages: by its name if it has one."""
+    return repr(group["name"]) if "name" in group else f"group {i}"
+
+
+def driven(optimizer: Optimizer) -> Optimizer:
+    """Return the optimizer whose step really updates: Accelerate's stands around it."""
+    while "_optimizer_step_post_hooks" not in vars(optimizer):
+        inner = getattr(optimizer, "optimizer", None)
+        if not isinstance(inner, Optimizer):
+            raise BindingError(
+                f"{type(optimizer).__name__} has no step hooks, so its updates cannot be counted; "
+                'write clock="step" and call step() after each update'
+            )
+        optimizer = inner
+    return optimizer

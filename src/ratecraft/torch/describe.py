@@ -142,6 +142,8 @@ def preview(
         raise TypeError(f"preview() looks at a torch scheduler, not {type(scheduler).__name__}")
     if isinstance(scheduler, ReduceLROnPlateau) and metrics is None:
         raise BindingError("a ReduceLROnPlateau follows a metric: give metrics=, one an update")
+    if metrics is not None and len(metrics) < updates:
+        raise BindingError(f"{len(metrics)} metrics for {updates} updates: give one for each")
     optimizer = scheduler.optimizer
     bare = [
         {name: copy.deepcopy(value) for name, value in group.items() if name != "params"}

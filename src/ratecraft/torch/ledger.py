@@ -11,8 +11,8 @@ from __future__ import annotations
 import logging
 import math
 import re
-from collections.abc import Callable, Iterable
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any, Final, cast
 
 import torch
 from torch.optim import Optimizer
@@ -118,7 +118,14 @@ class Ledger:
     # Joining ------------------------------------------------------------------------------
 
     def check_voice(self, voice: Voice) -> None:
-        """Refuse a second voice that is absolute."""
+        """Refuse a second voice that is absolute, or one that a shared tensor cannot follow."""
+        held = [self._held(group) for group in self.optimizer.param_groups]
+        tensors = [id(value) for value in held if isinstance(value, torch.Tensor)]
+        if len(set(tensors)) < len(tensors) and not voice.uniform:
+            raise BindingError(
+                f"param groups share one {self.field} tensor and cannot have different values; "
+                f"give each group a tensor of its own"
+            )
         if voice.absolute and any(other.absolute for other in self.voices):
             raise BindingError(
                 f"{self.field}: this optimizer's {self.field} is driven by a schedule with rate= "
@@ -139,11 +146,9 @@ class Ledger:
             self.own, self.carried = list(base), list(carried)
             self._remember(self.optimizer.param_groups)
         ledgers = vars(self.optimizer).setdefault("_ratecraft_ledgers", {})
-        if not ledgers:
+        if not ledgers and "_optimizer_load_state_dict_post_hooks" in vars(self.optimizer):
             self.optimizer.register_load_state_dict_post_hook(_loaded)
         ledgers[self.field] = self
-        if len(self.optimizer.param_groups) > len(self.own):
-            self.join_late_groups()
         self.absorb()  # under the factors that were in force
         self.voices.append(voice)
         self._remember(self.optimizer.param_groups)
@@ -193,11 +198,12 @@ class Ledger:
     def _held(self, group: dict[str, Any]) -> Any:
         return group[self.name] if self.index is None else group[self.name][self.index]
 
-    def _remember(self, groups: list[dict[str, Any]]) -> None:
+    def _remember(self, groups: list[dict[str, Any]], numbers: list[float] | None = None) -> None:
+        """Note what the groups hold; ``numbers``, where known, spare a device the question."""
         self._written = [self._held(group) for group in groups]
         tensors = any(isinstance(value, torch.Tensor) for value in self._written)
         self._versions = [_version(value) for value in self._written] if tensors else None
-        self._tensors = list(map(float, self._written)) if tensors else []
+        self._tensors = numbers or list(map(float, self._written)) if tensors else []
         self._count = len(groups)
         plain = len(self.voices) == 1 and not tensors and self.index is None
         self._alone = self.voices[0] if plain and self.voices[0].uniform else None
@@ -216,7 +222,7 @@ class Ledger:
         product = self._multiplied()
         for i, (value, before) in enumerate(zip(found, self.numbers(), strict=True)):
             number = float(value)
-            if number != before:
+            if number != _rounded(before, value):
                 self._carry(i, number, product[i] if isinstance(product, list) else product)
         self._rescale()
         self._remember(groups)
@@ -284,27 +290,16 @@ class Ledger:
 
     def _say_slowly(self, voice: Voice, factors: Factors) -> None:
         groups = self.optimizer.param_groups
+        if len(groups) < len(self.own):
+            raise BindingError(
+                f"the optimizer has {len(groups)} param groups, and had {len(self.own)} when its "
+                "scheduler was built; build another scheduler"
+            )
         self.absorb()
         if len(groups) == len(self.own):
             voice.factors = factors
         else:
-            self._regroup()  # which asks every voice for factors that include the late group
-        self._put(groups, self.values())
-
-    def _regroup(self) -> None:
-        now, before = len(self.optimizer.param_groups), len(self.own)
-        if now < before:
-            raise BindingError(
-                f"the optimizer has {now} param groups, and had {before} when its scheduler was "
-                "built; build another scheduler"
-            )
-        self.join_late_groups()
-
-    def _write_slowly(self) -> None:
-        groups = self.optimizer.param_groups
-        if len(groups) != len(self.own):
-            self._regroup()
-        self.absorb()
+            self.join_late_groups()  # which asks every voice for factors with the late group
         self._put(groups, self.values())
 
     def asked(self, voice: Voice, factors: Factors) -> list[float]:
@@ -323,7 +318,7 @@ class Ledger:
             return [a * b for a, b in zip(self._scale, product, strict=True)]
         return [scale * product for scale in self._scale]
 
-    def _put(self, groups: list[dict[str, Any]], values: Iterable[float]) -> None:
+    def _put(self, groups: list[dict[str, Any]], values: list[float]) -> None:
         for group, value in zip(groups, values, strict=True):
             held = self._held(group)
             if isinstance(held, torch.Tensor):
@@ -334,7 +329,7 @@ class Ledger:
                 items = list(group[self.name])
                 items[self.index] = value
                 group[self.name] = type(group[self.name])(items)
-        self._remember(groups)
+        self._remember(groups, values)
 
     # Saving -------------------------------------------------------------------------------
 
@@ -385,6 +380,13 @@ def _loaded(optimizer: Optimizer) -> None:
         ledger.rewrite()
 
 
+def _rounded(number: float, like: Any) -> float:
+    """Return what a number becomes in a tensor of that type, without asking its device."""
+    if not isinstance(like, torch.Tensor):
+        return number
+    return torch.tensor(number, dtype=like.dtype, device="cpu").item()
+
+
 def _version(value: Any) -> int:
     return value._version if isinstance(value, torch.Tensor) else -1
 
@@ -394,14 +396,21 @@ def group_name(group: dict[str, Any], i: int) -> str:
     return repr(group["name"]) if "name" in group else f"group {i}"
 
 
-def driven(optimizer: Optimizer) -> Optimizer:
-    """Return the optimizer whose step really updates: Accelerate's stands around it."""
-    while "_optimizer_step_post_hooks" not in vars(optimizer):
-        inner = getattr(optimizer, "optimizer", None)
-        if not isinstance(inner, Optimizer):
+def driven(optimizer: Optimizer, *, counted: bool = False) -> Optimizer:
+    """Return the optimizer whose step really updates: Accelerate's stands around it.
+
+    Raises:
+        BindingError: its updates are to be ``counted``, and it has no step hooks.
+    """
+    inner: Any = optimizer
+    while "_optimizer_step_post_hooks" not in vars(inner):
+        inner = getattr(inner, "optimizer", None)
+        if isinstance(inner, Optimizer):
+            continue
+        if counted:
             raise BindingError(
                 f"{type(optimizer).__name__} has no step hooks, so its updates cannot be counted; "
                 'write clock="step" and call step() after each update'
             )
-        optimizer = inner
-    return optimizer
+        return optimizer
+    return cast(Optimizer, inner)

@@ -41,6 +41,11 @@ class Plan:
     sample: Literal["start", "mid"] = "start"
     clock: str = "optimizer"
 
+    @property
+    def counts(self) -> str:
+        """What the clock counts: "updates", "samples" or "tokens"."""
+        return "updates" if self.clock in ("optimizer", "step") else self.clock
+
     def as_dict(self) -> dict[str, Any]:
         """Return the plan as plain data: texts, numbers and dicts of them."""
         data: dict[str, Any] = {self.mode: _texts(self.schedules["lr"])}

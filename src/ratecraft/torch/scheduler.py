@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final, Literal, NamedTuple, NoReturn
 
@@ -128,9 +129,9 @@ class ScheduleLR(LRScheduler):
         # wrapper, which a compiled or patched step does not survive. What trainers read of an
         # LRScheduler is set here instead.
         self.optimizer = optimizer
-        self._driven = driven(optimizer) if clock == "optimizer" else optimizer
+        self._driven = driven(optimizer, counted=self._plan.clock == "optimizer")
         self._calls, self._position = start, float(start)
-        self._counts_calls = clock == "step"
+        self._counts_calls = self._plan.clock == "step"
         self._reads_at_position = sample == "start"
         self._bend: Bend | None = None
         self._step_count, self._is_initial = 1, False
@@ -153,6 +154,8 @@ class ScheduleLR(LRScheduler):
         parts, openings = [], []
         for i, (name, said) in enumerate(plan.schedules.items()):
             ledger = Ledger.of(self._driven, name)
+            if ledger.own:
+                ledger.join_late_groups()
             base, carried = ledger.own, ledger.carried
             if not base:
                 base, carried = _opening(ledger, groups, fresh=self._position == 0)
@@ -190,7 +193,7 @@ class ScheduleLR(LRScheduler):
     @property
     def last_epoch(self) -> int:
         """Updates done."""
-        return self._calls if self._plan.clock in ("tokens", "samples") else int(self._position)
+        return int(self._position) if self._plan.counts == "updates" else self._calls
 
     @last_epoch.setter
     def last_epoch(self, updates: int) -> None:
@@ -283,10 +286,10 @@ class ScheduleLR(LRScheduler):
     def preview(self, updates: int) -> dict[str, list[float]]:
         """Return the rates of the next updates for each group, as `ratecraft.torch.preview`."""
         ledger, voice, _, read = self._parts[0]
-        position, counted = self._position, self._plan.clock in ("optimizer", "step")
-        if not counted:
+        position = self._position
+        if self._plan.counts != "updates":
             raise BindingError(
-                f"how many {self._plan.clock} the coming updates take is not known; read "
+                f"how many {self._plan.counts} the coming updates take is not known; read "
                 ".curve.values(positions) instead"
             )
         rates: dict[str, list[float]] = {name: [] for name in _names(self._driven.param_groups)}
@@ -359,8 +362,13 @@ class ScheduleLR(LRScheduler):
         if differences:
             if self._on_plan_change == "raise":
                 raise PlanChanged(self._both_plans(saved, differences))
+            if saved.plan.counts != plan.counts:
+                raise BindingError(
+                    f"the saved plan counts {saved.plan.counts} and this one {plan.counts}: where "
+                    "the saved run stands on this clock is not known"
+                )
             if self._on_plan_change == "keep":
-                plan = saved.plan
+                plan = replace(saved.plan, clock=plan.clock)
             elif self._on_plan_change == "replan":
                 bend = None
             else:

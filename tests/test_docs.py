@@ -23,8 +23,10 @@ def blocks(language: str) -> list[tuple[str, str]]:
     return found
 
 
-@pytest.mark.parametrize("code", [pytest.param(b, id=i) for i, b in blocks("python")])
-def test_python_blocks_run_and_print_what_they_say(code: str) -> None:
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_blocks_run_and_print_what_they_say(page: Path) -> None:
+    # One page is one program: a later block may use what an earlier one made.
+    code = "\n".join(re.findall(r"```python\n(.*?)```", page.read_text(), re.S))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     said = re.findall(r"print\(.*\)\s+# (.*)", code)

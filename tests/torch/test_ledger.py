@@ -10,7 +10,7 @@ from torch.optim import lr_scheduler
 
 from ratecraft import constant, cosine, decay, linear, warmup
 from ratecraft.errors import BindingError
-from ratecraft.torch import ScheduleLR
+from ratecraft.torch import ScheduleLR, describe
 
 COSINE = cosine(1, 0.1)
 STEEP = decay(0.9).resolve()
@@ -89,15 +89,17 @@ def test_what_a_person_sets_is_carried_on_as_a_ratio():
     optimizer.param_groups[1]["lr"] = 0.3  # three times what the schedule says, from here on
     optimizer.step()
     assert optimizer.param_groups[1]["lr"] == pytest.approx(0.3 / 0.1 * 0.08)
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.1 * 0.5 * 0.4)
 
 
 def test_a_change_while_the_schedule_is_at_zero_is_told_once(caplog):
-    optimizer = sgd(0.1)
+    optimizer = sgd(0.1, 0.1)
     ScheduleLR(optimizer, factor=warmup(5), total=10)
-    optimizer.param_groups[0]["lr"] = 0.05
+    for group in optimizer.param_groups:
+        group["lr"] = 0.05
     with caplog.at_level(logging.WARNING, "ratecraft.torch"):
         optimizer.step()
-    assert "while the schedule is at 0" in caplog.text
+    assert caplog.text.count("while the schedule is at 0") == 1
     assert optimizer.param_groups[0]["lr"] == pytest.approx(0.1 / 5)
 
 
@@ -336,6 +338,16 @@ def test_tensor_rates_beside_a_scheduler_that_multiplies():
     curve = COSINE.resolve(100)
     for k, rate in enumerate(first_rates(optimizer, 100, peer)):
         assert rate == pytest.approx(0.1 * curve(k) * 0.9**k, rel=1e-4)
+
+
+def test_a_tensor_that_is_filled_with_what_it_holds_was_not_changed():
+    optimizer = adam(0.1)
+    ScheduleLR(optimizer, factor=linear(1, 0), total=10)
+    for _ in range(5):
+        optimizer.step()
+        rate = optimizer.param_groups[0]["lr"]
+        rate.fill_(rate.item())  # another version of the same float32
+    assert describe(optimizer).groups[0].carried == 1
 
 
 def test_groups_that_share_a_tensor_cannot_differ():

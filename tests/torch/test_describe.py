@@ -43,8 +43,9 @@ def test_a_group_added_since_the_last_update():
     optimizer = sgd(0.1)
     ScheduleLR(optimizer, factor=linear(1, 0), total=10)
     optimizer.add_param_group({"params": [torch.nn.Parameter(torch.ones(1))], "lr": 1.0})
-    assert describe(optimizer).groups[1].schedules == {}
+    assert describe(optimizer).groups[1].rate == 1.0
     optimizer.step()
+    assert describe(optimizer).groups[1].rate == pytest.approx(0.9)
     assert describe(optimizer).groups[1].schedules == {"lr": "factor linear(1, 0)"}
 
 
@@ -91,6 +92,16 @@ def test_preview_of_a_plateau_needs_its_metrics():
         preview(plateau, 5, metrics=[1.0] * 2)
     with pytest.raises(TypeError, match=r"preview\(\) looks at a torch scheduler, not int"):
         preview(5, 5)
+
+
+def test_preview_of_groups_with_the_same_name():
+    optimizer = named(a=0.1, b=0.2)
+    optimizer.param_groups[1]["name"] = "a"
+    theirs = lr_scheduler.ExponentialLR(optimizer, 0.5)
+    assert preview(theirs, 2) == {"a (0)": [0.1, 0.05], "a (1)": [0.2, 0.1]}
+    for updates in (-1, 2.5, True):
+        with pytest.raises(BindingError, match="must be an int >= 0"):
+            preview(theirs, updates)
 
 
 def test_preview_of_ours_is_what_ours_then_does():

@@ -1,5 +1,6 @@
 """The ledger: base x our factors x what others did, whoever comes first."""
 
+import copy
 import logging
 import math
 
@@ -8,9 +9,20 @@ import torch
 from optimizers import first_rates, named, rates_of, sgd
 from torch.optim import lr_scheduler
 
-from ratecraft import constant, cosine, decay, linear, warmup
+from ratecraft import (
+    constant,
+    cosine,
+    custom,
+    decay,
+    linear,
+    percent,
+    staircase,
+    tokens,
+    warmup,
+    wsd,
+)
 from ratecraft.errors import BindingError
-from ratecraft.torch import ScheduleLR, describe
+from ratecraft.torch import ScheduleLR, describe, preview
 
 COSINE = cosine(1, 0.1)
 STEEP = decay(0.9).resolve()
@@ -129,9 +141,11 @@ def test_a_linear_warm_up_of_torch_built_before_is_carried(caplog):
     theirs = lr_scheduler.LinearLR(optimizer, 0.5, total_iters=5)
     with caplog.at_level(logging.WARNING, "ratecraft.torch"):
         ScheduleLR(optimizer, factor=COSINE, total=20)
-    assert "0.5 of its initial_lr 0.1" in caplog.text
+        assert not caplog.text  # a state may be loaded next
+        seen = first_rates(optimizer, 20, theirs)
+    assert caplog.text.count("0.5 of its initial_lr 0.1") == 1
     curve = COSINE.resolve(20)
-    for k, rate in enumerate(first_rates(optimizer, 20, theirs)):
+    for k, rate in enumerate(seen):
         assert rate == pytest.approx(0.1 * curve(k) * min(0.5 + 0.1 * k, 1.0), rel=1e-12)
 
 
@@ -143,6 +157,123 @@ def test_removing_keeps_the_rates_and_another_begins_from_the_base():
     assert first_rates(optimizer, 2) == [0.0, 0.0]
     ScheduleLR(optimizer, factor=linear(1, 0.5), total=10)
     assert first_rates(optimizer, 3) == pytest.approx([0.1, 0.095, 0.09])
+
+
+def test_what_others_did_before_a_second_one_of_ours_is_carried():
+    optimizer = sgd(0.1)
+    ScheduleLR(optimizer, factor=constant(1))
+    optimizer.param_groups[0]["lr"] = 0.05
+    ScheduleLR(optimizer, factor=linear(1, 0), total=10)
+    assert first_rates(optimizer, 2) == pytest.approx([0.05, 0.045])
+
+
+def test_what_others_did_before_the_optimizer_is_loaded_is_carried():
+    # Accelerate's prepare() loads an optimizer's own state into it.
+    optimizer = sgd(0.1)
+    ScheduleLR(optimizer, factor=constant(1))
+    theirs = lr_scheduler.LinearLR(optimizer, 0.5, total_iters=4)
+    optimizer.load_state_dict(optimizer.state_dict())
+    assert first_rates(optimizer, 6, theirs)[4:] == pytest.approx([0.1, 0.1])
+
+
+def test_a_removed_scheduler_does_nothing_any_more():
+    optimizer = sgd(1.0)
+    scheduler = ScheduleLR(optimizer, factor=linear(1, 0), total=10, clock="step")
+    state = scheduler.state_dict()
+    for _ in range(5):
+        scheduler.step()
+    scheduler.remove()
+    scheduler.remove()
+    scheduler.step()
+    assert optimizer.param_groups[0]["lr"] == 0.5
+    with pytest.raises(BindingError, match="was removed and drives nothing"):
+        scheduler.load_state_dict(state)
+
+
+def test_after_a_removal_a_new_base_rate_is_a_new_base_rate():
+    optimizer = sgd(0.1)
+    ScheduleLR(optimizer, factor=constant(0.5)).remove()
+    assert optimizer.param_groups[0]["lr"] == 0.05
+    del optimizer.param_groups[0]["initial_lr"]
+    ScheduleLR(optimizer, factor=linear(1, 0), total=10)
+    assert first_rates(optimizer, 2) == pytest.approx([0.05, 0.045])
+
+
+def test_the_same_schedule_twice_is_told(caplog):
+    optimizer = sgd(0.1)
+    ScheduleLR(optimizer, factor=linear(1, 0), total=10)
+    ScheduleLR(optimizer, factor=linear(1, 0), total=10)
+    assert "factor linear(1, 0) drives this optimizer already, and the two multiply" in caplog.text
+
+
+def test_freezing_a_group_and_small_ratios_are_no_slips():
+    said = {0: cosine(), "1": constant(0)}  # an int is as good a name for an unnamed group
+    optimizer = sgd(0.1, 7.0)
+    ScheduleLR(optimizer, factor=said, total=10)
+    assert rates_of(optimizer, 1) == [[0.1, 0.0]]
+    ScheduleLR(sgd(0.1, 7.0), factor={0: constant(0.01), 1: constant(1)})
+    with pytest.raises(BindingError, match=r"constant\(0.01\) multiplies lr=7 by at most"):
+        ScheduleLR(sgd(0.1, 7.0), factor={0: constant(0.001), 1: constant(0.01)})
+
+
+def test_long_runs_are_no_slips():
+    ScheduleLR(sgd(1.0), factor=wsd(percent(5)), total=tokens(3e9))
+    ScheduleLR(sgd(1.0), factor=staircase([0, 1], at=[60_000]), total=1_000_000)
+    ScheduleLR(sgd(1.0), factor=staircase([0, 1], at=[60_000]))
+    with pytest.raises(BindingError, match="did you mean rate="):
+        ScheduleLR(sgd(1.0), factor=3e-4 * constant(1))
+
+
+def test_a_function_that_fails_leaves_the_clock_where_it_was():
+    broken = []
+
+    def fails(t):
+        if broken:
+            raise KeyError("mine")
+        return 1.0
+
+    scheduler = ScheduleLR(sgd(1.0), factor=custom(fails), clock="step")
+    scheduler.step()
+    broken.append(True)
+    with pytest.raises(KeyError, match="mine"):
+        scheduler.step()
+    assert scheduler.last_epoch == 1
+
+
+def test_torchs_own_sequence_is_refused_with_the_way_to_say_it():
+    optimizer = sgd(1.0)
+    parts = [
+        ScheduleLR(optimizer, factor=warmup(3), total=10, clock="step"),
+        lr_scheduler.ExponentialLR(optimizer, 0.9),
+    ]
+    with pytest.raises(BindingError, match=r"write a.then\(b\)"):
+        lr_scheduler.SequentialLR(optimizer, parts, [3])
+    with pytest.raises(BindingError, match=r"write a.then\(b\)"):
+        parts[0]._update_lr(0)
+    with pytest.raises(BindingError, match=r"write a.then\(b\)"):
+        parts[0]._initial_step()
+
+
+def test_a_copy_would_drive_nothing_and_is_refused():
+    scheduler = ScheduleLR(sgd(1.0), factor=linear(1, 0), total=10)
+    with pytest.raises(TypeError, match="belongs to its optimizer and cannot be copied"):
+        copy.deepcopy(scheduler)
+    with pytest.raises(BindingError, match="base_lrs cannot be set"):
+        scheduler.base_lrs = [1.0]
+
+
+def test_what_a_trainer_reads_is_its_own_copy_and_up_to_date():
+    optimizer = adam(0.1)
+    scheduler = ScheduleLR(optimizer, factor=linear(1, 0), total=10)
+    kept = [scheduler.get_last_lr()[0] for _ in range(3) if optimizer.step() is None]
+    assert [float(rate) for rate in kept] == pytest.approx([0.09, 0.08, 0.07])
+    assert isinstance(scheduler.get_lr()[0], torch.Tensor)
+    plain = sgd(0.1)
+    scheduler = ScheduleLR(plain, factor=linear(1, 0), total=10)
+    plain.param_groups[0]["lr"] /= 2
+    assert scheduler.get_lr() == [0.05]
+    assert preview(scheduler, 2)["0"] == pytest.approx([0.05, 0.045])
+    assert describe(plain).groups[0].carried == 0.5
 
 
 # Groups -----------------------------------------------------------------------------------------
@@ -184,7 +315,12 @@ def test_a_late_group_joins_with_its_own_base():
     ScheduleLR(optimizer, factor=linear(1, 0), total=10)
     rates_of(optimizer, 4)
     optimizer.add_param_group(weight(0.5))
+    trained = []
+    optimizer.register_step_pre_hook(
+        lambda o, *_: trained.append([g["lr"] for g in o.param_groups])
+    )
     optimizer.step()
+    assert trained == [pytest.approx([0.1 * 0.6, 0.5 * 0.6])]  # its first update is scheduled, too
     assert [g["lr"] for g in optimizer.param_groups] == [0.1 * 0.5, 0.5 * 0.5]
     assert optimizer.param_groups[1]["initial_lr"] == 0.5
     optimizer.add_param_group(weight(2.0))
@@ -226,10 +362,15 @@ def test_a_late_group_beside_several_of_ours():
 
 def test_a_group_that_went_away_is_told():
     optimizer = sgd(0.1, 0.2)
-    ScheduleLR(optimizer, factor=linear(1, 0), total=10)
+    first = ScheduleLR(optimizer, factor=linear(1, 0), total=10)
     del optimizer.param_groups[1]
     with pytest.raises(BindingError, match="has 1 param groups, and had 2"):
         optimizer.step()
+    with pytest.raises(BindingError, match=r"remove\(\) it and build another"):
+        ScheduleLR(optimizer, factor=linear(1, 0), total=10)
+    first.remove()
+    ScheduleLR(optimizer, factor=linear(1, 0), total=10)
+    assert first_rates(optimizer, 2)[1] == pytest.approx(0.09)
 
 
 # Floors, samples, fields ------------------------------------------------------------------------
@@ -348,6 +489,23 @@ def test_a_tensor_that_is_filled_with_what_it_holds_was_not_changed():
         rate = optimizer.param_groups[0]["lr"]
         rate.fill_(rate.item())  # another version of the same float32
     assert describe(optimizer).groups[0].carried == 1
+
+
+def test_a_late_group_on_the_default_tensor_takes_the_base_of_the_others():
+    optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.ones(1))], lr=torch.tensor(0.1))
+    ScheduleLR(optimizer, factor=linear(1, 0), total=10)
+    rates_of(optimizer, 5)
+    optimizer.add_param_group({"params": [torch.nn.Parameter(torch.ones(1))]})
+    optimizer.step()
+    assert rates_of(optimizer, 1)[0] == pytest.approx([0.04, 0.04])
+    held = [group["lr"] for group in optimizer.param_groups]
+    assert held[0] is not held[1]
+
+
+def test_a_tensor_and_a_number_that_are_alike_are_alike():
+    optimizer = torch.optim.SGD([weight(torch.tensor(0.1)), weight(0.1)])
+    ScheduleLR(optimizer, rate=0.3 * linear(1, 0), total=10)
+    assert rates_of(optimizer, 2)[1] == pytest.approx([0.27, 0.27])
 
 
 def test_groups_that_share_a_tensor_cannot_differ():

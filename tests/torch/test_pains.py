@@ -150,8 +150,8 @@ def test_78003_an_optimizer_whose_last_schedule_ended_at_zero_can_be_used_again(
     rates_of(optimizer, 10, lr_scheduler.CosineAnnealingLR(optimizer, 10))
     assert optimizer.param_groups[0]["lr"] == 0
     ScheduleLR(optimizer, factor=linear(1, 0), total=10)
-    assert "the schedule begins from initial_lr" in caplog.text
     assert first_rates(optimizer, 2) == pytest.approx([0.1, 0.09])
+    assert "the schedule begins from initial_lr" in caplog.text
 
 
 def test_22343_weight_decay_follows_a_schedule_too():
@@ -242,5 +242,7 @@ def test_a_clock_refuses_what_it_does_not_count():
         ScheduleLR(sgd(1.0), factor=linear(1, 0), total=tokens(9), sample="mid")
     with pytest.raises(BindingError, match="follows the optimizer here and cannot be set"):
         by_updates.last_epoch = 3
+    with pytest.raises(BindingError, match="start= counts updates, and this run is in tokens"):
+        ScheduleLR(sgd(1.0), factor=linear(1, 0), total=tokens(1000), start=50)
     with pytest.raises(BindingError, match="how many tokens the coming updates take"):
         by_tokens.preview(3)

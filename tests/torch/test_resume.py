@@ -199,7 +199,8 @@ def test_by_default_another_plan_is_refused_with_both_plans_and_rates():
         "the state was saved at update 50 under another plan\n"
         "  total: saved 100\n"
         "         now   200\n"
-        "the next rate is 0.5 under the saved plan, 0.853553 under this one\n"
+        "the next rate under the saved plan is 0.5\n"
+        "the next rate under this plan is 0.853553\n"
         'say on_plan_change="keep" to go on as saved, "replan" to follow this plan from here, or '
         '"continue" to stretch what is left of the saved plan to the new end'
     )
@@ -323,10 +324,10 @@ def test_other_fields_than_saved_are_refused():
         total=10,
         on_plan_change="replan",
     )
-    with pytest.raises(BindingError, match="no 'base' for 'weight_decay'"):
+    with pytest.raises(BindingError, match="drives lr, and this one lr, weight_decay"):
         more.load_state_dict(state)
     fewer = loaded_fields_state()
-    with pytest.raises(BindingError, match="drives lr, momentum; build the scheduler with the"):
+    with pytest.raises(BindingError, match="drives lr, momentum, and this one lr; build"):
         loaded(fewer, linear(1, 0), 10, "keep")
 
 
@@ -354,6 +355,100 @@ def test_a_state_that_is_none_is_refused_and_nothing_is_changed(state, message):
     with pytest.raises(BindingError, match=message):
         scheduler.load_state_dict(state)
     assert first_rates(optimizer, 1) == [0.8]
+
+
+@pytest.mark.parametrize(
+    "hand",
+    [
+        lambda state: state["plan"].update(floor="x"),
+        lambda state: state.update(bend={"plan": state["plan"], "knots": [[0, 0]]}),
+        lambda state: state.update(bend={"plan": state["plan"], "knots": [[5, 0], [5, 1]]}),
+        lambda state: state["fields"]["lr"].update(now=["x"]),
+        lambda state: state["fields"].pop("lr"),
+    ],
+)
+def test_a_state_edited_by_hand_is_refused(hand):
+    state, _ = stopped(5, linear(1, 0), 10)
+    hand(state)
+    optimizer, scheduler = sgd(1.0), None
+    scheduler = ScheduleLR(optimizer, factor=linear(1, 0), total=10)
+    with pytest.raises(BindingError):
+        scheduler.load_state_dict(state)
+    assert first_rates(optimizer, 2)[1] == 0.9
+
+
+def test_keeping_a_rate_where_a_factor_was_built_is_refused():
+    state, _ = stopped(5, linear(1, 0), 10)
+    optimizer = sgd(0.1)
+    scheduler = ScheduleLR(optimizer, rate=linear(1, 0), total=10, on_plan_change="keep")
+    with pytest.raises(BindingError, match="saved plan is a factor= and this one a rate="):
+        scheduler.load_state_dict(state)
+
+
+def test_mid_continues_without_an_update_at_zero():
+    state, _ = stopped(50, linear(1, 0), 100, sample="mid")
+    rates = after(state, linear(1, 0), 250, "continue", sample="mid")
+    assert min(rates[k] for k in range(50, 250)) > 0
+    assert rates[249] == pytest.approx(0.00125)
+
+
+def test_the_order_of_fields_does_not_matter():
+    def build(*names, **said):
+        optimizer = sgd(1.0, momentum=0.9, weight_decay=0.1)
+        fields = {name: linear(1, 0.5) for name in names}
+        return optimizer, ScheduleLR(optimizer, factor=linear(1, 0), fields=fields, **said)
+
+    optimizer, scheduler = build("momentum", "weight_decay", total=10)
+    rates_of(optimizer, 3)
+    again, resumed = build("weight_decay", "momentum", total=20, on_plan_change="keep")
+    resumed.load_state_dict(saved(scheduler.state_dict()))
+    assert first_rates(again, 5) == first_rates(optimizer, 5)
+    assert again.param_groups[0]["momentum"] == optimizer.param_groups[0]["momentum"]
+
+
+LATE = {
+    "one for all": lambda o: [ScheduleLR(o, factor=linear(1, 0), total=20)],
+    "a rate": lambda o: [ScheduleLR(o, rate=linear(1, 0), total=20)],
+    "by group": lambda o: [ScheduleLR(o, factor={"0": linear(1, 0)}, total=20)],
+    "a floor": lambda o: [ScheduleLR(o, factor=linear(1, 0), floor=0.01, total=20)],
+    "two, one with a floor": lambda o: [
+        ScheduleLR(o, factor=linear(1, 0), floor=0.01, total=20),
+        ScheduleLR(o, factor=linear(1, 0.5), total=20),
+    ],
+}
+
+
+@pytest.mark.parametrize("kind", LATE)
+@pytest.mark.parametrize("stepped", [False, True])
+def test_a_run_with_a_late_group_resumes(kind, stepped):
+    def build():
+        optimizer = sgd(0.1)
+        return optimizer, LATE[kind](optimizer)
+
+    def add(optimizer):
+        late = {"params": [torch.nn.Parameter(torch.ones(2))], "lr": 0.005}
+        optimizer.add_param_group(late)
+
+    optimizer, schedulers = build()
+    rates_of(optimizer, 5)
+    add(optimizer)
+    if stepped:
+        rates_of(optimizer, 2)
+    states = [saved(scheduler.state_dict()) for scheduler in schedulers]
+    optimizer_state = saved(optimizer.state_dict())
+    rates_of(optimizer, 1)
+    expected = rates_of(optimizer, 10)
+    for optimizer_first in (False, True):
+        again, resumed = build()
+        add(again)
+        if optimizer_first:
+            again.load_state_dict(optimizer_state)
+        for scheduler, state in zip(resumed, states, strict=True):
+            scheduler.load_state_dict(state)
+        if not optimizer_first:
+            again.load_state_dict(optimizer_state)
+        rates_of(again, 1)
+        assert rates_of(again, 10) == expected
 
 
 def test_a_state_of_other_groups_is_refused():

@@ -107,6 +107,11 @@ class Curve:
         """How long the schedule itself is, in updates, whether the run cuts it or not."""
         return self._piece.length
 
+    @property
+    def bound(self) -> float:
+        """A number that no value exceeds in size; of Python functions nothing is known: 0."""
+        return self._piece.bound()
+
     def __len__(self) -> int:
         """Return the number of updates of the run."""
         self._needs_updates("len()")

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from ratecraft.errors import BindingError
-from ratecraft.torch.ledger import driven
+from ratecraft.torch.ledger import driven, ledgers_of
 from ratecraft.torch.scheduler import ScheduleLR
 
 __all__ = ["Description", "GroupDescription", "describe", "preview"]
@@ -87,15 +87,15 @@ def describe(optimizer: Optimizer) -> Description:
     """
     if not isinstance(optimizer, Optimizer):
         raise TypeError(f"describe() looks at a torch optimizer, not {type(optimizer).__name__}")
-    ledgers = vars(driven(optimizer)).get("_ratecraft_ledgers", {})
+    ledgers = {what: led for what, led in ledgers_of(driven(optimizer)).items() if led.voices}
+    for ledger in ledgers.values():
+        ledger.sync()
     groups = []
     for i, group in enumerate(optimizer.param_groups):
         name = str(group.get("name", i))
         base, carried = float(group.get("initial_lr", group["lr"])), 1.0
         schedules = {}
         for what, ledger in ledgers.items():
-            if i >= len(ledger.own):
-                continue  # added since the last update, and not driven yet
             texts = [text for voice in ledger.voices if (text := voice.text(name))]
             if texts:
                 schedules[what] = " and ".join(texts)
@@ -123,8 +123,8 @@ def preview(
         metrics: for ReduceLROnPlateau: what its ``step`` will be given, one for each update.
 
     Returns:
-        For each param group, by name or number, the rate at each of the updates; the first is
-        the present rate.
+        For each param group, by name or number (both, where names are alike), the rate at each
+        of the updates; the first is the present rate.
 
     Raises:
         TypeError: no scheduler.
@@ -136,6 +136,8 @@ def preview(
     >>> preview(step, 5)
     {'0': [1.0, 1.0, 0.5, 0.5, 0.25]}
     """
+    if isinstance(updates, bool) or not isinstance(updates, int) or updates < 0:
+        raise BindingError(f"preview(): updates={updates!r} must be an int >= 0")
     if isinstance(scheduler, ScheduleLR):
         return scheduler.preview(updates)
     if not isinstance(scheduler, LRScheduler | ReduceLROnPlateau):
@@ -153,9 +155,10 @@ def preview(
     stand_in = torch.optim.SGD(bare, lr=0.0)
     stand_in.defaults = dict(optimizer.defaults)  # CyclicLR looks whether momentum is in there
     twin = copy.deepcopy(scheduler, {id(optimizer): stand_in})
-    rates: dict[str, list[float]] = {
-        str(group.get("name", i)): [] for i, group in enumerate(stand_in.param_groups)
-    }
+    names = [str(group.get("name", i)) for i, group in enumerate(stand_in.param_groups)]
+    if len(set(names)) < len(names):
+        names = [f"{name} ({i})" for i, name in enumerate(names)]
+    rates: dict[str, list[float]] = {name: [] for name in names}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the stand-in never steps, which torch warns about
         for k in range(updates):

@@ -19,13 +19,14 @@ from torch.optim import Optimizer
 
 from ratecraft.errors import BindingError
 
-__all__ = ["Ledger", "Voice", "driven", "group_name"]
+__all__ = ["Ledger", "Voice", "driven", "group_name", "ledgers_of"]
 
 log = logging.getLogger("ratecraft.torch")
 
 Factors = float | list[float]
 
 FIELD: Final = re.compile(r"(\w+)(?:\[(\d+)\])?")
+LEDGERS: Final = "_ratecraft_ledgers"
 NEAR: Final = 1e-9  # relative: a saved value this near to the product is the product
 
 
@@ -73,6 +74,7 @@ class Ledger:
         self._tensors: list[float] = []  # the same as numbers, where they are tensors
         self._versions: list[int] | None = None  # of tensors, whose changes keep their identity
         self._told_zero = False
+        self.doubts: list[str] = []  # told at the first update, unless a state is loaded before
         # What makes a write quick: the only voice, where all values are plain numbers.
         self._alone: Voice | None = None
         self._count = 0
@@ -81,18 +83,31 @@ class Ledger:
     def of(optimizer: Optimizer, field: str) -> Ledger:
         """Return the ledger of a field; the optimizer holds it, so that both end together.
 
+        One that nobody speaks in any more is taken up again only if nothing has changed since.
+
         Raises:
             BindingError: a group has no such field, or it holds no number.
         """
-        ledgers: dict[str, Ledger] | None = vars(optimizer).get("_ratecraft_ledgers")
-        if ledgers is not None and field in ledgers:
-            return ledgers[field]
+        ledger = ledgers_of(optimizer).get(field)
+        if ledger is not None and (ledger.voices or ledger.is_untouched()):
+            ledger.sync()
+            return ledger
         ledger = Ledger(optimizer, field)
         for i, group in enumerate(optimizer.param_groups):
-            ledger._check(group, i)
+            ledger.check(group, i)
         return ledger
 
-    def _check(self, group: dict[str, Any], i: int) -> None:
+    def is_untouched(self) -> bool:
+        """Return whether the groups hold what was written, and their bases are the same."""
+        groups = self.optimizer.param_groups
+        if len(groups) != len(self.own) or self.found() != self.rounded():
+            return False
+        if self.field != "lr":
+            return True
+        return [group.get("initial_lr") for group in groups] == self.own
+
+    def check(self, group: dict[str, Any], i: int) -> None:
+        """Refuse a group that has no such field."""
         value = group.get(self.name)
         if self.index is not None and isinstance(value, tuple | list) and self.index < len(value):
             value = value[self.index]
@@ -140,14 +155,21 @@ class Ledger:
         """Return what each group held after the last write."""
         return list(self._tensors if self._versions is not None else map(float, self._written))
 
+    def rounded(self) -> list[float]:
+        """Return the same as the groups' types hold it."""
+        return [_rounded(n, held) for n, held in zip(self.numbers(), self._written, strict=True)]
+
     def add(self, voice: Voice, base: list[float], carried: list[float]) -> None:
         """Let a voice in; the first one's ``base`` and ``carried`` open the ledger."""
         if not self.own:
             self.own, self.carried = list(base), list(carried)
             self._remember(self.optimizer.param_groups)
-        ledgers = vars(self.optimizer).setdefault("_ratecraft_ledgers", {})
-        if not ledgers and "_optimizer_load_state_dict_post_hooks" in vars(self.optimizer):
+        ledgers = vars(self.optimizer).setdefault(LEDGERS, {})
+        if not ledgers and "_optimizer_step_pre_hooks" in vars(self.optimizer):
+            self.optimizer.register_load_state_dict_pre_hook(_loading)
             self.optimizer.register_load_state_dict_post_hook(_loaded)
+            hook = torch.compiler.disable(_stepping)  # type: ignore[no-untyped-call]
+            self.optimizer.register_step_pre_hook(hook)
         ledgers[self.field] = self
         self.absorb()  # under the factors that were in force
         self.voices.append(voice)
@@ -156,10 +178,13 @@ class Ledger:
 
     def remove(self, voice: Voice) -> None:
         """Take a voice out; the values stay as they are until the next write."""
-        self.absorb()
+        fits = len(self.optimizer.param_groups) >= len(self.own)
+        if fits:
+            self.sync()
         self.voices.remove(voice)
-        self._remember(self.optimizer.param_groups)
-        self._rescale()
+        if fits:
+            self._remember(self.optimizer.param_groups, self.numbers())
+            self._rescale()
 
     def _rescale(self) -> None:
         absolute = any(voice.absolute for voice in self.voices)
@@ -168,30 +193,57 @@ class Ledger:
             base * carried for base, carried in zip(self.base, self.carried, strict=True)
         ]
 
-    def join_late_groups(self) -> None:
-        """A group added since the last write joins with its own value as base."""
-        for i in range(len(self.own), len(self.optimizer.param_groups)):
-            group = self.optimizer.param_groups[i]
-            self._check(group, i)
-            own = float(self._held(group))
-            if self.field == "lr":
-                group.setdefault("initial_lr", own)
+    def sync(self) -> None:
+        """Take in what happened since the last write: changes by others, and late groups.
+
+        Raises:
+            BindingError: a group went away.
+        """
+        now, before = len(self.optimizer.param_groups), len(self.own)
+        if now < before:
+            raise BindingError(
+                f"the optimizer has {now} param groups, and had {before} when its scheduler was "
+                "built; remove() it and build another"
+            )
+        self.absorb()
+        if now > before:
+            numbers = self.numbers()
+            for i in range(before, now):
+                self.check(self.optimizer.param_groups[i], i)
+            for i in range(before, now):
+                numbers.append(self._join(self.optimizer.param_groups[i], i))
+            self._rescale()
+            self._remember(self.optimizer.param_groups, numbers)
+
+    def _join(self, group: dict[str, Any], i: int) -> float:
+        """Let in a group that was added late: its own value is its base. Return that value."""
+        held, others = self._held(group), self._written
+        found = own = float(held)
+        ratio = 1.0
+        shared = [j for j, other in enumerate(others) if held is other]
+        if shared and isinstance(held, torch.Tensor):
+            # The optimizer's default tensor, which we fill: what it holds is no base. The group
+            # gets a tensor of its own, and the base and the rest from the group beside it.
+            own, ratio = self.own[shared[0]], self.carried[shared[0]]
+            group[self.name] = held.clone()
+        elif any(voice.absolute and voice.shared for voice in self.voices) and self.own[0]:
             # Under one rate= for all there is no base to multiply: what a group keeps is its ratio.
-            shared = any(voice.absolute and voice.shared for voice in self.voices)
-            ratio = own / self.own[0] if shared and self.own[0] else 1.0
-            self.own.append(own)
-            self.carried.append(ratio)
-            for voice in self.voices:
-                voice.factors = voice.join(own)
-            if ratio != 1.0:
-                log.warning(
-                    "%s joined with %s %g beside %g: it keeps that ratio, %g, to the scheduled "
-                    "rate", group_name(group, i), self.field, own, self.own[0], ratio,
-                )  # fmt: skip
-            else:
-                log.info("%s joined with %s %g", group_name(group, i), self.field, own)
-        self._rescale()
-        self._remember(self.optimizer.param_groups)
+            ratio = own / self.own[0]
+        name = group_name(group, i)
+        if ratio != 1.0:
+            log.warning(
+                "%s joined with %s %g beside %g: it keeps that ratio, %g, to the scheduled rate",
+                name, self.field, own, self.own[0], ratio,
+            )  # fmt: skip
+        else:
+            log.info("%s joined with %s %g", name, self.field, own)
+        if self.field == "lr":
+            own = float(group.setdefault("initial_lr", own))
+        self.own.append(own)
+        self.carried.append(ratio)
+        for voice in self.voices:
+            voice.factors = voice.join(own)
+        return found
 
     # Reading and writing ------------------------------------------------------------------
 
@@ -289,17 +341,10 @@ class Ledger:
         voice.factors = factors
 
     def _say_slowly(self, voice: Voice, factors: Factors) -> None:
-        groups = self.optimizer.param_groups
-        if len(groups) < len(self.own):
-            raise BindingError(
-                f"the optimizer has {len(groups)} param groups, and had {len(self.own)} when its "
-                "scheduler was built; build another scheduler"
-            )
-        self.absorb()
-        if len(groups) == len(self.own):
+        groups, late = self.optimizer.param_groups, len(self.optimizer.param_groups) > len(self.own)
+        self.sync()
+        if not late:  # else every voice was asked for factors with the late group
             voice.factors = factors
-        else:
-            self.join_late_groups()  # which asks every voice for factors with the late group
         self._put(groups, self.values())
 
     def asked(self, voice: Voice, factors: Factors) -> list[float]:
@@ -335,7 +380,7 @@ class Ledger:
 
     def state(self) -> dict[str, list[float]]:
         """Return the ledger as plain data, with what others have done up to now."""
-        self.absorb()
+        self.sync()
         return {"base": list(self.own), "carried": list(self.carried), "now": self.numbers()}
 
     def check_state(self, state: Any) -> None:
@@ -353,6 +398,7 @@ class Ledger:
 
     def restore(self, state: dict[str, list[float]]) -> None:
         """Take over a saved ledger and write: the saved values to the last bit, where they fit."""
+        self.doubts = []
         groups = self.optimizer.param_groups
         self.own, self.carried = list(state["base"]), list(state["carried"])
         if self.field == "lr":
@@ -368,16 +414,49 @@ class Ledger:
         self._put(groups, values)
 
     def rewrite(self) -> None:
-        """Write the last values again, over what a loaded optimizer state put in their place."""
-        groups = self.optimizer.param_groups
-        if len(groups) == len(self.own):
-            self._put(groups, self.numbers())
+        """Write what belongs there over what was put in its place."""
+        self._put(self.optimizer.param_groups, self.numbers())
+
+    def write(self) -> None:
+        """Write every group's value afresh."""
+        self._put(self.optimizer.param_groups, self.values())
+
+
+def ledgers_of(optimizer: Optimizer) -> dict[str, Ledger]:
+    """Return an optimizer's ledgers by field."""
+    ledgers: dict[str, Ledger] = vars(optimizer).get(LEDGERS, {})
+    return ledgers
+
+
+def _loading(optimizer: Optimizer, _: Any) -> None:
+    """Before ``optimizer.load_state_dict``: what others did up to now is theirs."""
+    for ledger in ledgers_of(optimizer).values():
+        if ledger.voices:
+            ledger.sync()
 
 
 def _loaded(optimizer: Optimizer) -> None:
     """After ``optimizer.load_state_dict``: what it holds is old, and nobody's deed."""
-    for ledger in vars(optimizer).get("_ratecraft_ledgers", {}).values():
-        ledger.rewrite()
+    for ledger in ledgers_of(optimizer).values():
+        if ledger.voices:
+            ledger.rewrite()
+
+
+def _stepping(optimizer: Optimizer, *_: Any) -> None:
+    """Before an update: a late group is trained at its scheduled value from the first on."""
+    groups = optimizer.param_groups
+    for ledger in ledgers_of(optimizer).values():
+        if ledger.doubts:
+            for doubt in ledger.doubts:
+                log.warning(doubt)
+            ledger.doubts = []
+        if len(groups) == len(ledger.own) or not ledger.voices:
+            continue
+        for i in range(len(ledger.own), len(groups)):
+            for other in ledgers_of(optimizer).values():
+                other.check(groups[i], i)
+        ledger.sync()
+        ledger.write()
 
 
 def _rounded(number: float, like: Any) -> float:

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
-from ratecraft.errors import BindingError, ScheduleError
+from ratecraft.errors import BindingError
 from ratecraft.schedule import Curve, Duration, Schedule, constant, parse, parse_length
+from ratecraft.schedule.duration import as_number
 
 __all__ = ["Bend", "Drive", "Plan", "Schedules"]
 
@@ -81,11 +82,11 @@ class Plan:
                 {name: _schedules(said, like.schedules.get(name)) for name, said in texts.items()},
                 parse_length(data["total"]) if "total" in data else None,
                 {unit: data[unit] for unit in UNITS if unit in data},
-                data.get("floor"),
+                _floor(data.get("floor")),
                 data.get("sample", "start"),
                 data.get("clock", "optimizer"),
             )
-        except (KeyError, TypeError, AttributeError, ScheduleError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise BindingError(f"the saved plan cannot be read: {error}") from None
 
     def differences(self, other: Plan) -> list[str]:
@@ -104,13 +105,22 @@ class Plan:
         units: dict[str, Any] = {unit: self.units.get(unit) for unit in UNITS}
         return schedule.resolve(self.total, **units)
 
-    def drive(self, name: str, groups: Sequence[str], base: Sequence[float]) -> Drive:
+    def drive(
+        self, name: str, groups: Sequence[str], base: Sequence[float], first: int | None = None
+    ) -> Drive:
         """Return how the schedules of a field move the named groups, whose bases are given.
+
+        ``first``: how many of them there were at the beginning; the others were added late.
 
         Raises:
             BindingError: a group without a schedule, a schedule or a floor without a group.
             ScheduleError: a schedule does not resolve over this run.
         """
+        if first is not None and first < len(groups):
+            drive = self.drive(name, groups[:first], base[:first])
+            for own in base[first:]:
+                self.add_late_group(drive, name, own)
+            return drive
         said = self.schedules[name]
         if isinstance(said, Schedule):
             curves, owners = [self.resolve(said)], [0] * len(groups)
@@ -150,6 +160,12 @@ class Plan:
         if drive.floors is not None:
             floor = 0.0 if isinstance(self.floor, Mapping) else self.floor or 0.0
             drive.floors.append(min(floor / own, 1.0) if own else 0.0)
+
+
+def _floor(data: Any) -> float | dict[str, float] | None:
+    if isinstance(data, Mapping):
+        return {str(group): as_number(floor, "floor") for group, floor in data.items()}
+    return None if data is None else as_number(data, "floor")
 
 
 @dataclass(slots=True)

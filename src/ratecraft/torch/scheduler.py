@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 from typing import Any, Final, Literal, NamedTuple, NoReturn
 
 import torch
 from torch.optim.lr_scheduler import LRScheduler
 
-from ratecraft.errors import BindingError, PlanChanged
+from ratecraft.errors import BindingError, PlanChanged, ScheduleError
 from ratecraft.schedule import Curve, Duration, Schedule
 from ratecraft.schedule.duration import CLOCK_NAMES, as_duration, as_number
 from ratecraft.torch.ledger import Ledger, Voice, driven, group_name
@@ -22,6 +24,7 @@ __all__ = ["ScheduleLR"]
 log = logging.getLogger("ratecraft.torch")
 
 SMALL_FACTOR: Final = 0.01
+FLOAT32: Final = 1e-6  # relative: what a rate may lose in a float32 tensor
 PROBES: Final = 512
 ANSWERS: Final = ("raise", "keep", "replan", "continue")
 
@@ -124,6 +127,10 @@ class ScheduleLR(LRScheduler):
             raise BindingError(f"on_plan_change={on_plan_change!r} is none of {known}")
         if isinstance(start, bool) or not isinstance(start, int) or start < 0:
             raise BindingError(f"start={start!r} must be an int >= 0: the updates that are done")
+        if start and self._plan.counts != "updates":
+            raise BindingError(
+                f"start= counts updates, and this run is in {self._plan.counts}; load a state"
+            )
         self._on_plan_change = on_plan_change
         # torch's own constructor is not called: it would replace optimizer.step by a counting
         # wrapper, which a compiled or patched step does not survive. What trainers read of an
@@ -131,6 +138,7 @@ class ScheduleLR(LRScheduler):
         self.optimizer = optimizer
         self._driven = driven(optimizer, counted=self._plan.clock == "optimizer")
         self._calls, self._position = start, float(start)
+        self._removed = False
         self._counts_calls = self._plan.clock == "step"
         self._reads_at_position = sample == "start"
         self._bend: Bend | None = None
@@ -154,8 +162,6 @@ class ScheduleLR(LRScheduler):
         parts, openings = [], []
         for i, (name, said) in enumerate(plan.schedules.items()):
             ledger = Ledger.of(self._driven, name)
-            if ledger.own:
-                ledger.join_late_groups()
             base, carried = ledger.own, ledger.carried
             if not base:
                 base, carried = _opening(ledger, groups, fresh=self._position == 0)
@@ -168,7 +174,13 @@ class ScheduleLR(LRScheduler):
             voice.text = partial(self._text, name)
             parts.append(_Part.of(ledger, voice, drive))
             openings.append((base, carried))
-        self._parts = parts
+        self._parts, self._first_groups = parts, len(groups)
+        lr, text = parts[0].ledger, parts[0].voice.text
+        if any(other.text(names[0]) == text(names[0]) for other in lr.voices):
+            log.warning(
+                "%s drives this optimizer already, and the two multiply; remove() the first to "
+                "replace it", text(names[0]),
+            )  # fmt: skip
         time = self._time()
         for part in parts:
             part.voice.factors = part.read(time)
@@ -186,9 +198,13 @@ class ScheduleLR(LRScheduler):
         return self._parts[0].drive.curves[0]
 
     @property
-    def base_lrs(self) -> list[Any]:  # type: ignore[override]  # here it is what the ledger says
+    def base_lrs(self) -> list[Any]:
         """Each group's own rate."""
         return list(self._parts[0].ledger.own)
+
+    @base_lrs.setter
+    def base_lrs(self, values: object) -> NoReturn:
+        raise BindingError("base_lrs cannot be set; remove() this scheduler and build another")
 
     @property
     def last_epoch(self) -> int:
@@ -200,13 +216,29 @@ class ScheduleLR(LRScheduler):
         if self._plan.clock != "step":
             raise BindingError(
                 "last_epoch follows the optimizer here and cannot be set; a trainer that counts "
-                'for itself (Ignite, torch\'s SequentialLR) needs clock="step"'
+                'for itself (Ignite) needs clock="step"'
             )
+        if updates < 0:
+            self._refuse_sequence()
         self._position = float(updates)
+        self._advance(0.0)
+
+    def _initial_step(self) -> None:
+        self._refuse_sequence()
+
+    def _update_lr(self, epoch: int | None = None) -> None:
+        self._refuse_sequence()
+
+    def _refuse_sequence(self) -> NoReturn:
+        raise BindingError(
+            "torch's SequentialLR drives the clocks of its parts, which these schedules do not "
+            "need: write a.then(b)"
+        )
 
     @property
     def _last_lr(self) -> list[Any]:  # type: ignore[override]  # what the groups hold is the truth
-        return [group["lr"] for group in self._driven.param_groups]
+        held = [group["lr"] for group in self._driven.param_groups]
+        return [rate.clone() if isinstance(rate, torch.Tensor) else rate for rate in held]
 
     # Counting ---------------------------------------------------------------------------------
 
@@ -262,14 +294,19 @@ class ScheduleLR(LRScheduler):
 
     def _time(self) -> float:
         """Return where the curves are read now."""
-        position = self._position if self._bend is None else self._bend(self._position)
-        return position + 0.5 if self._plan.sample == "mid" else position
+        return _read_at(self._position, self._plan, self._bend)
 
     def _advance(self, size: float = 1.0) -> None:
+        if self._removed:
+            return
         self._position = position = self._position + size
-        time = position if self._reads_at_position else self._time()
-        for ledger, voice, _, read in self._parts:
-            ledger.say(voice, read(time))
+        try:
+            time = position if self._reads_at_position else self._time()
+            for ledger, voice, _, read in self._parts:
+                ledger.say(voice, read(time))
+        except BaseException:
+            self._position -= size  # a Python function failed: the update is not counted
+            raise
 
     def _join(self, i: int, own: float) -> float | list[float]:
         """Let a group that was added late into field number i; return the factors with it."""
@@ -278,30 +315,32 @@ class ScheduleLR(LRScheduler):
         self._parts[i] = part = _Part.of(ledger, voice, drive)
         return part.read(self._time())
 
-    def get_lr(self) -> list[float | torch.Tensor]:
+    def get_lr(self) -> list[Any]:
         """Return the rate of each group for the update that comes next; nothing is written."""
-        ledger, voice, _, read = self._parts[0]
-        return list(ledger.asked(voice, read(self._time())))
+        ledger, voice, *_ = self._parts[0]
+        ledger.sync()
+        rates = ledger.asked(voice, self._parts[0].read(self._time()))
+        held = [group["lr"] for group in self._driven.param_groups]
+        return [
+            torch.full_like(lr, rate) if isinstance(lr, torch.Tensor) else rate
+            for lr, rate in zip(held, rates, strict=True)
+        ]
 
     def preview(self, updates: int) -> dict[str, list[float]]:
         """Return the rates of the next updates for each group, as `ratecraft.torch.preview`."""
-        ledger, voice, _, read = self._parts[0]
-        position = self._position
         if self._plan.counts != "updates":
             raise BindingError(
                 f"how many {self._plan.counts} the coming updates take is not known; read "
                 ".curve.values(positions) instead"
             )
+        ledger, voice, *_ = self._parts[0]
+        ledger.sync()
+        read = self._parts[0].read
         rates: dict[str, list[float]] = {name: [] for name in _names(self._driven.param_groups)}
-        try:
-            for k in range(updates):
-                self._position = position + k
-                for seen, rate in zip(
-                    rates.values(), ledger.asked(voice, read(self._time())), strict=True
-                ):
-                    seen.append(rate)
-        finally:
-            self._position = position
+        for k in range(updates):
+            time = _read_at(self._position + k, self._plan, self._bend)
+            for seen, rate in zip(rates.values(), ledger.asked(voice, read(time)), strict=True):
+                seen.append(rate)
         return rates
 
     def _text(self, field: str, group: str) -> str:
@@ -313,6 +352,9 @@ class ScheduleLR(LRScheduler):
 
     def remove(self) -> None:
         """Stop driving the optimizer; its rates stay as they are now."""
+        if self._removed:
+            return
+        self._removed = True
         if self._handle is not None:
             self._handle.remove()
         for ledger, voice, *_ in self._parts:
@@ -337,6 +379,7 @@ class ScheduleLR(LRScheduler):
             "updates": self.last_epoch,
             "position": self._position,
             "plan": self._plan.as_dict(),
+            "groups": self._first_groups,
             "fields": {part.ledger.field: part.ledger.state() for part in self._parts},
         }
         if self._bend is not None:
@@ -354,51 +397,60 @@ class ScheduleLR(LRScheduler):
             PlanChanged: the state was saved under another plan, and nobody said what to do.
             BindingError: no state of a ScheduleLR, or of another number of groups.
         """
+        if self._removed:
+            raise BindingError("this scheduler was removed and drives nothing; build another")
         saved = _Saved.read(state_dict, self._plan)
-        for part in self._parts:
-            part.ledger.check_state(saved.fields.get(part.ledger.field))
-        plan, bend = self._plan, saved.bend
-        differences = saved.plan.differences(plan)
-        if differences:
-            if self._on_plan_change == "raise":
-                raise PlanChanged(self._both_plans(saved, differences))
-            if saved.plan.counts != plan.counts:
-                raise BindingError(
-                    f"the saved plan counts {saved.plan.counts} and this one {plan.counts}: where "
-                    "the saved run stands on this clock is not known"
-                )
-            if self._on_plan_change == "keep":
-                plan = replace(saved.plan, clock=plan.clock)
-            elif self._on_plan_change == "replan":
-                bend = None
-            else:
-                bend = self._continued(saved, differences)
-            log.info(
-                "resumed at update %d under another plan (%s): on_plan_change=%r",
-                saved.updates, ", ".join(differences), self._on_plan_change,
-            )  # fmt: skip
-        followed = plan if bend is None else bend.plan
-        drives = self._drives(followed, saved)
-        self._plan, self._bend = plan, bend
-        self._reads_at_position = bend is None and plan.sample == "start"
-        self._calls, self._position = saved.updates, saved.position
-        self._parts = [
-            _Part.of(part.ledger, part.voice, drive)
-            for part, drive in zip(self._parts, drives, strict=True)
-        ]
-        time = self._time()
-        for part in self._parts:
-            part.voice.factors = part.read(time)
-            part.ledger.restore(saved.fields[part.ledger.field])
-
-    def _drives(self, plan: Plan, saved: _Saved) -> list[Drive]:
-        if list(plan.schedules) != [part.ledger.field for part in self._parts]:
+        fields = [part.ledger.field for part in self._parts]
+        if set(saved.plan.schedules) != set(fields):
             raise BindingError(
-                f"the saved plan drives {', '.join(plan.schedules)}; build the scheduler with the "
-                "same fields"
+                f"the saved plan drives {', '.join(saved.plan.schedules)}, and this one "
+                f"{', '.join(fields)}; build the scheduler with the same fields"
             )
+        for part in self._parts:
+            part.ledger.sync()
+            part.ledger.check_state(saved.fields.get(part.ledger.field))
+        plan, bend = self._followed(saved)
         names = _names(self._driven.param_groups)
-        return [plan.drive(name, names, saved.fields[name]["base"]) for name in plan.schedules]
+        said = plan if bend is None else bend.plan
+        drives = [
+            said.drive(name, names, saved.fields[name]["base"], saved.groups) for name in fields
+        ]
+        self._plan, self._bend, self._first_groups = plan, bend, saved.groups
+        self._calls, self._position = saved.updates, saved.position
+        self._reads_at_position = bend is None and plan.sample == "start"
+        for i, drive in enumerate(drives):
+            ledger, voice, *_ = self._parts[i]
+            voice.shared = isinstance(said.schedules[ledger.field], Schedule)
+            self._parts[i] = part = _Part.of(ledger, voice, drive)
+            voice.factors = part.read(self._time())
+            ledger.restore(saved.fields[ledger.field])
+
+    def _followed(self, saved: _Saved) -> tuple[Plan, Bend | None]:
+        """Return the plan and the clock to go on with, as ``on_plan_change=`` says."""
+        plan, answer = self._plan, self._on_plan_change
+        differences = saved.plan.differences(plan)
+        if not differences:
+            return plan, saved.bend
+        if saved.plan.counts != plan.counts:
+            raise BindingError(
+                f"the saved plan counts {saved.plan.counts} and this one {plan.counts}: where "
+                "the saved run stands on this clock is not known"
+            )
+        if answer == "raise":
+            raise PlanChanged(self._both_plans(saved, differences))
+        if answer == "keep" and saved.plan.mode != plan.mode:
+            raise BindingError(
+                f"the saved plan is a {saved.plan.mode}= and this one a {plan.mode}=; to keep it, "
+                f"build the scheduler with {saved.plan.mode}="
+            )
+        bend = self._continued(saved, differences) if answer == "continue" else saved.bend
+        log.info(
+            "resumed at update %d under another plan (%s): on_plan_change=%r",
+            saved.updates, ", ".join(differences), answer,
+        )  # fmt: skip
+        if answer == "keep":
+            return replace(saved.plan, clock=plan.clock), bend
+        return plan, None if answer == "replan" else bend
 
     def _continued(self, saved: _Saved, differences: list[str]) -> Bend:
         """Return the clock that runs what is left of the saved plan over the new total."""
@@ -426,24 +478,36 @@ class ScheduleLR(LRScheduler):
                 f"  {name}: saved {was.get(name)}",
                 f"  {' ' * len(name)}  now   {now.get(name)}",
             ]
-        names = _names(self._driven.param_groups)
-        lr = saved.fields["lr"]
-        rates = []
-        for plan, bend in ((saved.plan, saved.bend), (self._plan, None)):
-            followed = plan if bend is None else bend.plan
-            time = saved.position if bend is None else bend(saved.position)
-            factors = followed.drive("lr", names, lr["base"]).factors(time)
-            factor = factors[0] if isinstance(factors, list) else factors
-            base = 1.0 if followed.mode == "rate" else lr["base"][0]
-            rates.append(base * lr["carried"][0] * factor)
-        lines.append(
-            f"the next rate is {rates[0]:g} under the saved plan, {rates[1]:g} under this one"
-        )
+        for plan, bend, whose in (
+            (saved.plan, saved.bend, "the saved"),
+            (self._plan, None, "this"),
+        ):
+            try:
+                rate = f"is {self._next_rate(plan, bend, saved):g}"
+            except (BindingError, ScheduleError) as error:
+                rate = f"cannot be said: {error}"
+            lines.append(f"the next rate under {whose} plan {rate}")
         lines.append(
             'say on_plan_change="keep" to go on as saved, "replan" to follow this plan from here, '
             'or "continue" to stretch what is left of the saved plan to the new end'
         )
         return "\n".join(lines)
+
+    def _next_rate(self, plan: Plan, bend: Bend | None, saved: _Saved) -> float:
+        said, lr = plan if bend is None else bend.plan, saved.fields["lr"]
+        names = _names(self._driven.param_groups)
+        drive = said.drive("lr", names, lr["base"], saved.groups)
+        factors = drive.factors(_read_at(saved.position, plan, bend))
+        base: float = 1.0 if said.mode == "rate" else lr["base"][0]
+        carried: float = lr["carried"][0]
+        return base * carried * (factors[0] if isinstance(factors, list) else factors)
+
+
+def _read_at(position: float, plan: Plan, bend: Bend | None) -> float:
+    """Return where the curves are read at a position; half an update later for "mid"."""
+    if plan.sample == "mid":
+        position += 0.5
+    return position if bend is None else bend(position)
 
 
 class _Saved(NamedTuple):
@@ -452,6 +516,7 @@ class _Saved(NamedTuple):
     updates: int
     position: float
     plan: Plan
+    groups: int
     fields: dict[str, Any]
     bend: Bend | None
 
@@ -469,11 +534,14 @@ class _Saved(NamedTuple):
             bend = None
             if "bend" in state:
                 knots = tuple((float(k), float(u)) for k, u in state["bend"]["knots"])
+                if len(knots) < 2 or any(a[0] >= b[0] for a, b in pairwise(knots)):
+                    raise ValueError(f"the knots {knots} are no clock")
                 bend = Bend(Plan.from_dict(state["bend"]["plan"], like), knots)
             return cls(
                 int(state["updates"]),
                 float(state["position"]),
                 Plan.from_dict(state["plan"], like),
+                int(state["groups"]),
                 dict(state["fields"]),
                 bend,
             )
@@ -498,7 +566,7 @@ def _plan(
             "ScheduleLR takes exactly one of rate= (the schedule is the rate) and "
             "factor= (the schedule multiplies each group's lr)"
         )
-    schedules = {"lr": said, **(fields or {})}
+    schedules = {name: _by_name(one) for name, one in {"lr": said, **(fields or {})}.items()}
     if fields and "lr" in fields:
         raise TypeError("fields= is for the other fields; lr is said by rate= or factor=")
     for one in schedules.values():
@@ -516,7 +584,7 @@ def _plan(
                 "that ends above 0 is written cosine(1, 0.1), or .clip(low=...)"
             )
         floor = (
-            {name: as_number(value, f"floor of {name}") for name, value in floor.items()}
+            {str(name): as_number(value, f"floor of {name}") for name, value in floor.items()}
             if isinstance(floor, Mapping)
             else as_number(floor, "floor=")
         )
@@ -540,6 +608,13 @@ def _plan(
     return Plan(mode, schedules, length, known, floor, middle, clock)
 
 
+def _by_name(said: Any) -> Any:
+    """Return what is said by group with the names as texts; unnamed groups go by number."""
+    if not isinstance(said, Mapping):
+        return said
+    return {str(group): schedule for group, schedule in said.items()}
+
+
 def _names(groups: list[dict[str, Any]]) -> list[str]:
     names = [str(group.get("name", i)) for i, group in enumerate(groups)]
     if len(set(names)) < len(names):
@@ -558,20 +633,20 @@ def _opening(
     carried = []
     for i, (lr, own) in enumerate(zip(found, base, strict=True)):
         ratio = 1.0
-        if lr != own and fresh:
+        if fresh and not math.isclose(lr, own, rel_tol=FLOAT32):
             name = group_name(groups[i], i)
             if lr == 0 or own == 0:
-                log.warning(
-                    "%s: lr is %g though its initial_lr is %g; no factor leads there, and the "
-                    "schedule begins from initial_lr", name, lr, own,
-                )  # fmt: skip
+                ledger.doubts.append(
+                    f"{name}: lr is {lr:g} though its initial_lr is {own:g}; no factor leads "
+                    "there, and the schedule begins from initial_lr"
+                )
             else:
                 ratio = lr / own
-                log.warning(
-                    "%s: lr is %g, that is %g of its initial_lr %g; this is taken for the factor "
-                    "of another scheduler and carried on. To begin from lr itself: "
-                    "del group['initial_lr']", name, lr, ratio, own,
-                )  # fmt: skip
+                ledger.doubts.append(
+                    f"{name}: lr is {lr:g}, that is {ratio:g} of its initial_lr {own:g}; this is "
+                    "taken for the factor of another scheduler and carried on. To begin from lr "
+                    "itself: del group['initial_lr']; to go on with a run: start= or a state"
+                )
         carried.append(ratio)
     return base, carried
 
@@ -579,25 +654,28 @@ def _opening(
 def _refuse_slips(plan: Plan, drive: Drive, base: list[float]) -> None:
     """Refuse what would train at a rate that nobody meant."""
     said = plan.schedules["lr"]
-    if plan.mode == "rate" and isinstance(said, Schedule) and len(set(base)) > 1:
+    alike = all(math.isclose(own, base[0], rel_tol=FLOAT32) for own in base)
+    if plan.mode == "rate" and isinstance(said, Schedule) and not alike:
         raise BindingError(
             f"rate= sets one rate for all param groups, but theirs differ: {base}; write factor= "
             "to keep their ratios, or rate={group: schedule}"
         )
-    if plan.mode == "factor":
-        for curve in drive.curves:
-            peak = _peak(curve)
-            if peak <= SMALL_FACTOR:
-                text = repr(curve.schedule)
-                raise BindingError(
-                    f"factor={text} multiplies lr={base[0]:g} by at most {peak:g}, which trains "
-                    f"at {base[0] * peak:.3g} or less; did you mean rate={text}?"
-                )
+    peaks = [_peak(curve) for curve in drive.curves]
+    # A factor of 0 freezes, and a small one beside a larger one is a ratio: both are meant.
+    if plan.mode == "factor" and 0 < max(peaks) <= SMALL_FACTOR:
+        i = peaks.index(max(peaks))
+        own, text = base[drive.owners.index(i)], repr(drive.curves[i].schedule)
+        raise BindingError(
+            f"factor={text} multiplies lr={own:g} by at most {peaks[i]:g}, which trains at "
+            f"{own * peaks[i]:.3g} or less; did you mean rate={text}?"
+        )
 
 
 def _peak(curve: Curve) -> float:
-    """Return the largest of some hundred values spread over the run (its first part if endless)."""
-    span = min(curve.total, 100 * PROBES)
+    """Return the largest of some hundred values over the run, or of an endless one its bound."""
+    if math.isinf(curve.total) and (bound := curve.bound):
+        return bound
+    span = curve.total if math.isfinite(curve.total) else PROBES
     return max(abs(curve(span * i / PROBES)) for i in range(PROBES + 1))
 
 

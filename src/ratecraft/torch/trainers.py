@@ -73,13 +73,18 @@ def for_trainer(trainer: Any, **said: Any) -> None:
             "this Trainer was given a scheduler of its own (optimizers=...); leave that one out"
         )
 
+    made: list[ScheduleLR] = []
+
     def create_scheduler(num_training_steps: int, optimizer: Optimizer | None = None) -> ScheduleLR:
         if trainer.lr_scheduler is None:
             horizon: dict[str, Any] = {"total": num_training_steps}
             if trainer.args.max_steps <= 0:
                 horizon["epoch"] = num_training_steps / trainer.args.num_train_epochs
             target = trainer.optimizer if optimizer is None else optimizer
-            trainer.lr_scheduler = ScheduleLR(target, **(horizon | said))
+            if made:  # train() was called before: its schedule has ended
+                made.pop().remove()
+            made.append(ScheduleLR(target, **(horizon | said)))
+            trainer.lr_scheduler = made[0]
             trainer._created_lr_scheduler = True
         return trainer.lr_scheduler  # type: ignore[no-any-return]
 

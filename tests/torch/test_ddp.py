@@ -1,0 +1,78 @@
+"""ScheduleLR under DistributedDataParallel: two processes over gloo."""
+
+from copy import deepcopy
+
+import pytest
+import torch
+from spawning import answers_of
+from torch.nn.parallel import DistributedDataParallel
+
+from ratecraft import cosine, warmup
+from ratecraft.torch import ScheduleLR
+
+BASE, TOTAL, SAVE_AT = 0.1, 10, 4
+PLAN = warmup(3).then(cosine(1, 0.1))
+CURVE = [BASE * value for value in map(PLAN.resolve(TOTAL), range(TOTAL + 1))]
+
+
+def build(rank):
+    torch.manual_seed(rank)  # DDP begins from the weights of rank 0
+    model = DistributedDataParallel(torch.nn.Linear(3, 1))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=BASE)
+    return model, optimizer, ScheduleLR(optimizer, factor=PLAN, total=TOTAL)
+
+
+def update(rank, k, model, optimizer):
+    """Train on this rank's own data; return the rate that was used."""
+    generator = torch.Generator().manual_seed(10 * k + rank)
+    rate = optimizer.param_groups[0]["lr"]
+    optimizer.zero_grad()
+    model(torch.randn(4, 3, generator=generator)).pow(2).mean().backward()
+    optimizer.step()
+    return rate
+
+
+def weights(model):
+    return [weight.tolist() for weight in model.parameters()]
+
+
+def run_and_resume(rank):
+    """Train; in the middle, let a second run take over the state; return what both did."""
+    whole, resumed = build(rank), build(rank)
+    rates, later = [], []
+    for k in range(TOTAL):
+        if k == SAVE_AT:
+            for ours, theirs in zip(resumed, whole, strict=True):
+                ours.load_state_dict(deepcopy(theirs.state_dict()))  # as through a file
+        rates.append(update(rank, k, *whole[:2]))
+        if k >= SAVE_AT:
+            later.append(update(rank, k, *resumed[:2]))
+    rates += whole[2].get_last_lr()
+    return {
+        "rates": rates,
+        "updates": whole[2].last_epoch,
+        "weights": weights(whole[0]),
+        "resumed rates": later,
+        "resumed weights": weights(resumed[0]),
+    }
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory):
+    return answers_of(run_and_resume, tmp_path_factory.mktemp("ddp"))
+
+
+def test_both_ranks_follow_the_curve(ranks):
+    for rank in ranks:
+        assert rank["rates"] == CURVE
+        assert rank["updates"] == TOTAL
+
+
+def test_both_ranks_have_the_same_weights(ranks):
+    assert ranks[0]["weights"] == ranks[1]["weights"]
+
+
+def test_both_ranks_resume_to_the_last_bit(ranks):
+    for rank in ranks:
+        assert rank["resumed rates"] == CURVE[SAVE_AT:TOTAL]
+        assert rank["resumed weights"] == rank["weights"]

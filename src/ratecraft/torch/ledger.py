@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import math
 import re
-from collections.abc import Callable
+import weakref
 from typing import Any, Final, cast
 
 import torch
@@ -37,18 +37,21 @@ class Voice:
         absolute: the factor is the value itself, so that the base plays no part.
         shared: one schedule speaks for all groups, also for those that are added later.
         uniform: it says the same factor for all groups.
-        join: called with each late group's own value; returns the factors with that group.
         factors: what this voice says now.
-        text: the notation of what drives a named group, for a description.
     """
 
-    __slots__ = ("absolute", "factors", "join", "shared", "text", "uniform")
-
-    def __init__(self, absolute: bool, shared: bool, join: Callable[[float], Factors]) -> None:
-        self.absolute, self.shared, self.join = absolute, shared, join
+    def __init__(self, *, absolute: bool = False, shared: bool = True) -> None:
+        self.absolute, self.shared = absolute, shared
         self.uniform = False
-        self.text: Callable[[str], str] = lambda name: ""
         self.factors: Factors = 1.0
+
+    def join(self, own: float) -> Factors:
+        """Return the factors with a group that was added late, whose own value is given."""
+        return [*self.factors, 1.0] if isinstance(self.factors, list) else self.factors
+
+    def text(self, group: str) -> str:
+        """Return the notation of what drives a named group, for a description."""
+        return ""
 
 
 class Ledger:
@@ -61,7 +64,9 @@ class Ledger:
     """
 
     def __init__(self, optimizer: Optimizer, field: str) -> None:
-        self.optimizer, self.field = optimizer, field
+        # The optimizer holds its ledgers. A reference back would keep it alive until the next
+        # collection, and every scheduler with it.
+        self._optimizer, self.field = weakref.ref(optimizer), field
         parts = FIELD.fullmatch(field)
         self.name = parts[1] if parts else field
         self.index = int(parts[2]) if parts and parts[2] else None
@@ -78,6 +83,11 @@ class Ledger:
         # What makes a write quick: the only voice, where all values are plain numbers.
         self._alone: Voice | None = None
         self._count = 0
+
+    @property
+    def groups(self) -> list[dict[str, Any]]:
+        """The optimizer's param groups."""
+        return cast(Optimizer, self._optimizer()).param_groups
 
     @staticmethod
     def of(optimizer: Optimizer, field: str) -> Ledger:
@@ -99,7 +109,7 @@ class Ledger:
 
     def is_untouched(self) -> bool:
         """Return whether the groups hold what was written, and their bases are the same."""
-        groups = self.optimizer.param_groups
+        groups = self.groups
         if len(groups) != len(self.own) or self.found() != self.rounded():
             return False
         if self.field != "lr":
@@ -134,7 +144,7 @@ class Ledger:
 
     def check_voice(self, voice: Voice) -> None:
         """Refuse a second voice that is absolute, or one that a shared tensor cannot follow."""
-        held = [self._held(group) for group in self.optimizer.param_groups]
+        held = [self._held(group) for group in self.groups]
         tensors = [id(value) for value in held if isinstance(value, torch.Tensor)]
         if len(set(tensors)) < len(tensors) and not voice.uniform:
             raise BindingError(
@@ -149,7 +159,7 @@ class Ledger:
 
     def found(self) -> list[float]:
         """Return what each group holds."""
-        return [float(self._held(group)) for group in self.optimizer.param_groups]
+        return [float(self._held(group)) for group in self.groups]
 
     def numbers(self) -> list[float]:
         """Return what each group held after the last write."""
@@ -163,27 +173,28 @@ class Ledger:
         """Let a voice in; the first one's ``base`` and ``carried`` open the ledger."""
         if not self.own:
             self.own, self.carried = list(base), list(carried)
-            self._remember(self.optimizer.param_groups)
-        ledgers = vars(self.optimizer).setdefault(LEDGERS, {})
-        if not ledgers and "_optimizer_step_pre_hooks" in vars(self.optimizer):
-            self.optimizer.register_load_state_dict_pre_hook(_loading)
-            self.optimizer.register_load_state_dict_post_hook(_loaded)
+            self._remember(self.groups)
+        optimizer = cast(Optimizer, self._optimizer())
+        ledgers = vars(optimizer).setdefault(LEDGERS, {})
+        if not ledgers and "_optimizer_step_pre_hooks" in vars(optimizer):
+            optimizer.register_load_state_dict_pre_hook(_loading)
+            optimizer.register_load_state_dict_post_hook(_loaded)
             hook = torch.compiler.disable(_stepping)  # type: ignore[no-untyped-call]
-            self.optimizer.register_step_pre_hook(hook)
+            optimizer.register_step_pre_hook(hook)
         ledgers[self.field] = self
         self.absorb()  # under the factors that were in force
         self.voices.append(voice)
-        self._remember(self.optimizer.param_groups)
+        self._remember(self.groups)
         self._rescale()
 
     def remove(self, voice: Voice) -> None:
         """Take a voice out; the values stay as they are until the next write."""
-        fits = len(self.optimizer.param_groups) >= len(self.own)
+        fits = len(self.groups) >= len(self.own)
         if fits:
             self.sync()
         self.voices.remove(voice)
         if fits:
-            self._remember(self.optimizer.param_groups, self.numbers())
+            self._remember(self.groups, self.numbers())
             self._rescale()
 
     def _rescale(self) -> None:
@@ -199,7 +210,7 @@ class Ledger:
         Raises:
             BindingError: a group went away.
         """
-        now, before = len(self.optimizer.param_groups), len(self.own)
+        now, before = len(self.groups), len(self.own)
         if now < before:
             raise BindingError(
                 f"the optimizer has {now} param groups, and had {before} when its scheduler was "
@@ -209,11 +220,11 @@ class Ledger:
         if now > before:
             numbers = self.numbers()
             for i in range(before, now):
-                self.check(self.optimizer.param_groups[i], i)
+                self.check(self.groups[i], i)
             for i in range(before, now):
-                numbers.append(self._join(self.optimizer.param_groups[i], i))
+                numbers.append(self._join(self.groups[i], i))
             self._rescale()
-            self._remember(self.optimizer.param_groups, numbers)
+            self._remember(self.groups, numbers)
 
     def _join(self, group: dict[str, Any], i: int) -> float:
         """Let in a group that was added late: its own value is its base. Return that value."""
@@ -262,7 +273,7 @@ class Ledger:
 
     def absorb(self) -> None:
         """Carry on what somebody else did since the last write: the found ratio, taken afresh."""
-        groups = self.optimizer.param_groups[: len(self.own)]
+        groups = self.groups[: len(self.own)]
         found = [self._held(group) for group in groups]
         if self._versions is None:
             if found == self._written:
@@ -280,7 +291,7 @@ class Ledger:
         self._remember(groups)
 
     def _carry(self, i: int, found: float, product: float) -> None:
-        name = group_name(self.optimizer.param_groups[i], i)
+        name = group_name(self.groups[i], i)
         if self.base[i] * product != 0:
             self.carried[i] = found / (self.base[i] * product)
             log.debug("%s: %s was set to %g beside us: a factor of %g is carried on",
@@ -288,7 +299,7 @@ class Ledger:
         elif self.base[i] == 0:
             self.own[i] = found / product if product else found
             if self.field == "lr":
-                self.optimizer.param_groups[i]["initial_lr"] = self.own[i]
+                self.groups[i]["initial_lr"] = self.own[i]
             log.info("%s: %s was 0 and is %g now, its new base", name, self.field, self.own[i])
         elif not self._told_zero:
             self._told_zero = True
@@ -310,9 +321,8 @@ class Ledger:
             product = [a * b for a, b in zip(left, right, strict=True)]
         return product
 
-    def say(self, voice: Voice, factors: Factors) -> None:
+    def say(self, voice: Voice, factors: Factors, groups: list[dict[str, Any]]) -> None:
         """Let a voice say its factors now, and write every group's value afresh."""
-        groups = self.optimizer.param_groups
         if voice is not self._alone or len(groups) != self._count:
             self._say_slowly(voice, factors)
             return
@@ -341,7 +351,8 @@ class Ledger:
         voice.factors = factors
 
     def _say_slowly(self, voice: Voice, factors: Factors) -> None:
-        groups, late = self.optimizer.param_groups, len(self.optimizer.param_groups) > len(self.own)
+        groups = self.groups
+        late = len(groups) > len(self.own)
         self.sync()
         if not late:  # else every voice was asked for factors with the late group
             voice.factors = factors
@@ -385,7 +396,7 @@ class Ledger:
 
     def check_state(self, state: Any) -> None:
         """Refuse a saved ledger that is not about this optimizer, before anything is changed."""
-        groups = len(self.optimizer.param_groups)
+        groups = len(self.groups)
         for key in ("base", "carried", "now"):
             values = state.get(key) if isinstance(state, dict) else None
             if not isinstance(values, list) or not all(isinstance(v, int | float) for v in values):
@@ -399,7 +410,7 @@ class Ledger:
     def restore(self, state: dict[str, list[float]]) -> None:
         """Take over a saved ledger and write: the saved values to the last bit, where they fit."""
         self.doubts = []
-        groups = self.optimizer.param_groups
+        groups = self.groups
         self.own, self.carried = list(state["base"]), list(state["carried"])
         if self.field == "lr":
             for group, own in zip(groups, self.own, strict=True):
@@ -415,11 +426,11 @@ class Ledger:
 
     def rewrite(self) -> None:
         """Write what belongs there over what was put in its place."""
-        self._put(self.optimizer.param_groups, self.numbers())
+        self._put(self.groups, self.numbers())
 
     def write(self) -> None:
         """Write every group's value afresh."""
-        self._put(self.optimizer.param_groups, self.values())
+        self._put(self.groups, self.values())
 
 
 def ledgers_of(optimizer: Optimizer) -> dict[str, Ledger]:

@@ -6,7 +6,6 @@ import logging
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial
 from itertools import pairwise
 from typing import Any, Final, Literal, NamedTuple, NoReturn
 
@@ -27,6 +26,20 @@ SMALL_FACTOR: Final = 0.01
 FLOAT32: Final = 1e-6  # relative: what a rate may lose in a float32 tensor
 PROBES: Final = 512
 ANSWERS: Final = ("raise", "keep", "replan", "continue")
+
+
+class _ScheduleVoice(Voice):
+    """The voice of field number ``i`` of a ScheduleLR."""
+
+    def __init__(self, scheduler: ScheduleLR, i: int, *, absolute: bool, shared: bool) -> None:
+        super().__init__(absolute=absolute, shared=shared)
+        self.scheduler, self.i = scheduler, i
+
+    def join(self, own: float) -> float | list[float]:
+        return self.scheduler._join(self.i, own)
+
+    def text(self, group: str) -> str:
+        return self.scheduler._text(self.i, group)
 
 
 class _Part(NamedTuple):
@@ -170,8 +183,7 @@ class ScheduleLR(LRScheduler):
             if name == "lr":
                 _refuse_slips(plan, drive, base)
             shared = isinstance(said, Schedule)
-            voice = Voice(absolute, shared, partial(self._join, i))
-            voice.text = partial(self._text, name)
+            voice = _ScheduleVoice(self, i, absolute=absolute, shared=shared)
             parts.append(_Part.of(ledger, voice, drive))
             openings.append((base, carried))
         self._parts, self._first_groups = parts, len(groups)
@@ -190,7 +202,7 @@ class ScheduleLR(LRScheduler):
                 for group, own in zip(groups, base, strict=True):
                     group.setdefault("initial_lr", own)
             part.ledger.add(part.voice, base, carried)
-            part.ledger.say(part.voice, part.voice.factors)
+            part.ledger.say(part.voice, part.voice.factors, groups)
 
     @property
     def curve(self) -> Curve:
@@ -302,8 +314,9 @@ class ScheduleLR(LRScheduler):
         self._position = position = self._position + size
         try:
             time = position if self._reads_at_position else self._time()
+            groups = self._driven.param_groups
             for ledger, voice, _, read in self._parts:
-                ledger.say(voice, read(time))
+                ledger.say(voice, read(time), groups)
         except BaseException:
             self._position -= size  # a Python function failed: the update is not counted
             raise
@@ -343,7 +356,8 @@ class ScheduleLR(LRScheduler):
                 seen.append(rate)
         return rates
 
-    def _text(self, field: str, group: str) -> str:
+    def _text(self, i: int, group: str) -> str:
+        field = self._parts[i].ledger.field
         said = self._plan.schedules[field]
         schedule = said if isinstance(said, Schedule) else said.get(group)
         if schedule is None:

@@ -1,7 +1,7 @@
 # Two commands do everything on a machine that has Python 3.11, pip, make and git:
 #   make demo   the main job on real data: find a rate, compare five schedules, write a report
 #   make test   lint, types and tests
-# and make test-peers compares with other libraries' schedules, which it installs first.
+# and make test-peers runs beside other libraries and in the trainers, which it installs first.
 # Both first set up .venv, once. PYTHON=/path/to/python and pip's own settings (PIP_INDEX_URL, ...)
 # pass through.
 
@@ -21,7 +21,7 @@ test: lint
 	$(BIN)/pytest -n 2
 
 test-peers: $(PEERS)
-	$(BIN)/pytest -n 2 -m peers tests/peers
+	$(BIN)/pytest -n 2 -m peers -rs tests/peers
 
 lint: $(READY)
 	$(BIN)/ruff check

@@ -79,6 +79,7 @@ class Ledger:
         self._tensors: list[float] = []  # the same as numbers, where they are tensors
         self._versions: list[int] | None = None  # of tensors, whose changes keep their identity
         self._told_zero = False
+        self._expected: tuple[Voice, Factors, list[Any]] | None = None
         self.doubts: list[str] = []  # told at the first update, unless a state is loaded before
         # What makes a write quick: the only voice, where all values are plain numbers.
         self._alone: Voice | None = None
@@ -282,6 +283,11 @@ class Ledger:
             a is b for a, b in zip(found, self._written, strict=True)
         ):
             return
+        if self._expected is not None and found == self._expected[2]:
+            # Ignite asks for the rates and writes them itself.
+            self._expected[0].factors = self._expected[1]
+            self._remember(groups)
+            return
         product = self._multiplied()
         for i, (value, before) in enumerate(zip(found, self.numbers(), strict=True)):
             number = float(value)
@@ -357,6 +363,10 @@ class Ledger:
         if not late:  # else every voice was asked for factors with the late group
             voice.factors = factors
         self._put(groups, self.values())
+
+    def expect(self, voice: Voice, factors: Factors, values: list[Any]) -> None:
+        """Note values that somebody asked for and may write: found there, they are our own."""
+        self._expected = voice, factors, values
 
     def asked(self, voice: Voice, factors: Factors) -> list[float]:
         """Return what each group would get if this voice said that; nothing is written."""

@@ -233,7 +233,6 @@ class ScheduleLR(LRScheduler):
         if updates < 0:
             self._refuse_sequence()
         self._position = float(updates)
-        self._advance(0.0)
 
     def _initial_step(self) -> None:
         self._refuse_sequence()
@@ -332,12 +331,14 @@ class ScheduleLR(LRScheduler):
         """Return the rate of each group for the update that comes next; nothing is written."""
         ledger, voice, *_ = self._parts[0]
         ledger.sync()
-        rates = ledger.asked(voice, self._parts[0].read(self._time()))
+        factors = self._parts[0].read(self._time())
         held = [group["lr"] for group in self._driven.param_groups]
-        return [
+        rates = [
             torch.full_like(lr, rate) if isinstance(lr, torch.Tensor) else rate
-            for lr, rate in zip(held, rates, strict=True)
+            for lr, rate in zip(held, ledger.asked(voice, factors), strict=True)
         ]
+        ledger.expect(voice, factors, list(rates))
+        return rates
 
     def preview(self, updates: int) -> dict[str, list[float]]:
         """Return the rates of the next updates for each group, as `ratecraft.torch.preview`."""

@@ -35,8 +35,10 @@ def for_lightning(module: Any, optimizer: Optimizer, **said: Any) -> dict[str, A
             return for_lightning(self, optimizer, factor=wsd(percent(5)))
     """
     trainer = module.trainer
+    if trainer.train_dataloader is None:
+        trainer.fit_loop.setup_data()  # which is what estimated_stepping_batches does, mostly
     total = trainer.estimated_stepping_batches
-    if math.isfinite(total):
+    if 0 < total < math.inf:  # -1: an endless loader
         said.setdefault("total", int(total))
     batches = trainer.num_training_batches
     if math.isfinite(batches):
@@ -52,7 +54,9 @@ def for_trainer(trainer: Any, **said: Any) -> None:
     """Give a Hugging Face ``Trainer`` a schedule in place of its own; its horizon is filled in.
 
     ``total`` is the number of updates the trainer is going to make and ``epoch`` those in one of
-    its epochs (where the run is said in epochs).
+    its epochs (where the run is one epoch or more, and not said by ``max_steps``). The clock is
+    "step": the trainer reads the rate that it logs between the update and ``step()``, which it
+    calls for every update that was not skipped.
 
     Args:
         trainer: the ``transformers.Trainer``, before ``train()``.
@@ -77,9 +81,11 @@ def for_trainer(trainer: Any, **said: Any) -> None:
 
     def create_scheduler(num_training_steps: int, optimizer: Optimizer | None = None) -> ScheduleLR:
         if trainer.lr_scheduler is None:
-            horizon: dict[str, Any] = {"total": num_training_steps}
-            if trainer.args.max_steps <= 0:
-                horizon["epoch"] = num_training_steps / trainer.args.num_train_epochs
+            horizon: dict[str, Any] = {"total": num_training_steps, "clock": "step"}
+            epochs = trainer.args.num_train_epochs
+            if trainer.args.max_steps <= 0 and epochs >= 1:
+                # The trainer rounds epochs x updates up, by less than one update.
+                horizon["epoch"] = math.floor(num_training_steps / epochs)
             target = trainer.optimizer if optimizer is None else optimizer
             if made:  # train() was called before: its schedule has ended
                 made.pop().remove()

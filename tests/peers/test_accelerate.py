@@ -1,0 +1,184 @@
+"""ScheduleLR prepared by Accelerate, which steps a scheduler once for each process.
+
+Its issues 2708, 1382 and 2318 are one complaint: over n processes a schedule runs n times too
+fast for those who planned it in updates.
+"""
+
+from functools import partial
+
+import pytest
+import torch
+from spawning import answers_of
+from torch.optim.lr_scheduler import LambdaLR
+from torch.utils.data import DataLoader, TensorDataset
+
+from ratecraft import cosine, epochs, warmup
+from ratecraft.torch import ScheduleLR
+
+accelerate = pytest.importorskip("accelerate")
+pytestmark = pytest.mark.peers
+
+BASE = 0.1
+BATCHES = 26
+PLAN = warmup(epochs(1)).then(cosine(1, 0.1))
+
+
+@pytest.fixture(autouse=True)
+def fresh_singletons():
+    forget()
+    yield
+    forget()
+
+
+def forget():
+    """Let Accelerate forget its run; it has one for each process, in class attributes."""
+    accelerate.state.AcceleratorState._reset_state(reset_partial_state=True)
+    accelerate.state.GradientState._reset_state()
+
+
+def ours(optimizer, total, epoch):
+    return ScheduleLR(optimizer, factor=PLAN, total=total, epoch=epoch)
+
+
+def torchs(optimizer, total, epoch):
+    return LambdaLR(optimizer, PLAN.resolve(total, epoch=epoch))
+
+
+class Run:
+    """Two epochs of 26 batches, split over the processes; ``rates`` holds those of the updates."""
+
+    def __init__(self, accumulate=1, kind=ours, split_batches=False, **settings):
+        forget()
+        self.accelerator = accelerate.Accelerator(
+            cpu=True,
+            gradient_accumulation_steps=accumulate,
+            dataloader_config=accelerate.DataLoaderConfiguration(split_batches=split_batches),
+            **settings,
+        )
+        torch.manual_seed(0)
+        generator = torch.Generator().manual_seed(1)
+        data = TensorDataset(torch.randn(4 * BATCHES, 3, generator=generator))
+        processes = 1 if split_batches else self.accelerator.num_processes
+        self.epoch = -(-BATCHES // processes // accumulate)
+        model = torch.nn.Linear(3, 1)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=BASE)
+        self.scheduler = kind(optimizer, 2 * self.epoch, self.epoch)
+        self.model, self.optimizer, self.loader, self.prepared = self.accelerator.prepare(
+            model, optimizer, DataLoader(data, batch_size=4), self.scheduler
+        )
+        self.rates = []
+
+    def train(self, epochs=2):
+        for _ in range(epochs):
+            for (x,) in self.loader:
+                with self.accelerator.accumulate(self.model):
+                    rate = self.optimizer.param_groups[0]["lr"]
+                    self.accelerator.backward(self.model(x).pow(2).mean())
+                    self.optimizer.step()
+                    self.prepared.step()
+                    self.optimizer.zero_grad()
+                if self.accelerator.sync_gradients:
+                    self.rates.append(rate)
+        return self
+
+    def weights(self):
+        return [weight.tolist() for weight in self.model.parameters()]
+
+
+def curve_of(epoch):
+    return [BASE * value for value in map(PLAN.resolve(2 * epoch, epoch=epoch), range(2 * epoch))]
+
+
+def saved_after_an_epoch(folder, accumulate):
+    """Return a whole run, what is left of it after an epoch, and that rest in a resumed run."""
+    whole = Run(accumulate).train(epochs=1)
+    whole.accelerator.save_state(folder)
+    first = len(whole.rates)
+    whole.train(epochs=1)
+    resumed = Run(accumulate)
+    resumed.accelerator.load_state(folder)
+    resumed.train(epochs=1)
+    return {
+        "rates": whole.rates,
+        "rest": [whole.rates[first:], whole.weights()],
+        "resumed": [resumed.rates, resumed.weights()],
+    }
+
+
+# One process ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("accumulate", "epoch"), [(1, 26), (2, 13), (4, 7)])
+def test_the_rate_follows_the_updates_under_accumulation(accumulate, epoch):
+    run = Run(accumulate).train()
+    assert run.rates == curve_of(epoch)
+    assert run.prepared.scheduler is run.scheduler
+    assert run.scheduler.last_epoch == 2 * epoch
+    assert run.prepared.get_last_lr() == pytest.approx([0.1 * BASE])
+
+
+def test_stepping_a_scheduler_for_every_batch_does_no_harm():
+    assert Run(2, step_scheduler_with_optimizer=False).train().rates == curve_of(13)
+
+
+def test_a_prepared_optimizer_is_driven_too():
+    run = Run()
+    run.scheduler.remove()
+    late = ScheduleLR(run.optimizer, factor=PLAN, total=52, epoch=26)
+    run.prepared = run.accelerator.prepare(late)
+    assert run.train().rates == curve_of(26)
+
+
+@pytest.mark.parametrize(("accumulate", "epoch"), [(1, 26), (2, 13)])
+def test_a_saved_state_is_resumed_to_the_last_bit(tmp_path, accumulate, epoch):
+    answer = saved_after_an_epoch(tmp_path, accumulate)
+    assert answer["rates"] == curve_of(epoch)
+    assert answer["resumed"] == answer["rest"]
+
+
+# Two processes ----------------------------------------------------------------------------------
+
+
+def runs_of_both(_, folder):
+    return {
+        "plain": Run().train().rates,
+        "accumulated": Run(2).train().rates,
+        "split": Run(split_batches=True).train().rates,
+        "torch's": Run(kind=torchs).train().rates,
+        "saved": saved_after_an_epoch(folder / "state", 2),
+    }
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("both")
+    return answers_of(partial(runs_of_both, folder=folder), folder)
+
+
+def test_accelerate_2708_a_scheduler_stepped_by_two_processes_keeps_its_pace(both):
+    for answers in both:
+        assert answers["plain"] == curve_of(13)
+
+
+def test_accelerate_2708_one_of_torchs_runs_twice_as_fast(both):
+    twice = [BASE * PLAN.resolve(26, epoch=13)(2 * k) for k in range(26)]
+    for answers in both:
+        assert answers["torch's"] == twice
+
+
+def test_accelerate_1382_accumulation_over_two_processes_needs_no_thought(both):
+    for answers in both:
+        assert answers["accumulated"] == curve_of(7)
+
+
+def test_accelerate_2318_a_total_of_true_updates_is_right_however_batches_are_split(both):
+    for answers in both:
+        assert len(answers["plain"]) == 26  # each process takes every other batch
+        assert len(answers["split"]) == 52  # each takes its half of every batch
+        assert answers["split"] == curve_of(26)
+
+
+def test_both_processes_resume_to_the_last_bit(both):
+    for answers in both:
+        assert answers["saved"]["rates"] == curve_of(7)
+        assert answers["saved"]["resumed"] == answers["saved"]["rest"]

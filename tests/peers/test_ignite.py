@@ -1,0 +1,116 @@
+"""ScheduleLR with Ignite's engine, and under Ignite's own handler of torch schedulers."""
+
+import pytest
+import torch
+
+from ratecraft import cosine, warmup
+from ratecraft.errors import BindingError
+from ratecraft.torch import ScheduleLR
+
+engine = pytest.importorskip("ignite.engine")
+handlers = pytest.importorskip("ignite.handlers")
+pytestmark = pytest.mark.peers
+
+BASE = 0.1
+PLAN = warmup(3, start=0.2).then(cosine(1, 0.1))
+CURVE = [BASE * value for value in map(PLAN.resolve(12), range(12))]
+
+
+class Run:
+    """Two epochs of six updates; ``seen`` is the rate of every update."""
+
+    def __init__(self, clock="optimizer"):
+        torch.manual_seed(0)
+        self.model = torch.nn.Linear(3, 1)
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=BASE)
+        self.scheduler = ScheduleLR(self.optimizer, factor=PLAN, total=12, clock=clock)
+        self.engine = engine.Engine(self.update)
+        self.seen = []
+
+    def update(self, _, batch):
+        self.seen.append(self.optimizer.param_groups[0]["lr"])
+        self.optimizer.zero_grad()
+        self.model(batch).pow(2).mean().backward()
+        self.optimizer.step()
+
+    def attach_ignites_handler(self):
+        handler = handlers.param_scheduler.LRScheduler(self.scheduler)
+        self.engine.add_event_handler(engine.Events.ITERATION_STARTED, handler)
+
+    def parts(self):
+        names = "model", "optimizer", "scheduler", "engine"
+        return {name: getattr(self, name) for name in names}
+
+    def start(self):
+        generator = torch.Generator().manual_seed(1)
+        self.engine.run([torch.randn(4, 3, generator=generator) for _ in range(6)], max_epochs=2)
+        return self.seen
+
+
+def test_with_the_default_clock_nothing_is_attached():
+    assert Run().start() == CURVE
+
+
+def test_ignites_handler_is_refused_by_the_default_clock():
+    run = Run()
+    run.attach_ignites_handler()
+    with pytest.raises(BindingError, match=r'counts for itself \(Ignite.*\) needs clock="step"'):
+        run.start()
+
+
+def test_ignites_handler_drives_the_step_clock():
+    run = Run("step")
+    run.attach_ignites_handler()
+    assert run.start() == CURVE
+
+
+def test_the_step_clock_may_be_stepped_by_an_event():
+    run = Run("step")
+
+    @run.engine.on(engine.Events.ITERATION_COMPLETED)
+    def step():  # the bare method would be given the engine as its first argument, epoch
+        run.scheduler.step()
+
+    assert run.start() == CURVE
+
+
+def test_ignites_simulation_reads_the_plan_and_leaves_the_run_alone():
+    run = Run("step")
+    simulate = handlers.param_scheduler.LRScheduler.simulate_values
+    assert [rate for _, rate in simulate(12, run.scheduler)] == CURVE
+    run.attach_ignites_handler()
+    assert run.start() == CURVE
+
+
+def saved_after_an_epoch(folder, clock="optimizer", *, attach):
+    """Return a whole run that was saved in its middle, and one resumed from there."""
+    whole, resumed = Run(clock), Run(clock)
+    disk = handlers.DiskSaver(str(folder), require_empty=False)
+    save = handlers.Checkpoint(whole.parts(), disk, filename_pattern="middle.pt")
+    whole.engine.add_event_handler(engine.Events.EPOCH_COMPLETED(once=1), save)
+    for run in (whole, resumed):
+        attach(run)
+    whole.start()
+    state = torch.load(folder / "middle.pt", weights_only=True)
+    handlers.Checkpoint.load_objects(resumed.parts(), state)
+    resumed.start()
+    return whole, resumed
+
+
+def same(one, other):
+    pairs = zip(one.state_dict().values(), other.state_dict().values(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_a_resumed_run_is_the_same_to_the_last_bit(tmp_path):
+    whole, resumed = saved_after_an_epoch(tmp_path, attach=lambda run: None)
+    assert resumed.seen == CURVE[6:]
+    assert whole.seen == CURVE
+    assert same(resumed.model, whole.model)
+
+
+def test_a_run_resumed_under_ignites_handler_is_the_same_to_the_last_bit(tmp_path):
+    whole, resumed = saved_after_an_epoch(tmp_path, "step", attach=Run.attach_ignites_handler)
+    assert resumed.seen == CURVE[6:]
+    assert whole.seen == CURVE
+    assert same(resumed.model, whole.model)

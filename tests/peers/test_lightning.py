@@ -1,0 +1,245 @@
+"""ScheduleLR and for_lightning in Lightning's own loop: the rate of every update."""
+
+import pytest
+import torch
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+
+from ratecraft import cosine, epochs, inverse_sqrt, warmup
+from ratecraft.errors import PlanChanged
+from ratecraft.torch import ScheduleLR, for_lightning
+
+L = pytest.importorskip("lightning")
+pytestmark = [
+    pytest.mark.peers,
+    # Lightning 2.6 walks its data loaders with a pytree class that torch 2.13 has renamed.
+    pytest.mark.filterwarnings(r"ignore:`isinstance\(treespec, LeafSpec\):FutureWarning"),
+    # A data loader without workers is what a test of seconds wants.
+    pytest.mark.filterwarnings("ignore:The 'train_dataloader' does not have many workers"),
+]
+
+BASE = 0.1
+BATCHES = 13  # odd, so that accumulating two of them leaves a last update of one
+PLAN = warmup(epochs(1)).then(cosine(1, 0.1))
+SHORT = warmup(3).then(cosine(1, 0.1))
+ENDLESS = warmup(3).then(inverse_sqrt(3))
+
+
+class Module(L.LightningModule):
+    """A line fitted by whatever ``attach(module, optimizer)`` returns."""
+
+    def __init__(self, attach):
+        super().__init__()
+        torch.manual_seed(0)
+        self.line = torch.nn.Linear(3, 1)
+        self.attach = attach
+        self.scheduler = None
+
+    def training_step(self, batch, _):
+        x, y = batch
+        return torch.nn.functional.mse_loss(self.line(x), y)
+
+    def configure_optimizers(self):
+        optimizer = torch.optim.AdamW(self.parameters(), lr=BASE)
+        answer = self.attach(self, optimizer)
+        self.scheduler = answer["lr_scheduler"]["scheduler"]
+        return answer
+
+
+class Rates(L.Callback):
+    """Writes down the rate of every update."""
+
+    def __init__(self):
+        self.seen = []
+
+    def on_before_optimizer_step(self, trainer, module, optimizer):
+        self.seen.append(optimizer.param_groups[0]["lr"])
+
+
+class Save(L.Callback):
+    """Saves a checkpoint after some updates."""
+
+    def __init__(self, after, path):
+        self.after, self.path = after, path
+
+    def on_train_batch_end(self, trainer, *_):
+        # Once: in the middle of an accumulation there are gradients that no checkpoint holds.
+        if trainer.global_step == self.after and not self.path.exists():
+            trainer.save_checkpoint(self.path)
+
+
+class Stop(L.Callback):
+    """Ends a run that has no end of its own."""
+
+    def on_train_batch_end(self, trainer, *_):
+        trainer.should_stop = trainer.global_step >= 6
+
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        while True:
+            yield torch.ones(3), torch.ones(1)
+
+
+def data():
+    """Return equal batches, since a run resumed in mid-epoch begins the data anew."""
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(4, 3, generator=generator).repeat(BATCHES, 1)
+    return DataLoader(TensorDataset(x, x.sum(1, keepdim=True)), batch_size=4)
+
+
+def fit(attach, *callbacks, kind=Module, loader=None, resume=None, logger=False, **settings):
+    """Train; return the module and the rate of every update."""
+    module, rates = kind(attach), Rates()
+    saves = any(isinstance(callback, L.pytorch.callbacks.ModelCheckpoint) for callback in callbacks)
+    trainer = L.Trainer(
+        callbacks=[rates, *callbacks],
+        accelerator="cpu",
+        logger=logger,
+        enable_checkpointing=saves,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **settings,
+    )
+    trainer.fit(module, data() if loader is None else loader, ckpt_path=resume, weights_only=True)
+    return module, rates.seen
+
+
+def planned(module, optimizer):
+    return for_lightning(module, optimizer, factor=PLAN)
+
+
+def curve_of(plan, total, epoch=None):
+    return [BASE * value for value in map(plan.resolve(total, epoch=epoch), range(total))]
+
+
+@pytest.mark.parametrize(
+    ("settings", "total", "epoch"),
+    [
+        ({"max_epochs": 2}, 26, 13),
+        ({"max_epochs": 2, "accumulate_grad_batches": 2}, 14, 7),
+        ({"max_epochs": 5, "max_steps": 20}, 20, 13),
+        ({"max_epochs": 2, "limit_train_batches": 5}, 10, 5),
+        pytest.param(
+            {"max_steps": 20}, 20, 13,
+        ),
+    ],
+)  # fmt: skip
+def test_total_and_epoch_are_the_trainers(settings, total, epoch):
+    _, seen = fit(planned, **settings)
+    assert seen == curve_of(PLAN, total, epoch)
+
+
+def test_what_is_said_goes_before_the_trainers():
+    _, seen = fit(lambda *them: for_lightning(*them, factor=PLAN, total=50, epoch=9), max_epochs=2)
+    assert seen == curve_of(PLAN, 50, 9)[:26]
+
+
+def test_a_stream_has_its_total_from_max_steps():
+    loader = DataLoader(Stream(), batch_size=2)
+    _, seen = fit(lambda *them: for_lightning(*them, factor=SHORT), loader=loader, max_steps=10)
+    assert seen == curve_of(SHORT, 10)
+
+
+def endless(module, optimizer):
+    return for_lightning(module, optimizer, factor=ENDLESS)
+
+
+def test_a_run_without_end_takes_an_endless_schedule():
+    _, seen = fit(endless, Stop(), max_epochs=-1)
+    assert seen == [BASE * value for value in map(ENDLESS.resolve(), range(6))]
+
+
+def test_a_stream_of_unknown_length_takes_an_endless_schedule():
+    _, seen = fit(endless, Stop(), max_epochs=1, loader=DataLoader(Stream(), batch_size=2))
+    assert seen == [BASE * value for value in map(ENDLESS.resolve(), range(6))]
+
+
+@pytest.mark.parametrize("interval", ["epoch", "step"])
+@pytest.mark.parametrize("frequency", [1, 3])
+def test_a_wrong_interval_is_still_right_since_the_clock_follows_the_optimizer(interval, frequency):
+    def attach(_, optimizer):
+        scheduler = ScheduleLR(optimizer, factor=SHORT, total=26)
+        said = {"scheduler": scheduler, "interval": interval, "frequency": frequency}
+        return {"optimizer": optimizer, "lr_scheduler": said}
+
+    _, seen = fit(attach, max_epochs=2)
+    assert seen == curve_of(SHORT, 26)
+
+
+class Manual(Module):
+    """Steps its optimizer itself, for every third batch, and never its scheduler."""
+
+    automatic_optimization = False
+
+    def training_step(self, batch, index):
+        self.manual_backward(super().training_step(batch, index))
+        if index % 3 == 2:
+            self.optimizers().step()
+            self.optimizers().zero_grad()
+
+
+def test_manual_optimization_needs_no_step_of_the_scheduler():
+    def attach(_, optimizer):
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": ScheduleLR(optimizer, factor=SHORT, total=8)},
+        }
+
+    module, seen = fit(attach, max_epochs=2, kind=Manual)
+    assert seen == curve_of(SHORT, 8)
+    assert module.scheduler.last_epoch == 8
+
+
+def same(one, other):
+    pairs = zip(one.state_dict().values(), other.state_dict().values(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+# Lightning tells those whose data loader begins anew; here all batches are the same.
+@pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before the epoch")
+@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("save_at", [4, 7, 9])  # within an epoch, and at the end of one
+def test_a_run_resumed_from_a_checkpoint_is_the_same_to_the_last_bit(tmp_path, save_at, accumulate):
+    settings = {"max_epochs": 2, "accumulate_grad_batches": accumulate}
+    file = tmp_path / "middle.ckpt"
+    whole, rates = fit(planned, Save(save_at, file), **settings)
+    resumed, later = fit(planned, resume=file, **settings)
+    assert later == rates[save_at:]
+    assert same(resumed, whole)
+
+
+# The resumed run saves into the same folder, as it should.
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
+def test_a_run_resumed_from_model_checkpoints_file_is_the_same_to_the_last_bit(tmp_path):
+    def keep():
+        return L.pytorch.callbacks.ModelCheckpoint(tmp_path, "{step}", save_top_k=-1)
+
+    whole, rates = fit(planned, keep(), max_epochs=2)
+    resumed, later = fit(planned, keep(), resume=tmp_path / "step=13.ckpt", max_epochs=2)
+    assert later == rates[13:] == curve_of(PLAN, 26, 13)[13:]
+    assert same(resumed, whole)
+
+
+def test_a_longer_run_is_not_resumed_without_a_word(tmp_path):
+    file = tmp_path / "middle.ckpt"
+    fit(planned, Save(4, file), max_epochs=2)
+    with pytest.raises(PlanChanged, match=r"total: saved 26\n +now   39"):
+        fit(planned, resume=file, max_epochs=3)
+
+
+def test_a_longer_run_stretches_what_is_left_where_that_was_said(tmp_path):
+    def stretched(module, optimizer):
+        return for_lightning(module, optimizer, factor=PLAN, on_plan_change="continue")
+
+    file = tmp_path / "middle.ckpt"
+    fit(planned, Save(13, file), max_epochs=2)
+    _, later = fit(stretched, resume=file, max_epochs=3)
+    curve = PLAN.resolve(26, epoch=13)
+    assert later == pytest.approx([BASE * curve(13 + k / 2) for k in range(26)])
+
+
+def test_the_rate_monitor_sees_the_same_rates(tmp_path):
+    monitor = L.pytorch.callbacks.LearningRateMonitor("step")
+    logger = L.pytorch.loggers.CSVLogger(tmp_path)
+    _, seen = fit(planned, monitor, logger=logger, log_every_n_steps=1, max_epochs=2)
+    assert monitor.lrs["lr-AdamW"] == seen == curve_of(PLAN, 26, 13)

@@ -1,0 +1,224 @@
+"""ScheduleLR and for_trainer in the Hugging Face Trainer's own loop: the rate of every update."""
+
+import pytest
+import torch
+
+from ratecraft import ScheduleError, cosine, epochs, warmup
+from ratecraft.errors import BindingError, PlanChanged
+from ratecraft.torch import ScheduleLR, for_trainer
+
+hf = pytest.importorskip("transformers")
+pytestmark = pytest.mark.peers
+
+BASE = 0.1
+BATCHES = 13  # odd, so that accumulating two of them leaves a last update of one
+PLAN = warmup(epochs(1)).then(cosine(1, 0.1))
+SHORT = warmup(3).then(cosine(1, 0.1))
+
+
+class Line(torch.nn.Module):
+    """A custom model, as the Trainer wants it: it returns its own loss."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.line = torch.nn.Linear(3, 1)
+
+    def forward(self, x, labels):
+        return {"loss": torch.nn.functional.mse_loss(self.line(x), labels)}
+
+
+class Rates(hf.TrainerCallback):
+    """Writes down the rate of every update."""
+
+    def __init__(self):
+        self.seen = []
+
+    def on_pre_optimizer_step(self, args, state, control, optimizer, **_):
+        (rate,) = {group["lr"] for group in optimizer.param_groups}  # the Trainer makes two groups
+        self.seen.append(rate)
+
+
+def data():
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(4 * BATCHES, 3, generator=generator)
+    return [{"x": row, "labels": row.sum(0, keepdim=True)} for row in x]
+
+
+def trainer_in(
+    folder, rates=None, optimizers=(None, None), model=None, model_init=None, **settings
+):
+    arguments = hf.TrainingArguments(
+        output_dir=str(folder),
+        learning_rate=BASE,
+        per_device_train_batch_size=4,
+        report_to="none",
+        use_cpu=True,
+        dataloader_pin_memory=False,
+        disable_tqdm=True,
+        **{"save_strategy": "no", "logging_strategy": "no", "num_train_epochs": 2} | settings,
+    )
+    return hf.Trainer(
+        model if model or model_init else Line(),
+        arguments,
+        model_init=model_init,
+        train_dataset=data(),
+        callbacks=[rates] if rates else [],
+        optimizers=optimizers,
+    )
+
+
+def train(folder, *, resume=None, plan=PLAN, said=None, **settings):
+    """Train with for_trainer; return the model and the rate of every update."""
+    rates = Rates()
+    trainer = trainer_in(folder, rates, **settings)
+    for_trainer(trainer, factor=plan, **(said or {}))
+    trainer.train(resume_from_checkpoint=resume)
+    return trainer.model, rates.seen
+
+
+def curve_of(plan, total, epoch=None):
+    return [BASE * value for value in map(plan.resolve(total, epoch=epoch), range(total))]
+
+
+def same(one, other):
+    pairs = zip(one.state_dict().values(), other.state_dict().values(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+@pytest.mark.parametrize(
+    ("settings", "total", "epoch"),
+    [
+        ({}, 26, 13),
+        ({"gradient_accumulation_steps": 2}, 14, 7),
+        pytest.param(
+            {"num_train_epochs": 1.5},
+            20,
+            13,
+        ),
+    ],
+)
+def test_total_and_epoch_are_the_trainers(tmp_path, settings, total, epoch):
+    _, seen = train(tmp_path, **settings)
+    assert seen == curve_of(PLAN, total, epoch)
+
+
+def test_max_steps_is_the_total(tmp_path):
+    _, seen = train(tmp_path, plan=SHORT, max_steps=20)
+    assert seen == curve_of(SHORT, 20)
+
+
+def test_with_max_steps_a_plan_in_epochs_wants_to_be_told_the_epoch(tmp_path):
+    with pytest.raises(ScheduleError, match=r"needs epoch= \(updates per epoch\)"):
+        train(tmp_path, max_steps=20)
+    _, seen = train(tmp_path, max_steps=20, said={"epoch": 13})
+    assert seen == curve_of(PLAN, 20, 13)
+
+
+def test_what_is_said_goes_before_the_trainers(tmp_path):
+    _, seen = train(tmp_path, said={"total": 50, "epoch": 9})
+    assert seen == curve_of(PLAN, 50, 9)[:26]
+
+
+def test_an_optimizer_of_ones_own_is_driven_from_its_own_rate(tmp_path):
+    model = Line()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    _, seen = train(tmp_path, model=model, optimizers=(optimizer, None))
+    assert seen == pytest.approx([5 * rate for rate in curve_of(PLAN, 26, 13)])
+
+
+def test_a_model_made_afresh_for_each_run_begins_the_plan_afresh(tmp_path):
+    rates = Rates()
+    trainer = trainer_in(tmp_path, rates, model_init=Line)
+    for_trainer(trainer, factor=PLAN)
+    trainer.train()
+    trainer.train()
+    assert rates.seen == 2 * curve_of(PLAN, 26, 13)
+
+
+def test_a_second_run_with_the_same_optimizer_begins_the_plan_afresh(tmp_path):
+    rates = Rates()
+    trainer = trainer_in(tmp_path, rates)
+    for_trainer(trainer, factor=PLAN)
+    trainer.train()
+    trainer.train()
+    assert rates.seen == 2 * curve_of(PLAN, 26, 13)
+
+
+def test_transformers_35942_the_logged_rate_is_that_of_the_update(tmp_path):
+    rates = Rates()
+    trainer = trainer_in(tmp_path, rates, logging_strategy="steps", logging_steps=1)
+    for_trainer(trainer, factor=PLAN)
+    trainer.train()
+    logged = [line["learning_rate"] for line in trainer.state.log_history[:-1]]
+    assert logged == rates.seen
+
+
+def test_a_trainer_that_was_given_a_scheduler_is_refused(tmp_path):
+    model = Line()
+    optimizer = torch.optim.SGD(model.parameters(), lr=BASE)
+    theirs = torch.optim.lr_scheduler.ConstantLR(optimizer)
+    trainer = trainer_in(tmp_path, model=model, optimizers=(optimizer, theirs))
+    with pytest.raises(BindingError, match="was given a scheduler of its own"):
+        for_trainer(trainer, factor=PLAN)
+
+
+# Given as optimizers=(optimizer, scheduler) -----------------------------------------------------
+
+
+def train_with_both(folder, resume=None, **settings):
+    model, rates = Line(), Rates()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=BASE)
+    scheduler = ScheduleLR(optimizer, factor=SHORT, total=14)
+    both = optimizer, scheduler
+    trainer = trainer_in(
+        folder, rates, both, model, gradient_accumulation_steps=2, logging_steps=1, **settings
+    )
+    trainer.train(resume_from_checkpoint=resume)
+    assert scheduler.last_epoch == 14
+    return model, rates.seen
+
+
+def test_a_schedule_lr_is_taken_as_the_trainers_scheduler(tmp_path):
+    _, seen = train_with_both(tmp_path)
+    assert seen == curve_of(SHORT, 14)
+
+
+def test_a_schedule_lr_given_to_the_trainer_resumes_to_the_last_bit(tmp_path):
+    whole, rates = train_with_both(tmp_path, save_strategy="steps", save_steps=5)
+    resumed, later = train_with_both(tmp_path, resume=tmp_path / "checkpoint-5")
+    assert later == rates[5:]
+    assert same(resumed, whole)
+
+
+# Resuming ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("save_at", [5, 7])  # within an epoch, and at the end of one
+def test_a_resumed_run_is_the_same_to_the_last_bit(tmp_path, save_at):
+    settings = {"gradient_accumulation_steps": 2, "save_strategy": "steps", "save_steps": save_at}
+    whole, rates = train(tmp_path, **settings)
+    resumed, later = train(tmp_path, resume=tmp_path / f"checkpoint-{save_at}", **settings)
+    assert later == rates[save_at:]
+    assert same(resumed, whole)
+
+
+def test_the_saved_scheduler_is_plain_data(tmp_path):
+    train(tmp_path, save_strategy="steps", save_steps=5)
+    state = torch.load(tmp_path / "checkpoint-5" / "scheduler.pt", weights_only=True)
+    assert state["updates"] == 5
+    assert {"factor": repr(PLAN), "total": "26", "epoch": 13}.items() <= state["plan"].items()
+
+
+def test_a_longer_run_is_not_resumed_without_a_word(tmp_path):
+    train(tmp_path, save_strategy="steps", save_steps=13)
+    with pytest.raises(PlanChanged, match=r"total: saved 26\n +now   39"):
+        train(tmp_path, resume=tmp_path / "checkpoint-13", num_train_epochs=3)
+
+
+def test_a_longer_run_stretches_what_is_left_where_that_was_said(tmp_path):
+    train(tmp_path, save_strategy="steps", save_steps=13)
+    stretch = {"on_plan_change": "continue"}
+    _, later = train(tmp_path, resume=tmp_path / "checkpoint-13", num_train_epochs=3, said=stretch)
+    curve = PLAN.resolve(26, epoch=13)
+    assert later == pytest.approx([BASE * curve(13 + k / 2) for k in range(26)])

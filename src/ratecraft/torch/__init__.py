@@ -3,6 +3,7 @@
 plan.py        what a scheduler was told, as a value; the clock that bends on "continue"
 ledger.py      one ledger per optimizer and field: base x factors x what others did
 scheduler.py   ScheduleLR: a torch LRScheduler that reads a curve at the update count
+drop_in.py     every class of torch.optim.lr_scheduler by its own name, on the same ledger
 describe.py    describe: who drives which group; preview: what a scheduler is going to do
 trainers.py    Lightning and the Hugging Face Trainer, which know how long the run is
 """

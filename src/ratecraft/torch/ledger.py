@@ -81,7 +81,8 @@ class Ledger:
         self._told_zero = False
         self._expected: tuple[Voice, Factors, list[Any]] | None = None
         self.doubts: list[str] = []  # told at the first update, unless a state is loaded before
-        # What makes a write quick: the only voice, where all values are plain numbers.
+        # What makes a write quick: plain numbers, and an only voice that says one factor for all.
+        self._plain = False
         self._alone: Voice | None = None
         self._count = 0
 
@@ -165,6 +166,12 @@ class Ledger:
     def numbers(self) -> list[float]:
         """Return what each group held after the last write."""
         return list(self._tensors if self._versions is not None else map(float, self._written))
+
+    def copies(self) -> list[Any]:
+        """Return the same as the groups hold it, tensors as copies."""
+        if self._versions is None:
+            return list(self._written)
+        return [v.clone() if isinstance(v, torch.Tensor) else v for v in self._written]
 
     def rounded(self) -> list[float]:
         """Return the same as the groups' types hold it."""
@@ -269,8 +276,9 @@ class Ledger:
         self._versions = [_version(value) for value in self._written] if tensors else None
         self._tensors = numbers or list(map(float, self._written)) if tensors else []
         self._count = len(groups)
-        plain = len(self.voices) == 1 and not tensors and self.index is None
-        self._alone = self.voices[0] if plain and self.voices[0].uniform else None
+        self._plain = not tensors and self.index is None
+        only = self.voices[0] if len(self.voices) == 1 else None
+        self._alone = only if self._plain and only and only.uniform else None
 
     def absorb(self) -> None:
         """Carry on what somebody else did since the last write: the found ratio, taken afresh."""
@@ -314,6 +322,15 @@ class Ledger:
                 "multiply it cannot be seen, and it is not carried on", name, self.field, found,
             )  # fmt: skip
 
+    def _multiplied_with(self, voice: Voice, factors: Factors) -> Factors:
+        """Return the product if this voice said that."""
+        said = voice.factors
+        try:
+            voice.factors = factors
+            return self._multiplied()
+        finally:
+            voice.factors = said
+
     def _multiplied(self) -> Factors:
         """Return the product of all voices: a number while they agree over the groups."""
         product: Factors = 1.0
@@ -329,32 +346,48 @@ class Ledger:
 
     def say(self, voice: Voice, factors: Factors, groups: list[dict[str, Any]]) -> None:
         """Let a voice say its factors now, and write every group's value afresh."""
-        if voice is not self._alone or len(groups) != self._count:
-            self._say_slowly(voice, factors)
-            return
-        # One pass and few names, since this runs after every update: benchmarks/step_speed.py.
-        name = self.name
-        product: Any = factors  # a number, since the only voice is a uniform one
-        if self._count == 1:
-            group = groups[0]
-            if group[name] is not self._written[0]:
-                self._say_slowly(voice, factors)
+        # Few names and few calls, since this runs after every update: benchmarks/step_speed.py.
+        if voice is self._alone and self._count == len(groups) == 1:
+            group, name = groups[0], self.name
+            if group[name] is self._written[0]:
+                group[name] = value = self._scale[0] * factors  # type: ignore[operator]  # uniform
+                self._written = [value]
+                voice.factors = factors
                 return
-            group[name] = value = self._scale[0] * product
-            self._written = [value]
+        if self._plain and len(groups) == self._count:
+            self._say_plainly(voice, factors, groups)
         else:
-            values: list[Any] = []
+            self._say_slowly(voice, factors)
+
+    def _say_plainly(self, voice: Voice, factors: Factors, groups: list[dict[str, Any]]) -> None:
+        """Write plain numbers, in one pass that notices who else was here."""
+        alone = len(self.voices) == 1
+        product = factors if alone else self._multiplied_with(voice, factors)
+        name = self.name
+        values: list[Any] = []
+        if isinstance(product, list):
+            rows = zip(groups, self._scale, self._written, product)  # noqa: B905 - slow
+            for group, scale, before, share in rows:
+                if group[name] is not before:
+                    self._look_closely(voice, factors, values)
+                    return
+                group[name] = value = scale * share
+                values.append(value)
+        else:
             for group, scale, before in zip(groups, self._scale, self._written):  # noqa: B905 - slow
                 if group[name] is not before:
-                    # Somebody was here: back to where this pass began, and look closely.
-                    for written, value in zip(groups, self._written[: len(values)], strict=False):
-                        written[name] = value
-                    self._say_slowly(voice, factors)
+                    self._look_closely(voice, factors, values)
                     return
                 group[name] = value = scale * product
                 values.append(value)
-            self._written = values
+        self._written = values
         voice.factors = factors
+
+    def _look_closely(self, voice: Voice, factors: Factors, written: list[float]) -> None:
+        """Somebody was here: go back to where this pass began, and carry on what they did."""
+        for group, before in zip(self.groups, self._written[: len(written)], strict=False):
+            group[self.name] = before
+        self._say_slowly(voice, factors)
 
     def _say_slowly(self, voice: Voice, factors: Factors) -> None:
         groups = self.groups

@@ -1,0 +1,560 @@
+"""Every class of ``torch.optim.lr_scheduler`` by its own name: change one import, lose nothing.
+
+Each class is torch's own, with its signature, checks, warnings and state, and stands for it in
+``isinstance``. What differs is how the rate is written: through the ledger of `ScheduleLR`, as
+base x factor(k) x what others did, in closed form. So a chain is the product of its parts,
+exactly, whatever kinds they are; a part can be asked for its own factor; and a state resumes
+without the optimizer's.
+
+Like torch's they count calls of ``step()``, and end with whoever holds on to them.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import math
+import warnings
+from bisect import bisect_right
+from collections.abc import Sequence
+from typing import Any, ClassVar, Final, cast
+
+from torch import Tensor
+from torch.optim import Optimizer, lr_scheduler
+from torch.optim.lr_scheduler import LRScheduler, _LRScheduler
+
+from ratecraft.torch.ledger import Factors, Ledger, Voice
+
+__all__ = [
+    "ChainedScheduler",
+    "ConstantLR",
+    "CosineAnnealingLR",
+    "CosineAnnealingWarmRestarts",
+    "CyclicLR",
+    "ExponentialLR",
+    "LRScheduler",
+    "LambdaLR",
+    "LinearLR",
+    "MultiStepLR",
+    "MultiplicativeLR",
+    "OneCycleLR",
+    "PolynomialLR",
+    "ReduceLROnPlateau",
+    "SequentialLR",
+    "StepLR",
+    "WarmupMultiFactorScheduler",
+    "_LRScheduler",
+]
+
+log = logging.getLogger("ratecraft.torch")
+
+HALF_PI: Final = math.pi / 2
+ASKED_OUTSIDE: Final = (
+    "To get the last learning rate computed by the scheduler, please use `get_last_lr()`."
+)
+
+
+class _DropInVoice(Voice):
+    """The voice of a drop-in scheduler, which does not know it: they end each on their own."""
+
+    def __init__(self, kind: type[_Written]) -> None:
+        super().__init__(absolute=kind._absolute)
+        self.kind = kind
+
+    def text(self, group: str) -> str:
+        return self.kind.__name__
+
+
+class _Written(LRScheduler):
+    """What makes a torch scheduler write through the ledger; stands before torch's class.
+
+    Slots keep the voice out of ``__dict__``, which torch takes for the state.
+    """
+
+    __slots__ = ("_ledger", "_voice")
+    _absolute: ClassVar[bool] = False  # the factor is the rate itself
+    _overwrites: ClassVar[bool] = False  # torch's own writes base x factor over what is there
+
+    verbose: bool
+    _ledger: Ledger
+    _voice: _DropInVoice
+
+    def __init_subclass__(cls, **more: Any) -> None:
+        super().__init_subclass__(**more)
+        # torch's signature, and the verbose= that it had until 2.6.
+        theirs = inspect.signature(cls.__mro__[cls.__mro__.index(_Written) + 1])
+        told = inspect.Parameter("verbose", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=False)
+        cls.__signature__ = theirs.replace(parameters=[*theirs.parameters.values(), told])  # type: ignore[attr-defined]
+
+    def __init__(self, *args: Any, **named: Any) -> None:
+        try:
+            bound = inspect.signature(type(self)).bind(*args, **named)
+        except TypeError as error:
+            raise TypeError(f"{type(self).__name__}(): {error}") from None
+        verbose = bound.arguments.pop("verbose", False)
+        self.verbose = bool(verbose) and verbose != "deprecated"
+        super().__init__(*bound.args, **bound.kwargs)
+
+    def factors(self, k: int | None = None) -> Factors:
+        """Return this scheduler's own factor at update k (default: now).
+
+        One number for all param groups, or a list with one for each; for schedulers that write
+        rates (CyclicLR, OneCycleLR) these are rates.
+        """
+        return self._factors(self.last_epoch if k is None else k)
+
+    def _factors(self, k: int) -> Factors:
+        raise NotImplementedError
+
+    def _above(self, floor: float, share: float) -> Factors:
+        """Return floor + (base - floor) share, as a factor of each group's base."""
+        if floor == 0:
+            return share
+        bases = [float(base) for base in self.base_lrs]
+        return [floor / own + (1 - floor / own) * share if own else share for own in bases]
+
+    def _speak(self, factors: Factors) -> None:
+        groups = self.optimizer.param_groups
+        ledger, voice = self._heard(factors)
+        ledger.say(voice, factors, groups)
+        self._last_lr = ledger.copies()
+        if self.verbose:
+            log.info("%s: update %d: lr %s", type(self).__name__, self.last_epoch, self._last_lr)
+
+    def _is_heard(self) -> bool:
+        try:
+            return self._voice in self._ledger.voices
+        except AttributeError:  # before the first word
+            return False
+
+    def _heard(self, factors: Factors) -> tuple[Ledger, Voice]:
+        """Return the ledger and the voice in it, which joins if it is not there."""
+        if self._is_heard():
+            return self._ledger, self._voice
+        ledger = Ledger.of(self.optimizer, "lr")
+        base, carried = ledger.own, ledger.carried
+        if not base:
+            groups = self.optimizer.param_groups
+            found = ledger.found()
+            base = [float(group.get("initial_lr", group["lr"])) for group in groups]
+            fresh = self.last_epoch <= 0 and not self._absolute
+            carried = [
+                lr / own if fresh and own and lr else 1.0
+                for lr, own in zip(found, base, strict=True)
+            ]
+        if not hasattr(self, "_voice"):
+            self._voice = _DropInVoice(type(self))
+            # In torch a scheduler that writes rates wipes out an earlier one, and one that resumes
+            # goes on with it. Here the earlier one of its kind is silent until it steps again.
+            for other in list(ledger.voices):
+                of_its_kind = isinstance(other, _DropInVoice) and other.kind is type(self)
+                replaces = self._overwrites or self.last_epoch > 0
+                if (other.absolute and self._absolute) or (of_its_kind and replaces):
+                    ledger.remove(other)
+        self._voice.uniform = not isinstance(factors, list)
+        ledger.add(self._voice, base, carried)
+        self._ledger = ledger
+        return ledger, self._voice
+
+    def _silence(self) -> None:
+        """Say nothing until the next step: another part of a sequence has its turn."""
+        if self._is_heard():
+            self._ledger.remove(self._voice)
+            self._ledger.write()
+
+    def _resume(self) -> None:
+        """Speak again as of the present update."""
+        self._speak(self._factors(self.last_epoch))
+
+    def _update_lr(self, epoch: int | None = None) -> None:
+        self.last_epoch = self.last_epoch + 1 if epoch is None else epoch
+        self._speak(self._factors(self.last_epoch))
+
+    def get_lr(self) -> list[Any]:
+        """Return the rates of this update; as torch's, to be called within ``step`` only."""
+        if not self._get_lr_called_within_step:
+            warnings.warn(ASKED_OUTSIDE, UserWarning, stacklevel=2)
+        factors = self._factors(self.last_epoch)
+        ledger, voice = self._heard(factors)
+        values = ledger.asked(voice, factors)
+        ledger.expect(voice, factors, list(values))
+        return values
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return torch's state, and by how much others multiply each group, if they do."""
+        state: dict[str, Any] = dict(super().state_dict())
+        if self._is_heard():
+            carried = self._ledger.state()["carried"]
+            if any(ratio != 1 for ratio in carried):
+                state["carried"] = carried
+        return state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load a state, torch's own too, and write the rates that belong there."""
+        state = dict(state_dict)
+        carried = state.pop("carried", None)
+        super().load_state_dict(state)
+        if not self._is_heard():
+            return
+        said = list(map(float, self._last_lr))
+        self._voice.factors = self._factors(self.last_epoch)
+        ledger = self._ledger
+        base = list(map(float, state.get("base_lrs", ledger.own)))
+        saved = {"base": base, "carried": carried or [1.0] * len(base), "now": said}
+        ledger.sync()
+        ledger.check_state(saved)
+        ledger.restore(saved)
+
+
+def _copy(value: Any) -> Any:
+    return value.clone() if isinstance(value, Tensor) else value
+
+
+class LambdaLR(_Written, lr_scheduler.LambdaLR):
+    """Base rate times a function of the update, one for all groups or one for each."""
+
+    _overwrites = True
+
+    def _factors(self, k: int) -> Factors:
+        functions = self.lr_lambdas
+        if functions.count(functions[0]) == len(functions):
+            return functions[0](k)
+        return [function(k) for function in functions]
+
+
+class MultiplicativeLR(_Written, lr_scheduler.MultiplicativeLR):
+    """Running products of a function of the update."""
+
+    def _factors(self, k: int) -> Factors:
+        functions = self.lr_lambdas
+        if functions.count(functions[0]) == len(functions):
+            functions = functions[:1]
+        before, product = self.__dict__.get("_product") or (0, [1.0] * len(functions))
+        if k < before or len(product) != len(functions):
+            before, product = 0, [1.0] * len(functions)
+        for i in range(before + 1, k + 1):
+            product = [p * function(i) for p, function in zip(product, functions, strict=True)]
+        self._product = k, product
+        return product[0] if len(product) == 1 else product
+
+
+class StepLR(_Written, lr_scheduler.StepLR):
+    """gamma^(k // step_size)."""
+
+    def _factors(self, k: int) -> Factors:
+        return self.gamma ** (k // self.step_size)
+
+
+class MultiStepLR(_Written, lr_scheduler.MultiStepLR):
+    """Gamma to the number of milestones reached."""
+
+    def _factors(self, k: int) -> Factors:
+        return self.gamma ** sum(n for at, n in self.milestones.items() if at <= k)
+
+
+class ConstantLR(_Written, lr_scheduler.ConstantLR):
+    """``factor``, and 1 from ``total_iters`` on."""
+
+    def _factors(self, k: int) -> Factors:
+        return self.factor if k < self.total_iters else 1.0
+
+
+class LinearLR(_Written, lr_scheduler.LinearLR):
+    """A line from ``start_factor`` to ``end_factor``."""
+
+    def _factors(self, k: int) -> Factors:
+        if k >= self.total_iters:
+            return self.end_factor
+        return self.start_factor + (self.end_factor - self.start_factor) * k / self.total_iters
+
+
+class ExponentialLR(_Written, lr_scheduler.ExponentialLR):
+    """gamma^k."""
+
+    def _factors(self, k: int) -> Factors:
+        return self.gamma**k
+
+
+class PolynomialLR(_Written, lr_scheduler.PolynomialLR):
+    """(1 - k / total_iters)^power."""
+
+    def _factors(self, k: int) -> Factors:
+        if self.total_iters <= 0:
+            return 1.0
+        share: float = (1.0 - min(self.total_iters, k) / self.total_iters) ** self.power
+        return share
+
+
+class CosineAnnealingLR(_Written, lr_scheduler.CosineAnnealingLR):
+    """eta_min + (base - eta_min) (1 + cos(pi k / T_max)) / 2; rises again after ``T_max``."""
+
+    def _factors(self, k: int) -> Factors:
+        # A squared cosine keeps its digits near 0, where 1 + cos loses them.
+        return self._above(self.eta_min, math.cos(HALF_PI * (k / self.T_max)) ** 2)
+
+
+class CosineAnnealingWarmRestarts(_Written, lr_scheduler.CosineAnnealingWarmRestarts):
+    """Cosine annealing that starts again after ``T_0``, then after cycles ``T_mult`` longer."""
+
+    _overwrites = True
+
+    def _factors(self, k: int) -> Factors:
+        at, length = (self.T_cur, self.T_i) if k == self.last_epoch else self._place(k)
+        return self._above(self.eta_min, math.cos(HALF_PI * (at / length)) ** 2)
+
+    def _place(self, epoch: float) -> tuple[float, float]:
+        """Return how far into which length of cycle an epoch is."""
+        at, length = epoch, self.T_0
+        if self.T_mult == 1:
+            return at % length, length
+        while at >= length:
+            at, length = at - length, length * self.T_mult
+        return at, length
+
+    def step(self, epoch: float | None = None) -> None:
+        """Go on by one epoch, or to an epoch that may have a fraction."""
+        if epoch is not None and epoch < 0:
+            raise ValueError(f"Expected non-negative epoch, but got {epoch}")
+        at: float
+        length: float
+        if epoch is None and self.last_epoch >= 0:
+            at, length = self.T_cur + 1, self.T_i
+            if at >= length:
+                at, length = at % length, length * self.T_mult
+            epoch = self.last_epoch + 1
+        else:
+            epoch = epoch or 0
+            at, length = self._place(epoch)
+        self.T_cur, self.T_i = cast(Any, (at, length))
+        self.last_epoch = math.floor(epoch)
+        self._resume()
+
+
+class CyclicLR(_Written, lr_scheduler.CyclicLR):
+    """Cycles from ``base_lr`` to ``max_lr``, written as rates; momentum the other way round."""
+
+    _absolute = True
+
+    def _factors(self, k: int) -> Factors:
+        cycle, into = divmod(k / self.total_size, 1)
+        up = self.step_ratio
+        height = into / up if into <= up else (into - 1) / (up - 1)
+        height *= self.scale_fn(cycle + 1 if self.scale_mode == "cycle" else k)
+        if self.cycle_momentum:
+            ends = zip(self.base_momentums, self.max_momentums, strict=True)
+            for group, (low, high) in zip(self.optimizer.param_groups, ends, strict=True):
+                momentum = high - (high - low) * height
+                if self.use_beta1:
+                    group["betas"] = (momentum, *group["betas"][1:])
+                else:
+                    group["momentum"] = momentum
+        ends = zip(self.base_lrs, self.max_lrs, strict=True)
+        return [float(low + (high - low) * height) for low, high in ends]
+
+
+class OneCycleLR(_Written, lr_scheduler.OneCycleLR):
+    """One cycle up to ``max_lr`` and down, written as rates; momentum the other way round.
+
+    Past its last phase it stays where that ends, which torch's own shoots past, with the linear
+    strategy to below 0.
+    """
+
+    _absolute = True
+
+    def _factors(self, k: int) -> Factors:
+        if k > self.total_steps:
+            raise ValueError(
+                f"Tried to step {k} times. The specified number of total steps is "
+                f"{self.total_steps}"
+            )
+        start, phases = 0.0, cast(list[Any], self._schedule_phases)
+        for phase in phases[:-1]:
+            if k <= phase["end_step"]:
+                break
+            start = phase["end_step"]
+        else:
+            phase = phases[-1]
+        length = phase["end_step"] - start
+        share = min((k - start) / length, 1.0) if length > 0 else 1.0
+        cosine = self._anneal_func_type == "cos"
+        left = (math.cos(math.pi * share) + 1) / 2 if cosine else 1 - share
+        first, last = phase["start_lr"], phase["end_lr"]
+        groups, rates = self.optimizer.param_groups, []
+        for group in groups:
+            end = group[last]
+            rates.append(float(end + (group[first] - end) * left))
+        if self.cycle_momentum:
+            first, last = phase["start_momentum"], phase["end_momentum"]
+            for group in groups:
+                momentum = group[last] + (group[first] - group[last]) * left
+                if self.use_beta1:
+                    group["betas"] = (momentum, *group["betas"][1:])
+                else:
+                    group["momentum"] = momentum
+        return rates
+
+
+def _resume(scheduler: Any) -> None:
+    heard = isinstance(scheduler, _Written) and scheduler._is_heard()
+    if hasattr(scheduler, "_resume") and not heard:
+        scheduler._resume()
+
+
+def _silence(scheduler: Any) -> None:
+    """Silence a scheduler, or all parts of a composite; torch's own write for themselves."""
+    if isinstance(scheduler, _Written):
+        scheduler._silence()
+    elif isinstance(scheduler, SequentialLR | ChainedScheduler):
+        for part in scheduler._schedulers:
+            _silence(part)
+
+
+class SequentialLR(lr_scheduler.SequentialLR):
+    """One scheduler after the other, each from its own beginning; parts may be composites."""
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        schedulers: list[LRScheduler],
+        milestones: list[int],
+        last_epoch: int = -1,
+    ) -> None:
+        for scheduler in schedulers:  # each spoke when it was built
+            _silence(scheduler)
+        super().__init__(optimizer, schedulers, milestones, last_epoch)
+
+    def step(self) -> None:  # type: ignore[override]  # torch's own has no epoch here, either
+        """Go on by one update; at a milestone the next scheduler begins."""
+        self.last_epoch = k = self.last_epoch + 1
+        i = bisect_right(self._milestones, k)
+        part = self._schedulers[i]
+        if i > 0 and self._milestones[i - 1] == k:
+            for other in self._schedulers[:i]:
+                _silence(other)
+            part._update_lr(0)
+        else:
+            part.step()
+        self._last_lr = part.get_last_lr()
+
+    def _initial_step(self) -> None:
+        self._update_lr(0)
+
+    def _update_lr(self, epoch: int | None = None) -> None:
+        """Begin anew, as a part of another sequence whose turn it is."""
+        for part in self._schedulers:
+            _silence(part)
+        self.last_epoch = 0
+        first = self._schedulers[bisect_right(self._milestones, 0)]
+        first._update_lr(0)
+        self._last_lr = first.get_last_lr()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load a state, torch's own too, and let the scheduler speak whose turn it is."""
+        super().load_state_dict(dict(state_dict))
+        self._resume()
+
+    def _resume(self) -> None:
+        active = bisect_right(self._milestones, self.last_epoch)
+        for i, part in enumerate(self._schedulers):
+            if i != active:
+                _silence(part)
+        _resume(self._schedulers[active])
+
+
+class ChainedScheduler(lr_scheduler.ChainedScheduler):
+    """Several schedulers at once: the product of what they say; parts may be composites."""
+
+    def __init__(
+        self, schedulers: Sequence[LRScheduler], optimizer: Optimizer | None = None
+    ) -> None:
+        super().__init__(schedulers, optimizer)
+        self._resume()
+        self._last_lr = [_copy(group["lr"]) for group in self.optimizer.param_groups]
+
+    def _initial_step(self) -> None:
+        self._update_lr(0)
+
+    def _update_lr(self, epoch: int | None = None) -> None:
+        """Begin anew, as a part of a sequence whose turn it is."""
+        for part in self._schedulers:
+            part._update_lr(0)
+        self._last_lr = [_copy(group["lr"]) for group in self.optimizer.param_groups]
+
+    def _resume(self) -> None:
+        for part in self._schedulers:
+            _resume(part)
+
+
+class ReduceLROnPlateau(_Written, lr_scheduler.ReduceLROnPlateau):
+    """A factor that falls whenever a metric has stopped to improve.
+
+    It multiplies whatever else drives the rate; ``min_lr`` and ``eps`` are of its own share, base
+    x factor, so that a warm-up beside it changes no decision.
+    """
+
+    def __init__(self, *args: Any, **named: Any) -> None:
+        super().__init__(*args, **named)
+        self.reduced = [1.0] * len(self.optimizer.param_groups)
+        self._resume()
+
+    def _factors(self, k: int) -> Factors:
+        return list(self.reduced)
+
+    def _reduce_lr(self, epoch: int) -> None:
+        groups = self.optimizer.param_groups
+        self._ledger.sync()
+        self.reduced += [1.0] * (len(groups) - len(self.reduced))
+        if len(self.min_lrs) != len(groups):
+            if self.default_min_lr is None:
+                super()._reduce_lr(epoch)  # which says what to do
+            self.min_lrs = [cast(float, self.default_min_lr)] * len(groups)
+        for i, (own, carried) in enumerate(
+            zip(self._ledger.own, self._ledger.carried, strict=True)
+        ):
+            old = own * carried * self.reduced[i]
+            new = max(old * self.factor, self.min_lrs[i])
+            if old - new > self.eps:
+                self.reduced[i] *= new / old
+        self._resume()
+
+
+class WarmupMultiFactorScheduler(_Written, LRScheduler):
+    """Warm-up and milestones, as tutorials import it from torchvision, where it does not exist.
+
+    A line from base x ``warmup_factor`` up to base over the first ``warmup_epochs``, and then a
+    factor of ``gamma`` at each milestone, counted from the start.
+
+    Args:
+        optimizer: the optimizer.
+        milestones: the epochs at which the rate is multiplied by ``gamma``.
+        gamma: factor at each milestone.
+        warmup_factor: share of the base rate to begin with.
+        warmup_epochs: length of the warm-up.
+        last_epoch: index of the last epoch; -1 begins.
+
+    >>> import torch
+    >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.01)
+    >>> s = WarmupMultiFactorScheduler(optimizer, [50, 75], 0.1, 0.001, 10)
+    >>> [f"{0.01 * s.factors(k):g}" for k in (0, 5, 10, 50, 75)]
+    ['1e-05', '0.005005', '0.01', '0.001', '0.0001']
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        milestones: Sequence[int],
+        gamma: float = 0.1,
+        warmup_factor: float = 1 / 3,
+        warmup_epochs: int = 5,
+        last_epoch: int = -1,
+    ) -> None:
+        self.milestones, self.gamma = sorted(milestones), gamma
+        self.warmup_factor, self.warmup_epochs = warmup_factor, warmup_epochs
+        self.verbose = False
+        LRScheduler.__init__(self, optimizer, last_epoch)
+
+    def _factors(self, k: int) -> Factors:
+        fallen: float = self.gamma ** bisect_right(self.milestones, k)
+        if k >= self.warmup_epochs:
+            return fallen
+        return fallen * (self.warmup_factor + (1 - self.warmup_factor) * k / self.warmup_epochs)

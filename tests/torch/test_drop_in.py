@@ -1,0 +1,380 @@
+"""The drop-in names: torch's own classes, number by number, and what they do better."""
+
+import inspect
+import io
+import logging
+import math
+import warnings
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from optimizers import first_rates, rates_of, sgd
+from torch.optim import lr_scheduler
+
+from ratecraft import cosine, linear, warmup
+from ratecraft.torch import ScheduleLR, describe, drop_in
+
+# torch warns where a scheduler steps before its optimizer or is given an epoch; both sides do.
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+
+UPDATES = 40
+counts = st.integers(1, 15)
+shares = st.floats(0.05, 1)
+gammas = st.floats(0.3, 1.0)
+floors = st.sampled_from([0.0, 1e-3, 0.02])
+
+
+def made(name, *arguments, **named):
+    """Return a function that builds this scheduler from either module."""
+    return lambda module, optimizer: getattr(module, name)(optimizer, *arguments, **named)
+
+
+def drawn(name, *strategies, **named):
+    return st.builds(lambda a, b: made(name, *a, **b), st.tuples(*strategies),
+                     st.fixed_dictionaries(named))  # fmt: skip
+
+
+powers = st.sampled_from([lambda k: 0.95**k, lambda k: 1 / (1 + k), lambda k: 0.9])
+SINGLE = {
+    "LambdaLR": drawn("LambdaLR", powers),
+    "MultiplicativeLR": drawn("MultiplicativeLR", powers),
+    "StepLR": drawn("StepLR", counts, gammas),
+    "MultiStepLR": drawn("MultiStepLR", st.lists(st.integers(1, 40), max_size=4), gammas),
+    "ConstantLR": drawn("ConstantLR", shares, counts),
+    "LinearLR": drawn("LinearLR", shares, shares, counts),
+    "ExponentialLR": drawn("ExponentialLR", gammas),
+    "PolynomialLR": drawn("PolynomialLR", counts, st.floats(0.5, 3)),
+    "CosineAnnealingLR": drawn("CosineAnnealingLR", counts, floors),
+    "CosineAnnealingWarmRestarts": drawn(
+        "CosineAnnealingWarmRestarts", counts, st.integers(1, 3), floors
+    ),
+    "CyclicLR": drawn(
+        "CyclicLR", st.floats(0.01, 0.1), st.floats(0.2, 1), counts, st.none() | counts,
+        st.sampled_from(["triangular", "triangular2", "exp_range"]), gammas,
+        cycle_momentum=st.booleans(),
+    ),
+    "OneCycleLR": drawn(
+        "OneCycleLR", st.floats(0.1, 1), st.just(UPDATES + 10), pct_start=st.floats(0.1, 0.45),
+        three_phase=st.booleans(), cycle_momentum=st.booleans(),
+    ),
+}  # fmt: skip
+
+
+def optimizer():
+    return sgd(0.1, 0.3, momentum=0.9)
+
+
+def fields(optimizer):
+    return [(group["lr"], group["momentum"]) for group in optimizer.param_groups]
+
+
+def assert_alike(mine, its, rel=1e-9):
+    for ours, theirs in zip(mine, its, strict=True):
+        assert ours == pytest.approx(theirs, rel=rel, abs=1e-16)
+
+
+@pytest.mark.parametrize("name", SINGLE)
+@given(data=st.data())
+@settings(max_examples=40)
+def test_every_class_gives_torchs_rates_also_after_a_resume(name, data):
+    make = data.draw(SINGLE[name])
+    stop = data.draw(st.integers(0, UPDATES - 1))
+    mine, its = optimizer(), optimizer()
+    ours, theirs = make(drop_in, mine), make(lr_scheduler, its)
+    assert isinstance(ours, type(theirs))
+    for k in range(UPDATES):
+        if k == stop:
+            state = saved({"scheduler": ours.state_dict(), "optimizer": mine.state_dict()})
+            mine = optimizer()
+            ours = make(drop_in, mine)
+            if k % 2:
+                mine.load_state_dict(state["optimizer"])
+            ours.load_state_dict(state["scheduler"])  # enough without the optimizer's
+            if name in ("CyclicLR", "OneCycleLR") and not k % 2:
+                mine.load_state_dict(state["optimizer"])  # momentum is in there
+        assert_alike(fields(mine), fields(its))
+        assert [float(rate) for rate in ours.get_last_lr()] == [g["lr"] for g in mine.param_groups]
+        for thing in (mine, ours, its, theirs):
+            thing.step()
+
+
+def saved(state):
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
+
+
+@pytest.mark.parametrize("name", [n for n in SINGLE if n not in ("CyclicLR", "OneCycleLR")])
+@given(data=st.data())
+@settings(max_examples=20)
+def test_two_of_a_kind_or_of_two_kinds_multiply_exactly(name, data):
+    first, second = data.draw(SINGLE[name]), data.draw(SINGLE["ExponentialLR"])
+    mine = optimizer()
+    a, b = first(drop_in, mine), second(drop_in, mine)
+    for k in range(UPDATES):
+        product = [
+            own * x * y
+            for own, x, y in zip((0.1, 0.3), spread(a.factors()), spread(b.factors()), strict=True)
+        ]
+        assert [g["lr"] for g in mine.param_groups] == pytest.approx(product, rel=1e-12, abs=1e-18)
+        for thing in (mine, a, b):
+            thing.step()
+        assert k >= 0
+
+
+def spread(factors):
+    return factors if isinstance(factors, list) else [factors] * 2
+
+
+@pytest.mark.parametrize("theirs_first", [False, True])
+@pytest.mark.parametrize("module", [drop_in, lr_scheduler])
+def test_step_and_exponential_over_100_epochs(module, theirs_first):
+    mine = sgd(0.1)
+    build = [
+        lambda: drop_in.StepLR(mine, 3, 0.5),
+        lambda: module.ExponentialLR(mine, 0.9),
+    ]
+    parts = [make() for make in (build[::-1] if theirs_first else build)]
+    for k, rate in enumerate(first_rates(mine, 100, *parts)):
+        assert rate == pytest.approx(0.1 * 0.5 ** (k // 3) * 0.9**k, rel=1e-12)
+    ours = parts[1] if theirs_first else parts[0]
+    assert ours.factors(7) == 0.25
+
+
+def test_beside_a_schedule_of_ours():
+    mine = sgd(0.1)
+    ScheduleLR(mine, factor=cosine(1, 0.1), total=50)
+    step = drop_in.StepLR(mine, 10, 0.5)
+    curve = cosine(1, 0.1).resolve(50)
+    for k, rate in enumerate(first_rates(mine, 50, step)):
+        assert rate == pytest.approx(0.1 * curve(k) * 0.5 ** (k // 10), rel=1e-12)
+    assert describe(mine).groups[0].schedules["lr"] == "factor cosine(1, 0.1) and StepLR"
+
+
+# Composites ---------------------------------------------------------------------------------------
+
+
+def sequence(module, optimizer):
+    parts = [
+        module.LinearLR(optimizer, 0.1, total_iters=4),
+        module.CosineAnnealingLR(optimizer, 9),
+        module.ExponentialLR(optimizer, 0.9),
+    ]
+    return module.SequentialLR(optimizer, parts, [4, 12])
+
+
+def chain(module, optimizer):
+    parts = [module.LinearLR(optimizer, 0.1, total_iters=4), module.ExponentialLR(optimizer, 0.9)]
+    return module.ChainedScheduler(parts)
+
+
+@pytest.mark.parametrize("make", [sequence, chain])
+@pytest.mark.parametrize("stop", [0, 3, 4, 5, 12, 20])
+def test_composites_are_torchs_also_after_a_resume(make, stop):
+    mine, its = optimizer(), optimizer()
+    ours, theirs = make(drop_in, mine), make(lr_scheduler, its)
+    assert_alike(rates_of(mine, stop, ours), rates_of(its, stop, theirs))
+    state = saved(ours.state_dict())
+    mine = optimizer()
+    ours = make(drop_in, mine)
+    ours.load_state_dict(state)
+    assert_alike(rates_of(mine, UPDATES, ours), rates_of(its, UPDATES, theirs))
+
+
+def test_67586_sequences_nest():
+    # torch's own shifts by an update, silently.
+    mine = sgd(1.0)
+    inner = drop_in.SequentialLR(
+        mine,
+        [drop_in.ConstantLR(mine, 0.5, 100), drop_in.ConstantLR(mine, 0.2, 100)],
+        [2],
+    )
+    outer = drop_in.SequentialLR(mine, [drop_in.ConstantLR(mine, 0.1, 100), inner], [3])
+    assert first_rates(mine, 8, outer) == pytest.approx([0.1] * 3 + [0.5] * 2 + [0.2] * 3)
+
+
+def test_196243_a_chain_may_be_a_later_part():
+    # torch's own raises NotImplementedError in the middle of the run.
+    mine = sgd(1.0)
+    parts = [drop_in.ConstantLR(mine, 0.1, 100), drop_in.ExponentialLR(mine, 0.5),
+             drop_in.ConstantLR(mine, 0.8, 100)]  # fmt: skip
+    outer = drop_in.SequentialLR(mine, [parts[0], drop_in.ChainedScheduler(parts[1:])], [3])
+    assert first_rates(mine, 5, outer) == pytest.approx([0.1] * 3 + [0.8, 0.4])
+
+
+# Where torch is wrong -----------------------------------------------------------------------------
+
+
+def test_193682_a_line_of_no_length_is_at_its_end():
+    assert first_rates(*with_(drop_in.LinearLR, 0.1, 0.8, 0)) == [0.8] * 3
+
+
+def with_(kind, *arguments):
+    mine = sgd(1.0)
+    return mine, 3, kind(mine, *arguments)
+
+
+def test_a_constant_of_zero_comes_back():
+    mine, _, scheduler = with_(drop_in.ConstantLR, 0.0, 2)
+    assert first_rates(mine, 4, scheduler) == [0.0, 0.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize("anneal", ["linear", "cos"])
+def test_one_cycle_ends_at_its_lowest_rate(anneal):
+    mine = sgd(1.0)
+    scheduler = drop_in.OneCycleLR(mine, 1.0, 10, anneal_strategy=anneal, cycle_momentum=False)
+    rates = [*first_rates(mine, 10, scheduler), mine.param_groups[0]["lr"]]
+    assert min(rates) > 0
+    assert rates[9] == rates[10] == pytest.approx(1 / 25 / 1e4)
+    with pytest.raises(ValueError, match="Tried to step 11 times"):
+        scheduler.step()
+
+
+def test_one_cycle_with_a_rise_of_one_update():
+    mine = sgd(1.0)
+    scheduler = drop_in.OneCycleLR(mine, 1.0, 10, pct_start=0.1, cycle_momentum=False)
+    assert first_rates(mine, 1, scheduler)[0] == pytest.approx(1.0)
+
+
+def test_a_state_of_a_cycle_can_be_loaded_twice():
+    mine = optimizer()
+    cyclic = drop_in.CyclicLR(mine, 0.01, 0.1)
+    state = cyclic.state_dict()
+    cyclic.load_state_dict(state)
+    cyclic.load_state_dict(state)
+
+
+# Signatures, verbose, states of torch -------------------------------------------------------------
+
+
+def test_every_class_of_torch_is_here_with_its_signature():
+    for name in lr_scheduler.__all__:
+        theirs, ours = getattr(lr_scheduler, name), getattr(drop_in, name)
+        assert issubclass(ours, theirs)
+        mine = list(inspect.signature(ours).parameters.values())
+        its = list(inspect.signature(theirs).parameters.values())
+        assert mine[: len(its)] == its, name
+
+
+def test_verbose_is_accepted_as_ever_and_logs_every_change(caplog):
+    mine = sgd(0.1)
+    with caplog.at_level(logging.INFO, "ratecraft.torch"):
+        scheduler = drop_in.StepLR(mine, 1, 0.5, -1, True)
+        scheduler.step()
+    assert "StepLR: update 1: lr [0.05]" in caplog.text
+    assert not drop_in.StepLR(mine, 1, verbose="deprecated").verbose
+    with pytest.raises(TypeError, match=r"StepLR\(\): missing a required argument"):
+        drop_in.StepLR(mine)
+
+
+def test_a_state_of_torchs_own_class_is_taken_over():
+    its = sgd(0.1)
+    theirs = lr_scheduler.CosineAnnealingLR(its, 30)
+    rates_of(its, 11, theirs)
+    mine = sgd(0.1)
+    ours = drop_in.CosineAnnealingLR(mine, 30)
+    ours.load_state_dict(theirs.state_dict())
+    assert_alike([first_rates(mine, 15, ours)], [first_rates(its, 15, theirs)])
+
+
+@pytest.mark.parametrize("loaded", [False, True])
+def test_last_epoch_means_what_torch_documents(loaded):
+    whole = sgd(0.1)
+    scheduler = drop_in.ExponentialLR(whole, 0.9)
+    rates_of(whole, 8, scheduler)
+    mine = sgd(0.1)
+    if loaded:
+        mine.load_state_dict(whole.state_dict())
+    else:  # without the optimizer's state, only the base is needed
+        mine.param_groups[0]["initial_lr"] = 0.1
+    again = drop_in.ExponentialLR(mine, 0.9, last_epoch=7)
+    assert again.last_epoch == 8
+    assert_alike([first_rates(mine, 5, again)], [first_rates(whole, 5, scheduler)])
+
+
+def test_it_ends_with_whoever_holds_on_to_it():
+    mine = sgd(0.1)
+    scheduler = drop_in.StepLR(mine, 1, 0.5)
+    scheduler.step()
+    del scheduler
+    assert first_rates(mine, 3) == [0.05] * 3
+
+
+def test_warm_up_and_milestones():
+    mine = sgd(0.01)
+    scheduler = drop_in.WarmupMultiFactorScheduler(mine, [75, 50], 0.1, 0.001, 10)
+    rates = first_rates(mine, 80, scheduler)
+    expected = {0: 1e-5, 5: 0.005005, 10: 0.01, 49: 0.01, 50: 0.001, 75: 0.0001}
+    assert {k: rates[k] for k in expected} == pytest.approx(expected)
+
+
+# Plateau ------------------------------------------------------------------------------------------
+
+losses = st.floats(-5, 5) | st.sampled_from([0.0, math.nan, math.inf, 1.0, 1.0])
+
+
+@given(
+    metrics=st.lists(losses, max_size=60),
+    mode=st.sampled_from(["min", "max"]),
+    factor=st.sampled_from([0.1, 0.5, 0.9]),
+    patience=st.integers(0, 3),
+    threshold=st.sampled_from([1e-4, 0.1, 0.0]),
+    threshold_mode=st.sampled_from(["rel", "abs"]),
+    cooldown=st.integers(0, 3),
+    min_lr=st.sampled_from([0, 0.01, [0.01, 0.1]]),
+    eps=st.sampled_from([1e-8, 0.02]),
+)
+def test_plateau_decides_as_torchs(metrics, **said):
+    mine, its = optimizer(), optimizer()
+    ours = drop_in.ReduceLROnPlateau(mine, **said)
+    theirs = lr_scheduler.ReduceLROnPlateau(its, **said)
+    for metric in metrics:
+        ours.step(metric)
+        theirs.step(metric)
+        assert_alike(fields(mine), fields(its))
+        assert (ours.num_bad_epochs, ours.cooldown_counter) == (
+            theirs.num_bad_epochs, theirs.cooldown_counter,
+        )  # fmt: skip
+
+
+def warm_plateau():
+    mine = sgd(0.1)
+    return (
+        mine,
+        ScheduleLR(mine, factor=warmup(10).then(linear(1, 0.5)), total=40),
+        drop_in.ReduceLROnPlateau(mine, patience=2, factor=0.5),
+    )
+
+
+def test_68978_a_plateau_beside_a_warm_up_and_its_resume():
+    mine, ours, plateau = warm_plateau()
+    curve = ours.curve
+    rates = []
+    for k in range(40):
+        if k == 17:
+            states = [saved(thing.state_dict()) for thing in (mine, ours, plateau)]
+        rates.append(mine.param_groups[0]["lr"])
+        mine.step()
+        plateau.step(1.0)
+    falls = [0.5 ** max((k - 1) // 3, 0) for k in range(40)]
+    assert rates[:16] == pytest.approx([0.1 * curve(k) * falls[k] for k in range(16)])
+    again, resumed, level = warm_plateau()
+    for thing, state in zip((level, resumed, again), states[::-1], strict=True):
+        thing.load_state_dict(state)
+    for k in range(17, 40):
+        assert again.param_groups[0]["lr"] == rates[k]
+        again.step()
+        level.step(1.0)
+
+
+def test_nothing_warns_where_torchs_would_not():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        mine = sgd(0.1)
+        scheduler = drop_in.StepLR(mine, 3)
+        for _ in range(5):
+            mine.step()
+            scheduler.step()

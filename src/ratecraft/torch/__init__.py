@@ -4,11 +4,13 @@ plan.py        what a scheduler was told, as a value; the clock that bends on "c
 ledger.py      one ledger per optimizer and field: base x factors x what others did
 scheduler.py   ScheduleLR: a torch LRScheduler that reads a curve at the update count
 drop_in.py     every class of torch.optim.lr_scheduler by its own name, on the same ledger
+from_torch.py  a live scheduler of torch read back into a schedule
 describe.py    describe: who drives which group; preview: what a scheduler is going to do
 trainers.py    Lightning and the Hugging Face Trainer, which know how long the run is
 """
 
 from ratecraft.torch.describe import Description, GroupDescription, describe, preview
+from ratecraft.torch.from_torch import from_torch
 from ratecraft.torch.scheduler import ScheduleLR
 from ratecraft.torch.trainers import for_lightning, for_trainer
 
@@ -19,5 +21,6 @@ __all__ = [
     "describe",
     "for_lightning",
     "for_trainer",
+    "from_torch",
     "preview",
 ]

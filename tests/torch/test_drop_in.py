@@ -1,9 +1,11 @@
 """The drop-in names: torch's own classes, number by number, and what they do better."""
 
+import copy
 import inspect
 import io
 import logging
 import math
+import pickle
 import warnings
 
 import pytest
@@ -14,7 +16,7 @@ from optimizers import first_rates, rates_of, sgd
 from torch.optim import lr_scheduler
 
 from ratecraft import cosine, linear, warmup
-from ratecraft.torch import ScheduleLR, describe, drop_in
+from ratecraft.torch import ScheduleLR, describe, drop_in, preview
 
 # torch warns where a scheduler steps before its optimizer or is given an epoch; both sides do.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -378,3 +380,28 @@ def test_nothing_warns_where_torchs_would_not():
         for _ in range(5):
             mine.step()
             scheduler.step()
+
+
+def pickled(scheduler):
+    return pickle.loads(pickle.dumps(scheduler))  # noqa: S301 - our own
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, pickled])
+def test_a_copy_drives_the_copy_of_its_optimizer(copied):
+    mine = optimizer()
+    scheduler = drop_in.CosineAnnealingLR(mine, 30, eta_min=0.01)
+    other = drop_in.StepLR(mine, 100, 0.5)
+    rates_of(mine, 7, scheduler, other)
+    for group in mine.param_groups:
+        group["lr"] /= 2  # by hand
+    twin = copied(scheduler)
+    expected = rates_of(mine, 9, scheduler)
+    assert_alike(rates_of(twin.optimizer, 9, twin), expected, rel=1e-12)
+    assert preview(scheduler, 3)["0"][0] == mine.param_groups[0]["lr"]
+
+
+def test_a_late_group_is_decayed_from_its_own_rate():
+    mine = sgd(0.1)
+    scheduler = drop_in.StepLR(mine, 2, 0.5)
+    mine.add_param_group({"params": [torch.nn.Parameter(torch.ones(1))], "lr": 1.0})
+    assert rates_of(mine, 3, scheduler)[2] == [0.05, 0.5]

@@ -138,7 +138,7 @@ class _Written(LRScheduler):
             found = ledger.found()
             base = [float(group.get("initial_lr", group["lr"])) for group in groups]
             fresh = self.last_epoch <= 0 and not self._absolute
-            carried = [
+            carried = self.__dict__.pop("_carried", None) or [
                 lr / own if fresh and own and lr else 1.0
                 for lr, own in zip(found, base, strict=True)
             ]
@@ -179,6 +179,13 @@ class _Written(LRScheduler):
         values = ledger.asked(voice, factors)
         ledger.expect(voice, factors, list(values))
         return values
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy needs to join the ledger of its own optimizer when it steps."""
+        state = dict(self.__dict__)
+        if self._is_heard():
+            state["_carried"] = self._ledger.state()["carried"]
+        return state
 
     def state_dict(self) -> dict[str, Any]:
         """Return torch's state, and by how much others multiply each group, if they do."""
@@ -376,8 +383,7 @@ class OneCycleLR(_Written, lr_scheduler.OneCycleLR):
             phase = phases[-1]
         length = phase["end_step"] - start
         share = min((k - start) / length, 1.0) if length > 0 else 1.0
-        cosine = self._anneal_func_type == "cos"
-        left = (math.cos(math.pi * share) + 1) / 2 if cosine else 1 - share
+        left = float(cast(Any, self._anneal_func)(1.0, 0.0, share))
         first, last = phase["start_lr"], phase["end_lr"]
         groups, rates = self.optimizer.param_groups, []
         for group in groups:

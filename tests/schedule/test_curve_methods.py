@@ -4,6 +4,9 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import EPOCH, schedules
 
 from ratecraft import ScheduleError, constant, cosine, linear, steps, tokens, triangular, warmup
 
@@ -88,3 +91,30 @@ def test_the_left_limit_is_what_the_part_before_ends_at():
     assert [curve.left(t) for t in (-1, 0, 2, 4, 5, 8, 100)] == [1, 1, 0.75, 0.5, 0.1, 0.1, 0.1]
     assert [curve(t) for t in (0, 2, 4)] == [1, 0.75, 0.1]
     assert linear(1, 0.5).then(constant(0, over=0)).resolve(total=8).left(8) == 0.5
+
+
+# Cursors and bounds -------------------------------------------------------------------------------
+
+
+@given(schedules(), st.lists(st.floats(0, 120), max_size=30))
+def test_a_cursor_reads_what_its_curve_reads(schedule, times):
+    try:
+        curve = schedule.resolve(60, epoch=EPOCH)
+    except ScheduleError:
+        return
+    read = curve.cursor()
+    for t in [0.0, *times, 59.0, 60.0, 1e9, 0.5]:
+        assert read(t) == curve(t)
+
+
+def test_a_cursor_refuses_what_is_no_time():
+    read = cosine(1, 0).resolve(4).cursor()
+    assert read(1.0) == cosine(1, 0).resolve(4)(1)
+    assert read(-1.0) == 1
+    with pytest.raises(ScheduleError, match="no value at nan"):
+        read(math.nan)
+
+
+def test_no_value_exceeds_the_bound():
+    assert (3 * linear(1, -2)).resolve(4).bound == 9
+    assert constant(0).resolve().bound == 0

@@ -1,5 +1,7 @@
 """What a mutation run (see benchmarks/README.md) found that no other test would have noticed."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -8,12 +10,17 @@ from ratecraft import (
     constant,
     cosine,
     custom,
+    decay,
     epochs,
     levels,
     linear,
+    multiplicative,
     percent,
+    polynomial,
     staircase,
     steps,
+    to_dict,
+    tokens,
     warmup,
 )
 
@@ -113,3 +120,47 @@ def test_curves_that_differ_at_the_first_update_only():
     one, other = linear(1, 0).resolve(4), levels([(1, 2), (3, 0)]).resolve(4)
     assert levels([(1, 1), (3, 0)]).resolve(4).diff(other) == (0, 1.0, 0)
     assert one.diff(one) == (None, 0.0, None)
+
+
+def test_a_line_from_above_one_is_no_warm_up():
+    assert repr(linear(1.5, 1, over=10)) == "linear(1.5, 1, over=10)"
+    assert repr(linear(1, 1.5, over=10)) == "linear(1, 1.5, over=10)"
+
+
+def test_what_is_kept_is_pythons_own():
+    data = to_dict(cosine(np.float64(1), np.float32(0.5)).repeat(np.int64(3)))
+    assert json.loads(json.dumps(data)) == data
+    assert type(cosine().repeat(np.int64(3)).n) is int
+    stairs = staircase([1, np.int64(2)], at=[5])
+    assert {type(value) for value in stairs.values} == {float}
+    ramp = polynomial(1, np.float64(0), np.float64(2))
+    assert (type(ramp.end), type(ramp.parameters[0])) == (float, float)
+
+
+def test_less_than_one_of_a_unit_is_positive_too():
+    assert repr(epochs(0.5) + 100) == "epochs(0.5) + 100"
+    assert repr(100 - epochs(0.5)) == "100 - epochs(0.5)"
+
+
+def test_a_run_in_tokens_counts_tokens_also_where_the_batches_are_known():
+    curve = linear(1, 0).resolve(tokens(1000), tokens=10, epoch=5)
+    assert curve.horizon.clock == "tokens"
+    with pytest.raises(ScheduleError, match="not defined on the token clock"):
+        len(curve)
+
+
+def test_percent_of_a_table_of_products_is_of_the_run():
+    assert multiplicative(lambda k: 0.5, over=percent(50)).resolve(8)(7) == 0.125
+
+
+def test_bounds_are_bounds():
+    assert decay(0.5).resolve().bound == 1
+    assert linear(-3, 1).clip(high=1).resolve(4).bound >= 3
+
+
+def test_an_object_that_is_called_is_named_by_its_kind():
+    class Bumpy:
+        def __call__(self, t):
+            return 1.0
+
+    assert repr(custom(Bumpy())).endswith("Bumpy>)")

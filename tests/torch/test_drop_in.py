@@ -405,3 +405,16 @@ def test_a_late_group_is_decayed_from_its_own_rate():
     scheduler = drop_in.StepLR(mine, 2, 0.5)
     mine.add_param_group({"params": [torch.nn.Parameter(torch.ones(1))], "lr": 1.0})
     assert rates_of(mine, 3, scheduler)[2] == [0.05, 0.5]
+
+
+def test_signatures_of_our_own_and_of_somebodys_subclass():
+    ours = inspect.signature(drop_in.WarmupMultiFactorScheduler)
+    assert list(ours.parameters)[1:4] == ["milestones", "gamma", "warmup_factor"]
+
+    class Mine(drop_in.StepLR):
+        def __init__(self, optimizer, size=2):
+            super().__init__(optimizer, size, gamma=0.5)
+
+    assert list(inspect.signature(Mine).parameters) == ["optimizer", "size"]
+    mine = sgd(1.0)
+    assert first_rates(mine, 5, Mine(mine)) == [1.0, 1.0, 0.5, 0.5, 0.25]

@@ -75,6 +75,7 @@ class _Written(LRScheduler):
     _absolute: ClassVar[bool] = False  # the factor is the rate itself
     _overwrites: ClassVar[bool] = False  # torch's own writes base x factor over what is there
 
+    _taken: ClassVar[inspect.Signature]  # what the constructor takes
     verbose: bool
     _ledger: Ledger
     _voice: _DropInVoice
@@ -82,13 +83,19 @@ class _Written(LRScheduler):
     def __init_subclass__(cls, **more: Any) -> None:
         super().__init_subclass__(**more)
         # torch's signature, and the verbose= that it had until 2.6.
-        theirs = inspect.signature(cls.__mro__[cls.__mro__.index(_Written) + 1])
+        torchs = cls.__mro__[cls.__mro__.index(_Written) + 1]
+        theirs = inspect.signature(torchs)
         told = inspect.Parameter("verbose", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=False)
-        cls.__signature__ = theirs.replace(parameters=[*theirs.parameters.values(), told])  # type: ignore[attr-defined]
+        cls._taken = theirs.replace(parameters=[*theirs.parameters.values(), told])
+        shown = cls._taken
+        if "__init__" in vars(cls):
+            own = inspect.signature(cls.__init__)
+            shown = own.replace(parameters=list(own.parameters.values())[1:])
+        cls.__signature__ = shown  # type: ignore[attr-defined]
 
     def __init__(self, *args: Any, **named: Any) -> None:
         try:
-            bound = inspect.signature(type(self)).bind(*args, **named)
+            bound = self._taken.bind(*args, **named)
         except TypeError as error:
             raise TypeError(f"{type(self).__name__}(): {error}") from None
         verbose = bound.arguments.pop("verbose", False)
@@ -498,10 +505,13 @@ class ReduceLROnPlateau(_Written, lr_scheduler.ReduceLROnPlateau):
     x factor, so that a warm-up beside it changes no decision.
     """
 
-    def __init__(self, *args: Any, **named: Any) -> None:
-        super().__init__(*args, **named)
-        self.reduced = [1.0] * len(self.optimizer.param_groups)
-        self._resume()
+    reduced: list[float]
+
+    def _reset(self) -> None:
+        super()._reset()
+        if "reduced" not in vars(self):  # called by torch's constructor, last of all
+            self.reduced = [1.0] * len(self.optimizer.param_groups)
+            self._resume()
 
     def _factors(self, k: int) -> Factors:
         return list(self.reduced)

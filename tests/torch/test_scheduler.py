@@ -28,6 +28,13 @@ def test_it_is_an_lr_scheduler() -> None:
     assert isinstance(ScheduleLR(sgd(1.0), rate=PLAN, total=10), LRScheduler)
 
 
+def test_it_has_nothing_that_deepspeed_and_accelerate_misread() -> None:
+    # DeepSpeed calls what can be called; Accelerate stops at total_steps.
+    scheduler = ScheduleLR(sgd(1.0), rate=PLAN, total=10)
+    assert not callable(scheduler)
+    assert not hasattr(scheduler, "total_steps")
+
+
 def test_rate_is_the_rate_itself() -> None:
     optimizer = sgd(0.7)
     ScheduleLR(optimizer, rate=PLAN, total=10)

@@ -77,6 +77,7 @@ class _Written(LRScheduler):
 
     _taken: ClassVar[inspect.Signature]  # what the constructor takes
     verbose: bool
+    _carried: list[float]
     _ledger: Ledger
     _voice: _DropInVoice
 
@@ -139,13 +140,17 @@ class _Written(LRScheduler):
         if self._is_heard():
             return self._ledger, self._voice
         ledger = Ledger.of(self.optimizer, "lr")
+        # Not by way of __dict__, which Python slows an object down for ever after.
+        copied: list[float] | None = getattr(self, "_carried", None)
+        if copied is not None:
+            del self._carried  # a copy's: its ledger is a new one
         base, carried = ledger.own, ledger.carried
         if not base:
             groups = self.optimizer.param_groups
             found = ledger.found()
             base = [float(group.get("initial_lr", group["lr"])) for group in groups]
             fresh = self.last_epoch <= 0 and not self._absolute
-            carried = self.__dict__.pop("_carried", None) or [
+            carried = copied or [
                 lr / own if fresh and own and lr else 1.0
                 for lr, own in zip(found, base, strict=True)
             ]
@@ -243,7 +248,7 @@ class MultiplicativeLR(_Written, lr_scheduler.MultiplicativeLR):
         functions = self.lr_lambdas
         if functions.count(functions[0]) == len(functions):
             functions = functions[:1]
-        before, product = self.__dict__.get("_product") or (0, [1.0] * len(functions))
+        before, product = getattr(self, "_product", None) or (0, [1.0] * len(functions))
         if k < before or len(product) != len(functions):
             before, product = 0, [1.0] * len(functions)
         for i in range(before + 1, k + 1):
@@ -509,7 +514,7 @@ class ReduceLROnPlateau(_Written, lr_scheduler.ReduceLROnPlateau):
 
     def _reset(self) -> None:
         super()._reset()
-        if "reduced" not in vars(self):  # called by torch's constructor, last of all
+        if not hasattr(self, "reduced"):  # called by torch's constructor, last of all
             self.reduced = [1.0] * len(self.optimizer.param_groups)
             self._resume()
 

@@ -285,9 +285,8 @@ class ScheduleLR(LRScheduler):
             return
         if epoch is not None:
             raise TypeError("ScheduleLR.step() takes no epoch: it counts updates")
-        size = self._size(samples, tokens)
+        self._advance(self._size(samples, tokens))
         self._calls += 1
-        self._advance(size)
 
     def _size(self, samples: float | None, tokens: float | None) -> float:
         unit = self._plan.clock

@@ -46,7 +46,13 @@ def data():
 
 
 def trainer_in(
-    folder, rates=None, optimizers=(None, None), model=None, model_init=None, **settings
+    folder,
+    rates=None,
+    optimizers=(None, None),
+    model=None,
+    model_init=None,
+    eval_dataset=None,
+    **settings,
 ):
     arguments = hf.TrainingArguments(
         output_dir=str(folder),
@@ -63,6 +69,7 @@ def trainer_in(
         arguments,
         model_init=model_init,
         train_dataset=data(),
+        eval_dataset=eval_dataset,
         callbacks=[rates] if rates else [],
         optimizers=optimizers,
     )
@@ -222,3 +229,48 @@ def test_a_longer_run_stretches_what_is_left_where_that_was_said(tmp_path):
     _, later = train(tmp_path, resume=tmp_path / "checkpoint-13", num_train_epochs=3, said=stretch)
     curve = PLAN.resolve(26, epoch=13)
     assert later == pytest.approx([BASE * curve(13 + k / 2) for k in range(26)])
+
+
+# Plateau ------------------------------------------------------------------------------------------
+
+LOSSES = [3.0, 2.0, 2.0, 2.0, 1.0, 1.0]  # of each epoch; patience 1 decides after the fourth
+EVALUATED = {"eval_strategy": "epoch", "metric_for_best_model": "measured", "num_train_epochs": 6}
+RULE = {"patience": 1, "factor": 0.5}
+
+
+def measured_in(folder, **settings):
+    """Return a trainer that evaluates to what is written down beforehand, and its rates."""
+    rates = Rates()
+    trainer = trainer_in(folder, rates, eval_dataset=data()[:4], **(EVALUATED | settings))
+    trainer.compute_metrics = lambda _: {"measured": LOSSES[round(trainer.state.epoch) - 1]}
+    return trainer, rates
+
+
+def test_a_plateau_is_fed_the_metric_while_its_schedule_follows_the_updates(tmp_path):
+    trainer, rates = measured_in(tmp_path)
+    for_trainer(trainer, factor=PLAN, plateau=RULE)
+    trainer.train()
+    curve = PLAN.resolve(6 * BATCHES, epoch=BATCHES)
+    expected = [BASE * curve(k) * (0.5 if k >= 4 * BATCHES else 1) for k in range(6 * BATCHES)]
+    assert rates.seen == pytest.approx(expected, rel=1e-12)
+    (decision,) = trainer.lr_scheduler.decisions
+    assert (decision["at"], decision["metric"]) == (4 * BATCHES, 2.0)
+
+
+def test_a_plateau_resumes_to_the_last_bit(tmp_path):
+    settings = {"save_strategy": "epoch"}
+    whole, rates = measured_in(tmp_path, **settings)
+    for_trainer(whole, factor=PLAN, plateau=RULE)
+    whole.train()
+    resumed, later = measured_in(tmp_path, **settings)
+    for_trainer(resumed, factor=PLAN, plateau=RULE)
+    resumed.train(resume_from_checkpoint=tmp_path / f"checkpoint-{3 * BATCHES}")
+    assert later.seen == rates.seen[3 * BATCHES :]
+    assert same(resumed.model, whole.model)
+
+
+@pytest.mark.parametrize("missing", [{"eval_strategy": "no"}, {"metric_for_best_model": None}])
+def test_a_plateau_needs_something_that_is_evaluated(tmp_path, missing):
+    trainer, _ = measured_in(tmp_path, **missing)
+    with pytest.raises(BindingError, match='eval_strategy="epoch", metric_for_best_model="loss"'):
+        for_trainer(trainer, factor=PLAN, plateau=RULE)

@@ -3,6 +3,8 @@
 plan.py        what a scheduler was told, as a value; the clock that bends on "continue"
 ledger.py      one ledger per optimizer and field: base x factors x what others did
 scheduler.py   ScheduleLR: a torch LRScheduler that reads a curve at the update count
+written.py     what makes a scheduler class of torch's write through the ledger
+plateau.py     a factor that follows a metric, alone or with its schedule
 drop_in.py     every class of torch.optim.lr_scheduler by its own name, on the same ledger
 from_torch.py  a live scheduler of torch read back into a schedule
 describe.py    describe: who drives which group; preview: what a scheduler is going to do
@@ -11,12 +13,14 @@ trainers.py    Lightning and the Hugging Face Trainer, which know how long the r
 
 from ratecraft.torch.describe import Description, GroupDescription, describe, preview
 from ratecraft.torch.from_torch import from_torch
+from ratecraft.torch.plateau import PlateauLR
 from ratecraft.torch.scheduler import ScheduleLR
 from ratecraft.torch.trainers import for_lightning, for_trainer
 
 __all__ = [
     "Description",
     "GroupDescription",
+    "PlateauLR",
     "ScheduleLR",
     "describe",
     "for_lightning",

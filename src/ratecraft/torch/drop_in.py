@@ -11,19 +11,18 @@ Like torch's they count calls of ``step()``, and end with whoever holds on to th
 
 from __future__ import annotations
 
-import inspect
-import logging
 import math
-import warnings
 from bisect import bisect_right
 from collections.abc import Sequence
-from typing import Any, ClassVar, Final, cast
+from typing import Any, Final, cast
 
 from torch import Tensor
 from torch.optim import Optimizer, lr_scheduler
 from torch.optim.lr_scheduler import LRScheduler, _LRScheduler
 
-from ratecraft.torch.ledger import Factors, Ledger, Voice
+from ratecraft.torch.ledger import Factors
+from ratecraft.torch.plateau import ReduceLROnPlateau
+from ratecraft.torch.written import Written
 
 __all__ = [
     "ChainedScheduler",
@@ -46,190 +45,14 @@ __all__ = [
     "_LRScheduler",
 ]
 
-log = logging.getLogger("ratecraft.torch")
-
 HALF_PI: Final = math.pi / 2
-ASKED_OUTSIDE: Final = (
-    "To get the last learning rate computed by the scheduler, please use `get_last_lr()`."
-)
-
-
-class _DropInVoice(Voice):
-    """The voice of a drop-in scheduler, which does not know it: they end each on their own."""
-
-    def __init__(self, kind: type[_Written]) -> None:
-        super().__init__(absolute=kind._absolute)
-        self.kind = kind
-
-    def text(self, group: str) -> str:
-        return self.kind.__name__
-
-
-class _Written(LRScheduler):
-    """What makes a torch scheduler write through the ledger; stands before torch's class.
-
-    Slots keep the voice out of ``__dict__``, which torch takes for the state.
-    """
-
-    __slots__ = ("_ledger", "_voice")
-    _absolute: ClassVar[bool] = False  # the factor is the rate itself
-    _overwrites: ClassVar[bool] = False  # torch's own writes base x factor over what is there
-
-    _taken: ClassVar[inspect.Signature]  # what the constructor takes
-    verbose: bool
-    _carried: list[float]
-    _ledger: Ledger
-    _voice: _DropInVoice
-
-    def __init_subclass__(cls, **more: Any) -> None:
-        super().__init_subclass__(**more)
-        # torch's signature, and the verbose= that it had until 2.6.
-        torchs = cls.__mro__[cls.__mro__.index(_Written) + 1]
-        theirs = inspect.signature(torchs)
-        told = inspect.Parameter("verbose", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=False)
-        cls._taken = theirs.replace(parameters=[*theirs.parameters.values(), told])
-        shown = cls._taken
-        if "__init__" in vars(cls):
-            own = inspect.signature(cls.__init__)
-            shown = own.replace(parameters=list(own.parameters.values())[1:])
-        cls.__signature__ = shown  # type: ignore[attr-defined]
-
-    def __init__(self, *args: Any, **named: Any) -> None:
-        try:
-            bound = self._taken.bind(*args, **named)
-        except TypeError as error:
-            raise TypeError(f"{type(self).__name__}(): {error}") from None
-        verbose = bound.arguments.pop("verbose", False)
-        self.verbose = bool(verbose) and verbose != "deprecated"
-        super().__init__(*bound.args, **bound.kwargs)
-
-    def factors(self, k: int | None = None) -> Factors:
-        """Return this scheduler's own factor at update k (default: now).
-
-        One number for all param groups, or a list with one for each; for schedulers that write
-        rates (CyclicLR, OneCycleLR) these are rates.
-        """
-        return self._factors(self.last_epoch if k is None else k)
-
-    def _factors(self, k: int) -> Factors:
-        raise NotImplementedError
-
-    def _above(self, floor: float, share: float) -> Factors:
-        """Return floor + (base - floor) share, as a factor of each group's base."""
-        if floor == 0:
-            return share
-        bases = [float(base) for base in self.base_lrs]
-        return [floor / own + (1 - floor / own) * share if own else share for own in bases]
-
-    def _speak(self, factors: Factors) -> None:
-        groups = self.optimizer.param_groups
-        ledger, voice = self._heard(factors)
-        ledger.say(voice, factors, groups)
-        self._last_lr = ledger.copies()
-        if self.verbose:
-            log.info("%s: update %d: lr %s", type(self).__name__, self.last_epoch, self._last_lr)
-
-    def _is_heard(self) -> bool:
-        try:
-            return self._voice in self._ledger.voices
-        except AttributeError:  # before the first word
-            return False
-
-    def _heard(self, factors: Factors) -> tuple[Ledger, Voice]:
-        """Return the ledger and the voice in it, which joins if it is not there."""
-        if self._is_heard():
-            return self._ledger, self._voice
-        ledger = Ledger.of(self.optimizer, "lr")
-        # Not by way of __dict__, which Python slows an object down for ever after.
-        copied: list[float] | None = getattr(self, "_carried", None)
-        if copied is not None:
-            del self._carried  # a copy's: its ledger is a new one
-        base, carried = ledger.own, ledger.carried
-        if not base:
-            groups = self.optimizer.param_groups
-            found = ledger.found()
-            base = [float(group.get("initial_lr", group["lr"])) for group in groups]
-            fresh = self.last_epoch <= 0 and not self._absolute
-            carried = copied or [
-                lr / own if fresh and own and lr else 1.0
-                for lr, own in zip(found, base, strict=True)
-            ]
-        if not hasattr(self, "_voice"):
-            self._voice = _DropInVoice(type(self))
-            # In torch a scheduler that writes rates wipes out an earlier one, and one that resumes
-            # goes on with it. Here the earlier one of its kind is silent until it steps again.
-            for other in list(ledger.voices):
-                of_its_kind = isinstance(other, _DropInVoice) and other.kind is type(self)
-                replaces = self._overwrites or self.last_epoch > 0
-                if (other.absolute and self._absolute) or (of_its_kind and replaces):
-                    ledger.remove(other)
-        self._voice.uniform = not isinstance(factors, list)
-        ledger.add(self._voice, base, carried)
-        self._ledger = ledger
-        return ledger, self._voice
-
-    def _silence(self) -> None:
-        """Say nothing until the next step: another part of a sequence has its turn."""
-        if self._is_heard():
-            self._ledger.remove(self._voice)
-            self._ledger.write()
-
-    def _resume(self) -> None:
-        """Speak again as of the present update."""
-        self._speak(self._factors(self.last_epoch))
-
-    def _update_lr(self, epoch: int | None = None) -> None:
-        self.last_epoch = self.last_epoch + 1 if epoch is None else epoch
-        self._speak(self._factors(self.last_epoch))
-
-    def get_lr(self) -> list[Any]:
-        """Return the rates of this update; as torch's, to be called within ``step`` only."""
-        if not self._get_lr_called_within_step:
-            warnings.warn(ASKED_OUTSIDE, UserWarning, stacklevel=2)
-        factors = self._factors(self.last_epoch)
-        ledger, voice = self._heard(factors)
-        values = ledger.asked(voice, factors)
-        ledger.expect(voice, factors, list(values))
-        return values
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Return what a copy needs to join the ledger of its own optimizer when it steps."""
-        state = dict(self.__dict__)
-        if self._is_heard():
-            state["_carried"] = self._ledger.state()["carried"]
-        return state
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return torch's state, and by how much others multiply each group, if they do."""
-        state: dict[str, Any] = dict(super().state_dict())
-        if self._is_heard():
-            carried = self._ledger.state()["carried"]
-            if any(ratio != 1 for ratio in carried):
-                state["carried"] = carried
-        return state
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load a state, torch's own too, and write the rates that belong there."""
-        state = dict(state_dict)
-        carried = state.pop("carried", None)
-        super().load_state_dict(state)
-        if not self._is_heard():
-            return
-        said = list(map(float, self._last_lr))
-        self._voice.factors = self._factors(self.last_epoch)
-        ledger = self._ledger
-        base = list(map(float, state.get("base_lrs", ledger.own)))
-        saved = {"base": base, "carried": carried or [1.0] * len(base), "now": said}
-        ledger.sync()
-        ledger.check_state(saved)
-        ledger.restore(saved)
 
 
 def _copy(value: Any) -> Any:
     return value.clone() if isinstance(value, Tensor) else value
 
 
-class LambdaLR(_Written, lr_scheduler.LambdaLR):
+class LambdaLR(Written, lr_scheduler.LambdaLR):
     """Base rate times a function of the update, one for all groups or one for each."""
 
     _overwrites = True
@@ -241,7 +64,7 @@ class LambdaLR(_Written, lr_scheduler.LambdaLR):
         return [function(k) for function in functions]
 
 
-class MultiplicativeLR(_Written, lr_scheduler.MultiplicativeLR):
+class MultiplicativeLR(Written, lr_scheduler.MultiplicativeLR):
     """Running products of a function of the update."""
 
     def _factors(self, k: int) -> Factors:
@@ -257,28 +80,28 @@ class MultiplicativeLR(_Written, lr_scheduler.MultiplicativeLR):
         return product[0] if len(product) == 1 else product
 
 
-class StepLR(_Written, lr_scheduler.StepLR):
+class StepLR(Written, lr_scheduler.StepLR):
     """gamma^(k // step_size)."""
 
     def _factors(self, k: int) -> Factors:
         return self.gamma ** (k // self.step_size)
 
 
-class MultiStepLR(_Written, lr_scheduler.MultiStepLR):
+class MultiStepLR(Written, lr_scheduler.MultiStepLR):
     """Gamma to the number of milestones reached."""
 
     def _factors(self, k: int) -> Factors:
         return self.gamma ** sum(n for at, n in self.milestones.items() if at <= k)
 
 
-class ConstantLR(_Written, lr_scheduler.ConstantLR):
+class ConstantLR(Written, lr_scheduler.ConstantLR):
     """``factor``, and 1 from ``total_iters`` on."""
 
     def _factors(self, k: int) -> Factors:
         return self.factor if k < self.total_iters else 1.0
 
 
-class LinearLR(_Written, lr_scheduler.LinearLR):
+class LinearLR(Written, lr_scheduler.LinearLR):
     """A line from ``start_factor`` to ``end_factor``."""
 
     def _factors(self, k: int) -> Factors:
@@ -287,14 +110,14 @@ class LinearLR(_Written, lr_scheduler.LinearLR):
         return self.start_factor + (self.end_factor - self.start_factor) * k / self.total_iters
 
 
-class ExponentialLR(_Written, lr_scheduler.ExponentialLR):
+class ExponentialLR(Written, lr_scheduler.ExponentialLR):
     """gamma^k."""
 
     def _factors(self, k: int) -> Factors:
         return self.gamma**k
 
 
-class PolynomialLR(_Written, lr_scheduler.PolynomialLR):
+class PolynomialLR(Written, lr_scheduler.PolynomialLR):
     """(1 - k / total_iters)^power."""
 
     def _factors(self, k: int) -> Factors:
@@ -304,7 +127,7 @@ class PolynomialLR(_Written, lr_scheduler.PolynomialLR):
         return share
 
 
-class CosineAnnealingLR(_Written, lr_scheduler.CosineAnnealingLR):
+class CosineAnnealingLR(Written, lr_scheduler.CosineAnnealingLR):
     """eta_min + (base - eta_min) (1 + cos(pi k / T_max)) / 2; rises again after ``T_max``."""
 
     def _factors(self, k: int) -> Factors:
@@ -312,7 +135,7 @@ class CosineAnnealingLR(_Written, lr_scheduler.CosineAnnealingLR):
         return self._above(self.eta_min, math.cos(HALF_PI * (k / self.T_max)) ** 2)
 
 
-class CosineAnnealingWarmRestarts(_Written, lr_scheduler.CosineAnnealingWarmRestarts):
+class CosineAnnealingWarmRestarts(Written, lr_scheduler.CosineAnnealingWarmRestarts):
     """Cosine annealing that starts again after ``T_0``, then after cycles ``T_mult`` longer."""
 
     _overwrites = True
@@ -349,7 +172,7 @@ class CosineAnnealingWarmRestarts(_Written, lr_scheduler.CosineAnnealingWarmRest
         self._resume()
 
 
-class CyclicLR(_Written, lr_scheduler.CyclicLR):
+class CyclicLR(Written, lr_scheduler.CyclicLR):
     """Cycles from ``base_lr`` to ``max_lr``, written as rates; momentum the other way round."""
 
     _absolute = True
@@ -371,7 +194,7 @@ class CyclicLR(_Written, lr_scheduler.CyclicLR):
         return [float(low + (high - low) * height) for low, high in ends]
 
 
-class OneCycleLR(_Written, lr_scheduler.OneCycleLR):
+class OneCycleLR(Written, lr_scheduler.OneCycleLR):
     """One cycle up to ``max_lr`` and down, written as rates; momentum the other way round.
 
     Past its last phase it stays where that ends, which torch's own shoots past, with the linear
@@ -413,14 +236,14 @@ class OneCycleLR(_Written, lr_scheduler.OneCycleLR):
 
 
 def _resume(scheduler: Any) -> None:
-    heard = isinstance(scheduler, _Written) and scheduler._is_heard()
+    heard = isinstance(scheduler, Written) and scheduler._is_heard()
     if hasattr(scheduler, "_resume") and not heard:
         scheduler._resume()
 
 
 def _silence(scheduler: Any) -> None:
     """Silence a scheduler, or all parts of a composite; torch's own write for themselves."""
-    if isinstance(scheduler, _Written):
+    if isinstance(scheduler, Written):
         scheduler._silence()
     elif isinstance(scheduler, SequentialLR | ChainedScheduler):
         for part in scheduler._schedulers:
@@ -503,43 +326,7 @@ class ChainedScheduler(lr_scheduler.ChainedScheduler):
             _resume(part)
 
 
-class ReduceLROnPlateau(_Written, lr_scheduler.ReduceLROnPlateau):
-    """A factor that falls whenever a metric has stopped to improve.
-
-    It multiplies whatever else drives the rate; ``min_lr`` and ``eps`` are of its own share, base
-    x factor, so that a warm-up beside it changes no decision.
-    """
-
-    reduced: list[float]
-
-    def _reset(self) -> None:
-        super()._reset()
-        if not hasattr(self, "reduced"):  # called by torch's constructor, last of all
-            self.reduced = [1.0] * len(self.optimizer.param_groups)
-            self._resume()
-
-    def _factors(self, k: int) -> Factors:
-        return list(self.reduced)
-
-    def _reduce_lr(self, epoch: int) -> None:
-        groups = self.optimizer.param_groups
-        self._ledger.sync()
-        self.reduced += [1.0] * (len(groups) - len(self.reduced))
-        if len(self.min_lrs) != len(groups):
-            if self.default_min_lr is None:
-                super()._reduce_lr(epoch)  # which says what to do
-            self.min_lrs = [cast(float, self.default_min_lr)] * len(groups)
-        for i, (own, carried) in enumerate(
-            zip(self._ledger.own, self._ledger.carried, strict=True)
-        ):
-            old = own * carried * self.reduced[i]
-            new = max(old * self.factor, self.min_lrs[i])
-            if old - new > self.eps:
-                self.reduced[i] *= new / old
-        self._resume()
-
-
-class WarmupMultiFactorScheduler(_Written, LRScheduler):
+class WarmupMultiFactorScheduler(Written, LRScheduler):
     """Warm-up and milestones, as tutorials import it from torchvision, where it does not exist.
 
     A line from base x ``warmup_factor`` up to base over the first ``warmup_epochs``, and then a

@@ -210,6 +210,28 @@ class ScheduleLR(LRScheduler):
         return self._parts[0].drive.curves[0]
 
     @property
+    def position(self) -> float:
+        """How far the run is, in what its clock counts."""
+        return self._position
+
+    @property
+    def counts(self) -> str:
+        """What the clock counts: "updates", "samples" or "tokens"."""
+        return self._plan.counts
+
+    def highest(self) -> list[float]:
+        """Return each group's highest rate over the run, by this schedule alone."""
+        base, drive = self._parts[0].ledger.own, self._parts[0].drive
+        peaks = [_peak(curve) for curve in drive.curves]
+        if self._plan.mode == "rate":
+            return [peaks[i] for i in drive.owners]
+        floors = drive.floors or [0.0] * len(base)
+        return [
+            own * (floor + (1 - floor) * peaks[i])
+            for own, floor, i in zip(base, floors, drive.owners, strict=True)
+        ]
+
+    @property
     def base_lrs(self) -> list[Any]:
         """Each group's own rate."""
         return list(self._parts[0].ledger.own)
@@ -686,11 +708,18 @@ def _refuse_slips(plan: Plan, drive: Drive, base: list[float]) -> None:
 
 
 def _peak(curve: Curve) -> float:
-    """Return the largest of some hundred values over the run, or of an endless one its bound."""
+    """Return the largest value over the run, searched in ever finer grids; or an endless bound."""
     if math.isinf(curve.total) and (bound := curve.bound):
         return bound
-    span = curve.total if math.isfinite(curve.total) else PROBES
-    return max(abs(curve(span * i / PROBES)) for i in range(PROBES + 1))
+    low, high = 0, math.ceil(curve.total) if math.isfinite(curve.total) else PROBES
+    while True:
+        apart = -(-(high - low) // PROBES)
+        grid = [*range(low, high, max(apart, 1)), high]
+        values = [abs(curve(t)) for t in grid]
+        if apart <= 1:
+            return max(values)
+        best = grid[values.index(max(values))]
+        low, high = max(low, best - apart), min(high, best + apart)
 
 
 def _total(plan: Plan) -> float:

@@ -1,0 +1,276 @@
+"""A factor that follows a metric: ReduceLROnPlateau beside anything, and with its schedule as one.
+
+The decisions are a record: which metric led to which factor, and when. `as_schedule` says them
+again as a value, so that the run can be repeated, compared and drawn without the metric.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any, Literal, NoReturn, SupportsFloat, cast
+
+from torch import Tensor
+from torch.optim import lr_scheduler
+from torch.optim.lr_scheduler import EPOCH_DEPRECATION_WARNING
+
+from ratecraft.errors import BindingError
+from ratecraft.schedule import Duration, Schedule, constant, staircase
+from ratecraft.torch.ledger import Factors
+from ratecraft.torch.scheduler import ScheduleLR
+from ratecraft.torch.written import Written
+
+__all__ = ["PlateauLR", "ReduceLROnPlateau"]
+
+
+class ReduceLROnPlateau(Written, lr_scheduler.ReduceLROnPlateau):
+    """A factor that falls whenever a metric has stopped to improve.
+
+    It multiplies whatever else drives the rate; ``min_lr`` and ``eps`` are of its own share, base
+    x factor, so that a warm-up beside it changes no decision. A metric that is NaN is no
+    improvement.
+
+    Attributes:
+        reduced: the present factor of each param group.
+        decisions: what was decided so far, as plain data: for each fall "at" (calls of ``step``
+            before it, this one included), the "metric" that led to it, the "best" seen before,
+            and the "factors" of the groups from then on.
+    """
+
+    reduced: list[float]
+    decisions: list[dict[str, Any]]
+
+    def _reset(self) -> None:
+        super()._reset()
+        if not hasattr(self, "reduced"):  # called by torch's constructor, last of all
+            self.reduced = [1.0] * len(self.optimizer.param_groups)
+            self.decisions = []
+            self._resume()
+
+    def _factors(self, k: int) -> Factors:
+        return list(self.reduced)
+
+    def factors(self, k: float | None = None) -> Factors:
+        """Return the factor of each param group at k, as decided so far (default: now)."""
+        if k is None:
+            return list(self.reduced)
+        past = [said["factors"] for said in self.decisions if said["at"] <= k]
+        return list(past[-1]) if past else [1.0] * len(self.reduced)
+
+    def as_schedule(self) -> Schedule | dict[str, Schedule]:
+        """Return the decisions as a schedule: the factor over the calls of ``step``.
+
+        Returns:
+            One schedule, or one for each param group, by name or number, where they differ.
+
+        >>> import torch
+        >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+        >>> plateau = ReduceLROnPlateau(optimizer, factor=0.5, patience=1)
+        >>> for loss in [3.0, 2.0, 2.0, 2.0, 1.0]:
+        ...     plateau.step(loss)
+        >>> plateau.as_schedule()
+        staircase([1, 0.5], at=[4])
+        """
+        said: list[Schedule] = []
+        groups = self.optimizer.param_groups
+        for i in range(len(groups)):
+            # Of several decisions at one time the last one counts.
+            levels: dict[float, float] = {}
+            for decision in self.decisions:
+                factors = decision["factors"]
+                levels[decision["at"]] = factors[i] if i < len(factors) else 1.0
+            at = [self._length(place) for place in levels]
+            said.append(staircase([1.0, *levels.values()], at=at) if at else constant(1))
+        if all(schedule == said[0] for schedule in said):
+            return said[0]
+        return {str(group.get("name", i)): said[i] for i, group in enumerate(groups)}
+
+    def step(self, metrics: SupportsFloat, epoch: int | None = None) -> None:  # type: ignore[override]  # torch's own, too
+        """Look at a metric, and let the factor fall if it has not improved for too long."""
+        metric = float(metrics)
+        if epoch is None:
+            epoch = self.last_epoch + 1
+        else:
+            warnings.warn(EPOCH_DEPRECATION_WARNING, UserWarning, stacklevel=2)
+        self.last_epoch = epoch
+        best = self.best
+        if self._is_better(metric, best):  # type: ignore[no-untyped-call]  # torch's
+            self.best = metric
+            self.num_bad_epochs = 0
+        else:
+            self.num_bad_epochs += 1
+        if self.cooldown_counter > 0:
+            self.cooldown_counter -= 1
+            self.num_bad_epochs = 0
+        if self.num_bad_epochs > self.patience:
+            self._decide(metric, best)
+            self.cooldown_counter = self.cooldown
+            self.num_bad_epochs = 0
+        self._last_lr = [
+            lr.clone() if isinstance(lr := group["lr"], Tensor) else lr
+            for group in self.optimizer.param_groups
+        ]
+
+    def _decide(self, metric: float, best: float) -> None:
+        before = list(self.reduced)
+        self._reduce_lr(self.last_epoch)
+        if self.reduced != before:
+            self.decisions.append(
+                {"at": self._at(), "metric": metric, "best": best, "factors": list(self.reduced)}
+            )
+
+    def _at(self) -> float:
+        """Return how far the run is."""
+        return self.last_epoch
+
+    def _length(self, at: float) -> int | Duration:
+        return int(at)
+
+    def _highest(self) -> list[float]:
+        """Return each group's own rate before this factor, which ``min_lr`` is compared with."""
+        return list(self._ledger.own)
+
+    def _reduce_lr(self, epoch: int) -> None:
+        groups = self.optimizer.param_groups
+        self._ledger.sync()
+        self.reduced += [1.0] * (len(groups) - len(self.reduced))
+        if len(self.min_lrs) != len(groups):
+            if self.default_min_lr is None:
+                super()._reduce_lr(epoch)  # which says what to do
+            self.min_lrs = [cast(float, self.default_min_lr)] * len(groups)
+        for i, (own, carried) in enumerate(zip(self._highest(), self._ledger.carried, strict=True)):
+            old = own * carried * self.reduced[i]
+            new, lowest = old * self.factor, self.min_lrs[i]
+            if old - max(new, lowest) > self.eps:
+                self.reduced[i] *= self.factor if new >= lowest else lowest / old
+        self._resume()
+
+
+class PlateauLR(ReduceLROnPlateau):
+    """A schedule, times a factor that falls whenever a metric has stopped to improve.
+
+    The rate before update k is curve(k) x factor. The schedule goes on with every update, by its
+    own clock; ``step(metric)`` is called whenever there is a metric, once an epoch or once a
+    validation. It *is* a torch ``ReduceLROnPlateau``, so Lightning and the Hugging Face Trainer,
+    which hand a metric to nothing else, hand it to this; and one state holds both parts.
+
+    In distributed training every process must give the same metric: reduce it first.
+
+    Args:
+        scheduler: the schedule's `ScheduleLR`, which keeps its clock.
+        mode: "min" if the metric is to fall, "max" if it is to rise.
+        factor: what the factor is multiplied by at each decision.
+        patience: how many metrics in a row may be no better.
+        threshold: by how much a metric must be better to count.
+        threshold_mode: "rel": that share of the best one; "abs": that much.
+        cooldown: how many metrics are passed over after a decision.
+        min_lr: the schedule's highest rate is not taken below this; one number, or one a group.
+        eps: a fall of the highest rate by less than this is left out.
+        verbose: log every change.
+
+    Attributes:
+        scheduler: the `ScheduleLR`.
+        reduced: the present factor of each param group.
+        decisions: what was decided so far, as plain data: "at" (updates, or what the clock
+            counts), "metric", "best" and "factors".
+
+    Raises:
+        TypeError: no `ScheduleLR`.
+
+    >>> import torch
+    >>> from ratecraft import cosine, warmup
+    >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+    >>> schedule = ScheduleLR(optimizer, factor=warmup(4), total=100)
+    >>> scheduler = PlateauLR(schedule, factor=0.5, patience=0)
+    >>> for loss in [2.0, 1.0, 1.0]:
+    ...     for _ in range(3):
+    ...         optimizer.step()
+    ...     scheduler.step(loss)
+    >>> optimizer.param_groups[0]["lr"], scheduler.as_schedule()
+    (0.05, staircase([1, 0.5], at=[9]))
+    """
+
+    __slots__ = ("scheduler",)  # not in __dict__, which torch takes for the state
+
+    def __init__(
+        self,
+        scheduler: ScheduleLR,
+        mode: Literal["min", "max"] = "min",
+        factor: float = 0.1,
+        patience: int = 10,
+        threshold: float = 1e-4,
+        threshold_mode: Literal["rel", "abs"] = "rel",
+        cooldown: int = 0,
+        min_lr: float | Sequence[float] = 0,
+        eps: float = 1e-8,
+        verbose: bool = False,
+    ) -> None:
+        if not isinstance(scheduler, ScheduleLR):
+            raise TypeError(
+                f"PlateauLR takes a ScheduleLR, not {type(scheduler).__name__}; without a "
+                "schedule take ratecraft.torch.drop_in.ReduceLROnPlateau(optimizer)"
+            )
+        self.scheduler = scheduler
+        bound = list(min_lr) if isinstance(min_lr, Sequence) else min_lr
+        super().__init__(
+            scheduler.optimizer, mode, factor, patience, threshold, threshold_mode, cooldown,
+            bound, eps, verbose,
+        )  # fmt: skip
+
+    def _at(self) -> float:
+        return self.scheduler.position
+
+    def _length(self, at: float) -> int | Duration:
+        unit = self.scheduler.counts
+        return int(at) if unit == "updates" else Duration(**{unit: at})
+
+    def _highest(self) -> list[float]:
+        return self.scheduler.highest()
+
+    def get_last_lr(self) -> list[Any]:
+        """Return the rates that the groups have now."""
+        return self.scheduler.get_last_lr()
+
+    def remove(self) -> None:
+        """Stop driving the optimizer; its rates stay as they are now."""
+        self.scheduler.remove()
+        if self._is_heard():
+            self._ledger.remove(self._voice)
+
+    def __getstate__(self) -> NoReturn:
+        """Refuse to be copied: a copy would drive nothing."""
+        raise TypeError(
+            "a PlateauLR belongs to its optimizer and cannot be copied or pickled; build another "
+            "one and load_state_dict() into it"
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of both parts as plain data, which loads with ``weights_only=True``."""
+        state = super().state_dict()
+        return state | {"_last_lr": self.get_last_lr(), "schedule": self.scheduler.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go to a saved state and write the rates that belong there.
+
+        Nothing is changed where this raises.
+
+        Raises:
+            PlanChanged: the state's schedule is another one, as `ScheduleLR.load_state_dict` says.
+            BindingError: no state of a PlateauLR.
+        """
+        state = dict(state_dict)
+        schedule, reduced = state.pop("schedule", None), state.get("reduced")
+        if schedule is None or not isinstance(reduced, list):
+            hint = "; it is a ScheduleLR's: .scheduler.load_state_dict() takes it" * (
+                "plan" in state
+            )
+            raise BindingError(f"this is no state of a PlateauLR{hint}")
+        state.pop("carried", None)  # the schedule's part says it
+        before = self._voice.factors
+        self._voice.factors = list(reduced)
+        try:
+            self.scheduler.load_state_dict(schedule)
+        except BaseException:
+            self._voice.factors = before
+            raise
+        lr_scheduler.ReduceLROnPlateau.load_state_dict(self, state)

@@ -19,7 +19,7 @@ from typing import Any, Final
 from ratecraft.errors import RecordError
 from ratecraft.schedule import Curve, parse
 
-__all__ = ["Comparison", "Evaluation", "RangeTest", "Run", "Summary", "load"]
+__all__ = ["Breakdown", "Comparison", "Evaluation", "RangeTest", "Run", "Summary", "load"]
 
 FORMAT: Final = 1
 
@@ -53,6 +53,23 @@ class RangeTest:
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write this record as JSON and return its path."""
         return _save(self, path)
+
+
+@dataclass(frozen=True, slots=True)
+class Breakdown:
+    """What several schedulers make of a rate together: base x the product of their factors.
+
+    Attributes:
+        group: the param group's name or number.
+        base: its own rate.
+        factors: each scheduler's own factor at each update, by the scheduler's name.
+        rates: their product with the base.
+    """
+
+    group: str
+    base: float
+    factors: Mapping[str, tuple[float, ...]]
+    rates: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)

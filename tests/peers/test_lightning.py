@@ -283,8 +283,8 @@ class SaveAtStart(L.Callback):
             trainer.save_checkpoint(self.path)
 
 
-# Lightning 2.6 hands on no metric of the epoch in which, or at whose end, a run was resumed: torch's
-# ReduceLROnPlateau misses it, too. Those of epochs 4 and 5 decide nothing here.
+# Lightning 2.6 hands on no metric of the epoch in which, or at whose end, a run was resumed:
+# torch's ReduceLROnPlateau misses it, too. Those of epochs 4 and 5 decide nothing here.
 @pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before the epoch")
 @pytest.mark.parametrize("epoch", [4, 5])
 def test_a_plateau_resumes_to_the_last_bit(tmp_path, epoch):

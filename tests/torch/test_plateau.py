@@ -3,17 +3,18 @@
 import copy
 import io
 import math
+import pickle
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.torch.optimizers import named, sgd
+from optimizers import named, sgd
 from torch.optim import lr_scheduler
 
 from ratecraft import Schedule, constant, cosine, staircase, tokens, warmup
 from ratecraft.errors import BindingError, PlanChanged
-from ratecraft.torch import PlateauLR, ScheduleLR
+from ratecraft.torch import PlateauLR, ScheduleLR, preview
 from ratecraft.torch.drop_in import ReduceLROnPlateau
 
 OPEN = warmup(10).then(cosine(1, 0.1))
@@ -271,6 +272,19 @@ def test_is_not_copied():
     _, plateau = warm()
     with pytest.raises(TypeError, match="cannot be copied"):
         copy.deepcopy(plateau)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda s: pickle.loads(pickle.dumps(s))])  # noqa: S301 - our own
+def test_a_copy_of_the_drop_in_goes_on(copied):
+    plateau = ReduceLROnPlateau(sgd(0.1), patience=0, factor=0.5)
+    for metric in [1.0, 1.0]:
+        plateau.step(metric)
+    other = copied(plateau)
+    for scheduler in (plateau, other):
+        scheduler.step(1.0)
+        assert rates(scheduler.optimizer) == [0.025]
+    assert other.decisions == plateau.decisions
+    assert preview(plateau, 3, metrics=[0.5, 0.5, 0.5]) == {"0": [0.025, 0.025, 0.0125]}
 
 
 def test_removed_it_leaves_the_rates_alone():

@@ -7,11 +7,17 @@ written.py     what makes a scheduler class of torch's write through the ledger
 plateau.py     a factor that follows a metric, alone or with its schedule
 drop_in.py     every class of torch.optim.lr_scheduler by its own name, on the same ledger
 from_torch.py  a live scheduler of torch read back into a schedule
-describe.py    describe: who drives which group; preview: what a scheduler is going to do
+describe.py    who drives which group, who has which share in the rate, what is going to happen
 trainers.py    Lightning and the Hugging Face Trainer, which know how long the run is
 """
 
-from ratecraft.torch.describe import Description, GroupDescription, describe, preview
+from ratecraft.torch.describe import (
+    Description,
+    GroupDescription,
+    breakdown,
+    describe,
+    preview,
+)
 from ratecraft.torch.from_torch import from_torch
 from ratecraft.torch.plateau import PlateauLR
 from ratecraft.torch.scheduler import ScheduleLR
@@ -22,6 +28,7 @@ __all__ = [
     "GroupDescription",
     "PlateauLR",
     "ScheduleLR",
+    "breakdown",
     "describe",
     "for_lightning",
     "for_trainer",

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import copy
+import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.optim.lr_scheduler import ChainedScheduler, LRScheduler, ReduceLROnPlateau
 
 from ratecraft.errors import BindingError
+from ratecraft.records import Breakdown
+from ratecraft.torch.drop_in import factors_of, is_absolute
 from ratecraft.torch.ledger import driven, ledgers_of
+from ratecraft.torch.plateau import PlateauLR
 from ratecraft.torch.scheduler import ScheduleLR
 
-__all__ = ["Description", "GroupDescription", "describe", "preview"]
+__all__ = ["Description", "GroupDescription", "breakdown", "describe", "preview"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +112,89 @@ def describe(optimizer: Optimizer) -> Description:
             )
         )
     return Description(tuple(groups))
+
+
+def breakdown(*schedulers: Any, updates: int, group: str | int = 0) -> Breakdown:
+    """Return each scheduler's own factor beside their product, from update 0 on.
+
+    The product is what these schedulers make of a group's base rate, each stepped once an update;
+    what others do is not in it. `ratecraft.view.plot_breakdown` draws it.
+
+    Args:
+        schedulers: of one optimizer: `ScheduleLR`, drop-in ones or torch's own, in any number;
+            a chain counts as its parts, a `PlateauLR` as schedule and plateau, the latter as
+            decided so far.
+        updates: how many updates.
+        group: the param group, by name or number.
+
+    Raises:
+        TypeError: a scheduler that cannot be asked.
+        BindingError: no scheduler, several optimizers, two schedulers that write rates, or no
+            such group.
+
+    >>> from ratecraft.torch.drop_in import ExponentialLR, StepLR
+    >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+    >>> seen = breakdown(StepLR(optimizer, 3, 0.5), ExponentialLR(optimizer, 0.9), updates=5)
+    >>> seen.factors["StepLR"]
+    (1.0, 1.0, 1.0, 0.5, 0.5)
+    >>> [round(rate, 6) for rate in seen.rates]
+    [0.1, 0.09, 0.081, 0.03645, 0.032805]
+    """
+    parts = [part for scheduler in schedulers for part in _parts(scheduler)]
+    optimizers = {id(driven(part.optimizer)) for part in parts}
+    if len(optimizers) != 1:
+        raise BindingError(
+            f"breakdown() looks at the schedulers of one optimizer; given {len(optimizers)}"
+        )
+    groups = parts[0].optimizer.param_groups
+    names = [str(one.get("name", i)) for i, one in enumerate(groups)]
+    if str(group) not in names:
+        raise BindingError(f"no group is called {group!r}; the groups are {', '.join(names)}")
+    i = names.index(str(group))
+    base = float(groups[i].get("initial_lr", groups[i]["lr"]))
+    absolute = [part for part in parts if _is_absolute(part)]
+    if len(absolute) > 1:
+        kinds = " and ".join(type(part).__name__ for part in absolute)
+        raise BindingError(f"{kinds} both write rates, and have no product")
+    factors: dict[str, tuple[float, ...]] = {}
+    for part in parts:
+        said = [factors_of(part, k) for k in range(updates)]
+        values = [one[i] if isinstance(one, list) else one for one in said]
+        if absolute and part is absolute[0]:
+            values = [value / base if base else value for value in values]
+        factors[_label(part, names[i], factors)] = tuple(map(float, values))
+    rows = zip(*factors.values(), strict=True)
+    rates = tuple((base if base or not absolute else 1.0) * math.prod(row) for row in rows)
+    return Breakdown(names[i], base, factors, rates)
+
+
+def _parts(scheduler: Any) -> Iterator[Any]:
+    """Yield the schedulers that multiply in one."""
+    if isinstance(scheduler, PlateauLR):
+        yield scheduler.scheduler
+        yield scheduler
+    elif isinstance(scheduler, ChainedScheduler):
+        for part in scheduler._schedulers:
+            yield from _parts(part)
+    elif isinstance(scheduler, LRScheduler):
+        yield scheduler
+    else:
+        raise TypeError(f"breakdown() looks at torch schedulers, not {type(scheduler).__name__}")
+
+
+def _is_absolute(scheduler: Any) -> bool:
+    if isinstance(scheduler, ScheduleLR):
+        return scheduler.is_absolute
+    return is_absolute(scheduler)
+
+
+def _label(scheduler: Any, group: str, taken: dict[str, tuple[float, ...]]) -> str:
+    """Return what a part is called; a number tells those of one name apart."""
+    name = type(scheduler).__name__
+    if isinstance(scheduler, ScheduleLR):
+        name = scheduler.text(group)
+    count = sum(label == name or label.startswith(f"{name} (") for label in taken)
+    return f"{name} ({count + 1})" if count else name
 
 
 def preview(

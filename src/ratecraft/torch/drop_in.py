@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.optim import Optimizer, lr_scheduler
 from torch.optim.lr_scheduler import LRScheduler, _LRScheduler
 
-from ratecraft.torch.ledger import Factors
+from ratecraft.torch.ledger import Factors, multiplied
 from ratecraft.torch.plateau import ReduceLROnPlateau
 from ratecraft.torch.written import Written
 
@@ -178,11 +178,20 @@ class CyclicLR(Written, lr_scheduler.CyclicLR):
     _absolute = True
 
     def _factors(self, k: int) -> Factors:
+        height = self._height(k)
+        ends = zip(self.base_lrs, self.max_lrs, strict=True)
+        return [float(low + (high - low) * height) for low, high in ends]
+
+    def _height(self, k: int) -> float:
         cycle, into = divmod(k / self.total_size, 1)
         up = self.step_ratio
-        height = into / up if into <= up else (into - 1) / (up - 1)
+        height: float = into / up if into <= up else (into - 1) / (up - 1)
         height *= self.scale_fn(cycle + 1 if self.scale_mode == "cycle" else k)
+        return height
+
+    def _said(self, k: int) -> Factors:
         if self.cycle_momentum:
+            height = self._height(k)
             ends = zip(self.base_momentums, self.max_momentums, strict=True)
             for group, (low, high) in zip(self.optimizer.param_groups, ends, strict=True):
                 momentum = high - (high - low) * height
@@ -190,8 +199,7 @@ class CyclicLR(Written, lr_scheduler.CyclicLR):
                     group["betas"] = (momentum, *group["betas"][1:])
                 else:
                     group["momentum"] = momentum
-        ends = zip(self.base_lrs, self.max_lrs, strict=True)
-        return [float(low + (high - low) * height) for low, high in ends]
+        return self._factors(k)
 
 
 class OneCycleLR(Written, lr_scheduler.OneCycleLR):
@@ -204,12 +212,22 @@ class OneCycleLR(Written, lr_scheduler.OneCycleLR):
     _absolute = True
 
     def _factors(self, k: int) -> Factors:
+        left, phase = self._place(k)
+        first, last = phase["start_lr"], phase["end_lr"]
+        rates = []
+        for group in self.optimizer.param_groups:
+            end = group[last]
+            rates.append(float(end + (group[first] - end) * left))
+        return rates
+
+    def _place(self, k: int) -> tuple[float, dict[str, Any]]:
+        """Return how much of the way through which phase is left."""
         if k > self.total_steps:
             raise ValueError(
                 f"Tried to step {k} times. The specified number of total steps is "
                 f"{self.total_steps}"
             )
-        start, phases = 0.0, cast(list[Any], self._schedule_phases)
+        start, phases = 0.0, cast(list[dict[str, Any]], self._schedule_phases)
         for phase in phases[:-1]:
             if k <= phase["end_step"]:
                 break
@@ -218,21 +236,19 @@ class OneCycleLR(Written, lr_scheduler.OneCycleLR):
             phase = phases[-1]
         length = phase["end_step"] - start
         share = min((k - start) / length, 1.0) if length > 0 else 1.0
-        left = float(cast(Any, self._anneal_func)(1.0, 0.0, share))
-        first, last = phase["start_lr"], phase["end_lr"]
-        groups, rates = self.optimizer.param_groups, []
-        for group in groups:
-            end = group[last]
-            rates.append(float(end + (group[first] - end) * left))
+        return float(cast(Any, self._anneal_func)(1.0, 0.0, share)), phase
+
+    def _said(self, k: int) -> Factors:
         if self.cycle_momentum:
+            left, phase = self._place(k)
             first, last = phase["start_momentum"], phase["end_momentum"]
-            for group in groups:
+            for group in self.optimizer.param_groups:
                 momentum = group[last] + (group[first] - group[last]) * left
                 if self.use_beta1:
                     group["betas"] = (momentum, *group["betas"][1:])
                 else:
                     group["momentum"] = momentum
-        return rates
+        return self._factors(k)
 
 
 def _resume(scheduler: Any) -> None:
@@ -263,6 +279,13 @@ class SequentialLR(lr_scheduler.SequentialLR):
         for scheduler in schedulers:  # each spoke when it was built
             _silence(scheduler)
         super().__init__(optimizer, schedulers, milestones, last_epoch)
+
+    def factors(self, k: int | None = None) -> Factors:
+        """Return the factor at update k (default: now) of the scheduler whose turn that is."""
+        k = self.last_epoch if k is None else k
+        i = bisect_right(self._milestones, k)
+        began = self._milestones[i - 1] if i else 0
+        return factors_of(self._schedulers[i], k - began)
 
     def step(self) -> None:  # type: ignore[override]  # torch's own has no epoch here, either
         """Go on by one update; at a milestone the next scheduler begins."""
@@ -312,6 +335,10 @@ class ChainedScheduler(lr_scheduler.ChainedScheduler):
         self._resume()
         self._last_lr = [_copy(group["lr"]) for group in self.optimizer.param_groups]
 
+    def factors(self, k: int | None = None) -> Factors:
+        """Return the product of the parts' factors at update k (default: now)."""
+        return multiplied([factors_of(part, k) for part in self._schedulers])
+
     def _initial_step(self) -> None:
         self._update_lr(0)
 
@@ -324,6 +351,33 @@ class ChainedScheduler(lr_scheduler.ChainedScheduler):
     def _resume(self) -> None:
         for part in self._schedulers:
             _resume(part)
+
+
+def factors_of(scheduler: Any, k: int | None = None) -> Factors:
+    """Return a scheduler's own factor at update k (default: now); torch's own are asked, too.
+
+    Of schedulers that write rates (CyclicLR, OneCycleLR, ``rate=``) these are rates.
+
+    Raises:
+        TypeError: a scheduler that is neither ours nor one of torch's classes.
+    """
+    if hasattr(scheduler, "factors"):
+        return cast(Factors, scheduler.factors(k))
+    ours = globals().get(type(scheduler).__name__)
+    if not isinstance(ours, type) or type(scheduler) not in ours.__mro__:
+        raise TypeError(
+            f"{type(scheduler).__name__} cannot be asked for its factor: it is neither ratecraft's "
+            "nor one of torch's own classes"
+        )
+    twin: Any = object.__new__(ours)  # which knows the closed form, and drives nothing
+    twin.__dict__.update(scheduler.__dict__)
+    return cast(Factors, twin.factors(k))
+
+
+def is_absolute(scheduler: Any) -> bool:
+    """Return whether what a scheduler says are rates, and not factors."""
+    ours = globals().get(type(scheduler).__name__)
+    return bool(getattr(ours, "_absolute", False))
 
 
 class WarmupMultiFactorScheduler(Written, LRScheduler):

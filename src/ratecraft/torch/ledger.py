@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 
 from ratecraft.errors import BindingError
 
-__all__ = ["Ledger", "Voice", "driven", "group_name", "ledgers_of"]
+__all__ = ["Factors", "Ledger", "Voice", "driven", "group_name", "ledgers_of", "multiplied"]
 
 log = logging.getLogger("ratecraft.torch")
 
@@ -166,6 +166,10 @@ class Ledger:
     def numbers(self) -> list[float]:
         """Return what each group held after the last write."""
         return list(self._tensors if self._versions is not None else map(float, self._written))
+
+    def has_tensors(self) -> bool:
+        """Return whether a group held a tensor at the last write."""
+        return self._versions is not None
 
     def copies(self) -> list[Any]:
         """Return the same as the groups hold it, tensors as copies."""
@@ -333,16 +337,7 @@ class Ledger:
 
     def _multiplied(self) -> Factors:
         """Return the product of all voices: a number while they agree over the groups."""
-        product: Factors = 1.0
-        for voice in self.voices:
-            factors = voice.factors
-            if not isinstance(product, list) and not isinstance(factors, list):
-                product *= factors
-                continue
-            left = product if isinstance(product, list) else [product] * len(self.own)
-            right = factors if isinstance(factors, list) else [factors] * len(self.own)
-            product = [a * b for a, b in zip(left, right, strict=True)]
-        return product
+        return multiplied([voice.factors for voice in self.voices])
 
     def say(self, voice: Voice, factors: Factors, groups: list[dict[str, Any]]) -> None:
         """Let a voice say its factors now, and write every group's value afresh."""
@@ -474,6 +469,20 @@ class Ledger:
     def write(self) -> None:
         """Write every group's value afresh."""
         self._put(self.groups, self.values())
+
+
+def multiplied(said: list[Factors]) -> Factors:
+    """Return the product of factors: a number while they agree over the groups."""
+    product: Factors = 1.0
+    for factors in said:
+        if isinstance(product, list):
+            right = factors if isinstance(factors, list) else [factors] * len(product)
+            product = [a * b for a, b in zip(product, right, strict=True)]
+        elif isinstance(factors, list):
+            product = [product * b for b in factors]
+        else:
+            product *= factors
+    return product
 
 
 def ledgers_of(optimizer: Optimizer) -> dict[str, Ledger]:

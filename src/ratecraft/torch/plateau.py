@@ -93,6 +93,8 @@ class ReduceLROnPlateau(Written, lr_scheduler.ReduceLROnPlateau):
         else:
             warnings.warn(EPOCH_DEPRECATION_WARNING, UserWarning, stacklevel=2)
         self.last_epoch = epoch
+        if not self._is_heard():  # a copy, which joins the ledger of its own optimizer
+            self._resume()
         best = self.best
         if self._is_better(metric, best):  # type: ignore[no-untyped-call]  # torch's
             self.best = metric
@@ -106,10 +108,10 @@ class ReduceLROnPlateau(Written, lr_scheduler.ReduceLROnPlateau):
             self._decide(metric, best)
             self.cooldown_counter = self.cooldown
             self.num_bad_epochs = 0
-        self._last_lr = [
-            lr.clone() if isinstance(lr := group["lr"], Tensor) else lr
-            for group in self.optimizer.param_groups
-        ]
+        rates = [group["lr"] for group in self.optimizer.param_groups]
+        if self._ledger.has_tensors():  # asking each value is what costs torch's own most
+            rates = [lr.clone() if isinstance(lr, Tensor) else lr for lr in rates]
+        self._last_lr = rates
 
     def _decide(self, metric: float, best: float) -> None:
         before = list(self.reduced)

@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from ratecraft.errors import BindingError, PlanChanged, ScheduleError
 from ratecraft.schedule import Curve, Duration, Schedule
 from ratecraft.schedule.duration import CLOCK_NAMES, as_duration, as_number
-from ratecraft.torch.ledger import Ledger, Voice, driven, group_name
+from ratecraft.torch.ledger import Factors, Ledger, Voice, driven, group_name
 from ratecraft.torch.plan import HORIZON, Bend, Drive, Plan, Schedules
 
 __all__ = ["ScheduleLR"]
@@ -377,6 +377,24 @@ class ScheduleLR(LRScheduler):
             for seen, rate in zip(rates.values(), ledger.asked(voice, read(time)), strict=True):
                 seen.append(rate)
         return rates
+
+    def factors(self, k: float | None = None) -> Factors:
+        """Return this scheduler's own factor at update k (default: now), or rate under ``rate=``.
+
+        One number for all param groups, or a list with one for each; on the token (sample) clock
+        k is a number of tokens (samples).
+        """
+        position = self._position if k is None else k
+        return self._parts[0].read(_read_at(position, self._plan, self._bend))
+
+    @property
+    def is_absolute(self) -> bool:
+        """Whether the schedule is the rate itself, ``rate=``."""
+        return self._plan.mode == "rate"
+
+    def text(self, group: str) -> str:
+        """Return what drives the rate of a group, by name or number, in the notation."""
+        return self._text(0, group)
 
     def _text(self, i: int, group: str) -> str:
         field = self._parts[i].ledger.field

@@ -43,7 +43,7 @@ class Written(LRScheduler):
 
     _taken: ClassVar[inspect.Signature]  # what the constructor takes
     verbose: bool
-    _carried: list[float]
+    _copied: dict[str, list[float]]
     _ledger: Ledger
     _voice: _DropInVoice
 
@@ -80,6 +80,10 @@ class Written(LRScheduler):
     def _factors(self, k: int) -> Factors:
         raise NotImplementedError
 
+    def _said(self, k: int) -> Factors:
+        """Return the factors, and set whatever else this class drives."""
+        return self._factors(k)
+
     def _above(self, floor: float, share: float) -> Factors:
         """Return floor + (base - floor) share, as a factor of each group's base."""
         if floor == 0:
@@ -108,19 +112,21 @@ class Written(LRScheduler):
         # Accelerate's optimizer stands around the one whose ledger this is.
         ledger = Ledger.of(driven(self.optimizer), "lr")
         # Not by way of __dict__, which Python slows an object down for ever after.
-        copied: list[float] | None = getattr(self, "_carried", None)
+        copied: dict[str, list[float]] | None = getattr(self, "_copied", None)
         if copied is not None:
-            del self._carried  # a copy's: its ledger is a new one
+            del self._copied  # its ledger is a new one
         base, carried = ledger.own, ledger.carried
         if not base:
             groups = self.optimizer.param_groups
             found = ledger.found()
             base = [float(group.get("initial_lr", group["lr"])) for group in groups]
             fresh = self.last_epoch <= 0 and not self._absolute
-            carried = copied or [
+            carried = [
                 lr / own if fresh and own and lr else 1.0
                 for lr, own in zip(found, base, strict=True)
             ]
+            if copied is not None:
+                base, carried = copied["base"], copied["carried"]
         if not hasattr(self, "_voice"):
             self._voice = _DropInVoice(type(self))
             # In torch a scheduler that writes rates wipes out an earlier one, and one that resumes
@@ -143,17 +149,17 @@ class Written(LRScheduler):
 
     def _resume(self) -> None:
         """Speak again as of the present update."""
-        self._speak(self._factors(self.last_epoch))
+        self._speak(self._said(self.last_epoch))
 
     def _update_lr(self, epoch: int | None = None) -> None:
         self.last_epoch = self.last_epoch + 1 if epoch is None else epoch
-        self._speak(self._factors(self.last_epoch))
+        self._speak(self._said(self.last_epoch))
 
     def get_lr(self) -> list[Any]:
         """Return the rates of this update; as torch's, to be called within ``step`` only."""
         if not self._get_lr_called_within_step:
             warnings.warn(ASKED_OUTSIDE, UserWarning, stacklevel=2)
-        factors = self._factors(self.last_epoch)
+        factors = self._said(self.last_epoch)
         ledger, voice = self._heard(factors)
         values = ledger.asked(voice, factors)
         ledger.expect(voice, factors, list(values))
@@ -163,12 +169,13 @@ class Written(LRScheduler):
         """Return what a copy needs to join the ledger of its own optimizer when it steps."""
         state = dict(self.__dict__)
         if self._is_heard():
-            state["_carried"] = self._ledger.state()["carried"]
+            state["_copied"] = self._ledger.state()
         return state
 
     def state_dict(self) -> dict[str, Any]:
         """Return torch's state, and by how much others multiply each group, if they do."""
         state: dict[str, Any] = dict(super().state_dict())
+        state.pop("_copied", None)
         if self._is_heard():
             carried = self._ledger.state()["carried"]
             if any(ratio != 1 for ratio in carried):
@@ -183,7 +190,7 @@ class Written(LRScheduler):
         if not self._is_heard():
             return
         said = list(map(float, self._last_lr))
-        self._voice.factors = self._factors(self.last_epoch)
+        self._voice.factors = self._said(self.last_epoch)
         ledger = self._ledger
         base = list(map(float, state.get("base_lrs", ledger.own)))
         saved = {"base": base, "carried": carried or [1.0] * len(base), "now": said}

@@ -13,6 +13,7 @@ Importing this loads the standard library only; matplotlib and numpy come with t
 
 from ratecraft.view.picture import curve_svg, schedule_svg
 from ratecraft.view.plot import (
+    plot_breakdown,
     plot_comparison,
     plot_curves,
     plot_range_test,
@@ -25,6 +26,7 @@ from ratecraft.view.terminal import terminal_curve, terminal_plot
 
 __all__ = [
     "curve_svg",
+    "plot_breakdown",
     "plot_comparison",
     "plot_curves",
     "plot_range_test",

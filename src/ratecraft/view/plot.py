@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from ratecraft.errors import RatecraftError
-from ratecraft.records import Comparison, RangeTest
+from ratecraft.records import Breakdown, Comparison, RangeTest
 from ratecraft.schedule import Curve, Schedule
 from ratecraft.view import series
 from ratecraft.view.axis import number
@@ -20,7 +20,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-__all__ = ["plot_comparison", "plot_curves", "plot_range_test", "plot_schedule", "save_figure"]
+__all__ = [
+    "plot_breakdown",
+    "plot_comparison",
+    "plot_curves",
+    "plot_range_test",
+    "plot_schedule",
+    "save_figure",
+]
 
 POINTS: Final = 2000  # a line of more points looks the same
 FORMATS: Final = (".png", ".svg", ".pdf")
@@ -111,6 +118,29 @@ def _epochs(axes: Axes, size: float) -> None:
         return epochs * size
 
     axes.secondary_xaxis("top", functions=(shown, back)).set_xlabel("epoch")
+
+
+def plot_breakdown(record: Breakdown) -> Figure:
+    """Return a figure of who makes the rate: above the rate, below each scheduler's own factor.
+
+    Raises:
+        RatecraftError: matplotlib is not installed.
+    """
+    names = list(record.factors)
+    figure = _figure(7, 5 + 0.22 * len(names))
+    title = f"group {record.group}, base {number(record.base)}"
+    above = _axes(figure, 211, title, "", "rate")
+    below = _axes(figure, 212, "", "update", "factor")
+    updates = range(len(record.rates))
+    above.plot(updates, record.rates, color="0.13")
+    above.sharex(below)
+    above.tick_params(labelbottom=False)
+    drawn = [_draw(below, i, updates, ys) for i, ys in enumerate(record.factors.values())]
+    for axes, lines in ((above, [record.rates]), (below, list(record.factors.values()))):
+        if all(min(ys, default=0) >= 0 for ys in lines):
+            axes.set_ylim(bottom=0)
+    _legend(figure, drawn, names, loc="outside lower left")
+    return figure
 
 
 def plot_range_test(record: RangeTest) -> Figure:

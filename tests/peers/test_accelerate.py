@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader, TensorDataset
 
 from ratecraft import cosine, epochs, warmup
-from ratecraft.torch import ScheduleLR
+from ratecraft.torch import ScheduleLR, doctor
 
 accelerate = pytest.importorskip("accelerate")
 pytestmark = pytest.mark.peers
@@ -139,12 +139,24 @@ def test_a_saved_state_is_resumed_to_the_last_bit(tmp_path, accumulate, epoch):
 # Two processes ----------------------------------------------------------------------------------
 
 
+def found_in_all_kinds():
+    """Return what doctor says before any update of a torch scheduler, and of one of ours."""
+    found = {}
+    for kind in (torchs, ours):
+        run = Run(kind=kind)
+        things = run.accelerator.unwrap_model(run.model), run.optimizer, run.prepared
+        levels = [str(f) for f in doctor(*things, total=26) if f.level != "note"]
+        found[kind.__name__] = levels
+    return found
+
+
 def runs_of_both(_, folder):
     return {
         "plain": Run().train().rates,
         "accumulated": Run(2).train().rates,
         "split": Run(split_batches=True).train().rates,
         "torch's": Run(kind=torchs).train().rates,
+        "found": found_in_all_kinds(),
         "saved": saved_after_an_epoch(folder / "state", 2),
     }
 
@@ -164,6 +176,16 @@ def test_accelerate_2708_one_of_torchs_runs_twice_as_fast(both):
     twice = [BASE * PLAN.resolve(26, epoch=13)(2 * k) for k in range(26)]
     for answers in both:
         assert answers["torch's"] == twice
+
+
+def test_doctor_sees_that_one_of_torchs_is_stepped_by_each_process(both):
+    for answers in both:
+        assert answers["found"]["ours"] == []
+        stepped, *_ = answers["found"]["torchs"]
+        assert stepped.startswith(
+            "error: LambdaLR is stepped 2 times an update: Accelerate steps it once for each of 2 "
+            "processes"
+        )
 
 
 def test_accelerate_1382_accumulation_over_two_processes_needs_no_thought(both):

@@ -6,7 +6,7 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from ratecraft import cosine, epochs, inverse_sqrt, warmup
 from ratecraft.errors import BindingError, PlanChanged
-from ratecraft.torch import ScheduleLR, for_lightning
+from ratecraft.torch import ScheduleLR, doctor, for_lightning
 
 L = pytest.importorskip("lightning")
 pytestmark = [
@@ -303,3 +303,66 @@ def test_a_plateau_and_its_metric_go_together(said):
 
     with pytest.raises(BindingError, match="say both"):
         fit(attach, max_epochs=1)
+
+
+# doctor -------------------------------------------------------------------------------------------
+
+
+class Look(L.Callback):
+    """Asks doctor when all is set up, and again at the end."""
+
+    def __init__(self):
+        self.found = []
+
+    def on_train_start(self, trainer, module):
+        self.found.append([str(finding) for finding in doctor(trainer)])
+
+    def on_train_end(self, trainer, module):
+        self.found.append([str(finding) for finding in doctor(trainer)])
+
+
+class Listed(Module):
+    """Returns two lists, and so steps its scheduler once an epoch."""
+
+    def configure_optimizers(self):
+        optimizer = torch.optim.AdamW(self.parameters(), lr=BASE)
+        self.scheduler = self.attach(self, optimizer)
+        return [optimizer], [self.scheduler]
+
+
+def one_cycle(module, optimizer):
+    total = module.trainer.estimated_stepping_batches
+    return torch.optim.lr_scheduler.OneCycleLR(optimizer, BASE, total)
+
+
+def test_doctor_sees_a_schedule_of_updates_stepped_once_an_epoch():
+    look = Look()
+    _, seen = fit(one_cycle, look, kind=Listed, max_epochs=2)
+    assert len(set(seen)) == 2  # it hardly moved
+    for found in look.found:
+        (text,) = found
+        assert text.startswith(
+            "error: OneCycleLR counts 26 updates, but is stepped 2 times in this run (its interval "
+            'is "epoch"): it will hardly move\n  step it after every update: interval="step"'
+        )
+
+
+def test_doctor_has_nothing_to_say_of_what_is_right():
+    def stepped(module, optimizer):
+        config = {"scheduler": one_cycle(module, optimizer), "interval": "step"}
+        return {"optimizer": optimizer, "lr_scheduler": config}
+
+    for attach, kind in ((planned, Module), (stepped, Module), (epochs_of_two, Listed)):
+        look = Look()
+        fit(attach, look, kind=kind, max_epochs=2)
+        found = [text for at_once in look.found for text in at_once if "rate 0" not in text]
+        assert found == []
+
+
+def epochs_of_two(module, optimizer):
+    return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 2)
+
+
+def test_doctor_asks_for_a_trainer_that_fits():
+    with pytest.raises(BindingError, match="on_train_start"):
+        doctor(L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False))

@@ -5,7 +5,7 @@ import torch
 
 from ratecraft import ScheduleError, cosine, epochs, warmup
 from ratecraft.errors import BindingError, PlanChanged
-from ratecraft.torch import ScheduleLR, for_trainer
+from ratecraft.torch import ScheduleLR, doctor, for_trainer
 
 hf = pytest.importorskip("transformers")
 pytestmark = pytest.mark.peers
@@ -274,3 +274,47 @@ def test_a_plateau_needs_something_that_is_evaluated(tmp_path, missing):
     trainer, _ = measured_in(tmp_path, **missing)
     with pytest.raises(BindingError, match='eval_strategy="epoch", metric_for_best_model="loss"'):
         for_trainer(trainer, factor=PLAN, plateau=RULE)
+
+
+# doctor -------------------------------------------------------------------------------------------
+
+
+# torch's warning is about something else: its optimizer never steps.
+@pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")
+def test_doctor_sees_a_scheduler_given_without_its_optimizer(tmp_path):
+    model, rates = Line(), Rates()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=BASE)
+    scheduler = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.1, 26)
+    trainer = trainer_in(
+        tmp_path, rates, (None, scheduler), model, logging_strategy="steps", logging_steps=1
+    )
+    (before,) = doctor(trainer)
+    assert before.level == "error"
+    assert before.message.startswith("the Trainer was given a LinearLR without its optimizer")
+    trainer.train()
+    assert set(rates.seen) == {BASE}  # trained at one rate,
+    logged = [line["learning_rate"] for line in trainer.state.log_history if "loss" in line]
+    assert logged[0] > 5 * logged[-1]  # and logged another
+    after = doctor(trainer)
+    assert after[0].message.startswith("LinearLR drives another optimizer than the one that steps")
+
+
+def test_doctor_has_nothing_to_say_of_what_is_right(tmp_path):
+    trainer = trainer_in(tmp_path)
+    assert doctor(trainer) == []
+    for_trainer(trainer, factor=PLAN)
+    trainer.train()
+    assert [finding.level for finding in doctor(trainer)] == ["note"]  # of the update at rate 0
+
+
+def test_doctor_measures_a_horizon_by_the_trainers(tmp_path):
+    model = Line()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=BASE)
+    scheduler = hf.get_cosine_schedule_with_warmup(optimizer, 3, 52)
+    trainer = trainer_in(tmp_path, None, (optimizer, scheduler), model)
+    (finding,) = doctor(trainer)
+    assert finding.message.startswith("LambdaLR reaches its end after 52 updates, and the run has")
+    assert "the run has 26" in finding.message
+    right = hf.get_cosine_schedule_with_warmup(optimizer, 3, 20)
+    trainer = trainer_in(tmp_path, None, (optimizer, right), model, max_steps=20)
+    assert doctor(trainer) == []

@@ -33,13 +33,13 @@ PROBES: Final = 1000
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something about a schedule that is worth a look before the run is paid for.
+    """Something that is worth a look before the run is paid for.
 
     Attributes:
         level: "error" (the run will not do what it says), "warning" (probably a slip) or "note".
         message: what happens, with the numbers.
         fix: what to write instead.
-        text: the schedule's whole text.
+        text: the schedule's whole text, if this is about a schedule.
         start: where in the text the part in question begins.
         end: where it ends.
     """
@@ -47,11 +47,13 @@ class Finding:
     level: Level
     message: str
     fix: str
-    text: str
-    start: int
-    end: int
+    text: str = ""
+    start: int = 0
+    end: int = 0
 
     def __str__(self) -> str:
+        if not self.text:
+            return f"{self.level}: {self.message}\n  {self.fix}"
         marks = " " * self.start + "^" * (self.end - self.start)
         return f"{self.level}: {self.message}\n  {self.text}\n  {marks}\n  {self.fix}"
 

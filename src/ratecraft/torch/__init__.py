@@ -8,6 +8,7 @@ plateau.py     a factor that follows a metric, alone or with its schedule
 drop_in.py     every class of torch.optim.lr_scheduler by its own name, on the same ledger
 from_torch.py  a live scheduler of torch read back into a schedule
 describe.py    who drives which group, who has which share in the rate, what is going to happen
+doctor.py      what is wrong with a live set-up
 trainers.py    Lightning and the Hugging Face Trainer, which know how long the run is
 """
 
@@ -18,6 +19,7 @@ from ratecraft.torch.describe import (
     describe,
     preview,
 )
+from ratecraft.torch.doctor import doctor
 from ratecraft.torch.from_torch import from_torch
 from ratecraft.torch.plateau import PlateauLR
 from ratecraft.torch.scheduler import ScheduleLR
@@ -30,6 +32,7 @@ __all__ = [
     "ScheduleLR",
     "breakdown",
     "describe",
+    "doctor",
     "for_lightning",
     "for_trainer",
     "from_torch",

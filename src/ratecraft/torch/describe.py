@@ -233,15 +233,8 @@ def preview(
         raise BindingError("a ReduceLROnPlateau follows a metric: give metrics=, one an update")
     if metrics is not None and len(metrics) < updates:
         raise BindingError(f"{len(metrics)} metrics for {updates} updates: give one for each")
-    optimizer = scheduler.optimizer
-    bare = [
-        {name: copy.deepcopy(value) for name, value in group.items() if name != "params"}
-        | {"params": [torch.nn.Parameter(torch.zeros(()))]}
-        for group in optimizer.param_groups
-    ]
-    stand_in = torch.optim.SGD(bare, lr=0.0)
-    stand_in.defaults = dict(optimizer.defaults)  # CyclicLR looks whether momentum is in there
-    twin = copy.deepcopy(scheduler, {id(optimizer): stand_in})
+    twin = on_stand_in(scheduler)
+    stand_in = twin.optimizer
     names = [str(group.get("name", i)) for i, group in enumerate(stand_in.param_groups)]
     if len(set(names)) < len(names):
         names = [f"{name} ({i})" for i, name in enumerate(names)]
@@ -256,3 +249,16 @@ def preview(
             elif k < updates - 1:
                 twin.step()
     return rates
+
+
+def on_stand_in(scheduler: Any) -> Any:
+    """Return a copy of a torch scheduler on an optimizer of the same groups without parameters."""
+    optimizer = scheduler.optimizer
+    bare = [
+        {name: copy.deepcopy(value) for name, value in group.items() if name != "params"}
+        | {"params": [torch.nn.Parameter(torch.zeros(()))]}
+        for group in optimizer.param_groups
+    ]
+    stand_in = torch.optim.SGD(bare, lr=0.0)
+    stand_in.defaults = dict(optimizer.defaults)  # CyclicLR looks whether momentum is in there
+    return copy.deepcopy(scheduler, {id(optimizer): stand_in})

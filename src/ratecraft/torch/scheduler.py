@@ -219,6 +219,32 @@ class ScheduleLR(LRScheduler):
         """What the clock counts: "updates", "samples" or "tokens"."""
         return self._plan.counts
 
+    @property
+    def counts_calls(self) -> bool:
+        """Whether calls of ``step()`` are counted, and not the optimizer's updates."""
+        return self._counts_calls
+
+    @property
+    def is_removed(self) -> bool:
+        """Whether `remove` was called."""
+        return self._removed
+
+    @property
+    def horizon(self) -> int | None:
+        """The update at which the schedule ends, if it ends and counts updates."""
+        if self._plan.counts != "updates" or not math.isfinite(self.curve.total):
+            return None
+        return math.ceil(self.curve.total if self._bend is None else self._bend.knots[-1][0])
+
+    @property
+    def plan(self) -> Plan:
+        """What this scheduler was told."""
+        return self._plan
+
+    def differences(self, state: Mapping[str, Any]) -> list[str]:
+        """Return what a saved state's plan says differently, or may say: lambdas are alike."""
+        return _Saved.read(state, self._plan).plan.differences(self._plan)
+
     def highest(self) -> list[float]:
         """Return each group's highest rate over the run, by this schedule alone."""
         base, drive = self._parts[0].ledger.own, self._parts[0].drive

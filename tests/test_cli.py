@@ -101,6 +101,43 @@ def test_check_finds_and_exits_with_1_on_errors(folder: Path) -> None:
     assert "note: update 0 has rate 0" in good.stdout
 
 
+SETUPS = """
+import torch
+
+
+def right():
+    model = torch.nn.Linear(3, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    return model, optimizer, torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 100)
+
+
+def wrong():
+    model, _, scheduler = right()
+    return model, torch.optim.SGD(model.parameters(), lr=0.1), scheduler
+
+
+def nothing():
+    return 3
+"""
+
+
+def test_doctor_looks_at_what_a_function_builds(folder: Path) -> None:
+    (folder / "setups.py").write_text(SETUPS)
+    good = ratecraft(folder, "doctor", "setups.py:right", "--total", "100")
+    assert (good.returncode, good.stdout) == (0, "setups.py:right: nothing to report\n")
+    bad = ratecraft(folder, "doctor", "setups.py:wrong", "--total", "300")
+    assert bad.returncode == 1
+    assert "error: CosineAnnealingLR drives another optimizer" in bad.stdout
+    assert "error: CosineAnnealingLR ends after 100 of the run's 300 updates" in bad.stdout
+    assert bad.stderr == "error: 2 of the findings are errors\n"
+    odd = ratecraft(folder, "doctor", "setups.py:nothing")
+    assert odd.returncode == 2
+    assert "setups.py:nothing: doctor() looks at models, optimizers" in odd.stderr
+    missing = ratecraft(folder, "doctor", "setups.py")
+    assert missing.returncode == 2
+    assert "expected file.py:function" in missing.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [

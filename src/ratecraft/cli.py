@@ -1,4 +1,4 @@
-"""The command: show, check, find, compare, demo. Each command imports what it needs, when it runs.
+"""The command: show, check, doctor, find, compare, demo. Each imports what it needs as it runs.
 
 Exit codes: 0 done, 1 no result or errors found, 2 used wrongly, 130 stopped with Ctrl-C.
 """
@@ -19,7 +19,7 @@ from rich.markup import escape
 
 import ratecraft
 from ratecraft.errors import RatecraftError, RunFailed, ScheduleError, SettingError
-from ratecraft.schedule import Duration, Schedule, parse, parse_length
+from ratecraft.schedule import Duration, Finding, Schedule, parse, parse_length
 
 if TYPE_CHECKING:
     from ratecraft.compare import Task
@@ -112,17 +112,38 @@ def check(
     if not schedules:
         raise ScheduleError('check needs a schedule, for example: ratecraft check "cosine(1, 0)"')
     length = None if total is None else parse_length(total)
-    errors = 0
+    found = []
     for text in schedules:
         findings = ratecraft.check(parse(text), length, epoch=epoch)
-        errors += sum(finding.level == "error" for finding in findings)
-        for finding in findings:
-            out.print(str(finding), markup=False)
-        if not findings:
-            out.print(f"{text}: nothing to report", markup=False)
-    if errors:
-        are = "is an error" if errors == 1 else "are errors"
-        raise RunFailed(f"{errors} of the findings {are}")
+        _print_findings(findings, text)
+        found += findings
+    _fail_on_errors(found)
+
+
+@app.command
+def doctor(setup: str, *, total: Annotated[int | None, Parameter(alias="-t")] = None) -> None:
+    """Say what is wrong with a training set-up before it runs.
+
+    Exits with 1 if there is an error among the findings.
+
+    Example: `ratecraft doctor train.py:build --total 10000`
+
+    Args:
+        setup: A function as file.py:function that builds all and returns it: models,
+            optimizers, schedulers, a Hugging Face Trainer; one, or several in any order.
+        total: Updates that the run is going to make.
+    """
+    from ratecraft.compare.task import called, load_function
+    from ratecraft.torch import doctor as examine
+
+    things = called(load_function(setup), setup)
+    things = things if isinstance(things, tuple | list) else (things,)
+    try:
+        findings = examine(*things, total=total)
+    except TypeError as error:
+        raise SettingError(f"{setup}: {error}") from None
+    _print_findings(findings, setup)
+    _fail_on_errors(findings)
 
 
 @app.command
@@ -314,6 +335,20 @@ def _compare(
     out.print(table)
     out.print(record.verdict(), markup=False)
     return record
+
+
+def _print_findings(findings: Sequence[Finding], what: str) -> None:
+    for finding in findings:
+        out.print(str(finding), markup=False)
+    if not findings:
+        out.print(f"{what}: nothing to report", markup=False)
+
+
+def _fail_on_errors(findings: Sequence[Finding]) -> None:
+    errors = sum(finding.level == "error" for finding in findings)
+    if errors:
+        are = "is an error" if errors == 1 else "are errors"
+        raise RunFailed(f"{errors} of the findings {are}")
 
 
 def _cell(mean: float, spread: float) -> str:

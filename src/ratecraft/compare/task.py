@@ -114,14 +114,25 @@ def load_task(name: str) -> Task:
         TaskError: there is no such file, function or built-in task, or it returns no `Task`.
     """
     target = BUILT_IN.get(name, name)
-    place, colon, function = target.rpartition(":")
-    if not colon or not place or not function:
+    if not all(target.rpartition(":")):
         close = difflib.get_close_matches(name, BUILT_IN, n=1)
         guess = f"; did you mean {close[0]!r}?" if close else ""
         raise TaskError(
             f"no task is named {name!r}{guess}\nbuilt in are {', '.join(BUILT_IN)}; your own is "
             "written file.py:function, where the function returns a ratecraft.compare.Task"
         )
+    return build_task(load_function(target), name)
+
+
+def load_function(name: str) -> Callable[[], Any]:
+    """Return the function that ``path/to/file.py:function`` or ``module:function`` names.
+
+    Raises:
+        TaskError: there is no such file or function.
+    """
+    place, _, function = name.rpartition(":")
+    if not place or not function:
+        raise TaskError(f"{name!r} names no function: expected file.py:function")
     module = _module(place)
     build = getattr(module, function, None)
     if not callable(build):
@@ -130,24 +141,29 @@ def load_task(name: str) -> Task:
             f"{place} has no function {function!r}; "
             + (f"it has {', '.join(there)}" if there else "it defines no function at all")
         )
-    return build_task(build, name)
+    return build  # type: ignore[no-any-return]  # a user's
 
 
 def build_task(build: Callable[[], Task], name: str) -> Task:
     """Call a user's function and check that it returns a `Task`."""
-    try:
-        with _the_same_every_time():
-            task = build()
-    except TaskError:
-        raise
-    except (Exception, SystemExit) as error:  # a user's file can raise anything
-        raise TaskError(f"{name} failed: {_told(error)}") from error
+    task = called(build, name)
     if not isinstance(task, Task):
         raise TaskError(
             f"{name} returned {type(task).__name__}, where a ratecraft.compare.Task was expected; "
             f"end the function with: {EXAMPLE}"
         )
     return task
+
+
+def called(build: Callable[[], Any], name: str) -> Any:
+    """Call a user's function with random numbers of its own; what it raises is told in a line."""
+    try:
+        with _the_same_every_time():
+            return build()
+    except TaskError:
+        raise
+    except (Exception, SystemExit) as error:  # a user's file can raise anything
+        raise TaskError(f"{name} failed: {_told(error)}") from error
 
 
 @contextmanager

@@ -178,20 +178,18 @@ class CyclicLR(Written, lr_scheduler.CyclicLR):
     _absolute = True
 
     def _factors(self, k: int) -> Factors:
-        height = self._height(k)
-        ends = zip(self.base_lrs, self.max_lrs, strict=True)
-        return [float(low + (high - low) * height) for low, high in ends]
-
-    def _height(self, k: int) -> float:
-        cycle, into = divmod(k / self.total_size, 1)
-        up = self.step_ratio
-        height: float = into / up if into <= up else (into - 1) / (up - 1)
-        height *= self.scale_fn(cycle + 1 if self.scale_mode == "cycle" else k)
-        return height
+        return self._at(k, drives=False)
 
     def _said(self, k: int) -> Factors:
-        if self.cycle_momentum:
-            height = self._height(k)
+        return self._at(k, drives=True)
+
+    def _at(self, k: int, *, drives: bool) -> Factors:
+        """Return the rates at k, and set the momentum there if this ``drives``."""
+        cycle, into = divmod(k / self.total_size, 1)
+        up = self.step_ratio
+        height = into / up if into <= up else (into - 1) / (up - 1)
+        height *= self.scale_fn(cycle + 1 if self.scale_mode == "cycle" else k)
+        if drives and self.cycle_momentum:
             ends = zip(self.base_momentums, self.max_momentums, strict=True)
             for group, (low, high) in zip(self.optimizer.param_groups, ends, strict=True):
                 momentum = high - (high - low) * height
@@ -199,7 +197,8 @@ class CyclicLR(Written, lr_scheduler.CyclicLR):
                     group["betas"] = (momentum, *group["betas"][1:])
                 else:
                     group["momentum"] = momentum
-        return self._factors(k)
+        ends = zip(self.base_lrs, self.max_lrs, strict=True)
+        return [float(low + (high - low) * height) for low, high in ends]
 
 
 class OneCycleLR(Written, lr_scheduler.OneCycleLR):
@@ -212,22 +211,20 @@ class OneCycleLR(Written, lr_scheduler.OneCycleLR):
     _absolute = True
 
     def _factors(self, k: int) -> Factors:
-        left, phase = self._place(k)
-        first, last = phase["start_lr"], phase["end_lr"]
-        rates = []
-        for group in self.optimizer.param_groups:
-            end = group[last]
-            rates.append(float(end + (group[first] - end) * left))
-        return rates
+        return self._at(k, drives=False)
 
-    def _place(self, k: int) -> tuple[float, dict[str, Any]]:
-        """Return how much of the way through which phase is left."""
+    def _said(self, k: int) -> Factors:
+        return self._at(k, drives=True)
+
+    def _at(self, k: int, *, drives: bool) -> Factors:
+        """Return the rates at k, and set the momentum there if this ``drives``."""
         if k > self.total_steps:
             raise ValueError(
                 f"Tried to step {k} times. The specified number of total steps is "
                 f"{self.total_steps}"
             )
-        start, phases = 0.0, cast(list[dict[str, Any]], self._schedule_phases)
+        start = 0.0
+        phases: Any = self._schedule_phases
         for phase in phases[:-1]:
             if k <= phase["end_step"]:
                 break
@@ -236,19 +233,22 @@ class OneCycleLR(Written, lr_scheduler.OneCycleLR):
             phase = phases[-1]
         length = phase["end_step"] - start
         share = min((k - start) / length, 1.0) if length > 0 else 1.0
-        return float(cast(Any, self._anneal_func)(1.0, 0.0, share)), phase
-
-    def _said(self, k: int) -> Factors:
-        if self.cycle_momentum:
-            left, phase = self._place(k)
+        anneal: Any = self._anneal_func
+        left = anneal(1.0, 0.0, share)
+        first, last = phase["start_lr"], phase["end_lr"]
+        groups, rates = self.optimizer.param_groups, []
+        for group in groups:
+            end = group[last]
+            rates.append(float(end + (group[first] - end) * left))
+        if drives and self.cycle_momentum:
             first, last = phase["start_momentum"], phase["end_momentum"]
-            for group in self.optimizer.param_groups:
+            for group in groups:
                 momentum = group[last] + (group[first] - group[last]) * left
                 if self.use_beta1:
                     group["betas"] = (momentum, *group["betas"][1:])
                 else:
                     group["momentum"] = momentum
-        return self._factors(k)
+        return rates
 
 
 def _resume(scheduler: Any) -> None:

@@ -153,6 +153,8 @@ def test_one_step_too_many_or_few_is_a_matter_of_when_one_looks():
     trained(model, optimizer, 1, step=scheduler.step)
     assert texts(model, optimizer, scheduler, total=100) == []
     assert texts(model, optimizer, scheduler, total=100, done=2) == []
+    scheduler.step()
+    assert texts(model, optimizer, scheduler, total=100) == []
 
 
 # Horizons -----------------------------------------------------------------------------------------
@@ -207,6 +209,8 @@ def test_a_horizon_that_the_run_misses_or_overshoots(kind):
     ]
     model, optimizer = model_and()
     assert texts(model, optimizer, make(optimizer, 101), total=100) == []
+    model, optimizer = model_and()
+    assert texts(model, optimizer, make(optimizer, 21), total=20) == []  # one more or less is slack
 
 
 @pytest.mark.parametrize(

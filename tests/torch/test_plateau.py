@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from optimizers import named, sgd
 from torch.optim import lr_scheduler
 
-from ratecraft import Schedule, constant, cosine, staircase, tokens, warmup
+from ratecraft import Schedule, constant, cosine, linear, staircase, tokens, warmup
 from ratecraft.errors import BindingError, PlanChanged
-from ratecraft.torch import PlateauLR, ScheduleLR, preview
+from ratecraft.torch import PlateauLR, ScheduleLR, describe, preview
 from ratecraft.torch.drop_in import ReduceLROnPlateau
 
 OPEN = warmup(10).then(cosine(1, 0.1))
@@ -150,6 +150,22 @@ def test_min_lr_bounds_the_highest_rate_of_the_schedule_not_the_present_one():
     assert rates(mine) == [5e-4]
 
 
+def test_the_highest_rate_of_a_long_schedule_is_found_to_the_update():
+    mine = sgd(1.0)
+    schedule = ScheduleLR(mine, rate=warmup(1237).then(linear(1, 0)), total=100_000)
+    assert schedule.highest() == [1.0]
+
+
+def test_tensor_rates_are_told_as_copies():
+    mine = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=torch.tensor(0.1))
+    plateau = ReduceLROnPlateau(mine, patience=0, factor=0.5)
+    plateau.step(1.0)
+    before = plateau.get_last_lr()
+    plateau.step(1.0)
+    assert float(before[0]) == pytest.approx(0.1)
+    assert float(plateau.get_last_lr()[0]) == pytest.approx(0.05)
+
+
 def test_min_lr_under_a_floor():
     mine = sgd(0.1)
     plateau = PlateauLR(
@@ -280,6 +296,7 @@ def test_a_copy_of_the_drop_in_goes_on(copied):
     for metric in [1.0, 1.0]:
         plateau.step(metric)
     other = copied(plateau)
+    assert other.state_dict() == plateau.state_dict()
     for scheduler in (plateau, other):
         scheduler.step(1.0)
         assert rates(scheduler.optimizer) == [0.025]
@@ -294,7 +311,7 @@ def test_removed_it_leaves_the_rates_alone():
     plateau.remove()
     mine.step()
     assert rates(mine) == held
-    ScheduleLR(mine, factor=constant(1))  # nothing of it is left in the ledger
+    assert describe(mine).groups[0].schedules == {}
 
 
 def test_what_a_hand_multiplied_stays():

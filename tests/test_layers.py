@@ -13,10 +13,11 @@ ROOT = Path(ratecraft.__file__).parent
 BELOW = {
     "errors": set(),
     "schedule": {"errors"},
-    "records": {"errors", "schedule"},
+    "rules": {"errors"},
+    "records": {"errors", "schedule", "rules"},
     "torch": {"errors", "schedule", "records"},
-    "finder": {"errors", "schedule", "records"},
-    "view": {"errors", "schedule", "records"},
+    "finder": {"errors", "schedule", "records", "rules"},
+    "view": {"errors", "schedule", "records", "rules"},
     "compare": {"errors", "schedule", "records", "torch", "finder", ""},
     "cli": {"errors", "schedule", "records", "torch", "finder", "compare", "view", ""},
     "": {"errors", "schedule"},  # ratecraft/__init__.py

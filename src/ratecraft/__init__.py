@@ -2,11 +2,12 @@
 
 The map of the house; a wing is a verb, a file is a noun, and imports run down only::
 
-    ratecraft.cli        the command: show check find compare demo
+    ratecraft.cli        the command: show check doctor find compare demo
     ratecraft.compare    PROVE    schedules x seeds, really trained
     ratecraft.view       SEE      terminal, figures, one-file report
-    ratecraft.torch      USE      ScheduleLR, a drop-in torch LRScheduler
+    ratecraft.torch      USE      ScheduleLR, drop-in names, PlateauLR, doctor
     ratecraft.finder     FIND     a range test that leaves no trace
+    ratecraft.rules      from a range test's curve to a rate
     ratecraft.records    frozen results and their files: where the wings meet
     ratecraft.schedule   SAY      schedules as values; all its words are here, too
     ratecraft.errors     every error raised on purpose

@@ -347,6 +347,55 @@ def test_doctor_sees_a_schedule_of_updates_stepped_once_an_epoch():
         )
 
 
+def test_doctor_sees_it_where_the_run_is_measured_in_steps():
+    look = Look()
+    fit(one_cycle, look, kind=Listed, max_steps=40)
+    assert "counts 40 updates, but is stepped 3 times in this run" in look.found[0][0]
+
+
+class ByHand(Listed):
+    """Steps two optimizers and their schedulers itself."""
+
+    def __init__(self, attach):
+        super().__init__(attach)
+        self.automatic_optimization = False
+
+    def training_step(self, batch, i):
+        for optimizer, scheduler in zip(self.optimizers(), self.lr_schedulers(), strict=True):
+            optimizer.zero_grad()
+            self.manual_backward(Module.training_step(self, batch, i))
+            optimizer.step()
+            scheduler.step()
+
+    def configure_optimizers(self):
+        made = [torch.optim.AdamW([p], lr=BASE) for p in self.parameters()]
+        cosine = torch.optim.lr_scheduler.CosineAnnealingLR
+        return made, [cosine(optimizer, 26) for optimizer in made]
+
+
+def test_doctor_believes_no_interval_where_the_module_steps_by_hand():
+    look = Look()
+    fit(None, look, kind=ByHand, max_epochs=2)
+    assert look.found == [[], []]
+
+
+def test_the_metric_of_a_plateau_may_come_every_other_epoch():
+    module, _ = fit(followed_by_validation, max_epochs=6, kind=Validated, check_val_every_n_epoch=2)
+    assert module.scheduler.last_epoch == 3
+
+
+class Validated(Module):
+    def validation_step(self, batch, _):
+        self.log("validated", 1.0)
+
+    def val_dataloader(self):
+        return data()
+
+
+def followed_by_validation(module, optimizer):
+    return for_lightning(module, optimizer, factor=PLAN, plateau={}, monitor="validated")
+
+
 def test_doctor_has_nothing_to_say_of_what_is_right():
     def stepped(module, optimizer):
         config = {"scheduler": one_cycle(module, optimizer), "interval": "step"}

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ratecraft import ScheduleError, cosine, epochs, warmup
+from ratecraft import ScheduleError, constant, cosine, epochs, warmup
 from ratecraft.errors import BindingError, PlanChanged
 from ratecraft.torch import ScheduleLR, doctor, for_trainer
 
@@ -234,7 +234,8 @@ def test_a_longer_run_stretches_what_is_left_where_that_was_said(tmp_path):
 # Plateau ------------------------------------------------------------------------------------------
 
 LOSSES = [3.0, 2.0, 2.0, 2.0, 1.0, 1.0]  # of each epoch; patience 1 decides after the fourth
-EVALUATED = {"eval_strategy": "epoch", "metric_for_best_model": "measured", "num_train_epochs": 6}
+EVALUATED = {"eval_strategy": "epoch", "metric_for_best_model": "measured"}
+EVALUATED |= {"greater_is_better": False, "num_train_epochs": 6}
 RULE = {"patience": 1, "factor": 0.5}
 
 
@@ -276,6 +277,17 @@ def test_a_plateau_needs_something_that_is_evaluated(tmp_path, missing):
         for_trainer(trainer, factor=PLAN, plateau=RULE)
 
 
+def test_the_plateau_goes_the_way_of_the_trainers_metric(tmp_path):
+    trainer, rates = measured_in(tmp_path, greater_is_better=True)
+    trainer.compute_metrics = lambda _: {"measured": trainer.state.epoch}  # better each time
+    for_trainer(trainer, factor=constant(1), plateau={"patience": 0, "factor": 0.5})
+    trainer.train()
+    assert set(rates.seen) == {BASE}
+    trainer, _ = measured_in(tmp_path, greater_is_better=True)
+    with pytest.raises(BindingError, match="says mode='min', and the Trainer greater_is_better"):
+        for_trainer(trainer, factor=PLAN, plateau={"mode": "min"})
+
+
 # doctor -------------------------------------------------------------------------------------------
 
 
@@ -289,6 +301,7 @@ def test_doctor_sees_a_scheduler_given_without_its_optimizer(tmp_path):
         tmp_path, rates, (None, scheduler), model, logging_strategy="steps", logging_steps=1
     )
     (before,) = doctor(trainer)
+    assert trainer.accelerator._dataloaders == []
     assert before.level == "error"
     assert before.message.startswith("the Trainer was given a LinearLR without its optimizer")
     trainer.train()

@@ -120,6 +120,8 @@ def test_parts_of_one_name_are_numbered_and_groups_are_named():
     assert (seen.group, seen.base) == ("head", 1.0)
     assert list(seen.factors) == ["StepLR", "StepLR (2)", "LambdaLR"]
     assert seen.factors["LambdaLR"] == (0.1, 0.1, 0.1, 0.1)
+    assert breakdown(*parts, updates=4).group == "body"  # the first one
+    assert breakdown(*parts, updates=4, group=1) == seen
 
 
 def test_what_cannot_be_broken_down_is_refused():
@@ -140,5 +142,7 @@ def test_what_cannot_be_broken_down_is_refused():
     class Own(lr_scheduler.StepLR):
         pass
 
-    with pytest.raises(TypeError, match=r"Own cannot be asked .* nor one of torch's own"):
+    with pytest.raises(TypeError, match=r"this Own cannot be asked .* nor one of torch's"):
         breakdown(Own(mine, 3), updates=3)
+    with pytest.raises(TypeError, match="this ReduceLROnPlateau cannot be asked"):
+        breakdown(lr_scheduler.ReduceLROnPlateau(mine), updates=3)

@@ -5,9 +5,14 @@ import functools
 import pytest
 import torch
 from torch.optim import lr_scheduler
+from torch.optim.swa_utils import SWALR, AveragedModel
 
 from ratecraft import constant, cosine, custom, tokens, warmup
+from ratecraft.errors import BindingError
 from ratecraft.torch import PlateauLR, ScheduleLR, doctor, drop_in
+
+# torch warns where a scheduler steps before its optimizer, as some of these do.
+pytestmark = pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")
 
 WHOLE = cosine(1, 0.1)
 
@@ -137,10 +142,20 @@ def test_a_schedule_of_updates_that_is_stepped_once_an_epoch():
     scheduler = lr_scheduler.OneCycleLR(optimizer, 0.1, 100)
     trained(model, optimizer, 20, every=10, step=scheduler.step)
     assert texts(model, optimizer, scheduler, total=100) == [
-        "error: OneCycleLR counts 100 updates, but is stepped 10 times in this run (2 calls of "
-        "step() in 20 updates): it will hardly move"
+        "error: OneCycleLR counts 100 updates, but is stepped 10 to 15 times in this run (2 "
+        "calls of step() in 20 updates): it will hardly move"
     ]
-    # Where its length is in epochs, that is right.
+    # Where its length is neither that of the run in updates nor in epochs, it is just too long.
+    model, optimizer = model_and(torch.optim.Adam)
+    scheduler = lr_scheduler.OneCycleLR(optimizer, 0.1, 300)
+    trained(model, optimizer, 20, every=10, step=scheduler.step)
+    assert texts(model, optimizer, scheduler, total=100) == []  # too early to tell
+    trained(model, optimizer, 20, every=10, step=scheduler.step)
+    assert texts(model, optimizer, scheduler, total=100) == [
+        "error: OneCycleLR reaches its end after 300 calls of step(), and the run has 10 to 12 (4 "
+        "calls of step() in 40 updates): the rest of it is never reached"
+    ]
+    # Where it is in epochs, that is right.
     model, optimizer = model_and(torch.optim.Adam)
     scheduler = lr_scheduler.OneCycleLR(optimizer, 0.1, 10)
     trained(model, optimizer, 20, every=10, step=scheduler.step)
@@ -155,6 +170,55 @@ def test_one_step_too_many_or_few_is_a_matter_of_when_one_looks():
     assert texts(model, optimizer, scheduler, total=100, done=2) == []
     scheduler.step()
     assert texts(model, optimizer, scheduler, total=100) == []
+
+
+def test_a_schedule_in_epochs_is_no_mistake_before_or_while_it_is_stepped_so():
+    model, optimizer = model_and(torch.optim.Adam)
+    scheduler = lr_scheduler.CosineAnnealingLR(optimizer, 9)
+    (note,) = texts(model, optimizer, scheduler, total=360)
+    assert note == (
+        "note: CosineAnnealingLR ends after 9 calls of step(), and rises again; the run has 360 "
+        "updates"
+    )
+    for _ in range(9):
+        for _ in range(2):
+            trained(model, optimizer, 20)
+            assert all(text.startswith("note") for text in texts(
+                model, optimizer, scheduler, total=360
+            ))  # fmt: skip
+        scheduler.step()
+    assert texts(model, optimizer, scheduler, total=360) == []
+
+
+def test_a_scheduler_that_is_never_stepped():
+    model, optimizer = model_and(torch.optim.Adam)
+    scheduler = lr_scheduler.OneCycleLR(optimizer, 0.1, 100)
+    trained(model, optimizer, 20)
+    assert texts(model, optimizer, scheduler, total=100) == [
+        "error: OneCycleLR counts 100 updates, but is stepped 0 to 5 times in this run (0 calls of "
+        "step() in 20 updates): it will hardly move"
+    ]
+
+
+@pytest.mark.parametrize(("done", "calls"), [(6, 10), (1996, 2000), (20, 30)])
+def test_updates_that_amp_skipped_are_no_steps_too_many(done, calls):
+    model, optimizer = model_and()
+    scheduler = lr_scheduler.ExponentialLR(optimizer, 0.999)
+    for _ in range(calls):
+        scheduler.step()
+    assert texts(model, optimizer, scheduler, done=done) == []
+
+
+def test_each_optimizers_own_updates_are_counted():
+    (one, first), (two, second) = model_and(torch.optim.Adam), model_and(torch.optim.Adam)
+    schedulers = [lr_scheduler.CosineAnnealingLR(o, n) for o, n in ((first, 20), (second, 100))]
+    trained(one, first, 20, step=schedulers[0].step)
+    trained(two, second, 100, step=schedulers[1].step)
+    assert texts(one, two, first, second, schedulers, total=100) == []
+    for _ in range(80):
+        schedulers[0].step()
+    (found,) = texts({"G": one, "D": two}, [first, second], schedulers, total=100)
+    assert found.startswith("error: CosineAnnealingLR is stepped 5 times an update: 100 calls")
 
 
 # Horizons -----------------------------------------------------------------------------------------
@@ -213,6 +277,39 @@ def test_a_horizon_that_the_run_misses_or_overshoots(kind):
     assert texts(model, optimizer, make(optimizer, 21), total=20) == []  # one more or less is slack
 
 
+def test_one_that_raises_at_its_end_has_no_slack():
+    model, optimizer = model_and()
+    short = lr_scheduler.OneCycleLR(optimizer, 0.1, 999)
+    assert texts(model, optimizer, short, total=1000)[0].startswith("error: OneCycleLR ends after")
+    model, optimizer = model_and()
+    assert texts(model, optimizer, lr_scheduler.OneCycleLR(optimizer, 0.1, 1000), total=1000) == []
+
+
+def test_a_decay_by_linear_lr_that_ends_early():
+    model, optimizer = model_and()
+    scheduler = lr_scheduler.LinearLR(optimizer, 1.0, 0.1, 60)
+    assert texts(model, optimizer, scheduler, total=100) == [
+        "error: LinearLR ends after 60 of the run's 100 updates, and stays at a factor of 0.1"
+    ]
+
+
+def test_phases_of_transformers_schedules_are_added_up():
+    def wsd(k, *, num_warmup_steps, num_stable_steps, num_decay_steps):
+        return 1.0
+
+    model, optimizer = model_and()
+    lengths = {"num_warmup_steps": 10, "num_stable_steps": 30, "num_decay_steps": 20}
+    scheduler = lr_scheduler.LambdaLR(optimizer, functools.partial(wsd, **lengths))
+    (found,) = texts(model, optimizer, scheduler, total=100)
+    assert found.startswith("error: LambdaLR ends after 60 of the run's 100 updates")
+
+
+def test_swa_takes_over_before_the_end():
+    model, optimizer = model_and()
+    schedulers = lr_scheduler.CosineAnnealingLR(optimizer, 75), SWALR(optimizer, 0.05)
+    assert texts(model, optimizer, *schedulers, total=100) == []
+
+
 @pytest.mark.parametrize(
     "make",
     [
@@ -264,6 +361,14 @@ def test_parameters_that_no_optimizer_holds():
     ]
     model[1].weight.requires_grad_(True)
     assert texts(model, optimizer, scheduler)[0].endswith("0.weight, 0.bias, 1.weight, ...")
+
+
+def test_an_average_of_the_model_inside_it_is_trained_by_nobody():
+    model = torch.nn.Sequential(torch.nn.Linear(3, 2))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    model.average = AveragedModel(torch.nn.Linear(3, 2))
+    scheduler = ScheduleLR(optimizer, factor=WHOLE, total=100)
+    assert texts(model, optimizer, scheduler) == []
 
 
 def test_an_optimizer_of_another_model():
@@ -350,7 +455,10 @@ def test_a_state_that_is_no_plain_data():
     model, optimizer = model_and()
     (finding,) = doctor(model, optimizer, Odd(optimizer))
     assert finding.level == "warning"
-    assert finding.message.startswith("the state of Odd is no plain data and loads with")
+    assert finding.message == (
+        "the state of Odd is no plain data, and loads with weights_only=False only: keeper is "
+        "<class 'test_doctor.Keeper'>"
+    )
 
 
 class Locked(lr_scheduler.LRScheduler):
@@ -368,6 +476,32 @@ def test_a_state_that_cannot_be_tried():
     assert texts(model, optimizer, Locked(optimizer)) == [
         "warning: the state of Locked could not be tried: RuntimeError: there is one of me"
     ]
+
+
+def test_the_states_of_several_beside_each_other_are_tried_one_by_one():
+    model, optimizer = model_and()
+    warm = drop_in.LinearLR(optimizer, 0.1, 1.0, 20)
+    beside = [warm, drop_in.ReduceLROnPlateau(optimizer), drop_in.ExponentialLR(optimizer, 0.9)]
+    assert texts(model, optimizer, *beside, total=100) == []
+    assert texts(model, optimizer, drop_in.MultiplicativeLR(optimizer, lambda k: 0.9)) == []
+
+
+class Large(torch.nn.Linear):
+    """Counts its copies."""
+
+    copies = 0
+
+    def __deepcopy__(self, memo):
+        Large.copies += 1
+        return self
+
+
+def test_no_model_is_copied():
+    model = Large(3, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    fall = functools.partial(lambda k, model: 0.9**k, model=model)
+    assert texts(model, optimizer, lr_scheduler.LambdaLR(optimizer, fall)) == []
+    assert Large.copies == 0
 
 
 def square(t):
@@ -393,6 +527,10 @@ def test_takes_what_it_knows():
     with pytest.raises(TypeError, match="models, optimizers, schedulers and trainers, not int"):
         doctor(3)
     assert doctor() == []
+    with pytest.raises(TypeError, match=r"doctor\(total='x'\): expected an int"):
+        doctor(total="x")
+    with pytest.raises(BindingError, match=r"doctor\(total=0\): expected 1 or more"):
+        doctor(total=0)
 
 
 def test_a_finding_prints_as_what_and_what_to_do():

@@ -313,6 +313,18 @@ def test_warm_up_and_milestones():
     assert {k: rates[k] for k in expected} == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("module", [drop_in, lr_scheduler])
+def test_a_curve_is_a_function_for_lambda_lr_and_its_state_is_plain(module):
+    mine = sgd(0.1)
+    scheduler = module.LambdaLR(mine, warmup(10).then(cosine(1, 0)).resolve(40))
+    rates_of(mine, 7, scheduler)
+    other = sgd(0.1)
+    again = module.LambdaLR(other, warmup(10).then(cosine(1, 0)).resolve(40))
+    again.load_state_dict(saved(scheduler.state_dict()))
+    other.load_state_dict(mine.state_dict())
+    assert rates_of(other, 20, again) == rates_of(mine, 20, scheduler)
+
+
 # Plateau ------------------------------------------------------------------------------------------
 
 losses = st.floats(-5, 5) | st.sampled_from([0.0, math.nan, math.inf, 1.0, 1.0])

@@ -247,6 +247,71 @@ def test_a_group_added_late_takes_part():
     assert plateau.as_schedule()["2"] == staircase([1, 1, 0.5], at=[6, 7])
 
 
+# States -------------------------------------------------------------------------------------------
+
+
+def fallen(kind=ReduceLROnPlateau):
+    mine = sgd(0.1)
+    plateau = kind(mine, patience=0, factor=0.5)
+    plateau.step(1.0)
+    plateau.step(1.0)
+    return mine, plateau
+
+
+def test_a_state_kept_in_memory_does_not_change_with_the_scheduler():
+    mine, plateau = warm(patience=0, factor=0.5)
+    drop_in, alone = fallen()
+    for optimizer, scheduler in ((mine, plateau), (drop_in, alone)):
+        scheduler.step(1.0)
+        kept, held = scheduler.state_dict(), rates(optimizer)
+        before = copy.deepcopy(kept)
+        for _ in range(3):
+            scheduler.step(1.0)
+        assert kept == before
+        scheduler.load_state_dict(kept)
+        assert rates(optimizer) == held
+        scheduler.step(1.0)
+        assert kept == before
+
+
+@pytest.mark.parametrize("loaded", ["before", "first", "last", "never"])
+def test_the_drop_in_resumes_in_every_order(loaded):
+    mine, plateau = fallen()
+    states = saved(mine.state_dict()), saved(plateau.state_dict())
+    other = sgd(0.1)
+    if loaded == "before":
+        other.load_state_dict(states[0])
+    again = ReduceLROnPlateau(other, patience=0, factor=0.5)
+    if loaded == "first":
+        other.load_state_dict(states[0])
+    again.load_state_dict(states[1])
+    if loaded == "last":
+        other.load_state_dict(states[0])
+    for optimizer, scheduler in ((mine, plateau), (other, again)):
+        assert rates(optimizer) == [0.05]
+        scheduler.step(1.0)
+        assert rates(optimizer) == [0.025]
+
+
+@pytest.mark.parametrize("loaded", ["before", "first", "last", "never"])
+def test_a_state_of_torchs_own_goes_on_where_it_was(loaded):
+    its, theirs = fallen(lr_scheduler.ReduceLROnPlateau)
+    theirs.step(1.0)
+    states = saved(its.state_dict()), saved(theirs.state_dict())
+    other = sgd(0.1)
+    if loaded == "before":
+        other.load_state_dict(states[0])
+    again = ReduceLROnPlateau(other, patience=0, factor=0.5)
+    if loaded == "first":
+        other.load_state_dict(states[0])
+    again.load_state_dict(states[1])
+    if loaded == "last":
+        other.load_state_dict(states[0])
+    assert rates(other) == [0.025]
+    again.step(1.0)
+    assert rates(other) == [0.0125]
+
+
 # Mistakes -----------------------------------------------------------------------------------------
 
 

@@ -2,7 +2,6 @@
 
 preserve.py   preserved(...): everything a test touches is put back, bit for bit
 sweep.py      range_test: the classical test
-rules.py      from a curve to a suggestion, or to a reason why there is none
 """
 
 from ratecraft.finder.preserve import preserved

@@ -14,8 +14,8 @@ from torch import nn
 
 from ratecraft.errors import BindingError, RunFailed, SettingError, TaskError
 from ratecraft.finder.preserve import preserved
-from ratecraft.finder.rules import minimum_over_ten
 from ratecraft.records import RangeTest
+from ratecraft.rules import minimum_over_ten
 
 __all__ = ["range_test"]
 

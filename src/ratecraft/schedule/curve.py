@@ -48,7 +48,17 @@ class Curve:
     (8, [0.0, 0.5, 1.0, 1.5, 2.0, 1.707, 1.0, 0.293])
     """
 
-    __slots__ = ("_end", "_final", "_joins", "_piece", "_readers", "horizon", "schedule", "total")
+    __slots__ = (
+        "__dict__",  # which torch's LambdaLR saves of a function that is an object
+        "_end",
+        "_final",
+        "_joins",
+        "_piece",
+        "_readers",
+        "horizon",
+        "schedule",
+        "total",
+    )
 
     def __init__(self, schedule: Schedule, piece: Piece, total: float, horizon: Horizon) -> None:
         self.schedule, self.total, self.horizon = schedule, total, horizon

@@ -8,7 +8,8 @@ plateau.py     a factor that follows a metric, alone or with its schedule
 drop_in.py     every class of torch.optim.lr_scheduler by its own name, on the same ledger
 from_torch.py  a live scheduler of torch read back into a schedule
 describe.py    who drives which group, who has which share in the rate, what is going to happen
-doctor.py      what is wrong with a live set-up
+setup.py       a live set-up: models, optimizers, schedulers, and who steps them
+doctor.py      what is wrong with one
 trainers.py    Lightning and the Hugging Face Trainer, which know how long the run is
 """
 

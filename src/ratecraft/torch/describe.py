@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import math
 import warnings
 from collections.abc import Iterator, Sequence
@@ -125,7 +126,7 @@ def breakdown(*schedulers: Any, updates: int, group: str | int = 0) -> Breakdown
             a chain counts as its parts, a `PlateauLR` as schedule and plateau, the latter as
             decided so far.
         updates: how many updates.
-        group: the param group, by name or number.
+        group: the param group, by name or place.
 
     Raises:
         TypeError: a scheduler that cannot be asked.
@@ -148,6 +149,8 @@ def breakdown(*schedulers: Any, updates: int, group: str | int = 0) -> Breakdown
         )
     groups = parts[0].optimizer.param_groups
     names = [str(one.get("name", i)) for i, one in enumerate(groups)]
+    if isinstance(group, int) and 0 <= group < len(names):
+        group = names[group]
     if str(group) not in names:
         raise BindingError(f"no group is called {group!r}; the groups are {', '.join(names)}")
     i = names.index(str(group))
@@ -261,4 +264,21 @@ def on_stand_in(scheduler: Any) -> Any:
     ]
     stand_in = torch.optim.SGD(bare, lr=0.0)
     stand_in.defaults = dict(optimizer.defaults)  # CyclicLR looks whether momentum is in there
-    return copy.deepcopy(scheduler, {id(optimizer): stand_in})
+    return copy.deepcopy(scheduler, {id(optimizer): stand_in} | _held_by_functions(scheduler))
+
+
+def _held_by_functions(scheduler: Any) -> dict[int, Any]:
+    """Return the models and the like that a scheduler's functions hold, which nobody copies."""
+    held: dict[int, Any] = {}
+    for part in getattr(scheduler, "_schedulers", [scheduler]):
+        for function in getattr(part, "lr_lambdas", []):
+            inner = (
+                [getattr(function, "__self__", None), *vars(function).values()]
+                if hasattr(function, "__dict__")
+                else [getattr(function, "__self__", None)]
+            )
+            if isinstance(function, functools.partial):
+                inner += [*function.args, *function.keywords.values()]
+            large = (torch.nn.Module, torch.Tensor, Optimizer)
+            held |= {id(one): one for one in inner if isinstance(one, large)}
+    return held

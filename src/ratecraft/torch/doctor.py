@@ -4,74 +4,33 @@ from __future__ import annotations
 
 import copy
 import io
-import math
-import sys
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
 
 import torch
 from torch.optim import Optimizer, lr_scheduler
-from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.optim.swa_utils import AveragedModel
 
-from ratecraft.errors import BindingError
 from ratecraft.schedule import Finding, Schedule, check
 from ratecraft.torch.describe import on_stand_in
-from ratecraft.torch.ledger import driven
 from ratecraft.torch.plateau import PlateauLR
 from ratecraft.torch.scheduler import ScheduleLR
+from ratecraft.torch.setup import Patient, SetUp
 
 __all__ = ["doctor"]
 
 NEAR: Final = 0.01  # a horizon this near to the run's length is the run's length
+MULTIPLE: Final = 1.8  # so many steps an update are several; fewer may be updates that AMP skipped,
+SKIPPED: Final = 8  # and so may be so few
+EPOCH: Final = 5  # a run that is so many times longer than a schedule may be counted in epochs
+COUNTED: Final = 3  # calls after which it is clear how often a scheduler is stepped
 AHEAD: Final = 10  # updates that a loaded state is followed for
 NAMES: Final = 3  # of many parameters, so many are named
-
-
-@dataclass(slots=True)
-class _Patient:
-    """A scheduler, and how it is stepped as far as that is known.
-
-    Attributes:
-        scheduler: it.
-        per_update: calls of ``step()`` for each update; ``None`` if nobody knows.
-        why: how that is known.
-    """
-
-    scheduler: Any
-    per_update: float | None = None
-    why: str = ""
-
-    @property
-    def name(self) -> str:
-        return type(self.scheduler).__name__
-
-    @property
-    def counts_itself(self) -> bool:
-        """Whether its clock follows the optimizer, however often it is stepped."""
-        return isinstance(self.scheduler, ScheduleLR) and not self.scheduler.counts_calls
-
-
-@dataclass(slots=True)
-class _SetUp:
-    """What is to be looked at.
-
-    Attributes:
-        total: updates the run is going to make.
-        done: updates made.
-        epochs: how many epochs the run has, if a trainer says so.
-        builds_own: the trainer will build an optimizer of its own beside a given scheduler.
-    """
-
-    models: list[torch.nn.Module] = field(default_factory=list)
-    optimizers: list[Optimizer] = field(default_factory=list)
-    patients: list[_Patient] = field(default_factory=list)
-    total: int | None = None
-    done: int | None = None
-    epochs: int | None = None
-    builds_own: bool = False
+PLAIN: Final = ("builtins", "torch", "torch.nn.parameter")
 
 
 def doctor(*things: Any, total: int | None = None, done: int | None = None) -> list[Finding]:
@@ -89,12 +48,14 @@ def doctor(*things: Any, total: int | None = None, done: int | None = None) -> l
 
     Args:
         things: models, optimizers, schedulers, a Lightning ``Trainer`` (while it fits, as in
-            ``on_train_start``) or a Hugging Face ``Trainer``, in any order and number.
+            ``on_train_start``) or a Hugging Face ``Trainer``, in any order and number, also in
+            lists and dicts.
         total: updates the run is going to make, if no trainer says so.
         done: updates made so far.
 
     Raises:
         TypeError: something that is none of these.
+        BindingError: a length below 1, or a Lightning trainer that is not running.
 
     >>> model = torch.nn.Linear(3, 1)
     >>> optimizer = torch.optim.SGD([model.weight], lr=0.1)
@@ -104,125 +65,21 @@ def doctor(*things: Any, total: int | None = None, done: int | None = None) -> l
     error no optimizer holds 1 of 2 trainable parameters: bias
     error OneCycleLR ends after 500 of the run's 1000 updates, and raises an error there
     """
-    setup = _SetUp(total=total, done=done)
-    for thing in things:
-        _take(thing, setup)
-    if setup.done is None:
-        setup.done = _counted(setup.optimizers)
+    setup = SetUp.of(things, total, done)
     found = [
         *_others(setup),
         *_parameters(setup),
         *(
             finding
             for patient in setup.patients
-            for finding in (*_steps(patient, setup), *_horizon(patient, setup), *_state(patient))
+            for finding in (*_steps(patient), *_horizons(patient, setup), *_state(patient))
         ),
         *_schedules(setup),
     ]
     return sorted(found, key=lambda finding: ("error", "warning", "note").index(finding.level))
 
 
-# Reading ------------------------------------------------------------------------------------------
-
-
-def _take(thing: Any, setup: _SetUp) -> None:
-    """Take something into the set-up, by what it is."""
-    if isinstance(thing, torch.nn.Module):
-        setup.models.append(thing)
-    elif isinstance(thing, Optimizer):
-        setup.optimizers.append(thing)
-    elif isinstance(thing, LRScheduler) or _is_accelerates(thing):
-        setup.patients.append(_patient(thing))
-    elif hasattr(thing, "lr_scheduler_configs") and hasattr(thing, "strategy"):
-        _take_lightning(thing, setup)
-    elif hasattr(thing, "create_optimizer_and_scheduler") and hasattr(thing, "args"):
-        _take_hugging_face(thing, setup)
-    else:
-        raise TypeError(
-            f"doctor() looks at models, optimizers, schedulers and trainers, not "
-            f"{type(thing).__name__}"
-        )
-
-
-def _is_accelerates(thing: Any) -> bool:
-    return isinstance(getattr(thing, "scheduler", None), LRScheduler) and hasattr(
-        thing, "step_with_optimizer"
-    )
-
-
-def _patient(scheduler: Any) -> _Patient:
-    if not _is_accelerates(scheduler):
-        return _Patient(scheduler)
-    if not scheduler.step_with_optimizer or scheduler.split_batches:
-        return _Patient(scheduler.scheduler)
-    processes = sys.modules[type(scheduler).__module__].AcceleratorState().num_processes
-    return _Patient(
-        scheduler.scheduler, float(processes), f"Accelerate steps it once for each of {processes} "
-        "processes",
-    )  # fmt: skip
-
-
-def _take_lightning(trainer: Any, setup: _SetUp) -> None:
-    if not trainer.optimizers:
-        raise BindingError(
-            "this Trainer has no optimizers yet; call doctor(trainer) while it fits, as in "
-            "on_train_start(self, trainer, module) of a callback"
-        )
-    setup.models.append(trainer.lightning_module)
-    setup.optimizers += trainer.optimizers
-    setup.done = trainer.global_step // len(trainer.optimizers)
-    if 0 < trainer.estimated_stepping_batches < math.inf:
-        setup.total = int(trainer.estimated_stepping_batches)
-    if trainer.max_epochs and trainer.max_epochs > 0:
-        setup.epochs = trainer.max_epochs
-    for config in trainer.lr_scheduler_configs:
-        patient = _Patient(config.scheduler)
-        if config.interval == "step":
-            patient.per_update = 1 / config.frequency
-            patient.why = 'its interval is "step"'
-        elif setup.epochs and setup.total:
-            patient.per_update = setup.epochs / setup.total / config.frequency
-            patient.why = 'its interval is "epoch"'
-        setup.patients.append(patient)
-
-
-def _take_hugging_face(trainer: Any, setup: _SetUp) -> None:
-    setup.models.append(trainer.model)
-    if trainer.optimizer is not None:
-        setup.optimizers.append(trainer.optimizer)
-    setup.done = trainer.state.global_step
-    arguments = trainer.args
-    if trainer.state.max_steps > 0:
-        setup.total = trainer.state.max_steps
-    elif arguments.max_steps > 0:
-        setup.total = arguments.max_steps
-    elif hasattr(trainer.train_dataset, "__len__"):
-        batches = len(trainer.get_train_dataloader())
-        updates = max(math.ceil(batches / arguments.gradient_accumulation_steps), 1)
-        setup.total = math.ceil(arguments.num_train_epochs * updates)
-    if trainer.lr_scheduler is not None:
-        setup.builds_own = trainer.optimizer is None
-        patient = _patient(trainer.lr_scheduler)
-        patient.per_update = patient.per_update or 1.0
-        patient.why = patient.why or "the Trainer steps it once an update"
-        setup.patients.append(patient)
-
-
-def _counted(optimizers: list[Optimizer]) -> int | None:
-    """Return the updates made, where an optimizer's state counts them."""
-    counts = [
-        int(state["step"])
-        for optimizer in optimizers
-        for state in optimizer.state.values()
-        if isinstance(state, dict) and isinstance(state.get("step"), int | float | torch.Tensor)
-    ]
-    return max(counts, default=None)
-
-
-# Looking ------------------------------------------------------------------------------------------
-
-
-def _others(setup: _SetUp) -> Iterator[Finding]:
+def _others(setup: SetUp) -> Iterator[Finding]:
     """Find schedulers and optimizers that have nothing to do with each other."""
     for patient in setup.patients:
         scheduler = patient.scheduler
@@ -233,7 +90,7 @@ def _others(setup: _SetUp) -> Iterator[Finding]:
                 "optimizer of its own: it will train at a constant rate and log the schedule",
                 "optimizers=(optimizer, scheduler), or ratecraft.torch.for_trainer(trainer, ...)",
             )
-        elif setup.optimizers and not _drives(scheduler, setup.optimizers):
+        elif setup.optimizers and not patient.drives(setup.optimizers):
             yield Finding(
                 "error",
                 f"{patient.name} drives another optimizer than the one that steps: this one "
@@ -248,9 +105,9 @@ def _others(setup: _SetUp) -> Iterator[Finding]:
     if not setup.patients or setup.builds_own:
         return
     for i, optimizer in enumerate(setup.optimizers):
-        if not any(_drives(patient.scheduler, [optimizer]) for patient in setup.patients):
+        if not any(patient.drives([optimizer]) for patient in setup.patients):
             yield Finding(
-                "note" if any(_drives(p.scheduler, setup.optimizers) for p in setup.patients)
+                "note" if any(p.drives(setup.optimizers) for p in setup.patients)
                 else "warning",
                 f"no scheduler drives {type(optimizer).__name__}"
                 f"{f' (number {i + 1})' if len(setup.optimizers) > 1 else ''}, which stays at "
@@ -259,16 +116,12 @@ def _others(setup: _SetUp) -> Iterator[Finding]:
             )  # fmt: skip
 
 
-def _drives(scheduler: Any, optimizers: list[Optimizer]) -> bool:
-    return any(driven(scheduler.optimizer) is driven(optimizer) for optimizer in optimizers)
-
-
 def _rates(optimizer: Optimizer) -> str:
     rates = dict.fromkeys(f"{float(group['lr']):g}" for group in optimizer.param_groups)
     return "lr " + ", ".join(rates)
 
 
-def _parameters(setup: _SetUp) -> Iterator[Finding]:
+def _parameters(setup: SetUp) -> Iterator[Finding]:
     """Find parameters that nothing trains, and those trained for nobody."""
     if not setup.models or not setup.optimizers:
         return
@@ -283,8 +136,17 @@ def _parameters(setup: _SetUp) -> Iterator[Finding]:
         for name, p in model.named_parameters()
         if p.requires_grad
     }
+    averages = {
+        id(p)
+        for model in setup.models
+        for module in model.modules()
+        if isinstance(module, AveragedModel)
+        for p in module.parameters()
+    }
     known = {id(p) for model in setup.models for p in model.parameters()}
-    missing = [name for key, name in trainable.items() if key not in everywhere]
+    missing = [
+        name for key, name in trainable.items() if key not in everywhere and key not in averages
+    ]
     if missing and not everywhere & known:
         yield Finding(
             "error",
@@ -316,34 +178,36 @@ def _parameters(setup: _SetUp) -> Iterator[Finding]:
         )
 
 
-def _steps(patient: _Patient, setup: _SetUp) -> Iterator[Finding]:
-    """Find schedulers that are stepped more often than the optimizer."""
-    scheduler, per_update = patient.scheduler, patient.per_update
-    if patient.counts_itself or isinstance(scheduler, ReduceLROnPlateau):
+def _steps(patient: Patient) -> Iterator[Finding]:
+    """Find schedulers that are stepped more often than the optimizer, or never."""
+    if patient.counts_itself or isinstance(patient.scheduler, ReduceLROnPlateau):
         return
-    why = patient.why
-    calls, done = _calls(scheduler), setup.done
-    if (per_update is None or per_update <= 1) and done and calls > done + 1:
-        per_update, why = calls / done, f"{calls} calls of step() in {done} updates"
-    if per_update is not None and per_update > 1:
+    calls, done, total = patient.calls, patient.done, patient.total
+    fix = (
+        "call step() once after each optimizer.step(), not for every batch or process; or "
+        "ratecraft.torch.ScheduleLR, which counts the updates themselves"
+    )
+    end = _end(patient.scheduler)
+    if patient.processes > 1:
+        times = patient.processes
+        if end and total and _near(end.calls, total * times):
+            return  # planned so, as Accelerate's own examples do
+        yield Finding(
+            "error" if end and total else "warning",
+            f"{patient.name} is stepped {times} times an update: {patient.why}",
+            fix,
+        )
+    elif done and calls >= MULTIPLE * done and calls - done >= SKIPPED:
         yield Finding(
             "error",
-            f"{patient.name} is stepped {per_update:.3g} times an update: {why}",
-            "call step() once after each optimizer.step(), not for every batch or process; or "
-            "ratecraft.torch.ScheduleLR, which counts the updates themselves",
+            f"{patient.name} is stepped {calls / done:.3g} times an update: {calls} calls of "
+            f"step() in {done} updates",
+            f"{fix}. If only one of the two states was loaded: load both",
         )
-    end = _end(scheduler)
-    if done is not None and per_update is None and calls * 2 + 2 <= done and end:
-        # Once an epoch, or forgotten. Of the whole run so much will have been seen:
-        patient.per_update = calls / done
+    elif patient.per_update is None and done and calls * 2 + 2 <= done:
+        # Once an epoch, or forgotten: the next call may be due at any time.
+        patient.per_update = calls / done, (calls + 1) / done
         patient.why = f"{calls} calls of step() in {done} updates"
-
-
-def _calls(scheduler: Any) -> int:
-    """Return how often a scheduler was stepped; torch's chain does not count."""
-    while isinstance(scheduler, lr_scheduler.ChainedScheduler):
-        scheduler = scheduler._schedulers[0]
-    return int(scheduler.last_epoch)
 
 
 @dataclass(frozen=True, slots=True)
@@ -351,8 +215,9 @@ class _End:
     """Where a scheduler is at its end: after so many calls; what happens past it."""
 
     calls: int
-    past: str = ""
+    past: str = "and stays where it is"
     whole: bool = True  # it is made for a run of just that length
+    raises: bool = False
 
 
 def _end(scheduler: Any) -> _End | None:
@@ -363,11 +228,13 @@ def _end(scheduler: Any) -> _End | None:
         return _End(scheduler.horizon, _last(scheduler)) if scheduler.horizon else None
     match scheduler:
         case lr_scheduler.OneCycleLR():
-            return _End(scheduler.total_steps, "and raises an error there")
+            return _End(scheduler.total_steps, "and raises an error there", raises=True)
         case lr_scheduler.CosineAnnealingLR():
             return _End(scheduler.T_max, "and rises again")
         case lr_scheduler.PolynomialLR():
             return _End(scheduler.total_iters, "and stays at rate 0")
+        case lr_scheduler.LinearLR() if scheduler.end_factor < scheduler.start_factor:
+            return _End(scheduler.total_iters, f"and stays at a factor of {scheduler.end_factor:g}")
         case lr_scheduler.LinearLR() | lr_scheduler.ConstantLR():
             return _End(scheduler.total_iters, whole=False)
         case lr_scheduler.MultiStepLR() if scheduler.milestones:
@@ -377,7 +244,7 @@ def _end(scheduler: Any) -> _End | None:
         case lr_scheduler.SequentialLR():
             last = _end(scheduler._schedulers[-1])
             began = scheduler._milestones[-1] if scheduler._milestones else 0
-            return _End(began + last.calls, last.past, last.whole) if last else None
+            return replace(last, calls=began + last.calls) if last else None
         case lr_scheduler.LambdaLR():
             return _of_function(scheduler.lr_lambdas[0])
     return None
@@ -392,78 +259,101 @@ def _last(scheduler: ScheduleLR) -> str:
 
 def _of_function(function: Any) -> _End | None:
     """Read the horizon of one of transformers' schedules."""
-    total = function.keywords.get("num_training_steps") if isinstance(function, partial) else None
+    said = function.keywords if isinstance(function, partial) else {}
+    total = said.get("num_training_steps")
+    if total is None and "num_decay_steps" in said:
+        phases = [said.get(f"num_{name}_steps", 0) for name in ("warmup", "stable", "decay")]
+        total = sum(phases) if all(isinstance(length, int) for length in phases) else None
     return _End(total) if isinstance(total, int) else None
 
 
-def _horizon(patient: _Patient, setup: _SetUp) -> Iterator[Finding]:
+def _horizons(patient: Patient, setup: SetUp) -> Iterator[Finding]:
     """Find schedules that end before or after their run."""
-    parts = getattr(patient.scheduler, "_schedulers", None)
-    if isinstance(patient.scheduler, lr_scheduler.ChainedScheduler) and parts is not None:
-        for part in parts:
-            yield from _horizon(_Patient(part, patient.per_update, patient.why), setup)
+    if setup.swaps:
         return
-    end = _end(patient.scheduler)
-    if end is None or setup.total is None:
-        return
-    per_update = patient.per_update
-    if patient.counts_itself or isinstance(patient.scheduler, PlateauLR) or per_update is None:
-        per_update = 1.0
-    calls = setup.total * per_update
-    margin = max(NEAR * calls, 1.0)
-    in_run = "" if per_update == 1 else f" ({patient.why})"
-    unit = "updates" if per_update == 1 else "calls of step()"
-    if (
-        end.calls > calls + margin
-        and per_update < 1
-        and abs(end.calls - setup.total) <= max(NEAR * setup.total, 1.0)
-    ):
-        yield Finding(
-            "error",
-            f"{patient.name} counts {end.calls} updates, but is stepped {round(calls)} times in "
-            f"this run{in_run}: it will hardly move",
-            'step it after every update: interval="step" in Lightning, or ScheduleLR, which '
-            "counts updates by itself",
-        )
-    elif end.calls > calls + margin:
+    for part in patient.parts():
+        end = _end(part.scheduler)
+        if end is not None and part.total is not None and (found := _missed(part, end, part.total)):
+            yield found
+
+
+def _missed(patient: Patient, end: _End, total: int) -> Finding | None:
+    """Return by how much a scheduler's end and its run's are apart, if they are."""
+    known = patient.counts_itself or patient.per_update is not None
+    low, high = (1.0, 1.0) if patient.counts_itself else patient.per_update or (1.0, 1.0)
+    least, most = total * low, total * high
+    per_update = low == high == 1
+    unit = "updates" if per_update else "calls of step()"
+    in_run = "" if per_update else f" ({patient.why})"
+    run = f"{round(least)}" if round(least) == round(most) else f"{least:.0f} to {most:.0f}"
+    fix = f"give it the run's length, {run}"
+    if end.calls > most + _margin(most):
+        if high < 1 and _near(end.calls, total):
+            return Finding(
+                "error",
+                f"{patient.name} counts {end.calls} updates, but is stepped {run} times in this "
+                f"run{in_run}: it will hardly move",
+                'step it after every update: interval="step" in Lightning, or ScheduleLR, which '
+                "counts updates by itself",
+            )
+        if low != high and patient.calls < COUNTED:
+            return None  # too early to say how often it is stepped
         what = "reaches its end" if end.whole else "does what it is there for"
-        yield Finding(
+        return Finding(
             "error" if end.whole else "warning",
-            f"{patient.name} {what} after {end.calls} {unit}, and the run has "
-            f"{round(calls)}{in_run}: the rest of it is never reached",
-            f"give it the run's length, {round(calls)}",
+            f"{patient.name} {what} after {end.calls} {unit}, and the run has {run}{in_run}: the "
+            "rest of it is never reached",
+            fix,
         )
-    elif end.whole and end.calls < calls - margin:
-        past = end.past or "and stays where it is"
-        yield Finding(
-            "error",
-            f"{patient.name} ends after {end.calls} of the run's {round(calls)} {unit}{in_run}, "
-            f"{past}",
-            f"give it the run's length, {round(calls)}",
+    if not end.whole or end.calls >= least - (0.0 if end.raises else _margin(least)):
+        return None
+    if not known and end.calls * EPOCH <= total:
+        return Finding(
+            "note",
+            f"{patient.name} ends after {end.calls} calls of step(), {end.past}; the run has "
+            f"{total} updates",
+            "right if it is stepped once an epoch; call doctor() again after some updates",
         )
+    if low != high and patient.calls < COUNTED:
+        return None
+    return Finding(
+        "error",
+        f"{patient.name} ends after {end.calls} of the run's {run} {unit}{in_run}, {end.past}",
+        fix,
+    )
 
 
-def _state(patient: _Patient) -> Iterator[Finding]:
+def _margin(calls: float) -> float:
+    return max(NEAR * calls, 1.0)
+
+
+def _near(calls: float, others: float) -> bool:
+    return abs(calls - others) <= _margin(others)
+
+
+def _state(patient: Patient) -> Iterator[Finding]:
     """Save a scheduler's state, load it into a copy that went on, and see where that is."""
     scheduler = patient.scheduler
     file = io.BytesIO()
+    saved: Any = {}
     try:
-        torch.save(scheduler.state_dict(), file)
+        saved = scheduler.state_dict()
+        torch.save(saved, file)
         file.seek(0)
         state = torch.load(file, weights_only=True)
-    except Exception as error:
-        first = str(error).partition("\n")[0]
+    except Exception as error:  # whatever a state of somebody else's class raises
+        odd = _odd(saved) or f"{type(error).__name__}: {error}"
         yield Finding(
             "warning",
-            f"the state of {patient.name} is no plain data and loads with weights_only=False "
-            f"only: {first}",
+            f"the state of {patient.name} is no plain data, and loads with weights_only=False "
+            f"only: {odd}",
             "keep functions and objects out of it, or save what they are made of",
         )
         return
     ours = scheduler.scheduler if isinstance(scheduler, PlateauLR) else scheduler
     if isinstance(ours, ScheduleLR):
-        saved = state["schedule"] if isinstance(scheduler, PlateauLR) else state
-        differences = ours.differences(saved)
+        plan = state["schedule"] if isinstance(scheduler, PlateauLR) else state
+        differences = ours.differences(plan)
         if differences:
             yield Finding(
                 "warning",
@@ -483,15 +373,28 @@ def _state(patient: _Patient) -> Iterator[Finding]:
             "try by hand whether a run that resumes goes on at the same rates",
         )
         return
+    what = "factor" if hasattr(scheduler, "factors") else "rate"
     for k, (one, other) in enumerate(zip(ahead, again, strict=True)):
         if one != other:
             yield Finding(
                 "error",
                 f"the state of {patient.name} does not bring it back: {k} updates after loading "
-                f"it the rate is {other[0]:g} in place of {one[0]:g}",
+                f"it the {what} is {other[0]:g} in place of {one[0]:g}",
                 "put everything that step() changes into state_dict()",
             )
             return
+
+
+def _odd(value: Any, place: str = "") -> str:
+    """Return where in a state something is that is no plain data, and of which class."""
+    if isinstance(value, Mapping):
+        inner = [(f"{place}.{key}" if place else str(key), item) for key, item in value.items()]
+    elif isinstance(value, list | tuple):
+        inner = [(f"{place}[{i}]", item) for i, item in enumerate(value)]
+    else:
+        plain = isinstance(value, bool | int | float | str | None | torch.Tensor)
+        return "" if plain and type(value).__module__ in PLAIN else f"{place} is {type(value)!r}"
+    return next((odd for name, item in inner if (odd := _odd(item, name))), "")
 
 
 def _tried(scheduler: Any, state: dict[str, Any]) -> tuple[list[list[float]], list[list[float]]]:
@@ -509,18 +412,22 @@ def _tried(scheduler: Any, state: dict[str, Any]) -> tuple[list[list[float]], li
 
 
 def _ahead(scheduler: Any) -> list[list[float]]:
-    """Step a scheduler some updates ahead; return the rates."""
-    rates = []
+    """Step a scheduler some updates ahead; return its factors, or the rates of somebody else's."""
+    seen = []
     for _ in range(AHEAD):
-        rates.append([float(group["lr"]) for group in scheduler.optimizer.param_groups])
+        if hasattr(scheduler, "factors"):  # ours may have others beside them
+            factors = scheduler.factors()
+            seen.append(factors if isinstance(factors, list) else [factors])
+        else:
+            seen.append([float(group["lr"]) for group in scheduler.optimizer.param_groups])
         try:
             scheduler.step(1.0) if isinstance(scheduler, ReduceLROnPlateau) else scheduler.step()
         except ValueError:  # OneCycleLR at its end
             break
-    return rates
+    return seen
 
 
-def _schedules(setup: _SetUp) -> Iterator[Finding]:
+def _schedules(setup: SetUp) -> Iterator[Finding]:
     """Say what `check` says of each schedule over its run."""
     for patient in setup.patients:
         scheduler = patient.scheduler

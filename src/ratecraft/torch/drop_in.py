@@ -76,8 +76,12 @@ class MultiplicativeLR(Written, lr_scheduler.MultiplicativeLR):
             before, product = 0, [1.0] * len(functions)
         for i in range(before + 1, k + 1):
             product = [p * function(i) for p, function in zip(product, functions, strict=True)]
-        self._product = k, product
         return product[0] if len(product) == 1 else product
+
+    def _said(self, k: int) -> Factors:
+        product = self._factors(k)
+        self._product = k, product if isinstance(product, list) else [product]
+        return product
 
 
 class StepLR(Written, lr_scheduler.StepLR):
@@ -359,17 +363,19 @@ def factors_of(scheduler: Any, k: int | None = None) -> Factors:
     Of schedulers that write rates (CyclicLR, OneCycleLR, ``rate=``) these are rates.
 
     Raises:
-        TypeError: a scheduler that is neither ours nor one of torch's classes.
+        TypeError: a scheduler that is neither ours nor one of torch's classes, or follows a
+            metric and is torch's.
     """
     if hasattr(scheduler, "factors"):
         return cast(Factors, scheduler.factors(k))
     ours = globals().get(type(scheduler).__name__)
-    if not isinstance(ours, type) or type(scheduler) not in ours.__mro__:
+    known = isinstance(ours, type) and type(scheduler) in ours.__mro__
+    if not known or ours is ReduceLROnPlateau:
         raise TypeError(
-            f"{type(scheduler).__name__} cannot be asked for its factor: it is neither ratecraft's "
-            "nor one of torch's own classes"
+            f"this {type(scheduler).__name__} cannot be asked for its factor: it is neither "
+            "ratecraft's nor one of torch's classes that follow no metric"
         )
-    twin: Any = object.__new__(ours)  # which knows the closed form, and drives nothing
+    twin: Any = object.__new__(cast(type, ours))  # which knows the closed form, and drives nothing
     twin.__dict__.update(scheduler.__dict__)
     return cast(Factors, twin.factors(k))
 

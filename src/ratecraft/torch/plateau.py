@@ -6,6 +6,7 @@ again as a value, so that the run can be repeated, compared and drawn without th
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Sequence
 from typing import Any, Literal, NoReturn, SupportsFloat, cast
@@ -16,7 +17,7 @@ from torch.optim.lr_scheduler import EPOCH_DEPRECATION_WARNING
 
 from ratecraft.errors import BindingError
 from ratecraft.schedule import Duration, Schedule, constant, staircase
-from ratecraft.torch.ledger import Factors
+from ratecraft.torch.ledger import Factors, multiplied
 from ratecraft.torch.scheduler import ScheduleLR
 from ratecraft.torch.written import Written
 
@@ -36,6 +37,8 @@ class ReduceLROnPlateau(Written, lr_scheduler.ReduceLROnPlateau):
             before it, this one included), the "metric" that led to it, the "best" seen before,
             and the "factors" of the groups from then on.
     """
+
+    _tells_base = True
 
     reduced: list[float]
     decisions: list[dict[str, Any]]
@@ -117,9 +120,9 @@ class ReduceLROnPlateau(Written, lr_scheduler.ReduceLROnPlateau):
         before = list(self.reduced)
         self._reduce_lr(self.last_epoch)
         if self.reduced != before:
-            self.decisions.append(
-                {"at": self._at(), "metric": metric, "best": best, "factors": list(self.reduced)}
-            )
+            decision = {"at": self._at(), "metric": metric, "best": best}
+            # Anew each time: a state that was handed out must not change with us.
+            self.decisions = [*self.decisions, {**decision, "factors": list(self.reduced)}]
 
     def _at(self) -> float:
         """Return how far the run is."""
@@ -132,10 +135,40 @@ class ReduceLROnPlateau(Written, lr_scheduler.ReduceLROnPlateau):
         """Return each group's own rate before this factor, which ``min_lr`` is compared with."""
         return list(self._ledger.own)
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state, plain data of its own; the groups' base rates are in it, too."""
+        return copy.deepcopy(super().state_dict())
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load a state and write the rates that belong there.
+
+        One of torch's own says no factors: they are what its rates are of the bases.
+        """
+        state = copy.deepcopy(dict(state_dict))
+        if "reduced" not in state and self._is_heard():
+            state["reduced"] = self._of_rates(state["_last_lr"])
+            state["decisions"] = []
+        super().load_state_dict(state)
+
+    def _of_rates(self, rates: list[Any]) -> list[float]:
+        """Return this scheduler's factors, if those were the rates."""
+        ledger = self._ledger
+        ledger.sync()
+        others = multiplied([said.factors for said in ledger.voices if said is not self._voice])
+        beside = others if isinstance(others, list) else [others] * len(ledger.own)
+        products = [
+            base * carried * share
+            for base, carried, share in zip(ledger.base, ledger.carried, beside, strict=True)
+        ]
+        return [
+            float(rate) / product if product else 1.0
+            for rate, product in zip(rates, products, strict=True)
+        ]
+
     def _reduce_lr(self, epoch: int) -> None:
         groups = self.optimizer.param_groups
         self._ledger.sync()
-        self.reduced += [1.0] * (len(groups) - len(self.reduced))
+        self.reduced = [*self.reduced, *[1.0] * (len(groups) - len(self.reduced))]
         if len(self.min_lrs) != len(groups):
             if self.default_min_lr is None:
                 super()._reduce_lr(epoch)  # which says what to do
@@ -260,14 +293,15 @@ class PlateauLR(ReduceLROnPlateau):
             PlanChanged: the state's schedule is another one, as `ScheduleLR.load_state_dict` says.
             BindingError: no state of a PlateauLR.
         """
-        state = dict(state_dict)
+        state = copy.deepcopy(dict(state_dict))
         schedule, reduced = state.pop("schedule", None), state.get("reduced")
         if schedule is None or not isinstance(reduced, list):
             hint = "; it is a ScheduleLR's: .scheduler.load_state_dict() takes it" * (
                 "plan" in state
             )
             raise BindingError(f"this is no state of a PlateauLR{hint}")
-        state.pop("carried", None)  # the schedule's part says it
+        for name in ("carried", "base"):  # the schedule's part says them
+            state.pop(name, None)
         before = self._voice.factors
         self._voice.factors = list(reduced)
         try:

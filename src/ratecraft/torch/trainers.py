@@ -24,6 +24,7 @@ def for_lightning(
     *,
     plateau: Mapping[str, Any] | None = None,
     monitor: str | None = None,
+    frequency: int | None = None,
     **said: Any,
 ) -> dict[str, Any]:
     """Return what a LightningModule's ``configure_optimizers`` returns, its horizon filled in.
@@ -36,7 +37,10 @@ def for_lightning(
         optimizer: the optimizer to drive.
         plateau: what `PlateauLR` takes, ``{"patience": 3}``; the schedule is multiplied by a
             factor that falls whenever ``monitor`` has stopped to improve.
-        monitor: name of the metric that the plateau follows, as it is logged.
+        monitor: name of the metric that the plateau follows, as it is logged. One that is to
+            rise, such as an accuracy, needs ``plateau={"mode": "max", ...}``.
+        frequency: every how many epochs that metric is there; default the trainer's
+            ``check_val_every_n_epoch``.
         said: what `ScheduleLR` takes: ``rate=``, ``factor=`` and so on; ``total=`` and ``epoch=``
             go before the trainer's.
 
@@ -67,7 +71,8 @@ def for_lightning(
     if plateau is not None:
         # The schedule counts the updates by itself; the trainer hands on the metric.
         level = PlateauLR(scheduler, **plateau)
-        config = {"scheduler": level, "interval": "epoch", "frequency": 1, "monitor": monitor}
+        every = frequency or trainer.check_val_every_n_epoch or 1
+        config = {"scheduler": level, "interval": "epoch", "frequency": every, "monitor": monitor}
     return {"optimizer": optimizer, "lr_scheduler": config}
 
 
@@ -85,7 +90,7 @@ def for_trainer(trainer: Any, *, plateau: Mapping[str, Any] | None = None, **sai
         trainer: the ``transformers.Trainer``, before ``train()``.
         plateau: what `PlateauLR` takes, ``{"patience": 3}``; the schedule is multiplied by a
             factor that falls whenever the trainer's ``metric_for_best_model`` has stopped to
-            improve.
+            improve; whether that is to fall or to rise is the trainer's ``greater_is_better``.
         said: what `ScheduleLR` takes: ``rate=``, ``factor=`` and so on; ``total=`` and ``epoch=``
             go before the trainer's.
 
@@ -112,6 +117,13 @@ def for_trainer(trainer: Any, *, plateau: Mapping[str, Any] | None = None, **sai
                 "plateau= follows what the Trainer evaluates: TrainingArguments(eval_strategy="
                 '"epoch", metric_for_best_model="loss", ...)'
             )
+        mode = "max" if arguments.greater_is_better else "min"
+        if plateau.get("mode", mode) != mode:
+            raise BindingError(
+                f"plateau= says mode={plateau['mode']!r}, and the Trainer greater_is_better="
+                f"{arguments.greater_is_better} of {arguments.metric_for_best_model!r}"
+            )
+        plateau = {**plateau, "mode": mode}
     made: list[ScheduleLR | PlateauLR] = []
 
     def create_scheduler(

@@ -41,6 +41,8 @@ class Written(LRScheduler):
     _absolute: ClassVar[bool] = False  # the factor is the rate itself
     _overwrites: ClassVar[bool] = False  # torch's own writes base x factor over what is there
 
+    _tells_base: ClassVar[bool] = False  # torch's state says no base rates
+
     _taken: ClassVar[inspect.Signature]  # what the constructor takes
     verbose: bool
     _copied: dict[str, list[float]]
@@ -168,31 +170,39 @@ class Written(LRScheduler):
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy needs to join the ledger of its own optimizer when it steps."""
         state = dict(self.__dict__)
-        if self._is_heard():
+        if hasattr(self, "_ledger"):  # also of a part that is silent at present
             state["_copied"] = self._ledger.state()
         return state
 
     def state_dict(self) -> dict[str, Any]:
         """Return torch's state, and by how much others multiply each group, if they do."""
         state: dict[str, Any] = dict(super().state_dict())
-        state.pop("_copied", None)
+        held = state.pop("_copied", None)
         if self._is_heard():
-            carried = self._ledger.state()["carried"]
-            if any(ratio != 1 for ratio in carried):
-                state["carried"] = carried
+            held = self._ledger.state()
+        if held is not None:
+            if any(ratio != 1 for ratio in held["carried"]):
+                state["carried"] = held["carried"]
+            if self._tells_base:
+                state["base"] = held["base"]
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a state, torch's own too, and write the rates that belong there."""
         state = dict(state_dict)
-        carried = state.pop("carried", None)
+        carried, base = state.pop("carried", None), state.pop("base", None)
         super().load_state_dict(state)
         if not self._is_heard():
+            if hasattr(self, "_copied"):
+                held = self._copied
+                self._copied = held | {
+                    "base": base or held["base"], "carried": carried or held["carried"]
+                }  # fmt: skip
             return
         said = list(map(float, self._last_lr))
         self._voice.factors = self._said(self.last_epoch)
         ledger = self._ledger
-        base = list(map(float, state.get("base_lrs", ledger.own)))
+        base = list(map(float, base or state.get("base_lrs", ledger.own)))
         saved = {"base": base, "carried": carried or [1.0] * len(base), "now": said}
         ledger.sync()
         ledger.check_state(saved)

@@ -2,7 +2,7 @@ import random
 
 import pytest
 
-from ratecraft.finder.rules import minimum_over_ten
+from ratecraft.rules import minimum_over_ten
 
 RATES = [10 ** (-8 + 9 * i / 99) for i in range(100)]
 

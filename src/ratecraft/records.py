@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ratecraft.errors import RecordError
+from ratecraft.rules import RULES, Suggestion, suggest
 from ratecraft.schedule import Curve, parse
 
 __all__ = ["Breakdown", "Comparison", "Evaluation", "RangeTest", "Run", "Summary", "load"]
@@ -38,6 +39,12 @@ class RangeTest:
         task: what was tested, in words.
         optimizer: the class of the optimizer.
         seconds: wall time of the test.
+        low: the rate that the test was to begin with.
+        high: the rate that it was to end with.
+        planned: updates that were to be made.
+        spacing: "geometric" or "linear" rates.
+        batches: batches that were used up.
+        seed: the seed of initial weights and data order, where one was set.
     """
 
     rates: tuple[float, ...]
@@ -49,6 +56,43 @@ class RangeTest:
     task: str = ""
     optimizer: str = ""
     seconds: float = 0.0
+    low: float = 0.0
+    high: float = 0.0
+    planned: int = 0
+    spacing: str = "geometric"
+    batches: int = 0
+    seed: int | None = None
+
+    @classmethod
+    def from_curve(
+        cls,
+        rates: Sequence[float],
+        losses: Sequence[float],
+        smoothed: Sequence[float],
+        stopped: str,
+        **settings: Any,
+    ) -> RangeTest:
+        """Return the record of a curve, with what the first rule makes of it."""
+        rate, reason = suggest(next(iter(RULES)), rates, losses, smoothed)
+        curve = tuple(rates), tuple(losses), tuple(smoothed)
+        return cls(*curve, stopped, rate, reason, **settings)
+
+    def suggest(self, rule: str = "minimum/10") -> Suggestion:
+        """Return the rate that a known rule reads off this curve, and how; or why it reads none.
+
+        Args:
+            rule: "minimum/10", "steepest", "valley" or "slide"; see `ratecraft.rules`.
+
+        Raises:
+            SettingError: there is no such rule.
+        """
+        return suggest(rule, self.rates, self.losses, self.smoothed)
+
+    @property
+    def cost(self) -> str:
+        """What the test cost, in words."""
+        made = f"{len(self.rates)} updates"
+        return f"{made}, {self.batches or len(self.rates)} batches, {self.seconds:.3g} s"
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write this record as JSON and return its path."""

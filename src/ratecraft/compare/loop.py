@@ -13,7 +13,6 @@ from torch import nn
 from ratecraft.compare.task import Task
 from ratecraft.errors import TaskError
 from ratecraft.finder.preserve import preserved_rng, seed_everything
-from ratecraft.finder.sweep import check_loss
 from ratecraft.records import Evaluation, Run
 from ratecraft.schedule import Duration, Schedule, epochs
 from ratecraft.torch import ScheduleLR
@@ -75,7 +74,7 @@ def train(
             for batch in task.train:
                 optimizer.zero_grad(set_to_none=True)
                 loss = task.loss(model, batch)
-                check_loss(loss)
+                _check_number(loss)
                 value = float(loss.detach())
                 losses.append(value)
                 if not math.isfinite(value):
@@ -135,7 +134,7 @@ def _evaluate(task: Task, model: nn.Module) -> dict[str, float]:
         rows += size
         for name, metric in (("loss", task.loss), *task.metrics.items()):
             value = metric(model, batch)
-            check_loss(value, "loss" if name == "loss" else f"the metric {name}")
+            _check_number(value, "loss" if name == "loss" else f"the metric {name}")
             totals[name] += size * float(value)
     for module, mode in modes.items():
         module.training = mode
@@ -155,3 +154,13 @@ def _rows(batch: Any) -> int:
         _rows(item) for item in inner if isinstance(item, torch.Tensor | Mapping | list | tuple)
     )
     return next((size for size in sizes if size), 1)
+
+
+def _check_number(value: object, name: str = "loss") -> None:
+    """Raise TaskError unless a loss or a metric returned a tensor of one element."""
+    if isinstance(value, torch.Tensor) and value.numel() == 1:
+        return
+    what = type(value).__name__
+    if isinstance(value, torch.Tensor):
+        what = f"a tensor of shape {tuple(value.shape)}"
+    raise TaskError(f"{name}(model, batch) returned {what}; expected a tensor of one element")

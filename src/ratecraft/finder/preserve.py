@@ -3,35 +3,59 @@
 from __future__ import annotations
 
 import copy
+import math
+import os
 import random
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from typing import Any
+import tempfile
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from itertools import count
+from pathlib import Path
+from typing import Any, Final
 
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
 
 from ratecraft.errors import TaskError
 
-__all__ = ["preserved", "preserved_rng", "refuse_stream"]
+__all__ = ["Batches", "preserved", "preserved_rng", "refuse_stream"]
+
+Batches = Iterable[Any] | Callable[[], Iterable[Any]]
+"""Batches that can be iterated again and again, or a function that begins anew each time."""
+
+SMALL: Final = 1000  # longer lists and dicts of an object are data, not state
+LARGE: Final = 2**20  # bytes: smaller tensors stay in memory
 
 
 @contextmanager
 def preserved(
-    model: nn.Module, optimizer: torch.optim.Optimizer, loader: Iterable[Any] = ()
+    model: nn.Module | Sequence[nn.Module],
+    optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer],
+    loader: Batches = (),
+    *,
+    scaler: Any = None,
+    on_disk: bool | str | os.PathLike[str] = False,
 ) -> Iterator[None]:
     """Restore model, optimizer, loader and random numbers when the block ends, however it ends.
 
     Restored: parameters, all buffers (non-persistent ones too), gradients, ``requires_grad``,
-    every module's training flag, the optimizer's state and param groups, the random state of
-    torch (CPU and CUDA), numpy and `random`, and the loader's own generators. Tensors are
-    restored in place: the same objects in the same memory.
+    every module's training flag and plain attributes, the optimizer's state and param groups,
+    the GradScaler, the random state of torch (CPU and CUDA), numpy and `random`, and of the
+    loader, its samplers and datasets their generators, plain attributes (a position, a count)
+    and persistent workers. Tensors are restored in place: the same objects in the same memory.
+    Hooks that follow the optimizer's updates, as schedulers have, are off in the block.
 
     Args:
-        model: the model that is tried out.
-        optimizer: its optimizer.
-        loader: where batches come from; something that can be iterated again and again.
+        model: the model that is tried out, or several.
+        optimizer: its optimizer, or several.
+        loader: where batches come from: something that can be iterated again and again, or a
+            function that returns such a thing anew.
+        scaler: the GradScaler, if there is one.
+        on_disk: keep the copies of large tensors in a temporary folder, here or in the one that
+            is named, and not in memory; nothing stays there.
 
     Raises:
         TaskError: the loader is a one-way stream, which cannot be put back.
@@ -46,21 +70,33 @@ def preserved(
     (True, None)
     """
     refuse_stream(loader)
-    keeper = _Keeper()
-    undo: list[Callable[[], object]] = []
-    for module in model.modules():
-        undo.append(keeper.keep(module._parameters))
-        undo.append(keeper.keep(module._buffers))
-        undo.append(_attribute(module, "training"))
-    for parameter in _parameters(model, optimizer):
-        undo.append(keeper.keep(parameter))
-        undo.append(_gradient(parameter, keeper))
-        undo.append(_attribute(parameter, "requires_grad"))
-    undo.append(keeper.keep(optimizer.state))
-    undo.append(keeper.keep(optimizer.param_groups))
-    for generator in _generators(loader):
-        undo.append(_generator(generator))
-    with preserved_rng():
+    models = [model] if isinstance(model, nn.Module) else list(model)
+    optimizers = [optimizer] if isinstance(optimizer, torch.optim.Optimizer) else list(optimizer)
+    with ExitStack() as stack:
+        folder = None
+        if on_disk:
+            place = None if on_disk is True else on_disk
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=place)))
+        keeper = _Keeper(folder)
+        undo: list[Callable[[], object]] = []
+        modules = list(dict.fromkeys(module for one in models for module in one.modules()))
+        for module in modules:
+            undo.append(keeper.keep(module._parameters))
+            undo.append(keeper.keep(module._buffers))
+            undo.append(_attributes(module, keeper))
+        for parameter in _parameters(modules, optimizers):
+            undo.append(keeper.keep(parameter))
+            undo.append(_gradient(parameter, keeper))
+            undo.append(_attribute(parameter, "requires_grad"))
+        for one in optimizers:
+            undo.append(keeper.keep(one.state))
+            undo.append(keeper.keep(one.param_groups))
+            undo.append(_attributes(one, keeper))
+            undo.append(_without_hooks(one))
+        if scaler is not None:
+            undo.append(keeper.keep(vars(scaler)))
+        undo += _of_loader(loader, keeper)
+        stack.enter_context(preserved_rng())
         try:
             yield
         finally:
@@ -93,12 +129,15 @@ def seed_everything(seed: int) -> None:
         numpy.random.seed(seed % 2**32)
 
 
-def refuse_stream(loader: Iterable[Any]) -> None:
+def refuse_stream(loader: Batches) -> None:
     """Raise TaskError if the loader can be iterated only once."""
-    if isinstance(loader, Iterator):
+    inner = getattr(loader, "dataset", None)
+    one_way = inner if isinstance(inner, IterableDataset) else loader
+    if isinstance(one_way, Iterator):
         raise TaskError(
-            f"the batches come from a one-way stream ({type(loader).__name__}), which cannot be "
-            "put back; give a list of batches or a DataLoader"
+            f"the batches come from a one-way stream ({type(one_way).__name__}), which cannot be "
+            "put back; give a list of batches, a DataLoader, or a function that opens the stream "
+            "anew: lambda: stream()"
         )
 
 
@@ -126,8 +165,9 @@ def _restore_all(undo: list[Callable[[], object]]) -> None:
 class _Keeper:
     """Remembers nested dicts, lists and tensors, and restores them in place; each tensor once."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path | None = None) -> None:
         self._seen: dict[int, Callable[[], Any]] = {}
+        self._folder, self._names = folder, count()
 
     def keep(self, value: Any) -> Callable[[], Any]:
         """Return a function that restores the contents of ``value`` and returns it."""
@@ -140,8 +180,7 @@ class _Keeper:
 
     def _keep(self, value: Any) -> Callable[[], Any]:
         if isinstance(value, torch.Tensor):
-            content = value.detach().clone()
-            return lambda: _copied(value, content)
+            return self._keep_tensor(value)
         if isinstance(value, dict):
             items = {key: self.keep(item) for key, item in value.items()}
             return lambda: _refilled(value, items)
@@ -154,6 +193,14 @@ class _Keeper:
         plain = isinstance(value, bool | int | float | str | None | nn.Module) or callable(value)
         kept = value if plain else copy.deepcopy(value)
         return lambda: kept
+
+    def _keep_tensor(self, value: torch.Tensor) -> Callable[[], Any]:
+        if self._folder is None or value.numel() * value.element_size() < LARGE:
+            content = value.detach().clone()
+            return lambda: _copied(value, content)
+        file = self._folder / f"{next(self._names)}.pt"
+        torch.save(value.detach().clone(memory_format=torch.preserve_format), file)
+        return lambda: _copied(value, torch.load(file, map_location="cpu", weights_only=True))
 
 
 def _copied(tensor: torch.Tensor, content: torch.Tensor) -> torch.Tensor:
@@ -185,6 +232,56 @@ def _attribute(owner: Any, name: str) -> Callable[[], object]:
     return lambda: setattr(owner, name, value)
 
 
+def _attributes(owner: Any, keeper: _Keeper, largest: float = math.inf) -> Callable[[], object]:
+    """Return what restores an object's plain attributes: numbers, texts, small lists, tensors.
+
+    Tensors of more than ``largest`` elements are taken for data, which nobody changes.
+    """
+    held = vars(owner)
+
+    def is_state(name: str) -> bool:
+        return _is_state(name, held[name], largest)
+
+    kept = {name: keeper.keep(value) for name, value in held.items() if is_state(name)}
+    generators = [rewind for value in held.values() if (rewind := _generator(value))]
+    names = set(held)
+
+    def restore() -> None:
+        for name in [name for name in held if name not in names and is_state(name)]:
+            del held[name]
+        for name, value in kept.items():
+            held[name] = value()
+        for again in generators:
+            again()
+
+    return restore
+
+
+HELD_BY_TORCH: Final = {
+    "_parameters", "_buffers", "_modules", "_non_persistent_buffers_set", "state", "param_groups",
+    "defaults",
+}  # fmt: skip
+
+
+def _is_state(name: str, value: Any, largest: float) -> bool:
+    """Return whether an attribute is plain, and small enough to be state and not data."""
+    if name in HELD_BY_TORCH or name.endswith("_hooks") or name.startswith("_ratecraft"):
+        return False
+    if isinstance(value, torch.Tensor):
+        return value.numel() <= largest
+    if isinstance(value, dict | list | tuple) and len(value) <= SMALL:
+        inner = value.values() if isinstance(value, dict) else value
+        return all(_is_state("", item, largest) for item in inner)
+    return isinstance(value, bool | int | float | str | None)
+
+
+def _without_hooks(optimizer: torch.optim.Optimizer) -> Callable[[], object]:
+    """Switch off what follows the optimizer's updates, such as a scheduler that counts them."""
+    hooks = optimizer._optimizer_step_post_hooks
+    optimizer._optimizer_step_post_hooks = OrderedDict()
+    return lambda: setattr(optimizer, "_optimizer_step_post_hooks", hooks)
+
+
 def _gradient(parameter: torch.Tensor, keeper: _Keeper) -> Callable[[], object]:
     if parameter.grad is None:
         return lambda: setattr(parameter, "grad", None)
@@ -192,28 +289,70 @@ def _gradient(parameter: torch.Tensor, keeper: _Keeper) -> Callable[[], object]:
     return lambda: setattr(parameter, "grad", restore())
 
 
-def _generator(generator: torch.Generator) -> Callable[[], object]:
-    state = generator.get_state()
-    return lambda: generator.set_state(state)
+def _generator(value: Any) -> Callable[[], object] | None:
+    """Return what restores a generator of torch, numpy or `random`; of nothing else."""
+    if isinstance(value, torch.Generator):
+        state = value.get_state()
+        return lambda: value.set_state(state)
+    if isinstance(value, random.Random):
+        known = value.getstate()
+        return lambda: value.setstate(known)
+    numpy = sys.modules.get("numpy")
+    if numpy and isinstance(value, numpy.random.Generator):
+        bits = copy.deepcopy(value.bit_generator.state)
+        return lambda: setattr(value.bit_generator, "state", bits)
+    if numpy and isinstance(value, numpy.random.RandomState):
+        array = value.get_state()
+        return lambda: value.set_state(array)
+    return None
 
 
-def _parameters(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
-    held = [p for group in optimizer.param_groups for p in group["params"]]
-    return list({id(p): p for p in (*model.parameters(), *held)}.values())
+def _parameters(
+    modules: list[nn.Module], optimizers: list[torch.optim.Optimizer]
+) -> list[torch.Tensor]:
+    own = [p for module in modules for p in module._parameters.values() if p is not None]
+    held = [p for one in optimizers for group in one.param_groups for p in group["params"]]
+    return list({id(p): p for p in (*own, *held)}.values())
 
 
-def _generators(loader: object) -> list[torch.Generator]:
-    """Return the generators that a DataLoader and its samplers draw their order from."""
-    found: dict[int, torch.Generator] = {}
-    waiting = [loader]
-    for owner in waiting:
-        generator = getattr(owner, "generator", None)
-        if isinstance(generator, torch.Generator):
-            found[id(generator)] = generator
-        waiting += [
-            inner
-            for name in ("sampler", "batch_sampler")
-            if (inner := getattr(owner, name, None)) is not None
-            and all(inner is not known for known in waiting)
-        ]
-    return list(found.values())
+def _of_loader(loader: Any, keeper: _Keeper) -> list[Callable[[], object]]:
+    """Return what restores a loader, its samplers and its datasets."""
+    undo: list[Callable[[], object]] = []
+    for owner in _owners(loader):
+        if isinstance(owner, DataLoader):
+            if rewind := _generator(owner.generator):
+                undo.append(rewind)
+            undo.append(_workers(owner))
+        elif hasattr(owner, "__dict__"):
+            undo.append(_attributes(owner, keeper, SMALL))
+        if hasattr(owner, "state_dict") and hasattr(owner, "load_state_dict"):
+            undo.append(_position(owner))
+    return undo
+
+
+def _owners(loader: Any) -> list[Any]:
+    """Return a loader and the samplers and datasets in it."""
+    if isinstance(loader, list | tuple) or (callable(loader) and not hasattr(loader, "__iter__")):
+        return []
+    found = [loader]
+    for owner in found:
+        for value in vars(owner).values() if hasattr(owner, "__dict__") else ():
+            several = isinstance(value, list | tuple) and len(value) <= SMALL
+            for inner in value if several else (value,):
+                known = any(inner is other for other in found)
+                if isinstance(inner, Dataset | Sampler | DataLoader) and not known:
+                    found.append(inner)
+    return found
+
+
+def _workers(loader: DataLoader[Any]) -> Callable[[], object]:
+    """Set a loader's persistent workers aside, so that others are started for the trial."""
+    workers = loader._iterator
+    loader._iterator = None
+    return lambda: setattr(loader, "_iterator", workers)
+
+
+def _position(loader: Any) -> Callable[[], object]:
+    """Return what restores a loader that can be told where it was."""
+    state = copy.deepcopy(loader.state_dict())
+    return lambda: loader.load_state_dict(copy.deepcopy(state))

@@ -2,67 +2,94 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import closing, contextmanager
-from typing import Any, Final
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import closing
+from typing import Any, Final, Literal
 
 import torch
-from torch import nn
+from torch import distributed, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from ratecraft.errors import BindingError, RunFailed, SettingError, TaskError
-from ratecraft.finder.preserve import preserved
+from ratecraft.finder.preserve import Batches, preserved
 from ratecraft.records import RangeTest
-from ratecraft.rules import minimum_over_ten
 
 __all__ = ["range_test"]
 
 LEAST_UPDATES: Final = 100
+CHECK_EVERY: Final = 8  # updates between two looks at losses that lie on a device
+
+Loss = Callable[[Any, Any], torch.Tensor]
+Clip = float | Callable[[list[torch.Tensor]], object]
 
 
 def range_test(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    loader: Iterable[Any],
-    loss: Callable[[nn.Module, Any], torch.Tensor],
+    model: nn.Module | Sequence[nn.Module],
+    optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer],
+    loader: Batches,
+    loss: Loss,
     *,
     low: float = 1e-8,
     high: float = 10.0,
     updates: int | None = None,
+    spacing: Literal["geometric", "linear"] = "geometric",
     beta: float = 0.98,
     stop: float = 4.0,
+    accumulate: int = 1,
+    clip: Clip | None = None,
+    scaler: Any = None,
+    momentum: tuple[float, float] | None = None,
+    reduce: bool | None = None,
+    check_every: int | None = None,
+    on_disk: bool | str = False,
     progress: Callable[[int, int], None] | None = None,
     task: str = "",
 ) -> RangeTest:
     """Train with a rate that grows each update, and leave everything as it was.
 
-    rate_k = low (high / low)^(k / (updates - 1)); the loss is smoothed as
-    a_k = beta a_(k-1) + (1 - beta) loss_k, s_k = a_k / (1 - beta^(k+1)); the test ends when s_k
-    exceeds ``stop`` times its minimum so far. See `preserved` for what is put back, on a normal
-    end, on an exception and on Ctrl-C.
+    rate_k = low (high / low)^(k / (updates - 1)), or low + (high - low) k / (updates - 1); the
+    loss is smoothed as a_k = beta a_(k-1) + (1 - beta) loss_k, s_k = a_k / (1 - beta^(k+1)); the
+    test ends when s_k exceeds ``stop`` times its minimum so far, or a loss is not finite. See
+    `preserved` for what is put back, on a normal end, on an exception and on Ctrl-C.
 
     Args:
-        model: the model; it is trained in the modes its modules are in, and in training mode
-            if it is in evaluation mode.
-        optimizer: its optimizer; param groups keep the ratios of their rates, and the recorded
-            rate is that of the group with the highest.
-        loader: batches, iterated again and again.
-        loss: ``loss(model, batch)`` returns the training loss as a tensor of one element.
+        model: the model, or several; trained in the modes its modules are in, and in training
+            mode if it is in evaluation mode.
+        optimizer: its optimizer, or several; param groups keep the ratios of their rates, and
+            the recorded rate is that of the group with the highest. One that wants a closure,
+            such as LBFGS, is given one.
+        loader: batches of any structure, iterated again and again; or a function that opens a
+            stream of them anew.
+        loss: ``loss(model, batch)`` returns the training loss as a tensor; of more than one
+            element the mean is taken. Mixed precision is said in there, with ``autocast``.
         low: first rate.
         high: last rate.
         updates: number of updates; default one pass over the loader, or 100 if that is longer.
+        spacing: "geometric" or "linear" rates.
         beta: smoothing, 0 <= beta < 1.
         stop: how many times its minimum the smoothed loss may reach. Where losses can be <= 0
             the same is asked of the rise above the minimum, relative to the fall before it.
+        accumulate: batches an update; their mean gradient and mean loss are taken.
+        clip: largest norm of the gradients, or a function that clips those of the parameters.
+        scaler: a GradScaler, as the run will use.
+        momentum: first and last momentum (of Adam's kind: the first of ``betas``) over the test.
+        reduce: whether losses are averaged over the processes of a distributed run, so that all
+            see the same and stop together; default: if the model is a DistributedDataParallel.
+        check_every: updates between two looks at the losses; default 8 where they lie on a
+            device, which is not waited for in between, and 1 otherwise. Up to as many updates
+            are made in vain after an explosion.
+        on_disk: keep the copies of large tensors in a temporary folder, not in memory.
         progress: called with (updates done, updates planned) after each update.
         task: what is tested, in words, for the record.
 
     Raises:
         SettingError: a setting is outside its range.
         RunFailed: the very first loss is not finite.
-        TaskError: the loader is empty or one-way, or the loss is no tensor of one element.
+        TaskError: the loader is empty or one-way, nothing is to be trained, or the loss is no
+            tensor with a gradient.
 
     Source: Smith 2015, arXiv 1506.01186; in this form Gugger 2018.
 
@@ -79,50 +106,66 @@ def range_test(
         raise SettingError(f"low={low:g}, high={high:g}: expected 0 < low < high, both finite")
     if not 0 <= beta < 1 or stop <= 1:
         raise SettingError(f"beta={beta:g}, stop={stop:g}: expected 0 <= beta < 1 and stop > 1")
-    planned = _planned(loader) if updates is None else updates
+    if accumulate < 1 or (check_every is not None and check_every < 1):
+        raise SettingError(f"accumulate={accumulate}, check_every={check_every}: expected >= 1")
+    if spacing not in ("geometric", "linear"):
+        raise SettingError(f'spacing={spacing!r} is neither "geometric" nor "linear"')
+    models = [model] if isinstance(model, nn.Module) else list(model)
+    optimizers = [optimizer] if isinstance(optimizer, torch.optim.Optimizer) else list(optimizer)
+    if reduce is None:
+        reduce = any(isinstance(one, DistributedDataParallel) for one in models)
+    planned = _planned(loader, accumulate) if updates is None else updates
+    if reduce:
+        planned = _least(planned, optimizers)
     if planned < 2:
         raise SettingError(f"updates={planned}: a range test needs at least 2")
+    trainer = _Trainer(model, optimizers, loss, accumulate, clip, scaler)
     started = time.perf_counter()
     curve = _Curve(beta, stop)
     stopped = f"all {planned} updates were made"
+    waiting: list[tuple[float, torch.Tensor]] = []
     with (
-        preserved(model, optimizer, loader),
-        _without_hooks(optimizer),
+        preserved(models, optimizers, loader, scaler=scaler, on_disk=on_disk),
         closing(_cycle(loader)) as batches,
     ):
-        if not model.training:
-            model.train()
-        ratios = _ratios(optimizer)
+        for one in models:
+            if not one.training:
+                one.train()
+        ratios = _ratios(optimizers)
         for k in range(planned):
-            rate = low * (high / low) ** (k / (planned - 1))
-            for group, ratio in zip(optimizer.param_groups, ratios, strict=True):
+            done = k / (planned - 1)
+            geometric = spacing == "geometric"
+            rate = low * (high / low) ** done if geometric else low + (high - low) * done
+            for group, ratio in ratios:
                 _set_rate(group, rate * ratio)
-            value = _update(model, optimizer, loss, next(batches))
-            if not math.isfinite(value):
-                if k == 0:
-                    raise RunFailed(
-                        f"the loss is {value} at the first update, before any training; "
-                        "check the data and the loss function"
-                    )
-                stopped = f"the loss was {value} at rate {rate:.3g}"
-                break
-            if curve.add(rate, value):
-                stopped = (
-                    f"the smoothed loss exceeded {stop:g} times its minimum at rate {rate:.3g}"
-                )
-                break
+                if momentum is not None:
+                    _set_momentum(group, momentum[0] + (momentum[1] - momentum[0]) * done)
+            value = trainer.update(batches)
+            if reduce:
+                distributed.all_reduce(value)
+                value /= distributed.get_world_size()
+            waiting.append((rate, value))
             if progress:
                 progress(k + 1, planned)
-    suggestion, reason = minimum_over_ten(curve.rates, curve.losses, curve.smoothed)
-    return RangeTest(
-        rates=tuple(curve.rates),
-        losses=tuple(curve.losses),
-        smoothed=tuple(curve.smoothed),
-        stopped=stopped,
-        suggestion=suggestion,
-        reason=reason,
+            every = check_every or (1 if value.device.type == "cpu" else CHECK_EVERY)
+            if len(waiting) < every and k < planned - 1 and k > 0:
+                continue
+            if end := curve.take(waiting):
+                stopped = end
+                break
+            waiting.clear()
+    return RangeTest.from_curve(
+        curve.rates,
+        curve.losses,
+        curve.smoothed,
+        stopped,
+        low=low,
+        high=high,
+        planned=planned,
+        spacing=spacing,
+        batches=trainer.batches,
         task=task,
-        optimizer=type(optimizer).__name__,
+        optimizer=" and ".join(type(one).__name__ for one in optimizers),
         seconds=time.perf_counter() - started,
     )
 
@@ -137,7 +180,24 @@ class _Curve:
         self._beta, self._stop = beta, stop
         self._average, self._best, self._signed = 0.0, math.inf, False
 
-    def add(self, rate: float, loss: float) -> bool:
+    def take(self, waiting: list[tuple[float, torch.Tensor]]) -> str:
+        """Take in some updates up to the one that ends the test; return why it ends there."""
+        # One transfer for all of them: a device is waited for once.
+        values = torch.stack([value for _, value in waiting]).tolist()
+        for (rate, _), value in zip(waiting, values, strict=True):
+            if not math.isfinite(value):
+                if not self.rates:
+                    raise RunFailed(
+                        f"the loss is {value} at the first update, before any training; "
+                        "check the data and the loss function"
+                    )
+                return f"the loss was {value} at rate {rate:.3g}"
+            if self._add(rate, value):
+                times = f"{self._stop:g} times its minimum"
+                return f"the smoothed loss exceeded {times} at rate {rate:.3g}"
+        return ""
+
+    def _add(self, rate: float, loss: float) -> bool:
         """Take in one update; return whether the loss has exploded."""
         self._average = self._beta * self._average + (1 - self._beta) * loss
         smooth = self._average / (1 - self._beta ** (len(self.losses) + 1))
@@ -153,50 +213,140 @@ class _Curve:
         return smooth > self._stop * self._best
 
 
-@contextmanager
-def _without_hooks(optimizer: torch.optim.Optimizer) -> Iterator[None]:
-    """Keep a scheduler that counts the optimizer's updates from counting these."""
-    hooks = optimizer._optimizer_step_post_hooks
-    optimizer._optimizer_step_post_hooks = OrderedDict()
-    try:
-        yield
-    finally:
-        optimizer._optimizer_step_post_hooks = hooks
+class _Trainer:
+    """One update at a time, as the run is going to make them."""
+
+    def __init__(
+        self,
+        model: Any,
+        optimizers: list[torch.optim.Optimizer],
+        loss: Loss,
+        accumulate: int,
+        clip: Clip | None,
+        scaler: Any,
+    ) -> None:
+        self._model, self._optimizers, self._loss = model, optimizers, loss
+        self._accumulate, self._clip, self._scaler = accumulate, clip, scaler
+        self.batches = 0
+        held = [p for one in optimizers for group in one.param_groups for p in group["params"]]
+        if any(isinstance(p, nn.parameter.UninitializedParameter) for p in held):
+            raise TaskError("a lazy module has no weights yet; run one batch through the model")
+        self._parameters = [p for p in held if p.requires_grad]
+        if not self._parameters:
+            raise TaskError("all parameters of the optimizer are frozen: there is nothing to train")
+        self._closes = any(_wants_closure(one) for one in optimizers)
+        if self._closes and (scaler is not None or len(optimizers) > 1):
+            raise TaskError(
+                "an optimizer that wants a closure works alone, and without a GradScaler"
+            )
+
+    def update(self, batches: Generator[Any]) -> torch.Tensor:
+        """Make one update; return the loss before it."""
+        few = [next(batches) for _ in range(self._accumulate)]
+        self.batches += len(few)
+        if self._closes:
+            seen: list[torch.Tensor] = []
+
+            def closure() -> torch.Tensor:
+                value = self._backward(few)
+                seen.append(value)
+                return value
+
+            self._optimizers[0].step(closure)  # type: ignore[arg-type]  # LBFGS takes a tensor
+            return seen[0]
+        value = self._backward(few)
+        for optimizer in self._optimizers:
+            if self._scaler is None:
+                optimizer.step()
+            else:
+                self._scaler.step(optimizer)
+        if self._scaler is not None:
+            self._scaler.update()
+        return value
+
+    def _backward(self, batches: list[Any]) -> torch.Tensor:
+        """Compute the gradients anew, clipped; return the mean loss."""
+        for optimizer in self._optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        total: torch.Tensor | None = None
+        for batch in batches:
+            loss = self._loss(self._model, batch)
+            check_loss(loss)
+            loss = loss.mean() if loss.dim() else loss
+            share = loss / len(batches) if len(batches) > 1 else loss
+            (share if self._scaler is None else self._scaler.scale(share)).backward()
+            value = share.detach()
+            total = value if total is None else total + value
+        if self._clip is not None:
+            if self._scaler is not None:
+                for optimizer in self._optimizers:
+                    self._scaler.unscale_(optimizer)
+            if callable(self._clip):
+                self._clip(self._parameters)
+            else:
+                nn.utils.clip_grad_norm_(self._parameters, self._clip)
+        assert total is not None  # noqa: S101 - there is at least one batch
+        return total.float()
 
 
-def _planned(loader: Iterable[Any]) -> int:
+def _wants_closure(optimizer: torch.optim.Optimizer) -> bool:
+    closure = inspect.signature(optimizer.step).parameters.get("closure")
+    return closure is not None and closure.default is inspect.Parameter.empty
+
+
+def _planned(loader: Batches, accumulate: int) -> int:
     try:
-        return max(len(loader), LEAST_UPDATES)  # type: ignore[arg-type]  # the TypeError is the check
+        return max(len(loader) // accumulate, LEAST_UPDATES)  # type: ignore[arg-type]  # the TypeError is the check
     except TypeError:
         return LEAST_UPDATES
 
 
-def _cycle(loader: Iterable[Any]) -> Generator[Any]:
+def _least(planned: int, optimizers: list[torch.optim.Optimizer]) -> int:
+    """Return the smallest of the processes' numbers of updates."""
+    device = optimizers[0].param_groups[0]["params"][0].device
+    number = torch.tensor(planned, device=device)
+    distributed.all_reduce(number, distributed.ReduceOp.MIN)
+    return int(number)
+
+
+def _cycle(loader: Batches) -> Generator[Any]:
+    """Yield batches for ever, from the beginning each time they end."""
+    opens = callable(loader) and not isinstance(loader, Iterable)
     while True:
         empty = True
-        for batch in loader:
+        for batch in loader() if opens else loader:  # type: ignore[operator, union-attr]
             empty = False
             yield batch
         if empty:
             raise TaskError("the training data gave no batch; a range test needs at least one")
 
 
-def _ratios(optimizer: torch.optim.Optimizer) -> list[float]:
-    rates = [float(group["lr"]) for group in optimizer.param_groups]
+def _ratios(optimizers: list[torch.optim.Optimizer]) -> list[tuple[dict[str, Any], float]]:
+    """Return every param group with its rate's ratio to the highest one."""
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    # A scheduler that begins at 0, as a warm-up does, has left the ratios in initial_lr.
+    rates = [float(group["lr"]) for group in groups]
+    if max(rates) <= 0:
+        rates = [float(group.get("initial_lr", group["lr"])) for group in groups]
     highest = max(rates)
     if (highest <= 0 and len(set(rates)) > 1) or min(rates) < 0:
         raise BindingError(f"the optimizer's rates {rates} have no ratios that could be kept")
-    return [rate / highest if highest > 0 else 1.0 for rate in rates]
+    return [
+        (group, rate / highest if highest > 0 else 1.0)
+        for group, rate in zip(groups, rates, strict=True)
+    ]
 
 
 def check_loss(loss: object, name: str = "loss") -> None:
-    """Raise TaskError unless a loss or a metric returned a tensor of one element."""
-    if isinstance(loss, torch.Tensor) and loss.numel() == 1:
-        return
-    what = type(loss).__name__
-    if isinstance(loss, torch.Tensor):
-        what = f"a tensor of shape {tuple(loss.shape)}"
-    raise TaskError(f"{name}(model, batch) returned {what}; expected a tensor of one element")
+    """Raise TaskError unless a loss is a tensor with a gradient."""
+    if not isinstance(loss, torch.Tensor) or not loss.numel():
+        what = type(loss).__name__ if not isinstance(loss, torch.Tensor) else "an empty tensor"
+        raise TaskError(f"{name}(model, batch) returned {what}; expected a tensor of numbers")
+    if not loss.requires_grad:
+        raise TaskError(
+            f"{name}(model, batch) returned a tensor without a gradient; was it detached, or "
+            "computed under no_grad, or of a model whose weights are frozen?"
+        )
 
 
 def _set_rate(group: dict[str, Any], rate: float) -> None:
@@ -206,15 +356,10 @@ def _set_rate(group: dict[str, Any], rate: float) -> None:
         group["lr"] = rate
 
 
-def _update(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    loss: Callable[[nn.Module, Any], torch.Tensor],
-    batch: Any,
-) -> float:
-    optimizer.zero_grad(set_to_none=True)
-    value = loss(model, batch)
-    check_loss(value)
-    value.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-    optimizer.step()
-    return float(value.detach())
+def _set_momentum(group: dict[str, Any], value: float) -> None:
+    if "momentum" in group:
+        group["momentum"] = value
+    elif "betas" in group:
+        group["betas"] = (value, *group["betas"][1:])
+    else:
+        raise SettingError("momentum=: this optimizer has neither momentum nor betas")

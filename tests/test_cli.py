@@ -75,6 +75,13 @@ def test_find_and_compare_run_a_users_own_file(folder: Path) -> None:
     assert done.returncode == 0, done.stderr
     record = load(folder / "r.json")
     assert f"suggested rate: {record.suggestion:.3g}" in done.stdout
+    assert re.search(r"\n  valley +[\d.e-]+  the middle of the longest valley", done.stdout)
+    assert record.cost in done.stdout
+    assert (record.seed, record.optimizer) == (0, "SGD")
+    other = ratecraft(
+        folder, "find", "my_task.py:task", "--optimizer", "torch.optim.AdamW", "--linear"
+    )
+    assert "tested with AdamW: " in other.stdout
     assert "<svg" in (folder / "r.svg").read_text()
     done = ratecraft(
         folder,
@@ -153,6 +160,7 @@ def test_doctor_looks_at_what_a_function_builds(folder: Path) -> None:
         (("find", "nowhere.py:task"), 2, "there is no file nowhere.py; that folder has my_task.py"),
         (("find", "my_task.py:tusk"), 2, "has no function 'tusk'"),
         (("find", "my_task.py:number"), 2, "returned int, where a ratecraft.compare.Task was"),
+        (("find", "my_task.py:task", "--optimizer", "torch.Adam"), 2, "is no optimizer class"),
         (("find", "my_task.py:nan"), 1, "the loss is nan at the first update"),
         (("find", "my_task.py:crash"), 1, "RuntimeError: mat1 and mat2 shapes"),
         (("find", "my_task.py:task", "--low", "5", "--high", "1"), 2, "0 < low < high"),

@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -153,6 +154,8 @@ def find(
     low: float = 1e-8,
     high: float = 10.0,
     updates: int | None = None,
+    linear: bool = False,
+    optimizer: str | None = None,
     seed: int = 0,
     save: Path | None = None,
     output: Annotated[Path | None, Parameter(alias="-o")] = None,
@@ -166,20 +169,35 @@ def find(
         low: First rate of the test.
         high: Last rate of the test.
         updates: Length of the test; default one epoch, or 100 updates if that is longer.
+        linear: Raise the rate linearly, not geometrically.
+        optimizer: Class to test with in place of the task's, such as torch.optim.AdamW.
         seed: Seed of initial weights and data order.
         save: Write the record as JSON.
         output: Also write a figure: a .png, .svg or .pdf file.
     """
     from ratecraft.compare import load_task
+    from ratecraft.compare.task import with_optimizer
+    from ratecraft.rules import RULES
     from ratecraft.view import plot_range_test, save_figure
 
     _check_output(save, ".json")
     _check_output(output, ".png", ".svg", ".pdf")
-    record = _find(load_task(task), task, seed=seed, low=low, high=high, updates=updates)
+    loaded = load_task(task)
+    if optimizer is not None:
+        loaded = with_optimizer(loaded, optimizer)
+    spacing = "linear" if linear else "geometric"
+    record = _find(loaded, task, seed=seed, low=low, high=high, updates=updates, spacing=spacing)
+    for rule in RULES:
+        rate, reason = record.suggest(rule)
+        out.print(
+            f"  {rule:<11}{'-' if rate is None else f'{rate:.3g}':>9}  {reason}", markup=False
+        )
     if save is not None:
         out.print(f"record: {record.save(save)}", markup=False)
     if output is not None:
-        out.print(f"figure: {save_figure(plot_range_test(record), output)}", markup=False)
+        out.print(
+            f"figure: {save_figure(plot_range_test(record, tuple(RULES)), output)}", markup=False
+        )
     if record.suggestion is None:
         raise RunFailed(record.reason)
 
@@ -301,10 +319,12 @@ def _find(task: Task, name: str, *, seed: int = 0, **settings: Any) -> RangeTest
             task=task.name or name,
             **settings,
         )
+    record = replace(record, seed=seed)
     lines = {"smoothed loss": (record.rates, record.smoothed)}
     plot = terminal_plot(lines, log_x=True, x_label="rate", y_label="loss", mark=record.suggestion)
     out.print(plot, markup=False)
-    out.print(f"{record.task}\n{record.stopped}; {record.reason}", markup=False)
+    out.print(f"{record.task}\ntested with {record.optimizer}: {record.cost}", markup=False)
+    out.print(f"{record.stopped}; {record.reason}", markup=False)
     if record.suggestion is not None:
         out.print(f"suggested rate: [bold]{record.suggestion:.3g}[/bold]")
     return record

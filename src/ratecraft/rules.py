@@ -92,16 +92,20 @@ def minimum_over_ten(rates: Numbers, losses: Numbers, smoothed: Numbers) -> Sugg
 def steepest(rates: Numbers, losses: Numbers, smoothed: Numbers) -> Suggestion:
     """Return the rate at which the smoothed loss falls fastest over the logarithm of the rate.
 
-    The first tenth and the last twentieth of the curve are left out.
+    Left of its minimum, that is, and not in the first tenth of the curve.
 
-    Source: Smith 2015, arXiv 1506.01186; as a rule in fastai ("steep") and Lightning.
+    Source: Smith 2015, arXiv 1506.01186; in this form Ignite's. (Lightning, fastai's "steep" and
+    torch-lr-finder look right of the minimum, too, where a loss falls back from its explosion.)
 
     >>> steepest([10.0**i for i in range(-8, 2)], [], [2, 2, 2, 2, 2, 1.8, 1, 0.9, 0.9, 4]).rate
     0.001
     """
-    first, last = math.ceil(len(smoothed) / SKIP), len(smoothed) - max(len(smoothed) // 20, 1)
-    if last - first < 2:
+    first = math.ceil(len(smoothed) / SKIP)
+    if len(smoothed) - first < 2:
         return Suggestion(None, f"no suggestion: only {len(smoothed)} updates were seen")
+    last = min(range(first, len(smoothed)), key=smoothed.__getitem__)
+    if last == first:
+        return Suggestion(None, "no suggestion: the smoothed loss never falls")
     slopes = [
         (smoothed[i + 1] - smoothed[i]) / math.log(rates[i + 1] / rates[i])
         for i in range(first, last)

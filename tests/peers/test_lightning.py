@@ -6,6 +6,7 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from ratecraft import cosine, epochs, inverse_sqrt, warmup
 from ratecraft.errors import BindingError, PlanChanged
+from ratecraft.finder import range_test_for
 from ratecraft.torch import ScheduleLR, doctor, for_lightning
 
 L = pytest.importorskip("lightning")
@@ -303,6 +304,49 @@ def test_a_plateau_and_its_metric_go_together(said):
 
     with pytest.raises(BindingError, match="say both"):
         fit(attach, max_epochs=1)
+
+
+# Range test ---------------------------------------------------------------------------------------
+
+
+class Searched(Measured):
+    """Runs a range test before it trains, and logs in its training step."""
+
+    record = None
+
+    def on_train_start(self):
+        self.record = range_test_for(self.trainer, high=1.0)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"accumulate_grad_batches": 2, "gradient_clip_val": 0.1}, {"precision": "bf16-mixed"}],
+)
+def test_a_run_that_began_with_a_range_test_is_the_same_to_the_last_bit(settings):
+    plain, rates = fit(planned, kind=Measured, max_epochs=2, **settings)
+    tested, again = fit(planned, kind=Searched, max_epochs=2, **settings)
+    record = tested.record
+    assert again == rates
+    assert same(tested, plain)
+    assert record.optimizer == "AdamW"
+    assert record.task == "Searched"
+    assert record.batches == len(record.rates) * settings.get("accumulate_grad_batches", 1)
+    assert record.suggestion is not None
+    assert "log" not in vars(tested)
+
+
+def test_a_range_test_needs_a_trainer_that_fits_and_a_module_that_does_not_do_it_by_hand():
+    with pytest.raises(BindingError, match="on_train_start"):
+        range_test_for(L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False))
+
+    class Wrong(ByHand):
+        def on_train_start(self):
+            range_test_for(self.trainer)
+
+    with pytest.raises(BindingError, match="optimizes by hand"):
+        fit(None, kind=Wrong, max_epochs=1)
+    with pytest.raises(TypeError, match="takes a trainer, not int"):
+        range_test_for(3)
 
 
 # doctor -------------------------------------------------------------------------------------------

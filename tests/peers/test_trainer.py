@@ -5,6 +5,7 @@ import torch
 
 from ratecraft import ScheduleError, constant, cosine, epochs, warmup
 from ratecraft.errors import BindingError, PlanChanged
+from ratecraft.finder import range_test_for
 from ratecraft.torch import ScheduleLR, doctor, for_trainer
 
 hf = pytest.importorskip("transformers")
@@ -286,6 +287,31 @@ def test_the_plateau_goes_the_way_of_the_trainers_metric(tmp_path):
     trainer, _ = measured_in(tmp_path, greater_is_better=True)
     with pytest.raises(BindingError, match="says mode='min', and the Trainer greater_is_better"):
         for_trainer(trainer, factor=PLAN, plateau={"mode": "min"})
+
+
+# Range test ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("settings", [{}, {"gradient_accumulation_steps": 2}])
+def test_a_run_that_began_with_a_range_test_is_the_same_to_the_last_bit(tmp_path, settings):
+    weights, losses = [], []
+    for tested in (False, True):
+        rates = Rates()
+        trainer = trainer_in(tmp_path, rates, **settings)
+        for_trainer(trainer, factor=PLAN)
+        if tested:
+            record = range_test_for(trainer, high=1.0)
+            assert trainer.optimizer is None
+            assert trainer.accelerator._dataloaders == []
+            assert record.batches == len(record.rates) * settings.get(
+                "gradient_accumulation_steps", 1
+            )
+            assert record.task == "Line"
+        trainer.train()
+        weights.append(trainer.model)
+        losses.append(rates.seen)
+    assert losses[0] == losses[1]
+    assert same(*weights)
 
 
 # doctor -------------------------------------------------------------------------------------------

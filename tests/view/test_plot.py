@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from quadratic import comparison, range_test
 
 from ratecraft import constant, cosine, epochs, tokens, warmup
 from ratecraft.errors import RatecraftError, ScheduleError
+from ratecraft.rules import RULES
 from ratecraft.view import plot_comparison, plot_curves, plot_range_test, plot_schedule, save_figure
 from ratecraft.view.svg import PALETTE
 
@@ -78,6 +80,20 @@ def test_a_range_test_shows_its_suggestion_and_hides_the_blow_up() -> None:
     assert axes.get_xscale() == "log"
     assert max(record.losses) > 1e5
     assert axes.get_ylim()[1] < 2
+
+
+def test_several_rules_are_marked_on_one_figure() -> None:
+    record = range_test()
+    lines = plot_range_test(record, tuple(RULES)).axes[0].get_lines()[3:]
+    rates = [record.suggest(rule).rate for rule in RULES]
+    expected = [rate for rate in rates if rate is not None and rate != record.suggestion]
+    assert [line.get_xdata()[0] for line in lines] == expected
+    assert len(expected) >= 2
+
+
+def test_a_linear_range_test_has_a_linear_axis() -> None:
+    record = replace(range_test(), spacing="linear")
+    assert plot_range_test(record).axes[0].get_xscale() == "linear"
 
 
 def test_a_range_test_without_a_suggestion_has_no_mark() -> None:

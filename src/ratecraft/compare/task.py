@@ -9,7 +9,7 @@ import inspect
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -153,6 +153,23 @@ def build_task(build: Callable[[], Task], name: str) -> Task:
             f"end the function with: {EXAMPLE}"
         )
     return task
+
+
+def with_optimizer(task: Task, name: str) -> Task:
+    """Return a task with another optimizer, named by its class: ``torch.optim.AdamW``.
+
+    Raises:
+        TaskError: there is no such class, or it is no optimizer.
+    """
+    module, _, kind = name.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), kind) if module else None
+    except (ImportError, AttributeError):
+        found = None
+    if not inspect.isclass(found) or not issubclass(found, torch.optim.Optimizer):
+        raise TaskError(f"{name!r} is no optimizer class; write it as in torch.optim.AdamW")
+    kind_of: Any = found
+    return replace(task, optimizer=lambda model: kind_of(model.parameters(), lr=1e-3))
 
 
 def called(build: Callable[[], Any], name: str) -> Any:

@@ -326,7 +326,7 @@ def _of_loader(loader: Any, keeper: _Keeper) -> list[Callable[[], object]]:
         elif hasattr(owner, "__dict__"):
             undo.append(_attributes(owner, keeper, SMALL))
         if hasattr(owner, "state_dict") and hasattr(owner, "load_state_dict"):
-            undo.append(_position(owner))
+            undo += _position(owner)
     return undo
 
 
@@ -352,7 +352,10 @@ def _workers(loader: DataLoader[Any]) -> Callable[[], object]:
     return lambda: setattr(loader, "_iterator", workers)
 
 
-def _position(loader: Any) -> Callable[[], object]:
+def _position(loader: Any) -> list[Callable[[], object]]:
     """Return what restores a loader that can be told where it was."""
-    state = copy.deepcopy(loader.state_dict())
-    return lambda: loader.load_state_dict(copy.deepcopy(state))
+    try:
+        state = copy.deepcopy(loader.state_dict())
+    except AttributeError:  # Accelerate's loaders have the method, but mostly no state
+        return []
+    return [lambda: loader.load_state_dict(copy.deepcopy(state))]

@@ -143,20 +143,31 @@ def plot_breakdown(record: Breakdown) -> Figure:
     return figure
 
 
-def plot_range_test(record: RangeTest) -> Figure:
-    """Return a figure of a range test: the losses, their average and the suggested rate.
+def plot_range_test(record: RangeTest, rules: Sequence[str] = ()) -> Figure:
+    """Return a figure of a range test: the losses, their average and the rates that rules read.
+
+    Args:
+        record: what the test saw.
+        rules: other known rules (see `RangeTest.suggest`) whose rates are marked, too.
 
     Raises:
-        RatecraftError: matplotlib is not installed.
+        RatecraftError: matplotlib is not installed, or there is no such rule.
     """
     figure = _figure(7, 4)
     axes = _axes(figure, 111, record.task or "range test", "rate", "training loss")
-    axes.set_xscale("log")
+    if record.spacing == "geometric":
+        axes.set_xscale("log")
     axes.plot(record.rates, record.losses, color="0.72", linewidth=1, label="loss")
     axes.plot(record.rates, record.smoothed, color=PALETTE[0], linewidth=2, label="smoothed")
     if record.suggestion is not None:
         label = f"suggestion {number(record.suggestion)}"
         axes.axvline(record.suggestion, color="0.13", linestyle="--", linewidth=1, label=label)
+    for i, rule in enumerate(rules):
+        rate = record.suggest(rule).rate
+        if rate is not None and rate != record.suggestion:
+            color = PALETTE[1 + i % (len(PALETTE) - 1)]
+            label = f"{rule}: {number(rate)}"
+            axes.axvline(rate, color=color, linestyle=":", linewidth=1.5, label=label)
     if window := series.loss_window(record):
         axes.set_ylim(window)
     axes.legend(frameon=False)

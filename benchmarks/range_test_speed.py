@@ -1,0 +1,228 @@
+"""What an update of a range test costs: ours and three peers, beside a bare loop.
+
+    pip install torch-lr-finder==0.2.2
+    python benchmarks/range_test_speed.py [rounds]
+
+An MLP 64-128-64-10 with SGD and momentum on scikit-learn's digits, batch 64, one thread; once
+with a DataLoader and once with a list of batches. All take turns in one process, in an order that
+turns too. "update" is the marginal cost: the time of the last three of about three and a half
+epochs, from loss to loss, by their updates; "test" is a whole test of 100 updates with making and
+restoring copies, and torch-lr-finder's reset(). Both are ratios to the bare loop, medians over
+rounds. Progress bars, which two peers cannot do without, are drawn into the void. Making
+Lightning's Trainer and ignite's Engine is not timed.
+"""
+
+from __future__ import annotations
+
+import gc
+import io
+import logging
+import statistics
+import sys
+import tempfile
+import time
+import warnings
+from collections import UserList
+from collections.abc import Callable, Iterable
+from contextlib import redirect_stderr, redirect_stdout
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from ignite.engine import Engine
+from ignite.handlers import FastaiLRFinder
+from lightning.pytorch.tuner import Tuner
+from sklearn.datasets import load_digits
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from ratecraft.finder import range_test
+
+warnings.simplefilter("ignore")  # the absence of loader workers and of divergence is intended
+from torch_lr_finder import LRFinder, TrainDataLoaderIter  # noqa: E402 - warns when imported
+
+logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+
+UPDATES, EPOCH = 100, 29
+LOW, HIGH = 1e-8, 1e-3  # too low for any of them to stop early
+Loader = Iterable[tuple[torch.Tensor, torch.Tensor]]
+Contender = Callable[[Loader], Callable[[], int]]
+stamps: list[float] = []
+
+
+def entropy(outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    stamps.append(time.perf_counter())
+    return nn.functional.cross_entropy(outputs, labels)
+
+
+def world() -> tuple[nn.Module, torch.optim.SGD]:
+    torch.manual_seed(0)
+    sizes = (64, 128), (128, 64), (64, 10)
+    layers = [layer for size in sizes for layer in (nn.Linear(*size), nn.ReLU())]
+    model = nn.Sequential(*layers[:-1])
+    return model, torch.optim.SGD(model.parameters(), lr=LOW, momentum=0.9)
+
+
+def bare(loader: Loader) -> Callable[[], int]:
+    model, optimizer = world()
+
+    def run() -> int:
+        losses: list[float] = []
+        while True:
+            for x, y in loader:
+                optimizer.zero_grad()
+                loss = entropy(model(x), y)
+                loss.backward()
+                optimizer.step()
+                losses.append(loss.item())
+                if len(losses) == UPDATES:
+                    return len(losses)
+
+    return run
+
+
+def ours(loader: Loader) -> Callable[[], int]:
+    model, optimizer = world()
+
+    def loss(model: nn.Module, batch: Any) -> torch.Tensor:
+        return entropy(model(batch[0]), batch[1])
+
+    def run() -> int:
+        result = range_test(model, optimizer, loader, loss, low=LOW, high=HIGH, updates=UPDATES)
+        return len(result.losses)
+
+    return run
+
+
+def torch_lr_finder(loader: Loader) -> Callable[[], int]:
+    model, optimizer = world()
+
+    def run() -> int:
+        finder = LRFinder(model, optimizer, entropy)
+        source = loader if isinstance(loader, DataLoader) else TrainDataLoaderIter(loader)
+        finder.range_test(source, start_lr=LOW, end_lr=HIGH, num_iter=UPDATES)
+        finder.reset()
+        return len(finder.history["loss"])
+
+    return run
+
+
+def ignite(loader: Loader) -> Callable[[], int]:
+    model, optimizer = world()
+
+    def step(_: Engine, batch: Any) -> float:
+        optimizer.zero_grad()
+        loss = entropy(model(batch[0]), batch[1])
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+
+    trainer = Engine(step)
+
+    def run() -> int:
+        finder = FastaiLRFinder()
+        saved = {"model": model, "optimizer": optimizer}
+        with finder.attach(trainer, saved, start_lr=LOW, end_lr=HIGH) as attached:
+            attached.run(loader, max_epochs=1, epoch_length=UPDATES)
+        return len(finder.get_results()["loss"])
+
+    return run
+
+
+class Lit(pl.LightningModule):
+    """The same model and the same update, for Lightning."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model, self.held = world()
+
+    def training_step(self, batch: Any) -> torch.Tensor:
+        """Return the loss."""
+        return entropy(self.model(batch[0]), batch[1])
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Return the optimizer."""
+        return self.held
+
+
+def lightning(loader: Loader) -> Callable[[], int]:
+    module = Lit()
+    # Lightning takes a list for several loaders.
+    source = UserList(loader) if isinstance(loader, list) else loader
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        devices=1,
+        max_epochs=UPDATES,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=tempfile.gettempdir(),
+    )
+
+    def run() -> int:
+        finder = Tuner(trainer).lr_find(
+            module, source, min_lr=LOW, max_lr=HIGH, num_training=UPDATES, update_attr=False
+        )
+        assert finder is not None
+        return len(finder.results["loss"])
+
+    return run
+
+
+CONTENDERS: dict[str, Contender] = {
+    "bare loop": bare,
+    "ratecraft": ours,
+    "torch-lr-finder": torch_lr_finder,
+    "ignite FastaiLRFinder": ignite,
+    "Lightning lr_find": lightning,
+}
+
+
+def timed(contender: Contender, loader: Loader) -> tuple[float, float]:
+    """Return the time of one more update and of a whole test."""
+    run = contender(loader)
+    gc.collect()
+    stamps.clear()
+    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+        start = time.perf_counter()
+        made = run()
+        taken = time.perf_counter() - start
+    assert made == len(stamps) == UPDATES
+    return (stamps[-1] - stamps[-1 - 3 * EPOCH]) / (3 * EPOCH), taken
+
+
+def measured(loader: Loader, rounds: int) -> dict[str, list[tuple[float, float]]]:
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in CONTENDERS}
+    names = list(CONTENDERS)
+    for turn in range(rounds + 1):
+        for name in (*names[turn % len(names) :], *names[: turn % len(names)]):
+            pair = timed(CONTENDERS[name], loader)
+            if turn:  # the first round is warming up
+                times[name].append(pair)
+    return times
+
+
+def main() -> None:
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 60
+    torch.set_num_threads(1)
+    digits = load_digits()
+    x, y = torch.tensor(digits.data / 16, dtype=torch.float32), torch.tensor(digits.target)
+    loader = DataLoader(TensorDataset(x, y), 64, shuffle=True)
+    assert len(loader) == EPOCH
+    loaders: dict[str, Loader] = {"DataLoader": loader, "list of batches": list(loader)}
+    table = {name: f"{name:22}" for name in CONTENDERS}
+    for source in loaders.values():
+        times = measured(source, rounds)
+        for name, rows in times.items():
+            pairs = list(zip(rows, times["bare loop"], strict=True))
+            update, test = (statistics.median(a[i] / b[i] for a, b in pairs) for i in (0, 1))
+            cost = statistics.median(one for one, _ in rows) * 1e6
+            table[name] += f"{cost:7.0f} us{update:8.2f}{test:8.2f}    "
+    print(f"{'':22}" + "".join(f"{name:29}" for name in loaders).rstrip())
+    print(f"{'':22}" + f"{'update':>10}{'ratio':>8}{'test':>8}   " * len(loaders))
+    print("\n".join(row.rstrip() for row in table.values()))
+
+
+if __name__ == "__main__":
+    main()

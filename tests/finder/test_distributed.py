@@ -1,0 +1,139 @@
+"""The range test in two processes over gloo: both see the same, stop together, keep all."""
+
+import math
+
+import pytest
+import torch
+from spawning import answers_of
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from ratecraft.finder import range_test
+
+BATCHES = (130, 110)  # of rank 0 and of rank 1
+
+
+def squares(model, batch):
+    return ((model(batch) - 3 * batch - 1) ** 2).mean()
+
+
+def spoiled(rank, at, what):
+    """From an update on, only rank 1's loss is spoiled, by a number that has no gradient."""
+    calls = iter(range(10**9))
+
+    def loss(model, batch):
+        spoils = next(calls) >= at and rank == 1
+        return squares(model, batch) + (what if spoils else 0.0)
+
+    return loss
+
+
+def tried(rank, loss, *, parallel=True, batches=BATCHES, **settings):
+    torch.manual_seed(rank)  # DDP begins from the weights of rank 0
+    model = nn.Sequential(nn.Linear(1, 4), nn.BatchNorm1d(4), nn.Linear(4, 1))
+    model = DistributedDataParallel(model) if parallel else model
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    generator = torch.Generator().manual_seed(10 + rank)  # each rank has its own data
+    loader = [torch.randn(8, 1, generator=generator) for _ in range(batches[rank])]
+    held = [*model.parameters(), *model.buffers()]
+    before = [tensor.detach().clone() for tensor in held]
+    record = range_test(model, optimizer, loader, loss, **settings)
+    after = [*model.parameters(), *model.buffers()]
+    return {
+        "rates": record.rates,
+        "losses": record.losses,
+        "smoothed": record.smoothed,
+        "stopped": record.stopped,
+        "suggestion": record.suggestion,
+        "planned": record.planned,
+        "batches": record.batches,
+        "same": all(map(torch.equal, after, before)) and all(map(object.__eq__, after, held)),
+        "clean": not optimizer.state and all(p.grad is None for p in model.parameters()),
+        "weights": [p.tolist() for p in model.parameters()],
+    }
+
+
+def work(rank):
+    return {
+        "whole": tried(rank, squares),
+        "short": tried(rank, squares, high=1e-3),
+        "swapped": tried(rank, squares, high=1e-3, batches=BATCHES[::-1]),
+        "told": tried(rank, squares, updates=20),
+        "accumulated": tried(rank, squares, updates=20, accumulate=2),
+        "nan": tried(rank, spoiled(rank, 30, math.nan)),
+        "nan, seldom checked": tried(rank, spoiled(rank, 30, math.nan), check_every=8),
+        "exploded": tried(rank, spoiled(rank, 40, 1e4)),
+        "alone": tried(rank, spoiled(rank, 40, 1e4), parallel=False),
+        "not parallel, reduced": tried(
+            rank, spoiled(rank, 40, 1e4), parallel=False, reduce=True
+        ),
+    }
+
+
+TOGETHER = ["whole", "short", "swapped", "told", "accumulated", "nan", "exploded"]
+TOGETHER += ["nan, seldom checked", "not parallel, reduced"]
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory):
+    return answers_of(work, tmp_path_factory.mktemp("range_test"))
+
+
+@pytest.mark.parametrize("case", TOGETHER)
+def test_both_ranks_have_the_same_rates_losses_and_stop(ranks, case: str) -> None:
+    names = ("rates", "losses", "smoothed", "stopped", "suggestion", "planned", "batches")
+    for name in names:
+        assert ranks[0][case][name] == ranks[1][case][name], name
+
+
+@pytest.mark.parametrize("case", [*TOGETHER, "alone"])
+def test_both_ranks_are_bitwise_as_they_were(ranks, case: str) -> None:
+    for rank in ranks:
+        assert rank[case]["same"]
+        assert rank[case]["clean"]
+
+
+@pytest.mark.parametrize("case", ["whole", "nan", "exploded"])
+def test_both_ranks_still_have_the_weights_of_rank_0(ranks, case: str) -> None:
+    assert ranks[0][case]["weights"] == ranks[1][case]["weights"]
+
+
+def test_the_smaller_loader_is_planned(ranks) -> None:
+    for case in ("short", "swapped"):
+        assert [rank[case]["planned"] for rank in ranks] == [110, 110]
+        assert [len(rank[case]["rates"]) for rank in ranks] == [110, 110]
+        assert ranks[0][case]["stopped"] == "all 110 updates were made"
+
+
+def test_losses_are_the_mean_of_both_ranks(ranks) -> None:
+    # The first loss of each rank, computed here from the same seeds.
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(1, 4), nn.BatchNorm1d(4), nn.Linear(4, 1))
+    first = []
+    for rank in range(2):
+        batch = torch.randn(8, 1, generator=torch.Generator().manual_seed(10 + rank))
+        first.append(float(squares(model, batch)))
+    assert first[0] != pytest.approx(first[1], rel=1e-3)
+    assert ranks[0]["whole"]["losses"][0] == pytest.approx(sum(first) / 2)
+
+
+def test_a_loss_that_is_nan_on_rank_1_alone_stops_both(ranks) -> None:
+    for case in ("nan", "nan, seldom checked"):
+        for rank in ranks:
+            assert len(rank[case]["losses"]) == 30
+            assert rank[case]["stopped"].startswith("the loss was nan at rate ")
+
+
+def test_a_loss_that_explodes_on_rank_1_alone_stops_both(ranks) -> None:
+    for case in ("exploded", "not parallel, reduced"):
+        for rank in ranks:
+            assert "exceeded 4 times its minimum" in rank[case]["stopped"]
+            assert len(rank[case]["losses"]) == 41
+
+
+def test_without_reduction_each_rank_sees_its_own_losses(ranks) -> None:
+    zero, one = (rank["alone"] for rank in ranks)
+    assert len(one["losses"]) == 41
+    assert len(zero["losses"]) > 41
+    assert zero["losses"][0] != one["losses"][0]
+    assert (zero["planned"], one["planned"]) == BATCHES

@@ -19,7 +19,7 @@ BELOW = {
     "finder": {"errors", "schedule", "records", "rules"},
     "view": {"errors", "schedule", "records", "rules"},
     "compare": {"errors", "schedule", "records", "torch", "finder", ""},
-    "cli": {"errors", "schedule", "records", "torch", "finder", "compare", "view", ""},
+    "cli": {"errors", "schedule", "records", "rules", "torch", "finder", "compare", "view", ""},
     "": {"errors", "schedule"},  # ratecraft/__init__.py
 }
 HEAVY = {"torch", "numpy", "matplotlib", "sklearn", "scipy", "rich", "cyclopts"}

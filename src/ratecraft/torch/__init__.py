@@ -2,6 +2,7 @@
 
 plan.py        what a scheduler was told, as a value; the clock that bends on "continue"
 ledger.py      one ledger per optimizer and field: base x factors x what others did
+saved.py       a saved state, read and checked
 scheduler.py   ScheduleLR: a torch LRScheduler that reads a curve at the update count
 written.py     what makes a scheduler class of torch's write through the ledger
 plateau.py     a factor that follows a metric, alone or with its schedule

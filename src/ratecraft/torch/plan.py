@@ -8,9 +8,9 @@ from typing import Any, Final, Literal
 
 from ratecraft.errors import BindingError
 from ratecraft.schedule import Curve, Duration, Schedule, constant, parse, parse_length
-from ratecraft.schedule.duration import as_number
+from ratecraft.schedule.duration import as_duration, as_number
 
-__all__ = ["Bend", "Drive", "Plan", "Schedules"]
+__all__ = ["HORIZON", "Bend", "Drive", "Plan", "Schedules", "plan_of"]
 
 Schedules = Schedule | Mapping[str, Schedule]
 """One schedule for all param groups, or one for each named group."""
@@ -250,3 +250,69 @@ def _match(said: Mapping[str, Any], groups: Sequence[str], what: str) -> None:
             f"{what} is said by group, and {problem}; the groups are {', '.join(groups)}; a group "
             "that keeps its rate takes constant(1) as its factor"
         )
+
+
+def plan_of(
+    rate: Schedules | None,
+    factor: Schedules | None,
+    fields: Mapping[str, Schedules] | None,
+    total: int | Duration | None,
+    units: Mapping[str, float | None],
+    floor: float | Mapping[str, float] | None,
+    sample: str,
+    clock: str,
+) -> Plan:
+    """Check what was said, as far as that can be done without the optimizer."""
+    said = rate if factor is None else factor
+    if said is None or (rate is not None and factor is not None):
+        raise TypeError(
+            "ScheduleLR takes exactly one of rate= (the schedule is the rate) and "
+            "factor= (the schedule multiplies each group's lr)"
+        )
+    schedules = {name: _by_name(one) for name, one in {"lr": said, **(fields or {})}.items()}
+    if fields and "lr" in fields:
+        raise TypeError("fields= is for the other fields; lr is said by rate= or factor=")
+    for one in schedules.values():
+        for schedule in one.values() if isinstance(one, Mapping) else [one]:
+            if not isinstance(schedule, Schedule):
+                raise TypeError(
+                    f"a Schedule was expected, not {schedule!r}; a fixed rate is constant(value), "
+                    "and a text is read by ratecraft.parse"
+                )
+    mode: Literal["rate", "factor"] = "rate" if factor is None else "factor"
+    if floor is not None:
+        if mode == "rate":
+            raise BindingError(
+                "floor= goes with factor=, where it is a different factor for each group; a rate "
+                "that ends above 0 is written cosine(1, 0.1), or .clip(low=...)"
+            )
+        floor = (
+            {str(name): as_number(value, f"floor of {name}") for name, value in floor.items()}
+            if isinstance(floor, Mapping)
+            else as_number(floor, "floor=")
+        )
+    length = None if total is None else as_duration(total, "total=")
+    if clock not in ("optimizer", "step"):
+        raise BindingError(f"clock={clock!r} is neither 'optimizer' nor 'step'")
+    if length is not None:
+        counted = [
+            unit
+            for unit in ("tokens", "samples")
+            if length == Duration(**{unit: getattr(length, unit)})
+        ]
+        if counted and length != Duration():
+            clock = counted[0]
+    if sample not in ("start", "mid"):
+        raise BindingError(f"sample={sample!r} is neither 'start' nor 'mid'")
+    if sample == "mid" and clock in ("tokens", "samples"):
+        raise BindingError(f'sample="mid" is half an update, which is no number of {clock}')
+    known = {name: as_number(size, f"{name}=") for name, size in units.items() if size is not None}
+    middle: Literal["start", "mid"] = "mid" if sample == "mid" else "start"
+    return Plan(mode, schedules, length, known, floor, middle, clock)
+
+
+def _by_name(said: Any) -> Any:
+    """Return what is said by group with the names as texts; unnamed groups go by number."""
+    if not isinstance(said, Mapping):
+        return said
+    return {str(group): schedule for group, schedule in said.items()}

@@ -6,7 +6,6 @@ import logging
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from itertools import pairwise
 from typing import Any, Final, Literal, NamedTuple, NoReturn
 
 import torch
@@ -14,9 +13,10 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from ratecraft.errors import BindingError, PlanChanged, ScheduleError
 from ratecraft.schedule import Curve, Duration, Schedule
-from ratecraft.schedule.duration import CLOCK_NAMES, as_duration, as_number
+from ratecraft.schedule.duration import CLOCK_NAMES, as_number
 from ratecraft.torch.ledger import Factors, Ledger, Voice, driven, group_name
-from ratecraft.torch.plan import HORIZON, Bend, Drive, Plan, Schedules
+from ratecraft.torch.plan import HORIZON, Bend, Drive, Plan, Schedules, plan_of
+from ratecraft.torch.saved import Saved, read_at
 
 __all__ = ["ScheduleLR"]
 
@@ -134,7 +134,7 @@ class ScheduleLR(LRScheduler):
         if not isinstance(optimizer, torch.optim.Optimizer):
             raise TypeError(f"ScheduleLR drives a torch optimizer, not {type(optimizer).__name__}")
         units = {"epoch": epoch, "samples": samples, "tokens": tokens}
-        self._plan = _plan(rate, factor, fields, total, units, floor, sample, clock)
+        self._plan = plan_of(rate, factor, fields, total, units, floor, sample, clock)
         if on_plan_change not in ANSWERS:
             known = ", ".join(map(repr, ANSWERS))
             raise BindingError(f"on_plan_change={on_plan_change!r} is none of {known}")
@@ -243,7 +243,7 @@ class ScheduleLR(LRScheduler):
 
     def differences(self, state: Mapping[str, Any]) -> list[str]:
         """Return what a saved state's plan says differently, or may say: lambdas are alike."""
-        return _Saved.read(state, self._plan).plan.differences(self._plan)
+        return Saved.read(state, self._plan).plan.differences(self._plan)
 
     def highest(self) -> list[float]:
         """Return each group's highest rate over the run, by this schedule alone."""
@@ -352,7 +352,7 @@ class ScheduleLR(LRScheduler):
 
     def _time(self) -> float:
         """Return where the curves are read now."""
-        return _read_at(self._position, self._plan, self._bend)
+        return read_at(self._position, self._plan, self._bend)
 
     def _advance(self, size: float = 1.0) -> None:
         if self._removed:
@@ -399,7 +399,7 @@ class ScheduleLR(LRScheduler):
         read = self._parts[0].read
         rates: dict[str, list[float]] = {name: [] for name in _names(self._driven.param_groups)}
         for k in range(updates):
-            time = _read_at(self._position + k, self._plan, self._bend)
+            time = read_at(self._position + k, self._plan, self._bend)
             for seen, rate in zip(rates.values(), ledger.asked(voice, read(time)), strict=True):
                 seen.append(rate)
         return rates
@@ -411,7 +411,7 @@ class ScheduleLR(LRScheduler):
         k is a number of tokens (samples).
         """
         position = self._position if k is None else k
-        return self._parts[0].read(_read_at(position, self._plan, self._bend))
+        return self._parts[0].read(read_at(position, self._plan, self._bend))
 
     @property
     def is_absolute(self) -> bool:
@@ -479,7 +479,7 @@ class ScheduleLR(LRScheduler):
         """
         if self._removed:
             raise BindingError("this scheduler was removed and drives nothing; build another")
-        saved = _Saved.read(state_dict, self._plan)
+        saved = Saved.read(state_dict, self._plan)
         fields = [part.ledger.field for part in self._parts]
         if set(saved.plan.schedules) != set(fields):
             raise BindingError(
@@ -505,7 +505,7 @@ class ScheduleLR(LRScheduler):
             voice.factors = part.read(self._time())
             ledger.restore(saved.fields[ledger.field])
 
-    def _followed(self, saved: _Saved) -> tuple[Plan, Bend | None]:
+    def _followed(self, saved: Saved) -> tuple[Plan, Bend | None]:
         """Return the plan and the clock to go on with, as ``on_plan_change=`` says."""
         plan, answer = self._plan, self._on_plan_change
         differences = saved.plan.differences(plan)
@@ -532,7 +532,7 @@ class ScheduleLR(LRScheduler):
             return replace(saved.plan, clock=plan.clock), bend
         return plan, None if answer == "replan" else bend
 
-    def _continued(self, saved: _Saved, differences: list[str]) -> Bend:
+    def _continued(self, saved: Saved, differences: list[str]) -> Bend:
         """Return the clock that runs what is left of the saved plan over the new total."""
         others = [name for name in differences if name not in HORIZON]
         if others:
@@ -550,7 +550,7 @@ class ScheduleLR(LRScheduler):
             )
         return old.bent_again(at, total)
 
-    def _both_plans(self, saved: _Saved, differences: list[str]) -> str:
+    def _both_plans(self, saved: Saved, differences: list[str]) -> str:
         was, now = saved.plan.as_dict(), self._plan.as_dict()
         lines = [f"the state was saved at update {saved.updates} under another plan"]
         for name in differences:
@@ -573,126 +573,14 @@ class ScheduleLR(LRScheduler):
         )
         return "\n".join(lines)
 
-    def _next_rate(self, plan: Plan, bend: Bend | None, saved: _Saved) -> float:
+    def _next_rate(self, plan: Plan, bend: Bend | None, saved: Saved) -> float:
         said, lr = plan if bend is None else bend.plan, saved.fields["lr"]
         names = _names(self._driven.param_groups)
         drive = said.drive("lr", names, lr["base"], saved.groups)
-        factors = drive.factors(_read_at(saved.position, plan, bend))
+        factors = drive.factors(read_at(saved.position, plan, bend))
         base: float = 1.0 if said.mode == "rate" else lr["base"][0]
         carried: float = lr["carried"][0]
         return base * carried * (factors[0] if isinstance(factors, list) else factors)
-
-
-def _read_at(position: float, plan: Plan, bend: Bend | None) -> float:
-    """Return where the curves are read at a position; half an update later for "mid"."""
-    if plan.sample == "mid":
-        position += 0.5
-    return position if bend is None else bend(position)
-
-
-class _Saved(NamedTuple):
-    """A saved state, read and checked."""
-
-    updates: int
-    position: float
-    plan: Plan
-    groups: int
-    fields: dict[str, Any]
-    bend: Bend | None
-
-    @classmethod
-    def read(cls, state: Any, like: Plan) -> _Saved:
-        if not isinstance(state, Mapping) or not isinstance(state.get("plan"), Mapping):
-            hint = ""
-            if isinstance(state, Mapping) and isinstance(state.get("last_epoch"), int):
-                hint = (
-                    "; it looks like a torch scheduler's: build this one with "
-                    f"start={state['last_epoch']} instead"
-                )
-            raise BindingError(f"this is no state of a ScheduleLR{hint}")
-        try:
-            bend = None
-            if "bend" in state:
-                knots = tuple((float(k), float(u)) for k, u in state["bend"]["knots"])
-                if len(knots) < 2 or any(a[0] >= b[0] for a, b in pairwise(knots)):
-                    raise ValueError(f"the knots {knots} are no clock")
-                bend = Bend(Plan.from_dict(state["bend"]["plan"], like), knots)
-            return cls(
-                int(state["updates"]),
-                float(state["position"]),
-                Plan.from_dict(state["plan"], like),
-                int(state["groups"]),
-                dict(state["fields"]),
-                bend,
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise BindingError(f"the state of this ScheduleLR cannot be read: {error}") from None
-
-
-def _plan(
-    rate: Schedules | None,
-    factor: Schedules | None,
-    fields: Mapping[str, Schedules] | None,
-    total: int | Duration | None,
-    units: Mapping[str, float | None],
-    floor: float | Mapping[str, float] | None,
-    sample: str,
-    clock: str,
-) -> Plan:
-    """Check what was said, as far as that can be done without the optimizer."""
-    said = rate if factor is None else factor
-    if said is None or (rate is not None and factor is not None):
-        raise TypeError(
-            "ScheduleLR takes exactly one of rate= (the schedule is the rate) and "
-            "factor= (the schedule multiplies each group's lr)"
-        )
-    schedules = {name: _by_name(one) for name, one in {"lr": said, **(fields or {})}.items()}
-    if fields and "lr" in fields:
-        raise TypeError("fields= is for the other fields; lr is said by rate= or factor=")
-    for one in schedules.values():
-        for schedule in one.values() if isinstance(one, Mapping) else [one]:
-            if not isinstance(schedule, Schedule):
-                raise TypeError(
-                    f"a Schedule was expected, not {schedule!r}; a fixed rate is constant(value), "
-                    "and a text is read by ratecraft.parse"
-                )
-    mode: Literal["rate", "factor"] = "rate" if factor is None else "factor"
-    if floor is not None:
-        if mode == "rate":
-            raise BindingError(
-                "floor= goes with factor=, where it is a different factor for each group; a rate "
-                "that ends above 0 is written cosine(1, 0.1), or .clip(low=...)"
-            )
-        floor = (
-            {str(name): as_number(value, f"floor of {name}") for name, value in floor.items()}
-            if isinstance(floor, Mapping)
-            else as_number(floor, "floor=")
-        )
-    length = None if total is None else as_duration(total, "total=")
-    if clock not in ("optimizer", "step"):
-        raise BindingError(f"clock={clock!r} is neither 'optimizer' nor 'step'")
-    if length is not None:
-        counted = [
-            unit
-            for unit in ("tokens", "samples")
-            if length == Duration(**{unit: getattr(length, unit)})
-        ]
-        if counted and length != Duration():
-            clock = counted[0]
-    if sample not in ("start", "mid"):
-        raise BindingError(f"sample={sample!r} is neither 'start' nor 'mid'")
-    if sample == "mid" and clock in ("tokens", "samples"):
-        raise BindingError(f'sample="mid" is half an update, which is no number of {clock}')
-    known = {name: as_number(size, f"{name}=") for name, size in units.items() if size is not None}
-    middle: Literal["start", "mid"] = "mid" if sample == "mid" else "start"
-    return Plan(mode, schedules, length, known, floor, middle, clock)
-
-
-def _by_name(said: Any) -> Any:
-    """Return what is said by group with the names as texts; unnamed groups go by number."""
-    if not isinstance(said, Mapping):
-        return said
-    return {str(group): schedule for group, schedule in said.items()}
 
 
 def _names(groups: list[dict[str, Any]]) -> list[str]:

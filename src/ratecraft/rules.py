@@ -18,6 +18,7 @@ __all__ = ["RULES", "Suggestion", "suggest"]
 
 SKIP: Final = 10  # 1/SKIP of the curve at its start is never searched
 PLATEAU: Final = 3  # 1/PLATEAU of the curve at its start is where nothing trains yet
+FLAT: Final = 1e-9  # relative: a curve that moves by less is one number and its roundings
 DROP: Final = 0.01
 NOISE: Final = 3
 SLIDE: Final = 15  # points between the two ends of the slide
@@ -48,6 +49,8 @@ def suggest(rule: str, rates: Numbers, losses: Numbers, smoothed: Numbers) -> Su
     """
     if rule not in RULES:
         raise SettingError(f"there is no rule {rule!r}; there are {', '.join(RULES)}")
+    if smoothed and max(smoothed) - min(smoothed) <= FLAT * max(map(abs, smoothed)):
+        return Suggestion(None, "no suggestion: the loss did not move at all")
     return RULES[rule](rates, losses, smoothed)
 
 

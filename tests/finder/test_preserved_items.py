@@ -112,9 +112,7 @@ def of_loader(loader: Any, look: Callable[[], Any], go_on: Callable[[], Any] | N
 
 def parameters() -> Case:
     model, optimizer = net()
-    return Case(
-        model, optimizer, lambda: list(model.parameters()), lambda: step(model, optimizer)
-    )
+    return Case(model, optimizer, lambda: list(model.parameters()), lambda: step(model, optimizer))
 
 
 def persistent_buffers() -> Case:

@@ -27,6 +27,8 @@ Batches = Iterable[Any] | Callable[[], Iterable[Any]]
 """Batches that can be iterated again and again, or a function that begins anew each time."""
 
 SMALL: Final = 1000  # longer lists and dicts of an object are data, not state
+DEPTH: Final = 5  # lists in lists; deeper ones are data, too
+HELPERS: Final = {"transform", "transforms", "target_transform", "collate_fn"}
 LARGE: Final = 2**20  # bytes: smaller tensors stay in memory
 
 
@@ -46,7 +48,8 @@ def preserved(
     the GradScaler, the random state of torch (CPU and CUDA), numpy and `random`, and of the
     loader, its samplers and datasets their generators, plain attributes (a position, a count)
     and persistent workers. Tensors are restored in place: the same objects in the same memory.
-    Hooks that follow the optimizer's updates, as schedulers have, are off in the block.
+    Hooks that follow the optimizer's updates, as schedulers have, are off in the block; those
+    before an update run.
 
     Args:
         model: the model that is tried out, or several.
@@ -58,7 +61,8 @@ def preserved(
             is named, and not in memory; nothing stays there.
 
     Raises:
-        TaskError: the loader is a one-way stream, which cannot be put back.
+        TaskError: the loader is a one-way stream, which cannot be put back, or the model is lazy
+            and has no weights yet.
 
     >>> layer = nn.Linear(2, 1)
     >>> before = layer.weight.clone()
@@ -79,6 +83,7 @@ def preserved(
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=place)))
         keeper = _Keeper(folder)
         undo: list[Callable[[], object]] = []
+        _refuse_lazy(models)
         modules = list(dict.fromkeys(module for one in models for module in one.modules()))
         for module in modules:
             undo.append(keeper.keep(module._parameters))
@@ -92,12 +97,15 @@ def preserved(
             undo.append(keeper.keep(one.state))
             undo.append(keeper.keep(one.param_groups))
             undo.append(_attributes(one, keeper))
-            undo.append(_without_hooks(one))
         if scaler is not None:
             undo.append(keeper.keep(vars(scaler)))
-        undo += _of_loader(loader, keeper)
+        owners = _owners(loader)
+        undo += _of_loader(owners, keeper)
         stack.enter_context(preserved_rng())
         try:
+            # From here on things change, and there is a way back.
+            undo += [_without_hooks(one) for one in optimizers]
+            undo += [_without_workers(one) for one in owners if isinstance(one, DataLoader)]
             yield
         finally:
             _restore_all(undo)
@@ -139,6 +147,12 @@ def refuse_stream(loader: Batches) -> None:
             "put back; give a list of batches, a DataLoader, or a function that opens the stream "
             "anew: lambda: stream()"
         )
+
+
+def _refuse_lazy(models: list[nn.Module]) -> None:
+    tensors = [t for one in models for t in (*one.parameters(), *one.buffers())]
+    if any(nn.parameter.is_lazy(tensor) for tensor in tensors):
+        raise TaskError("a lazy module has no weights yet; run one batch through the model first")
 
 
 def _restore_all(undo: list[Callable[[], object]]) -> None:
@@ -189,28 +203,32 @@ class _Keeper:
             return lambda: _relisted(value, entries)
         if isinstance(value, tuple):
             parts = [self.keep(item) for item in value]
-            return lambda: value if not parts else type(value)(part() for part in parts)
+            build: Any = getattr(type(value), "_make", type(value))  # a named tuple's, or plain
+            return lambda: value if not parts else build(part() for part in parts)
         plain = isinstance(value, bool | int | float | str | None | nn.Module) or callable(value)
         kept = value if plain else copy.deepcopy(value)
         return lambda: kept
 
     def _keep_tensor(self, value: torch.Tensor) -> Callable[[], Any]:
+        place = value.detach()  # the same memory, whatever the tensor is made to hold
         if self._folder is None or value.numel() * value.element_size() < LARGE:
-            content = value.detach().clone()
-            return lambda: _copied(value, content)
+            content = place.clone()
+            return lambda: _copied(value, place, content)
         file = self._folder / f"{next(self._names)}.pt"
         torch.save(value.detach().clone(memory_format=torch.preserve_format), file)
-        return lambda: _copied(value, torch.load(file, map_location="cpu", weights_only=True))
+        return lambda: _copied(
+            value, place, torch.load(file, map_location="cpu", weights_only=True)
+        )
 
 
-def _copied(tensor: torch.Tensor, content: torch.Tensor) -> torch.Tensor:
-    if tensor.shape != content.shape:
-        tensor.detach().resize_(content.shape)
-    if 0 in tensor.stride():  # an expanded tensor, whose elements share memory
-        if not torch.equal(tensor, content):
-            tensor.data = content  # the elements cannot be written one by one
-        return tensor
-    tensor.detach().copy_(content)
+def _copied(tensor: torch.Tensor, place: torch.Tensor, content: torch.Tensor) -> torch.Tensor:
+    """Give a tensor its memory and its content again."""
+    moved = tensor.data_ptr() != place.data_ptr() or tensor.dtype != place.dtype
+    if moved or tensor.shape != place.shape or tensor.stride() != place.stride():
+        tensor.data = place
+    # Of an expanded tensor, whose elements share memory, each is written once.
+    once = tuple(slice(0, 1) if stride == 0 else slice(None) for stride in place.stride())
+    place[once].copy_(content[once])
     return tensor
 
 
@@ -239,8 +257,12 @@ def _attributes(owner: Any, keeper: _Keeper, largest: float = math.inf) -> Calla
     """
     held = vars(owner)
 
+    own = HELD_BY_TORCH if isinstance(owner, nn.Module | torch.optim.Optimizer) else frozenset()
+
     def is_state(name: str) -> bool:
-        return _is_state(name, held[name], largest)
+        if name in own or name.endswith("_hooks") or name.startswith("_ratecraft"):
+            return False
+        return _is_state(held[name], largest)
 
     kept = {name: keeper.keep(value) for name, value in held.items() if is_state(name)}
     generators = [rewind for value in held.values() if (rewind := _generator(value))]
@@ -257,22 +279,24 @@ def _attributes(owner: Any, keeper: _Keeper, largest: float = math.inf) -> Calla
     return restore
 
 
-HELD_BY_TORCH: Final = {
-    "_parameters", "_buffers", "_modules", "_non_persistent_buffers_set", "state", "param_groups",
-    "defaults",
-}  # fmt: skip
+# Kept for themselves, or never changed by training.
+HELD_BY_TORCH: Final = frozenset(
+    ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set", "state", "param_groups")
+)
 
 
-def _is_state(name: str, value: Any, largest: float) -> bool:
+def _is_state(value: Any, largest: float, depth: int = 0) -> bool:
     """Return whether an attribute is plain, and small enough to be state and not data."""
-    if name in HELD_BY_TORCH or name.endswith("_hooks") or name.startswith("_ratecraft"):
-        return False
     if isinstance(value, torch.Tensor):
         return value.numel() <= largest
-    if isinstance(value, dict | list | tuple) and len(value) <= SMALL:
+    if isinstance(value, dict | list | tuple | set | frozenset):
+        if len(value) > SMALL or depth > DEPTH:
+            return False
         inner = value.values() if isinstance(value, dict) else value
-        return all(_is_state("", item, largest) for item in inner)
-    return isinstance(value, bool | int | float | str | None)
+        return all(_is_state(item, largest, depth + 1) for item in inner)
+    if type(value).__module__ == "numpy":
+        return int(getattr(value, "size", SMALL + 1)) <= SMALL
+    return isinstance(value, bool | int | float | complex | str | None)
 
 
 def _without_hooks(optimizer: torch.optim.Optimizer) -> Callable[[], object]:
@@ -315,14 +339,13 @@ def _parameters(
     return list({id(p): p for p in (*own, *held)}.values())
 
 
-def _of_loader(loader: Any, keeper: _Keeper) -> list[Callable[[], object]]:
-    """Return what restores a loader, its samplers and its datasets."""
+def _of_loader(owners: list[Any], keeper: _Keeper) -> list[Callable[[], object]]:
+    """Return what restores a loader, its samplers, its datasets and their transforms."""
     undo: list[Callable[[], object]] = []
-    for owner in _owners(loader):
-        if isinstance(owner, DataLoader):
+    for owner in owners:
+        if type(owner) is DataLoader:
             if rewind := _generator(owner.generator):
                 undo.append(rewind)
-            undo.append(_workers(owner))
         elif hasattr(owner, "__dict__"):
             undo.append(_attributes(owner, keeper, SMALL))
         if hasattr(owner, "state_dict") and hasattr(owner, "load_state_dict"):
@@ -331,21 +354,22 @@ def _of_loader(loader: Any, keeper: _Keeper) -> list[Callable[[], object]]:
 
 
 def _owners(loader: Any) -> list[Any]:
-    """Return a loader and the samplers and datasets in it."""
+    """Return a loader and the samplers, datasets and transforms in it."""
     if isinstance(loader, list | tuple) or (callable(loader) and not hasattr(loader, "__iter__")):
         return []
     found = [loader]
     for owner in found:
-        for value in vars(owner).values() if hasattr(owner, "__dict__") else ():
+        for name, value in vars(owner).items() if hasattr(owner, "__dict__") else ():
             several = isinstance(value, list | tuple) and len(value) <= SMALL
             for inner in value if several else (value,):
-                known = any(inner is other for other in found)
-                if isinstance(inner, Dataset | Sampler | DataLoader) and not known:
+                helps = name.strip("_") in HELPERS and hasattr(inner, "__dict__")
+                fits = isinstance(inner, Dataset | Sampler | DataLoader) or helps
+                if fits and not any(inner is other for other in found):
                     found.append(inner)
     return found
 
 
-def _workers(loader: DataLoader[Any]) -> Callable[[], object]:
+def _without_workers(loader: DataLoader[Any]) -> Callable[[], object]:
     """Set a loader's persistent workers aside, so that others are started for the trial."""
     workers = loader._iterator
     loader._iterator = None

@@ -20,6 +20,7 @@ from ratecraft.records import RangeTest
 __all__ = ["range_test"]
 
 LEAST_UPDATES: Final = 100
+FEW: Final = 10  # updates whose average is of too few losses to be a minimum or an explosion
 CHECK_EVERY: Final = 8  # updates between two looks at losses that lie on a device
 
 Loss = Callable[[Any, Any], torch.Tensor]
@@ -53,7 +54,8 @@ def range_test(
     rate_k = low (high / low)^(k / (updates - 1)), or low + (high - low) k / (updates - 1); the
     loss is smoothed as a_k = beta a_(k-1) + (1 - beta) loss_k, s_k = a_k / (1 - beta^(k+1)); the
     test ends when s_k exceeds ``stop`` times its minimum so far, or a loss is not finite. See
-    `preserved` for what is put back, on a normal end, on an exception and on Ctrl-C.
+    `preserved` for what is put back, on a normal end, on an exception and on Ctrl-C. The average
+    of the first 10 updates is of too few losses to count as a minimum or as an explosion.
 
     Args:
         model: the model, or several; trained in the modes its modules are in, and in training
@@ -102,14 +104,8 @@ def range_test(
     >>> 0.001 < result.suggestion < 1
     True
     """
-    if not 0 < low < high < math.inf:
-        raise SettingError(f"low={low:g}, high={high:g}: expected 0 < low < high, both finite")
-    if not 0 <= beta < 1 or stop <= 1:
-        raise SettingError(f"beta={beta:g}, stop={stop:g}: expected 0 <= beta < 1 and stop > 1")
-    if accumulate < 1 or (check_every is not None and check_every < 1):
-        raise SettingError(f"accumulate={accumulate}, check_every={check_every}: expected >= 1")
-    if spacing not in ("geometric", "linear"):
-        raise SettingError(f'spacing={spacing!r} is neither "geometric" nor "linear"')
+    _check_range(low, high, spacing, beta, stop)
+    _check_training(accumulate, check_every, clip, momentum)
     models = [model] if isinstance(model, nn.Module) else list(model)
     optimizers = [optimizer] if isinstance(optimizer, torch.optim.Optimizer) else list(optimizer)
     if reduce is None:
@@ -170,6 +166,29 @@ def range_test(
     )
 
 
+def _check_range(low: float, high: float, spacing: str, beta: float, stop: float) -> None:
+    if not 0 < low < high < math.inf or math.isinf(high / low):
+        raise SettingError(f"low={low:g}, high={high:g}: expected 0 < low < high, both finite")
+    if not 0 <= beta < 1 or not stop > 1:
+        raise SettingError(f"beta={beta:g}, stop={stop:g}: expected 0 <= beta < 1 and stop > 1")
+    if spacing not in ("geometric", "linear"):
+        raise SettingError(f'spacing={spacing!r} is neither "geometric" nor "linear"')
+
+
+def _check_training(
+    accumulate: int,
+    check_every: int | None,
+    clip: Clip | None,
+    momentum: tuple[float, float] | None,
+) -> None:
+    if accumulate < 1 or (check_every is not None and check_every < 1):
+        raise SettingError(f"accumulate={accumulate}, check_every={check_every}: expected >= 1")
+    if not callable(clip) and clip is not None and not clip > 0:
+        raise SettingError(f"clip={clip}: expected a norm above 0, or a function")
+    if momentum is not None and not all(0 <= value < 1 for value in momentum):
+        raise SettingError(f"momentum={momentum}: expected two numbers, 0 <= m < 1")
+
+
 class _Curve:
     """The losses so far, smoothed, and the rule that ends the test."""
 
@@ -204,8 +223,10 @@ class _Curve:
         self.rates.append(rate)
         self.losses.append(loss)
         self.smoothed.append(smooth)
-        self._best = min(self._best, smooth)
         self._signed = self._signed or loss <= 0
+        if len(self.losses) <= FEW:
+            return False
+        self._best = min(self._best, smooth)
         if self._signed:
             # A multiple of a number <= 0 is no limit; the rise is measured by the fall instead.
             scale = max(abs(self._best), abs(self.smoothed[0] - self._best))
@@ -229,8 +250,6 @@ class _Trainer:
         self._accumulate, self._clip, self._scaler = accumulate, clip, scaler
         self.batches = 0
         held = [p for one in optimizers for group in one.param_groups for p in group["params"]]
-        if any(isinstance(p, nn.parameter.UninitializedParameter) for p in held):
-            raise TaskError("a lazy module has no weights yet; run one batch through the model")
         self._parameters = [p for p in held if p.requires_grad]
         if not self._parameters:
             raise TaskError("all parameters of the optimizer are frozen: there is nothing to train")
@@ -275,7 +294,7 @@ class _Trainer:
             loss = loss.mean() if loss.dim() else loss
             share = loss / len(batches) if len(batches) > 1 else loss
             (share if self._scaler is None else self._scaler.scale(share)).backward()
-            value = share.detach()
+            value = share.detach().clone()  # a loss may share its memory with a parameter
             total = value if total is None else total + value
         if self._clip is not None:
             if self._scaler is not None:

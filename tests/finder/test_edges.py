@@ -1,0 +1,500 @@
+"""The range test where it is hard: losses, loaders, models and ends that are out of the usual."""
+
+import math
+import signal
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, TensorDataset
+
+from ratecraft.errors import RunFailed, SettingError, TaskError
+from ratecraft.finder import preserved, range_test
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Tensors of this size gain nothing from more, and wait for busy cores."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def line(momentum: float = 0.9):
+    """Return a model of a line, its optimizer, and eight batches of data."""
+    torch.manual_seed(0)
+    model = nn.Linear(1, 1)
+    x = torch.linspace(-1, 1, 64)[torch.randperm(64)][:, None]
+    return model, torch.optim.SGD(model.parameters(), 0.1, momentum), list(x.split(8))
+
+
+def squares(model: nn.Module, batch: torch.Tensor) -> torch.Tensor:
+    return ((model(batch) - 3 * batch - 1) ** 2).mean()
+
+
+def after(count: int, first: Callable[[torch.Tensor], Any], then: Callable[[torch.Tensor], Any]):
+    """Return a loss that is put through another function from a call on."""
+    calls = iter(range(10**9))
+
+    def loss(model: nn.Module, batch: torch.Tensor) -> torch.Tensor:
+        return (then if next(calls) >= count else first)(squares(model, batch))
+
+    return loss
+
+
+def same(value: torch.Tensor) -> torch.Tensor:
+    return value
+
+
+def untouched(model: nn.Module, optimizer: torch.optim.Optimizer) -> Callable[[], bool]:
+    """Return what says whether weights, gradients, optimizer and random numbers are as now."""
+
+    def look() -> Any:
+        return (
+            {name: tensor.tolist() for name, tensor in model.state_dict().items()},
+            [None if p.grad is None else p.grad.tolist() for p in model.parameters()],
+            [module.training for module in model.modules()],
+            str(optimizer.state_dict()),
+            torch.get_rng_state().tolist(),
+        )
+
+    before = look()
+    return lambda: look() == before
+
+
+def test_nan_from_update_40() -> None:
+    model, optimizer, _ = line()
+    batches = [torch.full((8, 1), math.nan if k >= 40 else 0.5) for k in range(100)]
+    kept = untouched(model, optimizer)
+    record = range_test(model, optimizer, batches, squares)
+    assert len(record.rates) == len(record.losses) == len(record.smoothed) == 40
+    assert all(map(math.isfinite, record.losses))
+    assert record.batches == 41
+    assert record.stopped.startswith("the loss was nan at rate ")
+    assert kept()
+
+
+def test_inf() -> None:
+    model, optimizer, batches = line()
+    kept = untouched(model, optimizer)
+    record = range_test(model, optimizer, batches, squares, high=1e12, stop=1e300)
+    assert record.stopped.startswith("the loss was inf at rate ")  # 32 bits hold no more
+    assert all(map(math.isfinite, record.losses))
+    assert 20 < len(record.losses) < 100
+    assert kept()
+
+
+def test_negative_losses() -> None:
+    model, optimizer, batches = line()
+    plain = range_test(model, optimizer, batches, squares)
+    record = range_test(model, optimizer, batches, lambda m, b: squares(m, b) - 100)
+    assert max(record.losses[:70]) < 0
+    assert "exceeded 4 times its minimum" in record.stopped
+    assert plain.suggestion is not None
+    # A constant below 0 changes neither the minimum's place nor that it is seen as one ...
+    shifted = range_test(model, optimizer, batches, lambda m, b: squares(m, b) - 5)
+    assert shifted.suggestion == pytest.approx(plain.suggestion)
+    # ... and one so large that the fall is less than 1 % of it is refused, with the reason.
+    large = range_test(model, optimizer, batches, lambda m, b: squares(m, b) - 1e4)
+    assert large.suggestion is None
+    assert "never fell clearly" in large.reason
+
+
+def test_losses_crossing_zero() -> None:
+    model, optimizer, batches = line()
+    plain = range_test(model, optimizer, batches, squares)
+    record = range_test(model, optimizer, batches, lambda m, b: squares(m, b) - 2)
+    assert record.losses[0] > 0 > min(record.losses)
+    assert "exceeded 4 times its minimum" in record.stopped
+    assert len(record.losses) > 60  # and not as soon as the loss has fallen below 0
+    assert record.suggestion == pytest.approx(plain.suggestion)
+
+
+def test_a_loader_shorter_than_the_sweep() -> None:
+    model, optimizer, batches = line()
+    seen = []
+
+    def loss(model: nn.Module, batch: torch.Tensor) -> torch.Tensor:
+        seen.append(batch)
+        return squares(model, batch)
+
+    record = range_test(model, optimizer, batches[:3], loss, updates=20, high=1e-3)
+    assert len(record.rates) == record.batches == 20
+    for k, batch in enumerate(seen):
+        assert batch is batches[k % 3]
+
+
+class Endless(IterableDataset):
+    """Never ends, and holds a position."""
+
+    def __init__(self) -> None:
+        self.position = 0
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        while True:
+            self.position += 1
+            yield torch.tensor([math.sin(self.position)])
+
+
+def test_an_infinite_loader() -> None:
+    model, optimizer, _ = line()
+    data = Endless()
+    record = range_test(model, optimizer, DataLoader(data, batch_size=8), squares)
+    assert record.planned == 100  # it has no length
+    assert record.suggestion is not None
+    assert data.position == 0
+
+
+def test_a_flat_curve() -> None:
+    model, optimizer, batches = line()
+    record = range_test(model, optimizer, batches, lambda m, b: 0 * m(b).sum() + 2.0)
+    assert set(record.losses) == {2.0}
+    assert record.stopped == "all 100 updates were made"
+    assert record.suggestion is None
+    assert record.reason == "no suggestion: the loss did not move at all"
+
+
+@pytest.mark.parametrize("rule", ["steepest", "valley"])
+def test_no_rule_reads_a_rate_off_a_flat_curve(rule: str) -> None:
+    model, optimizer, batches = line()
+    record = range_test(model, optimizer, batches, lambda m, b: 0 * m(b).sum() + 2.0)
+    assert record.suggest(rule).rate is None
+
+
+def test_an_already_trained_model_gets_a_reasoned_refusal() -> None:
+    # Right is the refusal: at the optimum no rate makes the loss fall, so that the curve holds
+    # no rate to train with, and any number would be read from noise.
+    torch.manual_seed(0)
+    x = torch.randn(512, 1)
+    y = 3 * x + 1 + 0.5 * torch.randn(512, 1)
+    model = nn.Linear(1, 1)
+    design = torch.cat([x, torch.ones(512, 1)], 1)
+    slope, offset = torch.linalg.lstsq(design, y).solution[:, 0].tolist()
+    nn.init.constant_(model.weight, slope)
+    nn.init.constant_(model.bias, offset)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    loader = DataLoader(TensorDataset(x, y), 16, shuffle=True)
+
+    def loss(model: nn.Module, batch: Any) -> torch.Tensor:
+        return ((model(batch[0]) - batch[1]) ** 2).mean()
+
+    record = range_test(model, optimizer, loader, loss)
+    assert record.suggestion is None
+    assert "never fell clearly" in record.reason
+    assert "an untrained model" in record.reason
+    nn.init.zeros_(model.weight)  # the same task has an answer where there is much to learn
+    assert range_test(model, optimizer, loader, loss).suggestion is not None
+
+
+def test_a_frozen_model() -> None:
+    model, optimizer, batches = line()
+    model.requires_grad_(False)
+    with pytest.raises(TaskError, match="all parameters of the optimizer are frozen"):
+        range_test(model, optimizer, batches, squares)
+
+
+def test_a_model_that_is_frozen_only_in_part() -> None:
+    model, optimizer, batches = line()
+    model.bias.requires_grad_(False)
+    assert range_test(model, optimizer, batches, squares).suggestion is not None
+    assert not model.bias.requires_grad
+
+
+class Scalar(nn.Module):
+    """A single number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.only = nn.Parameter(torch.tensor(5.0))
+
+
+def test_a_model_with_one_parameter() -> None:
+    model = Scalar()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    record = range_test(model, optimizer, [0], lambda m, _: (m.only - 1) ** 2)
+    assert record.losses[0] == 16.0
+    assert 1e-3 < record.suggestion < 1
+    assert model.only.item() == 5.0
+
+
+def test_a_loss_that_is_a_parameter_is_recorded_as_it_was_before_the_update() -> None:
+    model = Scalar()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    record = range_test(model, optimizer, [0], lambda m, _: m.only, low=1, high=2, updates=2)
+    assert record.losses == (5.0, 4.0)
+
+
+def lazy(make: Callable[[], nn.Module]) -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch calls lazy modules new
+        return make()
+
+
+def test_a_lazy_module() -> None:
+    model = lazy(lambda: nn.LazyLinear(1))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    _, _, batches = line()
+    with pytest.raises(TaskError, match="lazy module has no weights yet; run one batch"):
+        range_test(model, optimizer, batches, squares)
+    model(batches[0])  # as the message says
+    assert range_test(model, optimizer, batches, squares).suggestion is not None
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda: nn.LazyLinear(1), lambda: nn.LazyBatchNorm1d(affine=False)],
+    ids=["parameters", "buffers"],
+)
+def test_a_lazy_module_that_is_not_in_the_optimizer(make) -> None:
+    first, optimizer, batches = line()
+    model = nn.Sequential(first, lazy(make))
+    with pytest.raises(TaskError, match="lazy"):
+        range_test(model, optimizer, batches, squares)
+
+
+def test_a_one_way_stream_is_refused_and_a_factory_accepted() -> None:
+    model, optimizer, batches = line()
+    opened = []
+
+    def stream() -> Iterator[torch.Tensor]:
+        opened.append(len(opened))
+        yield from batches[:3]
+
+    one_way = stream()
+    with pytest.raises(TaskError, match=r"one-way stream \(generator\).* lambda: stream\(\)"):
+        range_test(model, optimizer, one_way, squares)
+    assert next(one_way) is batches[0]  # nothing was taken from it
+    opened.clear()
+    record = range_test(model, optimizer, stream, squares, updates=10, high=1e-3)
+    assert len(record.losses) == 10
+    assert len(opened) == 4  # three batches each time
+    whole = range_test(model, optimizer, batches[:3], squares, updates=10, high=1e-3)
+    assert record.losses == whole.losses
+
+
+class OneWay(IterableDataset):
+    """A data set that is its own iterator, and so cannot begin anew."""
+
+    def __iter__(self) -> "OneWay":
+        return self
+
+    def __next__(self) -> torch.Tensor:
+        return torch.ones(1)
+
+
+def test_a_one_way_stream_in_a_data_loader_is_refused() -> None:
+    model, optimizer, _ = line()
+    with pytest.raises(TaskError, match=r"one-way stream \(OneWay\)"):
+        range_test(model, optimizer, DataLoader(OneWay(), 8), squares)
+
+
+@pytest.mark.parametrize(
+    "loader",
+    [[], DataLoader(TensorDataset(torch.ones(0, 1))), lambda: iter([])],
+    ids=["list", "DataLoader", "factory"],
+)
+def test_an_empty_loader(loader) -> None:
+    model, optimizer, _ = line()
+    kept = untouched(model, optimizer)
+    with pytest.raises(TaskError, match="the training data gave no batch"):
+        range_test(model, optimizer, loader, squares)
+    assert kept()
+
+
+def test_a_loss_computed_under_no_grad() -> None:
+    model, optimizer, batches = line()
+    kept = untouched(model, optimizer)
+    with pytest.raises(TaskError, match="without a gradient; was it detached, or computed under"):
+        range_test(model, optimizer, batches, torch.no_grad()(squares))
+    assert kept()
+
+
+def test_unreduced_losses() -> None:
+    model, optimizer, batches = line()
+
+    def each(model: nn.Module, batch: torch.Tensor) -> torch.Tensor:
+        return (model(batch) - 3 * batch - 1) ** 2
+
+    record, reduced = (range_test(model, optimizer, batches, loss) for loss in (each, squares))
+    assert each(model, batches[0]).shape == (8, 1)
+    assert record.losses == pytest.approx(reduced.losses)
+    assert record.suggestion == reduced.suggestion
+
+
+class Pairs(Dataset):
+    def __len__(self) -> int:
+        return 32
+
+    def __getitem__(self, i: int) -> dict[str, torch.Tensor]:
+        x = torch.tensor([i / 16 - 1])
+        return {"x": x, "y": 3 * x + 1}
+
+
+def test_dict_batches() -> None:
+    model, optimizer, _ = line()
+
+    def loss(model: nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        return ((model(batch["x"]) - batch["y"]) ** 2).mean()
+
+    record = range_test(model, optimizer, DataLoader(Pairs(), 8, shuffle=True), loss)
+    assert record.suggestion is not None
+
+
+@pytest.mark.parametrize("odd", [math.nan, math.inf])
+@pytest.mark.parametrize("check_every", [1, 8])
+def test_a_diverging_first_batch(odd: float, check_every: int) -> None:
+    model, optimizer, batches = line()
+    kept = untouched(model, optimizer)
+    calls = []
+
+    def loss(model: nn.Module, batch: torch.Tensor) -> torch.Tensor:
+        calls.append(batch)
+        return squares(model, batch)
+
+    batches = [torch.full((8, 1), odd), *batches]
+    with pytest.raises(RunFailed, match=r"loss is (nan|inf) at the first update.* check the data"):
+        range_test(model, optimizer, batches, loss, check_every=check_every)
+    assert len(calls) == 1
+    assert kept()
+
+
+def test_a_first_batch_that_is_far_off_gives_a_reasoned_refusal_and_no_odd_rate() -> None:
+    # Its loss stays in the average for a hundred updates, and no minimum can be trusted.
+    model, optimizer, batches = line()
+    record = range_test(model, optimizer, batches, after(1, lambda v: 50 * v, same))
+    assert len(record.losses) > 60
+    assert record.suggestion is None
+    assert "never fell clearly" in record.reason
+
+
+def test_ctrl_c_keeps_everything_as_it_was() -> None:
+    model, optimizer, batches = line()
+    model.eval()
+    for batch in batches:  # a warm optimizer, and gradients
+        optimizer.zero_grad()
+        squares(model, batch).backward()
+        optimizer.step()
+    kept = untouched(model, optimizer)
+
+    def pressed(value: torch.Tensor) -> torch.Tensor:
+        torch.rand(1)
+        signal.raise_signal(signal.SIGINT)
+        return value
+
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            range_test(model, optimizer, batches, after(60, same, pressed))
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    assert kept()
+
+
+class Fields(NamedTuple):
+    scale: float
+    shift: float
+
+
+def test_a_named_tuple_of_a_module_comes_back() -> None:
+    model, optimizer, _ = line()
+    model.fields = Fields(2.0, 1.0)
+    with preserved(model, optimizer):
+        model.fields = Fields(3.0, 0.0)
+    assert model.fields == Fields(2.0, 1.0)
+    assert isinstance(model.fields, Fields)
+
+
+def test_a_buffer_that_grew_in_place_comes_back() -> None:
+    model, optimizer, _ = line()
+    model.register_buffer("cache", torch.zeros(2))
+    with preserved(model, optimizer):
+        model.cache.resize_(100).fill_(1.0)
+    assert model.cache.tolist() == [0.0, 0.0]
+
+
+def test_a_parameter_whose_data_were_exchanged_is_back_in_its_memory() -> None:
+    model, optimizer, _ = line()
+    place = model.weight.data_ptr()
+    with preserved(model, optimizer):
+        model.weight.data = torch.zeros(1, 1)
+    assert model.weight.data_ptr() == place
+
+
+def test_a_model_that_was_converted_has_its_type_again() -> None:
+    model, optimizer, _ = line()
+    with preserved(model, optimizer):
+        model.double()
+    assert model.weight.dtype == torch.float32
+
+
+class Broken:
+    """A loader that cannot say where it is."""
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        return iter([torch.ones(1, 1)])
+
+    def state_dict(self) -> dict[str, Any]:
+        raise RuntimeError("not before the first pass")
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+def test_an_optimizer_keeps_its_hooks_where_the_preparation_fails() -> None:
+    model, optimizer, _ = line()
+    seen = []
+    optimizer.register_step_post_hook(lambda *_: seen.append(1))
+    with pytest.raises(RuntimeError, match="not before"):
+        range_test(model, optimizer, Broken(), squares)
+    optimizer.step()
+    assert seen == [1]
+
+
+class Named(DataLoader):
+    """A DataLoader that counts its passes."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.passes = 0
+
+    def __iter__(self) -> Any:
+        self.passes += 1
+        return super().__iter__()
+
+
+def test_a_counter_of_a_subclass_of_data_loader_comes_back() -> None:
+    model, optimizer, _ = line()
+    loader = Named(TensorDataset(torch.ones(4, 1)), 2)
+    with preserved(model, optimizer, loader):
+        list(loader)
+    assert loader.passes == 0
+
+
+class Stateful(Sampler):
+    def __init__(self) -> None:
+        self.state = 0
+
+    def __len__(self) -> int:
+        return 4
+
+    def __iter__(self) -> Iterator[int]:
+        self.state += 1
+        return iter(range(4))
+
+
+def test_a_counter_named_state_comes_back() -> None:
+    model, optimizer, _ = line()
+    sampler = Stateful()
+    loader = DataLoader(TensorDataset(torch.ones(4, 1)), 2, sampler=sampler)
+    with preserved(model, optimizer, loader):
+        list(loader)
+    assert sampler.state == 0
+
+
+def test_a_stop_that_is_no_number_is_refused() -> None:
+    model, optimizer, batches = line()
+    with pytest.raises(SettingError, match="stop > 1"):
+        range_test(model, optimizer, batches, squares, stop=math.nan)

@@ -1,0 +1,498 @@
+"""Each setting of the range test, what its record holds, and the rules that read it."""
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from torch import nn
+
+from ratecraft.errors import SettingError, TaskError
+from ratecraft.finder import range_test
+from ratecraft.records import RangeTest, load
+from ratecraft.rules import RULES, suggest
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Tensors of this size gain nothing from more, and wait for busy cores."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def line(rate: float = 0.1, momentum: float = 0.0):
+    """Return a model of a line, its optimizer, and eight batches of data."""
+    torch.manual_seed(0)
+    model = nn.Linear(1, 1)
+    x = torch.linspace(-1, 1, 64)[torch.randperm(64)][:, None]
+    return model, torch.optim.SGD(model.parameters(), rate, momentum), list(x.split(8))
+
+
+def squares(model: nn.Module, batch: torch.Tensor) -> torch.Tensor:
+    return ((model(batch) - 3 * batch - 1) ** 2).mean()
+
+
+def weights(model: nn.Module) -> list[float]:
+    return torch.cat([p.detach().flatten() for p in model.parameters()]).tolist()
+
+
+def seen(look):
+    """Return a loss that looks at the model before each call, and what it has seen."""
+    found: list[Any] = []
+
+    def loss(model: nn.Module, batch: torch.Tensor) -> torch.Tensor:
+        found.append(look(model))
+        return squares(model, batch)
+
+    return loss, found
+
+
+def curve(record: RangeTest) -> RangeTest:
+    """Return a record without what it cost."""
+    return dataclasses.replace(record, seconds=0.0, batches=0)
+
+
+# Rates
+
+
+def test_linear_spacing() -> None:
+    model, optimizer, batches = line()
+    loss, rates = seen(lambda _: optimizer.param_groups[0]["lr"])
+    record = range_test(
+        model, optimizer, batches, loss, low=0.1, high=0.5, updates=5, spacing="linear"
+    )
+    assert record.rates == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5])
+    assert rates == list(record.rates)
+    assert record.spacing == "linear"
+
+
+def test_geometric_spacing_reaches_both_ends() -> None:
+    model, optimizer, batches = line()
+    record = range_test(model, optimizer, batches, squares, low=1e-5, high=1e-2, updates=40)
+    assert (record.rates[0], record.rates[-1]) == (1e-5, pytest.approx(1e-2))
+    ratios = [b / a for a, b in pairwise(record.rates)]
+    assert ratios == pytest.approx([1000 ** (1 / 39)] * 39)
+
+
+# Accumulation
+
+
+def trained_by_hand(model, batches, rates, few: int) -> list[list[float]]:
+    """Return the weights before each batch, where an update takes the mean gradient of a few."""
+    path = []
+    for k, rate in enumerate(rates):
+        gradients = []
+        for i in range(few):
+            path.append(weights(model))
+            batch = batches[(k * few + i) % len(batches)]
+            gradients.append(torch.autograd.grad(squares(model, batch), list(model.parameters())))
+        with torch.no_grad():
+            for parameter, *parts in zip(model.parameters(), *gradients, strict=True):
+                parameter.sub_(rate * sum(parts) / few)
+    return path
+
+
+@pytest.mark.parametrize("few", [1, 2, 3])
+def test_accumulate_takes_the_mean_gradient_of_some_batches(few: int) -> None:
+    model, optimizer, batches = line()
+    loss, path = seen(weights)
+    record = range_test(
+        model, optimizer, batches, loss, accumulate=few, updates=12, low=0.01, high=0.3
+    )
+    assert record.batches == few * 12 == len(path)
+    expected = trained_by_hand(line()[0], batches, record.rates, few)
+    assert np.allclose(path, expected, rtol=1e-4, atol=1e-5)
+    other = trained_by_hand(line()[0], batches, record.rates[: 12 // 2], 2 * few)
+    assert not np.allclose(path, other, rtol=1e-4, atol=1e-5)
+
+
+def test_accumulated_losses_are_means() -> None:
+    model, optimizer, batches = line()
+    first = [squares(model, batch).item() for batch in batches[:2]]
+    record = range_test(model, optimizer, batches, squares, accumulate=2, updates=4)
+    assert record.losses[0] == pytest.approx(sum(first) / 2)
+
+
+def test_accumulate_makes_an_epoch_of_fewer_updates() -> None:
+    model, optimizer, batches = line()
+    record = range_test(model, optimizer, batches * 50, squares, accumulate=2, high=1e-4)
+    assert (record.planned, record.batches) == (200, 400)
+
+
+# Clipping and scaling
+
+
+def norms_of(optimizer: torch.optim.Optimizer) -> list[float]:
+    """Return a list that will hold the gradients' norm before each update."""
+    norms: list[float] = []
+
+    def note(one: torch.optim.Optimizer, *_: Any) -> None:
+        parts = [p.grad.flatten() for group in one.param_groups for p in group["params"]]
+        norms.append(torch.cat(parts).norm().item())
+
+    optimizer.register_step_pre_hook(note)
+    return norms
+
+
+def halve(parameters: list[torch.Tensor]) -> None:
+    nn.utils.clip_grad_norm_(parameters, 0.25)
+
+
+@pytest.mark.parametrize(("clip", "limit"), [(0.5, 0.5), (halve, 0.25)], ids=["norm", "function"])
+@pytest.mark.parametrize("scale", [None, 2.0**14], ids=["plain", "scaled"])
+def test_clip_bounds_the_gradients(clip, limit: float, scale: float | None) -> None:
+    scaler = None if scale is None else torch.amp.GradScaler("cpu", init_scale=scale)
+    model, optimizer, batches = line()
+    norms = norms_of(optimizer)
+    settings = {"updates": 20, "high": 0.1, "scaler": scaler}
+    range_test(model, optimizer, batches, squares, **settings)
+    free, norms[:] = list(norms), []
+    range_test(model, optimizer, batches, squares, clip=clip, **settings)
+    assert min(free) > limit
+    assert norms == pytest.approx([limit] * 20, rel=1e-4)
+
+
+def test_a_scaler_changes_nothing_but_the_range_of_numbers() -> None:
+    model, optimizer, batches = line()
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**8, growth_interval=10)
+    record = range_test(model, optimizer, batches, squares, scaler=scaler)
+    plain = range_test(model, optimizer, batches, squares)
+    assert curve(record).losses == pytest.approx(plain.losses)
+    assert record.suggestion == plain.suggestion
+    assert scaler.get_scale() == 2.0**8  # though it has grown meanwhile
+
+
+def test_a_scaler_skips_updates_whose_gradients_overflow() -> None:
+    model, optimizer, batches = line()
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127, growth_interval=1000)
+    path = []
+
+    def loss(model: nn.Module, batch: torch.Tensor) -> torch.Tensor:
+        path.append(weights(model))
+        return 10 * squares(model, batch)
+
+    range_test(model, optimizer, batches, loss, scaler=scaler, updates=20, low=1e-3, high=1e-2)
+    assert path[0] == path[1]  # the first gradient is inf
+    assert path[-1] != path[-2]
+    assert all(math.isfinite(value) for value in path[-1])
+
+
+# Optimizers
+
+
+def test_an_optimizer_that_wants_a_closure_is_given_one() -> None:
+    model, _, batches = line()
+    optimizer = torch.optim.LBFGS(model.parameters(), lr=1.0, max_iter=3)
+    loss, path = seen(weights)
+    whole = [torch.cat(batches)]
+    record = range_test(model, optimizer, whole, loss, low=1e-6, high=1.0, updates=40)
+    assert len(record.losses) == record.batches == 40
+    assert len(path) > 40  # it asks more than once an update
+    assert record.losses[-1] < 0.01 * record.losses[0]
+    assert record.optimizer == "LBFGS"
+    assert not optimizer.state
+
+
+def test_an_optimizer_that_wants_a_closure_works_alone() -> None:
+    model, other, batches = line()
+    optimizer = torch.optim.LBFGS(model.parameters())
+    refused = pytest.raises(TaskError, match="wants a closure works alone, and without a GradSc")
+    with refused:
+        range_test(model, optimizer, batches, squares, scaler=torch.amp.GradScaler("cpu"))
+    with refused:
+        range_test(model, [optimizer, other], batches, squares)
+
+
+def test_two_optimizers_get_the_same_rate_with_kept_ratios() -> None:
+    torch.manual_seed(0)
+    models = [nn.Linear(1, 2), nn.Linear(2, 1)]
+    optimizers = [
+        torch.optim.SGD(models[0].parameters(), lr=0.02),
+        torch.optim.Adam(
+            [{"params": [models[1].weight], "lr": 0.1}, {"params": [models[1].bias], "lr": 0.05}]
+        ),
+    ]
+    rates, path = [], []
+
+    def loss(both: Any, batch: torch.Tensor) -> torch.Tensor:
+        assert both is models
+        rates.append([group["lr"] for one in optimizers for group in one.param_groups])
+        path.append(weights(both[0]) + weights(both[1]))
+        return squares(nn.Sequential(*both), batch)
+
+    _, _, batches = line()
+    record = range_test(models, optimizers, batches, loss, updates=8, low=0.01, high=0.1)
+    for rate, (first, second, third) in zip(record.rates, rates, strict=True):
+        assert (first, second, third) == pytest.approx((0.2 * rate, rate, 0.5 * rate))
+    assert all(a != b for a, b in zip(path[0], path[-1], strict=True))  # both have trained
+    assert record.optimizer == "SGD and Adam"
+    held = [group["lr"] for one in optimizers for group in one.param_groups]
+    assert held == [0.02, 0.1, 0.05]
+
+
+@pytest.mark.parametrize(
+    ("make", "read"),
+    [
+        (lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9), lambda g: g["momentum"]),
+        (lambda p: torch.optim.Adam(p, lr=0.1), lambda g: g["betas"][0]),
+        (lambda p: torch.optim.AdamW(p, lr=0.1, betas=(0.8, 0.99)), lambda g: g["betas"][0]),
+    ],
+    ids=["SGD", "Adam", "AdamW"],
+)
+def test_momentum_goes_from_first_to_last(make, read) -> None:
+    model, _, batches = line()
+    optimizer = make(model.parameters())
+    group = optimizer.param_groups[0]
+    before, rest = read(group), group.get("betas", (0, 0))[1]
+    loss, momenta = seen(lambda _: (read(group), group.get("betas", (0, 0))[1]))
+    range_test(model, optimizer, batches, loss, updates=5, momentum=(0.95, 0.85), high=1e-2)
+    assert [first for first, _ in momenta] == pytest.approx([0.95, 0.925, 0.9, 0.875, 0.85])
+    assert [second for _, second in momenta] == [rest] * 5
+    assert read(group) == before
+
+
+def test_ratios_are_those_before_a_warm_up_set_all_rates_to_zero() -> None:
+    model, _, batches = line()
+    optimizer = torch.optim.SGD(
+        [{"params": [model.weight], "lr": 0.1}, {"params": [model.bias], "lr": 0.02}]
+    )
+    torch.optim.lr_scheduler.LambdaLR(optimizer, lambda k: k / 10)
+    groups = optimizer.param_groups
+    assert [group["lr"] for group in groups] == [0.0, 0.0]
+    loss, rates = seen(lambda _: [group["lr"] for group in groups])
+    record = range_test(model, optimizer, batches, loss, updates=6)
+    assert [pair[0] for pair in rates] == pytest.approx(record.rates)
+    assert [pair[1] / pair[0] for pair in rates] == pytest.approx([0.2] * 6)
+    assert [group["lr"] for group in groups] == [0.0, 0.0]
+
+
+# Checks
+
+
+def ending(at: int | None, what: float):
+    calls: list[int] = []
+
+    def loss(model: nn.Module, batch: torch.Tensor) -> torch.Tensor:
+        calls.append(len(calls))
+        return squares(model, batch) * (what if at is not None and len(calls) > at else 1.0)
+
+    return loss, calls
+
+
+@pytest.mark.parametrize(
+    ("at", "what", "high"),
+    [
+        (None, 1.0, 1e-2),  # to the end
+        (None, 1.0, 1e3),  # an explosion
+        *((at, math.nan, 1e-2) for at in (1, 7, 8, 9, 40, 99)),
+        *((at, math.inf, 1e-2) for at in (1, 41)),
+        *((at, 1e6, 1e-2) for at in (11, 16, 43)),  # the first ten count for no explosion
+    ],
+)
+def test_seldom_looks_give_the_same_record(at: int | None, what: float, high: float) -> None:
+    records, updates = [], []
+    for every in (1, 8):
+        model, optimizer, batches = line()
+        loss, calls = ending(at, what)
+        record = range_test(model, optimizer, batches, loss, high=high, check_every=every)
+        records.append(curve(record))
+        updates.append(len(calls))
+        assert record.batches == len(calls)
+    assert repr(records[0]) == repr(records[1])
+    assert 0 <= updates[1] - updates[0] <= 7
+    if at is not None:
+        assert updates[0] == at + 1
+
+
+def test_seldom_looks_cost_updates_only_after_an_end() -> None:
+    for every in (3, 8, 1000):
+        model, optimizer, batches = line()
+        loss, calls = ending(None, 1.0)
+        range_test(model, optimizer, batches, loss, high=1e-2, updates=50, check_every=every)
+        assert len(calls) == 50
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"low": 0}, r"low=0, high=10: expected 0 < low < high, both finite"),
+        ({"low": -1}, r"low=-1, high=10"),
+        ({"low": 1, "high": 1}, r"low=1, high=1"),
+        ({"low": math.nan}, r"low=nan"),
+        ({"high": math.inf}, r"high=inf: expected"),
+        ({"beta": 1}, r"beta=1, stop=4: expected 0 <= beta < 1 and stop > 1"),
+        ({"beta": -0.1}, r"beta=-0.1"),
+        ({"stop": 1}, r"beta=0.98, stop=1"),
+        ({"accumulate": 0}, r"accumulate=0, check_every=None: expected >= 1"),
+        ({"check_every": 0}, r"accumulate=1, check_every=0: expected >= 1"),
+        ({"spacing": "cubic"}, r"spacing='cubic' is neither \"geometric\" nor \"linear\""),
+        ({"updates": 1}, r"updates=1: a range test needs at least 2"),
+        ({"updates": -5}, r"updates=-5"),
+    ],
+    ids=lambda value: None if isinstance(value, str) else str(value),
+)
+def test_a_setting_outside_its_range_is_named(settings: dict[str, Any], words: str) -> None:
+    model, optimizer, batches = line()
+    with pytest.raises(SettingError, match=words):
+        range_test(model, optimizer, batches, squares, **settings)
+
+
+def test_momentum_of_an_optimizer_without_it_is_refused() -> None:
+    model, _, batches = line()
+    optimizer = torch.optim.Adagrad(model.parameters(), lr=0.1)
+    with pytest.raises(SettingError, match="momentum=: this optimizer has neither momentum nor"):
+        range_test(model, optimizer, batches, squares, momentum=(0.9, 0.8))
+    assert optimizer.param_groups[0]["lr"] == 0.1
+
+
+def test_progress_is_told_after_each_update_that_is_made() -> None:
+    model, optimizer, batches = line()
+    told: list[tuple[int, int]] = []
+    record = range_test(
+        model, optimizer, batches, squares, high=1e3, progress=lambda *done: told.append(done)
+    )
+    assert len(record.losses) < 100  # it has exploded
+    assert told == [(k + 1, 100) for k in range(len(record.losses))]
+
+
+# Records
+
+
+def test_all_fields_of_a_record_survive_its_file(tmp_path: Path) -> None:
+    model, optimizer, batches = line()
+    made = range_test(
+        model, optimizer, batches, squares, low=1e-3, high=5, updates=60, spacing="linear",
+        accumulate=2, task="a line",
+    )  # fmt: skip
+    record = dataclasses.replace(made, seed=3)
+    for one in dataclasses.fields(record):
+        if one.default is not dataclasses.MISSING:
+            assert getattr(record, one.name) != one.default, one.name
+    again = load(record.save(tmp_path / "record.json"))
+    assert isinstance(again, RangeTest)
+    for one in dataclasses.fields(record):
+        value = getattr(again, one.name)
+        assert value == getattr(record, one.name), one.name
+        assert type(value) is type(getattr(record, one.name)), one.name
+    assert again == record
+    assert again.suggest("valley") == record.suggest("valley")
+
+
+# Rules
+
+
+@pytest.fixture(scope="module")
+def realistic() -> RangeTest:
+    """The curve of a small network on four clouds of points."""
+    torch.manual_seed(0)
+    y = torch.arange(512) % 4
+    x = torch.randn(4, 8)[y] + 0.8 * torch.randn(512, 8)
+    model = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 4))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    batches = list(zip(x.split(32), y.split(32), strict=True))
+
+    def loss(model: nn.Module, batch: Any) -> torch.Tensor:
+        return nn.functional.cross_entropy(model(batch[0]), batch[1])
+
+    return range_test(model, optimizer, batches, loss, low=1e-6, updates=200)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_every_rule_reads_a_usable_rate_off_a_realistic_curve(realistic, rule: str) -> None:
+    rate, reason = realistic.suggest(rule)
+    assert rate is not None
+    assert reason
+    assert 1e-3 <= rate <= 1.0
+    assert rate < realistic.rates[min(range(200), key=_or_inf(realistic.smoothed))]
+
+
+def _or_inf(values: tuple[float, ...]):
+    return lambda i: values[i] if i < len(values) else math.inf
+
+
+def test_the_record_itself_suggests_by_the_first_rule(realistic) -> None:
+    assert (realistic.suggestion, realistic.reason) == realistic.suggest("minimum/10")
+    assert realistic.suggest() == realistic.suggest("minimum/10")
+
+
+def test_a_rule_that_is_none_is_refused(realistic) -> None:
+    known = "there is no rule 'best'; there are minimum/10, steepest, valley, slide"
+    with pytest.raises(SettingError, match=known):
+        realistic.suggest("best")
+
+
+def published_valley(losses: list[float]) -> tuple[int, int]:
+    """Return the index that the published rule takes, and where its valley begins."""
+    falls = [1] * len(losses)
+    for i in range(1, len(losses)):
+        falls[i] = 1 + max((falls[j] for j in range(i) if losses[i] < losses[j]), default=0)
+    end = falls.index(max(falls))
+    start = end - max(falls)
+    third = (end - start) / 3
+    return start + int(third) + int(third / 2), start
+
+
+def published_slide(rates: list[float], losses: list[float]) -> float:
+    slopes = np.gradient(np.array(losses))
+    right, left = -1, -16
+    rate = rates[left]
+    while left >= -len(losses) and abs(slopes[right] - slopes[left]) > 0.005:
+        rate = rates[left]
+        right, left = right - 1, left - 1
+    return rate
+
+
+def summed(start: float, steps: list[float]) -> list[float]:
+    return [float(value) for value in np.cumsum([start, *steps])]
+
+
+LOOSE = st.lists(st.integers(0, 30).map(float), min_size=17, max_size=60)  # with many ties
+STEADY = st.builds(
+    summed, st.floats(0, 5), st.lists(st.floats(-0.02, 0.015), min_size=16, max_size=59)
+)
+EXPLODED = st.builds(
+    lambda calm, rise: [*calm, *(calm[-1] + value**2 / 50 for value in range(rise))],
+    STEADY,
+    st.integers(1, 40),
+)
+CURVES = LOOSE | STEADY | EXPLODED
+
+
+def rates_for(losses: list[float]) -> list[float]:
+    return [1e-7 * 1.2**k for k in range(len(losses))]
+
+
+@given(CURVES)
+def test_valley_is_the_published_one(losses: list[float]) -> None:
+    place, start = published_valley(losses)
+    assume(start >= 0)
+    rates = rates_for(losses)
+    assert suggest("valley", rates, losses, losses).rate == rates[place]
+
+
+@given(st.lists(st.floats(0.001, 1), min_size=2, max_size=60))
+def test_valley_stays_on_a_curve_that_falls_from_its_first_update(steps: list[float]) -> None:
+    # There the published rule begins one update before the first, and can take the last rate.
+    losses = summed(100.0, [-step for step in steps])
+    place, start = published_valley(losses)
+    assert start == -1
+    rates = rates_for(losses)
+    taken = rates.index(suggest("valley", rates, losses, losses).rate)
+    assert 0 <= taken <= len(losses) / 2
+    assert abs(taken - max(place, 0)) <= 1
+
+
+@given(CURVES)
+def test_slide_is_the_published_one(losses: list[float]) -> None:
+    assume(max(losses) - min(losses) > 1e-6)  # of a flat curve no rule says anything
+    rates = rates_for(losses)
+    assert suggest("slide", rates, losses, losses).rate == published_slide(rates, losses)

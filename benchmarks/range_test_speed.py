@@ -204,7 +204,7 @@ def measured(loader: Loader, rounds: int) -> dict[str, list[tuple[float, float]]
 
 
 def main() -> None:
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 60
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 25
     torch.set_num_threads(1)
     digits = load_digits()
     x, y = torch.tensor(digits.data / 16, dtype=torch.float32), torch.tensor(digits.target)

@@ -128,9 +128,9 @@ def range_test(
             if not one.training:
                 one.train()
         ratios = _ratios(optimizers)
+        geometric, every = spacing == "geometric", 1
         for k in range(planned):
             done = k / (planned - 1)
-            geometric = spacing == "geometric"
             rate = low * (high / low) ** done if geometric else low + (high - low) * done
             for group, ratio in ratios:
                 _set_rate(group, rate * ratio)
@@ -143,8 +143,9 @@ def range_test(
             waiting.append((rate, value))
             if progress:
                 progress(k + 1, planned)
-            every = check_every or (1 if value.device.type == "cpu" else CHECK_EVERY)
-            if len(waiting) < every and k < planned - 1 and k > 0:
+            if k == 0:
+                every = check_every or (1 if value.device.type == "cpu" else CHECK_EVERY)
+            elif len(waiting) < every and k < planned - 1:
                 continue
             if end := curve.take(waiting):
                 stopped = end
@@ -201,8 +202,10 @@ class _Curve:
 
     def take(self, waiting: list[tuple[float, torch.Tensor]]) -> str:
         """Take in some updates up to the one that ends the test; return why it ends there."""
-        # One transfer for all of them: a device is waited for once.
-        values = torch.stack([value for _, value in waiting]).tolist()
+        # One transfer for all of them: a device is waited for once. A single one has a shorter way.
+        several = len(waiting) > 1
+        losses = [loss for _, loss in waiting]
+        values = torch.stack(losses).tolist() if several else [losses[0].item()]
         for (rate, _), value in zip(waiting, values, strict=True):
             if not math.isfinite(value):
                 if not self.rates:
@@ -287,15 +290,9 @@ class _Trainer:
         """Compute the gradients anew, clipped; return the mean loss."""
         for optimizer in self._optimizers:
             optimizer.zero_grad(set_to_none=True)
-        total: torch.Tensor | None = None
-        for batch in batches:
-            loss = self._loss(self._model, batch)
-            check_loss(loss)
-            loss = loss.mean() if loss.dim() else loss
-            share = loss / len(batches) if len(batches) > 1 else loss
-            (share if self._scaler is None else self._scaler.scale(share)).backward()
-            value = share.detach().clone()  # a loss may share its memory with a parameter
-            total = value if total is None else total + value
+        total = self._share(batches[0], len(batches))
+        for batch in batches[1:]:
+            total = total + self._share(batch, len(batches))
         if self._clip is not None:
             if self._scaler is not None:
                 for optimizer in self._optimizers:
@@ -304,8 +301,21 @@ class _Trainer:
                 self._clip(self._parameters)
             else:
                 nn.utils.clip_grad_norm_(self._parameters, self._clip)
-        assert total is not None  # noqa: S101 - there is at least one batch
-        return total.float()
+        return total
+
+    def _share(self, batch: Any, count: int) -> torch.Tensor:
+        """Add the gradients of one of several batches; return its share in the loss."""
+        loss = self._loss(self._model, batch)
+        check_loss(loss)
+        if loss.dim():
+            loss = loss.mean()
+        if count > 1:
+            loss = loss / count
+        scaled = loss if self._scaler is None else self._scaler.scale(loss)
+        scaled.backward()
+        if loss.is_leaf or loss._base is not None:  # it may share its memory with a parameter
+            loss = loss.clone()
+        return loss.detach()
 
 
 def _wants_closure(optimizer: torch.optim.Optimizer) -> bool:

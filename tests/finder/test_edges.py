@@ -498,3 +498,16 @@ def test_a_stop_that_is_no_number_is_refused() -> None:
     model, optimizer, batches = line()
     with pytest.raises(SettingError, match="stop > 1"):
         range_test(model, optimizer, batches, squares, stop=math.nan)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.*deprecated:DeprecationWarning")
+def test_a_scripted_module() -> None:
+    scripted = torch.jit.script(nn.Sequential(nn.Linear(1, 4), nn.BatchNorm1d(4), nn.Linear(4, 1)))
+    scripted.eval()
+    optimizer = torch.optim.SGD(scripted.parameters(), lr=0.1, momentum=0.9)
+    tensors = [*scripted.parameters(), *scripted.buffers()]
+    before = [tensor.clone() for tensor in tensors]
+    record = range_test(scripted, optimizer, line()[2], squares, high=1e-2)
+    assert len(record.rates) == 100
+    assert not scripted.training
+    assert all(torch.equal(one, other) for one, other in zip(tensors, before, strict=True))

@@ -86,6 +86,10 @@ def preserved(
         _refuse_lazy(models)
         modules = list(dict.fromkeys(module for one in models for module in one.modules()))
         for module in modules:
+            if isinstance(module, torch.jit.ScriptModule):  # its dicts are made anew when read
+                undo += [keeper.keep(buffer) for buffer in module.buffers(recurse=False)]
+                undo.append(_attribute(module, "training"))
+                continue
             undo.append(keeper.keep(module._parameters))
             undo.append(keeper.keep(module._buffers))
             undo.append(_attributes(module, keeper))
@@ -334,7 +338,7 @@ def _generator(value: Any) -> Callable[[], object] | None:
 def _parameters(
     modules: list[nn.Module], optimizers: list[torch.optim.Optimizer]
 ) -> list[torch.Tensor]:
-    own = [p for module in modules for p in module._parameters.values() if p is not None]
+    own = [p for module in modules for p in module.parameters(recurse=False)]
     held = [p for one in optimizers for group in one.param_groups for p in group["params"]]
     return list({id(p): p for p in (*own, *held)}.values())
 

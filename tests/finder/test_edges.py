@@ -1,6 +1,7 @@
 """The range test where it is hard: losses, loaders, models and ends that are out of the usual."""
 
 import math
+import random
 import signal
 import warnings
 from collections.abc import Callable, Iterator
@@ -511,3 +512,35 @@ def test_a_scripted_module() -> None:
     assert len(record.rates) == 100
     assert not scripted.training
     assert all(torch.equal(one, other) for one, other in zip(tensors, before, strict=True))
+
+
+class Jitter:
+    """A transform with random numbers and a count of its own."""
+
+    def __init__(self) -> None:
+        self.random, self.calls = random.Random(3), 0
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        return x + self.random.gauss(0, 1)
+
+
+class Transformed(Dataset):
+    def __init__(self) -> None:
+        self.transform = Jitter()
+
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, i: int) -> torch.Tensor:
+        return self.transform(torch.ones(1))
+
+
+def test_a_datasets_transform_comes_back() -> None:
+    model, optimizer, _ = line()
+    data = Transformed()
+    loader = DataLoader(data, 2)
+    with preserved(model, optimizer, loader):
+        first = [batch.tolist() for batch in loader]
+    assert data.transform.calls == 0
+    assert [batch.tolist() for batch in loader] == first

@@ -394,6 +394,16 @@ def test_nothing_warns_where_torchs_would_not():
             scheduler.step()
 
 
+@pytest.mark.parametrize("done", range(8))
+def test_a_sequence_is_previewed_as_it_goes_on_also_before_a_milestone(done):
+    mine = sgd(0.1)
+    parts = [drop_in.LinearLR(mine, 0.1, total_iters=5), drop_in.CosineAnnealingLR(mine, 15)]
+    scheduler = drop_in.SequentialLR(mine, parts, [5])
+    first_rates(mine, done, scheduler)
+    ahead = preview(scheduler, 6)["0"]
+    assert ahead == pytest.approx(first_rates(mine, 6, scheduler), rel=1e-12)
+
+
 def pickled(scheduler):
     return pickle.loads(pickle.dumps(scheduler))  # noqa: S301 - our own
 

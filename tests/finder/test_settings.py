@@ -13,6 +13,7 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ratecraft.errors import SettingError, TaskError
 from ratecraft.finder import range_test
@@ -311,6 +312,31 @@ def test_seldom_looks_give_the_same_record(at: int | None, what: float, high: fl
     assert 0 <= updates[1] - updates[0] <= 7
     if at is not None:
         assert updates[0] == at + 1
+
+
+class Waits(TorchDispatchMode):
+    """Counts what makes a program wait for a device: a number that is read off a tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += op is torch.ops.aten._local_scalar_dense.default
+        return op(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(("every", "waits"), [(8, 0), (1, 64)])
+def test_between_two_looks_no_number_is_read_off_a_tensor(every: int, waits: int) -> None:
+    model, _, batches = line()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    with Waits() as seen:
+        record = range_test(
+            model, optimizer, batches, squares, updates=64, high=1e-2, clip=1.0, check_every=every
+        )
+    # A single loss is read by item(); several are moved in one piece, once for each look.
+    assert len(record.losses) == 64
+    assert seen.count in (waits, waits + 1)  # the first update is looked at alone
 
 
 def test_seldom_looks_cost_updates_only_after_an_end() -> None:

@@ -274,10 +274,8 @@ def test_a_state_kept_in_memory_does_not_change_with_the_scheduler():
         assert kept == before
 
 
-@pytest.mark.parametrize("loaded", ["before", "first", "last", "never"])
-def test_the_drop_in_resumes_in_every_order(loaded):
-    mine, plateau = fallen()
-    states = saved(mine.state_dict()), saved(plateau.state_dict())
+def loaded_in_order(states, loaded):
+    """Return a new optimizer and drop-in; its state is loaded at that point, or not at all."""
     other = sgd(0.1)
     if loaded == "before":
         other.load_state_dict(states[0])
@@ -287,6 +285,14 @@ def test_the_drop_in_resumes_in_every_order(loaded):
     again.load_state_dict(states[1])
     if loaded == "last":
         other.load_state_dict(states[0])
+    return other, again
+
+
+@pytest.mark.parametrize("loaded", ["before", "first", "last", "never"])
+def test_the_drop_in_resumes_in_every_order(loaded):
+    mine, plateau = fallen()
+    states = saved(mine.state_dict()), saved(plateau.state_dict())
+    other, again = loaded_in_order(states, loaded)
     for optimizer, scheduler in ((mine, plateau), (other, again)):
         assert rates(optimizer) == [0.05]
         scheduler.step(1.0)
@@ -298,15 +304,7 @@ def test_a_state_of_torchs_own_goes_on_where_it_was(loaded):
     its, theirs = fallen(lr_scheduler.ReduceLROnPlateau)
     theirs.step(1.0)
     states = saved(its.state_dict()), saved(theirs.state_dict())
-    other = sgd(0.1)
-    if loaded == "before":
-        other.load_state_dict(states[0])
-    again = ReduceLROnPlateau(other, patience=0, factor=0.5)
-    if loaded == "first":
-        other.load_state_dict(states[0])
-    again.load_state_dict(states[1])
-    if loaded == "last":
-        other.load_state_dict(states[0])
+    other, again = loaded_in_order(states, loaded)
     assert rates(other) == [0.025]
     again.step(1.0)
     assert rates(other) == [0.0125]

@@ -107,9 +107,14 @@ def preserved(
         undo += _of_loader(owners, keeper)
         stack.enter_context(preserved_rng())
         try:
-            # From here on things change, and there is a way back.
-            undo += [_without_hooks(one) for one in optimizers]
-            undo += [_without_workers(one) for one in owners if isinstance(one, DataLoader)]
+            # From here on things change, and of each the way back is known before.
+            for one in optimizers:
+                undo.append(_attribute(one, "_optimizer_step_post_hooks"))
+                one._optimizer_step_post_hooks = OrderedDict()
+            for owner in owners:
+                if isinstance(owner, DataLoader):  # others are started in place of its workers
+                    undo.append(_attribute(owner, "_iterator"))
+                    owner._iterator = None
             yield
         finally:
             _restore_all(undo)
@@ -303,13 +308,6 @@ def _is_state(value: Any, largest: float, depth: int = 0) -> bool:
     return isinstance(value, bool | int | float | complex | str | None)
 
 
-def _without_hooks(optimizer: torch.optim.Optimizer) -> Callable[[], object]:
-    """Switch off what follows the optimizer's updates, such as a scheduler that counts them."""
-    hooks = optimizer._optimizer_step_post_hooks
-    optimizer._optimizer_step_post_hooks = OrderedDict()
-    return lambda: setattr(optimizer, "_optimizer_step_post_hooks", hooks)
-
-
 def _gradient(parameter: torch.Tensor, keeper: _Keeper) -> Callable[[], object]:
     if parameter.grad is None:
         return lambda: setattr(parameter, "grad", None)
@@ -371,13 +369,6 @@ def _owners(loader: Any) -> list[Any]:
                 if fits and not any(inner is other for other in found):
                     found.append(inner)
     return found
-
-
-def _without_workers(loader: DataLoader[Any]) -> Callable[[], object]:
-    """Set a loader's persistent workers aside, so that others are started for the trial."""
-    workers = loader._iterator
-    loader._iterator = None
-    return lambda: setattr(loader, "_iterator", workers)
 
 
 def _position(loader: Any) -> list[Callable[[], object]]:

@@ -306,7 +306,7 @@ class _Trainer:
     def _share(self, batch: Any, count: int) -> torch.Tensor:
         """Add the gradients of one of several batches; return its share in the loss."""
         loss = self._loss(self._model, batch)
-        check_loss(loss)
+        _check_loss(loss)
         if loss.dim():
             loss = loss.mean()
         if count > 1:
@@ -366,14 +366,14 @@ def _ratios(optimizers: list[torch.optim.Optimizer]) -> list[tuple[dict[str, Any
     ]
 
 
-def check_loss(loss: object, name: str = "loss") -> None:
+def _check_loss(loss: object) -> None:
     """Raise TaskError unless a loss is a tensor with a gradient."""
     if not isinstance(loss, torch.Tensor) or not loss.numel():
         what = type(loss).__name__ if not isinstance(loss, torch.Tensor) else "an empty tensor"
-        raise TaskError(f"{name}(model, batch) returned {what}; expected a tensor of numbers")
+        raise TaskError(f"loss(model, batch) returned {what}; expected a tensor of numbers")
     if not loss.requires_grad:
         raise TaskError(
-            f"{name}(model, batch) returned a tensor without a gradient; was it detached, or "
+            "loss(model, batch) returned a tensor without a gradient; was it detached, or "
             "computed under no_grad, or of a model whose weights are frozen?"
         )
 

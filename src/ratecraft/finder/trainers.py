@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from ratecraft.errors import BindingError, TaskError
-from ratecraft.finder.sweep import range_test
+from ratecraft.finder.sweep import LEAST_UPDATES, range_test
 from ratecraft.records import RangeTest
 
 __all__ = ["range_test_for"]
@@ -85,7 +85,7 @@ def _in_lightning(trainer: Any, settings: dict[str, Any]) -> RangeTest:
             said["clip"] = lambda parameters: nn.utils.clip_grad_value_(parameters, bound)
     if math.isfinite(trainer.num_training_batches):
         updates = math.ceil(trainer.num_training_batches / said["accumulate"])
-        said["updates"] = max(updates, 100)
+        said["updates"] = max(updates, LEAST_UPDATES)
     with _silent(module):
         return range_test(
             trainer.model, trainer.optimizers, trainer.train_dataloader, loss, **(said | settings)

@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import ChainedScheduler, LRScheduler, ReduceLROnPl
 
 from ratecraft.errors import BindingError
 from ratecraft.records import Breakdown
-from ratecraft.torch.drop_in import factors_of, is_absolute
+from ratecraft.torch.drop_in import asked
 from ratecraft.torch.ledger import driven, ledgers_of
 from ratecraft.torch.plateau import PlateauLR
 from ratecraft.torch.scheduler import ScheduleLR
@@ -155,13 +155,14 @@ def breakdown(*schedulers: Any, updates: int, group: str | int = 0) -> Breakdown
         raise BindingError(f"no group is called {group!r}; the groups are {', '.join(names)}")
     i = names.index(str(group))
     base = float(groups[i].get("initial_lr", groups[i]["lr"]))
-    absolute = [part for part in parts if _is_absolute(part)]
+    saying = [asked(part) for part in parts]
+    absolute = [part for part in saying if getattr(part, "is_absolute", False)]
     if len(absolute) > 1:
         kinds = " and ".join(type(part).__name__ for part in absolute)
         raise BindingError(f"{kinds} both write rates, and have no product")
     factors: dict[str, tuple[float, ...]] = {}
-    for part in parts:
-        said = [factors_of(part, k) for k in range(updates)]
+    for part in saying:
+        said = [part.factors(k) for k in range(updates)]
         values = [one[i] if isinstance(one, list) else one for one in said]
         if absolute and part is absolute[0]:
             values = [value / base if base else value for value in values]
@@ -183,12 +184,6 @@ def _parts(scheduler: Any) -> Iterator[Any]:
         yield scheduler
     else:
         raise TypeError(f"breakdown() looks at torch schedulers, not {type(scheduler).__name__}")
-
-
-def _is_absolute(scheduler: Any) -> bool:
-    if isinstance(scheduler, ScheduleLR):
-        return scheduler.is_absolute
-    return is_absolute(scheduler)
 
 
 def _label(scheduler: Any, group: str, taken: dict[str, tuple[float, ...]]) -> str:
@@ -272,11 +267,8 @@ def _held_by_functions(scheduler: Any) -> dict[int, Any]:
     held: dict[int, Any] = {}
     for part in getattr(scheduler, "_schedulers", [scheduler]):
         for function in getattr(part, "lr_lambdas", []):
-            inner = (
-                [getattr(function, "__self__", None), *vars(function).values()]
-                if hasattr(function, "__dict__")
-                else [getattr(function, "__self__", None)]
-            )
+            inner = [getattr(function, "__self__", None)]
+            inner += getattr(function, "__dict__", {}).values()
             if isinstance(function, functools.partial):
                 inner += [*function.args, *function.keywords.values()]
             large = (torch.nn.Module, torch.Tensor, Optimizer)

@@ -179,7 +179,7 @@ def _parameters(setup: SetUp) -> Iterator[Finding]:
 
 
 def _steps(patient: Patient) -> Iterator[Finding]:
-    """Find schedulers that are stepped more often than the optimizer, or never."""
+    """Find schedulers that are stepped more often than the optimizer."""
     if patient.counts_itself or isinstance(patient.scheduler, ReduceLROnPlateau):
         return
     calls, done, total = patient.calls, patient.done, patient.total
@@ -204,10 +204,6 @@ def _steps(patient: Patient) -> Iterator[Finding]:
             f"step() in {done} updates",
             f"{fix}. If only one of the two states was loaded: load both",
         )
-    elif patient.per_update is None and done and calls * 2 + 2 <= done:
-        # Once an epoch, or forgotten: the next call may be due at any time.
-        patient.per_update = calls / done, (calls + 1) / done
-        patient.why = f"{calls} calls of step() in {done} updates"
 
 
 @dataclass(frozen=True, slots=True)
@@ -350,10 +346,9 @@ def _state(patient: Patient) -> Iterator[Finding]:
             "keep functions and objects out of it, or save what they are made of",
         )
         return
-    ours = scheduler.scheduler if isinstance(scheduler, PlateauLR) else scheduler
-    if isinstance(ours, ScheduleLR):
-        plan = state["schedule"] if isinstance(scheduler, PlateauLR) else state
-        differences = ours.differences(plan)
+    if patient.ours is not None:
+        plan = state if patient.ours is scheduler else state["schedule"]
+        differences = patient.ours.differences(plan)
         if differences:
             yield Finding(
                 "warning",
@@ -430,9 +425,8 @@ def _ahead(scheduler: Any) -> list[list[float]]:
 def _schedules(setup: SetUp) -> Iterator[Finding]:
     """Say what `check` says of each schedule over its run."""
     for patient in setup.patients:
-        scheduler = patient.scheduler
-        ours = scheduler.scheduler if isinstance(scheduler, PlateauLR) else scheduler
-        if isinstance(ours, ScheduleLR):
+        ours = patient.ours
+        if ours is not None:
             said = ours.plan.schedules["lr"]
             for schedule in [said] if isinstance(said, Schedule) else dict.fromkeys(said.values()):
                 yield from check(schedule, ours.plan.total, **ours.plan.units)

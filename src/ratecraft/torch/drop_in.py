@@ -67,16 +67,25 @@ class LambdaLR(Written, lr_scheduler.LambdaLR):
 class MultiplicativeLR(Written, lr_scheduler.MultiplicativeLR):
     """Running products of a function of the update."""
 
+    __slots__ = ("_latest",)  # asked for one update after the other, each costs one call
+    _latest: tuple[int, list[float]] | None
+
     def _factors(self, k: int) -> Factors:
         functions = self.lr_lambdas
         if functions.count(functions[0]) == len(functions):
             functions = functions[:1]
-        before, product = getattr(self, "_product", None) or (0, [1.0] * len(functions))
-        if k < before or len(product) != len(functions):
-            before, product = 0, [1.0] * len(functions)
+        known = [getattr(self, "_latest", None), getattr(self, "_product", None)]
+        fits = [one for one in known if one and one[0] <= k and len(one[1]) == len(functions)]
+        before, product = max(fits, default=(0, [1.0] * len(functions)))
         for i in range(before + 1, k + 1):
             product = [p * function(i) for p, function in zip(product, functions, strict=True)]
+        self._latest = k, product
         return product[0] if len(product) == 1 else product
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load a state, also that of functions which are objects."""
+        self._latest = None
+        super().load_state_dict(state_dict)
 
     def _said(self, k: int) -> Factors:
         product = self._factors(k)
@@ -176,10 +185,11 @@ class CosineAnnealingWarmRestarts(Written, lr_scheduler.CosineAnnealingWarmResta
         self._resume()
 
 
-class CyclicLR(Written, lr_scheduler.CyclicLR):
-    """Cycles from ``base_lr`` to ``max_lr``, written as rates; momentum the other way round."""
+class _Cycled(Written):
+    """Writes rates, and the momentum the other way round."""
 
     _absolute = True
+    use_beta1: bool
 
     def _factors(self, k: int) -> Factors:
         return self._at(k, drives=False)
@@ -189,39 +199,39 @@ class CyclicLR(Written, lr_scheduler.CyclicLR):
 
     def _at(self, k: int, *, drives: bool) -> Factors:
         """Return the rates at k, and set the momentum there if this ``drives``."""
+        raise NotImplementedError
+
+    def _set_momentum(self, values: list[float]) -> None:
+        for group, momentum in zip(self.optimizer.param_groups, values, strict=True):
+            if self.use_beta1:
+                group["betas"] = (momentum, *group["betas"][1:])
+            else:
+                group["momentum"] = momentum
+
+
+class CyclicLR(_Cycled, lr_scheduler.CyclicLR):
+    """Cycles from ``base_lr`` to ``max_lr``, written as rates; momentum the other way round."""
+
+    def _at(self, k: int, *, drives: bool) -> Factors:
         cycle, into = divmod(k / self.total_size, 1)
         up = self.step_ratio
         height = into / up if into <= up else (into - 1) / (up - 1)
         height *= self.scale_fn(cycle + 1 if self.scale_mode == "cycle" else k)
         if drives and self.cycle_momentum:
             ends = zip(self.base_momentums, self.max_momentums, strict=True)
-            for group, (low, high) in zip(self.optimizer.param_groups, ends, strict=True):
-                momentum = high - (high - low) * height
-                if self.use_beta1:
-                    group["betas"] = (momentum, *group["betas"][1:])
-                else:
-                    group["momentum"] = momentum
+            self._set_momentum([high - (high - low) * height for low, high in ends])
         ends = zip(self.base_lrs, self.max_lrs, strict=True)
         return [float(low + (high - low) * height) for low, high in ends]
 
 
-class OneCycleLR(Written, lr_scheduler.OneCycleLR):
+class OneCycleLR(_Cycled, lr_scheduler.OneCycleLR):
     """One cycle up to ``max_lr`` and down, written as rates; momentum the other way round.
 
     Past its last phase it stays where that ends, which torch's own shoots past, with the linear
     strategy to below 0.
     """
 
-    _absolute = True
-
-    def _factors(self, k: int) -> Factors:
-        return self._at(k, drives=False)
-
-    def _said(self, k: int) -> Factors:
-        return self._at(k, drives=True)
-
     def _at(self, k: int, *, drives: bool) -> Factors:
-        """Return the rates at k, and set the momentum there if this ``drives``."""
         if k > self.total_steps:
             raise ValueError(
                 f"Tried to step {k} times. The specified number of total steps is "
@@ -246,12 +256,7 @@ class OneCycleLR(Written, lr_scheduler.OneCycleLR):
             rates.append(float(end + (group[first] - end) * left))
         if drives and self.cycle_momentum:
             first, last = phase["start_momentum"], phase["end_momentum"]
-            for group in groups:
-                momentum = group[last] + (group[first] - group[last]) * left
-                if self.use_beta1:
-                    group["betas"] = (momentum, *group["betas"][1:])
-                else:
-                    group["momentum"] = momentum
+            self._set_momentum([g[last] + (g[first] - g[last]) * left for g in groups])
         return rates
 
 
@@ -289,7 +294,7 @@ class SequentialLR(lr_scheduler.SequentialLR):
         k = self.last_epoch if k is None else k
         i = bisect_right(self._milestones, k)
         began = self._milestones[i - 1] if i else 0
-        return factors_of(self._schedulers[i], k - began)
+        return cast(Factors, asked(self._schedulers[i]).factors(k - began))
 
     def step(self) -> None:  # type: ignore[override]  # torch's own has no epoch here, either
         """Go on by one update; at a milestone the next scheduler begins."""
@@ -341,7 +346,7 @@ class ChainedScheduler(lr_scheduler.ChainedScheduler):
 
     def factors(self, k: int | None = None) -> Factors:
         """Return the product of the parts' factors at update k (default: now)."""
-        return multiplied([factors_of(part, k) for part in self._schedulers])
+        return multiplied([asked(part).factors(k) for part in self._schedulers])
 
     def _initial_step(self) -> None:
         self._update_lr(0)
@@ -357,8 +362,8 @@ class ChainedScheduler(lr_scheduler.ChainedScheduler):
             _resume(part)
 
 
-def factors_of(scheduler: Any, k: int | None = None) -> Factors:
-    """Return a scheduler's own factor at update k (default: now); torch's own are asked, too.
+def asked(scheduler: Any) -> Any:
+    """Return what says a scheduler's ``factors(k)``: it, or for torch's own a drop-in twin.
 
     Of schedulers that write rates (CyclicLR, OneCycleLR, ``rate=``) these are rates.
 
@@ -367,7 +372,7 @@ def factors_of(scheduler: Any, k: int | None = None) -> Factors:
             metric and is torch's.
     """
     if hasattr(scheduler, "factors"):
-        return cast(Factors, scheduler.factors(k))
+        return scheduler
     ours = globals().get(type(scheduler).__name__)
     known = isinstance(ours, type) and type(scheduler) in ours.__mro__
     if not known or ours is ReduceLROnPlateau:
@@ -377,13 +382,7 @@ def factors_of(scheduler: Any, k: int | None = None) -> Factors:
         )
     twin: Any = object.__new__(cast(type, ours))  # which knows the closed form, and drives nothing
     twin.__dict__.update(scheduler.__dict__)
-    return cast(Factors, twin.factors(k))
-
-
-def is_absolute(scheduler: Any) -> bool:
-    """Return whether what a scheduler says are rates, and not factors."""
-    ours = globals().get(type(scheduler).__name__)
-    return bool(getattr(ours, "_absolute", False))
+    return twin
 
 
 class WarmupMultiFactorScheduler(Written, LRScheduler):

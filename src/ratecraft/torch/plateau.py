@@ -256,7 +256,7 @@ class PlateauLR(ReduceLROnPlateau):
         return self.scheduler.position
 
     def _length(self, at: float) -> int | Duration:
-        unit = self.scheduler.counts
+        unit = self.scheduler.plan.counts
         return int(at) if unit == "updates" else Duration(**{unit: at})
 
     def _highest(self) -> list[float]:

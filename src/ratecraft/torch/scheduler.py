@@ -215,11 +215,6 @@ class ScheduleLR(LRScheduler):
         return self._position
 
     @property
-    def counts(self) -> str:
-        """What the clock counts: "updates", "samples" or "tokens"."""
-        return self._plan.counts
-
-    @property
     def counts_calls(self) -> bool:
         """Whether calls of ``step()`` are counted, and not the optimizer's updates."""
         return self._counts_calls

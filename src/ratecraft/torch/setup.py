@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import ChainedScheduler, LRScheduler
+from torch.optim.lr_scheduler import ChainedScheduler, LRScheduler, ReduceLROnPlateau
 from torch.optim.swa_utils import SWALR
 
 from ratecraft.errors import BindingError
@@ -47,11 +47,27 @@ class Patient:
         return type(self.scheduler).__name__
 
     @property
+    def ours(self) -> ScheduleLR | None:
+        """The `ScheduleLR` that it is, or that is in it."""
+        inner = (
+            self.scheduler.scheduler if isinstance(self.scheduler, PlateauLR) else self.scheduler
+        )
+        return inner if isinstance(inner, ScheduleLR) else None
+
+    @property
     def counts_itself(self) -> bool:
         """Whether its clock follows the optimizer, however often it is stepped."""
-        if isinstance(self.scheduler, PlateauLR):
-            return not self.scheduler.scheduler.counts_calls
-        return isinstance(self.scheduler, ScheduleLR) and not self.scheduler.counts_calls
+        return self.ours is not None and not self.ours.counts_calls
+
+    def count(self) -> None:
+        """Say from the counts how often it is stepped, where that is seldom and nobody knows."""
+        follows = self.counts_itself or isinstance(self.scheduler, ReduceLROnPlateau)
+        if follows or self.per_update is not None or not self.done:
+            return
+        if self.calls * 2 + 2 <= self.done:
+            # Once an epoch, or forgotten: the next call may be due at any time.
+            self.per_update = self.calls / self.done, (self.calls + 1) / self.done
+            self.why = f"{self.calls} calls of step() in {self.done} updates"
 
     @property
     def calls(self) -> int:
@@ -122,6 +138,7 @@ class SetUp:
             patient.done = (setup.done if own is None else own) if done is None else done
             # Of optimizers at different paces nobody knows whose updates a total counts.
             patient.total = setup.total if alike else None
+            patient.count()
         return setup
 
     def _take(self, thing: Any) -> None:

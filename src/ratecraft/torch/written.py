@@ -71,6 +71,11 @@ class Written(LRScheduler):
         self.verbose = bool(verbose) and verbose != "deprecated"
         super().__init__(*bound.args, **bound.kwargs)
 
+    @property
+    def is_absolute(self) -> bool:
+        """Whether its factors are the rates themselves."""
+        return self._absolute
+
     def factors(self, k: int | None = None) -> Factors:
         """Return this scheduler's own factor at update k (default: now).
 

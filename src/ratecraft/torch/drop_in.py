@@ -71,26 +71,33 @@ class MultiplicativeLR(Written, lr_scheduler.MultiplicativeLR):
     _latest: tuple[int, list[float]] | None
 
     def _factors(self, k: int) -> Factors:
+        latest = getattr(self, "_latest", None)
+        known = latest if latest and latest[0] <= k else getattr(self, "_product", None)
+        product = self._up_to(k, known)
+        self._latest = k, product
+        return product[0] if len(product) == 1 else product
+
+    def _said(self, k: int) -> Factors:
+        product = self._up_to(k, getattr(self, "_product", None))
+        self._product = k, product
+        return product[0] if len(product) == 1 else product
+
+    def _up_to(self, k: int, known: tuple[int, list[float]] | None) -> list[float]:
+        """Return the products up to k, from those that are known on."""
         functions = self.lr_lambdas
         if functions.count(functions[0]) == len(functions):
             functions = functions[:1]
-        known = [getattr(self, "_latest", None), getattr(self, "_product", None)]
-        fits = [one for one in known if one and one[0] <= k and len(one[1]) == len(functions)]
-        before, product = max(fits, default=(0, [1.0] * len(functions)))
+        before, product = known or (0, [1.0] * len(functions))
+        if k < before or len(product) != len(functions):
+            before, product = 0, [1.0] * len(functions)
         for i in range(before + 1, k + 1):
             product = [p * function(i) for p, function in zip(product, functions, strict=True)]
-        self._latest = k, product
-        return product[0] if len(product) == 1 else product
+        return product
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a state, also that of functions which are objects."""
         self._latest = None
         super().load_state_dict(state_dict)
-
-    def _said(self, k: int) -> Factors:
-        product = self._factors(k)
-        self._product = k, product if isinstance(product, list) else [product]
-        return product
 
 
 class StepLR(Written, lr_scheduler.StepLR):
@@ -186,10 +193,9 @@ class CosineAnnealingWarmRestarts(Written, lr_scheduler.CosineAnnealingWarmResta
 
 
 class _Cycled(Written):
-    """Writes rates, and the momentum the other way round."""
+    """Writes rates, and the momentum the other way round (each in a loop of its own: hot)."""
 
     _absolute = True
-    use_beta1: bool
 
     def _factors(self, k: int) -> Factors:
         return self._at(k, drives=False)
@@ -200,13 +206,6 @@ class _Cycled(Written):
     def _at(self, k: int, *, drives: bool) -> Factors:
         """Return the rates at k, and set the momentum there if this ``drives``."""
         raise NotImplementedError
-
-    def _set_momentum(self, values: list[float]) -> None:
-        for group, momentum in zip(self.optimizer.param_groups, values, strict=True):
-            if self.use_beta1:
-                group["betas"] = (momentum, *group["betas"][1:])
-            else:
-                group["momentum"] = momentum
 
 
 class CyclicLR(_Cycled, lr_scheduler.CyclicLR):
@@ -219,7 +218,12 @@ class CyclicLR(_Cycled, lr_scheduler.CyclicLR):
         height *= self.scale_fn(cycle + 1 if self.scale_mode == "cycle" else k)
         if drives and self.cycle_momentum:
             ends = zip(self.base_momentums, self.max_momentums, strict=True)
-            self._set_momentum([high - (high - low) * height for low, high in ends])
+            for group, (low, high) in zip(self.optimizer.param_groups, ends, strict=True):
+                momentum = high - (high - low) * height
+                if self.use_beta1:
+                    group["betas"] = (momentum, *group["betas"][1:])
+                else:
+                    group["momentum"] = momentum
         ends = zip(self.base_lrs, self.max_lrs, strict=True)
         return [float(low + (high - low) * height) for low, high in ends]
 
@@ -256,7 +260,12 @@ class OneCycleLR(_Cycled, lr_scheduler.OneCycleLR):
             rates.append(float(end + (group[first] - end) * left))
         if drives and self.cycle_momentum:
             first, last = phase["start_momentum"], phase["end_momentum"]
-            self._set_momentum([g[last] + (g[first] - g[last]) * left for g in groups])
+            for group in groups:
+                momentum = group[last] + (group[first] - group[last]) * left
+                if self.use_beta1:
+                    group["betas"] = (momentum, *group["betas"][1:])
+                else:
+                    group["momentum"] = momentum
         return rates
 
 

@@ -17,10 +17,20 @@ from pathlib import Path
 from typing import Any, Final
 
 from ratecraft.errors import RecordError
-from ratecraft.rules import RULES, Suggestion, suggest
+from ratecraft.rules import CONTROLLED, RULES, Suggestion, suggest
 from ratecraft.schedule import Curve, parse
 
-__all__ = ["Breakdown", "Comparison", "Evaluation", "RangeTest", "Run", "Summary", "load"]
+__all__ = [
+    "Breakdown",
+    "Comparison",
+    "Evaluation",
+    "FoundRate",
+    "RangeTest",
+    "Run",
+    "ShortRun",
+    "Summary",
+    "load",
+]
 
 FORMAT: Final = 1
 
@@ -44,6 +54,7 @@ class RangeTest:
         planned: updates that were to be made.
         spacing: "geometric" or "linear" rates.
         batches: batches that were used up.
+        control: how many batches were used again and again as control variates; 0 if none.
         seed: the seed of initial weights and data order, where one was set.
     """
 
@@ -61,6 +72,7 @@ class RangeTest:
     planned: int = 0
     spacing: str = "geometric"
     batches: int = 0
+    control: int = 0
     seed: int | None = None
 
     @classmethod
@@ -72,8 +84,9 @@ class RangeTest:
         stopped: str,
         **settings: Any,
     ) -> RangeTest:
-        """Return the record of a curve, with what the first rule makes of it."""
-        rate, reason = suggest(next(iter(RULES)), rates, losses, smoothed)
+        """Return the record of a curve, with what the rule for its kind makes of it."""
+        rule = CONTROLLED if settings.get("control") else next(iter(RULES))
+        rate, reason = suggest(rule, rates, losses, smoothed)
         curve = tuple(rates), tuple(losses), tuple(smoothed)
         return cls(*curve, stopped, rate, reason, **settings)
 
@@ -81,7 +94,7 @@ class RangeTest:
         """Return the rate that a known rule reads off this curve, and how; or why it reads none.
 
         Args:
-            rule: "minimum/10", "steepest", "valley" or "slide"; see `ratecraft.rules`.
+            rule: "minimum/10", "minimum/4", "steepest", "valley" or "slide"; see `ratecraft.rules`.
 
         Raises:
             SettingError: there is no such rule.
@@ -93,6 +106,80 @@ class RangeTest:
         """What the test cost, in words."""
         made = f"{len(self.rates)} updates"
         return f"{made}, {self.batches or len(self.rates)} batches, {self.seconds:.3g} s"
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write this record as JSON and return its path."""
+        return _save(self, path)
+
+
+@dataclass(frozen=True, slots=True)
+class ShortRun:
+    """A run in miniature, by which a rate was tried.
+
+    Attributes:
+        rate: its rate, before it cooled down.
+        losses: the training loss before each update.
+        gain: the loss of the batches that were kept, before less after; -inf if it diverged.
+        noise: the standard error of the gain over those batches.
+    """
+
+    rate: float
+    losses: tuple[float, ...]
+    gain: float
+    noise: float
+
+
+@dataclass(frozen=True, slots=True)
+class FoundRate:
+    """The rate to train with, and how it was found; or why there is none.
+
+    Attributes:
+        rate: the rate to train with, the peak of a schedule; ``None`` if there is no answer.
+        low: the lowest rate that promises nearly as much.
+        high: the highest.
+        reason: how they were found, or why not and what to try.
+        before: the loss before any training.
+        runs: the short runs, by rate.
+        length: updates in each of them.
+        total: length of the run to come that was reckoned with, in updates.
+        allowed: the updates that the search was allowed.
+        updates: the updates that it made.
+        looks: batches whose loss was computed without an update.
+        batches: batches that were read.
+        task: what is trained, in words.
+        optimizer: the class of the optimizer.
+        seconds: wall time.
+        seed: the seed of initial weights and data order, where one was set.
+    """
+
+    rate: float | None
+    low: float | None
+    high: float | None
+    reason: str
+    before: float
+    runs: tuple[ShortRun, ...]
+    length: int
+    total: int | None = None
+    allowed: int = 0
+    updates: int = 0
+    looks: int = 0
+    batches: int = 0
+    task: str = ""
+    optimizer: str = ""
+    seconds: float = 0.0
+    seed: int | None = None
+
+    @property
+    def curve(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """The rates of the short runs that did not diverge, and the losses after them."""
+        kept = [run for run in self.runs if math.isfinite(run.gain)]
+        return tuple(run.rate for run in kept), tuple(self.before - run.gain for run in kept)
+
+    @property
+    def cost(self) -> str:
+        """What the search cost, in words."""
+        made = f"{self.updates} of {self.allowed} updates in {len(self.runs)} short runs"
+        return f"{made}, {self.looks} losses without gradients, {self.seconds:.3g} s"
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write this record as JSON and return its path."""
@@ -241,6 +328,9 @@ class Comparison:
         return _save(self, path)
 
 
+Record = RangeTest | FoundRate | Comparison
+
+
 def _spread(values: Sequence[float]) -> float:
     return statistics.stdev(values) if len(values) > 1 else math.nan
 
@@ -249,7 +339,7 @@ def _by_seed(runs: Sequence[Run]) -> list[Run]:
     return sorted(runs, key=lambda run: run.seed)
 
 
-def _save(record: RangeTest | Comparison, path: str | os.PathLike[str]) -> Path:
+def _save(record: Record, path: str | os.PathLike[str]) -> Path:
     target = Path(path)
     head = {"ratecraft": type(record).__name__, "format": FORMAT}
     text = json.dumps(head | _plain(record), allow_nan=False)
@@ -273,7 +363,7 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def load(path: str | os.PathLike[str]) -> RangeTest | Comparison:
+def load(path: str | os.PathLike[str]) -> Record:
     """Return the record in a file that ``save`` wrote.
 
     Raises:
@@ -294,6 +384,8 @@ def load(path: str | os.PathLike[str]) -> RangeTest | Comparison:
         match kind:
             case "RangeTest":
                 return _range_test(data)
+            case "FoundRate":
+                return _found_rate(data)
             case "Comparison":
                 return _comparison(data)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -309,6 +401,16 @@ def _range_test(data: dict[str, Any]) -> RangeTest:
     for name in ("rates", "losses", "smoothed"):
         data[name] = _floats(data[name])
     return RangeTest(**data)
+
+
+def _found_rate(data: dict[str, Any]) -> FoundRate:
+    data["runs"] = tuple(
+        ShortRun(
+            float(run["rate"]), _floats(run["losses"]), float(run["gain"]), float(run["noise"])
+        )
+        for run in data["runs"]
+    )
+    return FoundRate(**data)
 
 
 def _comparison(data: dict[str, Any]) -> Comparison:

@@ -21,6 +21,7 @@ PLATEAU: Final = 3  # 1/PLATEAU of the curve at its start is where nothing train
 FLAT: Final = 1e-9  # relative: a curve that moves by less is one number and its roundings
 DROP: Final = 0.01
 NOISE: Final = 3
+FALL: Final = 0.05
 SLIDE: Final = 15  # points between the two ends of the slide
 SLOPES: Final = 0.005  # of the loss a point: slopes nearer than that are alike
 
@@ -90,6 +91,23 @@ def minimum_over_ten(rates: Numbers, losses: Numbers, smoothed: Numbers) -> Sugg
     return Suggestion(
         rates[lowest] / 10, f"one decade left of the minimum of the smoothed loss, {place}{end}"
     )
+
+
+def minimum_over_four(rates: Numbers, losses: Numbers, smoothed: Numbers) -> Suggestion:
+    """Return a quarter of the rate at which the smoothed loss is lowest, and how it was chosen.
+
+    For curves with a control variate, which begin without noise and need little smoothing: the
+    minimum is searched everywhere, and counts if the loss fell by 5 % of where it began.
+
+    >>> losses = [2, 2, 2, 1.99, 1.9, 1.5, 1, 0.5, 1, 4]
+    >>> minimum_over_four([10.0**i for i in range(-8, 2)], losses, losses).rate
+    0.025
+    """
+    lowest = min(range(len(smoothed)), key=smoothed.__getitem__, default=0)
+    if lowest == 0 or smoothed[0] - smoothed[lowest] < FALL * abs(smoothed[0]):
+        return Suggestion(None, "no suggestion: the smoothed loss never fell by 5 %")
+    place = f"{smoothed[lowest]:.4g} at {rates[lowest]:.3g}"
+    return Suggestion(rates[lowest] / 4, f"a quarter of the minimum of the smoothed loss, {place}")
 
 
 def steepest(rates: Numbers, losses: Numbers, smoothed: Numbers) -> Suggestion:
@@ -184,8 +202,12 @@ def slide(rates: Numbers, losses: Numbers, smoothed: Numbers) -> Suggestion:
 
 RULES: Final[dict[str, Callable[[Numbers, Numbers, Numbers], Suggestion]]] = {
     "minimum/10": minimum_over_ten,
+    "minimum/4": minimum_over_four,
     "steepest": steepest,
     "valley": valley,
     "slide": slide,
 }
 """The rules by name; the first is the one that a record suggests by itself."""
+
+CONTROLLED: Final = "minimum/4"
+"""The rule for curves with a control variate."""

@@ -397,7 +397,7 @@ def test_all_fields_of_a_record_survive_its_file(tmp_path: Path) -> None:
     model, optimizer, batches = line()
     made = range_test(
         model, optimizer, batches, squares, low=1e-3, high=5, updates=60, spacing="linear",
-        accumulate=2, task="a line",
+        accumulate=2, control=3, task="a line",
     )  # fmt: skip
     record = dataclasses.replace(made, seed=3)
     for one in dataclasses.fields(record):

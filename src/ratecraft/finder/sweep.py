@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 import time
-from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Literal
 
 import torch
-from torch import distributed, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch import nn
 
-from ratecraft.errors import BindingError, RunFailed, SettingError, TaskError
-from ratecraft.finder.preserve import Batches, preserved
+from ratecraft.errors import RunFailed, SettingError
+from ratecraft.finder.preserve import Batches
+from ratecraft.finder.testbed import Clip, Loss, Testbed
 from ratecraft.records import RangeTest
 
 __all__ = ["range_test"]
 
 LEAST_UPDATES: Final = 100
 FEW: Final = 10  # updates whose average is of too few losses to be a minimum or an explosion
-CHECK_EVERY: Final = 8  # updates between two looks at losses that lie on a device
-
-Loss = Callable[[Any, Any], torch.Tensor]
-Clip = float | Callable[[list[torch.Tensor]], object]
 
 
 def range_test(
@@ -37,7 +31,8 @@ def range_test(
     high: float = 10.0,
     updates: int | None = None,
     spacing: Literal["geometric", "linear"] = "geometric",
-    beta: float = 0.98,
+    beta: float | None = None,
+    control: int = 0,
     stop: float = 4.0,
     accumulate: int = 1,
     clip: Clip | None = None,
@@ -71,7 +66,11 @@ def range_test(
         high: last rate.
         updates: number of updates; default one pass over the loader, or 100 if that is longer.
         spacing: "geometric" or "linear" rates.
-        beta: smoothing, 0 <= beta < 1.
+        beta: smoothing, 0 <= beta < 1; default 0.98, or 0.9 with ``control``.
+        control: this many batches are used again and again, and of each loss only its distance
+            to the one its batch had before training is smoothed: a control variate, without
+            which the luck of the batches has to be smoothed away. The suggestion is a quarter of
+            the minimum's rate then. 0: every batch is used once.
         stop: how many times its minimum the smoothed loss may reach. Where losses can be <= 0
             the same is asked of the rise above the minimum, relative to the fall before it.
         accumulate: batches an update; their mean gradient and mean loss are taken.
@@ -104,48 +103,37 @@ def range_test(
     >>> 0.001 < result.suggestion < 1
     True
     """
+    beta = (0.9 if control else 0.98) if beta is None else beta
     _check_range(low, high, spacing, beta, stop)
-    _check_training(accumulate, check_every, clip, momentum)
-    models = [model] if isinstance(model, nn.Module) else list(model)
-    optimizers = [optimizer] if isinstance(optimizer, torch.optim.Optimizer) else list(optimizer)
-    if reduce is None:
-        reduce = any(isinstance(one, DistributedDataParallel) for one in models)
-    planned = _planned(loader, accumulate) if updates is None else updates
-    if reduce:
-        planned = _least(planned, optimizers)
+    if control < 0:
+        raise SettingError(f"control={control}: expected a number of batches, or 0 for none")
+    if momentum is not None and not all(0 <= value < 1 for value in momentum):
+        raise SettingError(f"momentum={momentum}: expected two numbers, 0 <= m < 1")
+    bed = Testbed(
+        model, optimizer, loader, loss, accumulate=accumulate, clip=clip, scaler=scaler,
+        reduce=reduce, check_every=check_every, on_disk=on_disk,
+    )  # fmt: skip
+    planned = bed.least(updates) if updates is not None else planned_updates(bed)
     if planned < 2:
         raise SettingError(f"updates={planned}: a range test needs at least 2")
-    trainer = _Trainer(model, optimizers, loss, accumulate, clip, scaler)
     started = time.perf_counter()
-    curve = _Curve(beta, stop)
     stopped = f"all {planned} updates were made"
     waiting: list[tuple[float, torch.Tensor]] = []
-    with (
-        preserved(models, optimizers, loader, scaler=scaler, on_disk=on_disk),
-        closing(_cycle(loader)) as batches,
-    ):
-        for one in models:
-            if not one.training:
-                one.train()
-        ratios = _ratios(optimizers)
-        geometric, every = spacing == "geometric", 1
+    with bed.fresh() as run:
+        again = [run.take() for _ in range(control)]
+        curve = _Curve(
+            beta, stop, torch.stack([run.look(few) for few in again]).tolist() if again else []
+        )
+        geometric = spacing == "geometric"
         for k in range(planned):
             done = k / (planned - 1)
             rate = low * (high / low) ** done if geometric else low + (high - low) * done
-            for group, ratio in ratios:
-                _set_rate(group, rate * ratio)
-                if momentum is not None:
-                    _set_momentum(group, momentum[0] + (momentum[1] - momentum[0]) * done)
-            value = trainer.update(batches)
-            if reduce:
-                distributed.all_reduce(value)
-                value /= distributed.get_world_size()
-            waiting.append((rate, value))
+            turned = momentum and momentum[0] + (momentum[1] - momentum[0]) * done
+            run.at(rate, turned)
+            waiting.append((rate, run.make(again[k % control] if again else None)))
             if progress:
                 progress(k + 1, planned)
-            if k == 0:
-                every = check_every or (1 if value.device.type == "cpu" else CHECK_EVERY)
-            elif len(waiting) < every and k < planned - 1:
+            if k > 0 and len(waiting) < bed.check_every and k < planned - 1:
                 continue
             if end := curve.take(waiting):
                 stopped = end
@@ -160,9 +148,10 @@ def range_test(
         high=high,
         planned=planned,
         spacing=spacing,
-        batches=trainer.batches,
+        batches=bed.batches,
+        control=control,
         task=task,
-        optimizer=" and ".join(type(one).__name__ for one in optimizers),
+        optimizer=bed.optimizer,
         seconds=time.perf_counter() - started,
     )
 
@@ -176,28 +165,20 @@ def _check_range(low: float, high: float, spacing: str, beta: float, stop: float
         raise SettingError(f'spacing={spacing!r} is neither "geometric" nor "linear"')
 
 
-def _check_training(
-    accumulate: int,
-    check_every: int | None,
-    clip: Clip | None,
-    momentum: tuple[float, float] | None,
-) -> None:
-    if accumulate < 1 or (check_every is not None and check_every < 1):
-        raise SettingError(f"accumulate={accumulate}, check_every={check_every}: expected >= 1")
-    if not callable(clip) and clip is not None and not clip > 0:
-        raise SettingError(f"clip={clip}: expected a norm above 0, or a function")
-    if momentum is not None and not all(0 <= value < 1 for value in momentum):
-        raise SettingError(f"momentum={momentum}: expected two numbers, 0 <= m < 1")
+def planned_updates(bed: Testbed) -> int:
+    """Return the updates of a test whose length is not said."""
+    return max(bed.epoch() or 0, LEAST_UPDATES)
 
 
 class _Curve:
     """The losses so far, smoothed, and the rule that ends the test."""
 
-    def __init__(self, beta: float, stop: float) -> None:
+    def __init__(self, beta: float, stop: float, starts: list[float]) -> None:
         self.rates: list[float] = []
         self.losses: list[float] = []
         self.smoothed: list[float] = []
-        self._beta, self._stop = beta, stop
+        self._beta, self._stop, self._starts = beta, stop, starts
+        self._level = sum(starts) / len(starts) if starts else 0.0
         self._average, self._best, self._signed = 0.0, math.inf, False
 
     def take(self, waiting: list[tuple[float, torch.Tensor]]) -> str:
@@ -221,8 +202,9 @@ class _Curve:
 
     def _add(self, rate: float, loss: float) -> bool:
         """Take in one update; return whether the loss has exploded."""
-        self._average = self._beta * self._average + (1 - self._beta) * loss
-        smooth = self._average / (1 - self._beta ** (len(self.losses) + 1))
+        start = self._starts[len(self.losses) % len(self._starts)] if self._starts else 0.0
+        self._average = self._beta * self._average + (1 - self._beta) * (loss - start)
+        smooth = self._level + self._average / (1 - self._beta ** (len(self.losses) + 1))
         self.rates.append(rate)
         self.losses.append(loss)
         self.smoothed.append(smooth)
@@ -235,160 +217,3 @@ class _Curve:
             scale = max(abs(self._best), abs(self.smoothed[0] - self._best))
             return smooth - self._best > (self._stop - 1) * scale
         return smooth > self._stop * self._best
-
-
-class _Trainer:
-    """One update at a time, as the run is going to make them."""
-
-    def __init__(
-        self,
-        model: Any,
-        optimizers: list[torch.optim.Optimizer],
-        loss: Loss,
-        accumulate: int,
-        clip: Clip | None,
-        scaler: Any,
-    ) -> None:
-        self._model, self._optimizers, self._loss = model, optimizers, loss
-        self._accumulate, self._clip, self._scaler = accumulate, clip, scaler
-        self.batches = 0
-        held = [p for one in optimizers for group in one.param_groups for p in group["params"]]
-        self._parameters = [p for p in held if p.requires_grad]
-        if not self._parameters:
-            raise TaskError("all parameters of the optimizer are frozen: there is nothing to train")
-        self._closes = any(_wants_closure(one) for one in optimizers)
-        if self._closes and (scaler is not None or len(optimizers) > 1):
-            raise TaskError(
-                "an optimizer that wants a closure works alone, and without a GradScaler"
-            )
-
-    def update(self, batches: Generator[Any]) -> torch.Tensor:
-        """Make one update; return the loss before it."""
-        few = [next(batches) for _ in range(self._accumulate)]
-        self.batches += len(few)
-        if self._closes:
-            seen: list[torch.Tensor] = []
-
-            def closure() -> torch.Tensor:
-                value = self._backward(few)
-                seen.append(value)
-                return value
-
-            self._optimizers[0].step(closure)  # type: ignore[arg-type]  # LBFGS takes a tensor
-            return seen[0]
-        value = self._backward(few)
-        for optimizer in self._optimizers:
-            if self._scaler is None:
-                optimizer.step()
-            else:
-                self._scaler.step(optimizer)
-        if self._scaler is not None:
-            self._scaler.update()
-        return value
-
-    def _backward(self, batches: list[Any]) -> torch.Tensor:
-        """Compute the gradients anew, clipped; return the mean loss."""
-        for optimizer in self._optimizers:
-            optimizer.zero_grad(set_to_none=True)
-        total = self._share(batches[0], len(batches))
-        for batch in batches[1:]:
-            total = total + self._share(batch, len(batches))
-        if self._clip is not None:
-            if self._scaler is not None:
-                for optimizer in self._optimizers:
-                    self._scaler.unscale_(optimizer)
-            if callable(self._clip):
-                self._clip(self._parameters)
-            else:
-                nn.utils.clip_grad_norm_(self._parameters, self._clip)
-        return total
-
-    def _share(self, batch: Any, count: int) -> torch.Tensor:
-        """Add the gradients of one of several batches; return its share in the loss."""
-        loss = self._loss(self._model, batch)
-        _check_loss(loss)
-        if loss.dim():
-            loss = loss.mean()
-        if count > 1:
-            loss = loss / count
-        scaled = loss if self._scaler is None else self._scaler.scale(loss)
-        scaled.backward()
-        if loss.is_leaf or loss._base is not None:  # it may share its memory with a parameter
-            loss = loss.clone()
-        return loss.detach()
-
-
-def _wants_closure(optimizer: torch.optim.Optimizer) -> bool:
-    closure = inspect.signature(optimizer.step).parameters.get("closure")
-    return closure is not None and closure.default is inspect.Parameter.empty
-
-
-def _planned(loader: Batches, accumulate: int) -> int:
-    try:
-        return max(len(loader) // accumulate, LEAST_UPDATES)  # type: ignore[arg-type]  # the TypeError is the check
-    except TypeError:
-        return LEAST_UPDATES
-
-
-def _least(planned: int, optimizers: list[torch.optim.Optimizer]) -> int:
-    """Return the smallest of the processes' numbers of updates."""
-    device = optimizers[0].param_groups[0]["params"][0].device
-    number = torch.tensor(planned, device=device)
-    distributed.all_reduce(number, distributed.ReduceOp.MIN)
-    return int(number)
-
-
-def _cycle(loader: Batches) -> Generator[Any]:
-    """Yield batches for ever, from the beginning each time they end."""
-    opens = callable(loader) and not isinstance(loader, Iterable)
-    while True:
-        empty = True
-        for batch in loader() if opens else loader:  # type: ignore[operator, union-attr]
-            empty = False
-            yield batch
-        if empty:
-            raise TaskError("the training data gave no batch; a range test needs at least one")
-
-
-def _ratios(optimizers: list[torch.optim.Optimizer]) -> list[tuple[dict[str, Any], float]]:
-    """Return every param group with its rate's ratio to the highest one."""
-    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
-    # A scheduler that begins at 0, as a warm-up does, has left the ratios in initial_lr.
-    rates = [float(group["lr"]) for group in groups]
-    if max(rates) <= 0:
-        rates = [float(group.get("initial_lr", group["lr"])) for group in groups]
-    highest = max(rates)
-    if (highest <= 0 and len(set(rates)) > 1) or min(rates) < 0:
-        raise BindingError(f"the optimizer's rates {rates} have no ratios that could be kept")
-    return [
-        (group, rate / highest if highest > 0 else 1.0)
-        for group, rate in zip(groups, rates, strict=True)
-    ]
-
-
-def _check_loss(loss: object) -> None:
-    """Raise TaskError unless a loss is a tensor with a gradient."""
-    if not isinstance(loss, torch.Tensor) or not loss.numel():
-        what = type(loss).__name__ if not isinstance(loss, torch.Tensor) else "an empty tensor"
-        raise TaskError(f"loss(model, batch) returned {what}; expected a tensor of numbers")
-    if not loss.requires_grad:
-        raise TaskError(
-            "loss(model, batch) returned a tensor without a gradient; was it detached, or "
-            "computed under no_grad, or of a model whose weights are frozen?"
-        )
-
-
-def _set_rate(group: dict[str, Any], rate: float) -> None:
-    if isinstance(group["lr"], torch.Tensor):
-        group["lr"].fill_(rate)
-    else:
-        group["lr"] = rate
-
-
-def _set_momentum(group: dict[str, Any], value: float) -> None:
-    if "momentum" in group:
-        group["momentum"] = value
-    elif "betas" in group:
-        group["betas"] = (value, *group["betas"][1:])
-    else:
-        raise SettingError("momentum=: this optimizer has neither momentum nor betas")

@@ -1,0 +1,234 @@
+"""How much of what training can gain is given away by each way of choosing a rate.
+
+    python benchmarks/regret/regret.py                 the table, from the answers on file
+    python benchmarks/regret/regret.py ask [RULE ...]  ask all rules, or some, anew
+
+The regret of a rate is (L(rate) - L*) / (L0 - L*): L is the last validation loss of a run with
+that peak rate, the mean of three seeds, L* the loss of the best rate and L0 the one before any
+training; between two rates that were trained L is linear in log rate, and a diverged run counts
+as untrained. No answer has regret 1. Rules see the training data alone, and other initial weights
+and orders of the data than the truth: three of each.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import multiprocessing
+import statistics
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from peers import answers
+from tasks import HELD_OUT, PLATEAU, TASKS, Entry, entry
+from truth import LENGTHS, mean
+
+from ratecraft.compare import Task
+from ratecraft.compare.loop import start
+from ratecraft.finder import find_lr, line_search, range_test
+from ratecraft.finder.preserve import seed_everything
+
+HERE = Path(__file__).parent
+TRUTH, ANSWERS = HERE / "truth.json", HERE / "answers.json"
+SEEDS = (0, 1, 2)
+CLOSE = 0.05
+
+Rates = dict[str, float | None]  # for the short run and for the long one
+
+
+class Answer(NamedTuple):
+    """What a rule said for one task and seed, and what it cost in updates."""
+
+    short: float | None
+    long: float | None
+    cost: float
+    band: tuple[float, float] | None = None
+
+
+def ours(test: Callable[..., Any]) -> Callable[[Entry, Task, int], Answer]:
+    """Return a rule of ours as a function of task and seed."""
+
+    def ask(one: Entry, task: Task, seed: int) -> Answer:
+        seed_everything(seed)
+        model, optimizer = start(task)
+        return test(one, model, optimizer, task.train, task.loss)  # type: ignore[no-any-return]
+
+    return ask
+
+
+def found(one: Entry, *world: Any) -> Answer:
+    records = [find_lr(*world, total=one.updates * times) for times in LENGTHS.values()]
+    first = records[0]
+    band = None if first.rate is None else (first.low, first.high)
+    cost = first.updates + first.looks / 3
+    return Answer(records[0].rate, records[1].rate, cost, band)
+
+
+def armijo(one: Entry, *world: Any) -> Answer:
+    record = line_search(*world)
+    return Answer(record.rate, record.rate, record.updates + record.looks / 3)
+
+
+def swept(rule: str, **settings: Any) -> Callable[..., Answer]:
+    def test(one: Entry, *world: Any) -> Answer:
+        record = range_test(*world, **settings)
+        rate = record.suggest(rule).rate
+        return Answer(rate, rate, len(record.rates) + settings.get("control", 0) / 3)
+
+    return test
+
+
+def default(one: Entry, model: Any, optimizer: torch.optim.Optimizer, *world: Any) -> Answer:
+    rate = optimizer.param_groups[0]["lr"]
+    return Answer(rate, rate, 0)
+
+
+RULES: dict[str, Callable[[Entry, Task, int], Answer]] = {
+    "find_lr": ours(found),
+    "control variate, minimum/4": ours(swept("minimum/4", control=16, updates=100)),
+    "Armijo line search": ours(armijo),
+    "range test, minimum/10": ours(swept("minimum/10", updates=100)),
+    "range test, steepest": ours(swept("steepest", updates=100)),
+    "the optimizer's own": ours(default),
+}
+
+
+def ask(job: tuple[str, int, tuple[str, ...]]) -> dict[str, Answer]:
+    """Return what some rules say to a task with a seed."""
+    torch.set_num_threads(1)
+    name, seed, rules = job
+    one = entry(name)
+    task = one.build()
+    said = {rule: RULES[rule](one, task, seed) for rule in rules if rule in RULES}
+    if not set(rules) <= set(RULES):
+        for rule, answer in answers(task, seed).items():
+            said[rule] = Answer(answer.rate, answer.rate, answer.updates)
+    return said
+
+
+def ask_all(rules: tuple[str, ...]) -> None:
+    """Ask the rules for every task and seed, and write what they said."""
+    known = json.loads(ANSWERS.read_text()) if ANSWERS.exists() else {}
+    jobs = [(one.name, seed, rules) for one in TASKS for seed in SEEDS]
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        for (name, seed, _), said in zip(jobs, pool.imap(ask, jobs), strict=True):
+            for rule, answer in said.items():
+                place = known.setdefault(rule, {}).setdefault(name, {})
+                place[str(seed)] = [None if x is None else _short(x) for x in answer]
+            print(f"{name} {seed}", file=sys.stderr)
+    ANSWERS.write_text(json.dumps(known, separators=(",", ":")) + "\n")
+
+
+def _short(value: Any) -> Any:
+    return [_short(x) for x in value] if isinstance(value, tuple | list) else float(f"{value:.4g}")
+
+
+def regret(task: dict[str, Any], length: str, rate: float | None) -> float:
+    """Return what a rate gives away of what the best one gains."""
+    if rate is None:
+        return 1.0
+    start = task["untrained"]
+    points = [
+        (x, mean(losses, start))
+        for x, losses in zip(task[length]["log10_rates"], task[length]["losses"], strict=True)
+    ]
+    place, best = math.log10(rate), min(loss for _, loss in points)
+    (x, loss), *others = points
+    for right, other in others:
+        if place <= x:
+            break
+        share = min((place - x) / (right - x), 1.0)
+        if place < right:
+            loss += share * (other - loss)
+            break
+        x, loss = right, other
+    return (loss - best) / (start - best)
+
+
+class Score(NamedTuple):
+    """What a rule gave away over some tasks."""
+
+    mean: float
+    error: float
+    close: float
+    worst: float
+
+
+def score(regrets: dict[str, list[float]]) -> Score:
+    """Return the mean over tasks, its standard error, the share within 5 %, and the worst."""
+    tasks = [statistics.fmean(some) for some in regrets.values()]
+    every = [one for some in regrets.values() for one in some]
+    return Score(
+        statistics.fmean(tasks),
+        statistics.stdev(tasks) / math.sqrt(len(tasks)),
+        sum(one <= CLOSE for one in every) / len(every),
+        max(every),
+    )
+
+
+def agreement(said: dict[str, dict[str, list[Any]]]) -> float:
+    """Return on how many tasks all seeds' answers lie within half a decade."""
+    agree = 0
+    for seeds in said.values():
+        rates = [answer[0] for answer in seeds.values()]
+        agree += None not in rates and max(rates) / min(rates) <= math.sqrt(10)
+    return agree / len(said)
+
+
+def table(known: dict[str, Any], truth: dict[str, Any]) -> None:
+    """Print every rule's scores, the best first."""
+    rows = []
+    for rule, said in known.items():
+        part: dict[tuple[str, bool], Score] = {}
+        for i, length in enumerate(LENGTHS):
+            for held_out in (True, False):
+                regrets = {
+                    name: [regret(truth[name], length, answer[i]) for answer in seeds.values()]
+                    for name, seeds in said.items()
+                    if (name in HELD_OUT) == held_out
+                }
+                part[length, held_out] = score(regrets)
+        cost = statistics.fmean(a[2] for seeds in said.values() for a in seeds.values())
+        rows.append((part["short", True].mean, rule, part, cost, agreement(said)))
+    print("| rule | held out | within 5 % | worst | 8 x longer | the others | 8 x longer | updates "
+          "| seeds agree |")  # fmt: skip
+    print("|---|---|---|---|---|---|---|---|---|")
+    for _, rule, part, cost, agree in sorted(rows, key=lambda row: row[0]):
+        short, long = part["short", True], part["long", True]
+        seen, later = part["short", False], part["long", False]
+        print(
+            f"| {rule} | {short.mean:.3f} ± {short.error:.3f} | {short.close:.0%} "
+            f"| {short.worst:.2f} | {long.mean:.3f} ± {long.error:.3f} "
+            f"| {seen.mean:.3f} ± {seen.error:.3f} | {later.mean:.3f} ± {later.error:.3f} "
+            f"| {cost:.0f} | {agree:.0%} |"
+        )
+
+
+def detail(known: dict[str, Any], truth: dict[str, Any], rule: str) -> None:
+    """Print a rule's answers task by task."""
+    for name, seeds in known[rule].items():
+        mark = "held out" if name in HELD_OUT else "plateau" if name == PLATEAU else ""
+        for i, length in enumerate(LENGTHS):
+            told = [answer[i] for answer in seeds.values()]
+            lost = " ".join(f"{regret(truth[name], length, rate):.3f}" for rate in told)
+            rates = " ".join("none" if rate is None else f"{rate:.2g}" for rate in told)
+            print(f"{name:40} {mark:9} {length:6} {rates:26} {lost}")
+
+
+def main(words: list[str]) -> None:
+    """Do what the command line says."""
+    if words[:1] == ["ask"]:
+        ask_all(tuple(words[1:]) or (*RULES, "peers"))
+    known = json.loads(ANSWERS.read_text())
+    truth = json.loads(TRUTH.read_text())["tasks"]
+    if words[:1] == ["detail"]:
+        detail(known, truth, words[1])
+    else:
+        table(known, truth)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

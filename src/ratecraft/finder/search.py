@@ -1,0 +1,104 @@
+"""Which rate to try next, and what to make of those that were tried: numbers, without torch.
+
+Rates are written as decades from the one that the search began with; what each of them gained,
+the loss before less the loss after, is -inf where training diverged.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+__all__ = ["Top", "next_place", "top"]
+
+STEP: Final = 0.5  # decades between the best place and those beside it, in the end
+SLIGHT: Final = 0.01  # of the loss: where less is gained, the rate is far too low
+FAR: Final = 1.5  # decades below the best place that are looked at before it is believed
+NEAR: Final = 0.05  # of the best gain: what misses no more is as good
+
+Gains = Mapping[float, float]
+
+
+class Top(NamedTuple):
+    """Where most is gained, between the two places where nearly as much is."""
+
+    low: float
+    place: float
+    high: float
+
+
+def next_place(gains: Gains, before: float) -> float | None:
+    """Return the place to try next, or None if the best has a neighbour on both sides.
+
+    It goes up first, by a decade, or two where next to nothing was gained; then down; then
+    between the best place and those beside it.
+
+    >>> next_place({}, 2.3), next_place({0: 0.1}, 2.3), next_place({0: 0.1, 1: 0.5}, 2.3)
+    (0.0, 1.0, 2.0)
+    >>> next_place({0: 0.1, 1: 0.5, 2: 0.3}, 2.3)
+    1.5
+    """
+    if not gains:
+        return 0.0
+    best = max(gains, key=gains.__getitem__)
+    slight = SLIGHT * abs(before)
+    if gains[best] < -slight:  # all of them did harm
+        return min(gains) - 1.0
+    above = min((place for place in gains if place > best), default=None)
+    below = max((place for place in gains if place < best), default=None)
+    if above is None:
+        return best + (2.0 if gains[best] < slight else 1.0)
+    if below is None:
+        return best - 1.0
+    for gap in (above - best, below - best):
+        if abs(gap) > STEP:
+            return best + math.copysign(max(STEP, STEP * (abs(gap) // (2 * STEP))), gap)
+    # A network that has died at a high rate may have gained, too: the true top lies far below.
+    if min(gains) > best - FAR:
+        return best - FAR
+    return None
+
+
+def top(gains: Gains) -> Top | None:
+    """Return where most is gained: the parabola's top through the best place and its neighbours.
+
+    The place is then moved half of the way to the lowest where all but 5 % as much is gained,
+    since a rate that is too low costs less than one that is too high. None if nothing is gained.
+
+    >>> low, place, high = top({-1: 0.2, -0.5: 0.9, 0: 1.0, 0.5: 0.9, 1: -math.inf})
+    >>> round(low, 6), round(place, 6), round(high, 6)
+    (-0.25, -0.125, 0.25)
+    """
+    best = max(gains, key=gains.__getitem__)
+    if not gains[best] > 0:
+        return None
+    peak = best + _vertex(gains, best)
+    low, high = _edge(gains, best, -1), _edge(gains, best, 1)
+    return Top(min(low, peak), peak - max(peak - low, 0) / 2, max(high, peak))
+
+
+def _vertex(gains: Gains, best: float) -> float:
+    """Return how far the top of the parabola lies from the best place, at most half a step."""
+    left, right = gains.get(best - STEP, -math.inf), gains.get(best + STEP, -math.inf)
+    if math.isinf(left):
+        return 0.0
+    if math.isinf(right):  # the top lies before the cliff
+        return -STEP / 5
+    bend = 2 * gains[best] - left - right
+    return 0.0 if bend <= 0 else max(-1.0, min(1.0, (right - left) / bend)) * STEP / 2
+
+
+def _edge(gains: Gains, best: float, side: int) -> float:
+    """Return how far to one side nearly as much is gained, linearly between two places."""
+    enough = (1 - NEAR) * gains[best]
+    inside = best
+    for place in sorted((p for p in gains if (p - best) * side > 0), key=lambda p: p * side):
+        if gains[place] >= enough:
+            inside = place
+        elif math.isinf(gains[place]):
+            break
+        else:
+            share = (gains[inside] - enough) / (gains[inside] - gains[place])
+            return inside + (place - inside) * share
+    return inside

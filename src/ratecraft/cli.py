@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -24,7 +25,7 @@ from ratecraft.schedule import Duration, Finding, Schedule, parse, parse_length
 
 if TYPE_CHECKING:
     from ratecraft.compare import Task
-    from ratecraft.records import Comparison, RangeTest, Run
+    from ratecraft.records import Comparison, FoundRate, RangeTest, Run
 
 __all__ = ["main"]
 
@@ -151,54 +152,67 @@ def doctor(setup: str, *, total: Annotated[int | None, Parameter(alias="-t")] = 
 def find(
     task: str,
     *,
-    low: float = 1e-8,
-    high: float = 10.0,
+    total: Annotated[str, Parameter(alias="-t")] = "epochs(10)",
     updates: int | None = None,
-    linear: bool = False,
     optimizer: str | None = None,
     seed: int = 0,
+    classic: bool = False,
+    low: float | None = None,
+    high: float | None = None,
+    linear: bool = False,
     save: Path | None = None,
     output: Annotated[Path | None, Parameter(alias="-o")] = None,
 ) -> None:
-    """Find a learning rate with a range test.
+    """Find the learning rate for a run, by short runs, or with --classic by a range test.
 
-    Example: `ratecraft find my_task.py:task`
+    Example: `ratecraft find my_task.py:task --total "epochs(30)"`
 
     Args:
         task: digits, stdlib-text, or your own as file.py:function.
-        low: First rate of the test.
-        high: Last rate of the test.
-        updates: Length of the test; default one epoch, or 100 updates if that is longer.
-        linear: Raise the rate linearly, not geometrically.
+        total: Length of the run to come: updates, or a length such as "epochs(10)".
+        updates: What the search may cost, default 200; with --classic the length of the test,
+            default one epoch, or 100 updates if that is longer.
         optimizer: Class to test with in place of the task's, such as torch.optim.AdamW.
         seed: Seed of initial weights and data order.
+        classic: Run the classical range test, and show what known rules make of it.
+        low: First rate of the range test, default 1e-8.
+        high: Last rate of the range test, default 10.
+        linear: Raise the rate of the range test linearly, not geometrically.
         save: Write the record as JSON.
         output: Also write a figure: a .png, .svg or .pdf file.
     """
     from ratecraft.compare import load_task
     from ratecraft.compare.task import with_optimizer
     from ratecraft.rules import RULES
-    from ratecraft.view import plot_range_test, save_figure
+    from ratecraft.view import plot_found_rate, plot_range_test, save_figure
 
     _check_output(save, ".json")
     _check_output(output, ".png", ".svg", ".pdf")
+    sweep = {"low": low, "high": high, "spacing": "linear" if linear else None}
+    sweep = {name: value for name, value in sweep.items() if value is not None}
+    if sweep and not classic:
+        raise SettingError("--low, --high and --linear belong to the range test; add --classic")
+    if updates is not None:
+        sweep["updates"] = updates
     loaded = load_task(task)
     if optimizer is not None:
         loaded = with_optimizer(loaded, optimizer)
-    spacing = "linear" if linear else "geometric"
-    record = _find(loaded, task, seed=seed, low=low, high=high, updates=updates, spacing=spacing)
-    for rule in RULES:
-        rate, reason = record.suggest(rule)
-        out.print(
-            f"  {rule:<11}{'-' if rate is None else f'{rate:.3g}':>9}  {reason}", markup=False
-        )
+    record: FoundRate | RangeTest
+    if classic:
+        record = _sweep(loaded, task, seed=seed, **sweep)
+        rate, figure = record.suggestion, partial(plot_range_test, record, tuple(RULES))
+        for rule in RULES:
+            told, reason = record.suggest(rule)
+            cell = "-" if told is None else f"{told:.3g}"
+            out.print(f"  {rule:<11}{cell:>9}  {reason}", markup=False)
+    else:
+        record = _find(loaded, task, total=parse_length(total), seed=seed, **sweep)
+        rate, figure = record.rate, partial(plot_found_rate, record)
     if save is not None:
         out.print(f"record: {record.save(save)}", markup=False)
     if output is not None:
-        out.print(
-            f"figure: {save_figure(plot_range_test(record, tuple(RULES)), output)}", markup=False
-        )
-    if record.suggestion is None:
+        out.print(f"figure: {save_figure(figure(), output)}", markup=False)
+    if rate is None:
         raise RunFailed(record.reason)
 
 
@@ -220,8 +234,8 @@ def compare(
     Args:
         task: digits, stdlib-text, or your own as file.py:function.
         *schedules: Texts of schedules, each a factor of the rate.
-        rate: What every schedule multiplies: a number, or "find" for a range test first. Write
-            1 if the schedules are rates themselves.
+        rate: What every schedule multiplies: a number, or "find" to look for it first. Write 1
+            if the schedules are rates themselves.
         seeds: Runs per schedule.
         total: Length of each run: updates, or a length such as "epochs(10)".
         workers: Worker processes; default one a processor core; 0 trains in this process.
@@ -243,17 +257,15 @@ def compare(
     if rate != "find" and _number(rate, "--rate") < 0:
         raise SettingError(f"--rate {rate}: a rate must be >= 0")
     if rate == "find":
-        found = _find(load_task(task), task)
-        if found.suggestion is None:
+        found = _find(load_task(task), task, total=length)
+        if found.rate is None:
             raise RunFailed(f"{found.reason}; or give --rate")
-    factor = _number(rate, "--rate") if found is None or not found.suggestion else found.suggestion
+    factor = _number(rate, "--rate") if found is None or not found.rate else found.rate
     record = _compare(task, named, rate=factor, seeds=seeds, total=length, workers=workers)
     if save is not None:
         out.print(f"record: {record.save(save)}", markup=False)
     if output is not None:
-        report = write_report(
-            output, comparison=record, range_test=found, title=f"Schedules on {task}"
-        )
+        report = write_report(output, comparison=record, found=found, title=f"Schedules on {task}")
         out.print(f"report: {report}", markup=False)
     _fail_if_all_diverged(record)
 
@@ -273,33 +285,68 @@ def demo(*, folder: Path = Path("ratecraft-demo"), seeds: int = 3) -> None:
     _check_output(folder / "report.html")
     task = load_task("digits")
     total = ratecraft.epochs(10)
-    _heading("1 Find a rate: range test")
-    found = _find(task, "digits")
-    if found.suggestion is None:
+    _heading("1 Find a rate, by short runs")
+    found = _find(task, "digits", total=total)
+    if found.rate is None:
         raise RunFailed(found.reason)
-    _heading(f"2 Show five schedules before training, at rate {found.suggestion:.3g}")
+    _heading(f"2 Show five schedules before training, at rate {found.rate:.3g}")
     schedules = {name: parse(text) for name, text in DEMO_SCHEDULES.items()}
     curves = {
-        name: (found.suggestion * schedule).resolve(total, epoch=task.epoch)
+        name: (found.rate * schedule).resolve(total, epoch=task.epoch)
         for name, schedule in schedules.items()
     }
     out.print(terminal_curve(curves, color=out.is_terminal), markup=False)
     _heading(f"3 Train each with {seeds} seeds")
-    record = _compare("digits", schedules, rate=found.suggestion, seeds=seeds, total=total)
-    found.save(folder / "range-test.json")
+    record = _compare("digits", schedules, rate=found.rate, seeds=seeds, total=total)
+    found.save(folder / "found-rate.json")
     record.save(folder / "comparison.json")
     report = write_report(
         folder / "report.html",
         comparison=record,
-        range_test=found,
+        found=found,
         title="Five schedules on handwritten digits",
     )
-    records = f"{folder}/range-test.json, {folder}/comparison.json"
+    records = f"{folder}/found-rate.json, {folder}/comparison.json"
     out.print(f"\nReport: {report}\nRecords: {records}", markup=False)
     _fail_if_all_diverged(record)
 
 
-def _find(task: Task, name: str, *, seed: int = 0, **settings: Any) -> RangeTest:
+def _find(
+    task: Task, name: str, *, total: Duration | int, seed: int = 0, **settings: Any
+) -> FoundRate:
+    """Find the rate for a fresh model, with a bar, and print how."""
+    import torch
+
+    from ratecraft.compare.loop import start
+    from ratecraft.finder import find_lr
+    from ratecraft.view import terminal_found_rate
+
+    length = len(ratecraft.constant(1).resolve(total, epoch=task.epoch))
+    torch.manual_seed(seed)
+    model, optimizer = start(task)
+    with _bar("short runs", "updates at most") as progress:
+        record = find_lr(
+            model,
+            optimizer,
+            task.train,
+            task.loss,
+            total=length,
+            progress=progress,
+            task=task.name or name,
+            **settings,
+        )
+    record = replace(record, seed=seed)
+    out.print(terminal_found_rate(record), markup=False)
+    out.print(f"{record.task}\n{record.optimizer}: {record.cost}", markup=False)
+    out.print(record.reason, markup=False)
+    if record.rate is not None:
+        out.print(
+            f"rate: [bold]{record.rate:.3g}[/bold] (as good: {record.low:.3g} to {record.high:.3g})"
+        )
+    return record
+
+
+def _sweep(task: Task, name: str, *, seed: int = 0, **settings: Any) -> RangeTest:
     """Run a range test on a fresh model, with a bar, and print its curve and its suggestion."""
     import torch
 

@@ -121,12 +121,14 @@ class ShortRun:
         losses: the training loss before each update.
         gain: the loss of the batches that were kept, before less after; -inf if it diverged.
         noise: the standard error of the gain over those batches.
+        lot: which batches it was given: 0 the first ones, 1 those after them.
     """
 
     rate: float
     losses: tuple[float, ...]
     gain: float
     noise: float
+    lot: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,9 +173,13 @@ class FoundRate:
 
     @property
     def curve(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """The rates of the short runs that did not diverge, and the losses after them."""
-        kept = [run for run in self.runs if math.isfinite(run.gain)]
-        return tuple(run.rate for run in kept), tuple(self.before - run.gain for run in kept)
+        """The rates that did not diverge, and the loss after a short run, on average."""
+        gains: dict[float, list[float]] = {}
+        for run in self.runs:
+            gains.setdefault(run.rate, []).append(run.gain)
+        means = {rate: statistics.fmean(some) for rate, some in gains.items()}
+        kept = {rate: gain for rate, gain in means.items() if math.isfinite(gain)}
+        return tuple(kept), tuple(self.before - gain for gain in kept.values())
 
     @property
     def cost(self) -> str:
@@ -406,7 +412,11 @@ def _range_test(data: dict[str, Any]) -> RangeTest:
 def _found_rate(data: dict[str, Any]) -> FoundRate:
     data["runs"] = tuple(
         ShortRun(
-            float(run["rate"]), _floats(run["losses"]), float(run["gain"]), float(run["noise"])
+            float(run["rate"]),
+            _floats(run["losses"]),
+            float(run["gain"]),
+            float(run["noise"]),
+            run["lot"],
         )
         for run in data["runs"]
     )

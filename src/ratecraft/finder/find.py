@@ -6,15 +6,15 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from typing import Final, Unpack
+from typing import Any, Final, Unpack
 
 import torch
 from torch import nn
 
 from ratecraft.errors import RunFailed, SettingError
 from ratecraft.finder.preserve import Batches
-from ratecraft.finder.search import next_place, top
-from ratecraft.finder.testbed import How, Loss, Testbed, set_rates
+from ratecraft.finder.search import around_best, next_place, top
+from ratecraft.finder.testbed import How, Loss, Testbed, Updates, set_rates
 from ratecraft.records import FoundRate, ShortRun
 
 __all__ = ["find_lr"]
@@ -92,34 +92,26 @@ def find_lr(
         raise SettingError(
             f"updates={updates}: expected at least {LEAST * RUNS}, for {RUNS} short runs of {LEAST}"
         )
-    length = min(length, total or length)
-    bed = Testbed(model, optimizer, loader, loss, **how)
     started = time.perf_counter()
+    bed = Testbed(model, optimizer, loader, loss, **how)
     start = max(set_rates(bed.optimizers)) or START
-    before = _held_losses(bed)
-    level = statistics.fmean(before)
-    if not math.isfinite(level):
-        raise RunFailed(
-            f"the loss is {level} before any training; check the data and the loss function"
-        )
+    tried = _Tried(bed, start, min(length, total or length), updates, progress)
     gains: dict[float, float] = {}
-    runs: list[ShortRun] = []
-    while (place := next_place(gains, level)) is not None:
-        cost = bed.made + bed.looked / bed.accumulate * FORWARD
-        if cost + length + HELD * FORWARD > updates:
-            break
-        run = _short_run(bed, start * 10**place, length, before, progress, updates)
-        runs.append(run)
-        gains[place] = run.gain
-    rate, low, high, reason = _answer(runs, gains, start, level, length, total, place is None)
+    while (place := next_place(gains, tried.level)) is not None and tried.affords(1):
+        gains[place] = tried.run(place).gain
+    enclosed = place is None
+    if enclosed and (top(gains) is not None) and tried.affords(len(again := around_best(gains))):
+        for place in again:  # on other batches, since luck is not the same there
+            gains[place] = (gains[place] + tried.run(place, lot=1).gain) / 2
+    rate, low, high, reason = _answer(tried, gains, enclosed, total)
     return FoundRate(
         rate=rate,
         low=low,
         high=high,
         reason=reason,
-        before=level,
-        runs=tuple(sorted(runs, key=lambda run: run.rate)),
-        length=length,
+        before=tried.level,
+        runs=tuple(sorted(tried.runs, key=lambda run: run.rate)),
+        length=tried.length,
         total=total,
         allowed=updates,
         updates=bed.made,
@@ -131,92 +123,104 @@ def find_lr(
     )
 
 
-def _held_losses(bed: Testbed) -> list[float]:
-    """Return the losses of the batches that are kept, before any training."""
-    with bed.fresh() as run:
-        return torch.stack([run.look(run.take()) for _ in range(HELD)]).tolist()
+class _Tried:
+    """The short runs so far, and how to make one more."""
 
+    def __init__(
+        self,
+        bed: Testbed,
+        start: float,
+        length: int,
+        allowed: int,
+        progress: Callable[[int, int], None] | None,
+    ) -> None:
+        self.bed, self.start, self.length, self.allowed = bed, start, length, allowed
+        self.runs: list[ShortRun] = []
+        self._progress = progress
+        self._before = [self._losses_of(0)]
+        self.level = statistics.fmean(self._before[0])
+        if not math.isfinite(self.level):
+            raise RunFailed(
+                f"the loss is {self.level} before any training; check the data and the loss "
+                "function"
+            )
 
-def _short_run(
-    bed: Testbed,
-    rate: float,
-    length: int,
-    before: list[float],
-    progress: Callable[[int, int], None] | None,
-    allowed: int,
-) -> ShortRun:
-    """Train from the start at one rate, then cool down, and judge by the batches that are kept."""
-    losses: list[torch.Tensor] = []
-    with bed.fresh() as run:
-        held = [run.take() for _ in range(HELD)]
-        steady = length // 2
-        for k in range(length):
-            run.at(rate * min(1.0, (length - k) / (length - steady + 1)))
-            losses.append(run.make())
-            if progress:
-                progress(bed.made, allowed)
-            if (k + 1) % bed.check_every == 0 and not math.isfinite(losses[-1].item()):
-                break
-        after = torch.stack([run.look(few) for few in held]).tolist()
-    values = torch.stack(losses).tolist()
-    differences = [b - a for b, a in zip(before, after, strict=True)]
-    gain = statistics.fmean(differences)
-    if not math.isfinite(gain) or not all(map(math.isfinite, values)):
-        return ShortRun(rate, tuple(values), -math.inf, math.inf)
-    noise = statistics.stdev(differences) / math.sqrt(HELD)
-    return ShortRun(rate, tuple(values), gain, noise)
+    def affords(self, runs: int) -> bool:
+        """Return whether so many runs are still allowed."""
+        spent = self.bed.made + self.bed.looked / self.bed.accumulate * FORWARD
+        looks = HELD * (runs + (runs > 1))
+        return spent + runs * self.length + looks * FORWARD <= self.allowed
+
+    def run(self, place: float, lot: int = 0) -> ShortRun:
+        """Train from the start at one rate, cool down, and judge by the batches that are kept."""
+        if lot == len(self._before):
+            self._before.append(self._losses_of(lot))
+        rate = self.start * 10**place
+        losses: list[torch.Tensor] = []
+        with self.bed.fresh() as updates:
+            held = self._held(updates, lot)
+            steady = self.length // 2
+            for k in range(self.length):
+                updates.at(rate * min(1.0, (self.length - k) / (self.length - steady + 1)))
+                losses.append(updates.make())
+                if self._progress:
+                    self._progress(self.bed.made, self.allowed)
+                looks = (k + 1) % self.bed.check_every == 0
+                if looks and not math.isfinite(losses[-1].item()):
+                    break
+            after = torch.stack([updates.look(few) for few in held]).tolist()
+        values = torch.stack(losses).tolist()
+        gained = [b - a for b, a in zip(self._before[lot], after, strict=True)]
+        gain, noise = -math.inf, math.inf
+        if all(map(math.isfinite, [*values, *gained])):
+            gain, noise = statistics.fmean(gained), statistics.stdev(gained) / math.sqrt(HELD)
+        self.runs.append(ShortRun(rate, tuple(values), gain, noise, lot))
+        return self.runs[-1]
+
+    def _held(self, updates: Updates, lot: int) -> list[list[Any]]:
+        """Return a lot's batches that are kept; the next ones are those of its runs."""
+        for _ in range(lot * (self.length + HELD)):
+            updates.take()
+        return [updates.take() for _ in range(HELD)]
+
+    def _losses_of(self, lot: int) -> list[float]:
+        """Return the losses of a lot's batches that are kept, before any training."""
+        with self.bed.fresh() as updates:
+            return [updates.look(few).item() for few in self._held(updates, lot)]
 
 
 def _answer(
-    runs: Sequence[ShortRun],
-    gains: dict[float, float],
-    start: float,
-    level: float,
-    length: int,
-    total: int | None,
-    enclosed: bool,
+    tried: _Tried, gains: dict[float, float], enclosed: bool, total: int | None
 ) -> tuple[float | None, float | None, float | None, str]:
     """Return the rate, its band and how they follow; or that there is none, why and what to do."""
-    tried = sorted(run.rate for run in runs)
+    length, rates = tried.length, [run.rate for run in tried.runs]
     where = (
-        f"{len(runs)} short runs of {length} updates at rates from "
-        f"{tried[0]:.2g} to {tried[-1]:.2g}"
+        f"{len(rates)} short runs of {length} updates at rates from "
+        f"{min(rates):.2g} to {max(rates):.2g}"
     )
-    best = max(runs, key=lambda run: run.gain)
+    best = max(tried.runs, key=lambda run: run.gain)
     found = top(gains)
     if found is None or not best.gain > CLEAR * best.noise:
-        gained = (
-            "none gained anything"
-            if found is None
-            else (f"the most that one gained was {best.gain:.2g} ± {best.noise:.2g}")
-        )
-        return (
-            None,
-            None,
-            None,
-            (
-                f"no answer: of {where} {gained}, from a loss of {level:.4g}; allow more updates=, "
-                "which makes them longer, or look for why nothing is learned"
-            ),
-        )
-    if not enclosed and max(gains, key=gains.__getitem__) in (max(gains), min(gains)):
-        return (
-            None,
-            None,
-            None,
-            (
-                f"no answer: of {where} the last gained most, and no more updates were allowed; "
-                f"begin nearer to {best.rate:.2g}, the optimizer's rate, or allow more updates="
-            ),
-        )
+        gained = "none gained anything"
+        if best.gain > 0:
+            gained = f"the best gained {best.gain:.2g} ± {best.noise:.2g}"
+        return None, None, None, (
+            f"no answer: of {where} {gained}, from a loss of {tried.level:.4g}; allow more "
+            "updates=, which makes them longer, or look for why nothing is learned"
+        )  # fmt: skip
+    if not enclosed:
+        return None, None, None, (
+            f"no answer: {where} were allowed, and the best of them, near {best.rate:.2g}, was "
+            "among the last; begin there, at the optimizer's own rate, or allow more updates="
+        )  # fmt: skip
     shift = 1.0
     if total is not None and total > HORIZON * length:
         shift = (total / (HORIZON * length)) ** -SLOPE
-    low, rate, high = (start * 10**place * shift for place in found)
+    low, rate, high = (tried.start * 10**place * shift for place in found)
     reason = (
-        f"the best of {where} is near {best.rate:.2g}, where the loss fell "
-        f"from {level:.4g} to {level - best.gain:.4g}"
+        f"the best of {where} is near {best.rate:.2g}, where the loss fell by {best.gain:.3g} "
+        f"from {tried.level:.4g}"
     )
     if shift < 1:
-        reason += f"; for a run of {total} updates times {shift:.2g}"
+        reason += f"; times {shift:.2g} for a run of {total} updates"
     return rate, low, high, reason

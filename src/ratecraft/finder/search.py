@@ -10,12 +10,12 @@ import math
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-__all__ = ["Top", "next_place", "top"]
+__all__ = ["Top", "around_best", "next_place", "top"]
 
 STEP: Final = 0.5  # decades between the best place and those beside it, in the end
 SLIGHT: Final = 0.01  # of the loss: where less is gained, the rate is far too low
 FAR: Final = 1.5  # decades below the best place that are looked at before it is believed
-NEAR: Final = 0.05  # of the best gain: what misses no more is as good
+NEAR: Final = 0.1  # of the best gain: what misses no more is as good
 
 Gains = Mapping[float, float]
 
@@ -60,15 +60,25 @@ def next_place(gains: Gains, before: float) -> float | None:
     return None
 
 
+def around_best(gains: Gains) -> list[float]:
+    """Return the best place and those beside it, as far as they were tried.
+
+    >>> around_best({-1: 0.2, -0.5: 0.9, 0: 1.0, 0.5: -math.inf})
+    [-0.5, 0, 0.5]
+    """
+    best = max(gains, key=gains.__getitem__)
+    return sorted(place for place in gains if abs(place - best) <= STEP)
+
+
 def top(gains: Gains) -> Top | None:
     """Return where most is gained: the parabola's top through the best place and its neighbours.
 
-    The place is then moved half of the way to the lowest where all but 5 % as much is gained,
+    The place is then moved half of the way to the lowest where all but 10 % as much is gained,
     since a rate that is too low costs less than one that is too high. None if nothing is gained.
 
     >>> low, place, high = top({-1: 0.2, -0.5: 0.9, 0: 1.0, 0.5: 0.9, 1: -math.inf})
     >>> round(low, 6), round(place, 6), round(high, 6)
-    (-0.25, -0.125, 0.25)
+    (-0.5, -0.25, 0.5)
     """
     best = max(gains, key=gains.__getitem__)
     if not gains[best] > 0:

@@ -1,4 +1,4 @@
-"""SEE: schedules, range tests and comparisons as pictures, from values and records alone.
+"""SEE: schedules, searches for a rate and comparisons as pictures, from values and records alone.
 
     axis.py       from numbers to places and tick labels; thinning a long line
     series.py     from records to the lines worth drawing
@@ -16,25 +16,28 @@ from ratecraft.view.plot import (
     plot_breakdown,
     plot_comparison,
     plot_curves,
+    plot_found_rate,
     plot_range_test,
     plot_schedule,
     save_figure,
 )
 from ratecraft.view.report import write_report
 from ratecraft.view.svg import svg_chart
-from ratecraft.view.terminal import terminal_curve, terminal_plot
+from ratecraft.view.terminal import terminal_curve, terminal_found_rate, terminal_plot
 
 __all__ = [
     "curve_svg",
     "plot_breakdown",
     "plot_comparison",
     "plot_curves",
+    "plot_found_rate",
     "plot_range_test",
     "plot_schedule",
     "save_figure",
     "schedule_svg",
     "svg_chart",
     "terminal_curve",
+    "terminal_found_rate",
     "terminal_plot",
     "write_report",
 ]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from ratecraft.errors import RatecraftError
-from ratecraft.records import Breakdown, Comparison, RangeTest
+from ratecraft.records import Breakdown, Comparison, FoundRate, RangeTest
 from ratecraft.schedule import Curve, Schedule
 from ratecraft.view import series
 from ratecraft.view.axis import number
@@ -24,6 +24,7 @@ __all__ = [
     "plot_breakdown",
     "plot_comparison",
     "plot_curves",
+    "plot_found_rate",
     "plot_range_test",
     "plot_schedule",
     "save_figure",
@@ -170,6 +171,34 @@ def plot_range_test(record: RangeTest, rules: Sequence[str] = ()) -> Figure:
             axes.axvline(rate, color=color, linestyle=":", linewidth=1.5, label=label)
     if window := series.loss_window(record):
         axes.set_ylim(window)
+    axes.legend(frameon=False)
+    return figure
+
+
+def plot_found_rate(record: FoundRate) -> Figure:
+    """Return a figure of a search: the loss after each short run, the rate and its band.
+
+    A cross at the upper edge is a run that diverged, or did more harm than the figure shows.
+
+    Raises:
+        RatecraftError: matplotlib is not installed.
+    """
+    figure = _figure(7, 4)
+    axes = _axes(figure, 111, record.task or "find_lr", "rate", "loss after the short run")
+    axes.set_xscale("log")
+    axes.axhline(record.before, color="0.72", linewidth=1, label="before training")
+    low, high = series.gain_window(record)
+    shown = [(rate, loss) for rate, loss in zip(*record.curve, strict=True) if loss <= high]
+    axes.plot(*zip(*shown, strict=True), marker="o", color=PALETTE[0], label="short runs")
+    rest = [run.rate for run in record.runs if record.before - run.gain > high]
+    if rest:
+        axes.plot(rest, [high] * len(rest), "x", color=PALETTE[1], label="worse, or diverged",
+                  clip_on=False)  # fmt: skip
+    if record.rate is not None and record.low is not None and record.high is not None:
+        axes.axvspan(record.low, record.high, color=PALETTE[2], alpha=0.15, linewidth=0)
+        band = f"{number(record.rate)} ({number(record.low)} to {number(record.high)})"
+        axes.axvline(record.rate, color="0.13", linestyle="--", linewidth=1, label=band)
+    axes.set_ylim(low, high)
     axes.legend(frameon=False)
     return figure
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 
-from ratecraft.records import Comparison, RangeTest, Run, Summary
+from ratecraft.records import Comparison, FoundRate, RangeTest, Run, Summary
 from ratecraft.view import series
 from ratecraft.view.axis import number
 from ratecraft.view.svg import PALETTE, svg_chart
@@ -64,7 +64,7 @@ def write_report(
     path: str | os.PathLike[str],
     *,
     comparison: Comparison,
-    range_test: RangeTest | None = None,
+    found: FoundRate | RangeTest | None = None,
     title: str,
 ) -> Path:
     """Write a comparison as one HTML file that opens anywhere, and return its path.
@@ -74,7 +74,7 @@ def write_report(
     Args:
         path: the file to write.
         comparison: what to report.
-        range_test: the range test that chose the rate, to show it, too.
+        found: what chose the rate, `find_lr` or a range test, to show it, too.
         title: the page's heading.
     """
     sections = [
@@ -85,7 +85,8 @@ def write_report(
         _summary_table(comparison),
         "<h2>Schedules and losses</h2>",
         *_comparison_figures(comparison),
-        *([] if range_test is None else _range_test_section(range_test)),
+        *(_range_test_section(found) if isinstance(found, RangeTest) else []),
+        *(_found_rate_section(found) if isinstance(found, FoundRate) else []),
         "<details><summary>Every run</summary>",
         _run_table(comparison),
         "</details>",
@@ -249,6 +250,35 @@ def _range_test_section(record: RangeTest) -> list[str]:
         "<h2>Range test</h2>",
         f"<p><strong>{found}</strong>: {escape(record.reason)}</p>",
         _figure(svg, " · ".join(part for part in [*about, record.stopped] if part)),
+    ]
+
+
+def _found_rate_section(record: FoundRate) -> list[str]:
+    low, high = series.gain_window(record)
+    rates, losses = record.curve
+    shown = [(rate, loss) for rate, loss in zip(rates, losses, strict=True) if loss <= high]
+    lines = {
+        "after a short run": ([rate for rate, _ in shown], [loss for _, loss in shown]),
+        "before": ([run.rate for run in record.runs], [record.before] * len(record.runs)),
+    }
+    svg = svg_chart(
+        lines,
+        title="Loss after short runs at different rates",
+        x_label="rate",
+        y_label="loss",
+        log_x=True,
+        mark=record.rate,
+        y_range=(low, high),
+        faint=("before",),
+    )
+    answer = "No answer"
+    if record.rate is not None and record.low is not None and record.high is not None:
+        answer = f"{number(record.rate)}, from {number(record.low)} to {number(record.high)}"
+    about = [record.task, record.optimizer, record.cost]
+    return [
+        "<h2>The rate</h2>",
+        f"<p><strong>{answer}</strong>: {escape(record.reason)}</p>",
+        _figure(svg, " · ".join(part for part in about if part)),
     ]
 
 

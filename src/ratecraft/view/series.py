@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ratecraft.records import Comparison, RangeTest
+from ratecraft.records import Comparison, FoundRate, RangeTest
 from ratecraft.schedule import Curve
 
 __all__ = ["Line", "Spread", "loss_window", "rates", "sampled", "spans_decade", "training"]
@@ -101,6 +101,13 @@ def loss_window(record: RangeTest) -> tuple[float, float] | None:
         return None
     margin = 0.05 * (high - low)
     return low - margin, high + margin
+
+
+def gain_window(record: FoundRate) -> tuple[float, float]:
+    """Return the losses worth showing: from the best up to a little above where they began."""
+    low = min([record.before, *record.curve[1]])
+    fall = record.before - low or abs(record.before) or 1.0
+    return low - 0.1 * fall, record.before + 0.3 * fall
 
 
 def spans_decade(values: Sequence[float]) -> bool:

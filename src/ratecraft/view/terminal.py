@@ -6,11 +6,12 @@ import math
 from collections.abc import Mapping, Sequence
 
 from ratecraft.errors import RatecraftError
+from ratecraft.records import FoundRate
 from ratecraft.schedule import Curve
 from ratecraft.view.axis import Axis, number
-from ratecraft.view.series import sampled, unit
+from ratecraft.view.series import gain_window, sampled, unit
 
-__all__ = ["terminal_curve", "terminal_plot"]
+__all__ = ["terminal_curve", "terminal_found_rate", "terminal_plot"]
 
 _SYMBOLS = "●▲■◆○△□◇"
 _COLORS = (36, 33, 35, 32, 34, 31)  # the terminal's own palette, so that any background works
@@ -63,6 +64,29 @@ def terminal_curve(
         mark=mark,
         color=color,
     )
+
+
+def terminal_found_rate(record: FoundRate, *, width: int = 72, height: int = 12) -> str:
+    """Return the losses after the short runs of a search as a text plot, the rate marked.
+
+    What is worse than before training is drawn at the upper edge.
+
+    Args:
+        record: what `find_lr` returned.
+        width: columns of the whole plot.
+        height: rows of the area with the lines.
+    """
+    _, high = gain_window(record)
+    rates = [run.rate for run in record.runs]
+    losses = [min(record.before - run.gain, high) for run in record.runs]
+    lines = {
+        "loss after a short run": (rates, losses),
+        "before": (rates, [record.before] * len(rates)),
+    }
+    return terminal_plot(
+        lines, width=width, height=height, log_x=True, x_label="rate", y_label="loss",
+        mark=record.rate,
+    )  # fmt: skip
 
 
 def terminal_plot(

@@ -1,6 +1,7 @@
-"""Thirty real tasks: data x model x optimizer, each small enough to train thousands of times.
+"""46 real tasks: data x model x optimizer, each small enough to train thousands of times.
 
-Every third one in the order of the list is held out: no rule was tuned on it.
+The last sixteen, a third, are held out: no rule was tuned on them. The ten that were held out
+first, every third of the others, showed what the rule of then did not know, and are seen since.
 """
 
 from __future__ import annotations
@@ -350,8 +351,26 @@ TASKS: tuple[Entry, ...] = (
     characters("text/transformer/momentum", 120, Transformer),
     tabular("cancer/deep-tanh/adamw", 100, cancer, lambda: deep_tanh(30, 2)),
     characters("text/mlp/adamw", 120, Neighbours),
+    # From here on: held out.
+    tabular("digits/mlp/momentum", 150, digits, lambda: mlp(64, 64, 10)),
+    tabular("digits/linear/adam", 100, digits, lambda: mlp(64, 10)),
+    tabular("cancer/linear/adamw", 100, cancer, lambda: mlp(30, 2)),
+    tabular("cancer/mlp/sgd", 100, cancer, lambda: mlp(30, 32, 2)),
+    tabular("wine/mlp/adam", 100, wine, lambda: mlp(13, 32, 3), size=16),
+    tabular("wine/deep-tanh/momentum", 150, wine, lambda: deep_tanh(13, 3), size=16),
+    tabular("diabetes/mlp/sgd", 150, diabetes, lambda: mlp(10, 64, 1), squares),
+    tabular("diabetes/linear/adam", 100, diabetes, lambda: mlp(10, 1), squares),
+    tabular("digits/cnn/adam", 150, digits, cnn),
+    tabular("digits/row-transformer/momentum", 150, digits, RowTransformer),
+    tabular("digits/autoencoder/momentum", 200, digits, lambda: mlp(64, 48, 12, 48, 64), itself),
+    tabular("cancer/deep-tanh/sgd", 150, cancer, lambda: deep_tanh(30, 2)),
+    tabular("turned-digits/fine-tuned-cnn/adamw", 100, turned_digits, tuned_cnn),
+    characters("text/mlp/momentum", 120, Neighbours),
+    characters("text/gru/adam", 100, Recurrent),
+    characters("text/transformer/adamw", 100, Transformer),
 )  # fmt: skip
-HELD_OUT: frozenset[str] = frozenset(entry.name for entry in TASKS[2::3])
+HELD_OUT: frozenset[str] = frozenset(entry.name for entry in TASKS[30:])
+HELD_OUT_FIRST: frozenset[str] = frozenset(entry.name for entry in TASKS[2:30:3])
 PLATEAU = "digits/deep-tanh/sgd"
 
 

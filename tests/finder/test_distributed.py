@@ -1,4 +1,4 @@
-"""The range test in two processes over gloo: both see the same, stop together, keep all."""
+"""Tests of two processes over gloo: both see the same, stop together, keep all."""
 
 import math
 
@@ -8,7 +8,7 @@ from spawning import answers_of
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ratecraft.finder import range_test
+from ratecraft.finder import find_lr, range_test
 
 # Every attribute that holds a NamedTuple is rebuilt wrongly, and each DDP model has one.
 BATCHES = (130, 110)  # of rank 0 and of rank 1
@@ -54,8 +54,25 @@ def tried(rank, loss, *, parallel=True, batches=BATCHES, **settings):
     }
 
 
+def searched(rank, loss):
+    torch.manual_seed(rank)
+    model = DistributedDataParallel(nn.Linear(1, 1))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    generator = torch.Generator().manual_seed(10 + rank)
+    loader = [torch.randn(8, 1, generator=generator) for _ in range(40 + 10 * rank)]
+    weights = [p.tolist() for p in model.parameters()]
+    record = find_lr(model, optimizer, loader, loss, total=1000)
+    return {
+        "answer": (record.rate, record.low, record.high, record.reason),
+        "runs": repr(record.runs),
+        "same": weights == [p.tolist() for p in model.parameters()],
+    }
+
+
 def work(rank):
     return {
+        "found": searched(rank, squares),
+        "found, nan": searched(rank, spoiled(rank, 100, math.nan)),
         "whole": tried(rank, squares),
         "short": tried(rank, squares, high=1e-3),
         "swapped": tried(rank, squares, high=1e-3, batches=BATCHES[::-1]),
@@ -95,6 +112,14 @@ def test_both_ranks_are_bitwise_as_they_were(ranks, case: str) -> None:
 @pytest.mark.parametrize("case", ["whole", "nan", "exploded"])
 def test_both_ranks_still_have_the_weights_of_rank_0(ranks, case: str) -> None:
     assert ranks[0][case]["weights"] == ranks[1][case]["weights"]
+
+
+@pytest.mark.parametrize("case", ["found", "found, nan"])
+def test_both_ranks_find_the_same_rate_by_the_same_runs(ranks, case: str) -> None:
+    assert ("nan" in ranks[0][case]["runs"]) == (case == "found, nan")
+    assert ranks[0][case]["answer"] == ranks[1][case]["answer"]
+    assert ranks[0][case]["runs"] == ranks[1][case]["runs"]
+    assert all(rank[case]["same"] for rank in ranks)
 
 
 def test_the_smaller_loader_is_planned(ranks) -> None:

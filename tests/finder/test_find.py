@@ -86,7 +86,8 @@ def test_a_quadratics_rate_is_below_the_edge_of_stability() -> None:
         _, _, batches = line()
         model = nn.Linear(1, 1, bias=False)
         optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
-        found = find_lr(model, optimizer, [x * scale for x in batches], squares)
+        data = [x * scale for x in batches]
+        found = find_lr(model, optimizer, data, lambda model, x: (model(x) - 3 * x).pow(2).mean())
         assert 0.01 < found.rate * scale**2 < 0.9
 
 
@@ -100,11 +101,28 @@ def test_the_digits_are_learned_with_the_rate_that_it_finds() -> None:
 
 
 def test_a_longer_run_has_a_lower_rate() -> None:
-    rates = [find_lr(*line(), squares, total=total).rate for total in (140, 280, 1120, 140_000)]
-    assert rates[0] == find_lr(*line(), squares).rate
-    ratios = [rate / rates[0] for rate in rates]
-    assert ratios == pytest.approx([1, 2**-0.35, 8**-0.35, 1000**-0.35])
-    assert "for a run of 1120 updates" in find_lr(*line(), squares, total=1120).reason
+    # An epoch has 64 updates, a short run 20.
+    records = [find_lr(*line(), squares, total=total) for total in (140, 192, 1920, 192_000)]
+    usual = find_lr(*line(), squares)
+    assert records[0].rate == usual.rate
+    ratios = [record.rate / usual.rate for record in records]
+    lengths = [(total / 140) ** -0.1 for total in (140, 192, 1920, 192_000)]
+    passes = [1, 1, 10**-0.5, 1000**-0.5]
+    assert ratios == pytest.approx([a * b for a, b in zip(lengths, passes, strict=True)])
+    assert records[2].low / usual.low == pytest.approx(ratios[2])
+    assert records[1].reason.endswith("; times 0.97 for a run of 192 updates")
+    assert records[2].reason.endswith("for a run of 1920 updates that sees the data 30 times")
+
+
+def test_a_stream_without_a_length_has_no_passes() -> None:
+    model, optimizer, batches = line()
+    found = find_lr(model, optimizer, lambda: iter(batches), squares, total=1400)
+    assert found.rate / find_lr(*line(), squares).rate == pytest.approx(10**-0.1)
+
+
+def test_accumulation_makes_an_epoch_shorter() -> None:
+    reason = find_lr(*line(), squares, accumulate=4, total=480).reason
+    assert reason.endswith("for a run of 480 updates that sees the data 30 times")
 
 
 def test_param_groups_keep_the_ratios_of_their_rates() -> None:

@@ -84,6 +84,42 @@ def test_geometric_spacing_reaches_both_ends() -> None:
     assert ratios == pytest.approx([1000 ** (1 / 39)] * 39)
 
 
+# Control variate
+
+
+def test_a_control_variate_takes_the_luck_of_the_batches_away() -> None:
+    model, optimizer, batches = line()
+    uneven = [batch * (i + 1) for i, batch in enumerate(batches)]  # some batches are far harder
+    plain = range_test(model, optimizer, uneven, squares, high=1e-5, updates=40)
+    record = range_test(model, optimizer, uneven, squares, high=1e-5, updates=40, control=8)
+    assert max(plain.smoothed) - min(plain.smoothed) > 1
+    assert record.smoothed == pytest.approx([record.smoothed[0]] * 40, rel=2e-3)
+    assert record.losses == pytest.approx(plain.losses)  # what is recorded is what was measured
+    assert record.batches == 8
+    assert record.control == 8
+
+
+def test_a_control_variate_is_smoothed_over_the_distance_from_the_start() -> None:
+    model, optimizer, batches = line()
+    starts = [squares(model, batch).item() for batch in batches[:3]]
+    record = range_test(model, optimizer, batches, squares, updates=30, control=3, beta=0.5)
+    average = 0.0
+    for k, (loss, smooth) in enumerate(zip(record.losses, record.smoothed, strict=True)):
+        average = 0.5 * average + 0.5 * (loss - starts[k % 3])
+        assert smooth == pytest.approx(sum(starts) / 3 + average / (1 - 0.5 ** (k + 1)))
+    assert record.suggestion == record.suggest("minimum/4").rate
+    assert record.suggestion == record.rates[record.smoothed.index(min(record.smoothed))] / 4
+
+
+def test_a_control_variate_sees_a_curve_that_never_falls() -> None:
+    model, optimizer, batches = line()
+    record = range_test(model, optimizer, batches, squares, high=1e-6, control=8)
+    assert record.suggestion is None
+    assert record.reason == "no suggestion: the smoothed loss never fell by 5 %"
+    with pytest.raises(SettingError, match="control=-1"):
+        range_test(model, optimizer, batches, squares, control=-1)
+
+
 # Accumulation
 
 
@@ -451,7 +487,7 @@ def test_the_record_itself_suggests_by_the_first_rule(realistic) -> None:
 
 
 def test_a_rule_that_is_none_is_refused(realistic) -> None:
-    known = "there is no rule 'best'; there are minimum/10, steepest, valley, slide"
+    known = "there is no rule 'best'; there are minimum/10, minimum/4, steepest, valley, slide"
     with pytest.raises(SettingError, match=known):
         realistic.suggest("best")
 

@@ -25,8 +25,10 @@ LEAST: Final = 5  # updates in a short run
 HELD: Final = 4  # updates' batches that are kept to judge by
 FORWARD: Final = 1 / 3  # cost of a loss without gradients, in updates
 CLEAR: Final = 3  # standard errors that a gain must have
-HORIZON: Final = 7  # what is found is right for runs of so many times a short run's length
-SLOPE: Final = 0.35  # longer runs want rates by length ** -SLOPE
+HORIZON: Final = 7  # what is found is right for runs of so many times a short run's length,
+PASSES: Final = 3  # and for so many passes over the data
+LONGER: Final = 0.1  # longer runs want rates by length ** -LONGER,
+AGAIN: Final = 0.5  # and those that see the data more often by passes ** -AGAIN
 START: Final = 1e-3  # where the optimizer has no rate to begin with
 
 
@@ -50,9 +52,11 @@ def find_lr(
     there the search goes downhill in steps of a decade, then half a decade.
 
     Where g(r) is what a short run at rate r gains, the loss before less the loss after, and r*
-    is the top of the parabola through the best three of it over log r, the rate is the geometric
-    mean of r* and the smallest r with g(r) >= 0.95 g(r*). For a run of more than 7 times a short
-    run's length n it is multiplied by (total / 7 n)^-0.35.
+    the top of the parabola over log r through the best rate and its neighbours, which are tried
+    on other batches, too, the rate is r*^(3/4) s^(1/4) for the smallest s with g(s) >= 0.9 g(r*).
+    That is right for a run of 7 times a short run's length n and of 3 passes over the data;
+    beyond, it is multiplied by (total / 7 n)^-0.1 and by (passes / 3)^-0.5, as measured on 30
+    small tasks (benchmarks/regret).
 
     Args:
         model: the model, or several; see `range_test` for this and for what is not told here.
@@ -61,8 +65,8 @@ def find_lr(
         loader: batches of any structure, iterated again and again; or a function that opens a
             stream of them anew.
         loss: ``loss(model, batch)`` returns the training loss as a tensor.
-        total: length of the run to come, in updates; longer runs want lower rates. Without it
-            the rate is for a run of about 7 times a short run's length.
+        total: length of the run to come, in updates; longer runs want lower rates, above all
+            where they see the same data again and again. Without it nothing is assumed.
         updates: what the search may cost: updates, and a third of one for each loss that is
             computed without gradients. A short run has a tenth of them.
         progress: called with (updates done, updates allowed) after each update.
@@ -103,7 +107,8 @@ def find_lr(
     if enclosed and (top(gains) is not None) and tried.affords(len(again := around_best(gains))):
         for place in again:  # on other batches, since luck is not the same there
             gains[place] = (gains[place] + tried.run(place, lot=1).gain) / 2
-    rate, low, high, reason = _answer(tried, gains, enclosed, total)
+    shift, why = _for_longer(total, tried.length, bed.epoch() if total else None)
+    rate, low, high, reason = _answer(tried, gains, enclosed, shift, why)
     return FoundRate(
         rate=rate,
         low=low,
@@ -190,7 +195,7 @@ class _Tried:
 
 
 def _answer(
-    tried: _Tried, gains: dict[float, float], enclosed: bool, total: int | None
+    tried: _Tried, gains: dict[float, float], enclosed: bool, shift: float, why: str
 ) -> tuple[float | None, float | None, float | None, str]:
     """Return the rate, its band and how they follow; or that there is none, why and what to do."""
     length, rates = tried.length, [run.rate for run in tried.runs]
@@ -213,14 +218,22 @@ def _answer(
             f"no answer: {where} were allowed, and the best of them, near {best.rate:.2g}, was "
             "among the last; begin there, at the optimizer's own rate, or allow more updates="
         )  # fmt: skip
-    shift = 1.0
-    if total is not None and total > HORIZON * length:
-        shift = (total / (HORIZON * length)) ** -SLOPE
     low, rate, high = (tried.start * 10**place * shift for place in found)
     reason = (
         f"the best of {where} is near {best.rate:.2g}, where the loss fell by {best.gain:.3g} "
         f"from {tried.level:.4g}"
     )
-    if shift < 1:
-        reason += f"; times {shift:.2g} for a run of {total} updates"
-    return rate, low, high, reason
+    return rate, low, high, reason + why
+
+
+def _for_longer(total: int | None, length: int, epoch: int | None) -> tuple[float, str]:
+    """Return by what the rate of short runs is multiplied for a longer run, and say so."""
+    if total is None:
+        return 1.0, ""
+    longer = max(total / (HORIZON * length), 1.0)
+    passes = total / epoch if epoch else 0.0
+    shift = longer**-LONGER * max(passes / PASSES, 1.0) ** -AGAIN
+    if shift == 1:
+        return shift, ""
+    often = f" that sees the data {passes:.0f} times" if passes > PASSES else ""
+    return shift, f"; times {shift:.2g} for a run of {total} updates{often}"

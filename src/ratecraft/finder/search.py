@@ -15,6 +15,7 @@ __all__ = ["Top", "around_best", "next_place", "top"]
 STEP: Final = 0.5  # decades between the best place and those beside it, in the end
 SLIGHT: Final = 0.01  # of the loss: where less is gained, the rate is far too low
 FAR: Final = 1.5  # decades below the best place that are looked at before it is believed
+LEAN: Final = 0.25  # of the way from the top to the lowest place that is as good
 NEAR: Final = 0.1  # of the best gain: what misses no more is as good
 
 Gains = Mapping[float, float]
@@ -43,21 +44,37 @@ def next_place(gains: Gains, before: float) -> float | None:
         return 0.0
     best = max(gains, key=gains.__getitem__)
     slight = SLIGHT * abs(before)
-    if gains[best] < -slight:  # all of them did harm
+    harmless = [place for place in gains if gains[place] >= -slight]
+    if not harmless:
         return min(gains) - 1.0
-    above = min((place for place in gains if place > best), default=None)
-    below = max((place for place in gains if place < best), default=None)
-    if above is None:
-        return best + (2.0 if gains[best] < slight else 1.0)
-    if below is None:
+    if gains[best] < slight and max(harmless) != best:
+        # Which is best is luck. If there is more to gain, then at the highest rate that does no
+        # harm, or above; only when that is enclosed, too, is the best one looked at.
+        place = _between(gains, max(harmless), 2.0)
+        if place is not None:
+            return place
+    place = _between(gains, best, 2.0 if gains[best] < slight else 1.0)
+    if place is not None:
+        return place
+    if min(gains) == best:
         return best - 1.0
-    for gap in (above - best, below - best):
-        if abs(gap) > STEP:
-            return best + math.copysign(max(STEP, STEP * (abs(gap) // (2 * STEP))), gap)
+    place = _between(gains, best, 0.0, side=-1)
+    if place is not None:
+        return place
     # A network that has died at a high rate may have gained, too: the true top lies far below.
-    if min(gains) > best - FAR:
-        return best - FAR
-    return None
+    return best - FAR if min(gains) > best - FAR else None
+
+
+def _between(gains: Gains, place: float, further: float, side: int = 1) -> float | None:
+    """Return a place between one and the next on that side; so much further on if there is none.
+
+    None if they are no more than a step apart.
+    """
+    others = [other for other in gains if (other - place) * side > 0]
+    if not others:
+        return place + side * further
+    gap = min(abs(other - place) for other in others)
+    return place + side * max(STEP, STEP * (gap // (2 * STEP))) if gap > STEP else None
 
 
 def around_best(gains: Gains) -> list[float]:
@@ -73,19 +90,20 @@ def around_best(gains: Gains) -> list[float]:
 def top(gains: Gains) -> Top | None:
     """Return where most is gained: the parabola's top through the best place and its neighbours.
 
-    The place is then moved half of the way to the lowest where all but 10 % as much is gained,
-    since a rate that is too low costs less than one that is too high. None if nothing is gained.
+    The place is then moved a quarter of the way to the lowest where all but 10 % as much is
+    gained, since a rate that is too low costs less than one that is too high. None if nothing is
+    gained.
 
     >>> low, place, high = top({-1: 0.2, -0.5: 0.9, 0: 1.0, 0.5: 0.9, 1: -math.inf})
     >>> round(low, 6), round(place, 6), round(high, 6)
-    (-0.5, -0.25, 0.5)
+    (-0.5, -0.125, 0.5)
     """
     best = max(gains, key=gains.__getitem__)
     if not gains[best] > 0:
         return None
     peak = best + _vertex(gains, best)
     low, high = _edge(gains, best, -1), _edge(gains, best, 1)
-    return Top(min(low, peak), peak - max(peak - low, 0) / 2, max(high, peak))
+    return Top(min(low, peak), peak - LEAN * max(peak - low, 0), max(high, peak))
 
 
 def _vertex(gains: Gains, best: float) -> float:

@@ -71,18 +71,22 @@ def test_show_draws_a_schedule_with_a_length_of_its_own(folder: Path) -> None:
 
 
 def test_find_and_compare_run_a_users_own_file(folder: Path) -> None:
-    done = ratecraft(folder, "find", "my_task.py:task", "--save", "r.json", "-o", "r.svg")
+    done = ratecraft(
+        folder, *("find", "my_task.py:task", "--save", "r.json", "-o", "r.svg", "-t", "epochs(5)")
+    )
     assert done.returncode == 0, done.stderr
     record = load(folder / "r.json")
-    assert f"suggested rate: {record.suggestion:.3g}" in done.stdout
-    assert re.search(r"\n  valley +[\d.e-]+  the middle of the longest valley", done.stdout)
-    assert record.cost in done.stdout
-    assert (record.seed, record.optimizer) == (0, "SGD")
-    other = ratecraft(
-        folder, "find", "my_task.py:task", "--optimizer", "torch.optim.AdamW", "--linear"
-    )
-    assert "tested with AdamW: " in other.stdout
+    band = f"(as good: {record.low:.3g} to {record.high:.3g})"
+    assert f"\nrate: {record.rate:.3g} {band}\n" in done.stdout
+    assert f"SGD: {record.cost}\n{record.reason}\n" in done.stdout
+    assert re.search("[\u2801-\u28ff]", done.stdout)
+    assert (record.seed, record.optimizer, record.allowed) == (0, "SGD", 200)
+    assert record.total == 5 * 8
     assert "<svg" in (folder / "r.svg").read_text()
+    other = ratecraft(
+        folder, *("find", "my_task.py:task", "--optimizer", "torch.optim.AdamW", "--updates", "90")
+    )
+    assert re.search(r"AdamW: \d+ of 90 updates in \d+ short runs", other.stdout)
     done = ratecraft(
         folder,
         *("compare", "my_task.py:task", "constant(1)", "cosine(1, 0)", "--total", "epochs(5)"),
@@ -92,8 +96,26 @@ def test_find_and_compare_run_a_users_own_file(folder: Path) -> None:
     comparison = load(folder / "c.json")
     assert comparison.verdict() in done.stdout.replace("\n", " ")
     assert len(comparison.runs) == 4
-    assert comparison.runs[0].rate == pytest.approx(record.suggestion, rel=1)
+    assert comparison.runs[0].rate == record.rate
     assert comparison.verdict() in (folder / "c.html").read_text()
+
+
+def test_find_classic_runs_the_range_test_and_shows_what_known_rules_make_of_it(
+    folder: Path,
+) -> None:
+    done = ratecraft(
+        folder,
+        *("find", "my_task.py:task", "--classic", "--linear", "--low", "1e-4", "--high", "1"),
+        *("--updates", "120", "--save", "s.json", "-o", "s.svg"),
+    )
+    assert done.returncode == 0, done.stderr
+    record = load(folder / "s.json")
+    assert f"suggested rate: {record.suggestion:.3g}" in done.stdout
+    assert re.search(r"\n  valley +[\d.e-]+  the middle of the longest valley", done.stdout)
+    assert record.cost in done.stdout
+    assert (record.low, record.high, record.planned) == (1e-4, 1.0, 120)
+    assert record.spacing == "linear"
+    assert "<svg" in (folder / "s.svg").read_text()
 
 
 def test_check_finds_and_exits_with_1_on_errors(folder: Path) -> None:
@@ -161,9 +183,17 @@ def test_doctor_looks_at_what_a_function_builds(folder: Path) -> None:
         (("find", "my_task.py:tusk"), 2, "has no function 'tusk'"),
         (("find", "my_task.py:number"), 2, "returned int, where a ratecraft.compare.Task was"),
         (("find", "my_task.py:task", "--optimizer", "torch.Adam"), 2, "is no optimizer class"),
-        (("find", "my_task.py:nan"), 1, "the loss is nan at the first update"),
+        (("find", "my_task.py:nan"), 1, "the loss is nan before any training"),
+        (("find", "my_task.py:nan", "--classic"), 1, "the loss is nan at the first update"),
+        (("find", "my_task.py:task", "--updates", "9"), 2, "updates=9: expected at least 50"),
+        (("find", "my_task.py:task", "--low", "1"), 2, "belong to the range test; add --classic"),
+        (("find", "my_task.py:task", "--total", "x"), 2, "x"),
         (("find", "my_task.py:crash"), 1, "RuntimeError: mat1 and mat2 shapes"),
-        (("find", "my_task.py:task", "--low", "5", "--high", "1"), 2, "0 < low < high"),
+        (
+            ("find", "my_task.py:task", "--classic", "--low", "5", "--high", "1"),
+            2,
+            "0 < low < high",
+        ),
         (("compare", "my_task.py:task", "--rate", "1"), 2, "compare needs schedules"),
         (("compare", "my_task.py:task", "cosine()", "--rate", "-1"), 2, "a rate must be >= 0"),
         (("compare", "my_task.py:task", "cosine()", "--seeds", "0"), 2, "expected >= 1"),
@@ -212,10 +242,10 @@ def test_the_demo_does_the_whole_job(tmp_path: Path) -> None:
     done = ratecraft(tmp_path, "demo", "--seeds", "2")
     assert done.returncode == 0, done.stderr
     comparison = load(tmp_path / "ratecraft-demo" / "comparison.json")
-    found = load(tmp_path / "ratecraft-demo" / "range-test.json")
+    found = load(tmp_path / "ratecraft-demo" / "found-rate.json")
     assert len(comparison.schedules) == 5
     assert len(comparison.runs) == 10
-    assert {run.rate for run in comparison.runs} == {found.suggestion}
+    assert {run.rate for run in comparison.runs} == {found.rate}
     page = (tmp_path / "ratecraft-demo" / "report.html").read_text()
     for row in comparison.summaries():
         assert row.name in done.stdout

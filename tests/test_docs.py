@@ -39,7 +39,7 @@ def test_the_readme_task_trains(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "ratecraft.cli", "find", "my_task.py:task"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "suggested rate" in done.stdout
+    assert "\nrate: " in done.stdout
 
 
 def test_commands_name_options_that_exist() -> None:

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -5,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ratecraft.errors import RecordError
-from ratecraft.records import Comparison, Evaluation, RangeTest, Run, load
+from ratecraft.records import Comparison, Evaluation, FoundRate, RangeTest, Run, ShortRun, load
 
 
 def run(schedule: str, seed: int, *losses: float, diverged: int | None = None) -> Run:
@@ -53,6 +54,20 @@ def test_the_verdict_pairs_runs_by_seed() -> None:
     assert "Every schedule diverged" in comparison(run("a", 0, 0.1, diverged=0)).verdict()
 
 
+def test_a_found_rate_survives_its_file(tmp_path: Path) -> None:
+    runs = (ShortRun(0.1, (2.0, math.inf), -math.inf, math.inf), ShortRun(0.1, (2.0,), 1.0, 0.1, 1))
+    record = FoundRate(0.1, 0.05, 0.2, "r", 2.0, runs, 20, 100, 200, 21, 8, 29, "t", "o", 1.5, 3)
+    assert load(record.save(tmp_path / "r.json")) == record
+    assert all(getattr(record, f.name) != f.default for f in dataclasses.fields(record))
+
+
+def test_the_curve_of_a_found_rate_is_the_mean_of_the_runs_at_a_rate() -> None:
+    runs = [ShortRun(0.1, (), 1.0, 0.1), ShortRun(0.1, (), 0.5, 0.1, 1)]
+    runs += [ShortRun(1.0, (), -math.inf, math.inf), ShortRun(0.5, (), 1.5, 0.1)]
+    record = FoundRate(None, None, None, "r", 2.0, tuple(runs), 20)
+    assert record.curve == ((0.1, 0.5), (1.25, 0.5))
+
+
 def test_a_range_test_survives_its_file(tmp_path: Path) -> None:
     record = RangeTest((1e-8, 1.0), (2.0, math.inf), (2.0, math.nan), "s", None, "r", seconds=1.5)
     assert repr(load(record.save(tmp_path / "r.json"))) == repr(record)
@@ -67,6 +82,7 @@ def test_a_range_test_survives_its_file(tmp_path: Path) -> None:
         ('{"ratecraft": "RangeTest", "format": 99}', "has format 99"),
         ('{"ratecraft": "Poem", "format": 1}', "holds a Poem"),
         ('{"ratecraft": "RangeTest", "format": 1}', "is a damaged RangeTest"),
+        ('{"ratecraft": "FoundRate", "format": 1, "runs": [{"x": 1}]}', "is a damaged FoundRate"),
         ('{"ratecraft": "Comparison", "format": 1, "runs": [{"x": 1}]}', "is a damaged Comparison"),
     ],
 )

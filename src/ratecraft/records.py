@@ -173,12 +173,12 @@ class FoundRate:
 
     @property
     def curve(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """The rates that did not diverge, and the loss after a short run, on average."""
+        """The rates, ascending, that did not diverge, and the mean loss after their short runs."""
         gains: dict[float, list[float]] = {}
         for run in self.runs:
             gains.setdefault(run.rate, []).append(run.gain)
         means = {rate: statistics.fmean(some) for rate, some in gains.items()}
-        kept = {rate: gain for rate, gain in means.items() if math.isfinite(gain)}
+        kept = {rate: gain for rate, gain in sorted(means.items()) if math.isfinite(gain)}
         return tuple(kept), tuple(self.before - gain for gain in kept.values())
 
     @property

@@ -6,7 +6,7 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from ratecraft import cosine, epochs, inverse_sqrt, warmup
 from ratecraft.errors import BindingError, PlanChanged
-from ratecraft.finder import range_test_for
+from ratecraft.finder import find_lr_for, range_test_for
 from ratecraft.torch import ScheduleLR, doctor, for_lightning
 
 L = pytest.importorskip("lightning")
@@ -335,6 +335,29 @@ def test_a_run_that_began_with_a_range_test_is_the_same_to_the_last_bit(settings
     assert "log" not in vars(tested)
 
 
+class Found(Measured):
+    """Looks for its rate before it trains."""
+
+    record = None
+
+    def on_train_start(self):
+        self.record = find_lr_for(self.trainer, updates=60)
+
+
+@pytest.mark.parametrize("settings", [{}, {"accumulate_grad_batches": 2, "gradient_clip_val": 1.0}])
+def test_a_run_that_began_with_a_search_is_the_same_to_the_last_bit(settings):
+    plain, rates = fit(planned, kind=Measured, max_epochs=2, **settings)
+    tested, again = fit(planned, kind=Found, max_epochs=2, **settings)
+    record = tested.record
+    assert again == rates
+    assert same(tested, plain)
+    assert record.rate is not None
+    assert (record.optimizer, record.task) == ("AdamW", "Found")
+    assert record.total == len(rates)
+    assert record.batches % settings.get("accumulate_grad_batches", 1) == 0
+    assert record.updates + record.looks / 3 <= 60 * settings.get("accumulate_grad_batches", 1)
+
+
 def test_a_range_test_needs_a_trainer_that_fits_and_a_module_that_does_not_do_it_by_hand():
     with pytest.raises(BindingError, match="on_train_start"):
         range_test_for(L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False))
@@ -347,6 +370,8 @@ def test_a_range_test_needs_a_trainer_that_fits_and_a_module_that_does_not_do_it
         fit(None, kind=Wrong, max_epochs=1)
     with pytest.raises(TypeError, match="takes a trainer, not int"):
         range_test_for(3)
+    with pytest.raises(TypeError, match=r"find_lr_for\(\) takes a trainer, not int"):
+        find_lr_for(3)
 
 
 # doctor -------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ import torch
 
 from ratecraft import ScheduleError, constant, cosine, epochs, warmup
 from ratecraft.errors import BindingError, PlanChanged
-from ratecraft.finder import range_test_for
+from ratecraft.finder import find_lr_for, range_test_for
 from ratecraft.torch import ScheduleLR, doctor, for_trainer
 
 hf = pytest.importorskip("transformers")
@@ -312,6 +312,26 @@ def test_a_run_that_began_with_a_range_test_is_the_same_to_the_last_bit(tmp_path
         losses.append(rates.seen)
     assert losses[0] == losses[1]
     assert same(*weights)
+
+
+@pytest.mark.parametrize("settings", [{}, {"gradient_accumulation_steps": 2}, {"max_steps": 7}])
+def test_a_run_that_began_with_a_search_is_the_same_to_the_last_bit(tmp_path, settings):
+    weights, losses = [], []
+    for tested in (False, True):
+        rates = Rates()
+        trainer = trainer_in(tmp_path, rates, **settings)
+        for_trainer(trainer, factor=PLAN)
+        if tested:
+            record = find_lr_for(trainer, updates=60)
+            assert trainer.optimizer is None
+            assert trainer.accelerator._dataloaders == []
+        trainer.train()
+        weights.append(trainer.model)
+        losses.append(rates.seen)
+    assert losses[0] == losses[1]
+    assert same(*weights)
+    assert record.rate is not None
+    assert record.total == len(rates.seen)
 
 
 # doctor -------------------------------------------------------------------------------------------

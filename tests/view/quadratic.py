@@ -3,7 +3,7 @@
 import math
 
 from ratecraft import Schedule, constant, cooldown, percent, warmup
-from ratecraft.records import Comparison, Evaluation, RangeTest, Run
+from ratecraft.records import Comparison, Evaluation, FoundRate, RangeTest, Run, ShortRun
 
 CURVATURE = 2.0  # steps with a rate above 2 / CURVATURE diverge
 SCHEDULES = {
@@ -35,6 +35,15 @@ def comparison(
     runs = tuple(descend(s, rate, seed) for s in schedules.values() for seed in range(seeds))
     texts = {name: repr(s) for name, s in schedules.items()}
     return Comparison("a quadratic", texts, runs, {"python": "3.11 <x>", "device": "cpu"})
+
+
+def found_rate(rate: float | None = 0.1) -> FoundRate:
+    gains = {0.01: 0.4, 0.1: 0.9, 0.3: 0.8, 1.0: -50.0, 10.0: -math.inf}
+    runs = tuple(ShortRun(r, (1.0, 0.5), gain, 0.01) for r, gain in gains.items())
+    runs += (ShortRun(0.1, (1.0, 0.6), 0.7, 0.01, lot=1),)
+    band = (None, None) if rate is None else (0.05, 0.2)
+    reason = "the best is <near> 0.1" if rate else "no answer: none gained & none lost"
+    return FoundRate(rate, *band, reason, 1.0, runs, 20, 1000, 200, 112, 20, task="a quadratic")
 
 
 def range_test(suggestion: float | None = 0.1) -> RangeTest:

@@ -7,12 +7,19 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from numpy.testing import assert_array_equal
-from quadratic import comparison, range_test
+from quadratic import comparison, found_rate, range_test
 
 from ratecraft import constant, cosine, epochs, tokens, warmup
 from ratecraft.errors import RatecraftError, ScheduleError
 from ratecraft.rules import RULES
-from ratecraft.view import plot_comparison, plot_curves, plot_range_test, plot_schedule, save_figure
+from ratecraft.view import (
+    plot_comparison,
+    plot_curves,
+    plot_found_rate,
+    plot_range_test,
+    plot_schedule,
+    save_figure,
+)
 from ratecraft.view.svg import PALETTE
 
 HEADS = {".png": b"\x89PNG", ".svg": b"<?xml", ".pdf": b"%PDF"}
@@ -80,6 +87,27 @@ def test_a_range_test_shows_its_suggestion_and_hides_the_blow_up() -> None:
     assert axes.get_xscale() == "log"
     assert max(record.losses) > 1e5
     assert axes.get_ylim()[1] < 2
+
+
+def test_a_found_rate_shows_the_runs_the_rate_and_its_band() -> None:
+    record = found_rate()
+    (axes,) = plot_found_rate(record).axes
+    before, runs, worse, mark = axes.get_lines()
+    assert list(before.get_ydata()) == [1.0, 1.0]
+    assert_array_equal(runs.get_xdata(), [0.01, 0.1, 0.3])
+    assert runs.get_ydata() == pytest.approx([0.6, 0.2, 0.2])  # two runs at 0.1: their mean
+    assert_array_equal(worse.get_xdata(), [1.0, 10.0])
+    assert list(mark.get_xdata()) == [0.1, 0.1]
+    (band,) = axes.patches
+    assert (band.get_x(), band.get_x() + band.get_width()) == pytest.approx((0.05, 0.2))
+    assert axes.get_xscale() == "log"
+    assert axes.get_ylim() == pytest.approx((0.12, 1.24))
+
+
+def test_a_search_without_an_answer_has_no_mark() -> None:
+    (axes,) = plot_found_rate(found_rate(None)).axes
+    assert len(axes.get_lines()) == 3
+    assert not axes.patches
 
 
 def test_several_rules_are_marked_on_one_figure() -> None:

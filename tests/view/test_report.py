@@ -4,7 +4,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from quadratic import SCHEDULES, comparison, range_test
+from quadratic import SCHEDULES, comparison, found_rate, range_test
 
 import ratecraft
 from ratecraft import constant, parse
@@ -50,7 +50,7 @@ def report(tmp_path: Path) -> str:
     path = write_report(
         tmp_path / "new" / "report.html",
         comparison=comparison(),
-        range_test=range_test(),
+        found=range_test(),
         title="A <script>&",
     )
     return path.read_text(encoding="utf-8")
@@ -151,10 +151,22 @@ def test_one_seed_is_enough_for_a_page(tmp_path: Path, rate: float) -> None:
 
 def test_a_range_test_without_an_answer_says_so(tmp_path: Path) -> None:
     path = write_report(
-        tmp_path / "r.html", comparison=comparison(), range_test=range_test(None), title="t"
+        tmp_path / "r.html", comparison=comparison(), found=range_test(None), title="t"
     )
     words = "".join(Page(path.read_text("utf-8")).words)
     assert "No rate suggested: the loss never fell & rose" in words
+
+
+def test_a_found_rate_is_shown_with_its_band_and_reason(tmp_path: Path) -> None:
+    one = write_report(tmp_path / "r.html", comparison=comparison(), found=found_rate(), title="t")
+    page = one.read_text()
+    assert "<strong>0.1, from 0.05 to 0.2</strong>: the best is &lt;near&gt; 0.1" in page
+    assert "Loss after short runs at different rates" in page
+    assert "112 of 200 updates in 6 short runs" in page
+    two = write_report(
+        tmp_path / "n.html", comparison=comparison(), found=found_rate(None), title="t"
+    )
+    assert "<strong>No answer</strong>: no answer: none gained &amp; none lost" in two.read_text()
 
 
 def test_without_a_range_test_its_section_is_missing(tmp_path: Path) -> None:

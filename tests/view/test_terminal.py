@@ -3,10 +3,11 @@ import re
 import time
 
 import pytest
+from quadratic import found_rate
 
 from ratecraft import constant, cooldown, cosine, percent, staircase, tokens, warmup
 from ratecraft.errors import RatecraftError, ScheduleError
-from ratecraft.view import terminal_curve, terminal_plot
+from ratecraft.view import terminal_curve, terminal_found_rate, terminal_plot
 
 NAN, INF = math.nan, math.inf
 
@@ -160,3 +161,12 @@ def test_names_cannot_move_the_cursor_or_break_the_layout() -> None:
     text = terminal_plot({name: ([0, 1], [0, 1]) for name in names}, width=50)
     assert "\x1b" not in text
     assert max(map(len, text.splitlines())) <= 50
+
+
+def test_a_found_rate_is_drawn_with_what_is_worse_at_the_upper_edge() -> None:
+    text = terminal_found_rate(found_rate())
+    assert "┊ rate 0.1" in text
+    rows = drawing(text)
+    assert "●" in rows[0]  # the run that gained -50, at the edge
+    assert "50" not in text
+    assert "┊" not in terminal_found_rate(found_rate(None))

@@ -190,7 +190,7 @@ def plot_found_rate(record: FoundRate) -> Figure:
     low, high = series.gain_window(record)
     shown = [(rate, loss) for rate, loss in zip(*record.curve, strict=True) if loss <= high]
     axes.plot(*zip(*shown, strict=True), marker="o", color=PALETTE[0], label="short runs")
-    rest = [run.rate for run in record.runs if record.before - run.gain > high]
+    rest = sorted({run.rate for run in record.runs} - {rate for rate, _ in shown})
     if rest:
         axes.plot(rest, [high] * len(rest), "x", color=PALETTE[1], label="worse, or diverged",
                   clip_on=False)  # fmt: skip

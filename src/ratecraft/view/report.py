@@ -259,7 +259,7 @@ def _found_rate_section(record: FoundRate) -> list[str]:
     shown = [(rate, loss) for rate, loss in zip(rates, losses, strict=True) if loss <= high]
     lines = {
         "after a short run": ([rate for rate, _ in shown], [loss for _, loss in shown]),
-        "before": ([run.rate for run in record.runs], [record.before] * len(record.runs)),
+        "before": ([record.runs[0].rate, record.runs[-1].rate], [record.before] * 2),
     }
     svg = svg_chart(
         lines,

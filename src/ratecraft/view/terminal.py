@@ -77,8 +77,9 @@ def terminal_found_rate(record: FoundRate, *, width: int = 72, height: int = 12)
         height: rows of the area with the lines.
     """
     _, high = gain_window(record)
-    rates = [run.rate for run in record.runs]
-    losses = [min(record.before - run.gain, high) for run in record.runs]
+    known = dict(zip(*record.curve, strict=True))
+    rates = sorted({run.rate for run in record.runs})
+    losses = [min(known.get(rate, high), high) for rate in rates]
     lines = {
         "loss after a short run": (rates, losses),
         "before": (rates, [record.before] * len(rates)),

@@ -320,7 +320,7 @@ def test_a_run_that_began_with_a_search_is_the_same_to_the_last_bit(tmp_path, se
     for tested in (False, True):
         rates = Rates()
         trainer = trainer_in(tmp_path, rates, **settings)
-        for_trainer(trainer, factor=PLAN)
+        for_trainer(trainer, factor=constant(1))
         if tested:
             record = find_lr_for(trainer, updates=60)
             assert trainer.optimizer is None

@@ -196,8 +196,9 @@ def plot_found_rate(record: FoundRate) -> Figure:
                   clip_on=False)  # fmt: skip
     if record.rate is not None and record.low is not None and record.high is not None:
         axes.axvspan(record.low, record.high, color=PALETTE[2], alpha=0.15, linewidth=0)
-        band = f"{number(record.rate)} ({number(record.low)} to {number(record.high)})"
-        axes.axvline(record.rate, color="0.13", linestyle="--", linewidth=1, label=band)
+        label = f"{record.rate:.2g} ({record.low:.2g} to {record.high:.2g})"
+        label += f" for a run of {record.total} updates" if record.total else ""
+        axes.axvline(record.rate, color="0.13", linestyle="--", linewidth=1, label=label)
     axes.set_ylim(low, high)
     axes.legend(frameon=False)
     return figure

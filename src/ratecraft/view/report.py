@@ -273,7 +273,7 @@ def _found_rate_section(record: FoundRate) -> list[str]:
     )
     answer = "No answer"
     if record.rate is not None and record.low is not None and record.high is not None:
-        answer = f"{number(record.rate)}, from {number(record.low)} to {number(record.high)}"
+        answer = f"{record.rate:.2g}, from {record.low:.2g} to {record.high:.2g}"
     about = [record.task, record.optimizer, record.cost]
     return [
         "<h2>The rate</h2>",

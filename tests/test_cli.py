@@ -188,6 +188,7 @@ def test_doctor_looks_at_what_a_function_builds(folder: Path) -> None:
         (("find", "my_task.py:task", "--updates", "9"), 2, "updates=9: expected at least 50"),
         (("find", "my_task.py:task", "--low", "1"), 2, "belong to the range test; add --classic"),
         (("find", "my_task.py:task", "--total", "x"), 2, "x"),
+        (("find", "my_task.py:task", "--classic", "-t", "9"), 2, "--total: the range test knows"),
         (("find", "my_task.py:crash"), 1, "RuntimeError: mat1 and mat2 shapes"),
         (
             ("find", "my_task.py:task", "--classic", "--low", "5", "--high", "1"),

@@ -152,7 +152,7 @@ def doctor(setup: str, *, total: Annotated[int | None, Parameter(alias="-t")] = 
 def find(
     task: str,
     *,
-    total: Annotated[str, Parameter(alias="-t")] = "epochs(10)",
+    total: Annotated[str | None, Parameter(alias="-t")] = None,
     updates: int | None = None,
     optimizer: str | None = None,
     seed: int = 0,
@@ -169,7 +169,8 @@ def find(
 
     Args:
         task: digits, stdlib-text, or your own as file.py:function.
-        total: Length of the run to come: updates, or a length such as "epochs(10)".
+        total: Length of the run to come: updates, or a length such as "epochs(30)"; default
+            "epochs(10)".
         updates: What the search may cost, default 200; with --classic the length of the test,
             default one epoch, or 100 updates if that is longer.
         optimizer: Class to test with in place of the task's, such as torch.optim.AdamW.
@@ -192,6 +193,8 @@ def find(
     sweep = {name: value for name, value in sweep.items() if value is not None}
     if sweep and not classic:
         raise SettingError("--low, --high and --linear belong to the range test; add --classic")
+    if classic and total is not None:
+        raise SettingError("--total: the range test knows nothing of the run; leave out --classic")
     if updates is not None:
         sweep["updates"] = updates
     loaded = load_task(task)
@@ -206,7 +209,7 @@ def find(
             cell = "-" if told is None else f"{told:.3g}"
             out.print(f"  {rule:<11}{cell:>9}  {reason}", markup=False)
     else:
-        record = _find(loaded, task, total=parse_length(total), seed=seed, **sweep)
+        record = _find(loaded, task, total=parse_length(total or "epochs(10)"), seed=seed, **sweep)
         rate, figure = record.rate, partial(plot_found_rate, record)
     if save is not None:
         out.print(f"record: {record.save(save)}", markup=False)

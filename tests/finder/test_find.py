@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -123,6 +124,8 @@ def test_a_stream_without_a_length_has_no_passes() -> None:
 def test_accumulation_makes_an_epoch_shorter() -> None:
     reason = find_lr(*line(), squares, accumulate=4, total=480).reason
     assert reason.endswith("for a run of 480 updates that sees the data 30 times")
+    reason = find_lr(*line(count=2), squares, accumulate=4, total=480).reason
+    assert reason.endswith("for a run of 480 updates that sees the data 960 times")
 
 
 def test_param_groups_keep_the_ratios_of_their_rates() -> None:
@@ -163,19 +166,19 @@ def test_other_optimizers_are_searched_too(kind) -> None:
 
 def test_every_short_run_sees_the_same_batches_and_is_judged_by_others() -> None:
     model, optimizer, batches = line(count=200)
-    seen: list[tuple[bool, int]] = []
+    seen: list[int] = []
     numbers = {id(batch): i for i, batch in enumerate(batches)}
 
     def loss(model: nn.Module, batch: torch.Tensor) -> torch.Tensor:
-        seen.append((torch.is_grad_enabled(), numbers[id(batch)]))
+        seen.append(numbers[id(batch)])
         return squares(model, batch)
 
     found = find_lr(model, optimizer, batches, loss)
     first = [run for run in found.runs if run.lot == 0]
     again = [run for run in found.runs if run.lot == 1]
     assert len(again) == 3
-    run = [(True, i) for i in range(4, 24)] + [(False, i) for i in range(4)]
-    other = [(grad, i + 24) for grad, i in run]
+    run = [*range(4, 24), *range(4)]
+    other = [i + 24 for i in run]
     assert seen == run[-4:] + run * len(first) + other[-4:] + other * len(again)
     assert {len(one.losses) for one in found.runs} == {20}
     assert {one.rate for one in again} < {one.rate for one in first}
@@ -184,13 +187,8 @@ def test_every_short_run_sees_the_same_batches_and_is_judged_by_others() -> None
 def test_a_short_run_is_half_constant_and_then_falls_to_0() -> None:
     model, optimizer, batches = line()
     rates: list[float] = []
-
-    def loss(model: nn.Module, batch: torch.Tensor) -> torch.Tensor:
-        if torch.is_grad_enabled():
-            rates.append(optimizer.param_groups[0]["lr"] / 0.1)
-        return squares(model, batch)
-
-    find_lr(model, optimizer, batches, loss)
+    optimizer.register_step_pre_hook(lambda *_: rates.append(optimizer.param_groups[0]["lr"] / 0.1))
+    find_lr(model, optimizer, batches, squares)
     assert rates[:10] == pytest.approx([1.0] * 10)
     assert rates[10:20] == pytest.approx([k / 11 for k in range(10, 0, -1)])
 
@@ -276,6 +274,61 @@ def test_a_search_that_was_cut_short_is_no_answer() -> None:
     assert found.rate is None
     assert "no answer: " in found.reason
     assert found.updates <= 200
+    late = find_lr(*line(100.0, kind=torch.optim.AdamW), squares, updates=50)
+    assert late.rate is None
+    assert "before worse ones were seen on both sides; begin there" in late.reason
+
+
+def test_where_every_run_diverges_it_says_so_soon() -> None:
+    def loss(model: nn.Module, batch: torch.Tensor) -> torch.Tensor:
+        return squares(model, batch) + (model.weight.sum() * 0).sqrt()  # its gradient is nan
+
+    found = find_lr(*line(), loss)
+    assert found.rate is None
+    assert found.reason.startswith("no answer: all of ")
+    assert "diverged; look for what makes the loss or its gradients nan" in found.reason
+    assert len(found.runs) < 10
+
+
+def test_a_flat_loss_does_not_raise_the_rate_for_ever() -> None:
+    found = find_lr(*line(), lambda model, batch: squares(model, batch) * 0 + 1, total=5)
+    assert found.rate is None
+    assert max(run.rate for run in found.runs) <= 1e4
+    assert "more updates=" not in found.reason  # the run to come has no more
+
+
+def test_other_batches_may_be_harder() -> None:
+    """The three best rates are tried again on batches whose loss is of another size."""
+    model, optimizer, batches = line()
+    usual = find_lr(model, optimizer, batches, squares)
+    for factor in (0.1, 10.0):
+        scale = {id(batch): factor for batch in batches[24:48]}
+
+        def loss(model: nn.Module, batch: torch.Tensor, scale=scale) -> torch.Tensor:
+            return squares(model, batch) * scale.get(id(batch), 1.0)
+
+        found = find_lr(model, optimizer, batches, loss)
+        again = {run.rate for run in found.runs if run.lot == 1}
+        assert min(again) / 2 < found.rate < max(again) * 2
+        assert found.rate == pytest.approx(usual.rate, rel=2)
+        assert min(found.curve[1]) > -0.1 * found.before
+
+
+def test_a_loss_may_need_gradients_of_its_own() -> None:
+    def penalised(model: nn.Module, batch: torch.Tensor) -> torch.Tensor:
+        x = batch.clone().requires_grad_()
+        (slope,) = torch.autograd.grad(model(x).sum(), x, create_graph=True)
+        return squares(model, batch) + 0.01 * slope.pow(2).mean()
+
+    assert find_lr(*line(), penalised).rate is not None
+
+
+def test_a_run_of_one_update_is_tried_at_the_full_rate() -> None:
+    model, optimizer, batches = line()
+    rates: list[float] = []
+    optimizer.register_step_pre_hook(lambda *_: rates.append(optimizer.param_groups[0]["lr"]))
+    find_lr(model, optimizer, batches, squares, total=1)
+    assert rates[0] == pytest.approx(0.1)
 
 
 # Mistakes
@@ -298,6 +351,19 @@ def test_a_wrong_setting_is_told(wrong: dict[str, Any], words: str) -> None:
 def test_a_loss_that_is_nan_before_training_is_told() -> None:
     with pytest.raises(RunFailed, match="the loss is nan before any training"):
         find_lr(*line(), lambda model, batch: squares(model, batch) * math.nan)
+
+
+@pytest.mark.parametrize("bad", [1.0, None, torch.tensor(1.0), torch.empty(0)])
+def test_a_loss_that_is_no_loss_is_told(bad: Any) -> None:
+    with pytest.raises(TaskError, match=r"loss\(model, batch\) returned"):
+        find_lr(*line(), lambda model, batch: bad)
+
+
+def test_lengths_must_be_whole_numbers(tmp_path) -> None:
+    found = find_lr(*line(), squares, total=np.int64(500), updates=np.int64(100))
+    assert load(found.save(tmp_path / "r.json")) == found
+    with pytest.raises(TypeError):
+        find_lr(*line(), squares, updates=200.0)
 
 
 def test_a_stream_and_an_empty_loader_are_refused() -> None:

@@ -46,6 +46,26 @@ def test_momentum_lowers_the_rate_by_what_it_adds_up_to() -> None:
     assert 0.1 * adam.runs[0].rate < 1.0  # the first step of Adam has length 1 at rate 1
 
 
+def test_dropout_is_the_same_for_every_length_of_a_step() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 64), nn.Dropout(0.5), nn.Linear(64, 1))
+    x = torch.randn(320, 8)
+    found = line_search(
+        model,
+        torch.optim.SGD(model.parameters(), lr=0.1),
+        x.split(32),
+        lambda model, x: (model(x) - x.sum(1, keepdim=True)).pow(2).mean(),
+    )
+    assert found.rate > 1e-3
+    assert found.high / found.low < 30
+
+
+def test_a_loss_of_other_parameters_is_no_way_down() -> None:
+    free = torch.zeros(1, requires_grad=True)
+    found = line_search(*bowl(), lambda model, batch: (free * 2).sum() + 1)
+    assert found.rate is None
+
+
 def whole(model, optimizer, loader) -> None:
     assert line_search(model, optimizer, loader, cross_entropy).rate is not None
 

@@ -53,7 +53,7 @@ def test_a_network_that_died_at_a_high_rate_is_not_believed() -> None:
 
 def test_where_everything_does_harm_it_goes_down() -> None:
     assert next_place({0.0: -5.0}, 2.0) == -1.0
-    assert next_place({0.0: -math.inf, -1.0: -math.inf}, 2.0) == -2.0
+    assert next_place({0.0: -math.inf, -1.0: -math.inf}, 2.0) == -3.0
 
 
 def test_where_nothing_happens_it_goes_up_in_longer_steps() -> None:

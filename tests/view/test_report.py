@@ -1,5 +1,6 @@
 import re
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -167,6 +168,12 @@ def test_a_found_rate_is_shown_with_its_band_and_reason(tmp_path: Path) -> None:
         tmp_path / "n.html", comparison=comparison(), found=found_rate(None), title="t"
     )
     assert "<strong>No answer</strong>: no answer: none gained &amp; none lost" in two.read_text()
+
+
+def test_a_search_without_a_run_has_no_figure(tmp_path: Path) -> None:
+    none = replace(found_rate(None), runs=())
+    page = write_report(tmp_path / "r.html", comparison=comparison(), found=none, title="t")
+    assert "<strong>No answer</strong>" in page.read_text()
 
 
 def test_without_a_range_test_its_section_is_missing(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -22,6 +23,8 @@ __all__ = ["find_lr"]
 UPDATES: Final = 200
 RUNS: Final = 10  # a short run has one part in RUNS of the budget
 LEAST: Final = 5  # updates in a short run
+LOWEST: Final = 1e-12  # no rate below is tried, unless the optimizer begins there,
+HIGHEST: Final = 1e4  # and none above
 HELD: Final = 4  # updates' batches that are kept to judge by
 FORWARD: Final = 1 / 3  # cost of a loss without gradients, in updates
 CLEAR: Final = 3  # standard errors that a gain must have
@@ -89,6 +92,8 @@ def find_lr(
     >>> 0.03 < found.low < found.rate < found.high < 1
     True
     """
+    total = None if total is None else operator.index(total)
+    updates = operator.index(updates)
     if total is not None and total < 1:
         raise SettingError(f"total={total}: expected the run's length in updates, at least 1")
     length = updates // RUNS
@@ -102,13 +107,17 @@ def find_lr(
     tried = _Tried(bed, start, min(length, total or length), updates, progress)
     gains: dict[float, float] = {}
     while (place := next_place(gains, tried.level)) is not None and tried.affords(1):
+        if not min(start, LOWEST) <= start * 10**place <= max(start, HIGHEST):
+            break
         gains[place] = tried.run(place).gain
-    enclosed = place is None
-    if enclosed and (top(gains) is not None) and tried.affords(len(again := around_best(gains))):
-        for place in again:  # on other batches, since luck is not the same there
-            gains[place] = (gains[place] + tried.run(place, lot=1).gain) / 2
-    shift, why = _for_longer(total, tried.length, bed.epoch() if total else None)
-    rate, low, high, reason = _answer(tried, gains, enclosed, shift, why)
+    best, again = max(gains, key=gains.__getitem__), around_best(gains)
+    if place is None and gains[best] > 0 and tried.affords(len(again)):
+        for one in again:  # on other batches, since luck is not the same there
+            gains[one] = (gains[one] + tried.run(one, lot=1).gain) / 2
+        best = max(again, key=gains.__getitem__)
+    shift, why = _for_longer(total, tried.length, bed)
+    rate, low, high, reason = _answer(tried, gains, best, place is None, shift)
+    reason += why if rate is not None else ""
     return FoundRate(
         rate=rate,
         low=low,
@@ -160,11 +169,14 @@ class _Tried:
         """Train from the start at one rate, cool down, and judge by the batches that are kept."""
         if lot == len(self._before):
             self._before.append(self._losses_of(lot))
+        # Other batches may be harder as a whole: their gains are said on the first ones' scale.
+        level = statistics.fmean(self._before[lot])
+        scale = self.level / level if self.level > 0 < level else 1.0
         rate = self.start * 10**place
         losses: list[torch.Tensor] = []
         with self.bed.fresh() as updates:
             held = self._held(updates, lot)
-            steady = self.length // 2
+            steady = (self.length + 1) // 2
             for k in range(self.length):
                 updates.at(rate * min(1.0, (self.length - k) / (self.length - steady + 1)))
                 losses.append(updates.make())
@@ -178,7 +190,8 @@ class _Tried:
         gained = [b - a for b, a in zip(self._before[lot], after, strict=True)]
         gain, noise = -math.inf, math.inf
         if all(map(math.isfinite, [*values, *gained])):
-            gain, noise = statistics.fmean(gained), statistics.stdev(gained) / math.sqrt(HELD)
+            gain = scale * statistics.fmean(gained)
+            noise = scale * statistics.stdev(gained) / math.sqrt(HELD)
         self.runs.append(ShortRun(rate, tuple(values), gain, noise, lot))
         return self.runs[-1]
 
@@ -195,43 +208,52 @@ class _Tried:
 
 
 def _answer(
-    tried: _Tried, gains: dict[float, float], enclosed: bool, shift: float, why: str
+    tried: _Tried, gains: dict[float, float], best: float, enclosed: bool, shift: float
 ) -> tuple[float | None, float | None, float | None, str]:
     """Return the rate, its band and how they follow; or that there is none, why and what to do."""
-    length, rates = tried.length, [run.rate for run in tried.runs]
+    rates = [run.rate for run in tried.runs]
     where = (
-        f"{len(rates)} short runs of {length} updates at rates from "
+        f"{len(rates)} short runs of {tried.length} updates at rates from "
         f"{min(rates):.2g} to {max(rates):.2g}"
     )
-    best = max(tried.runs, key=lambda run: run.gain)
-    found = top(gains)
-    if found is None or not best.gain > CLEAR * best.noise:
+    rate, gain = tried.start * 10**best, gains[best]
+    found = top(gains, best)
+    clear = any(run.gain > CLEAR * run.noise for run in tried.runs)
+    problem = ""
+    if math.isinf(gain):
+        problem = f"all of {where} diverged; look for what makes the loss or its gradients nan"
+    elif found is None or not clear:
         gained = "none gained anything"
-        if best.gain > 0:
-            gained = f"the best gained {best.gain:.2g} ± {best.noise:.2g}"
-        return None, None, None, (
-            f"no answer: of {where} {gained}, from a loss of {tried.level:.4g}; allow more "
-            "updates=, which makes them longer, or look for why nothing is learned"
-        )  # fmt: skip
-    if not enclosed:
-        return None, None, None, (
-            f"no answer: {where} were allowed, and the best of them, near {best.rate:.2g}, was "
-            "among the last; begin there, at the optimizer's own rate, or allow more updates="
-        )  # fmt: skip
-    low, rate, high = (tried.start * 10**place * shift for place in found)
-    reason = (
-        f"the best of {where} is near {best.rate:.2g}, where the loss fell by {best.gain:.3g} "
-        f"from {tried.level:.4g}"
-    )
-    return rate, low, high, reason + why
+        if gain > 0:
+            noise = min(run.noise for run in tried.runs if run.rate == rate)
+            gained = f"the best gained {gain:.2g} ± {noise:.2g}"
+        longer = "allow more updates=, which makes them longer, or "
+        if tried.length < tried.allowed // RUNS:  # the run to come is no longer than they are
+            longer = ""
+        problem = (
+            f"of {where} {gained}, from a loss of {tried.level:.4g}; "
+            f"{longer}look for why nothing is learned"
+        )
+    elif not enclosed:
+        problem = (
+            f"of {where} the best was near {rate:.2g}, and the updates allowed were used up "
+            "before worse ones were seen on both sides; begin there, at the optimizer's own "
+            "rate, or allow more updates="
+        )
+    if problem or found is None:
+        return None, None, None, f"no answer: {problem}"
+    low, place, high = (tried.start * 10**one * shift for one in found)
+    fell = f"where the loss fell by {gain:.3g} from {tried.level:.4g}"
+    return place, low, high, f"the best of {where} is near {rate:.2g}, {fell}"
 
 
-def _for_longer(total: int | None, length: int, epoch: int | None) -> tuple[float, str]:
+def _for_longer(total: int | None, length: int, bed: Testbed) -> tuple[float, str]:
     """Return by what the rate of short runs is multiplied for a longer run, and say so."""
     if total is None:
         return 1.0, ""
     longer = max(total / (HORIZON * length), 1.0)
-    passes = total / epoch if epoch else 0.0
+    batches = bed.epoch()
+    passes = total * bed.accumulate / batches if batches else 0.0
     shift = longer**-LONGER * max(passes / PASSES, 1.0) ** -AGAIN
     if shift == 1:
         return shift, ""

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from ratecraft.errors import RunFailed, SettingError
-from ratecraft.finder.preserve import Batches
+from ratecraft.finder.preserve import Batches, preserved_rng
 from ratecraft.finder.testbed import How, Loss, Testbed, momentum_of
 from ratecraft.records import FoundRate, ShortRun
 
@@ -76,6 +76,7 @@ def line_search(
     bed.refuse_closures("line_search")
     started = time.perf_counter()
     momentum = momentum_of(bed.optimizers)
+    scale = 1 - (momentum or 0.0)
     found: list[ShortRun] = []
     rate, level = LARGEST, math.nan
     with bed.fresh() as run:
@@ -83,7 +84,8 @@ def line_search(
             few = run.take()
             weights = [p.detach().clone() for p in bed.parameters]
             run.at(1.0, None if momentum is None else 0.0)
-            before = run.make(few).item()
+            with preserved_rng():  # the same dropout for every length of the step
+                before = run.make(few).item()
             if k == 0 and not math.isfinite(before):
                 raise RunFailed(
                     f"the loss is {before} before any training; check the data and the loss"
@@ -99,13 +101,14 @@ def line_search(
             rate = min(rate * WIDER, LARGEST)
             for _ in range(HALVINGS):
                 _go(bed.parameters, weights, ways, rate)
-                after = run.look(few).item()
+                with preserved_rng():
+                    after = run.look(few).item()
                 if after <= before - share * rate * promised:
-                    found.append(ShortRun(rate, (before,), before - after, 0.0))
+                    found.append(ShortRun(rate * scale, (before,), before - after, 0.0))
                     break
                 rate /= 2
-    scale = 1 - (momentum or 0.0)
-    rates = [one.rate * scale for one in found]
+            torch.rand(())  # and another one for the next step
+    rates = [one.rate for one in found]
     low = middle = high = None
     reason = f"no answer: on {steps} batches there was no way down"
     if len(rates) > 1:
@@ -117,7 +120,7 @@ def line_search(
         high=high,
         reason=reason,
         before=level,
-        runs=tuple(found),
+        runs=tuple(sorted(found, key=lambda run: run.rate)),
         length=1,
         allowed=steps,
         updates=bed.made,

@@ -46,7 +46,7 @@ def next_place(gains: Gains, before: float) -> float | None:
     slight = SLIGHT * abs(before)
     harmless = [place for place in gains if gains[place] >= -slight]
     if not harmless:
-        return min(gains) - 1.0
+        return min(gains) - (1.0 if len(gains) == 1 else 2.0)
     if gains[best] < slight and max(harmless) != best:
         # Which is best is luck. If there is more to gain, then at the highest rate that does no
         # harm, or above; only when that is enclosed, too, is the best one looked at.
@@ -87,18 +87,18 @@ def around_best(gains: Gains) -> list[float]:
     return sorted(place for place in gains if abs(place - best) <= STEP)
 
 
-def top(gains: Gains) -> Top | None:
+def top(gains: Gains, best: float | None = None) -> Top | None:
     """Return where most is gained: the parabola's top through the best place and its neighbours.
 
     The place is then moved a quarter of the way to the lowest where all but 10 % as much is
     gained, since a rate that is too low costs less than one that is too high. None if nothing is
-    gained.
+    gained. ``best`` says which place is the best, where that is known better.
 
     >>> low, place, high = top({-1: 0.2, -0.5: 0.9, 0: 1.0, 0.5: 0.9, 1: -math.inf})
     >>> round(low, 6), round(place, 6), round(high, 6)
     (-0.5, -0.125, 0.5)
     """
-    best = max(gains, key=gains.__getitem__)
+    best = max(gains, key=gains.__getitem__) if best is None else best
     if not gains[best] > 0:
         return None
     peak = best + _vertex(gains, best)

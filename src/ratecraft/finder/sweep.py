@@ -167,7 +167,7 @@ def _check_range(low: float, high: float, spacing: str, beta: float, stop: float
 
 def planned_updates(bed: Testbed) -> int:
     """Return the updates of a test whose length is not said."""
-    return max(bed.epoch() or 0, LEAST_UPDATES)
+    return max((bed.epoch() or 0) // bed.accumulate, LEAST_UPDATES)
 
 
 class _Curve:

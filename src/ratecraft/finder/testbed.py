@@ -115,12 +115,12 @@ class Testbed:
             )
 
     def epoch(self) -> int | None:
-        """Return the updates in a pass over the loader, of all processes the least; or None."""
+        """Return the batches in a pass over the loader, of all processes the least; or None."""
         try:
-            updates = len(self.loader) // self.accumulate  # type: ignore[arg-type]  # the TypeError is the check
+            batches = len(self.loader)  # type: ignore[arg-type]  # the TypeError is the check
         except TypeError:
             return None
-        return self.least(updates)
+        return self.least(batches)
 
     def least(self, number: int) -> int:
         """Return the smallest of the processes' numbers."""
@@ -176,19 +176,26 @@ class Updates:
             bed.scaler.update()
         return self._averaged(value)
 
-    @torch.no_grad()
     def look(self, few: list[Any]) -> torch.Tensor:
         """Return the mean loss of some batches as it is now."""
         bed = self._bed
         bed.looked += len(few)
-        losses = [bed.loss(bed.given, batch) for batch in few]
-        return self._averaged(torch.stack([loss.mean() for loss in losses]).mean())
+        # A loss may need gradients of its own, a penalty on them for one; but a parallel model
+        # that was asked for gradients waits for them.
+        parallel = any(isinstance(one, DistributedDataParallel) for one in bed.models)
+        losses = []
+        with torch.set_grad_enabled(not parallel):
+            for batch in few:
+                loss = bed.loss(bed.given, batch)
+                _check_loss(loss, trains=not parallel)
+                losses.append(loss.detach().mean())
+        return self._averaged(torch.stack(losses).mean())
 
     def along(self, ways: list[torch.Tensor]) -> float:
         """Return the gradients' product with a way, as many tensors as there are parameters."""
         pairs = zip(self._bed.parameters, ways, strict=True)
         products = [(p.grad * way).sum() for p, way in pairs if p.grad is not None]
-        return float(self._averaged(torch.stack(products).sum()))
+        return float(self._averaged(torch.stack(products).sum())) if products else 0.0
 
     def _averaged(self, value: torch.Tensor) -> torch.Tensor:
         if self._bed.reduce:
@@ -278,12 +285,12 @@ def momentum_of(optimizers: list[torch.optim.Optimizer]) -> float | None:
     return float(max(group.get("momentum", (group.get("betas") or [0])[0]) for group in groups))
 
 
-def _check_loss(loss: object) -> None:
-    """Raise TaskError unless a loss is a tensor with a gradient."""
+def _check_loss(loss: object, *, trains: bool = True) -> None:
+    """Raise TaskError unless a loss is a tensor, and if it trains, one with a gradient."""
     if not isinstance(loss, torch.Tensor) or not loss.numel():
         what = type(loss).__name__ if not isinstance(loss, torch.Tensor) else "an empty tensor"
         raise TaskError(f"loss(model, batch) returned {what}; expected a tensor of numbers")
-    if not loss.requires_grad:
+    if trains and not loss.requires_grad:
         raise TaskError(
             "loss(model, batch) returned a tensor without a gradient; was it detached, or "
             "computed under no_grad, or of a model whose weights are frozen?"

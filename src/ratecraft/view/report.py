@@ -254,6 +254,8 @@ def _range_test_section(record: RangeTest) -> list[str]:
 
 
 def _found_rate_section(record: FoundRate) -> list[str]:
+    if not record.runs:
+        return ["<h2>The rate</h2>", f"<p><strong>No answer</strong>: {escape(record.reason)}</p>"]
     low, high = series.gain_window(record)
     rates, losses = record.curve
     shown = [(rate, loss) for rate, loss in zip(rates, losses, strict=True) if loss <= high]

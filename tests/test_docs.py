@@ -76,3 +76,12 @@ def test_links_between_pages_lead_somewhere() -> None:
     for page in PAGES:
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_regret_tables_are_what_the_benchmark_prints() -> None:
+    command = [sys.executable, str(ROOT / "benchmarks" / "regret" / "regret.py")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    held_out, others = done.stdout.strip().split("\n\n")
+    for page in ("README.md", "docs/finder.md", "benchmarks/README.md"):
+        assert held_out in (ROOT / page).read_text(), page
+    assert others in (ROOT / "benchmarks" / "README.md").read_text()

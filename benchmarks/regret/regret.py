@@ -1,6 +1,8 @@
 """How much of what training can gain is given away by each way of choosing a rate.
 
     python benchmarks/regret/regret.py                 the table, from the answers on file
+    python benchmarks/regret/regret.py detail RULE     a rule's answers task by task
+    python benchmarks/regret/regret.py train RULE      its regret by training at the very answers
     python benchmarks/regret/regret.py ask [RULE ...]  ask all rules, or some, anew
 
 The regret of a rate is (L(rate) - L*) / (L0 - L*): L is the last validation loss of a run with
@@ -25,7 +27,7 @@ from typing import Any, NamedTuple
 import torch
 from peers import answers
 from tasks import HELD_OUT, PLATEAU, TASKS, Entry, entry
-from truth import LENGTHS, mean
+from truth import LENGTHS, losses, mean
 
 from ratecraft.compare import Task
 from ratecraft.compare.loop import start
@@ -133,8 +135,8 @@ def regret(task: dict[str, Any], length: str, rate: float | None) -> float:
         return 1.0
     start = task["untrained"]
     points = [
-        (x, mean(losses, start))
-        for x, losses in zip(task[length]["log10_rates"], task[length]["losses"], strict=True)
+        (x, mean(some, start))
+        for x, some in zip(task[length]["log10_rates"], task[length]["losses"], strict=True)
     ]
     place, best = math.log10(rate), min(loss for _, loss in points)
     (x, loss), *others = points
@@ -216,13 +218,39 @@ def detail(known: dict[str, Any], truth: dict[str, Any], rule: str) -> None:
             print(f"{name:40} {mark:9} {length:6} {rates:26} {lost}")
 
 
+def trained(job: tuple[str, float]) -> list[float | None]:
+    """Return the last validation losses of a task's short run at a rate, seed by seed."""
+    torch.set_num_threads(1)
+    return losses(job[0], "short", math.log10(job[1]))
+
+
+def train_all(known: dict[str, Any], truth: dict[str, Any], rule: str) -> None:
+    """Train at a rule's answers to the tasks held out, and print its regret beside the table's."""
+    jobs = [(name, answer[0]) for name, seeds in known[rule].items() if name in HELD_OUT
+            for answer in seeds.values() if answer[0] is not None]  # fmt: skip
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        finals = pool.map(trained, jobs, chunksize=1)
+    lost, read = [], []
+    for (name, rate), final in zip(jobs, finals, strict=True):
+        task = truth[name]
+        points = [mean(some, task["untrained"]) for some in task["short"]["losses"]]
+        best = min(points)
+        loss = mean(final, task["untrained"])
+        lost.append((loss - best) / (task["untrained"] - best))
+        read.append(regret(task, "short", rate))
+    print(f"{rule}, {len(jobs)} answers: trained {statistics.fmean(lost):.3f}, "
+          f"between the rates of the truth {statistics.fmean(read):.3f}")  # fmt: skip
+
+
 def main(words: list[str]) -> None:
     """Do what the command line says."""
     if words[:1] == ["ask"]:
         ask_all(tuple(words[1:]) or (*RULES, "peers"))
     known = json.loads(ANSWERS.read_text())
     truth = json.loads(TRUTH.read_text())["tasks"]
-    if words[:1] == ["detail"]:
+    if words[:1] == ["train"]:
+        train_all(known, truth, words[1])
+    elif words[:1] == ["detail"]:
         detail(known, truth, words[1])
     else:
         table(known, truth, held_out=True)

@@ -24,11 +24,27 @@ def test_what_drives_every_group():
         "weight_decay": "cosine(1, 0)",
     }
     lines = str(describe(optimizer)).splitlines()
-    assert lines[0] == "group  tensors  weights  base  rate  schedule"
+    assert lines[0] == "group  tensors  weights  base  rate  decay  schedule"
     assert lines[2].startswith(
-        "head         1        2     1   1.2  factor linear(1, 0) and factor"
+        "head         1        2     1   1.2      0  factor linear(1, 0) and factor"
     )
     assert lines[2].endswith("; weight_decay: cosine(1, 0); times 3 by others")
+
+
+def test_the_names_of_the_parameters_and_a_table_for_notebooks():
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2))
+    groups = [{"params": model.parameters(), "name": "<all>", "weight_decay": 0.1}]
+    optimizer = torch.optim.AdamW(groups, lr=0.1)
+    (group,) = describe(optimizer, model).groups
+    assert group.parameters == ("0.weight", "0.bias", "1.weight", "1.bias")
+    assert group.decay == 0.1
+    assert str(describe(optimizer, model)).endswith("  none      0.weight, 0.bias, 1.weight, ...")
+    assert "parameters" not in str(describe(optimizer))
+    html = describe(optimizer, model)._repr_html_()
+    assert html.startswith("<table><tr><th>group</th>")
+    assert "<td>&lt;all&gt;</td><td>4</td><td>12</td>" in html
+    told = torch.optim.AdamW(model.named_parameters(), lr=0.1)  # torch keeps the names itself
+    assert describe(told).groups[0].parameters == group.parameters
 
 
 def test_an_optimizer_that_nothing_drives():

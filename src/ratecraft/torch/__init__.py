@@ -8,6 +8,7 @@ written.py     what makes a scheduler class of torch's write through the ledger
 plateau.py     a factor that follows a metric, alone or with its schedule
 drop_in.py     every class of torch.optim.lr_scheduler by its own name, on the same ledger
 from_torch.py  a live scheduler of torch read back into a schedule
+groups.py      param_groups: a model's parameters in named groups, each in exactly one
 describe.py    who drives which group, who has which share in the rate, what is going to happen
 setup.py       a live set-up: models, optimizers, schedulers, and who steps them
 doctor.py      what is wrong with one
@@ -23,6 +24,7 @@ from ratecraft.torch.describe import (
 )
 from ratecraft.torch.doctor import doctor
 from ratecraft.torch.from_torch import from_torch
+from ratecraft.torch.groups import param_groups
 from ratecraft.torch.plateau import PlateauLR
 from ratecraft.torch.scheduler import ScheduleLR
 from ratecraft.torch.trainers import for_lightning, for_trainer
@@ -38,5 +40,6 @@ __all__ = [
     "for_lightning",
     "for_trainer",
     "from_torch",
+    "param_groups",
     "preview",
 ]

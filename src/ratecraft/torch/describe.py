@@ -8,7 +8,8 @@ import math
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from html import escape
+from typing import Any, Final
 
 import torch
 from torch.optim import Optimizer
@@ -20,6 +21,9 @@ from ratecraft.torch.drop_in import asked
 from ratecraft.torch.ledger import driven, ledgers_of
 from ratecraft.torch.plateau import PlateauLR
 from ratecraft.torch.scheduler import ScheduleLR
+
+FIRST: Final = 3  # names of parameters that the table shows
+NUMBERS: Final = 6  # columns before the first of words
 
 __all__ = ["Description", "GroupDescription", "breakdown", "describe", "preview"]
 
@@ -34,6 +38,8 @@ class GroupDescription:
         weights: how many numbers they hold.
         base: its own rate, which factors multiply.
         rate: its present rate.
+        decay: its weight decay; None if its optimizer knows none.
+        parameters: their names, as far as they are known.
         carried: by how much others than ratecraft multiply it.
         schedules: what drives it, by field.
     """
@@ -45,38 +51,64 @@ class GroupDescription:
     rate: float
     carried: float = 1.0
     schedules: dict[str, str] = field(default_factory=dict)
+    decay: float | None = None
+    parameters: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """What `describe` returns; prints as a table."""
+    """What `describe` returns; prints as a table, and shows as one in a notebook."""
 
     groups: tuple[GroupDescription, ...]
 
-    def __str__(self) -> str:
-        rows = [("group", "tensors", "weights", "base", "rate", "schedule")]
+    def rows(self) -> list[tuple[str, ...]]:
+        """Return the table: a row of headings, and one for each group."""
+        rows: list[tuple[str, ...]] = [
+            ("group", "tensors", "weights", "base", "rate", "decay", "schedule", "parameters")
+        ]
         for group in self.groups:
             said = [text if name == "lr" else f"{name}: {text}" for name, text in
                     group.schedules.items()]  # fmt: skip
             if group.carried != 1:
                 said.append(f"times {group.carried:.6g} by others")
+            names = list(group.parameters[:FIRST])
+            if len(group.parameters) > FIRST:
+                names.append("...")
             rows.append((
                 group.name, f"{group.tensors:,}", f"{group.weights:,}", f"{group.base:.6g}",
-                f"{group.rate:.6g}", "; ".join(said) or "none",
+                f"{group.rate:.6g}", "-" if group.decay is None else f"{group.decay:.6g}",
+                "; ".join(said) or "none", ", ".join(names),
             ))  # fmt: skip
-        widths = [max(len(row[i]) for row in rows) for i in range(5)]
+        if not any(row[-1] for row in rows[1:]):
+            rows = [row[:-1] for row in rows]
+        return rows
+
+    def __str__(self) -> str:
+        rows = self.rows()
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = []
-        for name, *numbers, schedule in rows:
-            cells = [number.rjust(w) for number, w in zip(numbers, widths[1:], strict=True)]
-            lines.append("  ".join((name.ljust(widths[0]), *cells, schedule)))
+        for row in rows:
+            cells = [
+                cell.rjust(width) if 0 < i < NUMBERS else cell.ljust(width)
+                for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+            ]
+            lines.append("  ".join(cells).rstrip())
         return "\n".join(lines)
 
+    def _repr_html_(self) -> str:
+        head, *rows = self.rows()
+        cells = ["".join(f"<th>{escape(cell)}</th>" for cell in head)]
+        cells += ["".join(f"<td>{escape(cell)}</td>" for cell in row) for row in rows]
+        return "<table>" + "".join(f"<tr>{row}</tr>" for row in cells) + "</table>"
 
-def describe(optimizer: Optimizer) -> Description:
+
+def describe(optimizer: Optimizer, model: torch.nn.Module | None = None) -> Description:
     """Return every param group's name, size, base rate, present rate and what drives it.
 
     Args:
         optimizer: any torch optimizer; the schedules are those of `ScheduleLR`.
+        model: the model, for the names of its parameters, where the optimizer was not given
+            them by ``model.named_parameters()``.
 
     >>> from ratecraft import cosine
     >>> net = torch.nn.Linear(3, 2)
@@ -86,15 +118,16 @@ def describe(optimizer: Optimizer) -> Description:
     ... ])
     >>> _ = ScheduleLR(optimizer, factor=cosine(1, 0.1), total=100)
     >>> print(describe(optimizer))
-    group   tensors  weights  base  rate  schedule
-    weight        1        6   0.1   0.1  factor cosine(1, 0.1)
-    bias          1        2   0.2   0.2  factor cosine(1, 0.1)
+    group   tensors  weights  base  rate  decay  schedule
+    weight        1        6   0.1   0.1      0  factor cosine(1, 0.1)
+    bias          1        2   0.2   0.2      0  factor cosine(1, 0.1)
     """
     if not isinstance(optimizer, Optimizer):
         raise TypeError(f"describe() looks at a torch optimizer, not {type(optimizer).__name__}")
     ledgers = {what: led for what, led in ledgers_of(driven(optimizer)).items() if led.voices}
     for ledger in ledgers.values():
         ledger.sync()
+    known = {} if model is None else {id(p): name for name, p in model.named_parameters()}
     groups = []
     for i, group in enumerate(optimizer.param_groups):
         name = str(group.get("name", i))
@@ -107,11 +140,15 @@ def describe(optimizer: Optimizer) -> Description:
             if what == "lr":
                 base, carried = ledger.own[i], ledger.carried[i]
         weights = sum(p.numel() for p in group["params"])
+        names = [known[id(p)] for p in group["params"] if id(p) in known]
+        decay = group.get("weight_decay")
         groups.append(
             GroupDescription(
-                name, len(group["params"]), weights, base, float(group["lr"]), carried, schedules
+                name, len(group["params"]), weights, base, float(group["lr"]), carried, schedules,
+                None if decay is None else float(decay),
+                tuple(names or group.get("param_names", ())),
             )
-        )
+        )  # fmt: skip
     return Description(tuple(groups))
 
 

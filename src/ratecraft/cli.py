@@ -173,7 +173,9 @@ def find(
             "epochs(10)".
         updates: What the search may cost, default 200; with --classic the length of the test,
             default one epoch, or 100 updates if that is longer.
-        optimizer: Class to test with in place of the task's, such as torch.optim.AdamW.
+        optimizer: Optimizer in place of the task's: sgd, momentum, nesterov, adagrad, adadelta,
+            rmsprop, adam, adamw, nadam, radam, adamax, lbfgs, muon, schedulefree-adamw, prodigy,
+            or a class such as torch.optim.AdamW.
         seed: Seed of initial weights and data order.
         classic: Run the classical range test, and show what known rules make of it.
         low: First rate of the range test, default 1e-8.
@@ -226,6 +228,7 @@ def compare(
     rate: str = "find",
     seeds: int = 3,
     total: Annotated[str, Parameter(alias="-t")] = "epochs(10)",
+    optimizer: str | None = None,
     workers: int | None = None,
     save: Path | None = None,
     output: Annotated[Path | None, Parameter(alias="-o")] = None,
@@ -241,11 +244,13 @@ def compare(
             if the schedules are rates themselves.
         seeds: Runs per schedule.
         total: Length of each run: updates, or a length such as "epochs(10)".
+        optimizer: Optimizer in place of the task's, as `ratecraft find` takes it.
         workers: Worker processes; default one a processor core; 0 trains in this process.
         save: Write the record as JSON.
         output: Write a report: an .html file.
     """
     from ratecraft.compare import load_task
+    from ratecraft.compare.task import with_optimizer
     from ratecraft.view import write_report
 
     named = {text: parse(text) for text in schedules}
@@ -260,11 +265,16 @@ def compare(
     if rate != "find" and _number(rate, "--rate") < 0:
         raise SettingError(f"--rate {rate}: a rate must be >= 0")
     if rate == "find":
-        found = _find(load_task(task), task, total=length)
+        loaded = load_task(task)
+        if optimizer is not None:
+            loaded = with_optimizer(loaded, optimizer)
+        found = _find(loaded, task, total=length)
         if found.rate is None:
             raise RunFailed(f"{found.reason}; or give --rate")
     factor = _number(rate, "--rate") if found is None or not found.rate else found.rate
-    record = _compare(task, named, rate=factor, seeds=seeds, total=length, workers=workers)
+    record = _compare(
+        task, named, rate=factor, seeds=seeds, total=length, workers=workers, optimizer=optimizer
+    )
     if save is not None:
         out.print(f"record: {record.save(save)}", markup=False)
     if output is not None:

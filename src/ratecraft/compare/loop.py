@@ -13,6 +13,7 @@ from torch import nn
 from ratecraft.compare.task import Task
 from ratecraft.errors import TaskError
 from ratecraft.finder.preserve import preserved_rng, seed_everything
+from ratecraft.finder.testbed import switch, wants_closure
 from ratecraft.records import Evaluation, Run
 from ratecraft.schedule import Duration, Schedule, epochs
 from ratecraft.torch import ScheduleLR
@@ -69,6 +70,8 @@ def train(
         model, optimizer = start(task)
         ScheduleLR(optimizer, rate=rate * schedule, total=planned, epoch=task.epoch)
         model.train()
+        switch(optimizer, "train")
+        closes = wants_closure(optimizer)
         while len(losses) < planned and diverged is None:
             before = len(losses)
             for batch in task.train:
@@ -81,11 +84,16 @@ def train(
                     diverged = len(losses) - 1
                     break
                 loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-                optimizer.step()
+                if closes:
+                    optimizer.step(_closure(task, model, optimizer, batch))
+                else:
+                    optimizer.step()
                 if progress:
                     progress(len(losses), planned)
                 if len(losses) % task.epoch == 0 or len(losses) == planned:
+                    switch(optimizer, "eval")
                     evaluations.append(Evaluation(len(losses), _evaluate(task, model)))
+                    switch(optimizer, "train")
                 if len(losses) == planned:
                     break
             if len(losses) == before:
@@ -120,6 +128,20 @@ def start(task: Task) -> tuple[nn.Module, torch.optim.Optimizer]:
             "optimizer, for example torch.optim.AdamW(model.parameters())"
         )
     return model, optimizer
+
+
+def _closure(
+    task: Task, model: nn.Module, optimizer: torch.optim.Optimizer, batch: Any
+) -> Callable[[], float]:
+    """Return what computes the loss of a batch and its gradients anew."""
+
+    def closure() -> float:
+        optimizer.zero_grad(set_to_none=True)
+        loss = task.loss(model, batch)
+        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        return float(loss.detach())
+
+    return closure
 
 
 @torch.no_grad()

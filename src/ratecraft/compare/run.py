@@ -13,9 +13,10 @@ import torch
 
 import ratecraft
 from ratecraft.compare.engines import LocalEngine, cores
-from ratecraft.compare.loop import train
-from ratecraft.compare.task import Task, build_task, load_task, reference
+from ratecraft.compare.loop import start, train
+from ratecraft.compare.task import Task, build_task, load_task, reference, with_optimizer
 from ratecraft.errors import RunFailed, ScheduleError
+from ratecraft.finder.preserve import preserved_rng
 from ratecraft.records import Comparison, Run
 from ratecraft.schedule import Duration, Schedule, epochs, parse, parse_length
 
@@ -29,6 +30,7 @@ def compare(
     rate: float,
     seeds: int | Sequence[int] = 3,
     total: int | Duration | None = None,
+    optimizer: str | None = None,
     workers: int | None = None,
     progress: Callable[[int, int, Run], None] | None = None,
 ) -> Comparison:
@@ -42,11 +44,13 @@ def compare(
         rate: what each schedule multiplies; 1 if the schedules are rates themselves.
         seeds: how many (0, 1, ...), or which.
         total: length of each run, in updates or ``epochs(n)``; default ``epochs(10)``.
+        optimizer: short name or class of one to train with in place of the task's, such as
+            "adamw" or "torch.optim.AdamW".
         workers: worker processes; default one a core. 0 trains in this process.
         progress: called with (runs done, runs planned, run) as each run ends.
 
     Raises:
-        TaskError, ScheduleError: before anything is trained.
+        TaskError, ScheduleError, SettingError: before anything is trained.
         RunFailed: a worker process died.
 
     >>> from ratecraft import constant, cosine
@@ -64,10 +68,13 @@ def compare(
     first = load_task(task) if isinstance(task, str) else build_task(task, repr(task))
     for schedule in named.values():
         (rate * schedule).resolve(length, epoch=first.epoch)  # refuse before training
+    if optimizer is not None:
+        with preserved_rng():
+            start(with_optimizer(first, optimizer))  # refuse before training
     source = task if workers == 0 else reference(task)
     trials = [(text, seed) for text in map(repr, named.values()) for seed in chosen]
     runs: dict[tuple[str, int], Run] = {}
-    arguments = [(source, text, rate, seed, str(length)) for text, seed in trials]
+    arguments = [(source, text, rate, seed, str(length), optimizer) for text, seed in trials]
     for trial, run in _trained(trials, arguments, cores() if workers is None else workers):
         runs[trial] = run
         if progress:
@@ -122,7 +129,16 @@ def _trained(
             ) from None
 
 
-def _train(source: str | Callable[[], Task], text: str, rate: float, seed: int, total: str) -> Run:
+def _train(
+    source: str | Callable[[], Task],
+    text: str,
+    rate: float,
+    seed: int,
+    total: str,
+    optimizer: str | None,
+) -> Run:
     # The task is built anew for each run, so that no run depends on one before it.
     task = load_task(source) if isinstance(source, str) else build_task(source, repr(source))
+    if optimizer is not None:
+        task = with_optimizer(task, optimizer)
     return train(task, parse(text), rate=rate, seed=seed, total=parse_length(total))

@@ -19,6 +19,7 @@ from torch import nn
 
 from ratecraft.errors import TaskError
 from ratecraft.finder.preserve import preserved_rng, seed_everything
+from ratecraft.torch.optimizers import optimizer_named
 
 __all__ = ["Task", "build_task", "load_task", "reference"]
 
@@ -156,20 +157,13 @@ def build_task(build: Callable[[], Task], name: str) -> Task:
 
 
 def with_optimizer(task: Task, name: str) -> Task:
-    """Return a task with another optimizer, named by its class: ``torch.optim.AdamW``.
+    """Return a task with another optimizer, by its short name or its class's path.
 
     Raises:
-        TaskError: there is no such class, or it is no optimizer.
+        SettingError: there is no such optimizer; see `ratecraft.torch.optimizers`.
     """
-    module, _, kind = name.rpartition(".")
-    try:
-        found = getattr(importlib.import_module(module), kind) if module else None
-    except (ImportError, AttributeError):
-        found = None
-    if not inspect.isclass(found) or not issubclass(found, torch.optim.Optimizer):
-        raise TaskError(f"{name!r} is no optimizer class; write it as in torch.optim.AdamW")
-    kind_of: Any = found
-    return replace(task, optimizer=lambda model: kind_of(model.parameters(), lr=1e-3))
+    build = optimizer_named(name)
+    return replace(task, optimizer=lambda model: build(model.parameters()))
 
 
 def called(build: Callable[[], Any], name: str) -> Any:

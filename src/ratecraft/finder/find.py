@@ -15,7 +15,7 @@ from torch import nn
 from ratecraft.errors import RunFailed, SettingError
 from ratecraft.finder.preserve import Batches
 from ratecraft.finder.search import around_best, next_place, top
-from ratecraft.finder.testbed import How, Loss, Testbed, Updates, set_rates
+from ratecraft.finder.testbed import How, Loss, Testbed, Updates, set_rates, switch
 from ratecraft.records import FoundRate, ShortRun
 
 __all__ = ["find_lr"]
@@ -185,6 +185,8 @@ class _Tried:
                 looks = (k + 1) % self.bed.check_every == 0
                 if looks and not math.isfinite(losses[-1].item()):
                     break
+            for optimizer in self.bed.optimizers:
+                switch(optimizer, "eval")
             after = torch.stack([updates.look(few) for few in held]).tolist()
         values = torch.stack(losses).tolist()
         gained = [b - a for b, a in zip(self._before[lot], after, strict=True)]

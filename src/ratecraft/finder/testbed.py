@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from typing import Any, Final, TypedDict
+from typing import Any, Final, Literal, TypedDict
 
 import torch
 from torch import distributed, nn
@@ -14,7 +14,17 @@ from torch.nn.parallel import DistributedDataParallel
 from ratecraft.errors import BindingError, SettingError, TaskError
 from ratecraft.finder.preserve import Batches, preserved
 
-__all__ = ["Clip", "How", "Loss", "Testbed", "Updates", "momentum_of", "set_rates"]
+__all__ = [
+    "Clip",
+    "How",
+    "Loss",
+    "Testbed",
+    "Updates",
+    "momentum_of",
+    "set_rates",
+    "switch",
+    "wants_closure",
+]
 
 CHECK_EVERY: Final = 8  # updates between two looks at losses that lie on a device
 
@@ -76,7 +86,7 @@ class Testbed:
         if not self.parameters:
             raise TaskError("all parameters of the optimizer are frozen: there is nothing to train")
         self.on_device = self.parameters[0].device.type != "cpu"
-        self.closes = any(_wants_closure(one) for one in self.optimizers)
+        self.closes = any(wants_closure(one) for one in self.optimizers)
         if self.closes and (scaler is not None or len(self.optimizers) > 1):
             raise TaskError(
                 "an optimizer that wants a closure works alone, and without a GradScaler"
@@ -104,6 +114,8 @@ class Testbed:
             for one in self.models:
                 if not one.training:
                     one.train()
+            for optimizer in self.optimizers:
+                switch(optimizer, "train")
             yield Updates(self, batches)
 
     def refuse_closures(self, what: str) -> None:
@@ -237,7 +249,18 @@ class Updates:
         return loss.detach()
 
 
-def _wants_closure(optimizer: torch.optim.Optimizer) -> bool:
+def switch(optimizer: torch.optim.Optimizer, mode: Literal["train", "eval"]) -> None:
+    """Tell an optimizer that trains other weights than it is judged by which ones to show.
+
+    Those of the schedulefree package do so; to others this says nothing.
+    """
+    change = getattr(optimizer, mode, None)
+    if callable(change):
+        change()
+
+
+def wants_closure(optimizer: torch.optim.Optimizer) -> bool:
+    """Return whether ``step`` cannot do without a closure, as LBFGS's cannot."""
     closure = inspect.signature(optimizer.step).parameters.get("closure")
     return closure is not None and closure.default is inspect.Parameter.empty
 

@@ -9,6 +9,7 @@ plateau.py     a factor that follows a metric, alone or with its schedule
 drop_in.py     every class of torch.optim.lr_scheduler by its own name, on the same ledger
 from_torch.py  a live scheduler of torch read back into a schedule
 groups.py      param_groups: a model's parameters in named groups, each in exactly one
+optimizers.py  optimizers by name
 describe.py    who drives which group, who has which share in the rate, what is going to happen
 setup.py       a live set-up: models, optimizers, schedulers, and who steps them
 doctor.py      what is wrong with one

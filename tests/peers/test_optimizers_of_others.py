@@ -1,0 +1,59 @@
+"""Optimizers of the schedulefree and prodigyopt packages, by their short names."""
+
+import pytest
+import torch
+from torch import nn
+
+from ratecraft import constant
+from ratecraft.compare import Task, train
+from ratecraft.compare.task import with_optimizer
+from ratecraft.finder import find_lr
+from ratecraft.torch.optimizers import OPTIMIZERS
+
+pytest.importorskip("schedulefree")
+pytest.importorskip("prodigyopt")
+pytestmark = pytest.mark.peers
+
+THEIRS = [name for name, (path, _) in OPTIMIZERS.items() if not path.startswith("torch.")]
+
+
+def line() -> Task:
+    x = torch.randn(512, 4, generator=torch.Generator().manual_seed(0))
+    return Task(
+        model=lambda: nn.Linear(4, 1),
+        loss=lambda model, batch: (model(batch) - batch.sum(1, keepdim=True)).pow(2).mean(),
+        train=x.split(16),
+        val=[x],
+    )
+
+
+@pytest.mark.parametrize("name", THEIRS)
+def test_each_is_searched_and_trained_and_judged_by_its_averaged_weights(name: str) -> None:
+    task = with_optimizer(line(), name)
+    torch.manual_seed(0)
+    model = task.model()
+    optimizer = task.optimizer(model)
+    before = [p.clone() for p in model.parameters()]
+    modes = [group.get("train_mode") for group in optimizer.param_groups]
+    found = find_lr(model, optimizer, task.train, task.loss, total=320)
+    assert found.rate is not None, found.reason
+    assert all(map(torch.equal, model.parameters(), before))
+    assert [group.get("train_mode") for group in optimizer.param_groups] == modes
+    run = train(task, constant(1), rate=found.rate, total=320)
+    assert run.final() < 0.1 * run.losses[0]
+
+
+def test_the_validation_of_schedulefree_is_that_of_the_weights_it_averages() -> None:
+    task = with_optimizer(line(), "schedulefree-sgd")
+    run = train(task, constant(1), rate=0.05, seed=3, total=64)
+    torch.manual_seed(3)
+    model = task.model()
+    optimizer = task.optimizer(model)
+    optimizer.param_groups[0]["lr"] = 0.05
+    optimizer.train()
+    for k in range(64):
+        optimizer.zero_grad()
+        task.loss(model, task.train[k % 32]).backward()
+        optimizer.step()
+    optimizer.eval()
+    assert run.final() == pytest.approx(task.loss(model, task.val[0]).item(), rel=1e-5)

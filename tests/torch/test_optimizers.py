@@ -1,0 +1,87 @@
+"""Optimizers by name: they are built, searched and trained."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from ratecraft import cosine
+from ratecraft.compare import Task, compare, train
+from ratecraft.compare.task import with_optimizer
+from ratecraft.errors import SettingError
+from ratecraft.finder import find_lr
+from ratecraft.torch.optimizers import OPTIMIZERS, optimizer_named
+
+TORCHS = [name for name, (path, _) in OPTIMIZERS.items() if path.startswith("torch.")]
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Tensors of this size gain nothing from more, and wait for busy cores."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def plane() -> Task:
+    """Return a linear regression whose only parameter is a matrix, which Muon wants."""
+    x = torch.randn(256, 4, generator=torch.Generator().manual_seed(0))
+    return Task(
+        model=lambda: nn.Linear(4, 2, bias=False),
+        loss=lambda model, batch: (model(batch) - batch[:, :2] + batch[:, 2:]).pow(2).mean(),
+        train=x.split(16),
+        val=[x],
+    )
+
+
+@pytest.mark.parametrize("name", TORCHS)
+def test_each_of_torchs_is_built_searched_and_trained(name: str) -> None:
+    task = with_optimizer(plane(), name)
+    model = task.model()
+    optimizer = task.optimizer(model)
+    path, settings = OPTIMIZERS[name]
+    assert type(optimizer).__name__ == path.rpartition(".")[2]
+    assert all(optimizer.defaults[field] == value for field, value in settings.items())
+    found = find_lr(model, optimizer, task.train, task.loss, total=64)
+    assert found.rate is not None, found.reason
+    run = train(task, cosine(1, 0), rate=found.rate, total=64)
+    assert run.final() < 0.5 * run.losses[0]
+
+
+def test_a_class_by_its_path_and_any_case() -> None:
+    assert optimizer_named("torch.optim.ASGD").func is torch.optim.ASGD
+    assert optimizer_named("AdamW").func is torch.optim.AdamW
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("adamx", "'adamx' is no optimizer class; did you mean adamax?"),
+        ("torch.optim.Optimus", "is no optimizer class"),
+        ("torch.nn.Linear", "is no optimizer class"),
+        ("nowhere.Adam", "is no optimizer class"),
+        ("", "is no optimizer class"),
+    ],
+)
+def test_what_is_none_is_told(name: str, words: str) -> None:
+    with pytest.raises(SettingError, match=words):
+        optimizer_named(name)
+
+
+def test_compare_trains_with_the_optimizer_that_is_named() -> None:
+    schedules = [cosine(1, 0)]
+    settings = {"rate": 0.05, "seeds": 1, "total": 20, "workers": 0}
+    usual = compare(plane, schedules, **settings)
+    named = compare(plane, schedules, optimizer="sgd", **settings)
+    assert named.runs[0].losses[0] == usual.runs[0].losses[0]
+    assert named.runs[0].losses[-1] != usual.runs[0].losses[-1]
+    with pytest.raises(SettingError, match="is no optimizer class"):
+        compare(plane, schedules, optimizer="sdg", **settings)
+
+
+def test_lbfgs_is_given_its_closure() -> None:
+    run = train(with_optimizer(plane(), "lbfgs"), cosine(1, 0), rate=0.5, total=16)
+    assert run.final() < 1e-3
+    assert not math.isnan(sum(run.losses))

@@ -10,6 +10,8 @@ drop_in.py     every class of torch.optim.lr_scheduler by its own name, on the s
 from_torch.py  a live scheduler of torch read back into a schedule
 groups.py      param_groups: a model's parameters in named groups, each in exactly one
 optimizers.py  optimizers by name
+probe.py       Probe: what an update really did to each layer
+coordinate.py  the rate of every single weight under an adaptive method
 describe.py    who drives which group, who has which share in the rate, what is going to happen
 setup.py       a live set-up: models, optimizers, schedulers, and who steps them
 doctor.py      what is wrong with one
@@ -27,6 +29,7 @@ from ratecraft.torch.doctor import doctor
 from ratecraft.torch.from_torch import from_torch
 from ratecraft.torch.groups import param_groups
 from ratecraft.torch.plateau import PlateauLR
+from ratecraft.torch.probe import Probe
 from ratecraft.torch.scheduler import ScheduleLR
 from ratecraft.torch.trainers import for_lightning, for_trainer
 
@@ -34,6 +37,7 @@ __all__ = [
     "Description",
     "GroupDescription",
     "PlateauLR",
+    "Probe",
     "ScheduleLR",
     "breakdown",
     "describe",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import torch
@@ -18,7 +18,7 @@ from torch.optim import (
     RMSprop,
 )
 
-__all__ = ["coordinate_rates", "decoupled_decay", "used_before"]
+__all__ = ["coordinate_rates", "decoupled_decay", "sampled_rates", "used_before"]
 
 State = Mapping[str, Any]
 Group = Mapping[str, Any]
@@ -82,6 +82,17 @@ def _adadelta(state: State, group: Group, lr: Any, before: torch.Tensor | None) 
     return rates
 
 
+NEEDED: Final = (
+    "exp_avg_sq",
+    "max_exp_avg_sq",
+    "exp_inf",
+    "sum",
+    "square_avg",
+    "grad_avg",
+    "acc_delta",
+)
+"""State with a number for each coordinate that some formula reads."""
+
 RATES: Final[dict[type[Optimizer], Callable[..., torch.Tensor]]] = {
     Adam: _adam,
     AdamW: _adam,
@@ -140,6 +151,56 @@ def coordinate_rates(
         return None
     with torch.no_grad():
         return found(state, group, group["lr"] if lr is None else lr, before)
+
+
+@torch.no_grad()
+def sampled_rates(
+    optimizer: Optimizer,
+    parameters: Sequence[torch.Tensor],
+    group: Group,
+    strides: Sequence[int],
+    *,
+    lr: Any,
+    before: Sequence[torch.Tensor | None],
+) -> tuple[torch.Tensor, list[int]] | None:
+    """Return `coordinate_rates` of every so manieth coordinate of some parameters, in one go.
+
+    Returns:
+        The rates, one parameter's after the other's, and how many each has; or None as there.
+    """
+    found = next((rate for kind, rate in RATES.items() if isinstance(optimizer, kind)), None)
+    states: list[State] = [optimizer.state.get(parameter, {}) for parameter in parameters]
+    if found is None or not all(states):
+        return None
+    pieces: dict[str, list[torch.Tensor]] = {}
+    for state, stride in zip(states, strides, strict=True):
+        for name in NEEDED:
+            if name in state:
+                pieces.setdefault(name, []).append(state[name].view(-1)[::stride])
+    joined = {name: torch.cat(some) for name, some in pieces.items()}
+    counts = [len(piece) for piece in next(iter(pieces.values()))]
+    if "step" in states[0]:
+        joined["step"] = _joined_steps(states, counts, next(iter(joined.values())).device)
+    early = None
+    if any(one is not None for one in before):
+        # Where there was no state yet, the first update found zeros.
+        early = torch.cat([
+            piece.new_zeros(piece.shape) if one is None else one.flatten()[::stride]
+            for one, stride, piece in zip(before, strides, pieces["acc_delta"], strict=True)
+        ])  # fmt: skip
+    return found(joined, group, lr, early), counts
+
+
+def _joined_steps(
+    states: Sequence[State], counts: Sequence[int], device: torch.device
+) -> torch.Tensor:
+    """Return how many updates each coordinate had; one number where all had as many."""
+    steps = [_steps(state) for state in states]
+    if all(step.device.type == "cpu" for step in steps) and len(set(map(float, steps))) == 1:
+        return steps[0]
+    repeats = torch.tensor(counts, device=steps[0].device)
+    every = torch.stack(steps).repeat_interleave(repeats, output_size=sum(counts))
+    return every.to(device)
 
 
 def decoupled_decay(optimizer: Optimizer, group: Group, lr: Any) -> Any:

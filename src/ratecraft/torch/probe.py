@@ -6,7 +6,7 @@ import csv
 import json
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Final, Self
@@ -16,12 +16,12 @@ from torch import nn
 from torch.optim import Optimizer
 
 from ratecraft.errors import BindingError, SettingError
-from ratecraft.torch.coordinate import coordinate_rates, decoupled_decay, used_before
+from ratecraft.torch.coordinate import decoupled_decay, sampled_rates, used_before
 
 __all__ = ["Measured", "Probe"]
 
 QUANTILES: Final = (0.05, 0.5, 0.95)
-SAMPLE: Final = 2048  # coordinates of a layer whose rates are looked at, about
+SAMPLE: Final = 512  # coordinates of a layer whose rates are looked at, about
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,16 +98,21 @@ class Probe:
     ) -> None:
         if every < 1:
             raise SettingError(f"every={every}: expected a number of updates, at least 1")
-        names = {id(p): name for name, p in model.named_parameters()}
-        self._optimizer, self._names, self._every, self._scaler = optimizer, names, every, scaler
-        if not any(id(p) in names for g in optimizer.param_groups for p in g["params"]):
+        self._optimizer, self._every, self._scaler = optimizer, every, scaler
+        self._layers: dict[int, str] = {}
+        self._sizes: dict[str, int] = {}
+        for name, parameter in model.named_parameters():
+            layer = name.rpartition(".")[0] or name
+            self._layers[id(parameter)] = layer
+            self._sizes[layer] = self._sizes.get(layer, 0) + parameter.numel()
+        if not any(id(p) in self._layers for g in optimizer.param_groups for p in g["params"]):
             raise BindingError(
                 "none of the optimizer's parameters are this model's; give the model that it trains"
             )
         self._count = 0
         self._handles: list[Any] = []
         self._listening: list[Any] = []
-        self._unclipped: dict[int, torch.Tensor] = {}
+        self._unclipped: dict[torch.Tensor, torch.Tensor] = {}
         self._before: list[_Held] = []
         self._raw: list[_Raw] = []
         self._rows: list[Measured] = []
@@ -187,13 +192,14 @@ class Probe:
             self._listening.append(listen(self._see))
 
     def _see(self, parameter: torch.Tensor) -> None:
+        # A copy now and one norm of them all later take less time than a norm of each.
         if parameter.grad is not None and not parameter.grad.is_sparse:
-            self._unclipped[id(parameter)] = torch.linalg.vector_norm(parameter.grad.detach())
+            self._unclipped[parameter] = parameter.grad.clone()
 
     def _parameters(self) -> Iterator[tuple[dict[str, Any], torch.Tensor]]:
         for group in self._optimizer.param_groups:
             for parameter in group["params"]:
-                if parameter.requires_grad and id(parameter) in self._names:
+                if parameter.requires_grad and id(parameter) in self._layers:
                     yield group, parameter
 
     def _look(self, *_: object) -> None:
@@ -201,67 +207,79 @@ class Probe:
         for handle in self._listening:
             handle.remove()
         self._listening = []
-        if self._count % self._every:
-            return
-        early = used_before(self._optimizer)
-        self._before = []
-        for group, parameter in self._parameters():
-            gradient = parameter.grad
-            if gradient is None or gradient.is_sparse:
-                continue
-            state = self._optimizer.state.get(parameter, {})
-            used = state[early].clone() if early and early in state else None
-            lr = group["lr"].clone() if isinstance(group["lr"], torch.Tensor) else group["lr"]
-            norms = torch.stack((
-                torch.linalg.vector_norm(gradient),
-                torch.linalg.vector_norm(gradient, 1),
-                self._seen(parameter),
-            )).detach()  # fmt: skip
-            weight = parameter.detach().clone()
-            self._before.append(_Held(group, parameter, weight, norms, lr, used))
+        if self._count % self._every == 0:
+            self._before = [held for g in self._optimizer.param_groups if (held := self._keep(g))]
         self._unclipped = {}
 
-    def _seen(self, parameter: torch.Tensor) -> torch.Tensor:
-        norm = self._unclipped.get(id(parameter))
-        if norm is None:
-            return torch.zeros((), device=parameter.device, dtype=parameter.dtype)
+    @torch.no_grad()
+    def _keep(self, group: dict[str, Any]) -> _Held | None:
+        """Return a group's weights, gradients' norms and rate before the update."""
+        chosen = [
+            p
+            for p in group["params"]
+            if p.grad is not None and not p.grad.is_sparse and id(p) in self._layers
+        ]
+        if not chosen:
+            return None
+        gradients = [p.grad for p in chosen]
+        lr = group["lr"].clone() if isinstance(group["lr"], torch.Tensor) else group["lr"]
+        early, state = used_before(self._optimizer), self._optimizer.state
+        used = [state[p][early].clone() if early in state.get(p, ()) else None for p in chosen]
+        heard = [p for p in chosen if p in self._unclipped]
+        norms = torch._foreach_norm([self._unclipped[p] for p in heard]) if heard else ()
+        unclipped = dict(zip(heard, norms, strict=True))
+        # get_scale() would wait for the device.
+        scale = None
         if self._scaler is not None and self._scaler.is_enabled():
-            # get_scale() would wait for the device.
             scale = getattr(self._scaler, "_get_scale_async", self._scaler.get_scale)()
-            norm = norm if scale is None else norm / scale
-        return norm
+        # One call of torch's for all tensors, as its own gradient clipping does: most of what a
+        # measurement costs is the number of calls.
+        return _Held(
+            group,
+            chosen,
+            [p.detach().clone() for p in chosen],
+            torch._foreach_norm(gradients),
+            torch._foreach_norm(gradients, 1),
+            [unclipped.get(p) for p in chosen],
+            scale,
+            lr,
+            used,
+        )
 
     @torch.no_grad()
     def _measure(self, *_: object) -> None:
         """After the update: measure what it did; nothing leaves the device."""
-        if self._before:
-            raw = _Raw(self._count)
-            sizes: dict[str, int] = {}
-            for held in self._before:
-                layer = self._layer(held.parameter)
-                sizes[layer] = sizes.get(layer, 0) + held.parameter.numel()
-            for held in self._before:
-                layer = self._layer(held.parameter)
-                decay = decoupled_decay(self._optimizer, held.group, held.lr)
-                step = held.parameter - held.weight * (1 - decay)
-                rates = coordinate_rates(
-                    self._optimizer, held.parameter, held.group, lr=held.lr, before=held.used
+        for held in self._before:
+            decay = decoupled_decay(self._optimizer, held.group, held.lr)
+            if isinstance(decay, torch.Tensor):  # as a rate in a tensor makes it
+                still = torch._foreach_mul(held.weights, 1 - decay)
+                changes = torch._foreach_sub(held.parameters, still)
+            else:
+                changes = torch._foreach_sub(held.parameters, held.weights, alpha=1 - decay)
+            steps = torch._foreach_norm(changes)
+            layers = [self._layers[id(p)] for p in held.parameters]
+            self._raw.append(
+                _Raw(
+                    self._count,
+                    self._group_name(held.group),
+                    layers,
+                    held,
+                    decay,
+                    torch._foreach_norm(held.weights),
+                    steps,
+                    self._sampled(held, layers),
                 )
-                sample = None
-                if rates is not None:
-                    sample = rates.flatten()[:: max(1, sizes[layer] // SAMPLE)].float()
-                two = torch.stack(
-                    (torch.linalg.vector_norm(held.weight), torch.linalg.vector_norm(step))
-                )
-                raw.add(self._group_name(held.group), layer, held, decay, two, sample)
-            self._raw.append(raw)
-            self._before = []
+            )
+        self._before = []
         self._count += 1
         self._listen()
 
-    def _layer(self, parameter: torch.Tensor) -> str:
-        name = self._names[id(parameter)]
-        return name.rpartition(".")[0] or name
+    def _sampled(self, held: _Held, layers: list[str]) -> tuple[torch.Tensor, list[int]] | None:
+        """Return rates of some coordinates of each parameter, one after the other."""
+        strides = [max(1, self._sizes[layer] // SAMPLE) for layer in layers]
+        return sampled_rates(
+            self._optimizer, held.parameters, held.group, strides, lr=held.lr, before=held.used
+        )
 
     def _group_name(self, group: dict[str, Any]) -> str:
         places = [i for i, one in enumerate(self._optimizer.param_groups) if one is group]
@@ -270,42 +288,63 @@ class Probe:
 
 @dataclass(frozen=True, slots=True)
 class _Held:
-    """A parameter before its update."""
+    """A param group before its update."""
 
     group: dict[str, Any]
-    parameter: torch.Tensor
-    weight: torch.Tensor
-    norms: torch.Tensor
+    parameters: list[torch.Tensor]
+    weights: list[torch.Tensor]
+    norms: Sequence[torch.Tensor]
+    norms_l1: Sequence[torch.Tensor]
+    unclipped: list[torch.Tensor | None]
+    scale: Any
     lr: Any
-    used: torch.Tensor | None
+    used: list[torch.Tensor | None]
 
 
+@dataclass(frozen=True, slots=True)
 class _Raw:
-    """One measured update, as tensors on their device."""
+    """One measured update of one group, as tensors on their device."""
 
-    def __init__(self, update: int) -> None:
-        self._update = update
-        self._layers: dict[tuple[str, str], list[tuple[Any, ...]]] = {}
-
-    def add(self, group: str, layer: str, held: _Held, decay: Any, *tensors: Any) -> None:
-        self._layers.setdefault((group, layer), []).append((held.lr, decay, held.norms, *tensors))
+    update: int
+    group: str
+    layers: list[str]
+    held: _Held
+    decay: Any
+    weights: Sequence[torch.Tensor]
+    steps: Sequence[torch.Tensor]
+    sample: tuple[torch.Tensor, list[int]] | None
 
     def rows(self) -> Iterator[Measured]:
         """Yield the layers' rows, read back from the device."""
-        for (group, layer), parts in self._layers.items():
-            rate, decay = float(parts[0][0]), float(parts[0][1])
-            gradient = math.hypot(*(float(norms[0]) for _, _, norms, _, _ in parts))
-            l1 = math.fsum(float(norms[1]) for _, _, norms, _, _ in parts)
-            unclipped = math.hypot(*(float(norms[2]) for _, _, norms, _, _ in parts))
-            weight = math.hypot(*(float(two[0]) for _, _, _, two, _ in parts))
-            step = math.hypot(*(float(two[1]) for _, _, _, two, _ in parts))
-            samples = [sample for *_, sample in parts if sample is not None]
+        held, rate, decay = self.held, float(self.held.lr), float(self.decay)
+        scale = 1.0 if held.scale is None else float(held.scale)
+        parts: list[torch.Tensor] = []
+        if self.sample is not None:
+            parts = list(torch.split(self.sample[0].float().cpu(), self.sample[1]))
+        for layer in dict.fromkeys(self.layers):
+            places = [i for i, one in enumerate(self.layers) if one == layer]
+            gradient = math.hypot(*(float(held.norms[i]) for i in places))
+            weight = math.hypot(*(float(self.weights[i]) for i in places))
+            step = math.hypot(*(float(self.steps[i]) for i in places))
+            raw = [held.unclipped[i] for i in places]
             quantiles = [rate] * len(QUANTILES)
-            if samples:
-                places = torch.tensor(QUANTILES)
-                quantiles = torch.quantile(torch.cat(samples).cpu(), places).tolist()
+            if parts:
+                rates = torch.cat([parts[i] for i in places])
+                quantiles = torch.quantile(rates, torch.tensor(QUANTILES)).tolist()
             yield Measured(
-                self._update, group, layer, rate, weight, step, gradient, l1, unclipped,
-                step / gradient if gradient else 0.0, step / weight if weight else 0.0, decay,
-                *quantiles,
-            )  # fmt: skip
+                update=self.update,
+                group=self.group,
+                layer=layer,
+                rate=rate,
+                weight=weight,
+                step=step,
+                gradient=gradient,
+                gradient_l1=math.fsum(float(held.norms_l1[i]) for i in places),
+                unclipped=math.hypot(*(0.0 if one is None else float(one) for one in raw)) / scale,
+                effective=step / gradient if gradient else 0.0,
+                relative=step / weight if weight else 0.0,
+                decay=decay,
+                low=quantiles[0],
+                median=quantiles[1],
+                high=quantiles[2],
+            )

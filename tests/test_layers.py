@@ -17,6 +17,7 @@ BELOW = {
     "records": {"errors", "schedule", "rules"},
     "torch": {"errors", "schedule", "records"},
     "finder": {"errors", "schedule", "records", "rules"},
+    "foresee": {"errors", "schedule", "records"},
     "view": {"errors", "schedule", "records", "rules"},
     "compare": {"errors", "schedule", "records", "torch", "finder", ""},
     "cli": {"errors", "schedule", "records", "rules", "torch", "finder", "compare", "view", ""},

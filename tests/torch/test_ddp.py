@@ -8,7 +8,7 @@ from spawning import answers_of
 from torch.nn.parallel import DistributedDataParallel
 
 from ratecraft import cosine, warmup
-from ratecraft.torch import ScheduleLR
+from ratecraft.torch import Probe, ScheduleLR
 
 BASE, TOTAL, SAVE_AT = 0.1, 10, 4
 PLAN = warmup(3).then(cosine(1, 0.1))
@@ -76,3 +76,19 @@ def test_both_ranks_resume_to_the_last_bit(ranks):
     for rank in ranks:
         assert rank["resumed rates"] == CURVE[SAVE_AT:TOTAL]
         assert rank["resumed weights"] == rank["weights"]
+
+
+def probed(rank):
+    """Train under a Probe; return the gradients that it saw."""
+    model, optimizer, _ = build(rank)
+    with Probe(optimizer, model.module, every=3) as probe:
+        for k in range(TOTAL):
+            update(rank, k, model, optimizer)
+    return [[row.unclipped, row.gradient] for row in probe.rows()]
+
+
+def test_a_probe_sees_the_gradients_of_all_processes_before_clipping(tmp_path):
+    first, second = answers_of(probed, tmp_path)
+    assert first == second
+    assert len(first) == 4 * 2
+    assert all(unclipped == used for unclipped, used in first)

@@ -1,6 +1,7 @@
 """The probe: what it measures is what happened, and nothing happens because it measures."""
 
 import csv
+import gc
 import json
 import math
 from dataclasses import asdict
@@ -10,9 +11,11 @@ import torch
 from torch import nn
 
 from ratecraft import linear
-from ratecraft.errors import BindingError, SettingError
+from ratecraft.errors import BindingError, RatecraftError, RecordError, SettingError
+from ratecraft.records import load_measured
 from ratecraft.torch import Probe, ScheduleLR
 from ratecraft.torch.coordinate import coordinate_rates
+from ratecraft.view import plot_measured
 
 
 def net() -> nn.Module:
@@ -182,3 +185,99 @@ def test_mistakes_are_told() -> None:
         Probe(optimizer, nn.Linear(2, 1))
     with Probe(optimizer, model) as probe, pytest.raises(BindingError, match="already measuring"):
         probe.__enter__()
+
+
+def test_saved_rows_are_read_again(tmp_path) -> None:
+    rows = trained(torch.optim.AdamW, True)[2].rows()
+    for name in ("p.csv", "p.jsonl"):
+        probe = trained(torch.optim.AdamW, True)[2]
+        assert load_measured(probe.save(tmp_path / name)) == rows
+    wrong = tmp_path / "wrong.csv"
+    wrong.write_text("update,rate\n0,0.1\n")
+    with pytest.raises(RecordError, match=r"row 1 is no row of a Probe .*expected the columns"):
+        load_measured(wrong)
+    wrong.write_text("update,group\nx,0\n")
+    with pytest.raises(RecordError, match="row 1 is no row of a Probe"):
+        load_measured(wrong)
+    (tmp_path / "wrong.jsonl").write_text("{")
+    with pytest.raises(RecordError, match=r"wrong\.jsonl"):
+        load_measured(tmp_path / "wrong.jsonl")
+    with pytest.raises(RecordError, match="No such file"):
+        load_measured(tmp_path / "none.csv")
+
+
+def test_gradients_of_several_passes_and_of_what_was_left_out_are_seen() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2), nn.Linear(2, 1))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    x = torch.ones(1, 2)
+    with Probe(optimizer, model, every=1) as probe:
+        for k in range(4):
+            optimizer.zero_grad()
+            if k % 2:  # only the last layer takes part
+                model[2](x).sum().backward()
+            else:
+                model(x).sum().backward()
+                model(x).sum().backward()
+            optimizer.step()
+    assert len(probe.rows()) == 3 + 1 + 3 + 1
+    for row in probe.rows():
+        assert row.unclipped == pytest.approx(row.gradient, rel=1e-6), row
+
+
+def test_gradients_that_come_to_other_layers_each_time_are_seen_from_the_second_time_on() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    with Probe(optimizer, model, every=1) as probe:
+        for k in range(6):
+            optimizer.zero_grad()
+            model[k % 2](torch.ones(1, 2)).sum().backward()
+            optimizer.step()
+    assert [row.layer for row in probe.rows()] == ["0", "1"] * 3
+    assert [row.update for row in probe.rows() if row.unclipped == 0] == [1]
+
+
+def test_a_measured_model_takes_no_memory_with_it() -> None:
+    model = nn.Linear(1000, 100)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    with Probe(optimizer, model, every=1) as probe:
+        for _ in range(3):
+            model(torch.ones(1, 1000)).sum().backward()
+            optimizer.step()
+    gc.collect()
+    tensors = [t for t in gc.get_objects() if issubclass(type(t), torch.Tensor)]
+    large = [t for t in tensors if t.numel() == 100_000]
+    assert len(large) == 1 + 1 + 2  # weight, gradient, Adam's two moments
+    assert len(probe.rows()) == 3 * 2
+
+
+def test_weights_may_lie_in_memory_in_any_order() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3)).to(memory_format=torch.channels_last)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    with Probe(optimizer, model, every=1) as probe:
+        model(torch.randn(2, 3, 8, 8)).pow(2).sum().backward()
+        optimizer.step()
+    (row,) = probe.rows()
+    rates = [coordinate_rates(optimizer, p, optimizer.param_groups[0]) for p in model.parameters()]
+    everything = torch.cat([one.flatten() for one in rates])
+    assert row.median == pytest.approx(everything.quantile(0.5).item(), rel=1e-6)
+
+
+def test_what_was_measured_is_drawn() -> None:
+    rows = trained(torch.optim.AdamW, True)[2].rows()
+    figure = plot_measured({"a": rows, "b": rows}, "relative")
+    above = [axes for axes in figure.axes if axes.get_yscale() == "log"]
+    below = [axes for axes in figure.axes if axes.get_yscale() != "log"]
+    assert [axes.get_title() for axes in above] == ["a", "b"]
+    lines = {line.get_label(): line for line in above[0].get_lines()}
+    assert len(lines) == len({row.layer for row in rows})
+    first = [row.relative for row in rows if row.layer == rows[0].layer]
+    assert list(above[0].get_lines()[0].get_ydata()) == first
+    assert list(below[0].get_lines()[0].get_ydata()) == [
+        row.rate for row in rows if row.layer == "0"
+    ]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["0", "1", "3"]
+    with pytest.raises(RatecraftError, match="no rows to draw"):
+        plot_measured([])
+    with pytest.raises(RatecraftError, match="no column 'speed'; there is weight"):
+        plot_measured(rows, "speed")

@@ -9,7 +9,7 @@ from quadratic import SCHEDULES, comparison, found_rate, range_test
 
 import ratecraft
 from ratecraft import constant, parse
-from ratecraft.records import Comparison, load
+from ratecraft.records import Comparison, Measured, load
 from ratecraft.view import write_report
 
 VOID = {"meta", "br"}
@@ -203,3 +203,16 @@ def test_long_runs_make_a_small_page(tmp_path: Path) -> None:
     record = Comparison("long", texts, tuple(runs))
     path = write_report(tmp_path / "r.html", comparison=record, title="t")
     assert path.stat().st_size < 200_000
+
+
+def test_what_updates_did_is_drawn(tmp_path: Path) -> None:
+    names = ("weight", "step", "gradient", "gradient_l1", "unclipped", "effective", "relative",
+             "decay", "low", "median", "high")  # fmt: skip
+    numbers = dict.fromkeys(names, 0.5)
+    rows = [Measured(k, "all", layer, 0.1, **numbers) for k in range(3) for layer in ("a<", "b")]
+    path = tmp_path / "r.html"
+    write_report(path, comparison=comparison(), measured=rows, title="x")
+    page = Page(path.read_text(encoding="utf-8"))
+    assert "What updates did" in page.words
+    assert "Effective rate by layer" in page.words
+    assert "a<" in page.words

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ratecraft.errors import SettingError
 from ratecraft.schedule import Curve
 
-__all__ = ["Averaging", "averaging"]
+__all__ = ["Averaging", "averaging", "averaging_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,15 @@ def averaging(rate: Curve, decay: float | Curve) -> Averaging:
     """
     updates = range(len(rate))
     decays = itertools.repeat(decay) if isinstance(decay, int | float) else map(decay, updates)
-    shares = [rate(k) * one for k, one in zip(updates, decays, strict=False)]
+    return averaging_of([rate(k) * one for k, one in zip(updates, decays, strict=False)])
+
+
+def averaging_of(shares: Sequence[float]) -> Averaging:
+    """Return what `averaging` does, from rate x weight decay of every update.
+
+    Raises:
+        SettingError: a share that is none.
+    """
     for k, share in enumerate(shares):
         if not 0 <= share <= 1:
             raise SettingError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
@@ -18,7 +19,7 @@ from torch.optim import (
     RMSprop,
 )
 
-__all__ = ["coordinate_rates", "decoupled_decay", "sampled_rates", "used_before"]
+__all__ = ["Sample", "coordinate_rates", "decoupled_decay", "sample", "used_before"]
 
 State = Mapping[str, Any]
 Group = Mapping[str, Any]
@@ -153,54 +154,98 @@ def coordinate_rates(
         return found(state, group, group["lr"] if lr is None else lr, before)
 
 
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """The state behind the rates of every so manieth coordinate of some parameters.
+
+    Attributes:
+        formula: one of `RATES`.
+        state: the state's parts, one parameter's coordinates after the other's.
+        steps: how many updates each parameter had.
+        counts: how many coordinates each has here.
+        group: what the param group said.
+        lr: the rate of the update.
+        before: what `used_before` names, if anything.
+    """
+
+    formula: Callable[..., torch.Tensor]
+    state: dict[str, torch.Tensor]
+    steps: torch.Tensor | None
+    counts: list[int]
+    group: Group
+    lr: Any
+    before: torch.Tensor | None
+
+    @torch.no_grad()
+    def rates(self) -> list[torch.Tensor]:
+        """Return what `coordinate_rates` says of these coordinates, parameter by parameter."""
+        state: dict[str, Any] = {name: piece.cpu() for name, piece in self.state.items()}
+        if self.steps is not None:
+            steps = self.steps.to("cpu", torch.float64)
+            state["step"] = steps.repeat_interleave(torch.tensor(self.counts))
+        lr = float(self.lr)
+        before = None if self.before is None else self.before.cpu()
+        return list(torch.split(self.formula(state, self.group, lr, before), self.counts))
+
+
 @torch.no_grad()
-def sampled_rates(
+def sample(
     optimizer: Optimizer,
     parameters: Sequence[torch.Tensor],
     group: Group,
     strides: Sequence[int],
     *,
     lr: Any,
-    before: Sequence[torch.Tensor | None],
-) -> tuple[torch.Tensor, list[int]] | None:
-    """Return `coordinate_rates` of every so manieth coordinate of some parameters, in one go.
+    before: Sequence[torch.Tensor | None] | None,
+) -> Sample | None:
+    """Keep what `coordinate_rates` needs for every so manieth coordinate of some parameters.
+
+    The formulas wait until somebody asks for their results: what a measurement costs is mostly
+    the number of calls of torch.
+
+    Args:
+        optimizer: an optimizer of torch's.
+        parameters: some of its parameters, on one device.
+        group: their param group.
+        strides: of each, how many coordinates to go from one to the next.
+        lr: the rate of the update.
+        before: of each, what `used_before` names, or None where there was no state yet.
 
     Returns:
-        The rates, one parameter's after the other's, and how many each has; or None as there.
+        What was kept; None where `coordinate_rates` returns it.
     """
-    found = next((rate for kind, rate in RATES.items() if isinstance(optimizer, kind)), None)
+    formula = next((rate for kind, rate in RATES.items() if isinstance(optimizer, kind)), None)
     states: list[State] = [optimizer.state.get(parameter, {}) for parameter in parameters]
-    if found is None or not all(states):
+    if formula is None or not all(states):
         return None
-    pieces: dict[str, list[torch.Tensor]] = {}
-    for state, stride in zip(states, strides, strict=True):
-        for name in NEEDED:
-            if name in state:
-                pieces.setdefault(name, []).append(state[name].view(-1)[::stride])
-    joined = {name: torch.cat(some) for name, some in pieces.items()}
-    counts = [len(piece) for piece in next(iter(pieces.values()))]
+    joined = {
+        name: torch.cat([_every(state[name], n) for state, n in zip(states, strides, strict=True)])
+        for name in NEEDED
+        if name in states[0]
+    }
+    counts = [-(-p.numel() // stride) for p, stride in zip(parameters, strides, strict=True)]
+    steps = None
     if "step" in states[0]:
-        joined["step"] = _joined_steps(states, counts, next(iter(joined.values())).device)
+        steps = torch.stack([_tensor(state["step"]) for state in states])
     early = None
-    if any(one is not None for one in before):
+    if before is not None:
         # Where there was no state yet, the first update found zeros.
         early = torch.cat([
-            piece.new_zeros(piece.shape) if one is None else one.flatten()[::stride]
-            for one, stride, piece in zip(before, strides, pieces["acc_delta"], strict=True)
+            _every(torch.zeros_like(p) if one is None else one, stride)
+            for p, one, stride in zip(parameters, before, strides, strict=True)
         ])  # fmt: skip
-    return found(joined, group, lr, early), counts
+    told = {name: value for name, value in group.items() if name != "params"}
+    return Sample(formula, joined, steps, counts, told, lr, early)
 
 
-def _joined_steps(
-    states: Sequence[State], counts: Sequence[int], device: torch.device
-) -> torch.Tensor:
-    """Return how many updates each coordinate had; one number where all had as many."""
-    steps = [_steps(state) for state in states]
-    if all(step.device.type == "cpu" for step in steps) and len(set(map(float, steps))) == 1:
-        return steps[0]
-    repeats = torch.tensor(counts, device=steps[0].device)
-    every = torch.stack(steps).repeat_interleave(repeats, output_size=sum(counts))
-    return every.to(device)
+def _every(tensor: torch.Tensor, stride: int) -> torch.Tensor:
+    """Return every so manieth number, in the order of indices whatever that in memory is."""
+    flat = tensor.reshape(-1)
+    return flat if stride == 1 else flat[::stride]
+
+
+def _tensor(step: Any) -> torch.Tensor:
+    return step if isinstance(step, torch.Tensor) else torch.tensor(step)
 
 
 def decoupled_decay(optimizer: Optimizer, group: Group, lr: Any) -> Any:

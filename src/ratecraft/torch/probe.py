@@ -16,52 +16,13 @@ from torch import nn
 from torch.optim import Optimizer
 
 from ratecraft.errors import BindingError, SettingError
-from ratecraft.torch.coordinate import decoupled_decay, sampled_rates, used_before
+from ratecraft.records import Measured
+from ratecraft.torch.coordinate import Sample, decoupled_decay, sample, used_before
 
-__all__ = ["Measured", "Probe"]
+__all__ = ["Probe"]
 
 QUANTILES: Final = (0.05, 0.5, 0.95)
 SAMPLE: Final = 512  # coordinates of a layer whose rates are looked at, about
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """What one update did to one layer.
-
-    Attributes:
-        update: which update, from 0 on.
-        group: the param group's name or number.
-        layer: the path of the module whose parameters these are.
-        rate: the group's rate in this update.
-        weight: L2 norm of the layer's weights before the update.
-        step: L2 norm of what the update added, without decoupled weight decay.
-        gradient: L2 norm of the gradient that the update used.
-        gradient_l1: its L1 norm.
-        unclipped: L2 norm of the gradient as backward left it, before clipping; 0 where it was
-            not seen.
-        effective: step / gradient: the rate that plain gradient descent would have needed.
-        relative: step / weight: by what share of themselves the weights moved.
-        decay: the share by which decoupled weight decay shrank them, rate x weight decay.
-        low: 5 % of the layer's coordinates had a lower rate, by the method's own formula.
-        median: half of them had.
-        high: 95 % of them had.
-    """
-
-    update: int
-    group: str
-    layer: str
-    rate: float
-    weight: float
-    step: float
-    gradient: float
-    gradient_l1: float
-    unclipped: float
-    effective: float
-    relative: float
-    decay: float
-    low: float
-    median: float
-    high: float
 
 
 class Probe:
@@ -100,11 +61,12 @@ class Probe:
             raise SettingError(f"every={every}: expected a number of updates, at least 1")
         self._optimizer, self._every, self._scaler = optimizer, every, scaler
         self._layers: dict[int, str] = {}
-        self._sizes: dict[str, int] = {}
+        sizes: dict[str, int] = {}
         for name, parameter in model.named_parameters():
             layer = name.rpartition(".")[0] or name
             self._layers[id(parameter)] = layer
-            self._sizes[layer] = self._sizes.get(layer, 0) + parameter.numel()
+            sizes[layer] = sizes.get(layer, 0) + parameter.numel()
+        self._strides = {i: max(1, sizes[layer] // SAMPLE) for i, layer in self._layers.items()}
         if not any(id(p) in self._layers for g in optimizer.param_groups for p in g["params"]):
             raise BindingError(
                 "none of the optimizer's parameters are this model's; give the model that it trains"
@@ -112,7 +74,10 @@ class Probe:
         self._count = 0
         self._handles: list[Any] = []
         self._listening: list[Any] = []
-        self._unclipped: dict[torch.Tensor, torch.Tensor] = {}
+        self._unclipped: dict[int, torch.Tensor] = {}
+        self._queued = False
+        self._speakers: list[torch.Tensor] | None = None
+        self._steady = True
         self._before: list[_Held] = []
         self._raw: list[_Raw] = []
         self._rows: list[Measured] = []
@@ -122,9 +87,10 @@ class Probe:
             raise BindingError("this Probe is already measuring")
         self._handles = [
             self._optimizer.register_step_pre_hook(self._look),
-            self._optimizer.register_step_post_hook(self._measure),
+            self._optimizer.register_step_post_hook(self._after),
         ]
-        self._listen()
+        if self._count % self._every == 0:
+            self._listen()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -184,23 +150,38 @@ class Probe:
                     add(f"{column}/{row.layer}", value, row.update)
 
     def _listen(self) -> None:
-        """If the next update is to be measured, see its gradients as backward leaves them."""
-        if self._count % self._every:
-            return
-        for _, parameter in self._parameters():
-            listen: Any = parameter.register_post_accumulate_grad_hook
-            self._listening.append(listen(self._see))
+        """Learn when backward has left the gradients of the next update.
 
-    def _see(self, parameter: torch.Tensor) -> None:
-        # A copy now and one norm of them all later take less time than a norm of each.
-        if parameter.grad is not None and not parameter.grad.is_sparse:
-            self._unclipped[parameter] = parameter.grad.clone()
+        A hook on two parameters is enough where the same ones get gradients every time; which
+        these are nobody knows before the first time, and where it is wrong once all have a hook.
+        """
+        speakers = self._speakers
+        if speakers is None:
+            speakers = [p for g in self._optimizer.param_groups for p in g["params"]]
+        for parameter in speakers:
+            if parameter.requires_grad:
+                listen: Any = parameter.register_post_accumulate_grad_hook
+                self._listening.append(listen(self._queue))
 
-    def _parameters(self) -> Iterator[tuple[dict[str, Any], torch.Tensor]]:
+    def _queue(self, *_: object) -> None:
+        # Queued from the end of backward again, to come after DDP's own, which waits there for the
+        # other processes' gradients.
+        if not self._queued:
+            queue = torch.autograd.Variable._execution_engine.queue_callback
+            queue(lambda: queue(self._see))
+            self._queued = True
+
+    @torch.no_grad()
+    def _see(self) -> None:
+        """Take the norms of all gradients at the end of a backward pass."""
+        self._queued = False
+        seen: dict[int, torch.Tensor] = {}
         for group in self._optimizer.param_groups:
             for parameter in group["params"]:
-                if parameter.requires_grad and id(parameter) in self._layers:
-                    yield group, parameter
+                gradient = parameter.grad
+                if gradient is not None and not gradient.is_sparse:
+                    seen[id(parameter)] = gradient
+        self._unclipped = dict(zip(seen, torch._foreach_norm([*seen.values()]), strict=True))
 
     def _look(self, *_: object) -> None:
         """Before the update: keep what it is about to change."""
@@ -208,26 +189,32 @@ class Probe:
             handle.remove()
         self._listening = []
         if self._count % self._every == 0:
-            self._before = [held for g in self._optimizer.param_groups if (held := self._keep(g))]
-        self._unclipped = {}
+            self._before = [held for g in self._optimizer.param_groups for held in self._keep(g)]
+            changed = [p for held in self._before for p in held.parameters]
+            heard = all(id(p) in self._unclipped for p in changed)
+            self._steady = self._steady and heard
+            self._speakers = [changed[0], changed[-1]] if changed and self._steady else None
+        self._unclipped, self._queued = {}, False
+
+    def _keep(self, group: dict[str, Any]) -> Iterator[_Held]:
+        """Yield a group's weights, gradients' norms and rate before the update, by device."""
+        found: dict[torch.device, tuple[list[torch.Tensor], list[torch.Tensor]]] = {}
+        for parameter in group["params"]:
+            gradient = parameter.grad
+            if gradient is not None and id(parameter) in self._layers and not gradient.is_sparse:
+                chosen, gradients = found.setdefault(gradient.device, ([], []))
+                chosen.append(parameter)
+                gradients.append(gradient)
+        for chosen, gradients in found.values():
+            yield self._held(group, chosen, gradients)
 
     @torch.no_grad()
-    def _keep(self, group: dict[str, Any]) -> _Held | None:
-        """Return a group's weights, gradients' norms and rate before the update."""
-        chosen = [
-            p
-            for p in group["params"]
-            if p.grad is not None and not p.grad.is_sparse and id(p) in self._layers
-        ]
-        if not chosen:
-            return None
-        gradients = [p.grad for p in chosen]
-        lr = group["lr"].clone() if isinstance(group["lr"], torch.Tensor) else group["lr"]
+    def _held(
+        self, group: dict[str, Any], chosen: list[torch.Tensor], gradients: list[torch.Tensor]
+    ) -> _Held:
         early, state = used_before(self._optimizer), self._optimizer.state
-        used = [state[p][early].clone() if early in state.get(p, ()) else None for p in chosen]
-        heard = [p for p in chosen if p in self._unclipped]
-        norms = torch._foreach_norm([self._unclipped[p] for p in heard]) if heard else ()
-        unclipped = dict(zip(heard, norms, strict=True))
+        heard = [i for i, p in enumerate(chosen) if id(p) in self._unclipped]
+        unclipped = [self._unclipped[id(chosen[i])] for i in heard]
         # get_scale() would wait for the device.
         scale = None
         if self._scaler is not None and self._scaler.is_enabled():
@@ -237,18 +224,32 @@ class Probe:
         return _Held(
             group,
             chosen,
-            [p.detach().clone() for p in chosen],
-            torch._foreach_norm(gradients),
-            torch._foreach_norm(gradients, 1),
-            [unclipped.get(p) for p in chosen],
+            torch._foreach_clone(chosen),
+            [
+                *torch._foreach_norm(gradients),
+                *torch._foreach_norm(gradients, 1),
+                *unclipped,
+            ],
+            heard,
             scale,
-            lr,
-            used,
+            group["lr"].clone() if isinstance(group["lr"], torch.Tensor) else group["lr"],
+            [state[p][early].clone() if early in state.get(p, ()) else None for p in chosen]
+            if early
+            else None,
         )
 
+    def _after(self, *_: object) -> None:
+        """After the update: measure it, if it is one of those, and get ready for the next."""
+        if self._before:
+            self._measure()
+        self._before = []
+        self._count += 1
+        if self._count % self._every == 0:
+            self._listen()
+
     @torch.no_grad()
-    def _measure(self, *_: object) -> None:
-        """After the update: measure what it did; nothing leaves the device."""
+    def _measure(self) -> None:
+        """Measure what the update did; nothing leaves the device."""
         for held in self._before:
             decay = decoupled_decay(self._optimizer, held.group, held.lr)
             if isinstance(decay, torch.Tensor):  # as a rate in a tensor makes it
@@ -256,30 +257,28 @@ class Probe:
                 changes = torch._foreach_sub(held.parameters, still)
             else:
                 changes = torch._foreach_sub(held.parameters, held.weights, alpha=1 - decay)
-            steps = torch._foreach_norm(changes)
-            layers = [self._layers[id(p)] for p in held.parameters]
+            steps, weights = torch._foreach_norm(changes), torch._foreach_norm(held.weights)
+            known = [id(p) for p in held.parameters]
             self._raw.append(
                 _Raw(
                     self._count,
                     self._group_name(held.group),
-                    layers,
-                    held,
+                    [self._layers[i] for i in known],
+                    torch.stack([*steps, *weights, *held.norms]),
+                    held.heard,
+                    held.scale,
+                    held.lr,
                     decay,
-                    torch._foreach_norm(held.weights),
-                    steps,
-                    self._sampled(held, layers),
+                    sample(
+                        self._optimizer,
+                        held.parameters,
+                        held.group,
+                        [self._strides[i] for i in known],
+                        lr=held.lr,
+                        before=held.used,
+                    ),
                 )
             )
-        self._before = []
-        self._count += 1
-        self._listen()
-
-    def _sampled(self, held: _Held, layers: list[str]) -> tuple[torch.Tensor, list[int]] | None:
-        """Return rates of some coordinates of each parameter, one after the other."""
-        strides = [max(1, self._sizes[layer] // SAMPLE) for layer in layers]
-        return sampled_rates(
-            self._optimizer, held.parameters, held.group, strides, lr=held.lr, before=held.used
-        )
 
     def _group_name(self, group: dict[str, Any]) -> str:
         places = [i for i, one in enumerate(self._optimizer.param_groups) if one is group]
@@ -288,49 +287,49 @@ class Probe:
 
 @dataclass(frozen=True, slots=True)
 class _Held:
-    """A param group before its update."""
+    """Parameters of one group on one device before their update."""
 
     group: dict[str, Any]
     parameters: list[torch.Tensor]
-    weights: list[torch.Tensor]
-    norms: Sequence[torch.Tensor]
-    norms_l1: Sequence[torch.Tensor]
-    unclipped: list[torch.Tensor | None]
+    weights: tuple[torch.Tensor, ...]
+    norms: list[torch.Tensor]
+    heard: Sequence[int]
     scale: Any
     lr: Any
-    used: list[torch.Tensor | None]
+    used: Sequence[torch.Tensor | None] | None
 
 
 @dataclass(frozen=True, slots=True)
 class _Raw:
-    """One measured update of one group, as tensors on their device."""
+    """One of these measured, as tensors on their device; the size of the model is not in it."""
 
     update: int
     group: str
     layers: list[str]
-    held: _Held
+    norms: torch.Tensor
+    heard: Sequence[int]
+    scale: Any
+    lr: Any
     decay: Any
-    weights: Sequence[torch.Tensor]
-    steps: Sequence[torch.Tensor]
-    sample: tuple[torch.Tensor, list[int]] | None
+    sample: Sample | None
 
     def rows(self) -> Iterator[Measured]:
         """Yield the layers' rows, read back from the device."""
-        held, rate, decay = self.held, float(self.held.lr), float(self.decay)
-        scale = 1.0 if held.scale is None else float(held.scale)
-        parts: list[torch.Tensor] = []
-        if self.sample is not None:
-            parts = list(torch.split(self.sample[0].float().cpu(), self.sample[1]))
+        n, norms = len(self.layers), self.norms.tolist()
+        steps, weights, gradients, l1 = (norms[i * n : (i + 1) * n] for i in range(4))
+        unclipped = dict(zip(self.heard, norms[4 * n :], strict=True))
+        rate, decay = float(self.lr), float(self.decay)
+        scale = 1.0 if self.scale is None else float(self.scale)
+        rates = [] if self.sample is None else [one.float() for one in self.sample.rates()]
         for layer in dict.fromkeys(self.layers):
             places = [i for i, one in enumerate(self.layers) if one == layer]
-            gradient = math.hypot(*(float(held.norms[i]) for i in places))
-            weight = math.hypot(*(float(self.weights[i]) for i in places))
-            step = math.hypot(*(float(self.steps[i]) for i in places))
-            raw = [held.unclipped[i] for i in places]
+            gradient = math.hypot(*(gradients[i] for i in places))
+            weight = math.hypot(*(weights[i] for i in places))
+            step = math.hypot(*(steps[i] for i in places))
             quantiles = [rate] * len(QUANTILES)
-            if parts:
-                rates = torch.cat([parts[i] for i in places])
-                quantiles = torch.quantile(rates, torch.tensor(QUANTILES)).tolist()
+            if rates:
+                some = torch.cat([rates[i] for i in places])
+                quantiles = torch.quantile(some, torch.tensor(QUANTILES)).tolist()
             yield Measured(
                 update=self.update,
                 group=self.group,
@@ -339,8 +338,8 @@ class _Raw:
                 weight=weight,
                 step=step,
                 gradient=gradient,
-                gradient_l1=math.fsum(float(held.norms_l1[i]) for i in places),
-                unclipped=math.hypot(*(0.0 if one is None else float(one) for one in raw)) / scale,
+                gradient_l1=math.fsum(l1[i] for i in places),
+                unclipped=math.hypot(*(unclipped.get(i, 0.0) for i in places)) / scale,
                 effective=step / gradient if gradient else 0.0,
                 relative=step / weight if weight else 0.0,
                 decay=decay,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from ratecraft.errors import RatecraftError
-from ratecraft.records import Breakdown, Comparison, FoundRate, RangeTest
+from ratecraft.records import Breakdown, Comparison, FoundRate, Measured, RangeTest
 from ratecraft.schedule import Curve, Schedule
 from ratecraft.view import series
 from ratecraft.view.axis import number
@@ -25,6 +25,7 @@ __all__ = [
     "plot_comparison",
     "plot_curves",
     "plot_found_rate",
+    "plot_measured",
     "plot_range_test",
     "plot_schedule",
     "save_figure",
@@ -204,6 +205,50 @@ def plot_found_rate(record: FoundRate) -> Figure:
     return figure
 
 
+def plot_measured(
+    rows: Sequence[Measured] | Mapping[str, Sequence[Measured]], column: str = "effective"
+) -> Figure:
+    """Return a figure of what a Probe measured: above by layer over time, beneath the schedule.
+
+    Args:
+        rows: what ``Probe.rows()`` returned; several by name stand beside each other.
+        column: which column is drawn above, on a logarithmic axis.
+
+    Raises:
+        RatecraftError: matplotlib is not installed, there are no rows, or no such column.
+    """
+    runs = rows if isinstance(rows, Mapping) else {"": rows}
+    if not runs or not all(runs.values()):
+        raise RatecraftError("a Probe has measured nothing yet: there are no rows to draw")
+    if column not in series.COLUMNS:
+        raise RatecraftError(f"no column {column!r}; there is {', '.join(series.COLUMNS)}")
+    layers = list(dict.fromkeys(row.layer for one in runs.values() for row in one))
+    figure = _figure(max(7, 3.2 * len(runs) + 1), 5.2)
+    grid = figure.add_gridspec(2, len(runs), height_ratios=(5, 2))
+    first: list[Axes] = []
+    drawn: dict[str, Line2D] = {}
+    for i, (name, one) in enumerate(runs.items()):
+        above = _axes(figure, grid[0, i], name, "", "" if i else column)
+        below = _axes(figure, grid[1, i], "", "update", "" if i else "rate")
+        for layer, line in series.measured(one, column).items():
+            drawn[layer] = _draw(above, layers.index(layer), *line)
+        above.set_yscale("log", nonpositive="mask")
+        rates = series.measured_rates(one)
+        for xs, ys in rates.values():
+            below.plot(xs, ys, color="0.13")
+        below.set_ylim(bottom=0)
+        above.sharex(below)
+        above.tick_params(labelbottom=False)
+        if first:
+            above.sharey(first[0])
+            above.tick_params(labelleft=False)
+        first.append(above)
+    first[0].autoscale(axis="y")  # for all that share it
+    lines = [drawn[layer] for layer in layers]
+    _legend(figure, lines, layers, loc="outside lower center", ncols=min(len(layers), 6))
+    return figure
+
+
 def plot_comparison(record: Comparison) -> Figure:
     """Return a figure of a comparison: rates, validation loss and training loss over updates.
 
@@ -271,7 +316,7 @@ def _figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def _axes(figure: Figure, place: int, title: str, x_label: str, y_label: str) -> Axes:
+def _axes(figure: Figure, place: Any, title: str, x_label: str, y_label: str) -> Axes:
     axes = figure.add_subplot(place)
     axes.set_title(title, parse_math=False)
     axes.set_xlabel(x_label)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 
-from ratecraft.records import Comparison, FoundRate, RangeTest, Run, Summary
+from ratecraft.records import Comparison, FoundRate, Measured, RangeTest, Run, Summary
 from ratecraft.view import series
 from ratecraft.view.axis import number
 from ratecraft.view.svg import PALETTE, svg_chart
@@ -65,6 +65,7 @@ def write_report(
     *,
     comparison: Comparison,
     found: FoundRate | RangeTest | None = None,
+    measured: Sequence[Measured] = (),
     title: str,
 ) -> Path:
     """Write a comparison as one HTML file that opens anywhere, and return its path.
@@ -75,6 +76,7 @@ def write_report(
         path: the file to write.
         comparison: what to report.
         found: what chose the rate, `find_lr` or a range test, to show it, too.
+        measured: what a Probe measured in one such run.
         title: the page's heading.
     """
     sections = [
@@ -87,6 +89,7 @@ def write_report(
         *_comparison_figures(comparison),
         *(_range_test_section(found) if isinstance(found, RangeTest) else []),
         *(_found_rate_section(found) if isinstance(found, FoundRate) else []),
+        *(_measured_section(measured) if measured else []),
         "<details><summary>Every run</summary>",
         _run_table(comparison),
         "</details>",
@@ -281,6 +284,28 @@ def _found_rate_section(record: FoundRate) -> list[str]:
         "<h2>The rate</h2>",
         f"<p><strong>{answer}</strong>: {escape(record.reason)}</p>",
         _figure(svg, " · ".join(part for part in about if part)),
+    ]
+
+
+def _measured_section(rows: Sequence[Measured]) -> list[str]:
+    def chart(lines: dict[str, series.Line], title: str, height: int, *, log: bool) -> str:
+        return svg_chart(lines, title=title, x_label="update", y_label="", log_y=log, height=height)
+
+    relative = series.measured(rows, "relative")
+    return [
+        "<h2>What updates did</h2>",
+        _figure(
+            chart(series.measured(rows, "effective"), "Effective rate by layer", 320, log=True),
+            "Norm of what an update added / norm of the gradient.",
+        ),
+        _figure(
+            chart(relative, "Relative change by layer", 320, log=True),
+            "Norm of what an update added / norm of the weights.",
+        ),
+        _figure(
+            chart(series.measured_rates(rows), "Rate of each param group", 220, log=False),
+            "The schedule of the same updates.",
+        ),
     ]
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-from ratecraft.records import Comparison, FoundRate, RangeTest
+from ratecraft.records import Comparison, FoundRate, Measured, RangeTest
 from ratecraft.schedule import Curve
 
-__all__ = ["Line", "Spread", "loss_window", "rates", "sampled", "spans_decade", "training"]
-__all__ += ["unit", "validation"]
+__all__ = ["COLUMNS", "Line", "Spread", "loss_window", "measured", "measured_rates", "rates"]
+__all__ += ["sampled", "spans_decade", "training", "unit", "validation"]
 
 Line = tuple[Sequence[float], Sequence[float]]
 
@@ -108,6 +108,31 @@ def gain_window(record: FoundRate) -> tuple[float, float]:
     low = min([record.before, *record.curve[1]])
     fall = record.before - low or abs(record.before) or 1.0
     return low - 0.1 * fall, record.before + 0.3 * fall
+
+
+COLUMNS: Final = (
+    "weight", "step", "gradient", "gradient_l1", "unclipped", "effective", "relative", "decay",
+    "low", "median", "high",
+)  # fmt: skip
+"""What a Probe measures of each layer."""
+
+
+def measured(rows: Sequence[Measured], column: str) -> dict[str, Line]:
+    """Return one of `COLUMNS` over updates, by layer."""
+    lines: dict[str, tuple[list[float], list[float]]] = {}
+    for row in rows:
+        xs, ys = lines.setdefault(row.layer, ([], []))
+        xs.append(row.update)
+        ys.append(getattr(row, column))
+    return dict(lines)
+
+
+def measured_rates(rows: Sequence[Measured]) -> dict[str, Line]:
+    """Return the rate over updates, by group."""
+    lines: dict[str, dict[float, float]] = {}
+    for row in rows:
+        lines.setdefault(row.group, {})[row.update] = row.rate
+    return {group: (list(line), list(line.values())) for group, line in lines.items()}
 
 
 def spans_decade(values: Sequence[float]) -> bool:

@@ -1,0 +1,68 @@
+"""What a Probe measured, in the form in which the rest of this wing wants it."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+
+from ratecraft.errors import SettingError
+from ratecraft.foresee.averaging import Averaging, averaging_of
+from ratecraft.records import Measured
+
+__all__ = ["gradient_norms", "measured_averaging"]
+
+
+def gradient_norms(rows: Sequence[Measured], total: int) -> list[float]:
+    """Return the norm of the whole gradient at each of ``total`` updates, from a Probe's rows.
+
+    sqrt(sum over layers of gradient^2) where it was measured, geometric between, and as at the
+    nearest measurement before the first and after the last.
+
+    Args:
+        rows: what ``Probe.rows()`` returns, or ``ratecraft.records.load_measured``.
+        total: updates of the run.
+
+    Raises:
+        SettingError: no rows, or no update with a gradient above 0.
+    """
+    squares: dict[int, float] = {}
+    for row in rows:
+        squares[row.update] = squares.get(row.update, 0.0) + row.gradient**2
+    known = {k: 0.5 * math.log(x) for k, x in squares.items() if 0 < x < math.inf}
+    return [math.exp(x) for x in _between(known, total, "a gradient above 0")]
+
+
+def measured_averaging(rows: Sequence[Measured], total: int) -> dict[str, Averaging]:
+    """Return over how many updates each layer's weights average, from a Probe's rows.
+
+    What `averaging` says of a plan, said of what was done: ``decay``, the share by which
+    decoupled weight decay shrank the weights, is linear between the updates that were measured.
+
+    Args:
+        rows: what ``Probe.rows()`` returns, or ``ratecraft.records.load_measured``.
+        total: updates of the run.
+
+    Raises:
+        SettingError: no rows.
+    """
+    layers: dict[str, dict[int, float]] = {}
+    for row in rows:
+        layers.setdefault(row.layer, {})[row.update] = row.decay
+    if not layers:
+        raise SettingError("no rows of a Probe were given")
+    return {
+        layer: averaging_of(_between(known, total, "a decay")) for layer, known in layers.items()
+    }
+
+
+def _between(known: dict[int, float], total: int, what: str) -> list[float]:
+    """Return a value for each update, linear between the known ones, constant outside."""
+    if not known:
+        raise SettingError(f"no row of a Probe has {what}")
+    places = sorted(known)
+    values = [known[places[0]]] * min(places[0], total)
+    for a, b in itertools.pairwise(places):
+        values += [known[a] + (known[b] - known[a]) * (k - a) / (b - a) for k in range(a, b)]
+    values += [known[places[-1]]] * (total - len(values))
+    return values[:total]

@@ -9,6 +9,7 @@
     ├── TaskError     (ValueError)   a task that cannot be found, built or used
     ├── SettingError  (ValueError)   a setting outside its range
     ├── RecordError   (ValueError)   a saved result that cannot be read
+    ├── LogError      (ValueError)   a run's log that cannot be used
     └── RunFailed     (RuntimeError) what was run gave no result: a loss that is not finite, a
                                      range test without a suggestion, a worker that died
 
@@ -20,6 +21,7 @@ from __future__ import annotations
 
 __all__ = [
     "BindingError",
+    "LogError",
     "PlanChanged",
     "RatecraftError",
     "RecordError",
@@ -56,6 +58,10 @@ class SettingError(RatecraftError, ValueError):
 
 class RecordError(RatecraftError, ValueError):
     """A saved result that cannot be read."""
+
+
+class LogError(RatecraftError, ValueError):
+    """A run's log that cannot be read, or that says nothing of what is asked."""
 
 
 class RunFailed(RatecraftError, RuntimeError):

@@ -25,6 +25,8 @@ __all__ = [
     "Breakdown",
     "Comparison",
     "Evaluation",
+    "Forecast",
+    "Foreseen",
     "FoundRate",
     "Measured",
     "RangeTest",
@@ -213,6 +215,81 @@ class Breakdown:
 
 
 @dataclass(frozen=True, slots=True)
+class Foreseen:
+    """What a law says of one schedule that was not run.
+
+    Attributes:
+        name: what the schedule is called.
+        schedule: its text, as the rate itself.
+        loss: the loss at the end of the run.
+        low: the low end of the band that it lies in, four times of five or more.
+        high: the high end.
+        updates: some updates on the way, and
+        losses: the losses after these.
+        notes: what makes this one uncertain, in words.
+    """
+
+    name: str
+    schedule: str
+    loss: float
+    low: float
+    high: float
+    updates: tuple[int, ...]
+    losses: tuple[float, ...]
+    notes: tuple[str, ...] = ()
+
+    def curve(self, total: int, epoch: float | None = None) -> Curve:
+        """Return the rates of this schedule."""
+        return parse(self.schedule).resolve(total, epoch=epoch)
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What a law that was fitted to logs says of schedules that were not run, best first.
+
+    Attributes:
+        candidates: the schedules, by predicted loss.
+        tied: pairs of names of which the law cannot say which is better.
+        total: length of the runs, in updates.
+        epoch: updates per epoch, if there is such.
+        peak: the highest rate of the logged runs.
+        logs: by name, after how many updates each loss was logged, and the losses.
+        law: the parameters of the law.
+        error: root mean square of what the law leaves of the logarithms of the logged losses.
+        notes: what weakens all of it, in words.
+    """
+
+    candidates: tuple[Foreseen, ...]
+    tied: tuple[tuple[str, str], ...]
+    total: int
+    epoch: float | None
+    peak: float
+    logs: Mapping[str, tuple[tuple[int, ...], tuple[float, ...]]]
+    law: Mapping[str, float]
+    error: float
+    notes: tuple[str, ...] = ()
+
+    def verdict(self) -> str:
+        """Return the answer in one sentence."""
+        best = self.candidates[0]
+        equal = [other for pair in self.tied if best.name in pair for other in pair]
+        equal = [one.name for one in self.candidates[1:] if one.name in equal]
+        told = f"{best.name} would end at {best.loss:.4g} ({best.low:.4g} to {best.high:.4g})"
+        if len(self.candidates) == 1:
+            return told
+        if len(equal) == len(self.candidates) - 1:
+            return f"{told}; the law cannot tell any of the others from it"
+        if equal:
+            return f"{told}; the law cannot tell {' or '.join(equal)} from it"
+        second = self.candidates[1]
+        return f"{told}, {second.loss - best.loss:.2g} below {second.name}"
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write this record as JSON and return its path."""
+        return _save(self, path)
+
+
+@dataclass(frozen=True, slots=True)
 class Measured:
     """What one update did to one layer, as `ratecraft.torch.Probe` saw it.
 
@@ -377,7 +454,7 @@ class Comparison:
         return _save(self, path)
 
 
-Record = RangeTest | FoundRate | Comparison
+Record = RangeTest | FoundRate | Comparison | Forecast
 
 
 def _spread(values: Sequence[float]) -> float:
@@ -437,6 +514,8 @@ def load(path: str | os.PathLike[str]) -> Record:
                 return _found_rate(data)
             case "Comparison":
                 return _comparison(data)
+            case "Forecast":
+                return _forecast(data)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise RecordError(f"{path} is a damaged {kind}: {error}") from None
     raise RecordError(f"{path} holds a {kind}, which this version does not know")
@@ -493,6 +572,19 @@ def _found_rate(data: dict[str, Any]) -> FoundRate:
         for run in data["runs"]
     )
     return FoundRate(**data)
+
+
+def _forecast(data: dict[str, Any]) -> Forecast:
+    data["candidates"] = tuple(
+        Foreseen(**one | {name: tuple(one[name]) for name in ("updates", "losses", "notes")})
+        for one in data["candidates"]
+    )
+    data["tied"] = tuple((first, second) for first, second in data["tied"])
+    data["logs"] = {
+        name: (tuple(updates), _floats(losses)) for name, (updates, losses) in data["logs"].items()
+    }
+    data["notes"] = tuple(data["notes"])
+    return Forecast(**data)
 
 
 def _comparison(data: dict[str, Any]) -> Comparison:

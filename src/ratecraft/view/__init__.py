@@ -16,6 +16,7 @@ from ratecraft.view.plot import (
     plot_breakdown,
     plot_comparison,
     plot_curves,
+    plot_forecast,
     plot_found_rate,
     plot_measured,
     plot_range_test,
@@ -24,13 +25,19 @@ from ratecraft.view.plot import (
 )
 from ratecraft.view.report import write_report
 from ratecraft.view.svg import svg_chart
-from ratecraft.view.terminal import terminal_curve, terminal_found_rate, terminal_plot
+from ratecraft.view.terminal import (
+    terminal_curve,
+    terminal_forecast,
+    terminal_found_rate,
+    terminal_plot,
+)
 
 __all__ = [
     "curve_svg",
     "plot_breakdown",
     "plot_comparison",
     "plot_curves",
+    "plot_forecast",
     "plot_found_rate",
     "plot_measured",
     "plot_range_test",
@@ -39,6 +46,7 @@ __all__ = [
     "schedule_svg",
     "svg_chart",
     "terminal_curve",
+    "terminal_forecast",
     "terminal_found_rate",
     "terminal_plot",
     "write_report",

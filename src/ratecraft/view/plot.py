@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from ratecraft.errors import RatecraftError
-from ratecraft.records import Breakdown, Comparison, FoundRate, Measured, RangeTest
+from ratecraft.records import Breakdown, Comparison, Forecast, FoundRate, Measured, RangeTest
 from ratecraft.schedule import Curve, Schedule
 from ratecraft.view import series
 from ratecraft.view.axis import number
@@ -24,6 +24,7 @@ __all__ = [
     "plot_breakdown",
     "plot_comparison",
     "plot_curves",
+    "plot_forecast",
     "plot_found_rate",
     "plot_measured",
     "plot_range_test",
@@ -246,6 +247,40 @@ def plot_measured(
     first[0].autoscale(axis="y")  # for all that share it
     lines = [drawn[layer] for layer in layers]
     _legend(figure, lines, layers, loc="outside lower center", ncols=min(len(layers), 6))
+    return figure
+
+
+def plot_forecast(record: Forecast) -> Figure:
+    """Return a figure of a forecast: rates, predicted losses over logged ones, and final bands.
+
+    Raises:
+        RatecraftError: matplotlib is not installed.
+    """
+    count = len(record.candidates)
+    figure = _figure(13, 4.4 + 0.22 * count)
+    rates = _axes(figure, 131, "Schedules", "update", "rate")
+    losses = _axes(figure, 132, "Foreseen loss", "update", "loss")
+    ends = _axes(figure, 133, f"after {record.total:,} updates", "loss", "")
+    for updates, logged in record.logs.values():
+        losses.plot(updates, logged, color="0.72", linewidth=1)
+    drawn = []
+    for i, one in enumerate(record.candidates):
+        curve = one.curve(record.total, record.epoch)
+        drawn.append(_draw(rates, i, *series.sampled(curve, POINTS)))
+        _draw(losses, i, one.updates, one.losses)
+        color = drawn[-1].get_color()
+        ends.plot([one.low, one.high], [i, i], color=color, linewidth=6, alpha=0.3)
+        ends.plot([one.loss], [i], "o", color=color)
+    rates.set_ylim(bottom=0)
+    losses.set_ylim(series.foreseen_window(record))
+    ends.set_yticks([])
+    ends.invert_yaxis()
+    ends.ticklabel_format(axis="x", useOffset=False)
+    names = [one.name for one in record.candidates]
+    if any(one.updates for one in record.candidates) and record.logs:
+        drawn.append(losses.get_lines()[0])
+        names.append("logged")
+    _legend(figure, drawn, names, loc="outside lower center", ncols=1 if count > 4 else 2)
     return figure
 
 

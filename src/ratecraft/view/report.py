@@ -1,4 +1,4 @@
-"""One self-contained HTML page about a comparison: nothing is fetched and no script runs."""
+"""One self-contained HTML page about results: nothing is fetched and no script runs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 
-from ratecraft.records import Comparison, FoundRate, Measured, RangeTest, Run, Summary
+from ratecraft.errors import RatecraftError
+from ratecraft.records import Comparison, Forecast, FoundRate, Measured, RangeTest, Run, Summary
 from ratecraft.view import series
 from ratecraft.view.axis import number
 from ratecraft.view.svg import PALETTE, svg_chart
@@ -63,37 +64,37 @@ dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
 def write_report(
     path: str | os.PathLike[str],
     *,
-    comparison: Comparison,
+    comparison: Comparison | None = None,
+    forecast: Forecast | None = None,
     found: FoundRate | RangeTest | None = None,
     measured: Sequence[Measured] = (),
     title: str,
 ) -> Path:
-    """Write a comparison as one HTML file that opens anywhere, and return its path.
+    """Write a comparison, a forecast or both as one HTML file that opens anywhere; return its path.
 
     All numbers come from the records.
 
     Args:
         path: the file to write.
-        comparison: what to report.
+        comparison: what was trained.
+        forecast: what was foreseen.
         found: what chose the rate, `find_lr` or a range test, to show it, too.
         measured: what a Probe measured in one such run.
         title: the page's heading.
+
+    Raises:
+        RatecraftError: neither a comparison nor a forecast.
     """
+    if comparison is None and forecast is None:
+        raise RatecraftError("a report is of a comparison, a forecast or both; neither was given")
     sections = [
         f"<h1>{escape(title)}</h1>",
-        f'<p class="soft">{escape(_setting(comparison))}</p>',
-        f'<p class="verdict">{escape(comparison.verdict())}</p>',
-        "<h2>Results</h2>",
-        _summary_table(comparison),
-        "<h2>Schedules and losses</h2>",
-        *_comparison_figures(comparison),
+        *(_comparison_section(comparison) if comparison else []),
+        *(_forecast_section(forecast, alone=comparison is None) if forecast else []),
         *(_range_test_section(found) if isinstance(found, RangeTest) else []),
         *(_found_rate_section(found) if isinstance(found, FoundRate) else []),
         *(_measured_section(measured) if measured else []),
-        "<details><summary>Every run</summary>",
-        _run_table(comparison),
-        "</details>",
-        _footer(comparison),
+        *(_comparison_end(comparison) if comparison else []),
     ]
     page = (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8"/>\n'
@@ -106,6 +107,73 @@ def write_report(
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(page, encoding="utf-8")
     return target
+
+
+def _comparison_section(comparison: Comparison) -> list[str]:
+    return [
+        f'<p class="soft">{escape(_setting(comparison))}</p>',
+        f'<p class="verdict">{escape(comparison.verdict())}</p>',
+        "<h2>Results</h2>",
+        _summary_table(comparison),
+        "<h2>Schedules and losses</h2>",
+        *_comparison_figures(comparison),
+    ]
+
+
+def _comparison_end(comparison: Comparison) -> list[str]:
+    return [
+        "<details><summary>Every run</summary>",
+        _run_table(comparison),
+        "</details>",
+        _footer(comparison),
+    ]
+
+
+def _forecast_section(record: Forecast, *, alone: bool) -> list[str]:
+    logs = ", ".join(f"{name} ({len(losses)} losses)" for name, (_, losses) in record.logs.items())
+    best = record.candidates[0].name
+    equal = {name for pair in record.tied if best in pair for name in pair}
+    rows = []
+    for i, one in enumerate(record.candidates):
+        key = f'<span class="key" style="background:{PALETTE[i % len(PALETTE)]}"></span>'
+        text = f"{key}<strong>{escape(one.name)}</strong><code>{escape(one.schedule)}</code>"
+        remarks = [*one.notes, *(["not told from the best"] if i and one.name in equal else [])]
+        text += "".join(f'<div class="soft">{escape(note)}</div>' for note in remarks)
+        cells = [text, f"{one.loss:.4g}", f"{one.low:.4g} to {one.high:.4g}"]
+        rows.append(_row(cells, ' class="best"' if i == 0 else ""))
+    logged = {f"logged: {name}": line for name, line in record.logs.items()}
+    lines = series.foreseen(record)
+    losses = svg_chart(
+        {**logged, **lines},
+        title="Foreseen loss",
+        x_label="update",
+        y_label="loss",
+        y_range=series.foreseen_window(record),
+        faint=tuple(logged),
+    )
+    rates = svg_chart(
+        {
+            one.name: series.sampled(one.curve(record.total, record.epoch), 1000)
+            for one in record.candidates
+        },
+        title="Schedules",
+        x_label="update",
+        y_label="rate",
+    )
+    setting = f"{record.total:,} updates at a peak of {number(record.peak)} · fitted to {logs}"
+    verdict = f'<p class="verdict">{escape(record.verdict())}</p>'
+    return [
+        *([] if alone else ["<h2>Foreseen</h2>"]),
+        f'<p class="soft">{escape(setting)}</p>',
+        verdict if alone else f"<p>{escape(record.verdict())}</p>",
+        *(f"<p>{escape(note)}</p>" for note in record.notes),
+        *(["<h2>Forecast</h2>"] if alone else []),
+        _table(["schedule", "final loss", "band"], rows, 1),
+        '<p class="soft">A law of the loss, fitted to the logs; bands are what the law is off by '
+        "on real curves, and two standard deviations of the fit.</p>",
+        _figure(losses, "Grey: what was logged. A prediction is no training."),
+        _figure(rates, "The rate of every update."),
+    ]
 
 
 def _setting(comparison: Comparison) -> str:

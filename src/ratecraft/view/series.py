@@ -7,10 +7,11 @@ import statistics
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from ratecraft.records import Comparison, FoundRate, Measured, RangeTest
+from ratecraft.records import Comparison, Forecast, FoundRate, Measured, RangeTest
 from ratecraft.schedule import Curve
 
-__all__ = ["COLUMNS", "Line", "Spread", "loss_window", "measured", "measured_rates", "rates"]
+__all__ = ["COLUMNS", "Line", "Spread", "foreseen", "foreseen_window", "gain_window", "loss_window"]
+__all__ += ["measured", "measured_rates", "rates"]
 __all__ += ["sampled", "spans_decade", "training", "unit", "validation"]
 
 Line = tuple[Sequence[float], Sequence[float]]
@@ -125,6 +126,25 @@ def measured(rows: Sequence[Measured], column: str) -> dict[str, Line]:
         xs.append(row.update)
         ys.append(getattr(row, column))
     return dict(lines)
+
+
+def foreseen(record: Forecast) -> dict[str, Line]:
+    """Return the predicted losses over updates, by schedule."""
+    return {one.name: (one.updates, one.losses) for one in record.candidates}
+
+
+def foreseen_window(record: Forecast) -> tuple[float, float]:
+    """Return the losses worth showing: the fall at the start would flatten all that differs."""
+    low = min(one.low for one in record.candidates)
+    late = [
+        loss
+        for one in record.candidates
+        for update, loss in zip(one.updates, one.losses, strict=True)
+        if update > record.total / 4
+    ]
+    high = max(late + [one.high for one in record.candidates])
+    margin = 0.05 * (high - low) or 0.1
+    return low - margin, high + margin
 
 
 def measured_rates(rows: Sequence[Measured]) -> dict[str, Line]:

@@ -6,12 +6,12 @@ import math
 from collections.abc import Mapping, Sequence
 
 from ratecraft.errors import RatecraftError
-from ratecraft.records import FoundRate
+from ratecraft.records import Forecast, FoundRate
 from ratecraft.schedule import Curve
 from ratecraft.view.axis import Axis, number
-from ratecraft.view.series import gain_window, sampled, unit
+from ratecraft.view.series import foreseen, foreseen_window, gain_window, sampled, unit
 
-__all__ = ["terminal_curve", "terminal_found_rate", "terminal_plot"]
+__all__ = ["terminal_curve", "terminal_forecast", "terminal_found_rate", "terminal_plot"]
 
 _SYMBOLS = "●▲■◆○△□◇"
 _COLORS = (36, 33, 35, 32, 34, 31)  # the terminal's own palette, so that any background works
@@ -88,6 +88,25 @@ def terminal_found_rate(record: FoundRate, *, width: int = 72, height: int = 12)
         lines, width=width, height=height, log_x=True, x_label="rate", y_label="loss",
         mark=record.rate,
     )  # fmt: skip
+
+
+def terminal_forecast(
+    record: Forecast, *, width: int = 72, height: int = 14, color: bool = False
+) -> str:
+    """Return the predicted losses as a text plot; their fall at the start is left out.
+
+    Args:
+        record: what `ratecraft.foresee.forecast` returned; its six best are drawn.
+        width: columns of the whole plot.
+        height: rows of the area with the lines.
+        color: colour the lines with ANSI escapes.
+    """
+    _, high = foreseen_window(record)
+    lines = {}
+    for name, (updates, losses) in list(foreseen(record).items())[:6]:
+        kept = [(k, loss) for k, loss in zip(updates, losses, strict=True) if loss <= high]
+        lines[name] = ([k for k, _ in kept], [loss for _, loss in kept])
+    return terminal_plot(lines, width=width, height=height, y_label="loss", color=color)
 
 
 def terminal_plot(

@@ -1,0 +1,205 @@
+"""The loss that schedules would have had, which to choose, and how sure that is."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from ratecraft.errors import ScheduleError, SettingError
+from ratecraft.foresee.law import FEW, SAME, FittedLaw, fit
+from ratecraft.foresee.logs import Log
+from ratecraft.records import Forecast, Foreseen
+from ratecraft.schedule import Schedule, constant, percent, polynomial, warmup
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["forecast", "recommend"]
+
+MODEL: Final = 0.005  # of the loss: what the law itself is off by, on real curves
+WEAK: Final = 0.01  # likewise, where the runs leave it open
+DRAWN: Final = 200  # losses of a predicted curve
+
+COOLDOWNS: Final = (5, 10, 15, 20, 25, 30, 40, 50, 60, 80, 95)
+POWERS: Final = (0.5, 1, 1.5, 2)
+FLOORS: Final = (0, 0.03, 0.1)
+KEPT: Final = 10
+
+
+def forecast(
+    logs: Log | Sequence[Log],
+    schedules: Mapping[str, Schedule] | Sequence[Schedule],
+    total: int,
+    *,
+    epoch: float | None = None,
+) -> Forecast:
+    """Return the loss that schedules would have ended with, best first, from runs that were made.
+
+    A multi-power law (`ratecraft.foresee.law.Law`) is fitted to the logs and read under each
+    schedule. Bands are 0.5 % of the loss, which is what the law itself is off by on real curves
+    (twice that where the runs leave it open), and two standard deviations of the fit. Schedules
+    whose difference is below either are tied.
+
+    Args:
+        logs: one run's log or several, of one model, data, batch size and peak rate. A run with
+            a plateau and a decay (a WSD) says most.
+        schedules: by name, or a list whose texts are the names; factors of the peak rate of the
+            logs, or rates themselves with that peak.
+        total: length of the runs to foresee, in updates.
+        epoch: updates per epoch, if schedules speak of epochs.
+
+    Raises:
+        LogError: logs that cannot be used.
+        ScheduleError: a schedule that cannot be resolved, or with another peak.
+
+    >>> from ratecraft import cosine, wsd
+    >>> made = 0.01 * wsd(50)
+    >>> updates = range(20, 1001, 20)
+    >>> losses = [2 + 3 * k**-0.4 for k in updates]
+    >>> log = Log(updates, losses, schedule=made.resolve(1000))
+    >>> found = forecast(log, {"cosine": cosine(1, 0), "wsd": wsd(50)}, 2000)
+    >>> [each.name for each in found.candidates], found.total
+    (['wsd', 'cosine'], 2000)
+    """
+    given = [logs] if isinstance(logs, Log) else list(logs)
+    named = _named(schedules)
+    return _forecast(fit(given), given, named, total, epoch)
+
+
+def recommend(
+    logs: Log | Sequence[Log], total: int, *, warm: int | None = None, epoch: float | None = None
+) -> Forecast:
+    """Return a forecast of the ten best of 132 schedules of the WSD family, best first.
+
+    Warm-up, plateau, and a fall (1 - x)^power over the last part of the run, down to a floor.
+
+    Args:
+        logs: as for `forecast`.
+        total: length of the run to come, in updates.
+        warm: updates of warm-up; default as many as the first log took.
+        epoch: updates per epoch.
+
+    Raises:
+        LogError: logs that cannot be used.
+        SettingError: a run too short for its warm-up.
+    """
+    given = [logs] if isinstance(logs, Log) else list(logs)
+    law = fit(given)
+    up = given[0].warmup if warm is None else warm
+    if not 0 <= up < total // 2:
+        raise SettingError(
+            f"a warm-up of {up} updates in a run of {total}; say a shorter one with warm="
+        )
+    start = warmup(up).then(constant(1)) if up else constant(1)
+    found = {}
+    for share, power, floor in itertools.product(COOLDOWNS, POWERS, FLOORS):
+        if share * total / 100 < total - up:
+            made = start.then(polynomial(1, floor, power, over=percent(share)))
+            found[repr(made)] = made
+    losses = {}
+    for name, schedule in found.items():
+        rates = (law.peak * schedule).resolve(total, epoch=epoch).values()
+        losses[name] = float(law.losses(rates, [total])[0])
+    best = sorted(found, key=losses.__getitem__)[:KEPT]
+    return _forecast(law, given, {name: found[name] for name in best}, total, epoch)
+
+
+def _named(schedules: Mapping[str, Schedule] | Sequence[Schedule]) -> dict[str, Schedule]:
+    named = dict(schedules) if isinstance(schedules, Mapping) else {repr(s): s for s in schedules}
+    for name, schedule in named.items():
+        if not isinstance(schedule, Schedule):
+            raise TypeError(f"{name}: a Schedule was expected, not {schedule!r}")
+    if not named:
+        raise ScheduleError("no schedules to foresee")
+    return named
+
+
+def _forecast(
+    law: FittedLaw,
+    logs: Sequence[Log],
+    named: Mapping[str, Schedule],
+    total: int,
+    epoch: float | None,
+) -> Forecast:
+    import numpy as np
+
+    found: list[tuple[Foreseen, NDArray[Any]]] = []
+    for name, schedule in named.items():
+        scaled = _at_peak(name, schedule, law.peak, total, epoch)
+        rates = scaled.resolve(total, epoch=epoch).values()
+        first = int((rates >= (1 - SAME) * law.peak).argmax()) + 1
+        updates = np.unique(np.linspace(min(first + total // 50, total), total, DRAWN).round())
+        losses = law.losses(rates, updates)
+        slopes = law.slopes(rates, total)
+        doubt = 2 * math.sqrt(slopes @ law.spread @ slopes)
+        loss = float(losses[-1])
+        half = (WEAK if law.notes else MODEL) * loss + doubt
+        one = Foreseen(
+            name,
+            repr(scaled),
+            loss,
+            loss - half,
+            loss + half,
+            tuple(map(int, updates)),
+            tuple(losses.tolist()),
+            _doubts(rates, law.peak, total, logs),
+        )
+        found.append((one, slopes))
+    found.sort(key=lambda each: each[0].loss)
+    tied = []
+    for (one, a), (other, b) in itertools.combinations(found, 2):
+        doubt = 2 * math.sqrt((a - b) @ law.spread @ (a - b))
+        if other.loss - one.loss < max(MODEL * one.loss, doubt):
+            tied.append((one.name, other.name))
+    parameters = ("floor", "amplitude", "alpha", "drop", "speed", "beta", "gamma")
+    return Forecast(
+        candidates=tuple(one for one, _ in found),
+        tied=tuple(tied),
+        total=total,
+        epoch=epoch,
+        peak=law.peak,
+        logs={
+            log.name: (tuple(map(int, log.updates)), tuple(map(float, log.losses))) for log in logs
+        },
+        law={name: getattr(law.law, name) for name in parameters},
+        error=law.error,
+        notes=law.notes,
+    )
+
+
+def _at_peak(
+    name: str, schedule: Schedule, peak: float, total: int, epoch: float | None
+) -> Schedule:
+    """Return a schedule as the rate itself, or say that its peak is not that of the logs."""
+    rates = schedule.resolve(total, epoch=epoch).values()
+    highest = float(rates.max()) if len(rates) else 0.0
+    if (rates < 0).any():
+        raise ScheduleError(f"{name} falls below 0")
+    if abs(highest / peak - 1) <= SAME:
+        return schedule
+    if abs(highest - 1) <= SAME:
+        return peak * schedule
+    raise ScheduleError(
+        f"{name} has a peak of {highest:.4g}, the logged runs of {peak:.4g}; the law knows one "
+        "peak rate: give schedules with that peak, or factors with a peak of 1"
+    )
+
+
+def _doubts(rates: NDArray[Any], peak: float, total: int, logs: Sequence[Log]) -> tuple[str, ...]:
+    """Return why this schedule is foreseen less surely than others."""
+    import numpy as np
+
+    notes = []
+    low = (rates < 0.5 * peak) & (rates > 0.02 * peak)
+    still = np.abs(np.diff(rates, append=rates[-1])) < 1e-6 * peak
+    if (low & still).mean() > FEW:
+        notes.append("a long plateau at a low rate turns out better than the law says")
+    longest = max(len(log.every_rate) for log in logs)
+    if total > 4 * longest:
+        notes.append(f"{total / longest:.0f} times as long as the longest logged run")
+    rises = np.diff(rates)[int(rates.argmax()) :] > 1e-6 * peak
+    if rises.any():
+        notes.append("rates that rise again are not what the law was tested with")
+    return tuple(notes)

@@ -1,0 +1,318 @@
+"""Logs of runs as tables of update, rate and loss, from the files that people have."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from ratecraft.errors import LogError
+from ratecraft.records import Comparison, Run, load
+from ratecraft.schedule import Curve, Schedule
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["FEWEST", "Log", "log_of_run", "read_logs"]
+
+FEWEST: Final = 8  # losses, below which five parameters are not worth the fit
+TOLERANCE: Final = 1e-3  # of the peak: logs round
+
+STEP: Final = (
+    "step", "global_step", "trainer/global_step", "train/global_step", "_step", "update",
+    "iteration", "iter",
+)  # fmt: skip
+LOSS: Final = (
+    "eval_loss", "val_loss", "eval/loss", "val/loss", "valid_loss", "validation_loss", "loss",
+    "train_loss", "train/loss", "training_loss", "train_loss_step", "lm loss",
+)  # fmt: skip
+RATE: Final = (
+    "lr", "learning_rate", "train/learning_rate", "train/lr", "rate", "optimizer/lr",
+    "learning rate",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Log:
+    """A run's losses, and the rate of every update up to the last of them.
+
+    Args:
+        updates: after how many updates each loss was measured, rising.
+        losses: the losses.
+        rates: the rates that were logged with them; linear between. Before the first one it is
+            taken to hold.
+        schedule: or the whole plan, resolved and as the rate itself; with ``rates`` both must
+            say the same.
+        name: what to call the run.
+
+    Raises:
+        LogError: a table that cannot be used, with the reason.
+
+    >>> log = Log(range(100, 1100, 100), [5 - 0.1 * k for k in range(10)], [0.1] * 10)
+    >>> log.peak, len(log.every_rate)
+    (0.1, 1000)
+    """
+
+    updates: Sequence[int]
+    losses: Sequence[float]
+    rates: Sequence[float] | None = None
+    schedule: Curve | None = None
+    name: str = "run"
+    every_rate: NDArray[Any] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        import numpy as np
+
+        updates, losses = np.asarray(self.updates, float), np.asarray(self.losses, float)
+        self._check(updates, losses)
+        end = int(updates[-1])
+        times = np.arange(end, dtype=float)
+        if self.schedule is not None:
+            every = self._planned(self.schedule, updates, end)
+        elif self.rates is not None:
+            every = np.interp(times, updates - 1, np.asarray(self.rates, float))
+        else:
+            raise LogError(f"{self.name}: no rates were logged; say the schedule of the run")
+        if not np.isfinite(every).all() or (every < 0).any() or not (every > 0).any():
+            raise LogError(f"{self.name}: rates must be finite, not below 0, and some above it")
+        object.__setattr__(self, "every_rate", every)
+
+    @property
+    def peak(self) -> float:
+        """The highest rate."""
+        return float(self.every_rate.max())
+
+    @property
+    def warmup(self) -> int:
+        """How many updates it took to get to the peak."""
+        return int((self.every_rate >= (1 - 1e-9) * self.peak).argmax())
+
+    def _check(self, updates: NDArray[Any], losses: NDArray[Any]) -> None:
+        import numpy as np
+
+        name = self.name
+        if len(updates) != len(losses) or (
+            self.rates is not None and len(self.rates) != len(losses)
+        ):
+            raise LogError(f"{name}: updates, losses and rates must be of one length")
+        if len(losses) < FEWEST:
+            raise LogError(
+                f"{name}: {len(losses)} losses; a law needs at least {FEWEST}, better 50, spread "
+                "over the run"
+            )
+        for what, values in (("update", updates), ("loss", losses)):
+            if not np.isfinite(values).all():
+                at = int((~np.isfinite(values)).argmax())
+                raise LogError(
+                    f"{name}: the {what} of row {at + 1} is {values[at]}; leave out what is no "
+                    "number, and a run that diverged"
+                )
+        if (updates < 0).any() or (updates % 1 != 0).any():
+            raise LogError(f"{name}: updates must be whole numbers from 0 up")
+        if (np.diff(updates) <= 0).any():
+            at = int((np.diff(updates) <= 0).argmax()) + 1
+            how = "is there twice" if updates[at] == updates[at - 1] else (
+                f"comes after {updates[at - 1]:.0f}"
+            )  # fmt: skip
+            raise LogError(
+                f"{name}: update {updates[at]:.0f} of row {at + 1} {how}; give one row for each "
+                "update, in order (two runs in one file? cut it in two)"
+            )
+        if (losses <= 0).any():
+            at = int((losses <= 0).argmax())
+            raise LogError(
+                f"{name}: the loss of row {at + 1} is {losses[at]:g}; the law is of losses above 0"
+            )
+
+    def _planned(self, curve: Curve, updates: NDArray[Any], end: int) -> NDArray[Any]:
+        import numpy as np
+
+        every: NDArray[Any] = curve.values(np.arange(end, dtype=float))
+        if self.rates is None:
+            return every
+        logged = np.asarray(self.rates, float)
+        # A log has the rate of the update just made, or already the next one's.
+        near = [curve.values(np.maximum(updates + k, 0.0)) for k in (-1, 0, 1)]
+        gaps = np.abs(np.array(near) - logged).min(axis=0)
+        if (gaps > TOLERANCE * every.max()).any():
+            at = int((gaps > TOLERANCE * every.max()).argmax())
+            raise LogError(
+                f"{self.name}: at update {updates[at]:.0f} the log has a rate of {logged[at]:.4g}, "
+                f"the schedule {near[1][at]:.4g}; expected the schedule that this run was trained "
+                "with, as the rate itself and over its planned length"
+            )
+        return every
+
+
+def log_of_run(run: Run, name: str = "") -> Log:
+    """Return the log of one of our own runs: validation losses; training losses if these are few.
+
+    Raises:
+        LogError: a run that diverged, or is too short.
+    """
+    name = name or f"{run.schedule}, seed {run.seed}"
+    if run.diverged is not None:
+        raise LogError(f"{name}: diverged at update {run.diverged}")
+    seen = [(one.update, one.metrics["loss"]) for one in run.evaluations]
+    if len(seen) < FEWEST:
+        seen = [(k + 1, loss) for k, loss in enumerate(run.losses)]
+    updates, losses = zip(*seen, strict=True) if seen else ((), ())
+    return Log(updates, losses, schedule=run.curve(), name=name)
+
+
+def read_logs(
+    path: str | os.PathLike[str],
+    *,
+    schedule: Schedule | None = None,
+    total: int | None = None,
+    loss: str | None = None,
+) -> list[Log]:
+    """Read the log of a run, or of several, from a file of a kind that people have.
+
+    CSV, JSON and JSON lines with a row for each measurement, ``trainer_state.json`` of the
+    Hugging Face Trainer, exports of W&B, TensorBoard's event files or their folder, and saved
+    `Comparison`s. Columns are found by their usual names; a validation loss goes before a
+    training loss.
+
+    Args:
+        path: the file.
+        schedule: the plan of the run, as the rate itself, where the log lacks rates or begins
+            late.
+        total: planned updates; default the last update of the log.
+        loss: the name of the column, if another one is meant.
+
+    Raises:
+        LogError: a file that cannot be read, or a table that cannot be used.
+    """
+    source = Path(path)
+    if not source.exists():
+        raise LogError(f"{source}: no such file")
+    columns: Mapping[str, list[tuple[float, float]]]
+    if source.is_dir() or "tfevents" in source.name:
+        columns = _tensorboard(source)
+    else:
+        rows = _rows(source)
+        if isinstance(rows, Comparison):
+            return [log_of_run(run) for run in rows.runs if run.diverged is None]
+        columns = _columns(rows, source)
+    return [_log(columns, source, schedule, total, loss)]
+
+
+def _log(
+    columns: Mapping[str, list[tuple[float, float]]],
+    source: Path,
+    schedule: Schedule | None,
+    total: int | None,
+    loss: str | None,
+) -> Log:
+    import numpy as np
+
+    there = ", ".join(columns) or "none"
+    wanted = LOSS if loss is None else (loss,)
+    chosen = _first(columns, wanted)
+    if chosen is None:
+        raise LogError(
+            f"{source}: no column {' or '.join(wanted[:4])}; there is {there}; name it with loss="
+        )
+    updates, losses = zip(*columns[chosen], strict=True)
+    rated = _first(columns, RATE) or next((one for one in columns if one.startswith("lr-")), None)
+    rates = None
+    if rated is not None:
+        at, values = zip(*columns[rated], strict=True)
+        if list(at) == sorted(set(at)):
+            rates = np.interp(updates, at, values).tolist()
+        elif set(at) >= set(updates):
+            rates = [dict(columns[rated])[k] for k in updates]
+    curve = None
+    if schedule is not None:
+        curve = schedule.resolve(int(max(updates)) if total is None else total)
+    return Log(updates, losses, rates, curve, name=source.name)
+
+
+def _first(columns: Mapping[str, Any], names: Iterable[str]) -> str | None:
+    return next((name for name in names if name in columns), None)
+
+
+def _rows(source: Path) -> Any:
+    """Return a file's rows as dicts, or one of our own records."""
+    try:
+        if source.suffix == ".csv":
+            with source.open(encoding="utf-8", newline="") as file:
+                return list(csv.DictReader(file))
+        text = source.read_text(encoding="utf-8")
+        if source.suffix == ".jsonl":
+            return [json.loads(line) for line in text.splitlines() if line.strip()]
+        data = json.loads(text)
+    except (OSError, ValueError, csv.Error) as error:
+        raise LogError(f"{source}: {error}; expected CSV, JSON, JSON lines or events") from None
+    if isinstance(data, dict) and "ratecraft" in data:
+        record = load(source)
+        if not isinstance(record, Comparison):
+            raise LogError(f"{source}: a saved {type(record).__name__}; expected a Comparison")
+        return record
+    if isinstance(data, dict) and "log_history" in data:
+        return data["log_history"]
+    if isinstance(data, dict) and all(isinstance(one, list) for one in data.values()):
+        return [dict(zip(data, row, strict=True)) for row in zip(*data.values(), strict=False)]
+    return data
+
+
+def _columns(rows: Any, source: Path) -> dict[str, list[tuple[float, float]]]:
+    """Return the numbers of each column, with the update of their row."""
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise LogError(f"{source}: expected a table, rows of names and numbers")
+    columns: dict[str, list[tuple[float, float]]] = {}
+    for number, row in enumerate(rows, 1):
+        # W&B writes "name of the run - train/loss" beside its lowest and highest values.
+        told = {
+            str(name).rpartition(" - ")[2].strip(): value
+            for name, value in row.items()
+            if not str(name).endswith(("__MIN", "__MAX"))
+        }
+        told = {name if name in LOSS else name.lower(): value for name, value in told.items()}
+        step = _first(told, STEP)
+        if step is None:
+            raise LogError(
+                f"{source}: row {number} has no column {' or '.join(STEP[:3])}; there is "
+                f"{', '.join(told) or 'none'}"
+            )
+        at = _number(told[step])
+        if at is None:
+            raise LogError(f"{source}: {step} of row {number} is {told[step]!r}, no number")
+        for name, value in told.items():
+            known = name in LOSS or name in RATE
+            found = _number(value)
+            if found is None and known and value not in (None, ""):
+                raise LogError(f"{source}: {name} of row {number} is {value!r}, no number")
+            if found is not None and name != step:
+                columns.setdefault(name, []).append((at, found))
+    return columns
+
+
+def _number(value: Any) -> float | None:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def _tensorboard(source: Path) -> dict[str, list[tuple[float, float]]]:
+    try:
+        from tensorboard.backend.event_processing import event_accumulator
+    except ImportError:
+        raise LogError(
+            f"{source}: event files are read with TensorBoard: pip install 'ratecraft[tensorboard]'"
+        ) from None
+    events: Any = event_accumulator.EventAccumulator(str(source), size_guidance={"scalars": 0})
+    events.Reload()
+    found = {
+        tag: [(float(one.step), float(one.value)) for one in events.Scalars(tag)]
+        for tag in events.Tags()["scalars"]
+    }
+    if not found:
+        raise LogError(f"{source}: no scalars in it")
+    return found

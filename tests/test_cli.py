@@ -254,3 +254,61 @@ def test_the_demo_does_the_whole_job(tmp_path: Path) -> None:
         assert row.name in page
         assert row.mean["accuracy"] > 0.9
     assert comparison.verdict() in done.stdout.replace("\n", " ")
+
+
+@pytest.fixture(scope="module")
+def log(folder: Path) -> str:
+    rows = ["step,lr,loss"]
+    for k in range(20, 2001, 20):
+        rate = 0.01 * min(1, (2000 - k) / 400)
+        rows.append(f"{k},{rate},{2 + 3 * (k / 1000 + 0.1) ** -0.3 - 0.2 * max(0, k - 1600) / 400}")
+    (folder / "run.csv").write_text("\n".join(rows) + "\n")
+    return "run.csv"
+
+
+def test_predict_foresees_schedules_from_a_log(folder: Path, log: str) -> None:
+    plans = ("constant(1).then(cooldown(percent(20)))", "constant(1)")
+    done = ratecraft(folder, "predict", log, *plans, "--save", "f.json", "-o", "f.html")
+    assert done.returncode == 0, done.stderr
+    record = load(folder / "f.json")
+    assert [one.name for one in record.candidates] == list(plans)
+    assert record.total == 2000
+    for told in ("Loss after 2,000 updates", record.verdict(), "record: f.json", "report: f.html"):
+        assert told in done.stdout
+    assert "<h1>" in (folder / "f.html").read_text()
+    done = ratecraft(folder, "predict", log, log, "cosine(1, 0)", "-t", "4000", "-o", "f.png",
+                     "--plan", "0.01 * constant(1, over=1600).then(linear(1, 0))",
+                     "--plan", "0.01 * constant(1, over=1600).then(linear(1, 0))")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert (folder / "f.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_predict_recommends_where_no_schedule_is_given(folder: Path, log: str) -> None:
+    done = ratecraft(folder, "predict", log, "--total", "3000")
+    assert done.returncode == 0, done.stderr
+    assert "Loss after 3,000 updates" in done.stdout
+    assert "constant(1).then(polynomial(" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), "predict needs the log of a run"),
+        (("cosine(1, 0)",), "predict needs the log of a run"),
+        (("none.csv", "cosine(1, 0)"), "none.csv: no such file"),
+        (("run.csv", "cosine(1"), "cosine(1"),
+        (("run.csv", "2 * cosine(1, 0)"), "the law knows one peak rate"),
+        (("run.csv", "cosine(1, 0)", "--loss", "nll"), "no column nll; there is lr, loss"),
+        (("run.csv", "cosine(1, 0)", "--plan", "0.02 * constant(1)"), "at update 20 the log has a"),
+        (("run.csv", "run.csv", "--plan", "constant(1)"), "--plan is given 1 times for 2 logs"),
+        (("run.csv", "cosine(1, 0)", "-o", "f.txt"), "expected a file ending in .html, .png"),
+        (("my_task.py", "cosine(1, 0)"), "expected CSV, JSON, JSON lines or events"),
+    ],
+)
+def test_predict_tells_what_is_wrong(
+    folder: Path, log: str, arguments: tuple[str, ...], words: str
+) -> None:
+    done = ratecraft(folder, "predict", *arguments)
+    assert done.returncode == 2, done.stdout
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr

@@ -3,7 +3,16 @@
 import math
 
 from ratecraft import Schedule, constant, cooldown, percent, warmup
-from ratecraft.records import Comparison, Evaluation, FoundRate, RangeTest, Run, ShortRun
+from ratecraft.records import (
+    Comparison,
+    Evaluation,
+    Forecast,
+    Foreseen,
+    FoundRate,
+    RangeTest,
+    Run,
+    ShortRun,
+)
 
 CURVATURE = 2.0  # steps with a rate above 2 / CURVATURE diverge
 SCHEDULES = {
@@ -58,3 +67,22 @@ def range_test(suggestion: float | None = 0.1) -> RangeTest:
     lengths = tuple(rates), tuple(losses), tuple(smoothed)
     reason = "the steepest descent" if suggestion else "the loss never fell & rose"
     return RangeTest(*lengths, "the loss was <4 times its lowest", suggestion, reason, "w", "SGD")
+
+
+def forecast() -> Forecast:
+    """Return what was foreseen of three schedules."""
+    updates = tuple(range(10, 101, 10))
+    candidates = tuple(
+        Foreseen(name, text, loss, loss - 0.1, loss + 0.1, updates,
+                 tuple(loss + 1 - k / 100 for k in updates), notes)
+        for name, text, loss, notes in (
+            ("wsd <b>", "0.1 * warmup(10).then(constant(1)).then(cooldown(20))", 1.0, ()),
+            ("cosine", "0.1 * cosine(1, 0)", 1.001, ("a doubt",)),
+            ("flat", "constant(0.1)", 1.5, ()),
+        )
+    )  # fmt: skip
+    return Forecast(
+        candidates, (("wsd <b>", "cosine"),), 100, None, 0.1,
+        {"run.csv": (updates, tuple(3 - k / 100 for k in updates))}, {"floor": 0.5}, 0.001,
+        ("a weakness",),
+    )  # fmt: skip

@@ -7,7 +7,7 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from numpy.testing import assert_array_equal
-from quadratic import comparison, found_rate, range_test
+from quadratic import comparison, forecast, found_rate, range_test
 
 from ratecraft import constant, cosine, epochs, tokens, warmup
 from ratecraft.errors import RatecraftError, ScheduleError
@@ -15,6 +15,7 @@ from ratecraft.rules import RULES
 from ratecraft.view import (
     plot_comparison,
     plot_curves,
+    plot_forecast,
     plot_found_rate,
     plot_range_test,
     plot_schedule,
@@ -170,3 +171,21 @@ def test_no_global_state_of_matplotlib_is_touched() -> None:
         "plot_curves({'a': constant(1).resolve(9)}); sys.exit('matplotlib.pyplot' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_forecast_is_drawn_with_its_bands(tmp_path: Path) -> None:
+    figure = plot_forecast(forecast())
+    rates, losses, ends = figure.axes
+    assert [len(line.get_xdata()) > 50 for line in rates.get_lines()] == [True] * 3
+    assert list(losses.get_lines()[0].get_ydata()) == [3 - k / 100 for k in range(10, 101, 10)]
+    assert len(losses.get_lines()) == 1 + 3
+    bands = [list(line.get_xdata()) for line in ends.get_lines() if len(line.get_xdata()) == 2]
+    assert bands == [pytest.approx(x) for x in ([0.9, 1.1], [0.901, 1.101], [1.4, 1.6])]
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == [
+        "wsd <b>",
+        "cosine",
+        "flat",
+        "logged",
+    ]
+    save_figure(figure, tmp_path / "f.svg")

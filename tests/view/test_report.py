@@ -5,10 +5,11 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from quadratic import SCHEDULES, comparison, found_rate, range_test
+from quadratic import SCHEDULES, comparison, forecast, found_rate, range_test
 
 import ratecraft
 from ratecraft import constant, parse
+from ratecraft.errors import RatecraftError
 from ratecraft.records import Comparison, Measured, load
 from ratecraft.view import write_report
 
@@ -216,3 +217,22 @@ def test_what_updates_did_is_drawn(tmp_path: Path) -> None:
     assert "What updates did" in page.words
     assert "Effective rate by layer" in page.words
     assert "a<" in page.words
+
+
+def test_a_forecast_has_a_page_of_its_own_and_a_place_beside_a_comparison(tmp_path: Path) -> None:
+    path = write_report(tmp_path / "f.html", forecast=forecast(), title="What if")
+    page = Page(path.read_text(encoding="utf-8"))
+    words = "".join(page.words)
+    assert forecast().verdict() in words
+    for told in ("wsd <b>", "a doubt", "a weakness", "not told from the best", "0.9 to 1.1"):
+        assert told in words, told
+    assert words.count("not told from the best") == 1
+    assert "Every run" not in words
+    both = write_report(
+        tmp_path / "b.html", comparison=comparison(), forecast=forecast(), title="Both"
+    )
+    words = "".join(Page(both.read_text(encoding="utf-8")).words)
+    assert "Every run" in words
+    assert "Foreseen" in words
+    with pytest.raises(RatecraftError, match="neither was given"):
+        write_report(tmp_path / "n.html", title="x")

@@ -3,11 +3,11 @@ import re
 import time
 
 import pytest
-from quadratic import found_rate
+from quadratic import forecast, found_rate
 
 from ratecraft import constant, cooldown, cosine, percent, staircase, tokens, warmup
 from ratecraft.errors import RatecraftError, ScheduleError
-from ratecraft.view import terminal_curve, terminal_found_rate, terminal_plot
+from ratecraft.view import terminal_curve, terminal_forecast, terminal_found_rate, terminal_plot
 
 NAN, INF = math.nan, math.inf
 
@@ -170,3 +170,12 @@ def test_a_found_rate_is_drawn_with_what_is_worse_at_the_upper_edge() -> None:
     assert "●" in rows[0]  # the run that gained -50, at the edge
     assert "50" not in text
     assert "┊" not in terminal_found_rate(found_rate(None))
+
+
+def test_a_forecast_is_drawn_without_the_fall_at_the_start() -> None:
+    text = terminal_forecast(forecast())
+    assert "wsd <b>" in text
+    assert "cosine" in text
+    rows = drawing(text)
+    assert any("●" in row for row in rows)
+    assert "▲" in text

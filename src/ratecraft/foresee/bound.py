@@ -191,7 +191,7 @@ last 64%, from update 2,918 on, which takes an earlier checkpoint
     _, remade = _ending(schedule)
     old, new = (schedule.resolve(n, epoch=epoch) for n in (total, to))
     first = old.diff(new).first
-    if not first:
+    if first is None or first < 2:  # the first rate of a warm-up is 0 in both
         raise ScheduleError(
             f"{schedule!r} over {to} updates differs from the run over {total} from the start, so "
             "it cannot go on from it; give lengths in updates to what comes before the end"
@@ -207,7 +207,8 @@ last 64%, from update 2,918 on, which takes an earlier checkpoint
     def gap_of_share(share: float) -> float:
         return bound(remade(share).resolve(to, epoch=epoch)).rate - wanted
 
-    share = _crossing(gap_of_share, [k / 50 for k in range(50, 0, -1)])
+    shares = [k / 50 for k in range(50, 0, -1) if _fits(remade(k / 50), to, epoch)]
+    share = _crossing(gap_of_share, shares)
     return Extension(
         since,
         # Far below 1 the best rate falls again: the first crossing is the one that is meant.
@@ -265,6 +266,14 @@ def _ending(schedule: Schedule) -> tuple[Schedule, Callable[[float], Schedule]]:
         return Parts((*schedule.parts[:-1], ending))
 
     return last, remade
+
+
+def _fits(schedule: Schedule, total: int, epoch: float | None) -> bool:
+    try:
+        schedule.resolve(total, epoch=epoch)
+    except ScheduleError:  # no room beside the warm-up
+        return False
+    return True
 
 
 def _crossing(gap: Callable[[float], float], places: Sequence[float]) -> float | None:

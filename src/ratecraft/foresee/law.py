@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 __all__ = ["FittedLaw", "Law", "fit"]
 
-NODES: Final = 250  # changes of the rate are gathered into so many at most
+NODES: Final = 250  # changes of the rate are gathered into about so many to fit a law,
+READ: Final = 4000  # and into so many to read it
 POINTS: Final = 120  # losses of a log that are fitted, at most
 LOWEST: Final = 1e-9  # a rate of 0 has no power of -0.6
 FLATTEST, STEEPEST = 0.6, 0.6  # beta and gamma: published fits give .58 to .60 and .64 to .66
@@ -73,14 +74,18 @@ class Law:
             rates: the rate of every update of the run.
             updates: after how many updates, from 1 to the length of ``rates``.
         """
-        return _Course(rates, updates, self.warmup).losses(self)
+        return _Course(rates, updates, self.warmup, READ).losses(self)
 
 
 class _Course:
     """A run's rates as the law reads them: sums, and its changes gathered into nodes."""
 
     def __init__(
-        self, rates: NDArray[Any], updates: Sequence[int] | NDArray[Any], warmup: bool = False
+        self,
+        rates: NDArray[Any],
+        updates: Sequence[int] | NDArray[Any],
+        warmup: bool = False,
+        nodes: int = NODES,
     ) -> None:
         import numpy as np
 
@@ -91,7 +96,7 @@ class _Course:
         start = 0 if warmup else int(u.argmax())
         changes = np.diff(u, prepend=0.0 if warmup else u[0])
         changes[: start + (not warmup)] = 0.0
-        groups = _gathered(changes)
+        groups = _gathered(changes, nodes)
         self.drops = np.array([-changes[group].sum() for group in groups])
         middle = np.array([
             round(np.average(group, weights=np.abs(changes[group]))) for group in groups
@@ -275,8 +280,8 @@ def _logarithms(law: Law, count: int) -> NDArray[Any]:
     return np.log([getattr(law, name) for name in FIELDS[:count]])
 
 
-def _gathered(changes: NDArray[Any]) -> list[NDArray[Any]]:
-    """Return groups of neighbouring updates whose changes act as one, about `NODES` of them.
+def _gathered(changes: NDArray[Any], count: int) -> list[NDArray[Any]]:
+    """Return groups of neighbouring updates whose changes act as one, about ``count`` of them.
 
     Each has a like share of all that changes; rises and falls, and what does not lie side by
     side, stay apart.
@@ -287,6 +292,6 @@ def _gathered(changes: NDArray[Any]) -> list[NDArray[Any]]:
     if not len(places):
         return []
     sizes = np.abs(changes[places])
-    share = np.floor((np.cumsum(sizes) - sizes / 2) / sizes.sum() * NODES)
+    share = np.floor((np.cumsum(sizes) - sizes / 2) / sizes.sum() * count)
     cuts = (np.diff(share) > 0) | (np.diff(places) > 1) | (np.diff(changes[places] > 0))
     return np.split(places, np.flatnonzero(cuts) + 1)

@@ -33,6 +33,7 @@ __all__ = [
     "Run",
     "ShortRun",
     "Summary",
+    "layer_names",
     "load",
     "load_measured",
 ]
@@ -519,6 +520,20 @@ def load(path: str | os.PathLike[str]) -> Record:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise RecordError(f"{path} is a damaged {kind}: {error}") from None
     raise RecordError(f"{path} holds a {kind}, which this version does not know")
+
+
+def layer_names(rows: Sequence[Measured]) -> dict[tuple[str, str], str]:
+    """Return what to call each layer of each group: with the group where it is in several."""
+    groups: dict[str, list[str]] = {}
+    for row in rows:
+        known = groups.setdefault(row.layer, [])
+        if row.group not in known:
+            known.append(row.group)
+    return {
+        (group, layer): f"{layer} ({group})" if len(some) > 1 else layer
+        for layer, some in groups.items()
+        for group in some
+    }
 
 
 def load_measured(path: str | os.PathLike[str]) -> list[Measured]:

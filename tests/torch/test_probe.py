@@ -4,16 +4,17 @@ import csv
 import gc
 import json
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 import torch
 from torch import nn
 
-from ratecraft import linear
+from ratecraft import constant, linear
 from ratecraft.errors import BindingError, RatecraftError, RecordError, SettingError
+from ratecraft.foresee import measured_averaging
 from ratecraft.records import load_measured
-from ratecraft.torch import Probe, ScheduleLR
+from ratecraft.torch import Probe, ScheduleLR, param_groups
 from ratecraft.torch.coordinate import coordinate_rates
 from ratecraft.view import plot_measured
 
@@ -281,3 +282,256 @@ def test_what_was_measured_is_drawn() -> None:
         plot_measured([])
     with pytest.raises(RatecraftError, match="no column 'speed'; there is weight"):
         plot_measured(rows, "speed")
+
+
+def settled(updates: int, kind=torch.optim.SGD, **settings):
+    model = nn.Linear(1, 1, bias=False)
+    return model, kind(model.parameters(), **{"lr": 0.1, **settings}), range(updates)
+
+
+@pytest.mark.parametrize("way", ["position", "name", "empty"])
+def test_gradients_of_a_closure_are_those_of_its_update(way) -> None:
+    model, optimizer, updates = settled(3)
+    with Probe(optimizer, model, every=1) as probe:
+        for k in updates:
+
+            def closure(k=k):
+                optimizer.zero_grad()
+                loss = model(torch.full((1, 1), 10.0**k)).sum()
+                loss.backward()
+                return loss
+
+            if way == "empty":
+                optimizer.zero_grad()
+            loss = optimizer.step(closure=closure) if way == "name" else optimizer.step(closure)
+            assert loss is not None
+    assert [row.gradient for row in probe.rows()] == [1, 10, 100]
+    assert [row.unclipped for row in probe.rows()] == [1, 10, 100]
+    assert [row.effective for row in probe.rows()] == pytest.approx([0.1] * 3, rel=1e-4)
+
+
+def test_of_several_calls_of_a_closure_the_first_counts() -> None:
+    model, optimizer, _ = settled(1, torch.optim.LBFGS, max_iter=3)
+    calls = []
+    with Probe(optimizer, model, every=1) as probe:
+
+        def closure():
+            optimizer.zero_grad()
+            loss = (model(torch.ones(1, 1)) - 5).pow(2).sum()
+            loss.backward()
+            calls.append(model.weight.grad.abs().item())
+            return loss
+
+        before = model.weight.item()
+        optimizer.step(closure)
+    (row,) = probe.rows()
+    assert len(calls) > 1
+    assert row.gradient == calls[0]
+    assert row.step == pytest.approx(abs(model.weight.item() - before), rel=1e-5)
+
+
+def test_a_growing_scale_of_a_scaler_is_that_of_the_update() -> None:
+    model, optimizer, updates = settled(4)
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0, growth_interval=1)
+    with Probe(optimizer, model, every=1, scaler=scaler) as probe:
+        for _ in updates:
+            optimizer.zero_grad()
+            scaler.scale(model(torch.ones(1, 1)).sum()).backward()
+            scaler.step(optimizer)
+            scaler.update()
+    assert [row.unclipped for row in probe.rows()] == [1] * 4
+
+
+def test_a_fused_optimizers_scale_and_skipped_updates_are_known() -> None:
+    model, optimizer, updates = settled(4, torch.optim.Adam, fused=True)
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    with Probe(optimizer, model, every=1, scaler=scaler) as probe:
+        for k in updates:
+            optimizer.zero_grad()
+            loss = model(torch.ones(1, 1)).sum() * (math.inf if k == 1 else 1)
+            scaler.scale(loss).backward()
+            scaler.step(optimizer)
+            scaler.update()
+    rows = probe.rows()
+    assert [row.update for row in rows] == [0, 1, 2]  # as ScheduleLR counts
+    assert [row.gradient for row in rows] == [1] * 3
+    assert [row.unclipped for row in rows] == [1] * 3
+    assert rows[0].effective == pytest.approx(0.1, rel=1e-4)
+
+
+def test_coordinates_are_taken_from_all_columns() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(784, 512, bias=False), nn.Linear(512, 10))
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    x = torch.rand(16, 784)
+    x[:, 0] = 0  # a pixel that is always black gives no gradient
+    with Probe(optimizer, model, every=1) as probe:
+        model(x).pow(2).mean().backward()
+        optimizer.step()
+    rates = coordinate_rates(optimizer, model[0].weight, optimizer.param_groups[0]).flatten()
+    row = probe.rows()[0]
+    assert row.median == pytest.approx(rates.quantile(0.5).item(), rel=0.5)
+    assert row.low == pytest.approx(rates.quantile(0.05).item(), rel=0.5)
+
+
+def test_scheduled_fields_are_those_of_the_update() -> None:
+    model, optimizer, updates = settled(4, torch.optim.AdamW, weight_decay=1.0)
+    ScheduleLR(optimizer, factor=constant(1), fields={"weight_decay": linear(1, 0)}, total=4)
+    with Probe(optimizer, model, every=1) as probe:
+        for _ in updates:
+            optimizer.zero_grad()
+            model(torch.ones(1, 1)).sum().backward()
+            optimizer.step()
+    assert [row.decay for row in probe.rows()] == pytest.approx([0.1, 0.075, 0.05, 0.025])
+
+
+def test_a_layer_in_two_groups_has_two_names(tmp_path) -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
+    optimizer = torch.optim.AdamW(param_groups(model, lr=0.01, no_decay=True, weight_decay=1.0))
+    with Probe(optimizer, model, every=1) as probe:
+        for _ in range(2):
+            model(torch.ones(1, 2)).sum().backward()
+            optimizer.step()
+    rows = probe.rows()
+    found = measured_averaging(rows, 1000)
+    assert list(found) == ["0 (all)", "1 (all)", "0 (all, no decay)", "1 (all, no decay)"]
+    assert found["0 (all)"].initial < 1e-4
+    assert found["0 (all, no decay)"].initial == 1
+    told = []
+    probe.log(lambda name, value, update: told.append((name, update)))
+    assert len(told) == len(set(told))
+    (above, _) = plot_measured(rows).axes
+    assert len(above.get_lines()) == 4
+    assert plot_measured(rows, "decay").axes[0].get_yscale() == "log"
+    none = [replace(row, decay=0.0) for row in rows]
+    assert plot_measured(none, "decay").axes[0].get_yscale() == "linear"
+
+
+def test_what_has_no_dense_gradient_does_not_stop_training() -> None:
+    model = nn.Embedding(10, 3, sparse=True)
+    optimizer = torch.optim.SparseAdam(model.parameters(), lr=0.1)
+    with Probe(optimizer, model, every=1) as probe:
+        model(torch.tensor([1, 2])).sum().backward()
+        optimizer.step()
+    assert probe.rows() == []
+
+
+def test_odd_parameters_rates_and_states_are_measured() -> None:
+    class Own(torch.optim.Adam):
+        def step(self, closure=None):
+            for group in self.param_groups:
+                for p in group["params"]:
+                    p.data -= group["lr"] * p.grad
+                    self.state[p]["seen"] = True
+
+    def rows(model, optimizer, x):
+        with Probe(optimizer, model, every=1) as probe:
+            model(x).abs().sum().backward()
+            optimizer.step()
+        return probe.rows()
+
+    model = nn.Sequential(nn.Linear(3, 2))
+    (row,) = rows(model, Own(model.parameters(), lr=0.5), torch.ones(1, 3))
+    assert row.median == 0.5
+    model = nn.Sequential(nn.Linear(3, 2))
+    one = torch.optim.AdamW(model.parameters(), lr=torch.tensor([0.01]), foreach=False)
+    (row,) = rows(model, one, torch.ones(1, 3))
+    assert row.decay == pytest.approx(1e-4)
+    with pytest.warns(UserWarning, match="zero-element"):
+        model = nn.Sequential(nn.Linear(0, 3, bias=False), nn.Linear(3, 1))
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    first, second = rows(model, optimizer, torch.ones(1, 0))
+    assert first.median == 0.01
+    assert second.layer == "1"
+    model = nn.Sequential(nn.Linear(1000, 1000, bias=False)).half()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with Probe(optimizer, model, every=1) as probe:
+        model[0].weight.grad = torch.full_like(model[0].weight, 0.5)
+        optimizer.step()
+    assert probe.rows()[0].gradient_l1 == pytest.approx(500_000)
+
+
+def test_a_complex_weight_has_two_coordinates() -> None:
+    model = nn.Module()
+    model.w = nn.Parameter(torch.ones(3, dtype=torch.complex64))
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
+    with Probe(optimizer, model, every=1) as probe:
+        (model.w * torch.tensor(1 + 2j)).abs().sum().backward()
+        optimizer.step()
+    gradient = torch.view_as_real(model.w.grad).abs()
+    rates = coordinate_rates(optimizer, model.w, optimizer.param_groups[0])
+    assert torch.allclose(rates, 0.1 / (gradient + 1e-8))
+    assert probe.rows()[0].high == pytest.approx(rates.quantile(0.95).item())
+
+
+def test_a_backward_pass_that_fails_and_is_repeated_is_seen() -> None:
+    class Fails(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, gradient):
+            raise RuntimeError("out of memory")
+
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with Probe(optimizer, model, every=1) as probe:
+        for _ in range(2):
+            optimizer.zero_grad()
+            with pytest.raises(RuntimeError, match="out of memory"):
+                model[1](Fails.apply(model[0](torch.ones(1, 2)))).sum().backward()
+            optimizer.zero_grad()
+            model(torch.ones(1, 2)).sum().backward()
+            optimizer.step()
+    assert all(row.unclipped == row.gradient > 0 for row in probe.rows())
+
+
+def test_several_passes_are_all_seen() -> None:
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(3, 1))
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    with Probe(optimizer, model, every=1) as probe:
+        for _ in range(3):
+            optimizer.zero_grad()
+            model(torch.ones(2, 3)).sum().backward()
+            (100 * model[1](torch.ones(2, 3)).pow(2).sum()).backward()
+            optimizer.step()
+    assert all(row.unclipped == row.gradient for row in probe.rows())
+
+
+def test_a_model_that_grows_or_is_wrapped_keeps_its_layers_names() -> None:
+    model = nn.Sequential(nn.Linear(2, 2))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    other = nn.Linear(2, 2)
+    with Probe(optimizer, model, every=1) as probe:
+        model.append(nn.Linear(2, 1))
+        optimizer.add_param_group({"params": model[1].parameters()})
+        optimizer.add_param_group({"params": other.parameters()})
+        other(model[0](torch.ones(1, 2))).sum().backward()
+        model(torch.ones(1, 2)).sum().backward()
+        optimizer.step()
+    assert [row.layer for row in probe.rows()] == ["0", "1"]
+    parallel = nn.DataParallel(nn.Sequential(nn.Linear(2, 1)))
+    optimizer = torch.optim.SGD(parallel.parameters(), lr=0.1)
+    with Probe(optimizer, parallel, every=1) as probe:
+        parallel(torch.ones(1, 2)).sum().backward()
+        optimizer.step()
+    assert [row.layer for row in probe.rows()] == ["0"]
+    with pytest.raises(BindingError, match="run a batch through the model first"):
+        Probe(optimizer, nn.LazyLinear(3))
+
+
+def test_what_an_exception_leaves_is_let_go() -> None:
+    model, optimizer, _ = settled(1)
+
+    class Breaks(torch.optim.SGD):
+        def step(self, closure=None):
+            raise RuntimeError("broken")
+
+    optimizer = Breaks(model.parameters(), lr=0.1)
+    model(torch.ones(1, 1)).sum().backward()
+    probe = Probe(optimizer, model, every=1)
+    with pytest.raises(RuntimeError, match="broken"), probe:
+        optimizer.step()
+    assert probe._before == []
+    assert probe.rows() == []

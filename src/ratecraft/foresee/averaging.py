@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ratecraft.errors import SettingError
-from ratecraft.schedule import Curve
+from ratecraft.schedule import Curve, Schedule
 
 __all__ = ["Averaging", "averaging", "averaging_of"]
 
@@ -49,6 +49,7 @@ def averaging(rate: Curve, decay: float | Curve) -> Averaging:
     Raises:
         SettingError: a rate or decay below 0, or a product above 1, which is no average.
         ScheduleError: a curve without an end.
+        TypeError: a schedule where its curve belongs.
 
     >>> from ratecraft import constant, linear
     >>> print(averaging((0.05 * linear(1, 0)).resolve(1000), 0.1))
@@ -58,8 +59,13 @@ def averaging(rate: Curve, decay: float | Curve) -> Averaging:
 
     Source: Wang & Aitchison 2024, arXiv 2405.13698.
     """
+    for what, given in (("rate", rate), ("decay", decay)):
+        if isinstance(given, Schedule):
+            raise TypeError(
+                f"{what} is a schedule without a length; give schedule.resolve(total), a curve"
+            )
     updates = range(len(rate))
-    decays = itertools.repeat(decay) if isinstance(decay, int | float) else map(decay, updates)
+    decays = map(decay, updates) if isinstance(decay, Curve) else itertools.repeat(float(decay))
     return averaging_of([rate(k) * one for k, one in zip(updates, decays, strict=False)])
 
 

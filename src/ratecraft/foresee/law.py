@@ -233,8 +233,8 @@ def _weaknesses(logs: Sequence[Log]) -> tuple[str, ...]:
     )
     ends = [float(log.every_rate[-max(len(log.every_rate) // 100, 1) :].mean()) for log in logs]
     notes = [
-        f"{log.name} begins at update {int(log.updates[0]):,}; the rates before it were taken to be "
-        f"{log.every_rate[0]:.3g} as there: say the plan of that run"
+        f"{log.name} begins at update {int(log.updates[0]):,}; the rates before it were taken "
+        f"to be {log.every_rate[0]:.3g} as there: say the plan of that run"
         for log in logs
         if log.schedule is None and log.updates[0] > 0.05 * len(log.every_rate)
     ]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from ratecraft.errors import SettingError
 from ratecraft.foresee.averaging import Averaging, averaging_of
-from ratecraft.records import Measured
+from ratecraft.records import Measured, layer_names
 
 __all__ = ["gradient_norms", "measured_averaging"]
 
@@ -47,8 +47,9 @@ def measured_averaging(rows: Sequence[Measured], total: int) -> dict[str, Averag
         SettingError: no rows.
     """
     layers: dict[str, dict[int, float]] = {}
+    names = layer_names(rows)
     for row in rows:
-        layers.setdefault(row.layer, {})[row.update] = row.decay
+        layers.setdefault(names[row.group, row.layer], {})[row.update] = row.decay
     if not layers:
         raise SettingError("no rows of a Probe were given")
     return {

@@ -94,16 +94,25 @@ NEEDED: Final = (
 )
 """State with a number for each coordinate that some formula reads."""
 
-RATES: Final[dict[type[Optimizer], Callable[..., torch.Tensor]]] = {
-    Adam: _adam,
-    AdamW: _adam,
-    NAdam: _nadam,
-    RAdam: _radam,
-    Adamax: _adamax,
-    Adagrad: _adagrad,
-    RMSprop: _rmsprop,
-    Adadelta: _adadelta,
+RATES: Final[dict[type[Optimizer], tuple[Callable[..., torch.Tensor], str]]] = {
+    Adam: (_adam, "exp_avg_sq"),
+    AdamW: (_adam, "exp_avg_sq"),
+    NAdam: (_nadam, "exp_avg_sq"),
+    RAdam: (_radam, "exp_avg_sq"),
+    Adamax: (_adamax, "exp_inf"),
+    Adagrad: (_adagrad, "sum"),
+    RMSprop: (_rmsprop, "square_avg"),
+    Adadelta: (_adadelta, "square_avg"),
 }
+"""Formulas, and the state that they cannot do without."""
+
+
+def _formula(optimizer: Optimizer, states: Sequence[State]) -> Callable[..., torch.Tensor] | None:
+    """Return the formula of a method that has one, and has its state."""
+    for kind, (formula, needed) in RATES.items():
+        if isinstance(optimizer, kind):
+            return formula if all(needed in state for state in states) else None
+    return None
 
 
 def used_before(optimizer: Optimizer) -> str | None:
@@ -135,8 +144,8 @@ def coordinate_rates(
         before: for Adadelta its ``acc_delta`` before the update; default zero, as at first.
 
     Returns:
-        A tensor like the parameter; None for methods that have one rate for all, and where the
-        optimizer has no state of the parameter yet.
+        A tensor like the parameter, of a complex one with its two parts last; None for methods
+        that have one rate for all, and where the optimizer has no state of the parameter yet.
 
     >>> weight = torch.nn.Parameter(torch.tensor([1.0, 1.0]))
     >>> optimizer = torch.optim.Adagrad([weight], lr=0.5)
@@ -146,12 +155,14 @@ def coordinate_rates(
     >>> [round(x, 6) for x in rates.tolist()]
     [0.5, 0.25]
     """
-    state = optimizer.state.get(parameter)
-    found = next((rate for kind, rate in RATES.items() if isinstance(optimizer, kind)), None)
-    if found is None or not state:
+    state: State = optimizer.state.get(parameter, {})
+    formula = _formula(optimizer, [state])
+    if formula is None:
         return None
     with torch.no_grad():
-        return found(state, group, group["lr"] if lr is None else lr, before)
+        told = {name: _real(value) for name, value in state.items()}
+        early = None if before is None else _real(before)
+        return formula(told, group, group["lr"] if lr is None else lr, early)
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,16 +225,19 @@ def sample(
     Returns:
         What was kept; None where `coordinate_rates` returns it.
     """
-    formula = next((rate for kind, rate in RATES.items() if isinstance(optimizer, kind)), None)
     states: list[State] = [optimizer.state.get(parameter, {}) for parameter in parameters]
-    if formula is None or not all(states):
+    formula = _formula(optimizer, states)
+    if formula is None:
         return None
     joined = {
         name: torch.cat([_every(state[name], n) for state, n in zip(states, strides, strict=True)])
         for name in NEEDED
         if name in states[0]
     }
-    counts = [-(-p.numel() // stride) for p, stride in zip(parameters, strides, strict=True)]
+    counts = [
+        -(-p.numel() * (1 + p.is_complex()) // stride)
+        for p, stride in zip(parameters, strides, strict=True)
+    ]
     steps = None
     if "step" in states[0]:
         steps = torch.stack([_tensor(state["step"]) for state in states])
@@ -240,8 +254,14 @@ def sample(
 
 def _every(tensor: torch.Tensor, stride: int) -> torch.Tensor:
     """Return every so manieth number, in the order of indices whatever that in memory is."""
-    flat = tensor.reshape(-1)
+    flat: torch.Tensor = _real(tensor).reshape(-1)
     return flat if stride == 1 else flat[::stride]
+
+
+def _real(value: Any) -> Any:
+    """Return a complex tensor's two parts, which every method takes for two coordinates."""
+    complex_one = isinstance(value, torch.Tensor) and value.is_complex()
+    return torch.view_as_real(value) if complex_one else value
 
 
 def _tensor(step: Any) -> torch.Tensor:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import difflib
 import math
+import numbers
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, Final, Literal, NamedTuple
 
+import torch
 from torch import nn
 
 from ratecraft.errors import BindingError
@@ -45,7 +47,7 @@ def param_groups(
     rules: Mapping[Which, float | Mapping[str, Any]] | None = None,
     layer_decay: float | None = None,
     layers: Sequence[str] | None = None,
-    no_decay: bool | Sequence[Kind] = False,
+    no_decay: bool | Kind | Sequence[Kind] = False,
     frozen: Literal["leave out", "include"] = "leave out",
     **settings: Any,
 ) -> list[dict[str, Any]]:
@@ -110,10 +112,14 @@ def param_groups(
     ranked = spread is not None or layer_decay is not None
     if layers is not None and not ranked:
         raise BindingError("layers= says nothing without layer_decay= or a pair of rates as lr=")
-    places, count = _layers(model, named, layers) if ranked else ({}, 1)
+    places, count = _layers(model, every, layers) if ranked else ({}, 1)
     said = _said(rules or {}, named, every)
     labels = {label for label, _ in said.values()}
-    bare = KINDS if no_decay is True else tuple(no_decay or ())
+    bare: Sequence[str] = KINDS
+    if not isinstance(no_decay, bool):
+        bare = (no_decay,) if isinstance(no_decay, str) else no_decay
+    elif not no_decay:
+        bare = ()
     if wrong := [kind for kind in bare if kind not in KINDS]:
         raise BindingError(f"no_decay={wrong[0]!r}: expected some of {', '.join(KINDS)}")
     groups: dict[str, dict[str, Any]] = {}
@@ -160,11 +166,14 @@ def _named(model: nn.Module) -> list[Named]:
 
 
 def _rate(value: object, what: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, torch.Tensor) and value.numel() == 1:
+        value = value.item()
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise BindingError(f"{what} {value!r} is no rate; expected a number >= 0")
-    if not 0 <= value < math.inf:
+    rate = float(value)
+    if not 0 <= rate < math.inf:
         raise BindingError(f"{what} {value!r}: expected a finite number >= 0")
-    return float(value)
+    return rate
 
 
 def _said(
@@ -233,7 +242,7 @@ def _there_is(which: Which, every: list[Named]) -> str:
     return f"there are {', '.join(tops[:SHOWN])}{more}"
 
 
-def _is_one_of(one: Named, kinds: Sequence[Kind]) -> bool:
+def _is_one_of(one: Named, kinds: Sequence[str]) -> bool:
     """Return whether a parameter is a bias, of a norm or of an embedding, as asked."""
     inner = [
         owner
@@ -241,10 +250,18 @@ def _is_one_of(one: Named, kinds: Sequence[Kind]) -> bool:
         if any(one.parameter is p for p in owner.parameters(recurse=False))
     ]
     return (
-        ("bias" in kinds and any(name.rpartition(".")[2] == "bias" for name in one.names))
+        ("bias" in kinds and any(map(_names_bias, one.names)))
         or ("norm" in kinds and any(map(_is_norm, inner)))
         or ("embedding" in kinds and any(isinstance(m, EMBEDDINGS) for m in inner))
     )
+
+
+def _names_bias(name: str) -> bool:
+    """Return whether a parameter's name is a bias's: bias, bias_ih_l0, in_proj_bias."""
+    last = name.rpartition(".")[2]
+    if ".parametrizations.bias." in f".{name}":
+        return True
+    return last == "bias" or last.startswith("bias_") or last.endswith("_bias")
 
 
 def _layers(
@@ -260,16 +277,21 @@ def _layers(
                 raise BindingError(
                     f"the layer {path!r} has no parameters; {_there_is(path, named)}"
                 )
-    places: dict[int, tuple[str, int]] = {}
-    for one in named:
-        depth, place = max(
-            (len(path) if any(_in(path, name) for name in one.names) else -1, -i)
-            for i, (_, paths) in enumerate(layers)
-            for path in paths
-        )
-        place = -place if depth >= 0 else 0  # what belongs to no layer comes first, as inputs do
-        places[id(one.parameter)] = layers[place][0], place
-    return places, len(layers)
+    # A tied parameter is of the earliest of its layers; what is of none comes first, as inputs do.
+    places = {id(one.parameter): min(_place(name, layers) for name in one.names) for one in named}
+    # A layer whose parameters are all tied to earlier ones, as an output may be, is none.
+    ranks = {place: rank for rank, place in enumerate(sorted(set(places.values())))}
+    return {i: (layers[p][0], ranks[p]) for i, p in places.items()}, len(ranks)
+
+
+def _place(name: str, layers: Sequence[tuple[str, list[str]]]) -> int:
+    """Return the layer that a name lies in, by the longest path."""
+    depth, place = max(
+        (len(path) if _in(path, name) else -1, -i)
+        for i, (_, paths) in enumerate(layers)
+        for path in paths
+    )
+    return -place if depth >= 0 else 0
 
 
 def _found(model: nn.Module) -> list[tuple[str, list[str]]]:
@@ -313,4 +335,6 @@ def _holds_layers(module: nn.Module) -> bool:
 
 
 def _is_norm(module: nn.Module) -> bool:
-    return isinstance(module, NORMS) or type(module).__name__.endswith("Norm")
+    """Return whether a module is a norm; by its name only if nothing else is in it."""
+    named = type(module).__name__.endswith("Norm") and not any(True for _ in module.children())
+    return isinstance(module, NORMS) or named

@@ -63,8 +63,12 @@ def optimizer_named(name: str) -> Callable[..., Optimizer]:
             raise SettingError(
                 f"{name!r} is of another package: pip install {error.name}"
             ) from None
+        if error.name != module.partition(".")[0]:  # the module is there; what it needs is not
+            raise SettingError(f"{name!r} cannot be imported: {error}") from None
         found = None
-    except (ImportError, AttributeError):
+    except ImportError as error:
+        raise SettingError(f"{name!r} cannot be imported: {error}") from None
+    except AttributeError:
         found = None
     if not inspect.isclass(found) or not issubclass(found, Optimizer):
         if name.lower() in OPTIMIZERS:

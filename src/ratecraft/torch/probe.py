@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -16,8 +17,9 @@ from torch import nn
 from torch.optim import Optimizer
 
 from ratecraft.errors import BindingError, SettingError
-from ratecraft.records import Measured
+from ratecraft.records import Measured, layer_names
 from ratecraft.torch.coordinate import Sample, decoupled_decay, sample, used_before
+from ratecraft.torch.ledger import driven
 
 __all__ = ["Probe"]
 
@@ -59,35 +61,58 @@ class Probe:
     ) -> None:
         if every < 1:
             raise SettingError(f"every={every}: expected a number of updates, at least 1")
-        self._optimizer, self._every, self._scaler = optimizer, every, scaler
-        self._layers: dict[int, str] = {}
-        sizes: dict[str, int] = {}
-        for name, parameter in model.named_parameters():
-            layer = name.rpartition(".")[0] or name
-            self._layers[id(parameter)] = layer
-            sizes[layer] = sizes.get(layer, 0) + parameter.numel()
-        self._strides = {i: max(1, sizes[layer] // SAMPLE) for i, layer in self._layers.items()}
+        self._optimizer = driven(optimizer, counted=True)
+        self._model, self._every, self._scaler = model, every, scaler
+        self._layers: dict[int, str | None] = {}  # None: of another model
+        self._strides: dict[int, int] = {}
+        self._name_layers()
         if not any(id(p) in self._layers for g in optimizer.param_groups for p in g["params"]):
             raise BindingError(
                 "none of the optimizer's parameters are this model's; give the model that it trains"
             )
         self._count = 0
+        self._skipped: list[tuple[int, torch.Tensor]] = []
         self._handles: list[Any] = []
         self._listening: list[Any] = []
         self._unclipped: dict[int, torch.Tensor] = {}
-        self._queued = False
+        self._pass, self._passes = -1, 0
         self._speakers: list[torch.Tensor] | None = None
         self._steady = True
         self._before: list[_Held] = []
         self._raw: list[_Raw] = []
         self._rows: list[Measured] = []
 
+    def _name_layers(self) -> None:
+        """Learn the model's layers, and which of their coordinates to look at."""
+        sizes: dict[str, int] = {}
+        shapes: dict[int, tuple[str, torch.Size]] = {}
+        for name, parameter in self._model.named_parameters():
+            if isinstance(parameter, nn.parameter.UninitializedParameter):
+                raise BindingError(
+                    f"the model's {name} has no shape yet; run a batch through the model first"
+                )
+            # What torch.compile and DDP put around a model is none of its layers.
+            plain = name.replace("_orig_mod.", "")
+            if isinstance(self._model, nn.parallel.DistributedDataParallel | nn.DataParallel):
+                plain = plain.removeprefix("module.")
+            layer = plain.rpartition(".")[0] or plain
+            shapes[id(parameter)] = layer, parameter.shape
+            sizes[layer] = sizes.get(layer, 0) + parameter.numel()
+        self._layers |= {i: layer for i, (layer, _) in shapes.items()}
+        self._strides |= {
+            i: _stride(sizes[layer] // SAMPLE, shape) for i, (layer, shape) in shapes.items()
+        }
+
     def __enter__(self) -> Self:
         if self._handles:
             raise BindingError("this Probe is already measuring")
+        look, after = self._look, self._after
+        if "torch._dynamo" in sys.modules:  # a compiled step would trace these for ever anew
+            disable: Any = torch.compiler.disable
+            look, after = disable(look), disable(after)
         self._handles = [
-            self._optimizer.register_step_pre_hook(self._look),
-            self._optimizer.register_step_post_hook(self._after),
+            self._optimizer.register_step_pre_hook(look),
+            self._optimizer.register_step_post_hook(after),
         ]
         if self._count % self._every == 0:
             self._listen()
@@ -100,13 +125,15 @@ class Probe:
         """Take the hooks off; what was measured stays."""
         for handle in [*self._handles, *self._listening]:
             handle.remove()
-        self._handles, self._listening = [], []
+        self._handles, self._listening, self._before, self._unclipped = [], [], [], {}
 
     def rows(self) -> list[Measured]:
         """Return what was measured: a row for each layer of each measured update."""
-        for raw in self._raw:
-            self._rows += raw.rows()
-        self._raw = []
+        waiting, self._raw = self._raw, []
+        skipped = [update for update, found in self._skipped if float(found)]
+        for raw in waiting:
+            if raw.update not in skipped:
+                self._rows += raw.rows(sum(update < raw.update for update in skipped))
         return list(self._rows)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
@@ -144,10 +171,12 @@ class Probe:
                 f"{type(logger).__name__} has no add_scalar and is no function of "
                 "(name, value, update)"
             )
-        for row in self.rows():
+        rows = self.rows()
+        names = layer_names(rows)
+        for row in rows:
             for column, value in asdict(row).items():
                 if column not in ("update", "group", "layer"):
-                    add(f"{column}/{row.layer}", value, row.update)
+                    add(f"{column}/{names[row.group, row.layer]}", value, row.update)
 
     def _listen(self) -> None:
         """Learn when backward has left the gradients of the next update.
@@ -165,43 +194,72 @@ class Probe:
 
     def _queue(self, *_: object) -> None:
         # Queued from the end of backward again, to come after DDP's own, which waits there for the
-        # other processes' gradients.
-        if not self._queued:
+        # other processes' gradients. One that raised never gets there: each pass has a number.
+        number: int = torch._C._current_graph_task_id()
+        if number != self._pass:
             queue = torch.autograd.Variable._execution_engine.queue_callback
             queue(lambda: queue(self._see))
-            self._queued = True
+            self._pass = number
 
     @torch.no_grad()
     def _see(self) -> None:
         """Take the norms of all gradients at the end of a backward pass."""
-        self._queued = False
+        self._passes += 1
         seen: dict[int, torch.Tensor] = {}
         for group in self._optimizer.param_groups:
             for parameter in group["params"]:
                 gradient = parameter.grad
                 if gradient is not None and not gradient.is_sparse:
                     seen[id(parameter)] = gradient
-        self._unclipped = dict(zip(seen, torch._foreach_norm([*seen.values()]), strict=True))
+        self._unclipped = dict(zip(seen, _norms([*seen.values()]), strict=True))
 
-    def _look(self, *_: object) -> None:
+    def _look(
+        self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         """Before the update: keep what it is about to change."""
+        found = getattr(optimizer, "found_inf", None)
+        if found is not None:  # an optimizer that leaves out updates by itself, as fused ones do
+            self._skipped.append((self._count, found.clone()))
+        if self._count % self._every:
+            return None
+        closure = args[1] if len(args) > 1 else kwargs.get("closure")
+        if closure is None:
+            self._keep()
+            return None
+
+        def seen() -> Any:
+            loss = closure()
+            if not self._before:  # the first of several: its gradients are those of the weights
+                self._keep()
+            return loss
+
+        if len(args) > 1:
+            return (args[0], seen, *args[2:]), kwargs
+        return args, {**kwargs, "closure": seen}
+
+    def _keep(self) -> None:
+        """Keep weights, norms of gradients, and rates."""
         for handle in self._listening:
             handle.remove()
         self._listening = []
-        if self._count % self._every == 0:
-            self._before = [held for g in self._optimizer.param_groups for held in self._keep(g)]
-            changed = [p for held in self._before for p in held.parameters]
-            heard = all(id(p) in self._unclipped for p in changed)
-            self._steady = self._steady and heard
-            self._speakers = [changed[0], changed[-1]] if changed and self._steady else None
-        self._unclipped, self._queued = {}, False
+        self._before = [held for g in self._optimizer.param_groups for held in self._kept(g)]
+        changed = [p for held in self._before for p in held.parameters]
+        heard = all(id(p) in self._unclipped for p in changed)
+        self._steady = self._steady and heard and self._passes <= 1
+        self._speakers = [changed[0], changed[-1]] if changed and self._steady else None
+        self._unclipped, self._passes = {}, 0
 
-    def _keep(self, group: dict[str, Any]) -> Iterator[_Held]:
-        """Yield a group's weights, gradients' norms and rate before the update, by device."""
+    def _kept(self, group: dict[str, Any]) -> Iterator[_Held]:
+        """Yield a group's weights, gradients' norms and settings before the update, by device."""
         found: dict[torch.device, tuple[list[torch.Tensor], list[torch.Tensor]]] = {}
         for parameter in group["params"]:
             gradient = parameter.grad
-            if gradient is not None and id(parameter) in self._layers and not gradient.is_sparse:
+            if gradient is None or gradient.is_sparse:
+                continue
+            if id(parameter) not in self._layers:  # the model has grown, or it is not its own
+                self._name_layers()
+                self._layers.setdefault(id(parameter), None)
+            if self._layers[id(parameter)] is not None:
                 chosen, gradients = found.setdefault(gradient.device, ([], []))
                 chosen.append(parameter)
                 gradients.append(gradient)
@@ -214,25 +272,28 @@ class Probe:
     ) -> _Held:
         early, state = used_before(self._optimizer), self._optimizer.state
         heard = [i for i, p in enumerate(chosen) if id(p) in self._unclipped]
-        unclipped = [self._unclipped[id(chosen[i])] for i in heard]
-        # get_scale() would wait for the device.
-        scale = None
+        # get_scale() would wait for the device. Of a fused optimizer the gradients are scaled yet.
+        scale, still = None, getattr(self._optimizer, "grad_scale", None)
         if self._scaler is not None and self._scaler.is_enabled():
-            scale = getattr(self._scaler, "_get_scale_async", self._scaler.get_scale)()
+            scale = _copy(getattr(self._scaler, "_get_scale_async", self._scaler.get_scale)())
+        # Fields may be on a schedule, which sets the next update's when this one is done.
+        settings = {name: _copy(value) for name, value in group.items() if name != "params"}
+        settings["lr"] = _scalar(settings.get("lr"))
         # One call of torch's for all tensors, as its own gradient clipping does: most of what a
         # measurement costs is the number of calls.
         return _Held(
             group,
+            settings,
             chosen,
             torch._foreach_clone(chosen),
             [
-                *torch._foreach_norm(gradients),
-                *torch._foreach_norm(gradients, 1),
-                *unclipped,
+                *_norms(gradients),
+                *_norms(gradients, 1),
+                *(self._unclipped[id(chosen[i])] for i in heard),
             ],
             heard,
             scale,
-            group["lr"].clone() if isinstance(group["lr"], torch.Tensor) else group["lr"],
+            _copy(still),
             [state[p][early].clone() if early in state.get(p, ()) else None for p in chosen]
             if early
             else None,
@@ -244,37 +305,40 @@ class Probe:
             self._measure()
         self._before = []
         self._count += 1
-        if self._count % self._every == 0:
+        if self._count % self._every == 0 and not self._listening:
+            self._passes = 0
             self._listen()
 
     @torch.no_grad()
     def _measure(self) -> None:
         """Measure what the update did; nothing leaves the device."""
         for held in self._before:
-            decay = decoupled_decay(self._optimizer, held.group, held.lr)
+            lr = held.settings["lr"]
+            decay = decoupled_decay(self._optimizer, held.settings, lr)
             if isinstance(decay, torch.Tensor):  # as a rate in a tensor makes it
                 still = torch._foreach_mul(held.weights, 1 - decay)
                 changes = torch._foreach_sub(held.parameters, still)
             else:
                 changes = torch._foreach_sub(held.parameters, held.weights, alpha=1 - decay)
-            steps, weights = torch._foreach_norm(changes), torch._foreach_norm(held.weights)
+            steps, weights = _norms([*changes]), _norms([*held.weights])
             known = [id(p) for p in held.parameters]
             self._raw.append(
                 _Raw(
                     self._count,
                     self._group_name(held.group),
-                    [self._layers[i] for i in known],
+                    [str(self._layers[i]) for i in known],
                     torch.stack([*steps, *weights, *held.norms]),
                     held.heard,
                     held.scale,
-                    held.lr,
+                    held.still,
+                    lr,
                     decay,
                     sample(
                         self._optimizer,
                         held.parameters,
-                        held.group,
+                        held.settings,
                         [self._strides[i] for i in known],
-                        lr=held.lr,
+                        lr=lr,
                         before=held.used,
                     ),
                 )
@@ -285,17 +349,46 @@ class Probe:
         return str(group.get("name", places[0]))
 
 
+def _stride(wanted: int, shape: torch.Size) -> int:
+    """Return a stride that walks through all rows and columns, not down a single one."""
+    stride = max(wanted, 1)
+    while stride > 1 and any(math.gcd(stride, size) > 1 for size in shape):
+        stride += 1
+    return stride
+
+
+def _norms(tensors: list[torch.Tensor], order: int = 2) -> Sequence[torch.Tensor]:
+    """Return each tensor's norm; of half precision in full, which sums would not fit into."""
+    if not tensors:
+        return ()
+    if any(tensor.dtype in (torch.float16, torch.bfloat16) for tensor in tensors):
+        return torch._foreach_norm(tensors, order, dtype=torch.float32)
+    return torch._foreach_norm(tensors, order)
+
+
+def _copy(value: Any) -> Any:
+    return value.clone() if isinstance(value, torch.Tensor) else value
+
+
+def _scalar(rate: Any) -> Any:
+    """Return a rate as a number or a tensor without dimensions; nan where a group has none."""
+    if isinstance(rate, torch.Tensor):
+        return rate.reshape(())
+    return math.nan if rate is None else rate
+
+
 @dataclass(frozen=True, slots=True)
 class _Held:
     """Parameters of one group on one device before their update."""
 
     group: dict[str, Any]
+    settings: dict[str, Any]
     parameters: list[torch.Tensor]
     weights: tuple[torch.Tensor, ...]
     norms: list[torch.Tensor]
     heard: Sequence[int]
     scale: Any
-    lr: Any
+    still: Any
     used: Sequence[torch.Tensor | None] | None
 
 
@@ -309,36 +402,39 @@ class _Raw:
     norms: torch.Tensor
     heard: Sequence[int]
     scale: Any
+    still: Any
     lr: Any
     decay: Any
     sample: Sample | None
 
-    def rows(self) -> Iterator[Measured]:
-        """Yield the layers' rows, read back from the device."""
+    def rows(self, skipped: int) -> Iterator[Measured]:
+        """Yield the layers' rows, read back from the device; some updates before were left out."""
         n, norms = len(self.layers), self.norms.tolist()
         steps, weights, gradients, l1 = (norms[i * n : (i + 1) * n] for i in range(4))
         unclipped = dict(zip(self.heard, norms[4 * n :], strict=True))
         rate, decay = float(self.lr), float(self.decay)
         scale = 1.0 if self.scale is None else float(self.scale)
+        still = 1.0 if self.still is None else float(self.still)
         rates = [] if self.sample is None else [one.float() for one in self.sample.rates()]
         for layer in dict.fromkeys(self.layers):
             places = [i for i, one in enumerate(self.layers) if one == layer]
-            gradient = math.hypot(*(gradients[i] for i in places))
+            gradient = math.hypot(*(gradients[i] for i in places)) / still
             weight = math.hypot(*(weights[i] for i in places))
             step = math.hypot(*(steps[i] for i in places))
             quantiles = [rate] * len(QUANTILES)
             if rates:
                 some = torch.cat([rates[i] for i in places])
-                quantiles = torch.quantile(some, torch.tensor(QUANTILES)).tolist()
+                if len(some):
+                    quantiles = torch.quantile(some, torch.tensor(QUANTILES)).tolist()
             yield Measured(
-                update=self.update,
+                update=self.update - skipped,
                 group=self.group,
                 layer=layer,
                 rate=rate,
                 weight=weight,
                 step=step,
                 gradient=gradient,
-                gradient_l1=math.fsum(l1[i] for i in places),
+                gradient_l1=math.fsum(l1[i] for i in places) / still,
                 unclipped=math.hypot(*(unclipped.get(i, 0.0) for i in places)) / scale,
                 effective=step / gradient if gradient else 0.0,
                 relative=step / weight if weight else 0.0,

@@ -8,7 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from ratecraft.errors import RatecraftError
-from ratecraft.records import Breakdown, Comparison, Forecast, FoundRate, Measured, RangeTest
+from ratecraft.records import (
+    Breakdown,
+    Comparison,
+    Forecast,
+    FoundRate,
+    Measured,
+    RangeTest,
+    layer_names,
+)
 from ratecraft.schedule import Curve, Schedule
 from ratecraft.view import series
 from ratecraft.view.axis import number
@@ -223,7 +231,9 @@ def plot_measured(
         raise RatecraftError("a Probe has measured nothing yet: there are no rows to draw")
     if column not in series.COLUMNS:
         raise RatecraftError(f"no column {column!r}; there is {', '.join(series.COLUMNS)}")
-    layers = list(dict.fromkeys(row.layer for one in runs.values() for row in one))
+    layers = list(
+        dict.fromkeys(layer for one in runs.values() for layer in layer_names(one).values())
+    )
     figure = _figure(max(7, 3.2 * len(runs) + 1), 5.2)
     grid = figure.add_gridspec(2, len(runs), height_ratios=(5, 2))
     first: list[Axes] = []
@@ -233,7 +243,8 @@ def plot_measured(
         below = _axes(figure, grid[1, i], "", "update", "" if i else "rate")
         for layer, line in series.measured(one, column).items():
             drawn[layer] = _draw(above, layers.index(layer), *line)
-        above.set_yscale("log", nonpositive="mask")
+        if any(getattr(row, column) > 0 for row in one):
+            above.set_yscale("log", nonpositive="mask")
         rates = series.measured_rates(one)
         for xs, ys in rates.values():
             below.plot(xs, ys, color="0.13")

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from ratecraft.records import Comparison, Forecast, FoundRate, Measured, RangeTest
+from ratecraft.records import Comparison, Forecast, FoundRate, Measured, RangeTest, layer_names
 from ratecraft.schedule import Curve
 
 __all__ = ["COLUMNS", "Line", "Spread", "foreseen", "foreseen_window", "gain_window", "loss_window"]
@@ -121,8 +121,9 @@ COLUMNS: Final = (
 def measured(rows: Sequence[Measured], column: str) -> dict[str, Line]:
     """Return one of `COLUMNS` over updates, by layer."""
     lines: dict[str, tuple[list[float], list[float]]] = {}
+    names = layer_names(rows)
     for row in rows:
-        xs, ys = lines.setdefault(row.layer, ([], []))
+        xs, ys = lines.setdefault(names[row.group, row.layer], ([], []))
         xs.append(row.update)
         ys.append(getattr(row, column))
     return dict(lines)

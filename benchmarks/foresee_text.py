@@ -10,14 +10,28 @@ foreseen. Then the schedule that the law recommends is trained beside the ones m
 from __future__ import annotations
 
 import json
+import statistics
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ratecraft import Schedule, constant, cooldown, cosine, linear, percent, staircase, warmup
+from scipy.stats import spearmanr
+
+from ratecraft import (
+    Schedule,
+    constant,
+    cooldown,
+    cosine,
+    linear,
+    parse,
+    percent,
+    staircase,
+    warmup,
+)
 from ratecraft.compare import Task, compare, load_task
+from ratecraft.foresee import Log, forecast, recommend
 
 TOTAL, RATE, EVERY, SEEDS = 1000, 0.003, 20, 3
 KEPT = Path(__file__).with_suffix(".json")
@@ -41,7 +55,7 @@ UNSEEN: Mapping[str, Schedule] = {
 
 
 class Stretches:
-    """Batches that go on where they stopped: an epoch is so many of them, a pass over the data more.
+    """Batches that go on where they stopped; an epoch is so many, a pass over the data is more.
 
     The loop measures the validation loss after each epoch, which is too seldom here.
     """
@@ -79,6 +93,49 @@ def trained(schedules: Mapping[str, Schedule]) -> dict[str, list[list[tuple[int,
     }  # fmt: skip
 
 
+def logs(kept: Mapping[str, Any], seed: int = 0) -> list[Log]:
+    """Return the logs of the two runs to fit."""
+    return [
+        Log(*zip(*kept[name][seed], strict=True), schedule=(RATE * plan).resolve(TOTAL), name=name)
+        for name, plan in FITTED.items()
+    ]
+
+
+def ends(runs: Any) -> list[float]:
+    return [run[-1][1] for run in runs]
+
+
+def train() -> None:
+    kept: dict[str, Any] = trained({**FITTED, **UNSEEN})
+    KEPT.write_text(json.dumps(kept) + "\n", encoding="utf-8")
+    best = recommend(logs(kept), TOTAL).candidates[0]
+    kept |= trained({best.name: parse(best.name)})
+    KEPT.write_text(json.dumps(kept) + "\n", encoding="utf-8")
+
+
+def table() -> None:
+    kept = json.loads(KEPT.read_text(encoding="utf-8"))
+    record = forecast(logs(kept), UNSEEN, TOTAL)
+    print(f"fitted to {' and '.join(FITTED)}, seed 0; {SEEDS} seeds trained of each")
+    print(f"{'schedule':<22} foreseen    band                trained   inside")
+    told, seen = [], []
+    for one in record.candidates:
+        mean = statistics.fmean(ends(kept[one.name]))
+        told.append(one.loss)
+        seen.append(mean)
+        print(f"{one.name:<22} {one.loss:.4f}   {one.low:.4f} to {one.high:.4f}   {mean:.4f}   "
+              f"{'yes' if one.low <= mean <= one.high else 'no'}")  # fmt: skip
+    errors = [abs(a - b) for a, b in zip(told, seen, strict=True)]
+    ranks = spearmanr(told, seen).statistic
+    print(f"mean error {statistics.fmean(errors):.4f}, rank correlation {ranks:.2f}")
+    made = {name: statistics.fmean(ends(kept[name])) for name in (*FITTED, *UNSEEN)}
+    best = min(made, key=made.__getitem__)
+    (chosen,) = set(kept) - set(made)
+    for name in (chosen, best):
+        runs = ends(kept[name])
+        print(f"{'recommended' if name == chosen else 'best by hand'}: {name}: "
+              f"{statistics.fmean(runs):.4f} ± {statistics.stdev(runs):.4f}")  # fmt: skip
+
+
 if __name__ == "__main__":
-    if sys.argv[1:] == ["train"]:
-        KEPT.write_text(json.dumps(trained({**FITTED, **UNSEEN})) + "\n", encoding="utf-8")
+    train() if sys.argv[1:] == ["train"] else table()

@@ -85,3 +85,10 @@ def test_the_regret_tables_are_what_the_benchmark_prints() -> None:
     for page in ("README.md", "docs/finder.md", "benchmarks/README.md"):
         assert held_out in (ROOT / page).read_text(), page
     assert others in (ROOT / "benchmarks" / "README.md").read_text()
+
+
+def test_the_table_of_forecasts_is_what_the_benchmark_prints() -> None:
+    command = [sys.executable, str(ROOT / "benchmarks" / "foresee_text.py")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    for page in ("docs/foresee.md", "benchmarks/README.md"):
+        assert done.stdout.strip() in (ROOT / page).read_text(), page

@@ -20,7 +20,10 @@ BELOW = {
     "foresee": {"errors", "schedule", "records"},
     "view": {"errors", "schedule", "records", "rules"},
     "compare": {"errors", "schedule", "records", "torch", "finder", ""},
-    "cli": {"errors", "schedule", "records", "rules", "torch", "finder", "compare", "view", ""},
+    "cli": {
+        *("errors", "schedule", "records", "rules"),
+        *("torch", "finder", "foresee", "compare", "view", ""),
+    },
     "": {"errors", "schedule"},  # ratecraft/__init__.py
 }
 HEAVY = {"torch", "numpy", "matplotlib", "sklearn", "scipy", "rich", "cyclopts"}

@@ -7,7 +7,7 @@ The map of the house; a wing is a verb, a file is a noun, and imports run down o
     ratecraft.view       SEE      terminal, figures, one-file report
     ratecraft.torch      USE      ScheduleLR, drop-in names, param_groups, Probe, doctor
     ratecraft.finder     FIND     the rate, by tests that leave no trace
-    ratecraft.foresee    FORESEE  what a schedule is going to do
+    ratecraft.foresee    FORESEE  what a schedule would cost, from its shape or from a run's log
     ratecraft.rules      from a range test's curve to a rate
     ratecraft.records    frozen results and their files: where the wings meet
     ratecraft.schedule   SAY      schedules as values; all its words are here, too

@@ -32,3 +32,8 @@ def test_what_was_measured_averages_as_what_was_planned() -> None:
     assert found["b"].initial == pytest.approx(planned.initial, rel=1e-3)
     with pytest.raises(SettingError, match="no rows of a Probe"):
         measured_averaging([], 5)
+
+
+def test_l1_norms_add_up() -> None:
+    rows = [row(0, "a", gradient_l1=3.0), row(0, "b", gradient_l1=4.0)]
+    assert gradient_norms(rows, 2, l1=True) == pytest.approx([7, 7])

@@ -1,6 +1,7 @@
 """FORESEE: what a schedule is going to do, before it is run.
 
 bound.py       a bound on what any schedule leaves, from its shape: rank, transfer, extend
+refine.py      the schedule that logged gradient norms ask for
 logs.py        logs of runs, from the files that people have
 law.py         a law of the loss under any schedule, fitted to logs
 forecast.py    forecast: the losses of schedules that were not run; recommend: which to choose
@@ -16,6 +17,7 @@ from ratecraft.foresee.forecast import forecast, recommend
 from ratecraft.foresee.law import FittedLaw, Law, fit
 from ratecraft.foresee.logs import Log, log_of_run, read_logs
 from ratecraft.foresee.measured import gradient_norms, measured_averaging
+from ratecraft.foresee.refine import refine
 
 __all__ = [
     "Averaging",
@@ -35,5 +37,6 @@ __all__ = [
     "measured_averaging",
     "read_logs",
     "recommend",
+    "refine",
     "transfer",
 ]

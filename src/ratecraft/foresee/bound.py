@@ -180,9 +180,9 @@ def extend(schedule: Schedule, total: int, to: int, *, epoch: float | None = Non
         SettingError: ``to`` is not longer.
 
     >>> from ratecraft import wsd
-    >>> print(extend(wsd(0, shape="linear"), 4000, 8000))  # doctest: +NORMALIZE_WHITESPACE
-    from update 3,200 on multiply the rates by 0.533; or keep the rates and cool down over the \
-last 64%, from update 2,918 on, which takes an earlier checkpoint
+    >>> found = extend(wsd(0, shape="linear"), 4000, 8000)
+    >>> found.since, round(found.factor, 3), round(found.cooldown, 3)
+    (3200, 0.533, 0.633)
 
     Source: Schaipp et al. 2025, arXiv 2501.18965, section 5.
     """

@@ -13,23 +13,26 @@ from ratecraft.records import Measured, layer_names
 __all__ = ["gradient_norms", "measured_averaging"]
 
 
-def gradient_norms(rows: Sequence[Measured], total: int) -> list[float]:
+def gradient_norms(rows: Sequence[Measured], total: int, *, l1: bool = False) -> list[float]:
     """Return the norm of the whole gradient at each of ``total`` updates, from a Probe's rows.
 
-    sqrt(sum over layers of gradient^2) where it was measured, geometric between, and as at the
-    nearest measurement before the first and after the last.
+    sqrt(sum over layers of gradient^2), or the sum of L1 norms, where it was measured, geometric
+    between, and as at the nearest measurement before the first and after the last.
 
     Args:
         rows: what ``Probe.rows()`` returns, or ``ratecraft.records.load_measured``.
         total: updates of the run.
+        l1: the L1 norm, of the gradients that the updates used.
 
     Raises:
         SettingError: no rows, or no update with a gradient above 0.
     """
-    squares: dict[int, float] = {}
+    sums: dict[int, float] = {}
     for row in rows:
-        squares[row.update] = squares.get(row.update, 0.0) + row.gradient**2
-    known = {k: 0.5 * math.log(x) for k, x in squares.items() if 0 < x < math.inf}
+        part = row.gradient_l1 if l1 else row.gradient**2
+        sums[row.update] = sums.get(row.update, 0.0) + part
+    power = 1.0 if l1 else 0.5
+    known = {k: power * math.log(x) for k, x in sums.items() if 0 < x < math.inf}
     return [math.exp(x) for x in _between(known, total, "a gradient above 0")]
 
 

@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -284,3 +285,48 @@ def test_every_parameter_is_in_exactly_one_group(widths, decay, bare, pattern) -
     assert all(group["params"] for group in groups)
     assert len({group["name"] for group in groups}) == len(groups)
     torch.optim.AdamW(groups)
+
+
+def test_biases_are_known_by_any_usual_name() -> None:
+    model = nn.ModuleDict(
+        {
+            "attention": nn.MultiheadAttention(8, 2),
+            "recurrent": nn.LSTM(8, 4),
+            "wrapped": nn.utils.parametrizations.weight_norm(nn.Linear(4, 4)),
+        }
+    )
+    (all_of_it, bare) = param_groups(model, lr=0.1, no_decay="bias", weight_decay=0.1)
+    names = {id(p): name for name, p in model.named_parameters()}
+    assert {names[id(p)] for p in bare["params"]} == {
+        "attention.in_proj_bias", "attention.out_proj.bias", "recurrent.bias_ih_l0",
+        "recurrent.bias_hh_l0", "wrapped.bias",
+    }  # fmt: skip
+    assert all_of_it["weight_decay"] == 0.1
+
+
+class ConvNorm(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 3, 3), nn.BatchNorm2d(3)
+
+
+def test_a_block_with_norm_in_its_name_is_a_layer() -> None:
+    model = nn.Sequential(ConvNorm(), ConvNorm(), ConvNorm(), nn.Linear(4, 2))
+    rates = [group["lr"] for group in param_groups(model, lr=1.0, layer_decay=0.5)]
+    assert rates == [0.125, 0.25, 0.5, 1.0]
+
+
+@pytest.mark.parametrize(("first", "last"), [("embedding", "head"), ("embed", "lm_head")])
+def test_a_tied_output_is_of_the_first_layer_and_none_of_its_own(first: str, last: str) -> None:
+    model = nn.Module()
+    model.add_module(first, nn.Embedding(5, 3))
+    model.blocks = nn.ModuleList([nn.Linear(3, 3) for _ in range(2)])
+    model.add_module(last, nn.Linear(3, 5, bias=False))
+    getattr(model, last).weight = getattr(model, first).weight
+    groups = param_groups(model, lr=1.0, layer_decay=0.5)
+    assert [group["lr"] for group in groups] == [0.25, 0.5, 1.0]
+
+
+def test_rates_may_come_from_numpy_and_torch() -> None:
+    for rate in (np.float32(0.5), np.int64(1), torch.tensor(0.5)):
+        assert param_groups(nn.Linear(1, 1), lr=rate)[0]["lr"] == float(rate)

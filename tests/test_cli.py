@@ -222,18 +222,31 @@ def test_each_mistake_gives_one_clear_message(
 
 
 def test_ctrl_c_stops_it_without_a_traceback(folder: Path) -> None:
+    (folder / "slow.py").write_text(
+        "import multiprocessing, pathlib\n"
+        "from ratecraft.compare import load_task\n"
+        "def task():\n"
+        "    if multiprocessing.parent_process() is not None:\n"
+        "        pathlib.Path('started').touch()\n"
+        "    return load_task('digits')\n"
+    )
     process = subprocess.Popen(
         [
-            *(sys.executable, "-m", "ratecraft.cli", "compare", "digits", "constant(1)"),
+            *(sys.executable, "-m", "ratecraft.cli", "compare", "slow.py:task", "constant(1)"),
             *("--rate", "0.001", "--total", "epochs(500)", "--workers", "1"),
         ],
         cwd=folder,
         stderr=subprocess.PIPE,
         text=True,
     )
-    time.sleep(8)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    with process:
+        try:
+            while not (folder / "started").exists() and process.poll() is None:
+                time.sleep(0.1)
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert process.returncode == 130
     assert "error: stopped" in errors
     assert "Traceback" not in errors

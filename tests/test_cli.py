@@ -296,6 +296,22 @@ def test_predict_foresees_schedules_from_a_log(folder: Path, log: str) -> None:
     assert (folder / "f.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_predict_takes_the_whole_plan_of_a_log_that_ends_before(folder: Path) -> None:
+    rows = ["step,loss"] + [f"{k},{2 + 3 * (k / 1000 + 0.1) ** -0.3}" for k in range(20, 1001, 20)]
+    (folder / "early.csv").write_text("\n".join(rows) + "\n")
+    plan = ("--plan", "0.01 * warmup(epochs(1)).then(cosine(1, 0))", "--epoch", "50")
+    done = ratecraft(folder, "predict", "early.csv", *plan, "--plan-total", "2000", "cosine(1, 0)",
+                     "--total", "2000", "--save", "early.json")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert load(folder / "early.json").peak == 0.01
+    done = ratecraft(folder, "predict", "early.csv", *plan, "--plan-total", "500", "cosine(1, 0)")
+    assert "the plan ends after 500 updates, the log goes on to 1000" in done.stderr
+    for wrong in (("--total", "0"), ("--plan-total", "2000")):
+        done = ratecraft(folder, "predict", "early.csv", "cosine(1, 0)", *wrong)
+        assert done.returncode == 2
+        assert wrong[0] in done.stderr
+
+
 def test_predict_recommends_where_no_schedule_is_given(folder: Path, log: str) -> None:
     done = ratecraft(folder, "predict", log, "--total", "3000")
     assert done.returncode == 0, done.stderr

@@ -291,6 +291,7 @@ def predict(
     total: Annotated[int | None, Parameter(alias="-t")] = None,
     epoch: float | None = None,
     plan: tuple[str, ...] = (),
+    plan_total: tuple[int, ...] = (),
     loss: str | None = None,
     save: Path | None = None,
     output: Annotated[Path | None, Parameter(alias="-o")] = None,
@@ -308,6 +309,8 @@ def predict(
         epoch: Updates per epoch, if schedules speak of epochs.
         plan: The schedule of a log, as the rate itself; once for each log, in order. Needed where
             a log has no rates, better where it begins late.
+        plan_total: Updates that the plan was made for, where the log ends before; once for each
+            plan.
         loss: The logs' column of losses, if it is none of the usual ones.
         save: Write the record as JSON.
         output: Write a report (.html) or a figure (.png, .svg, .pdf).
@@ -325,13 +328,18 @@ def predict(
         )
     if plan and len(plan) != len(paths):
         raise SettingError(f"--plan is given {len(plan)} times for {len(paths)} logs")
+    if plan_total and len(plan_total) != len(plan):
+        raise SettingError(f"--plan-total is given {len(plan_total)} times for {len(plan)} plans")
+    if total is not None and total < 1:
+        raise SettingError(f"--total {total}: expected a number of updates, at least 1")
     _check_output(save, ".json")
     _check_output(output, ".html", ".png", ".svg", ".pdf")
     plans = [parse(text) for text in plan] if plan else [None] * len(paths)
+    lengths = list(plan_total) if plan_total else [None] * len(paths)
     logs = [
         log
-        for path, one in zip(paths, plans, strict=True)
-        for log in read_logs(path, schedule=one, loss=loss)
+        for path, one, long in zip(paths, plans, lengths, strict=True)
+        for log in read_logs(path, schedule=one, total=long, loss=loss, epoch=epoch)
     ]
     length = max(len(log.every_rate) for log in logs) if total is None else total
     record = (
@@ -341,9 +349,9 @@ def predict(
     )
     out.print(terminal_forecast(record, color=out.is_terminal), markup=False)
     table = Table(title=f"Loss after {length:,} updates")
-    table.add_column("schedule")
-    table.add_column("foreseen", justify="right")
-    table.add_column("band", justify="right")
+    table.add_column("schedule", overflow="fold")
+    table.add_column("foreseen", justify="right", no_wrap=True)
+    table.add_column("band", justify="right", no_wrap=True)
     for one in record.candidates:
         text = escape("\n  ".join([one.name, *one.notes]))
         table.add_row(text, f"{one.loss:.4f}", f"{one.low:.4f} to {one.high:.4f}")

@@ -164,3 +164,20 @@ def test_epochs_are_understood() -> None:
     assert cooldown_gains(plan, 100, [0.2], epoch=10) == cooldown_gains(same, 100, [0.2])
     exponential_end = warmup(10).then(constant(1)).then(exponential(1, 0.1, over=percent(20)))
     assert extend(exponential_end, 100, 200).factor < 1
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-160, 1e160, 1e300])
+def test_any_scale_of_a_shape_has_a_bound(scale: float) -> None:
+    found, plain = (bound((k * linear(1, 0)).resolve(400)) for k in (scale, 1.0))
+    assert found.best == pytest.approx(plain.best)
+    assert found.rate == pytest.approx(plain.rate / scale)
+
+
+def test_more_that_has_no_bound_is_told() -> None:
+    with pytest.raises(TypeError, match=r"give schedule\.resolve\(total\), a curve"):
+        bound(linear(1, 0))
+    with pytest.raises(SettingError, match="expected numbers above 0"):
+        bound(linear(1, 0).resolve(10), gradient=math.inf)
+    with pytest.raises(SettingError, match="rate=0: expected a number above 0"):
+        bound(linear(1, 0).resolve(10)).at(0)
+    assert list(cooldown_gains(wsd(100), 400)) == [0.05, 0.1, 0.2, 0.3, 0.4, 0.6]

@@ -1,12 +1,15 @@
 """Forecasts: bands that hold on real curves, ties, doubts, refusals."""
 
+import math
+
 import numpy as np
 import pytest
 from curves import PLANS, SIZES, real_logs
 
-from ratecraft import constant, cosine, epochs, one_cycle, percent, polynomial, warmup, wsd
+from ratecraft import constant, cosine, epochs, linear, one_cycle, percent, polynomial, warmup, wsd
 from ratecraft.errors import LogError, RecordError, ScheduleError, SettingError
-from ratecraft.foresee import Law, Log, forecast, recommend
+from ratecraft.foresee import Law, Log, fit, forecast, recommend
+from ratecraft.foresee.law import _Course
 from ratecraft.records import load
 
 TRAINED = [("constant_24000", "wsdcon_9"), ("wsd_20000_24000",), ("wsdld_20000_24000",)]
@@ -151,3 +154,75 @@ def test_nothing_to_foresee_is_told() -> None:
         forecast(LOG, {"a": "cosine(1, 0)"}, 100)
     with pytest.raises(LogError, match="no logs"):
         forecast([], [wsd(50)], 100)
+
+
+def test_what_rises_again_is_never_told_to_be_best() -> None:
+    saw = warmup(50).then(cosine(1, 0, over=50).repeat())
+    record = forecast(LOG, {"saw": saw, "wsd": wsd(50)}, 2000)
+    assert [one.name for one in record.candidates] == ["wsd", "saw"]
+    early = linear(0.5, 0, over=500).then(linear(0, 1, over=1500))
+    (one,) = forecast(LOG, {"early": early}, 2000).candidates
+    assert "rates that rise again" in " ".join(one.notes)
+    (one,) = forecast(LOG, {"slow": warmup(1500).then(constant(1))}, 2000).candidates
+    assert "more than half of it is warm-up" in " ".join(one.notes)
+
+
+def test_notes_are_the_same_for_very_long_runs() -> None:
+    plain = warmup(50).then(cosine(1, 0))
+    (one,) = forecast(LOG, {"a": plain}, 2_000_000).candidates
+    assert one.notes == ("1000 times as long as the longest logged run",)
+
+
+def test_logs_that_the_law_does_not_fit_are_told() -> None:
+    updates = list(range(20, 2001, 20))
+    over = [2 + 2 * (k / 1000 - 1) ** 2 for k in updates]
+    fits = Log(updates, over, schedule=(0.01 * wsd(50)).resolve(2000), name="u")
+    assert "of the logged losses unexplained" in " ".join(forecast(fits, [wsd(50)], 2000).notes)
+    small = [math.exp(-k / 200) for k in updates]
+    gone = Log(updates, small, schedule=(0.01 * wsd(50)).resolve(2000), name="gone")
+    with pytest.raises(LogError, match="these losses do not follow it"):
+        forecast(gone, [wsd(50), warmup(50).then(constant(1))], 4000)
+
+
+def test_bands_grow_with_the_noise() -> None:
+    rng = np.random.default_rng(0)
+    widths, inside = [], []
+    for noise in (0.01, 0.1, 0.3):
+        for _ in range(5):
+            losses = np.asarray(LOG.losses) * np.exp(noise * rng.standard_normal(len(LOG.losses)))
+            log = Log(LOG.updates, losses.tolist(), schedule=LOG.schedule)
+            (one,) = forecast(log, {"wsd": wsd(50, 400)}, 2000).candidates
+            inside.append(one.low <= LOG.losses[-1] <= one.high)
+            widths.append(one.high - one.low)
+    assert np.mean(widths[10:]) > 3 * np.mean(widths[:5])
+    assert np.mean(inside) >= 0.8
+
+
+def test_two_logs_of_one_name_are_both_kept() -> None:
+    flat = made(warmup(50).then(constant(1)), 2000)
+    assert list(forecast([LOG, flat], [wsd(50)], 2000).logs) == ["run", "run #2"]
+
+
+def test_rounded_and_jittering_rates_are_gathered() -> None:
+    jitter = np.random.default_rng(0).standard_normal(5000) * 1e-6
+    rates = (0.01 * wsd(50, 1000)).resolve(5000).values() * (1 + jitter)
+    steps = list(range(1, 5001))
+    log = Log(steps, TRUE.losses(rates, steps).tolist(), rates.round(6).tolist())
+    assert log.warmup <= 50
+    course = _Course(log.every_rate, [5000])
+    assert len(course.drops) < 1000
+    assert fit([log]).error < 0.002
+
+
+@pytest.mark.parametrize("total", [0, -3, 1.5, 10**12])
+def test_a_length_that_is_none_is_told(total) -> None:
+    with pytest.raises(ScheduleError, match="expected a number of updates, at least 1"):
+        forecast(LOG, [wsd(50)], total)
+    with pytest.raises(ScheduleError, match="expected a number of updates, at least 1"):
+        recommend(LOG, total)
+
+
+def test_a_single_schedule_is_one_and_a_path_is_no_log() -> None:
+    assert len(forecast(LOG, wsd(50), 2000).candidates) == 1
+    with pytest.raises(TypeError, match=r"read_logs\(path\) gives some"):
+        forecast("run.csv", wsd(50), 2000)

@@ -141,14 +141,14 @@ def test_what_runs_cannot_tell_is_told() -> None:
     assert "none of the runs lets its rate fall" in fit([flat]).notes[0]
     assert fit([good]).notes == fit([wave, flat]).notes == ()
     late = Log(good.updates[20:], good.losses[20:], [0.01] * 80, name="late.csv")
-    assert "late.csv begins at update 420; the rates before it" in fit([late, good]).notes[0]
+    assert "the rates of late.csv begin at update 420; those before" in fit([late, good]).notes[0]
 
 
 def test_noise_makes_it_less_sure() -> None:
     quiet, loud = (fit([made(wsd(50, 400), 2000, TRUE, noise=noise)]) for noise in (0.0001, 0.02))
     rates = (0.01 * warmup(50).then(cosine(1, 0))).resolve(2000).values()
     doubts = [math.sqrt((g := law.slopes(rates, 2000)) @ law.spread @ g) for law in (quiet, loud)]
-    assert doubts[1] > 3 * doubts[0]
+    assert doubts[1] > 2 * doubts[0]
     assert loud.error == pytest.approx(0.02, rel=0.3)
 
 

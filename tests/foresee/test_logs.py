@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from ratecraft import constant, cosine, warmup
+from ratecraft import constant, cosine, epochs, warmup
 from ratecraft.errors import LogError
 from ratecraft.foresee import Log, log_of_run, read_logs
 from ratecraft.records import Comparison, Evaluation, Run
@@ -173,3 +173,100 @@ def test_between_logged_rates_it_is_a_line_and_before_the_first_it_holds() -> No
     assert log.every_rate[194] == pytest.approx(0.15)
     assert log.peak == 0.2
     assert log.warmup == 199
+
+
+def test_rates_and_losses_may_be_logged_at_different_times(tmp_path) -> None:
+    plan = (0.01 * warmup(20).then(cosine(1, 0))).resolve(400)
+    history = [{"step": k, "learning_rate": plan(k - 1)} for k in range(5, 401, 5)]
+    history += [{"step": k, "eval_loss": 3 - k / 400} for k in range(50, 401, 50)]
+    history.append({"step": 400, "eval_loss": 2.0})  # once more, after training
+    history.append({"step": 400, "train_runtime": 3.0, "train_loss": 2.1})
+    path = tmp_path / "trainer_state.json"
+    path.write_text(json.dumps({"log_history": history}))
+    (log,) = read_logs(path)
+    assert len(log.losses) == 8
+    assert 18 <= log.warmup <= 26
+    assert log.peak == pytest.approx(0.01, rel=1e-3)
+    assert log.begins == 5
+    assert log.every_rate[99] == pytest.approx(plan(99), rel=1e-3)
+
+
+def test_a_few_validation_losses_make_way_for_many_training_losses(tmp_path) -> None:
+    rows = [
+        {"step": k, "lr": 0.1, "train_loss": 3 - k / 400, "val_loss": 2.0 if k > 180 else ""}
+        for k in UPDATES
+    ]
+    assert read_logs(write(tmp_path / "a.csv", rows))[0].losses[0] == 3 - 10 / 400
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("bom.csv", "\ufeffstep,lr,loss\n{rows}"),
+        ("semicolon.csv", "step;lr;loss\n{rows}"),
+        ("TAB.TSV", "step\tlr\tloss\n{rows}"),
+        ("spaces.csv", "step, lr, loss\n{rows}\n,,\n"),
+        ("lines.ndjson", "\ufeff{lines}"),
+        ("config.jsonl", '{{"model": "m"}}\n{lines}'),
+        ("nan.jsonl", "{nans}"),
+        ("wandb.csv", "_step,global_step,lr,loss\n{blank}"),
+    ],
+)
+def test_files_as_programs_write_them(tmp_path, name, text) -> None:
+    comma = {"semicolon.csv": ";", "TAB.TSV": "\t"}.get(name, ",")
+    table = list(zip(UPDATES, RATES, LOSSES, strict=True))
+    dicts = [{"step": k, "lr": u, "loss": x} for k, u, x in table]
+    empty = [{"step": k, "lr": 0.1, "eval_loss": float("nan")} for k in range(1, 200)]
+    filled = text.format(
+        rows="\n".join(comma.join(map(str, row)) for row in table),
+        lines="\n".join(map(json.dumps, dicts)),
+        nans="\n".join(
+            json.dumps({"step": k, "lr": u, "eval_loss": x} if row is None else row)
+            for row, k, u, x in [(None, *one) for one in table] + [(e, 0, 0, 0) for e in empty]
+        ),
+        blank="\n".join(f"{k},,{u},{x}" for k, u, x in table),
+    )
+    (tmp_path / name).write_text(filled, encoding="utf-8")
+    if name == "nan.jsonl":
+        assert list(read_logs(tmp_path / name)[0].losses) == LOSSES
+    else:
+        same(read_logs(tmp_path / name)[0])
+
+
+def test_several_runs_in_one_export_are_refused(tmp_path) -> None:
+    path = tmp_path / "two.csv"
+    path.write_text("Step,a - train/loss,b - train/loss\n1,2,3\n")
+    with pytest.raises(LogError, match="'a - train/loss' and 'b - train/loss' are both train/loss"):
+        read_logs(path)
+
+
+def test_names_of_columns_are_read_in_any_case(tmp_path) -> None:
+    rows = [
+        {"Step": k, "LR": u, "Value": x} for k, u, x in zip(UPDATES, RATES, LOSSES, strict=True)
+    ]
+    same(read_logs(write(tmp_path / "a.csv", rows), loss="Value")[0])
+
+
+def test_plans_that_do_not_reach_and_steps_that_are_tokens_are_refused() -> None:
+    with pytest.raises(LogError, match="the plan ends after 150 updates, the log goes on to 200"):
+        Log(UPDATES, LOSSES, schedule=PLAN.resolve(150))
+    with pytest.raises(LogError, match="are these tokens or samples"):
+        Log([10**9 * k for k in range(1, 21)], LOSSES, [0.1] * 20)
+    with pytest.raises(TypeError, match="a curve, as schedule="):
+        Log(UPDATES, LOSSES, schedule=PLAN)
+
+
+def test_a_comparison_without_a_finished_run_or_with_settings_is_refused(tmp_path) -> None:
+    lost = Run("cosine(1, 0)", 0.1, 2, 200, 100, (4.0,) * 7, (), diverged=7)
+    path = Comparison("t", {"a": "cosine(1, 0)"}, (lost,), {}).save(tmp_path / "c.json")
+    with pytest.raises(LogError, match="every run of this comparison diverged"):
+        read_logs(path)
+    with pytest.raises(LogError, match="leave out schedule= and loss="):
+        read_logs(path, schedule=PLAN)
+
+
+def test_plans_may_speak_of_epochs(tmp_path) -> None:
+    rows = [{"step": k, "loss": x} for k, x in zip(UPDATES, LOSSES, strict=True)]
+    path = write(tmp_path / "a.csv", rows)
+    plan = 0.1 * warmup(epochs(2)).then(cosine(1, 0))
+    assert read_logs(path, schedule=plan, epoch=25)[0].warmup == 50

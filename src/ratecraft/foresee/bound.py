@@ -38,15 +38,21 @@ class Bound:
     @property
     def rate(self) -> float:
         """The factor on the shape with which the bound is lowest."""
-        return math.sqrt(self.start / self.noise)
+        return math.sqrt(self.start) / math.sqrt(self.noise)
 
     @property
     def best(self) -> float:
         """The bound at that factor."""
-        return 2 * math.sqrt(self.start * self.noise)
+        return 2 * math.sqrt(self.start) * math.sqrt(self.noise)
 
     def at(self, rate: float) -> float:
-        """Return the bound for ``rate`` times the shape."""
+        """Return the bound for ``rate`` times the shape.
+
+        Raises:
+            SettingError: a rate that is not above 0.
+        """
+        if not 0 < rate < math.inf:
+            raise SettingError(f"rate={rate}: expected a number above 0")
         return self.start / rate + rate * self.noise
 
 
@@ -82,6 +88,8 @@ def bound(curve: Curve, *, gradient: float | Sequence[float] = 1.0, distance: fl
     Source: Defazio et al. 2023, arXiv 2310.07831, theorem 10; Schaipp et al. 2025,
     arXiv 2501.18965.
     """
+    if not isinstance(curve, Curve):
+        raise TypeError(f"give schedule.resolve(total), a curve, not {curve!r}")
     rates = curve.values()
     return _bound(rates, gradient, distance, repr(curve.schedule))
 
@@ -96,7 +104,8 @@ def _bound(
         raise SettingError(
             f"gradient= has {len(norms)} values for {len(rates)} updates; give one for each update"
         )
-    if not (norms > 0).all() or not distance > 0:
+    finite = np.isfinite(norms).all() and math.isfinite(distance)
+    if not finite or not (norms > 0).all() or not distance > 0:
         raise SettingError("gradient= and distance= are norms; expected numbers above 0")
     if (rates < 0).any():
         at = int((rates < 0).argmax())
@@ -105,12 +114,16 @@ def _bound(
         raise SettingError(f"{name} has no rate above 0")
     # Rates of 0 at the end change no weights, and would divide by zero.
     end = int(np.flatnonzero(rates)[-1]) + 1
-    u, noise = rates[:end], (rates * norms)[:end] ** 2
+    # Of shapes by their highest rate, which nothing depends on, so that no square is 0 or inf.
+    peak = float(rates.max())
+    u = rates[:end] / peak
+    noise = (u * norms if norms.ndim == 0 else u * norms[:end]) ** 2
     # Sums from each update to the end, taken from the end: differences would cancel.
     tail, tail_noise = np.cumsum(u[::-1])[::-1], np.cumsum(noise[::-1])[::-1]
     inner = u[:-1] / tail[1:] * tail_noise[:-1] / tail[:-1]
     total = float(tail[0])
-    return Bound(distance**2 / (2 * total), float(tail_noise[0] / total + inner.sum()) / 2)
+    start, left = distance**2 / (2 * total), float(tail_noise[0] / total + inner.sum()) / 2
+    return Bound(start / peak, left * peak)
 
 
 def transfer(rate: float, tried: Curve, wanted: Curve) -> float:
@@ -230,7 +243,7 @@ def cooldown_gains(
     Args:
         schedule: one that ends in a part of its own length, as a WSD does.
         total: updates of the run.
-        shares: lengths of that part, as shares of the run.
+        shares: lengths of that part, as shares of the run; those without room are left out.
         epoch: updates per epoch, if the schedule speaks of epochs.
 
     >>> from ratecraft import wsd
@@ -239,7 +252,11 @@ def cooldown_gains(
     [0.11614, 0.10932, 0.10376]
     """
     _, remade = _ending(schedule)
-    return {share: bound(remade(share).resolve(total, epoch=epoch)) for share in shares}
+    return {
+        share: bound(remade(share).resolve(total, epoch=epoch))
+        for share in shares
+        if _fits(remade(share), total, epoch)
+    }
 
 
 ENDING: Final = (

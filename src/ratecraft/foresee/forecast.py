@@ -7,9 +7,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from ratecraft.errors import ScheduleError, SettingError
-from ratecraft.foresee.law import FEW, SAME, FittedLaw, fit
-from ratecraft.foresee.logs import Log
+from ratecraft.errors import LogError, ScheduleError, SettingError
+from ratecraft.foresee.law import SAME, FittedLaw, fit
+from ratecraft.foresee.logs import LONGEST, Log
 from ratecraft.records import Forecast, Foreseen
 from ratecraft.schedule import Schedule, constant, percent, polynomial, warmup
 
@@ -26,6 +26,7 @@ COOLDOWNS: Final = (5, 10, 15, 20, 25, 30, 40, 50, 60, 80, 95)
 POWERS: Final = (0.5, 1, 1.5, 2)
 FLOORS: Final = (0, 0.03, 0.1)
 KEPT: Final = 10
+RISES: Final = "rates that rise again are outside this law: put last, and not to be relied on"
 
 
 def forecast(
@@ -65,6 +66,7 @@ def forecast(
     """
     given = [logs] if isinstance(logs, Log) else list(logs)
     named = _named(schedules)
+    _check_total(total)
     return _forecast(fit(given), given, named, total, epoch)
 
 
@@ -86,6 +88,7 @@ def recommend(
         SettingError: a run too short for its warm-up.
     """
     given = [logs] if isinstance(logs, Log) else list(logs)
+    _check_total(total)
     law = fit(given)
     up = given[0].warmup if warm is None else warm
     if not 0 <= up < total // 2:
@@ -106,7 +109,14 @@ def recommend(
     return _forecast(law, given, {name: found[name] for name in best}, total, epoch)
 
 
+def _check_total(total: int) -> None:
+    if not isinstance(total, int) or not 0 < total <= LONGEST:
+        raise ScheduleError(f"total={total!r}: expected a number of updates, at least 1")
+
+
 def _named(schedules: Mapping[str, Schedule] | Sequence[Schedule]) -> dict[str, Schedule]:
+    if isinstance(schedules, Schedule):
+        schedules = [schedules]
     named = dict(schedules) if isinstance(schedules, Mapping) else {repr(s): s for s in schedules}
     for name, schedule in named.items():
         if not isinstance(schedule, Schedule):
@@ -132,6 +142,11 @@ def _forecast(
         first = int((rates >= (1 - SAME) * law.peak).argmax()) + 1
         updates = np.unique(np.linspace(min(first + total // 50, total), total, DRAWN).round())
         losses = law.losses(rates, updates)
+        if not (losses > 0).all() or not np.isfinite(losses).all():
+            raise LogError(
+                f"fitted to {', '.join(log.name for log in logs)}, the law would have {name} end "
+                f"at {losses[-1]:.3g}: these losses do not follow it, or are too few for it"
+            )
         slopes = law.slopes(rates, total)
         doubt = 2 * math.sqrt(slopes @ law.spread @ slopes)
         loss = float(losses[-1])
@@ -147,11 +162,12 @@ def _forecast(
             _doubts(rates, law.peak, total, logs),
         )
         found.append((one, slopes))
-    found.sort(key=lambda each: each[0].loss)
+    # Of what the law was never right about it shall not say that it is the best.
+    found.sort(key=lambda each: (RISES in each[0].notes, each[0].loss))
     tied = []
     for (one, a), (other, b) in itertools.combinations(found, 2):
         doubt = 2 * math.sqrt((a - b) @ law.spread @ (a - b))
-        if other.loss - one.loss < max(MODEL * one.loss, doubt):
+        if abs(other.loss - one.loss) < max(MODEL * one.loss, doubt):
             tied.append((one.name, other.name))
     parameters = ("floor", "amplitude", "alpha", "drop", "speed", "beta", "gamma")
     return Forecast(
@@ -161,12 +177,22 @@ def _forecast(
         epoch=epoch,
         peak=law.peak,
         logs={
-            log.name: (tuple(map(int, log.updates)), tuple(map(float, log.losses))) for log in logs
+            name: (tuple(map(int, log.updates)), tuple(map(float, log.losses)))
+            for name, log in zip(_names(logs), logs, strict=True)
         },
         law={name: getattr(law.law, name) for name in parameters},
         error=law.error,
         notes=law.notes,
     )
+
+
+def _names(logs: Sequence[Log]) -> list[str]:
+    """Return the logs' names, told apart where several have one."""
+    names: list[str] = []
+    for log in logs:
+        count = sum(log.name == name.partition(" #")[0] for name in names)
+        names.append(f"{log.name} #{count + 1}" if count else log.name)
+    return names
 
 
 def _at_peak(
@@ -192,14 +218,20 @@ def _doubts(rates: NDArray[Any], peak: float, total: int, logs: Sequence[Log]) -
     import numpy as np
 
     notes = []
-    low = (rates < 0.5 * peak) & (rates > 0.02 * peak)
-    still = np.abs(np.diff(rates, append=rates[-1])) < 1e-6 * peak
-    if (low & still).mean() > FEW:
+    u = rates / peak
+    # A plateau is a fifth of the run in which nothing moves, seen at 200 places of it.
+    some = u[np.linspace(0, total - 1, min(200, total)).astype(int)]
+    windows = np.lib.stride_tricks.sliding_window_view(some, max(len(some) // 5, 1))
+    still = windows.max(axis=1) - windows.min(axis=1) < SAME / 2
+    if (still & (windows.max(axis=1) < 0.5) & (windows.min(axis=1) > 0.02)).any():
         notes.append("a long plateau at a low rate turns out better than the law says")
+    fallen = u < np.maximum.accumulate(u) - SAME
+    after = u[int(fallen.argmax()) :] if fallen.any() else u[:0]
+    if (after > np.minimum.accumulate(after) + SAME).any():
+        notes.append(RISES)
+    if (u >= 1 - SAME).argmax() > total / 2:
+        notes.append("more than half of it is warm-up, which the law knows little of")
     longest = max(len(log.every_rate) for log in logs)
     if total > 4 * longest:
         notes.append(f"{total / longest:.0f} times as long as the longest logged run")
-    rises = np.diff(rates)[int(rates.argmax()) :] > 1e-6 * peak
-    if rises.any():
-        notes.append("rates that rise again are not what the law was tested with")
     return tuple(notes)

@@ -18,6 +18,7 @@ __all__ = ["FittedLaw", "Law", "fit"]
 NODES: Final = 250  # changes of the rate are gathered into about so many to fit a law,
 READ: Final = 4000  # and into so many to read it
 POINTS: Final = 120  # losses of a log that are fitted, at most
+CLEAR: Final = 1e-3  # of the peak: smaller changes in one update are no turn
 LOWEST: Final = 1e-9  # a rate of 0 has no power of -0.6
 FLATTEST, STEEPEST = 0.6, 0.6  # beta and gamma: published fits give .58 to .60 and .64 to .66
 NOISE: Final = 0.002  # of the logarithm of a loss that was logged
@@ -178,6 +179,9 @@ def fit(logs: Sequence[Log], *, full: bool = False) -> FittedLaw:
 
     if not logs:
         raise LogError("no logs: a law is fitted to at least one run")
+    for log in logs:
+        if not isinstance(log, Log):
+            raise TypeError(f"a Log was expected, not {log!r}; read_logs(path) gives some")
     peak = logs[0].peak
     for log in logs[1:]:
         if abs(log.peak / peak - 1) > SAME:
@@ -189,13 +193,15 @@ def fit(logs: Sequence[Log], *, full: bool = False) -> FittedLaw:
     courses = [_Course(log.every_rate, at) for log, (at, _) in zip(logs, seen, strict=True)]
     measured = [np.log(losses) for _, losses in seen]
     lowest = min(float(np.exp(one).min()) for one in measured)
-    # Neighbouring losses are not independent: a log weighs as much as 60 that are.
-    weights = [math.sqrt(60 / len(one)) / NOISE for one in measured]
 
-    def gaps(point: NDArray[Any]) -> NDArray[Any]:
+    def unexplained(point: NDArray[Any]) -> list[NDArray[Any]]:
         law = _law(point)
-        told = [np.log(np.maximum(course.losses(law), 1e-9)) for course in courses]
-        each = [w * (a - b) for a, b, w in zip(told, measured, weights, strict=True)]
+        told = [np.log(np.maximum(course.losses(law), 1e-9 * lowest)) for course in courses]
+        return [a - b for a, b in zip(told, measured, strict=True)]
+
+    def gaps(point: NDArray[Any], noise: float) -> NDArray[Any]:
+        # Neighbouring losses are not independent: a log weighs as much as 60 that are.
+        each = [math.sqrt(60 / len(one)) / noise * one for one in unexplained(point)]
         priors = [
             (point[4] - PRIOR[0][0]) / PRIOR[0][1],
             (point[3] - math.log(lowest) - PRIOR[1][0]) / PRIOR[1][1],
@@ -211,33 +217,59 @@ def fit(logs: Sequence[Log], *, full: bool = False) -> FittedLaw:
         start = np.log([share * lowest, amplitude, alpha, 0.075 * lowest, speed, 0.6, 0.6])
         point = start if full else start[:5]
         found = least_squares(
-            gaps, point, loss="soft_l1", bounds=(point - 12, point + 12), max_nfev=400
+            gaps,
+            point,
+            args=(NOISE,),
+            loss="soft_l1",
+            bounds=_limits(point),
+            max_nfev=400,
         )
         if best is None or found.cost < best.cost:
             best = found
-    rest = gaps(best.x)[: -2 - 2 * full]
-    scale = max(1.0, float(np.mean(np.minimum(rest**2, 9.0))) * len(rest) / (60 * len(logs)))
-    error = math.sqrt(np.mean((rest / np.repeat(weights, [len(one) for one in measured])) ** 2))
-    spread = np.linalg.pinv(best.jac.T @ best.jac) * scale
-    return FittedLaw(_law(best.x), peak, spread, error, _weaknesses(logs))
+    error = math.sqrt(np.mean(np.concatenate(unexplained(best.x)) ** 2))
+    if error > NOISE:  # once more, by the noise that there is
+        best = least_squares(
+            gaps,
+            best.x,
+            args=(error,),
+            loss="soft_l1",
+            bounds=_limits(best.x),
+            max_nfev=400,
+        )
+        error = math.sqrt(np.mean(np.concatenate(unexplained(best.x)) ** 2))
+    spread = np.linalg.pinv(best.jac.T @ best.jac)
+    return FittedLaw(_law(best.x), peak, spread, error, _weaknesses(logs, error))
+
+
+def _limits(point: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return how far a fit may go from where it begins; no power law falls with t^-5."""
+    low, high = point - 12, point + 12
+    low[2], high[2] = min(math.log(0.01), point[2]), max(math.log(5), point[2] + 1e-9)
+    return low, high
 
 
 SAME: Final = 0.01  # of a peak rate
+LOUD: Final = 0.03  # unexplained: more is told
 FEW: Final = 0.2  # a stretch shorter than this share of a run tells little
 
 
-def _weaknesses(logs: Sequence[Log]) -> tuple[str, ...]:
+def _weaknesses(logs: Sequence[Log], error: float) -> tuple[str, ...]:
     """Return what these runs cannot tell, in words."""
     plateau = max(
         float((log.every_rate[log.warmup :] >= (1 - SAME) * log.peak).mean()) for log in logs
     )
     ends = [float(log.every_rate[-max(len(log.every_rate) // 100, 1) :].mean()) for log in logs]
     notes = [
-        f"{log.name} begins at update {int(log.updates[0]):,}; the rates before it were taken "
+        f"the rates of {log.name} begin at update {log.begins:,}; those before were taken "
         f"to be {log.every_rate[0]:.3g} as there: say the plan of that run"
         for log in logs
-        if log.schedule is None and log.updates[0] > 0.05 * len(log.every_rate)
+        if log.begins > 0.05 * len(log.every_rate)
     ]
+    if error > LOUD:
+        notes.append(
+            f"the law leaves {error:.1%} of the logged losses unexplained: noise, overfitting or "
+            "an instability, for which it has no term"
+        )
     if plateau < FEW:
         notes.append(
             "none of the runs stays at its peak rate, so that time and decay cannot be told "
@@ -283,8 +315,8 @@ def _logarithms(law: Law, count: int) -> NDArray[Any]:
 def _gathered(changes: NDArray[Any], count: int) -> list[NDArray[Any]]:
     """Return groups of neighbouring updates whose changes act as one, about ``count`` of them.
 
-    Each has a like share of all that changes; rises and falls, and what does not lie side by
-    side, stay apart.
+    Each has a like share of all that changes; clear rises and falls, and what lies far apart,
+    stay apart. What is small, as the rounding of a log, goes with what is beside it.
     """
     import numpy as np
 
@@ -293,5 +325,7 @@ def _gathered(changes: NDArray[Any], count: int) -> list[NDArray[Any]]:
         return []
     sizes = np.abs(changes[places])
     share = np.floor((np.cumsum(sizes) - sizes / 2) / sizes.sum() * count)
-    cuts = (np.diff(share) > 0) | (np.diff(places) > 1) | (np.diff(changes[places] > 0))
+    clear = np.sign(changes[places]) * (sizes > CLEAR)
+    cuts = (np.diff(share) > 0) | (np.diff(places) > max(1, len(changes) // count))
+    cuts |= clear[1:] * clear[:-1] < 0
     return np.split(places, np.flatnonzero(cuts) + 1)

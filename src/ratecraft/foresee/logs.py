@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FEWEST", "Log", "log_of_run", "read_logs"]
 
+LONGEST: Final = 10**8  # updates; more are tokens
 FEWEST: Final = 8  # losses, below which five parameters are not worth the fit
 TOLERANCE: Final = 1e-3  # of the peak: logs round
 
@@ -43,11 +46,12 @@ class Log:
     Args:
         updates: after how many updates each loss was measured, rising.
         losses: the losses.
-        rates: the rates that were logged with them; linear between. Before the first one it is
-            taken to hold.
+        rates: the rates that were logged; linear between. Before the first one it is taken to
+            hold.
         schedule: or the whole plan, resolved and as the rate itself; with ``rates`` both must
             say the same.
         name: what to call the run.
+        rate_updates: after how many updates each rate was logged; default those of the losses.
 
     Raises:
         LogError: a table that cannot be used, with the reason.
@@ -62,6 +66,7 @@ class Log:
     rates: Sequence[float] | None = None
     schedule: Curve | None = None
     name: str = "run"
+    rate_updates: Sequence[int] | None = None
     every_rate: NDArray[Any] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -71,10 +76,11 @@ class Log:
         self._check(updates, losses)
         end = int(updates[-1])
         times = np.arange(end, dtype=float)
+        rated = updates if self.rate_updates is None else np.asarray(self.rate_updates, float)
         if self.schedule is not None:
-            every = self._planned(self.schedule, updates, end)
+            every = self._planned(self.schedule, rated, end)
         elif self.rates is not None:
-            every = np.interp(times, updates - 1, np.asarray(self.rates, float))
+            every = np.interp(times, rated - 1, np.asarray(self.rates, float))
         else:
             raise LogError(f"{self.name}: no rates were logged; say the schedule of the run")
         if not np.isfinite(every).all() or (every < 0).any() or not (every > 0).any():
@@ -88,17 +94,28 @@ class Log:
 
     @property
     def warmup(self) -> int:
-        """How many updates it took to get to the peak."""
-        return int((self.every_rate >= (1 - 1e-9) * self.peak).argmax())
+        """How many updates it took to get to the peak, by a log within a thousandth of it."""
+        near = TOLERANCE if self.schedule is None else 1e-9
+        return int((self.every_rate >= (1 - near) * self.peak).argmax())
+
+    @property
+    def begins(self) -> int:
+        """The update from which on the rates are known."""
+        if self.schedule is not None:
+            return 0
+        return int((self.updates if self.rate_updates is None else self.rate_updates)[0])
 
     def _check(self, updates: NDArray[Any], losses: NDArray[Any]) -> None:
         import numpy as np
 
         name = self.name
+        rated = self.updates if self.rate_updates is None else self.rate_updates
         if len(updates) != len(losses) or (
-            self.rates is not None and len(self.rates) != len(losses)
+            self.rates is not None and len(self.rates) != len(rated)
         ):
             raise LogError(f"{name}: updates, losses and rates must be of one length")
+        if self.schedule is not None and not isinstance(self.schedule, Curve):
+            raise TypeError(f"{name}: give schedule.resolve(total), a curve, as schedule=")
         if len(losses) < FEWEST:
             raise LogError(
                 f"{name}: {len(losses)} losses; a law needs at least {FEWEST}, better 50, spread "
@@ -120,7 +137,12 @@ class Log:
             )  # fmt: skip
             raise LogError(
                 f"{name}: update {updates[at]:.0f} of row {at + 1} {how}; give one row for each "
-                "update, in order (two runs in one file? cut it in two)"
+                "update, in order (two runs in one file? a run that was resumed? cut it)"
+            )
+        if updates[-1] > LONGEST:
+            raise LogError(
+                f"{name}: {updates[-1]:.3g} updates; are these tokens or samples? The law counts "
+                "updates"
             )
         if (losses <= 0).any():
             at = int((losses <= 0).argmax())
@@ -131,6 +153,11 @@ class Log:
     def _planned(self, curve: Curve, updates: NDArray[Any], end: int) -> NDArray[Any]:
         import numpy as np
 
+        if curve.total < end:
+            raise LogError(
+                f"{self.name}: the plan ends after {curve.total:.0f} updates, the log goes on to "
+                f"{end}; expected the plan over its whole length"
+            )
         every: NDArray[Any] = curve.values(np.arange(end, dtype=float))
         if self.rates is None:
             return every
@@ -143,7 +170,7 @@ class Log:
             raise LogError(
                 f"{self.name}: at update {updates[at]:.0f} the log has a rate of {logged[at]:.4g}, "
                 f"the schedule {near[1][at]:.4g}; expected the schedule that this run was trained "
-                "with, as the rate itself and over its planned length"
+                "with, as the rate itself, over its planned length (total=, or --plan-total)"
             )
         return every
 
@@ -157,7 +184,7 @@ def log_of_run(run: Run, name: str = "") -> Log:
     name = name or f"{run.schedule}, seed {run.seed}"
     if run.diverged is not None:
         raise LogError(f"{name}: diverged at update {run.diverged}")
-    seen = [(one.update, one.metrics["loss"]) for one in run.evaluations]
+    seen = [(e.update, e.metrics["loss"]) for e in run.evaluations if "loss" in e.metrics]
     if len(seen) < FEWEST:
         seen = [(k + 1, loss) for k, loss in enumerate(run.losses)]
     updates, losses = zip(*seen, strict=True) if seen else ((), ())
@@ -170,6 +197,7 @@ def read_logs(
     schedule: Schedule | None = None,
     total: int | None = None,
     loss: str | None = None,
+    epoch: float | None = None,
 ) -> list[Log]:
     """Read the log of a run, or of several, from a file of a kind that people have.
 
@@ -184,6 +212,7 @@ def read_logs(
             late.
         total: planned updates; default the last update of the log.
         loss: the name of the column, if another one is meant.
+        epoch: updates per epoch, if the plan speaks of epochs.
 
     Raises:
         LogError: a file that cannot be read, or a table that cannot be used.
@@ -197,9 +226,27 @@ def read_logs(
     else:
         rows = _rows(source)
         if isinstance(rows, Comparison):
-            return [log_of_run(run) for run in rows.runs if run.diverged is None]
+            return _of_comparison(rows, source, schedule, loss)
         columns = _columns(rows, source)
-    return [_log(columns, source, schedule, total, loss)]
+    return [_log(columns, source, schedule, total, loss, epoch)]
+
+
+def _of_comparison(
+    record: Comparison, source: Path, schedule: Schedule | None, loss: str | None
+) -> list[Log]:
+    if schedule is not None or loss is not None:
+        raise LogError(
+            f"{source}: a saved comparison knows its schedules and its loss; leave out schedule= "
+            "and loss="
+        )
+    named = {text: name for name, text in record.schedules.items()}
+    finished = [run for run in record.runs if run.diverged is None]
+    if not finished:
+        raise LogError(f"{source}: every run of this comparison diverged")
+    return [
+        log_of_run(run, f"{named.get(run.schedule, run.schedule)}, seed {run.seed}")
+        for run in finished
+    ]
 
 
 def _log(
@@ -208,29 +255,29 @@ def _log(
     schedule: Schedule | None,
     total: int | None,
     loss: str | None,
+    epoch: float | None,
 ) -> Log:
-    import numpy as np
-
     there = ", ".join(columns) or "none"
-    wanted = LOSS if loss is None else (loss,)
-    chosen = _first(columns, wanted)
+    wanted = LOSS if loss is None else (loss.lower(),)
+    # A validation loss that was measured a few times says less than many training losses.
+    enough = [name for name in wanted if len(columns.get(name, ())) >= FEWEST]
+    chosen = enough[0] if enough else _first(columns, wanted)
     if chosen is None:
         raise LogError(
             f"{source}: no column {' or '.join(wanted[:4])}; there is {there}; name it with loss="
         )
-    updates, losses = zip(*columns[chosen], strict=True)
+    # The same value twice, as of an evaluation after the last one, is one.
+    updates, losses = zip(*dict.fromkeys(columns[chosen]), strict=True)
     rated = _first(columns, RATE) or next((one for one in columns if one.startswith("lr-")), None)
-    rates = None
+    rates: Sequence[float] | None = None
+    at: Sequence[float] | None = None
     if rated is not None:
-        at, values = zip(*columns[rated], strict=True)
-        if list(at) == sorted(set(at)):
-            rates = np.interp(updates, at, values).tolist()
-        elif set(at) >= set(updates):
-            rates = [dict(columns[rated])[k] for k in updates]
+        at, rates = zip(*sorted(dict(columns[rated]).items()), strict=True)
     curve = None
     if schedule is not None:
-        curve = schedule.resolve(int(max(updates)) if total is None else total)
-    return Log(updates, losses, rates, curve, name=source.name)
+        length = int(max(updates)) if total is None else total
+        curve = schedule.resolve(length, epoch=epoch)
+    return Log(updates, losses, rates, curve, source.name, at)  # type: ignore[arg-type]  # floats
 
 
 def _first(columns: Mapping[str, Any], names: Iterable[str]) -> str | None:
@@ -239,12 +286,16 @@ def _first(columns: Mapping[str, Any], names: Iterable[str]) -> str | None:
 
 def _rows(source: Path) -> Any:
     """Return a file's rows as dicts, or one of our own records."""
+    kind = source.suffix.lower()
     try:
-        if source.suffix == ".csv":
-            with source.open(encoding="utf-8", newline="") as file:
-                return list(csv.DictReader(file))
-        text = source.read_text(encoding="utf-8")
-        if source.suffix == ".jsonl":
+        # Spreadsheets put a mark before the first letter.
+        text = source.read_text(encoding="utf-8-sig")
+        if kind in (".csv", ".tsv", ".txt"):
+            first = text.partition("\n")[0]
+            comma = max(",;\t", key=first.count)
+            lines = io.StringIO(text, newline="")
+            return list(csv.DictReader(lines, delimiter=comma, skipinitialspace=True))
+        if kind in (".jsonl", ".ndjson", ".log"):
             return [json.loads(line) for line in text.splitlines() if line.strip()]
         data = json.loads(text)
     except (OSError, ValueError, csv.Error) as error:
@@ -266,31 +317,51 @@ def _columns(rows: Any, source: Path) -> dict[str, list[tuple[float, float]]]:
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise LogError(f"{source}: expected a table, rows of names and numbers")
     columns: dict[str, list[tuple[float, float]]] = {}
+    written: dict[str, str] = {}
+    stepped = False
     for number, row in enumerate(rows, 1):
-        # W&B writes "name of the run - train/loss" beside its lowest and highest values.
-        told = {
-            str(name).rpartition(" - ")[2].strip(): value
-            for name, value in row.items()
-            if not str(name).endswith(("__MIN", "__MAX"))
-        }
-        told = {name if name in LOSS else name.lower(): value for name, value in told.items()}
+        told: dict[str, Any] = {}
+        for title, value in row.items():
+            # W&B writes "name of the run - train/loss" beside its lowest and highest values.
+            if title is None or str(title).endswith(("__MIN", "__MAX")):
+                continue
+            name = str(title).rpartition(" - ")[2].strip().lower()
+            if written.setdefault(name, str(title)) != str(title):
+                raise LogError(
+                    f"{source}: {written[name]!r} and {title!r} are both {name}; that looks like "
+                    "several runs: give a file for each"
+                )
+            if value is not None and str(value).strip():
+                told[name] = value
         step = _first(told, STEP)
+        said = [name for name in told if name in LOSS or name in RATE]
         if step is None:
+            if not said:
+                continue  # an empty row, or what is no measurement
             raise LogError(
                 f"{source}: row {number} has no column {' or '.join(STEP[:3])}; there is "
-                f"{', '.join(told) or 'none'}"
+                f"{', '.join(told)}"
             )
+        stepped = True
         at = _number(told[step])
         if at is None:
             raise LogError(f"{source}: {step} of row {number} is {told[step]!r}, no number")
         for name, value in told.items():
-            known = name in LOSS or name in RATE
             found = _number(value)
-            if found is None and known and value not in (None, ""):
+            if found is None and name in said:
                 raise LogError(f"{source}: {name} of row {number} is {value!r}, no number")
-            if found is not None and name != step:
+            if found is not None and name not in STEP:
                 columns.setdefault(name, []).append((at, found))
-    return columns
+    if not stepped:
+        there = ", ".join(written) or "none"
+        raise LogError(f"{source}: no column {' or '.join(STEP[:3])}; there is {there}")
+    return {name: _measured(values) for name, values in columns.items()}
+
+
+def _measured(values: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Return a column without NaN, if most of it is that: pandas' word for an empty cell."""
+    kept = [(at, value) for at, value in values if not math.isnan(value)]
+    return kept if 0 < len(kept) < len(values) / 2 else values
 
 
 def _number(value: Any) -> float | None:
@@ -310,9 +381,11 @@ def _tensorboard(source: Path) -> dict[str, list[tuple[float, float]]]:
     events: Any = event_accumulator.EventAccumulator(str(source), size_guidance={"scalars": 0})
     events.Reload()
     found = {
-        tag: [(float(one.step), float(one.value)) for one in events.Scalars(tag)]
+        tag.strip().lower(): [(float(one.step), float(one.value)) for one in events.Scalars(tag)]
         for tag in events.Tags()["scalars"]
     }
     if not found:
-        raise LogError(f"{source}: no scalars in it")
+        inner = [one for one in source.glob("*/") if any(one.glob("*tfevents*"))]
+        more = f"; its runs are {', '.join(str(one) for one in inner)}" if inner else ""
+        raise LogError(f"{source}: no scalars in it{more}")
     return found

@@ -42,7 +42,9 @@ def refine(norms: Sequence[float], *, adaptive: bool = False, pieces: int = 20) 
         )
     if not np.isfinite(gradients).all() or not (gradients > 0).all():
         raise SettingError("norms must be finite numbers above 0")
-    smooth = median_filter(gradients, size=len(gradients) // 10 | 1, mode="reflect")
+    smooth = median_filter(
+        gradients / np.median(gradients), size=len(gradients) // 10 | 1, mode="reflect"
+    )
     weights = smooth ** (-1.0 if adaptive else -2.0)
     after = np.append(np.cumsum(weights[::-1])[::-1][1:], 0.0)
     rates = np.append(weights * after, 0.0)

@@ -238,6 +238,8 @@ def test_ctrl_c_stops_it_without_a_traceback(folder: Path) -> None:
         cwd=folder,
         stderr=subprocess.PIPE,
         text=True,
+        # Tests that run in a shell's background would hand down that Ctrl-C is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )
     with process:
         try:
@@ -341,3 +343,26 @@ def test_predict_tells_what_is_wrong(
     assert done.returncode == 2, done.stdout
     assert words in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_compare_takes_several_rates_and_optimizers_and_keeps_runs(folder: Path) -> None:
+    command = (
+        *("compare", "my_task.py:task", "constant(1)", "cosine(1, 0)", "--rate", "0.01,0.1"),
+        *("--optimizer", "sgd,adam", "--seeds", "2", "--total", "16", "--workers", "1"),
+        *("--store", "runs.db", "--save", "many.json", "-o", "many.html"),
+    )
+    done = ratecraft(folder, *command)
+    assert done.returncode == 0, done.stderr
+    record = load(folder / "many.json")
+    assert len(record.schedules) == 8
+    assert len(record.runs) == 16
+    assert "How much the rate matters" in (folder / "many.html").read_text()
+    again = ratecraft(folder, *command)
+    assert again.returncode == 0, again.stderr
+    assert load(folder / "many.json") == record
+    (folder / "notes.db").write_bytes(b"notes" * 1000)
+    wrong = ratecraft(folder, *command[:-6], "--store", "notes.db")
+    assert wrong.returncode == 2
+    assert "is no store of runs" in wrong.stderr
+    wrong = ratecraft(folder, "compare", "digits", "constant(1)", "--optimizer", "sgd,adam")
+    assert "each optimizer has its own" in wrong.stderr

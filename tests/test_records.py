@@ -44,11 +44,10 @@ def test_a_diverged_seed_takes_the_mean_away() -> None:
 def test_the_verdict_pairs_runs_by_seed() -> None:
     clear = comparison(run("a", 0, 0.1), run("a", 1, 0.5), run("b", 0, 0.2), run("b", 1, 0.61))
     assert clear.verdict() == (
-        "a has the lowest validation loss, 0.105 below b (± 0.005 over 2 seeds): "
-        "more than twice the noise."
+        "a has the lowest validation loss, 0.105 below b (95 % confidence: 0.041 to 0.17)."
     )
     even = comparison(run("a", 0, 0.1), run("a", 1, 0.5), run("b", 0, 0.5), run("b", 1, 0.2))
-    assert even.verdict().endswith("not more than twice the noise.")
+    assert even.verdict().endswith("); 2 seeds cannot tell b from it.")
     assert "one seed" in comparison(run("a", 0, 0.1), run("b", 0, 0.2)).verdict()
     assert "only schedule" in comparison(run("a", 0, 0.1)).verdict()
     assert "Every schedule diverged" in comparison(run("a", 0, 0.1, diverged=0)).verdict()

@@ -232,22 +232,28 @@ def compare(
     total: Annotated[str, Parameter(alias="-t")] = "epochs(10)",
     optimizer: str | None = None,
     workers: int | None = None,
+    store: Path | None = None,
     save: Path | None = None,
     output: Annotated[Path | None, Parameter(alias="-o")] = None,
 ) -> None:
     """Train schedules side by side and say which was better, and by how much.
+
+    With `--store` every complete run is kept in a file: what was stopped or killed goes on where
+    it was with the same command.
 
     Example: `ratecraft compare digits "constant(1)" "cosine(1, 0)" --rate 0.01`
 
     Args:
         task: digits, stdlib-text, or your own as file.py:function.
         *schedules: Texts of schedules, each a factor of the rate.
-        rate: What every schedule multiplies: a number, or "find" to look for it first. Write 1
-            if the schedules are rates themselves.
+        rate: What every schedule multiplies: a number, several with commas between, or "find" to
+            look for it first. Write 1 if the schedules are rates themselves.
         seeds: Runs per schedule.
         total: Length of each run: updates, or a length such as "epochs(10)".
-        optimizer: Optimizer in place of the task's, as `ratecraft find` takes it.
+        optimizer: Optimizer in place of the task's, as `ratecraft find` takes it, or several with
+            commas between.
         workers: Worker processes; default one a processor core; 0 trains in this process.
+        store: An SQLite file to keep complete runs in.
         save: Write the record as JSON.
         output: Write a report: an .html file.
     """
@@ -263,19 +269,34 @@ def compare(
     _check_output(save, ".json")
     _check_output(output, ".html")
     _check_counts(seeds, workers)
+    _check_output(store)
     length, found = parse_length(total), None
-    if rate != "find" and _number(rate, "--rate") < 0:
+    kinds = [None] if optimizer is None else [one.strip() for one in optimizer.split(",")]
+    rates = [] if rate == "find" else [_number(one, "--rate") for one in rate.split(",")]
+    if any(one < 0 for one in rates):
         raise SettingError(f"--rate {rate}: a rate must be >= 0")
     if rate == "find":
+        if len(kinds) > 1:
+            raise SettingError(
+                "--rate find looks for one rate, and each optimizer has its own; give several "
+                "rates, --rate 0.001,0.01,0.1"
+            )
         loaded = load_task(task)
-        if optimizer is not None:
-            loaded = with_optimizer(loaded, optimizer)
+        if kinds[0] is not None:
+            loaded = with_optimizer(loaded, kinds[0])
         found = _find(loaded, task, total=length)
         if found.rate is None:
             raise RunFailed(f"{found.reason}; or give --rate")
-    factor = _number(rate, "--rate") if found is None or not found.rate else found.rate
+        rates = [found.rate]
     record = _compare(
-        task, named, rate=factor, seeds=seeds, total=length, workers=workers, optimizer=optimizer
+        task,
+        named,
+        rate=rates,
+        seeds=seeds,
+        total=length,
+        workers=workers,
+        optimizer=None if optimizer is None else kinds,
+        store=store,
     )
     if save is not None:
         out.print(f"record: {record.save(save)}", markup=False)
@@ -498,6 +519,8 @@ def _compare(
         cells = [_cell(row.mean[m], row.spread[m]) for m in record.metrics()]
         table.add_row(escape(row.name), *cells, f"{row.diverged} of {row.seeds}")
     out.print(table)
+    for name, error in record.failed.items():
+        out.print(f"failed: {name}: {error.splitlines()[-1]}", markup=False)
     out.print(record.verdict(), markup=False)
     return record
 

@@ -351,6 +351,7 @@ class Run:
         evaluations: validation metrics, in time order; the last is the result.
         diverged: the update at which the loss stopped being finite, or ``None``.
         seconds: wall time of the run.
+        optimizer: the optimizer in place of the task's own; empty for that one.
     """
 
     schedule: str
@@ -362,6 +363,7 @@ class Run:
     evaluations: tuple[Evaluation, ...]
     diverged: int | None = None
     seconds: float = 0.0
+    optimizer: str = ""
 
     def curve(self) -> Curve:
         """Return the rates that this run was trained with."""
@@ -376,7 +378,20 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """One schedule's results over seeds: mean and sample standard deviation of each metric."""
+    """One candidate's results over seeds: mean and sample standard deviation of each metric.
+
+    Attributes:
+        name: what it is called.
+        schedule: the schedule's text.
+        seeds: how many runs there are.
+        diverged: how many of them diverged.
+        mean: of each metric; NaN if a run diverged.
+        spread: sample standard deviation over seeds.
+        gap: how far its validation loss is above the best one's, by pairs of one seed; NaN where
+            there are no pairs.
+        gap_low: the low end of the 95 % confidence interval of that; NaN with fewer than 2 pairs.
+        gap_high: the high end.
+    """
 
     name: str
     schedule: str
@@ -384,26 +399,55 @@ class Summary:
     diverged: int
     mean: Mapping[str, float]
     spread: Mapping[str, float]
+    gap: float = math.nan
+    gap_low: float = math.nan
+    gap_high: float = math.nan
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Schedules trained side by side, each with the same seeds.
+    """Candidates trained side by side, each with the same seeds.
 
     Attributes:
         task: what was trained, in words.
-        schedules: the text of each schedule, by its name, in the order given.
-        runs: every run, by schedule and then by seed.
+        schedules: the text of each candidate's schedule, by the candidate's name, in order.
+        runs: every run, by candidate and then by seed.
+        environment: versions and the machine.
+        settings: by name, what a candidate's rate and optimizer are, where there are several;
+            an empty optimizer is the task's own.
+        failed: by name and seed as text, why a run ended with an error.
     """
 
     task: str
     schedules: Mapping[str, str]
     runs: tuple[Run, ...]
     environment: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, tuple[float, str]] = field(default_factory=dict)
+    failed: Mapping[str, str] = field(default_factory=dict)
 
     def of(self, name: str) -> tuple[Run, ...]:
-        """Return the runs of one schedule."""
-        return tuple(run for run in self.runs if run.schedule == self.schedules[name])
+        """Return the runs of one candidate."""
+        text, setting = self.schedules[name], self.settings.get(name)
+        return tuple(
+            run
+            for run in self.runs
+            if run.schedule == text and setting in (None, (run.rate, run.optimizer))
+        )
+
+    def at_best_rates(self) -> Comparison:
+        """Return the same with the best rate of each schedule and optimizer alone."""
+        if not self.settings:
+            return self
+        best: dict[tuple[str, str], str] = {}
+        for row in self.summaries():
+            best.setdefault((row.schedule, self.settings[row.name][1]), row.name)
+        kept = [name for name in self.schedules if name in best.values()]
+        return dataclasses.replace(
+            self,
+            schedules={name: self.schedules[name] for name in kept},
+            settings={name: self.settings[name] for name in kept},
+            runs=tuple(run for name in kept for run in self.of(name)),
+        )
 
     def metrics(self) -> tuple[str, ...]:
         """Return the names of all metrics, ``loss`` first."""
@@ -411,28 +455,49 @@ class Comparison:
         return ("loss", *(name for name in names if name != "loss"))
 
     def summaries(self) -> tuple[Summary, ...]:
-        """Return one row a schedule, best mean validation loss first, diverged ones last.
+        """Return one row a candidate, best mean validation loss first, diverged ones last.
 
-        A schedule with a diverged seed has no mean: leaving that seed out would flatter it.
+        One with a diverged seed has no mean: leaving that seed out would flatter it.
         """
         rows = []
         for name, text in self.schedules.items():
             runs = self.of(name)
             diverged = sum(run.diverged is not None for run in runs)
             values = {m: [run.final(m) for run in runs] for m in self.metrics()}
-            mean = {m: statistics.fmean(v) if not diverged else math.nan for m, v in values.items()}
-            spread = {m: _spread(v) if not diverged else math.nan for m, v in values.items()}
+            told = bool(runs) and not diverged
+            mean = {m: statistics.fmean(v) if told else math.nan for m, v in values.items()}
+            spread = {m: _spread(v) if told else math.nan for m, v in values.items()}
             rows.append(Summary(name, text, len(runs), diverged, mean, spread))
-        return tuple(sorted(rows, key=lambda r: (math.isnan(r.mean["loss"]), r.mean["loss"])))
+        rows.sort(key=lambda r: (math.isnan(r.mean["loss"]), r.mean["loss"]))
+        return tuple(
+            dataclasses.replace(row, gap=gap, gap_low=low, gap_high=high)
+            for row in rows
+            for gap, low, high in [self._gap(rows[0].name, row.name)]
+        )
+
+    def _gap(self, best: str, other: str) -> tuple[float, float, float]:
+        """Return how far one is above another, by pairs of one seed, with its 95 % interval."""
+        firsts = {run.seed: run.final() for run in self.of(best)}
+        pairs = [run.final() - firsts[run.seed] for run in self.of(other) if run.seed in firsts]
+        if not pairs or not all(map(math.isfinite, pairs)):
+            return math.nan, math.nan, math.nan
+        gap = statistics.fmean(pairs)
+        if len(pairs) < 2 or best == other:
+            return gap, math.nan, math.nan
+        from scipy.special import stdtrit
+
+        half = statistics.stdev(pairs) / math.sqrt(len(pairs))
+        half *= float(stdtrit(len(pairs) - 1, 0.975))
+        return gap, gap - half, gap + half
 
     def verdict(self) -> str:
-        """Return in one sentence which schedule was better and by how much.
+        """Return in one sentence which candidate was better and by how much.
 
-        The first two are compared seed by seed, since runs of one seed share their initial
-        weights and data order; the difference counts as real when it exceeds twice its
-        standard error.
+        The others are compared with the best seed by seed, since runs of one seed share their
+        initial weights and data order. What 95 % confidence (Student's t) does not tell from the
+        best is named.
         """
-        rows = [row for row in self.summaries() if not row.diverged]
+        rows = [row for row in self.summaries() if row.seeds and not row.diverged]
         if not rows:
             return "Every schedule diverged, on one seed at least: train at a lower rate."
         best = rows[0]
@@ -440,15 +505,16 @@ class Comparison:
             others = len(self.schedules) > 1
             return f"{best.name} is the only schedule {'that finished' if others else 'here'}."
         second = rows[1]
-        pairs = zip(_by_seed(self.of(second.name)), _by_seed(self.of(best.name)), strict=True)
-        gaps = [worse.final() - better.final() for worse, better in pairs]
-        gap, seeds = statistics.fmean(gaps), f"{len(gaps)} seed{'s' * (len(gaps) > 1)}"
-        lead = f"{best.name} has the lowest validation loss, {gap:.4g} below {second.name}"
-        if len(gaps) < 2:
+        lead = f"{best.name} has the lowest validation loss, {second.gap:.4g} below {second.name}"
+        if math.isnan(second.gap_low):
             return f"{lead} (one seed: that may be luck)."
-        error = statistics.stdev(gaps) / math.sqrt(len(gaps))
-        sure = "more than" if gap > 2 * error else "not more than"
-        return f"{lead} (± {error:.2g} over {seeds}): {sure} twice the noise."
+        lead += f" (95 % confidence: {second.gap_low:.2g} to {second.gap_high:.2g})"
+        near = [row.name for row in rows[1:] if not row.gap_low > 0]
+        if not near:
+            return f"{lead}."
+        if len(near) > SHOWN:
+            near = [*near[:SHOWN], f"{len(near) - SHOWN} more"]
+        return f"{lead}; {best.seeds} seeds cannot tell {_and(near)} from it."
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write this record as JSON and return its path."""
@@ -458,12 +524,15 @@ class Comparison:
 Record = RangeTest | FoundRate | Comparison | Forecast
 
 
+SHOWN: Final = 4  # names in a sentence
+
+
+def _and(names: Sequence[str]) -> str:
+    return " or ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
 def _spread(values: Sequence[float]) -> float:
     return statistics.stdev(values) if len(values) > 1 else math.nan
-
-
-def _by_seed(runs: Sequence[Run]) -> list[Run]:
-    return sorted(runs, key=lambda run: run.seed)
 
 
 def _save(record: Record, path: str | os.PathLike[str]) -> Path:
@@ -610,4 +679,12 @@ def _comparison(data: dict[str, Any]) -> Comparison:
             for e in run.pop("evaluations")
         )
         runs.append(Run(**run | {"losses": _floats(run["losses"]), "evaluations": evaluations}))
-    return Comparison(data["task"], data["schedules"], tuple(runs), data["environment"])
+    settings = {name: (float(rate), str(kind)) for name, (rate, kind) in data["settings"].items()}
+    return Comparison(
+        data["task"],
+        data["schedules"],
+        tuple(runs),
+        data["environment"],
+        settings,
+        data["failed"],
+    )

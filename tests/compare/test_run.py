@@ -73,7 +73,7 @@ def test_a_comparison_survives_its_file(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_compared_is_refused_before_training() -> None:
-    with pytest.raises(ScheduleError, match="at least one schedule and one seed"):
+    with pytest.raises(ScheduleError, match="at least one schedule, one rate and one seed"):
         compare("digits", {}, rate=0.1)
     with pytest.raises(ScheduleError, match="given twice"):
         compare("digits", {"a": constant(1), "b": constant(1)}, rate=0.1)

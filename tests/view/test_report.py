@@ -101,7 +101,7 @@ def test_the_verdict_and_the_table_are_those_of_the_record(report: str) -> None:
     words = "".join(Page(report).words)
     assert record.verdict() in words
     head, first, second = rows(report)[:3]
-    assert head == ["schedule", "seeds", "validation loss", "distance"]
+    assert head == ["schedule", "seeds", "validation loss", "above the best", "distance"]
     best, other = record.summaries()
     for cells, row in ((first, best), (second, other)):
         assert cells[0] == row.name + row.schedule
@@ -109,6 +109,10 @@ def test_the_verdict_and_the_table_are_those_of_the_record(report: str) -> None:
         mean, spread = (float(part) for part in cells[2].split(" ± "))
         assert mean == pytest.approx(row.mean["loss"], rel=1e-3)
         assert spread == pytest.approx(row.spread["loss"], rel=0.05)
+    assert first[3] == ""
+    gap, low, high = map(float, re.findall(r"[-0-9.e]+", second[3]))
+    found = [other.gap, other.gap_low, other.gap_high]
+    assert [gap, low, high] == pytest.approx(found, rel=0.05)
 
 
 def test_every_run_is_listed(report: str) -> None:
@@ -236,3 +240,23 @@ def test_a_forecast_has_a_page_of_its_own_and_a_place_beside_a_comparison(tmp_pa
     assert "Foreseen" in words
     with pytest.raises(RatecraftError, match="neither was given"):
         write_report(tmp_path / "n.html", title="x")
+
+
+def test_several_rates_are_shown_as_what_the_rate_matters(tmp_path: Path) -> None:
+    tried = {rate: comparison(rate=rate) for rate in (0.01, 0.02)}
+    names = list(SCHEDULES)
+    record = Comparison(
+        "t",
+        {f"{n}, rate {r:g}": one.schedules[n] for n in names for r, one in tried.items()},
+        tuple(run for one in tried.values() for run in one.runs),
+        {},
+        {f"{n}, rate {r:g}": (r, "") for n in names for r in tried},
+        {"x, seed 3": "Traceback\nValueError: broken"},
+    )
+    path = write_report(tmp_path / "r.html", comparison=record, title="x")
+    words = "".join(Page(path.read_text(encoding="utf-8")).words)
+    for told in ("How much the rate matters", "above the best", "Failed: x, seed 3", "broken"):
+        assert told in words
+    assert len(record.at_best_rates().schedules) == len(names)
+    plain = write_report(tmp_path / "p.html", comparison=comparison(), title="x")
+    assert "How much the rate matters" not in plain.read_text(encoding="utf-8")

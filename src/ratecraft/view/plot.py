@@ -298,6 +298,8 @@ def plot_forecast(record: Forecast) -> Figure:
 def plot_comparison(record: Comparison) -> Figure:
     """Return a figure of a comparison: rates, validation loss and training loss over updates.
 
+    Of several rates each schedule's best one is drawn.
+
     Validation loss is the mean over seeds, its band from the lowest to the highest; training
     loss is smoothed and averaged over seeds.
 
@@ -306,6 +308,7 @@ def plot_comparison(record: Comparison) -> Figure:
     """
     figure = _figure(13, 4.4)
     rates = _axes(figure, 131, "Schedules", "update", "rate")
+    record = record.at_best_rates()
     lines = series.rates(record).values()
     drawn = [_draw(rates, i, *line) for i, line in enumerate(lines)]
     validation = _axes(figure, 132, "Validation loss", "update", "loss")

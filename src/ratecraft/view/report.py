@@ -113,11 +113,37 @@ def _comparison_section(comparison: Comparison) -> list[str]:
     return [
         f'<p class="soft">{escape(_setting(comparison))}</p>',
         f'<p class="verdict">{escape(comparison.verdict())}</p>',
+        *(
+            f"<p>Failed: {escape(name)}: {escape(error.splitlines()[-1])}</p>"
+            for name, error in comparison.failed.items()
+        ),
         "<h2>Results</h2>",
         _summary_table(comparison),
+        *_sensitivity_section(comparison),
         "<h2>Schedules and losses</h2>",
-        *_comparison_figures(comparison),
+        *_comparison_figures(comparison.at_best_rates()),
     ]
+
+
+def _sensitivity_section(comparison: Comparison) -> list[str]:
+    """Draw the loss of each schedule over rates, if there are several."""
+    lines, bands = series.sensitivity(comparison)
+    if not any(len(rates) > 1 for rates, _ in lines.values()):
+        return []
+    svg = svg_chart(
+        lines,
+        title="Validation loss over rates",
+        x_label="rate",
+        y_label="loss",
+        log_x=True,
+        log_y=series.spans_decade([y for _, ys in lines.values() for y in ys]),
+        band=bands,
+    )
+    caption = (
+        "Mean over seeds; the band is from the lowest to the highest. A rate at which a seed "
+        "diverged is left out. The curves below are those of each schedule's best rate."
+    )
+    return ["<h2>How much the rate matters</h2>", _figure(svg, caption)]
 
 
 def _comparison_end(comparison: Comparison) -> list[str]:
@@ -217,8 +243,11 @@ def _row(cells: Sequence[str], kind: str = "") -> str:
 
 
 def _key(comparison: Comparison, name: str) -> str:
-    """Return a patch of the colour that a schedule has in the figures."""
-    color = PALETTE[list(comparison.schedules).index(name) % len(PALETTE)]
+    """Return a patch of the colour that a candidate has in the figures, if it is drawn."""
+    drawn = list(comparison.at_best_rates().schedules)
+    if name not in drawn:
+        return ""
+    color = PALETTE[drawn.index(name) % len(PALETTE)]
     return f'<span class="key" style="background:{color}"></span>'
 
 
@@ -229,13 +258,27 @@ def _summary_table(comparison: Comparison) -> str:
     for place, row in enumerate(comparison.summaries()):
         name = f"{_key(comparison, row.name)}<strong>{escape(row.name)}</strong>"
         cells = [f"{name}<code>{escape(row.schedule)}</code>", str(row.seeds)]
-        cells += [_value(row, metric) for metric in metrics]
+        values = [_value(row, metric) for metric in metrics]
+        cells += [values[0], _gap(row) if place else "", *values[1:]]
         cells += [str(row.diverged)] * some_diverged
         best = place == 0 and not row.diverged
         rows.append(_row(cells, ' class="best"' if best else ""))
-    head = ["schedule", "seeds", "validation loss", *metrics[1:], *["diverged"] * some_diverged]
-    note = "Last value on the validation data: mean ± sample standard deviation over seeds."
+    head = ["schedule", "seeds", "validation loss", "above the best", *metrics[1:]]
+    head += ["diverged"] * some_diverged
+    note = (
+        "Last value on the validation data: mean ± sample standard deviation over seeds; above the "
+        "best: the mean of the differences seed by seed, and its 95 % confidence interval."
+    )
     return f'{_table(head, rows, 1)}\n<p class="soft">{note}</p>'
+
+
+def _gap(row: Summary) -> str:
+    """Return how far a candidate is above the best, and how surely."""
+    if math.isnan(row.gap):
+        return "-"
+    if math.isnan(row.gap_low):
+        return number(row.gap, 2)
+    return f"{number(row.gap, 2)} ({number(row.gap_low, 2)} to {number(row.gap_high, 2)})"
 
 
 def _value(row: Summary, metric: str) -> str:

@@ -12,7 +12,7 @@ from ratecraft.schedule import Curve
 
 __all__ = ["COLUMNS", "Line", "Spread", "foreseen", "foreseen_window", "gain_window", "loss_window"]
 __all__ += ["measured", "measured_rates", "rates"]
-__all__ += ["sampled", "spans_decade", "training", "unit", "validation"]
+__all__ += ["sampled", "sensitivity", "spans_decade", "training", "unit", "validation"]
 
 Line = tuple[Sequence[float], Sequence[float]]
 
@@ -64,6 +64,26 @@ def validation(comparison: Comparison, metric: str = "loss") -> dict[str, Spread
             [max(values) for _, values in rows],
         )
     return spreads
+
+
+def sensitivity(
+    comparison: Comparison,
+) -> tuple[dict[str, Line], dict[str, Line]]:
+    """Return the last validation loss over rates, by schedule and optimizer: mean, and its ends."""
+    lines: dict[str, tuple[list[float], list[float]]] = {}
+    bands: dict[str, tuple[list[float], list[float]]] = {}
+    for name, (rate, _) in sorted(comparison.settings.items(), key=lambda one: one[1][0]):
+        finals = [run.final() for run in comparison.of(name)]
+        if not finals or not all(map(math.isfinite, finals)):
+            continue
+        label = name.rpartition(", rate ")[0] or name
+        xs, ys = lines.setdefault(label, ([], []))
+        low, high = bands.setdefault(label, ([], []))
+        xs.append(rate)
+        ys.append(statistics.fmean(finals))
+        low.append(min(finals))
+        high.append(max(finals))
+    return dict(lines), dict(bands)
 
 
 def training(comparison: Comparison) -> dict[str, Line]:

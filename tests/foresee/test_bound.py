@@ -102,6 +102,8 @@ def test_a_finished_wsd_is_extended(times: float, factor: float) -> None:
     found = extend(plan, 4000, to)
     assert found.since == 3200
     assert round(found.factor, 3) == factor
+    # As a search in steps of 1/400 finds them, cut to three digits.
+    assert round(found.factor * 400) * 25 // 10 == {1.5: 637, 2: 532, 3: 430, 4: 375}[times]
     wanted = bound(plan.resolve(4000)).rate
     levels = plan.resolve(to).values().tolist()
     changed = levels[:3200] + [found.factor * u for u in levels[3200:]]

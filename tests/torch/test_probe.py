@@ -4,11 +4,13 @@ import csv
 import gc
 import json
 import math
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ratecraft import constant, linear
 from ratecraft.errors import BindingError, RatecraftError, RecordError, SettingError
@@ -535,3 +537,36 @@ def test_what_an_exception_leaves_is_let_go() -> None:
         optimizer.step()
     assert probe._before == []
     assert probe.rows() == []
+
+
+class Reads(TorchDispatchMode):
+    """Counts what waits for a device: every number that is read from a tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function.overloadpacket.__name__
+        self.count += name in ("_local_scalar_dense", "equal", "nonzero")
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [*KINDS, (torch.optim.AdamW, {"foreach": False}), (torch.optim.Adam, {"fused": True})],
+)
+def test_nothing_is_read_from_a_device_while_it_trains(kind, settings) -> None:
+    counts = []
+    for probed in (False, True):
+        model = net()
+        optimizer = kind(model.parameters(), lr=torch.tensor(0.01), **settings)
+        probe = Probe(optimizer, model, every=1)
+        with probe if probed else nullcontext(), Reads() as reads:
+            for _ in range(3):
+                optimizer.zero_grad()
+                model(torch.ones(4, 4)).pow(2).mean().backward()
+                optimizer.step()
+        counts.append(reads.count)
+    assert probe.rows()
+    assert counts[1] == counts[0]

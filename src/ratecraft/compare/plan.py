@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -51,7 +52,11 @@ def source_of(task: str | Callable[[], Task]) -> str:
     What that file imports is not in it.
     """
     name = task if isinstance(task, str) else reference(task)
-    place = BUILT_IN.get(name, name).rpartition(":")[0]
-    if name not in BUILT_IN and place.endswith(".py"):
-        return hashlib.sha256(Path(place).read_bytes()).hexdigest()[:16]
-    return f"ratecraft {ratecraft.__version__}" if name in BUILT_IN else ""
+    if name in BUILT_IN:
+        return f"ratecraft {ratecraft.__version__}"
+    place = name.rpartition(":")[0]
+    if not place.endswith(".py"):
+        module = importlib.util.find_spec(place)
+        place = "" if module is None else module.origin or ""
+    file = Path(place)
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:16] if file.is_file() else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import platform
 import shutil
@@ -85,9 +86,9 @@ def compare(
     kinds = [optimizer] if isinstance(optimizer, str) or optimizer is None else list(optimizer)
     if not named or not chosen or not rates or not kinds:
         raise ScheduleError("compare needs at least one schedule, one rate and one seed")
-    for what, several in (("rate", rates), ("optimizer", kinds), ("seed", list(chosen))):
-        if len(set(several)) < len(several):
-            raise SettingError(f"the same {what} is given twice: {several}")
+    for what, given in (("rate", rates), ("optimizer", kinds), ("seed", list(chosen))):
+        if len(set(given)) < len(given):
+            raise SettingError(f"the same {what} is given twice: {given}")
     length = epochs(10) if total is None else total
     first = load_task(task) if isinstance(task, str) else build_task(task, repr(task))
     for schedule in named.values():
@@ -97,29 +98,16 @@ def compare(
         if kind is not None:
             with preserved_rng():
                 start(with_optimizer(first, kind))  # refuse before training
-    here = workers == 0 and engine is None
-    source = task if here else reference(task)
-    known = task if isinstance(task, str) or not here else repr(task)
-    code = source_of(task) if store is not None else ""
-    trials: dict[Trial, str] = {}
-    settings: dict[str, tuple[float, str]] = {}
-    texts: dict[str, str] = {}
-    for name, schedule in named.items():
-        for kind in kinds:
-            for one in rates:
-                label = ", ".join(
-                    [name, *([kind] if kind and len(kinds) > 1 else [])]
-                    + ([f"rate {one:g}"] if len(rates) > 1 else [])
-                )
-                texts[label] = repr(schedule)
-                if len(rates) > 1 or len(kinds) > 1:
-                    settings[label] = (one, kind or "")
-                for seed in chosen:
-                    place = known if isinstance(known, str) else str(source)
-                    trial = Trial(place, code, repr(schedule), one, kind, seed, str(length))
-                    trials[trial] = f"{label}, seed {seed}"
-    if len(texts) < len(named) * len(kinds) * len(rates):
-        raise SettingError("two candidates would have one name; rates must differ in 6 digits")
+    source = task if workers == 0 and engine is None else reference(task)
+    # Without a store nobody asks later what a trial was.
+    place, code = ("", "") if store is None else (reference(task), source_of(task))
+    candidates = _candidates(named, kinds, rates)
+    trials = {
+        Trial(place, code, text, one, kind, seed, str(length)): f"{label}, seed {seed}"
+        for label, (text, one, kind) in candidates.items()
+        for seed in chosen
+    }
+    several = len(rates) > 1 or len(kinds) > 1
     with Store(":memory:" if store is None else store) as kept:
         kept.plan(trials)
         done, failed = _run_all(list(trials), kept, source, engine, workers, progress)
@@ -127,10 +115,12 @@ def compare(
         raise RunFailed(next(iter(failed.values()), "no run gave a result").splitlines()[-1])
     return Comparison(
         task=first.name or (task if isinstance(task, str) else task.__name__),
-        schedules=texts,
+        schedules={label: text for label, (text, _, _) in candidates.items()},
         runs=tuple(done[trial] for trial in trials if trial in done),
         environment=_environment(),
-        settings=settings,
+        settings={
+            label: (one, kind or "") for label, (_, one, kind) in candidates.items() if several
+        },
         failed={trials[trial]: error for trial, error in failed.items()},
     )
 
@@ -146,6 +136,23 @@ def _named(schedules: Mapping[str, Schedule] | Sequence[Schedule]) -> dict[str, 
     if len(set(named.values())) < len(named):
         raise ScheduleError("the same schedule is given twice")
     return named
+
+
+def _candidates(
+    named: Mapping[str, Schedule], kinds: Sequence[str | None], rates: Sequence[float]
+) -> dict[str, tuple[str, float, str | None]]:
+    """Return each candidate's schedule as text, rate and optimizer, by what tells it apart."""
+    found: dict[str, tuple[str, float, str | None]] = {}
+    for (name, schedule), kind, rate in itertools.product(named.items(), kinds, rates):
+        parts = [name]
+        if kind is not None and len(kinds) > 1:
+            parts.append(kind)
+        if len(rates) > 1:
+            parts.append(f"rate {rate:g}")
+        found[", ".join(parts)] = repr(schedule), rate, kind
+    if len(found) < len(named) * len(kinds) * len(rates):
+        raise SettingError("two candidates would have one name; rates must differ in 6 digits")
+    return found
 
 
 def _run_all(
@@ -165,12 +172,12 @@ def _run_all(
     missing = [trial for trial in trials if trial not in done]
     if not missing:
         return done, {}
-    own: Engine | None = None
-    if engine is None:
+    chosen = engine
+    if chosen is None:
         slots = cores() if workers is None else workers
-        own = HereEngine() if workers == 0 else LocalEngine(min(slots, len(missing)))
+        chosen = HereEngine() if workers == 0 else LocalEngine(min(slots, len(missing)))
     try:
-        for trial, found in _results(missing, store, source, engine or own or HereEngine()):
+        for trial, found in _results(missing, store, source, chosen):
             if isinstance(found, Run):
                 store.finish(trial, found)
                 done[trial] = found
@@ -184,8 +191,8 @@ def _run_all(
                 if isinstance(found, RatecraftError) and len(failed) == len(missing):
                     raise found  # nothing worked: the message says it better than a record
     finally:
-        if own is not None:
-            own.close()
+        if engine is None:
+            chosen.close()
     return done, failed
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 from collections.abc import Iterable, Sequence
@@ -242,21 +243,23 @@ def _row(cells: Sequence[str], kind: str = "") -> str:
     return f"<tr{kind}>{''.join(filled)}</tr>"
 
 
-def _key(comparison: Comparison, name: str) -> str:
-    """Return a patch of the colour that a candidate has in the figures, if it is drawn."""
-    drawn = list(comparison.at_best_rates().schedules)
-    if name not in drawn:
-        return ""
-    color = PALETTE[drawn.index(name) % len(PALETTE)]
-    return f'<span class="key" style="background:{color}"></span>'
+def _keys(comparison: Comparison) -> dict[str, str]:
+    """Return a patch of the colour that each candidate has in the figures; nothing for others."""
+    colors = dict(zip(comparison.at_best_rates().schedules, itertools.cycle(PALETTE), strict=False))
+    return {
+        name: f'<span class="key" style="background:{colors[name]}"></span>'
+        if name in colors
+        else ""
+        for name in comparison.schedules
+    }
 
 
 def _summary_table(comparison: Comparison) -> str:
     metrics = comparison.metrics()
     some_diverged = any(run.diverged is not None for run in comparison.runs)
-    rows = []
+    rows, keys = [], _keys(comparison)
     for place, row in enumerate(comparison.summaries()):
-        name = f"{_key(comparison, row.name)}<strong>{escape(row.name)}</strong>"
+        name = f"{keys[row.name]}<strong>{escape(row.name)}</strong>"
         cells = [f"{name}<code>{escape(row.schedule)}</code>", str(row.seeds)]
         values = [_value(row, metric) for metric in metrics]
         cells += [values[0], _gap(row) if place else "", *values[1:]]
@@ -295,10 +298,10 @@ def _value(row: Summary, metric: str) -> str:
 
 def _run_table(comparison: Comparison) -> str:
     metrics = comparison.metrics()
-    rows = []
+    rows, keys = [], _keys(comparison)
     for name in comparison.schedules:
         for run in comparison.of(name):
-            cells = [f"{_key(comparison, name)}{escape(name)}", str(run.seed), number(run.rate)]
+            cells = [f"{keys[name]}{escape(name)}", str(run.seed), number(run.rate)]
             cells += [_final(run, metric) for metric in metrics]
             fate = "" if run.diverged is None else ", diverged"
             cells += [f"{len(run.losses)}{fate}", f"{number(run.seconds, 3)} s"]

@@ -83,7 +83,7 @@ def often() -> Task:
 def trained(schedules: Mapping[str, Schedule]) -> dict[str, list[list[tuple[int, float]]]]:
     """Return the validation losses of each schedule, by seed."""
     found = compare(
-        f"{__file__}:often", schedules, rate=RATE, seeds=SEEDS, total=TOTAL,
+        f"{__file__}:often", schedules, rates=RATE, seeds=SEEDS, total=TOTAL,
         progress=lambda done, planned, run: print(f"{done}/{planned} {run.final():.4f}"),
     )  # fmt: skip
     return {

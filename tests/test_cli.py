@@ -198,7 +198,11 @@ def test_doctor_looks_at_what_a_function_builds(folder: Path) -> None:
         (("compare", "my_task.py:task", "--rate", "1"), 2, "compare needs schedules"),
         (("compare", "my_task.py:task", "cosine()", "--rate", "-1"), 2, "a rate must be >= 0"),
         (("compare", "my_task.py:task", "cosine()", "--seeds", "0"), 2, "expected >= 1"),
-        (("compare", "my_task.py:task", "cosine()", "-o", "r.pdf"), 2, "ending in .html"),
+        (
+            ("compare", "my_task.py:task", "cosine()", "-o", "r.txt"),
+            2,
+            "ending in .html, .png, .svg, .pdf",
+        ),
         (("find", "my_task.py:task", "--save", "."), 2, "ending in .json"),
         (("find", "my_task.py:task", "-o", "no/such/my_task.py/x.gif"), 2, ".png"),
         (("compare", "my_task.py:task", "cosine(1, 0)", "--rate", "fast"), 2, "expected a number"),

@@ -24,7 +24,7 @@ def test_summaries_hold_mean_and_sample_deviation_best_first() -> None:
     rows = comparison(
         run("constant(1)", 0, 0.5, 0.3),
         run("constant(1)", 1, 0.5, 0.5),
-        run("cosine(1, 0)", 0, 0.1),
+        run("cosine(1, 0)", 0, 0.2, 0.1),
     ).summaries()
     assert [row.name for row in rows] == ["cosine(1, 0)", "constant(1)"]
     assert rows[1].mean["loss"] == pytest.approx(0.4)

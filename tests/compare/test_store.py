@@ -64,12 +64,12 @@ def small(tmp_path: Path) -> str:
 
 
 def test_a_trials_identity_is_what_decides_its_result() -> None:
-    assert TRIAL.key == "78abbca4b7560327"
+    assert TRIAL.key == "aba498fc1e875a03"
     others = {
         dataclasses.replace(TRIAL, **{field.name: "other"}).key
         for field in dataclasses.fields(Trial)
     }
-    assert len(others | {TRIAL.key}) == 1 + 7
+    assert len(others | {TRIAL.key}) == 1 + 8
     here = dataclasses.replace(TRIAL, task="my.py:task")
     assert here.key == dataclasses.replace(TRIAL, task="/from/the/root/my.py:task").key
 
@@ -188,12 +188,12 @@ PLANS = {"flat": constant(1), "wave": cosine(1, 0)}
 def test_the_same_call_does_what_is_missing(small: str, tmp_path: Path, monkeypatch) -> None:
     count = tmp_path / "count"
     monkeypatch.setenv("COUNT", str(count))
-    settings = {"rate": 0.1, "total": 20, "workers": 0, "store": tmp_path / "runs.db"}
+    settings = {"rates": 0.1, "total": 20, "workers": 0, "store": tmp_path / "runs.db"}
     first = compare(small, {"flat": constant(1)}, seeds=2, **settings)
     built = len(count.read_text())
     told = []
     again = compare(
-        small, PLANS, seeds=2, **settings, progress=lambda done, planned, run: told.append(done)
+        small, PLANS, seeds=2, **settings, progress=lambda p: p.run and told.append(p.done)
     )
     assert again.of("flat") == first.of("flat")
     assert told == [1, 2, 3, 4]
@@ -205,7 +205,7 @@ def test_the_same_call_does_what_is_missing(small: str, tmp_path: Path, monkeypa
 
 def test_rates_and_optimizers_are_candidates(small: str, tmp_path: Path) -> None:
     result = compare(
-        small, PLANS, rate=[0.001, 0.1], optimizer=["sgd", "adam"], seeds=2, total=30, workers=0
+        small, PLANS, rates=[0.001, 0.1], optimizers=["sgd", "adam"], seeds=2, total=30, workers=0
     )
     assert list(result.schedules)[:3] == [
         "flat, sgd, rate 0.001", "flat, sgd, rate 0.1", "flat, adam, rate 0.001",
@@ -214,11 +214,11 @@ def test_rates_and_optimizers_are_candidates(small: str, tmp_path: Path) -> None
     for name in result.schedules:
         runs = result.of(name)
         assert [run.seed for run in runs] == [0, 1]
-        assert {(run.rate, run.optimizer) for run in runs} == {result.settings[name]}
+        assert {(run.rate, run.optimizer) for run in runs} == {result.settings[name][:2]}
     best = result.at_best_rates()
     assert len(best.schedules) == 4
     for name in best.schedules:
-        text, kind = result.schedules[name], result.settings[name][1]
+        text, kind = result.schedules[name], result.settings[name].optimizer
         rivals = [
             row.mean["loss"]
             for row in result.summaries()
@@ -230,13 +230,13 @@ def test_rates_and_optimizers_are_candidates(small: str, tmp_path: Path) -> None
 
     assert load(result.save(tmp_path / "c.json")) == result
     with pytest.raises(SettingError, match="the same rate is given twice"):
-        compare(small, PLANS, rate=[0.1, 0.1], total=30, workers=0)
+        compare(small, PLANS, rates=[0.1, 0.1], total=30, workers=0)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_run_that_raises_is_told_and_the_others_go_on(small: str, workers: int) -> None:
     fussy = small.replace(":task", ":fussy")
-    result = compare(fussy, PLANS, rate=0.01, seeds=6, total=8, workers=workers)
+    result = compare(fussy, PLANS, rates=0.01, seeds=6, total=8, workers=workers)
     assert result.failed
     assert all("ValueError: positive" in error for error in result.failed.values())
     assert all("Traceback" in error for error in result.failed.values())
@@ -249,7 +249,7 @@ def test_where_nothing_works_the_error_is_told(small: str) -> None:
     code = SMALL.replace("> 0:", "> -99:")
     Path(small.removesuffix(":task")).write_text(code)
     with pytest.raises(RunFailed, match="ValueError: positive"):
-        compare(small.replace(":task", ":fussy"), PLANS, rate=0.01, seeds=1, total=8, workers=0)
+        compare(small.replace(":task", ":fussy"), PLANS, rates=0.01, seeds=1, total=8, workers=0)
 
 
 def alive(process: int) -> bool:
@@ -284,7 +284,7 @@ def test_workers_end_when_their_driver_is_killed(tmp_path: Path) -> None:
 
 
 def test_a_killed_workers_trial_is_tried_again(small: str, tmp_path: Path) -> None:
-    plain = compare(small, PLANS, rate=0.1, seeds=2, total=20, workers=1)
+    plain = compare(small, PLANS, rates=0.1, seeds=2, total=20, workers=1)
     engine = LocalEngine(1)
     killed = []
 
@@ -303,7 +303,7 @@ def test_a_killed_workers_trial_is_tried_again(small: str, tmp_path: Path) -> No
             engine.close()
 
     try:
-        found = compare(small, PLANS, rate=0.1, seeds=2, total=20, engine=Killing())
+        found = compare(small, PLANS, rates=0.1, seeds=2, total=20, engine=Killing())
     finally:
         engine.close()
     assert len(killed) == 2
@@ -314,13 +314,13 @@ def test_a_driver_killed_again_and_again_ends_as_one_that_was_not(
     small: str, tmp_path: Path
 ) -> None:
     seeds, total = 3, 20
-    undisturbed = compare(small, PLANS, rate=0.1, seeds=seeds, total=total, workers=1)
+    undisturbed = compare(small, PLANS, rates=0.1, seeds=seeds, total=total, workers=1)
     driver = tmp_path / "driver.py"
     driver.write_text(
         "from ratecraft import constant, cosine\n"
         "from ratecraft.compare import compare\n"
         "if __name__ == '__main__':\n"
-        f"    compare({small!r}, {{'flat': constant(1), 'wave': cosine(1, 0)}}, rate=0.1,\n"
+        f"    compare({small!r}, {{'flat': constant(1), 'wave': cosine(1, 0)}}, rates=0.1,\n"
         f"            seeds={seeds}, total={total}, workers=1, store={str(tmp_path / 'r.db')!r})\n"
     )
     environment = os.environ | {"SLOW": "0.7"}
@@ -331,8 +331,8 @@ def test_a_driver_killed_again_and_again_ends_as_one_that_was_not(
             process.kill()
     told = []
     result = compare(
-        small, PLANS, rate=0.1, seeds=seeds, total=total, workers=1, store=tmp_path / "r.db",
-        progress=lambda done, planned, run: told.append(done),
+        small, PLANS, rates=0.1, seeds=seeds, total=total, workers=1, store=tmp_path / "r.db",
+        progress=lambda p: p.run and told.append(p.done),
     )  # fmt: skip
     assert told == [1, 2, 3, 4, 5, 6]
     assert [run.losses for run in result.runs] == [run.losses for run in undisturbed.runs]

@@ -72,13 +72,13 @@ def test_what_is_none_is_told(name: str, words: str) -> None:
 
 def test_compare_trains_with_the_optimizer_that_is_named() -> None:
     schedules = [cosine(1, 0)]
-    settings = {"rate": 0.05, "seeds": 1, "total": 20, "workers": 0}
+    settings = {"rates": 0.05, "seeds": 1, "total": 20, "workers": 0}
     usual = compare(plane, schedules, **settings)
-    named = compare(plane, schedules, optimizer="sgd", **settings)
+    named = compare(plane, schedules, optimizers="sgd", **settings)
     assert named.runs[0].losses[0] == usual.runs[0].losses[0]
     assert named.runs[0].losses[-1] != usual.runs[0].losses[-1]
     with pytest.raises(SettingError, match="is no optimizer class"):
-        compare(plane, schedules, optimizer="sdg", **settings)
+        compare(plane, schedules, optimizers="sdg", **settings)
 
 
 def test_lbfgs_is_given_its_closure() -> None:

@@ -10,7 +10,7 @@ from quadratic import SCHEDULES, comparison, forecast, found_rate, range_test
 import ratecraft
 from ratecraft import constant, parse
 from ratecraft.errors import RatecraftError
-from ratecraft.records import Comparison, Measured, load
+from ratecraft.records import Comparison, Measured, Setting, load
 from ratecraft.view import write_report
 
 VOID = {"meta", "br"}
@@ -250,7 +250,7 @@ def test_several_rates_are_shown_as_what_the_rate_matters(tmp_path: Path) -> Non
         {f"{n}, rate {r:g}": one.schedules[n] for n in names for r, one in tried.items()},
         tuple(run for one in tried.values() for run in one.runs),
         {},
-        {f"{n}, rate {r:g}": (r, "") for n in names for r in tried},
+        {f"{n}, rate {r:g}": Setting(r, "", 100) for n in names for r in tried},
         {"x, seed 3": "Traceback\nValueError: broken"},
     )
     path = write_report(tmp_path / "r.html", comparison=record, title="x")

@@ -1,16 +1,24 @@
 """PROVE: schedules x rates x optimizers x seeds, really trained.
 
-task.py     Task: what is trained, as plain Python; loading one from a file
-data.py     two tasks on real data that need no download: digits, stdlib-text
-loop.py     train: the one training loop
-engines.py  where runs happen: worker processes on this machine, or this process
-plan.py     trials, each with an identity that does not change
-store.py    runs in one SQLite file, each there whole or not at all
-run.py      compare: every schedule, rate and optimizer with every seed, as one record
+task.py      Task: what is trained, as plain Python; loading one from a file
+data.py      two tasks on real data that need no download: digits, stdlib-text
+plateau.py   Plateau: a schedule whose factor follows a metric, as a value
+loop.py      train: the one training loop
+branches.py  runs that share a beginning, which is trained once
+halving.py   early stopping among the rates of one schedule
+plan.py      trials, each with an identity that does not change, and who does which
+work.py      what a worker does
+engines.py   where work happens: processes on this machine, Ray, or this process
+store.py     runs in one SQLite file, each there whole or not at all
+progress.py  what is told while it runs
+run.py       compare: every schedule, rate and optimizer with every seed, as one record
 """
 
 from ratecraft.compare.loop import train
+from ratecraft.compare.plateau import Plateau
+from ratecraft.compare.progress import Progress
 from ratecraft.compare.run import compare
+from ratecraft.compare.store import merge
 from ratecraft.compare.task import Task, load_task
 
-__all__ = ["Task", "compare", "load_task", "train"]
+__all__ = ["Plateau", "Progress", "Task", "compare", "load_task", "merge", "train"]

@@ -1,4 +1,7 @@
-"""Where runs happen. An engine is anything with ``submit(function, *arguments) -> Future``."""
+"""Where runs happen. An engine is anything with ``submit(function, *arguments) -> Future``.
+
+A future whose worker was killed ends with `WorkerDied`, and is submitted again.
+"""
 
 from __future__ import annotations
 
@@ -7,23 +10,30 @@ import os
 import signal
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import CancelledError, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Protocol, Self
 
 import torch
 
-__all__ = ["Engine", "HereEngine", "LocalEngine", "cores"]
+from ratecraft.errors import RunFailed, SettingError
+
+__all__ = ["Engine", "HereEngine", "LocalEngine", "RayEngine", "WorkerDied", "cores"]
+
+
+class WorkerDied(Exception):
+    """A worker ended without an answer: it was killed, or had no more memory."""
 
 
 class Engine(Protocol):
     """What runs functions somewhere.
 
-    Attributes:
-        slots: how many at once; more are not handed to it.
+    No more are handed to it than it has ``slots``.
     """
 
-    slots: int
+    @property
+    def slots(self) -> int:
+        """How many at once."""
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
         """Run ``function(*arguments)`` and return its future."""
@@ -81,7 +91,7 @@ class LocalEngine:
             self._waiting[place] -= 1
 
         future.add_done_callback(done)
-        return future
+        return _translated(future, BrokenProcessPool)
 
     def close(self) -> None:
         """Stop all workers at once, finished or not."""
@@ -95,6 +105,116 @@ class LocalEngine:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+class RayEngine:
+    """Ray Core tasks, on this machine or on a cluster that exists.
+
+    A task's file must be at the same path on every machine, or be an installed module. Ray that
+    is started here sends no usage statistics.
+
+    Args:
+        address: a cluster's, such as "auto" or "ray://head:10001"; default Ray on this machine.
+        cpus: processor cores for each trial.
+        gpus: GPUs for each trial; .25 puts four trials on one.
+
+    Raises:
+        SettingError: Ray is not installed, or the cluster has not what one trial needs.
+        RunFailed: no cluster answers at that address.
+    """
+
+    def __init__(self, address: str | None = None, *, cpus: float = 1.0, gpus: float = 0.0) -> None:
+        try:
+            import ray
+        except ImportError:
+            raise SettingError("this engine needs Ray: pip install 'ratecraft[ray]'") from None
+        if cpus <= 0 or gpus < 0:
+            raise SettingError(f"cpus={cpus}, gpus={gpus}: expected cpus > 0 and gpus >= 0")
+        self._ray, self._refs = ray, set[Any]()
+        self._started = not ray.is_initialized()
+        if self._started:
+            _start_ray(ray, address)
+        there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]  # Ray's
+        counts = [there.get("CPU", 0.0) / cpus]
+        if gpus:
+            counts.append(there.get("GPU", 0.0) / gpus)
+        self.slots = int(min(counts) + 1e-9)
+        if not self.slots:
+            self.close()
+            raise SettingError(
+                f"a trial needs {cpus:g} cores and {gpus:g} GPUs; the cluster has "
+                f"{there.get('CPU', 0):g} and {there.get('GPU', 0):g}"
+            )
+        # What is to be retried is decided by who waits for it.
+        self._remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)(_called)
+
+    def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
+        """Run ``function(*arguments)`` as a Ray task."""
+        ref = self._remote.remote(function, arguments)
+        self._refs.add(ref)
+        future: Future[Any] = ref.future()
+        future.add_done_callback(lambda _: self._refs.discard(ref))
+        lost = self._ray.exceptions
+        return _translated(
+            future, lost.WorkerCrashedError, lost.NodeDiedError, lost.OutOfMemoryError,
+            lost.ObjectLostError,
+        )  # fmt: skip
+
+    def close(self) -> None:
+        """Stop what runs; Ray itself only if it was started here."""
+        if self._started:
+            self._ray.shutdown()
+            return
+        for ref in list(self._refs):
+            self._ray.cancel(ref, force=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _called(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    return function(*arguments)
+
+
+def _start_ray(ray: Any, address: str | None) -> None:
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    said = os.environ.get("RAY_USAGE_STATS_ENABLED")
+    os.environ["RAY_USAGE_STATS_ENABLED"] = said or "0"
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        if address is None:
+            ray.init(num_cpus=cores(), include_dashboard=False, **quiet)
+        else:
+            ray.init(address=address, **quiet)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        line = str(error).strip().splitlines()[0]
+        raise RunFailed(f"Ray does not answer at {address or 'this machine'}: {line}") from None
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)  # Ray puts one of its own in its place
+        if said is None:
+            del os.environ["RAY_USAGE_STATS_ENABLED"]
+
+
+def _translated(future: Future[Any], *killed: type[BaseException]) -> Future[Any]:
+    """Return a future that ends as another, but with WorkerDied for an engine's own words."""
+    told: Future[Any] = Future()
+    told.set_running_or_notify_cancel()
+
+    def ended(done: Future[Any]) -> None:
+        error = CancelledError() if done.cancelled() else done.exception()
+        if error is None:
+            told.set_result(done.result())
+        elif isinstance(error, (*killed, CancelledError)):
+            told.set_exception(WorkerDied(str(error)))
+        else:
+            told.set_exception(error)
+
+    future.add_done_callback(ended)
+    return told
 
 
 def cores() -> int:

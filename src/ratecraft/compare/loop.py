@@ -2,46 +2,57 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
 
 import torch
 from torch import nn
 
-from ratecraft.compare.task import Task
-from ratecraft.errors import TaskError
-from ratecraft.finder.preserve import preserved_rng, seed_everything
+from ratecraft.compare.plateau import Candidate, Plateau
+from ratecraft.compare.task import Loss, Task
+from ratecraft.errors import ScheduleError, TaskError
+from ratecraft.finder.preserve import loader_state, preserved_rng, random_state, seed_everything
 from ratecraft.finder.testbed import switch, wants_closure
 from ratecraft.records import Evaluation, Run
-from ratecraft.schedule import Duration, Schedule, epochs
-from ratecraft.torch import ScheduleLR
+from ratecraft.schedule import Curve, Duration, Schedule, epochs
+from ratecraft.torch import PlateauLR, ScheduleLR
 
-__all__ = ["train"]
+__all__ = ["Mark", "Training", "start", "train"]
+
+RECENT: Final = 16  # training batches on which the metrics are measured, too
 
 
 def train(
     task: Task,
-    schedule: Schedule,
+    schedule: Candidate,
     *,
     rate: float = 1.0,
     seed: int = 0,
     total: int | Duration | None = None,
     progress: Callable[[int, int], None] | None = None,
+    watch: Callable[[Evaluation], None] | None = None,
 ) -> Run:
     """Train a task once from a fresh start and return what happened.
 
-    Every random number follows ``seed``; the random state of the caller is left as it was.
-    Validation metrics are measured after each epoch and at the end, in evaluation mode.
+    The random numbers of torch, numpy and `random` follow ``seed`` (a loader that has a generator
+    of its own keeps that one); the caller's are left as they were. After each epoch and at the
+    end the metrics are measured in evaluation mode, on the validation data and on the last 16
+    training batches; that changes nothing of the training.
 
     Args:
-        task: what to train.
-        schedule: the schedule; ``rate`` times it is the learning rate.
+        task: what to train. Groups of different rates keep their ratios.
+        schedule: the schedule, or a `Plateau`; ``rate`` times it is the learning rate, of the
+            group with the highest one.
         rate: what the schedule multiplies.
         seed: seed of initial weights and data order.
         total: length of the run, in updates or ``epochs(n)``; default ``epochs(10)``.
         progress: called with (updates done, updates planned) after each update.
+        watch: called with each evaluation.
 
     Raises:
         TaskError: the task's functions return something unexpected.
@@ -60,60 +71,274 @@ def train(
     >>> run.final() < 0.001
     True
     """
-    curve = (rate * schedule).resolve(epochs(10) if total is None else total, epoch=task.epoch)
-    planned, started = len(curve), time.perf_counter()
-    losses: list[float] = []
-    evaluations: list[Evaluation] = []
-    diverged = None
-    with preserved_rng():
-        seed_everything(seed)
-        model, optimizer = start(task)
-        ScheduleLR(optimizer, rate=rate * schedule, total=planned, epoch=task.epoch)
-        model.train()
-        switch(optimizer, "train")
-        closes = wants_closure(optimizer)
-        while len(losses) < planned and diverged is None:
-            before = len(losses)
-            for batch in task.train:
-                optimizer.zero_grad(set_to_none=True)
-                loss = task.loss(model, batch)
-                _check_number(loss)
-                value = float(loss.detach())
-                losses.append(value)
-                if not math.isfinite(value):
-                    diverged = len(losses) - 1
+    training = Training(task, schedule, rate=rate, seed=seed, total=total)
+    training.advance(progress=progress, watch=watch)
+    return training.record()
+
+
+@dataclass(slots=True)
+class Mark:
+    """A training as it was after an update, from which another one goes on, once.
+
+    Attributes:
+        training: its model, optimizer and what it had seen, copied.
+        seconds: how long it had taken.
+    """
+
+    training: dict[str, Any]
+    seconds: float
+
+
+class Training:
+    """One run that can be held, and gone on with along another schedule.
+
+    Args: those of `train`; and
+
+        marks: whether `mark` is going to be called.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        schedule: Candidate,
+        *,
+        rate: float = 1.0,
+        seed: int = 0,
+        total: int | Duration | None = None,
+        marks: bool = False,
+    ) -> None:
+        self.task, self.rate, self.seed = task, rate, seed
+        self._plan(schedule, total)
+        self.losses: list[float] = []
+        self.evaluations: list[Evaluation] = []
+        self.diverged: int | None = None
+        self.seconds = 0.0
+        self._marks = marks
+        self._batches: Iterator[Any] | None = None
+        self._drawn = 0
+        self._recent: deque[Any] = deque(maxlen=RECENT)
+        with preserved_rng():
+            seed_everything(seed)
+            self.model, self.optimizer = start(task)
+            self._ratios = _ratios(self.optimizer)
+            self._drive(0)
+            self.model.train()
+            switch(self.optimizer, "train")
+            self._random = random_state()
+            self._epoch = (self._random, loader_state(task.train) if marks else _nothing)
+
+    def _plan(self, schedule: Candidate, total: int | Duration | None) -> None:
+        self.schedule = schedule
+        self.curve = curve_of(schedule, self.rate, total, self.task.epoch)
+        self.planned = len(self.curve)
+        if isinstance(schedule, Plateau) and schedule.metric not in ("loss", *self.task.metrics):
+            raise ScheduleError(
+                f"{schedule!r}: the task has no metric {schedule.metric!r}; it has "
+                f"{', '.join(('loss', *self.task.metrics))}"
+            )
+
+    def _drive(self, done: int) -> None:
+        """Bind the schedule to the optimizer, with ``done`` updates behind it."""
+        plain = self.schedule.schedule if isinstance(self.schedule, Plateau) else self.schedule
+        rate: Schedule | dict[str, Schedule] = self.rate * plain
+        if any(ratio != 1 for ratio in self._ratios):
+            rate = {}
+            for i, group in enumerate(self.optimizer.param_groups):
+                group.setdefault("name", str(i))
+                rate[str(group["name"])] = (self.rate * self._ratios[i]) * plain
+        scheduler = ScheduleLR(
+            self.optimizer, rate=rate, total=self.planned, epoch=self.task.epoch, start=done
+        )
+        self._plateau = None
+        if isinstance(self.schedule, Plateau):
+            said = self.schedule
+            self._plateau = PlateauLR(
+                scheduler,
+                mode="min" if said.metric == "loss" else "max",
+                factor=said.factor,
+                patience=said.patience,
+                threshold=said.threshold,
+                cooldown=said.cooldown,
+            )
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing is left to do: all updates are made, or the loss is not finite."""
+        return self.diverged is not None or len(self.losses) == self.planned
+
+    def advance(
+        self,
+        until: int | None = None,
+        *,
+        progress: Callable[[int, int], None] | None = None,
+        watch: Callable[[Evaluation], None] | None = None,
+    ) -> None:
+        """Go on to an update, or to the end; the caller's random numbers are left alone."""
+        end = self.planned if until is None else min(until, self.planned)
+        started = time.perf_counter()
+        with preserved_rng():
+            self._random()
+            closes = wants_closure(self.optimizer)
+            while len(self.losses) < end and self.diverged is None:
+                self._update(self._next_batch(), closes)
+                if self.diverged is not None:
                     break
-                loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-                if closes:
-                    optimizer.step(_closure(task, model, optimizer, batch))
-                else:
-                    optimizer.step()
                 if progress:
-                    progress(len(losses), planned)
-                if len(losses) % task.epoch == 0 or len(losses) == planned:
-                    switch(optimizer, "eval")
-                    evaluations.append(Evaluation(len(losses), _evaluate(task, model)))
-                    switch(optimizer, "train")
-                if len(losses) == planned:
-                    break
-            if len(losses) == before:
-                raise TaskError(
-                    "the training data gave no batch when it was iterated again; "
-                    "give a DataLoader or a list"
-                )
-    if diverged is None and not math.isfinite(evaluations[-1].metrics["loss"]):
-        diverged = planned
-    return Run(
-        schedule=repr(schedule),
-        rate=rate,
-        seed=seed,
-        total=planned,
-        epoch=task.epoch,
-        losses=tuple(losses),
-        evaluations=tuple(evaluations),
-        diverged=diverged,
-        seconds=time.perf_counter() - started,
-    )
+                    progress(len(self.losses), self.planned)
+                if self.evaluations and watch and self.evaluations[-1].update == len(self.losses):
+                    watch(self.evaluations[-1])
+            self._random = random_state()
+        self.seconds += time.perf_counter() - started
+
+    def _update(self, batch: Any, closes: bool) -> None:
+        task, model, optimizer = self.task, self.model, self.optimizer
+        optimizer.zero_grad(set_to_none=True)
+        loss = task.loss(model, batch)
+        _check_number(loss)
+        value = float(loss.detach())
+        self.losses.append(value)
+        if not math.isfinite(value):
+            self.diverged = len(self.losses) - 1
+            return
+        done = len(self.losses)
+        looks = done % task.epoch == 0 or done == self.planned
+        # The scheduler writes the next rate as soon as the update is done.
+        rates = _rates(optimizer) if looks else {}
+        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        if closes:
+            optimizer.step(_closure(task, model, optimizer, batch))
+        else:
+            optimizer.step()
+        if looks:
+            self._look(rates)
+
+    def _look(self, rates: dict[str, float]) -> None:
+        """Measure on validation and recent training batches; a plateau hears of an epoch's."""
+        done = len(self.losses)
+        with preserved_rng():
+            switch(self.optimizer, "eval")
+            found = _evaluate(self.task, self.model, self.task.val)
+            seen = _evaluate(self.task, self.model, self._recent)
+            switch(self.optimizer, "train")
+        self.evaluations.append(Evaluation(done, found, seen, rates))
+        if done == self.planned and not math.isfinite(found["loss"]):
+            self.diverged = done
+        elif self._plateau is not None and isinstance(self.schedule, Plateau):
+            self._plateau.step(found[self.schedule.metric])
+
+    def _next_batch(self) -> Any:
+        if self._batches is None:
+            self._open_epoch()
+        for _ in range(2):
+            for batch in self._batches or ():
+                self._drawn += 1
+                self._recent.append(batch)
+                return batch
+            if not self._drawn:
+                break
+            self._open_epoch()
+        raise TaskError(
+            "the training data gave no batch when it was iterated again; give a DataLoader or a "
+            "list"
+        )
+
+    def _open_epoch(self) -> None:
+        if self._marks:
+            self._epoch = random_state(), loader_state(self.task.train)
+        self._batches, self._drawn = iter(self.task.train), 0
+
+    def mark(self) -> Mark:
+        """Return what another training can go on from; this one goes on as if nobody had asked.
+
+        Raises:
+            TaskError: the model or the optimizer cannot be copied.
+        """
+        try:
+            model, optimizer = copy.deepcopy((self.model, self.optimizer))
+        except Exception as error:  # a user's model can raise anything
+            raise TaskError(
+                f"{type(self.model).__name__} cannot be copied ({type(error).__name__}: {error}), "
+                "so that runs cannot branch from one; train them without branches"
+            ) from None
+        kept = {
+            "model": model,
+            "optimizer": optimizer,
+            "losses": list(self.losses),
+            "evaluations": list(self.evaluations),
+            "_drawn": self._drawn,
+            "_recent": deque(self._recent, RECENT),
+            "_random": self._random,
+            "_epoch": self._epoch,
+            "_ratios": self._ratios,
+            "_begun": self._batches is not None,
+            "task": self.task,
+            "rate": self.rate,
+            "seed": self.seed,
+        }
+        return Mark(kept, self.seconds)
+
+    @classmethod
+    def resumed(cls, mark: Mark, schedule: Candidate, total: int | Duration | None) -> Training:
+        """Return a training that goes on from a mark along another schedule.
+
+        It is bit for bit the one that was trained with that schedule from the beginning, if both
+        schedules agree so far. The training that was marked must have ended: both read the same
+        loader.
+        """
+        self = cls.__new__(cls)
+        begun = mark.training.pop("_begun")
+        for name, value in mark.training.items():
+            setattr(self, name, value)
+        self._marks, self.diverged, self.seconds, self._batches = True, None, mark.seconds, None
+        self._plan(schedule, total)
+        with preserved_rng():
+            for group in self.optimizer.param_groups:
+                group.pop("initial_lr", None)  # the other scheduler's
+            self._drive(len(self.losses))
+            random, loader = self._epoch
+            loader()
+            if begun:
+                random()
+                self._batches = iter(self.task.train)
+                for _ in range(self._drawn):  # the place in the epoch; what they hold was seen
+                    next(self._batches)
+        return self
+
+    def record(self, stopped: int | None = None) -> Run:
+        """Return what happened; ``stopped`` says where early stopping ended it."""
+        driven = ""
+        if isinstance(self.schedule, Plateau) and self._plateau is not None:
+            factor = self._plateau.as_schedule()
+            if isinstance(factor, dict):
+                factor = next(iter(factor.values()))
+            driven = repr(self.schedule.schedule * factor)
+        return Run(
+            schedule=repr(self.schedule),
+            rate=self.rate,
+            seed=self.seed,
+            total=self.planned,
+            epoch=self.task.epoch,
+            losses=tuple(self.losses),
+            evaluations=tuple(self.evaluations),
+            diverged=self.diverged,
+            seconds=self.seconds,
+            stopped=stopped,
+            driven=driven,
+        )
+
+
+def _nothing() -> None:
+    """Restore nothing: no epoch has begun."""
+
+
+def curve_of(schedule: Candidate, rate: float, total: int | Duration | None, epoch: int) -> Curve:
+    """Return the rates of a run, of a plateau without its falls.
+
+    Raises:
+        ScheduleError: the schedule does not resolve over the run.
+    """
+    plain = schedule.schedule if isinstance(schedule, Plateau) else schedule
+    return (rate * plain).resolve(epochs(10) if total is None else total, epoch=epoch)
 
 
 def start(task: Task) -> tuple[nn.Module, torch.optim.Optimizer]:
@@ -128,6 +353,20 @@ def start(task: Task) -> tuple[nn.Module, torch.optim.Optimizer]:
             "optimizer, for example torch.optim.AdamW(model.parameters())"
         )
     return model, optimizer
+
+
+def _ratios(optimizer: torch.optim.Optimizer) -> list[float]:
+    """Return each group's rate as a share of the highest one."""
+    rates = [float(group["lr"]) for group in optimizer.param_groups]
+    highest = max(rates)
+    return [rate / highest if highest > 0 else 1.0 for rate in rates]
+
+
+def _rates(optimizer: torch.optim.Optimizer) -> dict[str, float]:
+    return {
+        str(group.get("name", i)): float(group["lr"])
+        for i, group in enumerate(optimizer.param_groups)
+    }
 
 
 def _closure(
@@ -145,16 +384,17 @@ def _closure(
 
 
 @torch.no_grad()
-def _evaluate(task: Task, model: nn.Module) -> dict[str, float]:
-    """Return each metric's mean over the validation data, batches weighted by their rows."""
+def _evaluate(task: Task, model: nn.Module, batches: Iterable[Any]) -> dict[str, float]:
+    """Return each metric's mean over some data, batches weighted by their rows."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
     totals = dict.fromkeys(("loss", *task.metrics), 0.0)
     rows = 0
-    for batch in task.val:
+    measures: tuple[tuple[str, Loss], ...] = (("loss", task.loss), *task.metrics.items())
+    for batch in batches:
         size = _rows(batch)
         rows += size
-        for name, metric in (("loss", task.loss), *task.metrics.items()):
+        for name, metric in measures:
             value = metric(model, batch)
             _check_number(value, "loss" if name == "loss" else f"the metric {name}")
             totals[name] += size * float(value)

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import inspect
+import itertools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 import ratecraft
+from ratecraft.compare.plateau import Candidate
 from ratecraft.compare.task import BUILT_IN, Task, reference
+from ratecraft.errors import SettingError, TaskError
+from ratecraft.records import Setting
 
-__all__ = ["Trial", "source_of"]
+__all__ = ["Job", "Plan", "Trial", "candidates", "source_of"]
+
+How = Literal["alone", "branched", "halved"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +35,7 @@ class Trial:
         optimizer: an optimizer in place of the task's own, or None.
         seed: of initial weights and data order.
         total: length of the run, as text.
+        halved: the rates and seeds among which early stopping chooses, as text; empty without.
     """
 
     task: str
@@ -36,6 +45,7 @@ class Trial:
     optimizer: str | None
     seed: int
     total: str
+    halved: str = ""
 
     @property
     def key(self) -> str:
@@ -46,12 +56,125 @@ class Trial:
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
 
 
+class Job(NamedTuple):
+    """Trials that one worker does in one go, and how.
+
+    Attributes:
+        how: "alone", one trial; "branched", runs that share a beginning; "halved", the rates of
+            one schedule, of which early stopping ends the worse ones.
+        trials: what is done.
+    """
+
+    how: How
+    trials: tuple[Trial, ...]
+
+
+class Named(NamedTuple):
+    """A candidate: a schedule's text, and what tells it from others of that schedule."""
+
+    schedule: str
+    rate: float
+    optimizer: str | None
+    total: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything that a comparison trains.
+
+    Attributes:
+        candidates: what is compared, by name.
+        trials: every run, with its name in words.
+        jobs: the trials as workers are given them.
+        settings: what tells candidates of one schedule apart, where something does.
+    """
+
+    candidates: Mapping[str, Named]
+    trials: Mapping[Trial, str]
+    jobs: tuple[Job, ...]
+    settings: Mapping[str, Setting]
+
+    @classmethod
+    def of(
+        cls,
+        place: str,
+        code: str,
+        named: Mapping[str, Candidate],
+        rates: Sequence[float],
+        kinds: Sequence[str | None],
+        seeds: Sequence[int],
+        totals: Mapping[str, int],
+        how: How,
+        shard: tuple[int, int],
+    ) -> Plan:
+        """Return the plan of schedules x rates x optimizers x lengths x seeds."""
+        chosen = candidates(named, kinds, rates, list(totals))
+        among = f"rates {list(rates)}, seeds {list(seeds)}" if how == "halved" else ""
+        trials = {
+            Trial(place, code, *one[:3], seed, one.total, among): f"{name}, seed {seed}"
+            for name, one in chosen.items()
+            for seed in seeds
+        }
+        groups: dict[object, list[Trial]] = {}
+        for trial in trials:
+            shared: dict[How, object] = {
+                "alone": trial,
+                "branched": (trial.optimizer, trial.rate, trial.seed),
+                "halved": (trial.optimizer, trial.schedule, trial.total),
+            }
+            groups.setdefault(shared[how], []).append(trial)
+        jobs = [Job(how, tuple(some)) for some in groups.values()][shard[0] - 1 :: shard[1]]
+        mine = {trial for job in jobs for trial in job.trials}
+        several = len(rates) > 1 or len(kinds) > 1 or len(totals) > 1
+        settings = {
+            name: Setting(one.rate, one.optimizer or "", totals[one.total])
+            for name, one in chosen.items()
+            if several
+        }
+        kept = {trial: name for trial, name in trials.items() if trial in mine}
+        return cls(chosen, kept, tuple(jobs), settings)
+
+
+def candidates(
+    named: Mapping[str, Candidate],
+    kinds: Sequence[str | None],
+    rates: Sequence[float],
+    totals: Sequence[str],
+) -> dict[str, Named]:
+    """Return every candidate by what tells it from the others.
+
+    Raises:
+        SettingError: two would have one name.
+    """
+    found: dict[str, Named] = {}
+    every = list(itertools.product(named.items(), kinds, totals, rates))
+    for (name, schedule), kind, total, rate in every:
+        parts = [name]
+        if kind is not None and len(kinds) > 1:
+            parts.append(kind)
+        if len(totals) > 1:
+            parts.append(f"{total} updates" if total.isdigit() else total)
+        if len(rates) > 1:
+            parts.append(f"rate {rate:g}")
+        found[", ".join(parts)] = Named(repr(schedule), rate, kind, total)
+    if len(found) < len(every):
+        raise SettingError("two candidates would have one name; rates must differ in 6 digits")
+    return found
+
+
 def source_of(task: str | Callable[[], Task]) -> str:
     """Return a hash of the code that a task is made by: its file, or this package's version.
 
-    What that file imports is not in it.
+    What that file imports is not in it. Of a function that was typed into a session its own text
+    is taken.
+
+    Raises:
+        TaskError: a function without a name or a text.
     """
-    name = task if isinstance(task, str) else reference(task)
+    try:
+        name = reference(task)
+    except TaskError:
+        return _text_of(task)
     if name in BUILT_IN:
         return f"ratecraft {ratecraft.__version__}"
     place = name.rpartition(":")[0]
@@ -59,4 +182,18 @@ def source_of(task: str | Callable[[], Task]) -> str:
         module = importlib.util.find_spec(place)
         place = "" if module is None else module.origin or ""
     file = Path(place)
-    return hashlib.sha256(file.read_bytes()).hexdigest()[:16] if file.is_file() else ""
+    return _hash(file.read_bytes()) if file.is_file() else ""
+
+
+def _text_of(task: str | Callable[[], Task]) -> str:
+    try:
+        return _hash(inspect.getsource(task).encode())  # type: ignore[arg-type]  # no text
+    except (OSError, TypeError):
+        raise TaskError(
+            f"the code of {task!r} cannot be read, so that a store could not know its runs again; "
+            "put the function into a file, or leave out store="
+        ) from None
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]

@@ -2,71 +2,81 @@
 
 from __future__ import annotations
 
-import itertools
+import multiprocessing
 import os
 import platform
 import shutil
 import subprocess
 import time
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import replace
-from typing import Final
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from typing import Any, Final, cast
 
 import numpy
 import torch
 
 import ratecraft
-from ratecraft.compare.engines import Engine, HereEngine, LocalEngine, cores
-from ratecraft.compare.loop import start, train
-from ratecraft.compare.plan import Trial, source_of
+from ratecraft.compare.engines import Engine, HereEngine, LocalEngine, RayEngine, WorkerDied, cores
+from ratecraft.compare.loop import Training, curve_of, start
+from ratecraft.compare.plan import How, Job, Plan, Trial, source_of
+from ratecraft.compare.plateau import Candidate, Plateau, parse_candidate
+from ratecraft.compare.progress import Progress, Teller
 from ratecraft.compare.store import Store
 from ratecraft.compare.task import Task, build_task, load_task, reference, with_optimizer
-from ratecraft.errors import RatecraftError, RunFailed, ScheduleError, SettingError
+from ratecraft.compare.work import Failure, work
+from ratecraft.errors import RunFailed, ScheduleError, SettingError, TaskError
 from ratecraft.finder.preserve import preserved_rng
 from ratecraft.records import Comparison, Run
-from ratecraft.schedule import Duration, Schedule, epochs, parse, parse_length
+from ratecraft.schedule import Duration, Schedule, epochs
 
-__all__ = ["compare"]
+__all__ = ["compare", "environment"]
 
-TRIES: Final = 3  # of a trial whose worker dies
-BEAT: Final = 10.0  # seconds between signs of life in the store
+TRIES: Final = 3  # of a job whose worker dies
 
 
 def compare(
     task: str | Callable[[], Task],
-    schedules: Mapping[str, Schedule] | Sequence[Schedule],
+    schedules: Mapping[str, Candidate] | Sequence[Candidate],
     *,
-    rate: float | Sequence[float],
+    rates: float | Sequence[float],
+    optimizers: str | Sequence[str] | None = None,
     seeds: int | Sequence[int] = 3,
-    total: int | Duration | None = None,
-    optimizer: str | Sequence[str] | None = None,
+    total: int | Duration | Sequence[int | Duration] | None = None,
     workers: int | None = None,
-    engine: Engine | None = None,
+    engine: Engine | str | None = None,
     store: str | os.PathLike[str] | None = None,
-    progress: Callable[[int, int, Run], None] | None = None,
+    halving: bool = False,
+    branches: bool = False,
+    shard: tuple[int, int] = (1, 1),
+    progress: Callable[[Progress], None] | None = None,
 ) -> Comparison:
     """Train every schedule at every rate, with every optimizer and seed; return all side by side.
 
     Runs of one seed share their initial weights and data order, whatever their schedule. A run
     that diverges is a result; one that raises is told in ``failed``, and the others go on. With a
     ``store`` all that is complete is kept, whatever is killed: the same call does what is missing.
+    Every engine gives the same numbers, to the last bit, on one kind of machine.
 
     Args:
         task: a task's name (see `load_task`) or a function that returns a `Task`.
-        schedules: by name, or a list whose texts are the names.
-        rate: what each schedule multiplies, or several of these; 1 if the schedules are rates
+        schedules: by name, or a list whose texts are the names; a `Plateau` is one, too.
+        rates: what each schedule multiplies, or several of these; 1 if the schedules are rates
             themselves.
-        seeds: how many (0, 1, ...), or which.
-        total: length of each run, in updates or ``epochs(n)``; default ``epochs(10)``.
-        optimizer: short name or class of one to train with in place of the task's, such as
+        optimizers: short name or class of one to train with in place of the task's, such as
             "adamw" or "torch.optim.AdamW", or several.
+        seeds: how many (0, 1, ...), or which.
+        total: length of each run, in updates or ``epochs(n)``, or several; default ``epochs(10)``.
         workers: worker processes; default one a core. 0 trains in this process.
-        engine: what runs the trials, in place of workers; it is not closed.
+        engine: "local", "ray", or what runs the trials, in place of workers; an engine that is
+            given is not closed.
         store: an SQLite file to keep runs in; several comparisons may share it.
-        progress: called with (runs done, runs planned, run) as each run ends.
+        halving: end the worse half of the rates of each schedule after a quarter and after half of
+            the run, as `ratecraft.compare.halving` says; what they would have come to is not
+            known then.
+        branches: train once what runs of one rate, optimizer and seed share at their beginning;
+            the same numbers for less, one after the other in one worker.
+        shard: (i, n) does the i-th of n parts alone, for job arrays; see `merge`.
+        progress: called with a `Progress` whenever something happens.
 
     Raises:
         TaskError, ScheduleError, SettingError: before anything is trained.
@@ -75,199 +85,218 @@ def compare(
 
     >>> from ratecraft import constant, cosine
     >>> result = compare(
-    ...     "digits", [constant(1), cosine(1, 0)], rate=0.05, seeds=1, total=20, workers=0
+    ...     "digits", [constant(1), cosine(1, 0)], rates=0.05, seeds=1, total=20, workers=0
     ... )
     >>> [summary.seeds for summary in result.summaries()]
     [1, 1]
     """
+    _refuse_starting_worker()
     named = _named(schedules)
-    chosen = range(seeds) if isinstance(seeds, int) else seeds
-    rates = [rate] if isinstance(rate, int | float) else list(rate)
-    kinds = [optimizer] if isinstance(optimizer, str) or optimizer is None else list(optimizer)
-    if not named or not chosen or not rates or not kinds:
+    chosen = list(range(seeds) if isinstance(seeds, int) else seeds)
+    multiples = [rates] if isinstance(rates, int | float) else list(rates)
+    kinds = [optimizers] if isinstance(optimizers, str) or optimizers is None else [*optimizers]
+    lengths = list(total) if isinstance(total, list | tuple) else [total]
+    if not named or not chosen or not multiples or not kinds or not lengths:
         raise ScheduleError("compare needs at least one schedule, one rate and one seed")
-    for what, given in (("rate", rates), ("optimizer", kinds), ("seed", list(chosen))):
-        if len(set(given)) < len(given):
-            raise SettingError(f"the same {what} is given twice: {given}")
-    length = epochs(10) if total is None else total
+    given = {"rate": multiples, "optimizer": kinds, "seed": chosen, "length": lengths}
+    for what, some in given.items():
+        if len(set(some)) < len(some):
+            raise SettingError(f"the same {what} is given twice: {some}")
+    if halving and branches:
+        raise SettingError("halving and branches cannot be combined; leave one out")
+    if halving and len(multiples) < 2:
+        raise SettingError("halving chooses among rates; give several")
+    if not 1 <= shard[0] <= shard[1]:
+        raise SettingError(f"shard {shard[0]}/{shard[1]}: expected i/n with i from 1 to n")
     first = load_task(task) if isinstance(task, str) else build_task(task, repr(task))
-    for schedule in named.values():
-        for one in rates:
-            (one * schedule).resolve(length, epoch=first.epoch)  # refuse before training
+    totals: dict[str, int] = {}
+    for length in lengths:
+        said = cast("int | Duration", epochs(10) if length is None else length)
+        for schedule in named.values():
+            for one in multiples:
+                curve = curve_of(schedule, one, said, first.epoch)  # refuse before training
+                totals[str(said)] = len(curve)
     for kind in kinds:
-        if kind is not None:
-            with preserved_rng():
-                start(with_optimizer(first, kind))  # refuse before training
-    source = task if workers == 0 and engine is None else reference(task)
+        with preserved_rng():
+            made = first if kind is None else with_optimizer(first, kind)
+            start(made)  # refuse before training
+    for schedule in named.values():
+        if isinstance(schedule, Plateau):
+            Training(first, schedule, rate=multiples[0], total=next(iter(totals.values())))
+    here = workers == 0 and engine is None
+    source = task if here else reference(task)
     # Without a store nobody asks later what a trial was.
-    place, code = ("", "") if store is None else (reference(task), source_of(task))
-    candidates = _candidates(named, kinds, rates)
-    trials = {
-        Trial(place, code, text, one, kind, seed, str(length)): f"{label}, seed {seed}"
-        for label, (text, one, kind) in candidates.items()
-        for seed in chosen
-    }
-    several = len(rates) > 1 or len(kinds) > 1
+    place, code = ("", "") if store is None else (_place(task), source_of(task))
+    how: How = "branched" if branches else "halved" if halving else "alone"
+    plan = Plan.of(place, code, named, multiples, kinds, chosen, totals, how, shard)
     with Store(":memory:" if store is None else store) as kept:
-        kept.plan(trials)
-        done, failed = _run_all(list(trials), kept, source, engine, workers, progress)
-    if not done:
-        raise RunFailed(next(iter(failed.values()), "no run gave a result").splitlines()[-1])
+        kept.plan(plan.trials)
+        done, failed = _run_all(plan, kept, source, engine, workers, progress)
+    if not done and failed:
+        first_failure = next(iter(failed.values()))
+        raise RunFailed(first_failure.line)
     return Comparison(
         task=first.name or (task if isinstance(task, str) else task.__name__),
-        schedules={label: text for label, (text, _, _) in candidates.items()},
-        runs=tuple(done[trial] for trial in trials if trial in done),
-        environment=_environment(),
-        settings={
-            label: (one, kind or "") for label, (_, one, kind) in candidates.items() if several
-        },
-        failed={trials[trial]: error for trial, error in failed.items()},
+        schedules={name: one.schedule for name, one in plan.candidates.items()},
+        runs=tuple(done[trial] for trial in plan.trials if trial in done),
+        environment=environment(),
+        settings=plan.settings,
+        failed={plan.trials[trial]: one.trace for trial, one in failed.items()},
     )
 
 
-def _named(schedules: Mapping[str, Schedule] | Sequence[Schedule]) -> dict[str, Schedule]:
+def _refuse_starting_worker() -> None:
+    """Say what is wrong where a worker runs the user's script instead of importing it."""
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise SettingError(
+            "compare() was reached while a worker process was starting, which imports your file: "
+            'put the call under if __name__ == "__main__":'
+        )
+
+
+def _place(task: str | Callable[[], Task]) -> str:
+    try:
+        return reference(task)
+    except TaskError:  # typed into a session; it is trained there, too
+        return f"__main__:{getattr(task, '__name__', '')}"
+
+
+def _named(schedules: Mapping[str, Candidate] | Sequence[Candidate]) -> dict[str, Candidate]:
     named = dict(schedules) if isinstance(schedules, Mapping) else {repr(s): s for s in schedules}
     for name, schedule in named.items():
-        if not isinstance(schedule, Schedule):
+        if not isinstance(schedule, Schedule | Plateau):
             raise TypeError(f"{name}: a Schedule was expected, not {schedule!r}")
         # The text is how a worker gets the schedule, so it must read back.
-        if parse(repr(schedule)) != schedule:
+        if parse_candidate(repr(schedule)) != schedule:
             raise ScheduleError(f"{name}: {schedule!r} cannot be sent to a worker as text")
     if len(set(named.values())) < len(named):
         raise ScheduleError("the same schedule is given twice")
     return named
 
 
-def _candidates(
-    named: Mapping[str, Schedule], kinds: Sequence[str | None], rates: Sequence[float]
-) -> dict[str, tuple[str, float, str | None]]:
-    """Return each candidate's schedule as text, rate and optimizer, by what tells it apart."""
-    found: dict[str, tuple[str, float, str | None]] = {}
-    for (name, schedule), kind, rate in itertools.product(named.items(), kinds, rates):
-        parts = [name]
-        if kind is not None and len(kinds) > 1:
-            parts.append(kind)
-        if len(rates) > 1:
-            parts.append(f"rate {rate:g}")
-        found[", ".join(parts)] = repr(schedule), rate, kind
-    if len(found) < len(named) * len(kinds) * len(rates):
-        raise SettingError("two candidates would have one name; rates must differ in 6 digits")
-    return found
-
-
 def _run_all(
-    trials: Sequence[Trial],
+    plan: Plan,
     store: Store,
     source: str | Callable[[], Task],
-    engine: Engine | None,
+    engine: Engine | str | None,
     workers: int | None,
-    progress: Callable[[int, int, Run], None] | None,
-) -> tuple[dict[Trial, Run], dict[Trial, str]]:
+    progress: Callable[[Progress], None] | None,
+) -> tuple[dict[Trial, Run], dict[Trial, Failure]]:
     """Run what the store lacks; return the runs, and why others failed."""
-    done, failed = store.runs(trials), {}
-    count = len(done)
-    for i, run in enumerate(done.values(), 1):
-        if progress:
-            progress(i, len(trials), run)
-    missing = [trial for trial in trials if trial not in done]
+    done, failed = store.runs(list(plan.trials)), dict[Trial, Failure]()
+    teller = Teller(len(plan.trials), progress)
+    for trial, run in done.items():
+        teller.kept(plan.trials[trial], run)
+    missing = [job for job in plan.jobs if any(trial not in done for trial in job.trials)]
     if not missing:
         return done, {}
-    chosen = engine
-    if chosen is None:
-        slots = cores() if workers is None else workers
-        chosen = HereEngine() if workers == 0 else LocalEngine(min(slots, len(missing)))
+    chosen = _engine(engine, workers, len(missing))
     try:
-        for trial, found in _results(missing, store, source, chosen):
+        for trial, found in _results(missing, plan, store, source, chosen, teller):
+            if trial in done:  # of a job that had to be done again for others
+                continue
             if isinstance(found, Run):
-                store.finish(trial, found)
                 done[trial] = found
-                count += 1
-                if progress:
-                    progress(count, len(trials), found)
-            else:
-                told = "".join(traceback.format_exception(found)).strip()
-                store.fail(trial, told)
-                failed[trial] = told
-                if isinstance(found, RatecraftError) and len(failed) == len(missing):
-                    raise found  # nothing worked: the message says it better than a record
+                teller.done(plan.trials[trial], found)
+                continue
+            failed[trial] = found
+            teller.failed(plan.trials[trial], found.line)
+            if found.expected and len(failed) == len(plan.trials):
+                # Nothing worked: the message says it better than a record.
+                raise RunFailed(found.line)
     finally:
-        if engine is None:
+        if chosen is not engine:
             chosen.close()
     return done, failed
 
 
+def _engine(engine: Engine | str | None, workers: int | None, jobs: int) -> Engine:
+    if engine == "ray":
+        return RayEngine()
+    if engine is None or engine == "local":
+        slots = cores() if workers is None else workers
+        return HereEngine() if slots == 0 else LocalEngine(min(slots, jobs))
+    if isinstance(engine, str):
+        raise SettingError(f'engine {engine!r}: expected "local", "ray" or an engine')
+    return engine
+
+
 def _results(
-    trials: Sequence[Trial], store: Store, source: str | Callable[[], Task], engine: Engine
-) -> Iterator[tuple[Trial, Run | BaseException]]:
-    """Yield each trial with its run or what it raised; those of other drivers come last."""
-    waiting = list(trials)
-    others: list[Trial] = []
-    tries = dict.fromkeys(trials, 0)
-    flying: dict[Future[Run], Trial] = {}
-    beaten = time.monotonic()
+    jobs: Sequence[Job],
+    plan: Plan,
+    store: Store,
+    source: str | Callable[[], Task],
+    engine: Engine,
+    teller: Teller,
+) -> Iterator[tuple[Trial, Run | Failure]]:
+    """Yield each trial with its run or why there is none; those of other drivers come last.
+
+    What is yielded is in the store.
+    """
+    waiting = list(jobs)
+    others: list[Job] = []
+    tries = dict.fromkeys(jobs, 0)
+    flying: dict[Future[Any], Job] = {}
     while waiting or flying or others:
         while waiting and len(flying) < engine.slots:
-            trial = waiting.pop(0)
-            if not store.claim(trial):
-                others.append(trial)
+            job = waiting.pop(0)
+            if not store.claim(*job.trials):
+                others.append(job)
                 continue
-            tries[trial] += 1
-            told = (trial.schedule, trial.rate, trial.seed, trial.total, trial.optimizer)
-            flying[engine.submit(_train, source, *told)] = trial
+            tries[job] += 1
+            for trial in job.trials:
+                teller.started(plan.trials[trial])
+            flying[engine.submit(work, source, job)] = job
         if flying:
             ended, _ = wait(flying, timeout=1.0, return_when=FIRST_COMPLETED)
         else:
             ended = set()
             time.sleep(0.5)
         for future in ended:
-            trial = flying.pop(future)
-            error = None if future.cancelled() else future.exception()
-            if future.cancelled() or isinstance(error, BrokenProcessPool | CancelledError):
-                if tries[trial] >= TRIES:
+            job = flying.pop(future)
+            error = future.exception()
+            if isinstance(error, WorkerDied):
+                if tries[job] >= TRIES:
                     raise RunFailed(
                         f"a worker process died while training, {TRIES} times on one run (out of "
                         "memory, or killed); try fewer workers, or workers=0 to see it fail here"
                     )
-                waiting.insert(0, trial)
+                for trial in job.trials:
+                    teller.again(plan.trials[trial])
+                waiting.insert(0, job)
                 continue
-            yield trial, future.result() if error is None else error
-        if time.monotonic() - beaten > BEAT:
-            store.beat()
-            beaten = time.monotonic()
+            for trial, found in zip(job.trials, future.result(), strict=True):
+                if isinstance(found, Run):
+                    store.finish(trial, found)
+                else:
+                    store.fail(trial, found.trace)
+                yield trial, found
         if others and not (waiting or flying):
-            found = store.runs(others)
-            yield from found.items()
-            gone = store.errors(others)
-            yield from ((trial, RunFailed(error)) for trial, error in gone.items())
+            mine = [trial for job in others for trial in job.trials]
+            there = store.runs(mine)
+            gone = store.errors(mine)
+            for trial in (*there, *gone):
+                teller.started(plan.trials[trial])
+            yield from there.items()
+            for trial, trace in gone.items():
+                yield trial, Failure(trace.strip().splitlines()[-1], trace, expected=False)
             # What another driver gave up is ours.
-            waiting = [trial for trial in others if trial not in found and trial not in gone]
-            others = []
+            left = [
+                job for job in others if any(t not in there and t not in gone for t in job.trials)
+            ]
+            waiting, others = left, []
 
 
-def _train(
-    source: str | Callable[[], Task],
-    text: str,
-    rate: float,
-    seed: int,
-    total: str,
-    optimizer: str | None,
-) -> Run:
-    # The task is built anew for each run, so that no run depends on one before it.
-    task = load_task(source) if isinstance(source, str) else build_task(source, repr(source))
-    if optimizer is not None:
-        task = with_optimizer(task, optimizer)
-    run = train(task, parse(text), rate=rate, seed=seed, total=parse_length(total))
-    return replace(run, optimizer=optimizer or "")
-
-
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     """Return what could make another machine's numbers differ."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     told = {
         "ratecraft": ratecraft.__version__,
         "torch": torch.__version__,
         "numpy": numpy.__version__,
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",
+        "device": device,
     }
     git = shutil.which("git")
     if git is None:

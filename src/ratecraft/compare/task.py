@@ -21,7 +21,7 @@ from ratecraft.errors import TaskError
 from ratecraft.finder.preserve import preserved_rng, seed_everything
 from ratecraft.torch.optimizers import optimizer_named
 
-__all__ = ["Task", "build_task", "load_task", "reference"]
+__all__ = ["Loss", "Task", "build_task", "load_task", "reference", "told", "with_optimizer"]
 
 Loss = Callable[[nn.Module, Any], torch.Tensor]
 
@@ -174,7 +174,7 @@ def called(build: Callable[[], Any], name: str) -> Any:
     except TaskError:
         raise
     except (Exception, SystemExit) as error:  # a user's file can raise anything
-        raise TaskError(f"{name} failed: {_told(error)}") from error
+        raise TaskError(f"{name} failed: {told(error)}") from error
 
 
 @contextmanager
@@ -224,7 +224,7 @@ def _module(place: str) -> Any:
                 f"cannot import {place!r}: {error}; a file is written {place}.py"
             ) from error
         except Exception as error:  # a user's module can raise anything
-            raise TaskError(f"importing {place} failed: {_told(error)}") from error
+            raise TaskError(f"importing {place} failed: {told(error)}") from error
     path = Path(place)
     if not path.is_file():
         near = sorted(p.name for p in path.parent.glob("*.py"))[:8] if path.parent.is_dir() else []
@@ -242,11 +242,11 @@ def _module(place: str) -> Any:
         with _the_same_every_time():
             spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:  # a user's file can raise anything
-        raise TaskError(f"loading {place} failed: {_told(error)}") from error
+        raise TaskError(f"loading {place} failed: {told(error)}") from error
     return module
 
 
-def _told(error: BaseException) -> str:
+def told(error: BaseException) -> str:
     """Return an error in one line, with the place in the user's own file."""
     frame = error.__traceback__
     while frame is not None and frame.tb_next is not None:

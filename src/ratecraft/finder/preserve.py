@@ -21,7 +21,14 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
 
 from ratecraft.errors import TaskError
 
-__all__ = ["Batches", "preserved", "preserved_rng", "refuse_stream"]
+__all__ = [
+    "Batches",
+    "loader_state",
+    "preserved",
+    "preserved_rng",
+    "random_state",
+    "refuse_stream",
+]
 
 Batches = Iterable[Any] | Callable[[], Iterable[Any]]
 """Batches that can be iterated again and again, or a function that begins anew each time."""
@@ -123,19 +130,40 @@ def preserved(
 @contextmanager
 def preserved_rng() -> Iterator[None]:
     """Restore the random state of torch (CPU and CUDA), numpy and `random` at the block's end."""
+    restore = random_state()
+    try:
+        yield
+    finally:
+        restore()
+
+
+def random_state() -> Callable[[], None]:
+    """Return what restores the random state of torch (CPU and CUDA), numpy and `random`."""
     cpu, python = torch.get_rng_state(), random.getstate()
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None  # type: ignore[no-untyped-call]
     numpy = sys.modules.get("numpy")
     array = numpy.random.get_state() if numpy else None
-    try:
-        yield
-    finally:
+
+    def restore() -> None:
         torch.set_rng_state(cpu)
         random.setstate(python)
         if cuda is not None:
             torch.cuda.set_rng_state_all(cuda)
         if numpy:
             numpy.random.set_state(array)
+
+    return restore
+
+
+def loader_state(loader: Batches) -> Callable[[], None]:
+    """Return what restores a loader, its samplers and its datasets, as far as they have a state.
+
+    Raises:
+        TaskError: the loader is a one-way stream.
+    """
+    refuse_stream(loader)
+    undo = _of_loader(_owners(loader), _Keeper())
+    return lambda: _restore_all(undo)
 
 
 def seed_everything(seed: int) -> None:

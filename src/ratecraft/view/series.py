@@ -72,11 +72,12 @@ def sensitivity(
     """Return the last validation loss over rates, by schedule and optimizer: mean, and its ends."""
     lines: dict[str, tuple[list[float], list[float]]] = {}
     bands: dict[str, tuple[list[float], list[float]]] = {}
-    for name, (rate, _) in sorted(comparison.settings.items(), key=lambda one: one[1][0]):
+    families = {name: family for family, some in comparison.families().items() for name in some}
+    for name, (rate, _, _) in sorted(comparison.settings.items(), key=lambda one: one[1].rate):
         finals = [run.final() for run in comparison.of(name)]
         if not finals or not all(map(math.isfinite, finals)):
             continue
-        label = name.rpartition(", rate ")[0] or name
+        label = families[name]
         xs, ys = lines.setdefault(label, ([], []))
         low, high = bands.setdefault(label, ([], []))
         xs.append(rate)

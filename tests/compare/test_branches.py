@@ -109,7 +109,7 @@ def test_a_model_that_cannot_be_copied_is_named() -> None:
         model=lambda: Stubborn(4, 1),
         loss=lambda model, batch: ((model(batch) - 1) ** 2).mean(),
     )
-    with pytest.raises(TaskError, match="Stubborn cannot be copied .*no copies"):
+    with pytest.raises(TaskError, match=r"Stubborn cannot be copied .*no copies"):
         train_branches(task, [(WSD, 50), (WSD, 60)], rate=0.01, seed=0)
 
 

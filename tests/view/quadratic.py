@@ -1,6 +1,7 @@
 """Small records with true numbers: gradient descent on quadratic losses, worked out exactly."""
 
 import math
+from dataclasses import replace
 
 from ratecraft import Schedule, constant, cooldown, percent, warmup
 from ratecraft.records import (
@@ -11,6 +12,7 @@ from ratecraft.records import (
     FoundRate,
     RangeTest,
     Run,
+    Setting,
     ShortRun,
 )
 
@@ -44,6 +46,37 @@ def comparison(
     runs = tuple(descend(s, rate, seed) for s in schedules.values() for seed in range(seeds))
     texts = {name: repr(s) for name, s in schedules.items()}
     return Comparison("a quadratic", texts, runs, {"python": "3.11 <x>", "device": "cpu"})
+
+
+def several(
+    *, rates: tuple[float, ...] = (0.02,), totals: tuple[int, ...] = (100,), seeds: int = 3
+) -> Comparison:
+    """Return a comparison over rates and lengths, as `ratecraft.compare` names its candidates."""
+    texts, settings, runs = {}, {}, []
+    for name, schedule in SCHEDULES.items():
+        for total in totals:
+            for rate in rates:
+                parts = [name, *[f"{total} updates"] * (len(totals) > 1)]
+                parts += [f"rate {rate:g}"] * (len(rates) > 1)
+                texts[", ".join(parts)] = repr(schedule)
+                settings[", ".join(parts)] = Setting(rate, "", total)
+                runs += [descend(schedule, rate, seed, total) for seed in range(seeds)]
+    return Comparison("a quadratic", texts, tuple(runs), {"device": "cpu"}, settings)
+
+
+def followed(record: Comparison) -> Comparison:
+    """Return the same with what newer records know of each evaluation."""
+
+    def more(run: Run, one: Evaluation) -> Evaluation:
+        train = {"loss": run.losses[one.update - 1], "distance": 0.125}
+        rate = run.curve()(one.update - 1)
+        return replace(one, train=train, rates={"body": rate, "head <i>": 2 * rate})
+
+    runs = tuple(
+        replace(run, evaluations=tuple(more(run, one) for one in run.evaluations))
+        for run in record.runs
+    )
+    return replace(record, runs=runs)
 
 
 def found_rate(rate: float | None = 0.1) -> FoundRate:

@@ -7,7 +7,7 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from numpy.testing import assert_array_equal
-from quadratic import comparison, forecast, found_rate, range_test
+from quadratic import comparison, forecast, found_rate, range_test, several
 
 from ratecraft import constant, cosine, epochs, tokens, warmup
 from ratecraft.errors import RatecraftError, ScheduleError
@@ -132,14 +132,46 @@ def test_a_range_test_without_a_suggestion_has_no_mark() -> None:
 def test_a_comparison_has_one_colour_a_schedule(tmp_path: Path) -> None:
     record = comparison()
     figure = plot_comparison(record)
-    assert len(figure.axes) == 3
+    assert [axes.get_title() for axes in figure.axes] == [
+        *("Schedules", "Validation loss", "Validation distance", "Training loss, smoothed"),
+    ]
     for axes in figure.axes:
         assert [to_hex(line.get_color()) for line in axes.get_lines()] == list(PALETTE[:2])
-    rates, validation, _ = figure.axes
+    rates, validation, *_ = figure.axes
     assert_array_equal(rates.get_lines()[0].get_ydata(), record.runs[0].curve().values())
     seeds = [run.final() for run in record.of("constant")]
     assert validation.get_lines()[0].get_ydata()[-1] == pytest.approx(sum(seeds) / 3)
     save_figure(figure, tmp_path / "comparison.pdf")
+
+
+def test_several_rates_have_a_panel_with_the_flat_region(tmp_path: Path) -> None:
+    record = several(rates=(0.01, 0.1, 0.4, 0.9))
+    figure = plot_comparison(record)
+    axes = figure.axes[1]
+    assert axes.get_title() == "Validation loss over rates"
+    assert axes.get_xscale() == "log"
+    lines = axes.get_lines()
+    assert len(lines) == 4
+    for (line, region), flat in zip((lines[:2], lines[2:]), record.flat().values(), strict=True):
+        assert list(line.get_xdata()) == [0.01, 0.1, 0.4, 0.9]
+        assert (region.get_xdata()[0], region.get_xdata()[-1]) == (flat.low, flat.high)
+        assert region.get_color() == line.get_color()
+    # Five panels stand in two rows, and none on another.
+    figure.canvas.draw()
+    boxes = [axes.get_position() for axes in figure.axes]
+    assert len({round(box.y0, 3) for box in boxes}) == 2
+    assert len({(round(box.x0, 2), round(box.y0, 2)) for box in boxes}) == 5
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+
+
+def test_of_many_schedules_the_best_are_drawn() -> None:
+    figure = plot_comparison(
+        comparison({f"s{i}": (1 + i / 10) * constant(1) for i in range(11)}, seeds=1)
+    )
+    assert all(len(axes.get_lines()) == 8 for axes in figure.axes)
+    (legend,) = figure.legends
+    assert legend.get_title().get_text() == "the 8 best of 11"
+    assert len(legend.get_texts()) == 8
 
 
 def test_a_comparison_in_which_all_diverged_is_drawn(tmp_path: Path) -> None:

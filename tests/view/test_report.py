@@ -5,13 +5,21 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from quadratic import SCHEDULES, comparison, forecast, found_rate, range_test
+from quadratic import (
+    SCHEDULES,
+    comparison,
+    followed,
+    forecast,
+    found_rate,
+    range_test,
+    several,
+)
 
 import ratecraft
 from ratecraft import constant, parse
 from ratecraft.errors import RatecraftError
-from ratecraft.records import Comparison, Measured, Setting, load
-from ratecraft.view import write_report
+from ratecraft.records import Comparison, Forecast, Measured, load
+from ratecraft.view import series, svg, write_report
 
 VOID = {"meta", "br"}
 
@@ -64,14 +72,44 @@ def tree(text: str) -> ET.Element:
 
 def rows(text: str) -> list[list[str]]:
     """The cells of all table rows, as text."""
-    root = tree(text)
-    return [["".join(cell.itertext()) for cell in row] for row in root.iter("tr")]
+    return cells(tree(text))
+
+
+def cells(element: ET.Element) -> list[list[str]]:
+    return [["".join(cell.itertext()) for cell in row] for row in element.iter("tr")]
+
+
+def tables(text: str) -> dict[str, list[list[str]]]:
+    """The rows of the first table below each heading, by the heading; of the page's body alone."""
+    found, heading = {}, ""
+    for element in tree(text).find("body/main"):
+        if element.tag == "h2":
+            heading = "".join(element.itertext())
+        elif element.tag == "div" and heading not in found:
+            found[heading] = cells(element)
+    return found
+
+
+def folds(text: str) -> dict[str, list[list[list[str]]]]:
+    """The tables of each candidate's fold, by what stands on it."""
+    root = tree(text).find("body/main/details")
+    return {
+        "".join(fold.find("summary").itertext()): [cells(one) for one in fold.iter("table")]
+        for fold in root.findall("details")
+    }
+
+
+def written(tmp_path: Path, record: Comparison, foreseen: Forecast | None = None) -> str:
+    path = write_report(tmp_path / "r.html", comparison=record, forecast=foreseen, title="t")
+    text = path.read_text("utf-8")
+    Page(text)
+    return text
 
 
 def test_the_page_is_well_formed(report: str) -> None:
     page = Page(report)
     assert page.tags.count("h1") == 1
-    assert page.tags.count("figure") == 4
+    assert page.tags.count("figure") == 5
     assert "details" in page.tags
     tree(report)
 
@@ -101,7 +139,8 @@ def test_the_verdict_and_the_table_are_those_of_the_record(report: str) -> None:
     words = "".join(Page(report).words)
     assert record.verdict() in words
     head, first, second = rows(report)[:3]
-    assert head == ["schedule", "seeds", "validation loss", "above the best", "distance"]
+    assert head == ["schedule", "seeds", "validation loss", "above the best", "distance", "time"]
+    assert first[-1] == "0.25 s"
     best, other = record.summaries()
     for cells, row in ((first, best), (second, other)):
         assert cells[0] == row.name + row.schedule
@@ -116,7 +155,7 @@ def test_the_verdict_and_the_table_are_those_of_the_record(report: str) -> None:
 
 
 def test_every_run_is_listed(report: str) -> None:
-    listed = rows(report)[4:]
+    listed = cells(tree(report).find("body/main/details/div"))[1:]
     assert len(listed) == 6
     assert [row[1] for row in listed] == ["0", "1", "2"] * 2
     assert listed[0][-2:] == ["100", "0.25 s"]
@@ -139,9 +178,9 @@ def test_a_diverged_schedule_has_no_mean_and_is_counted(tmp_path: Path) -> None:
     record = comparison(schedules)
     text = write_report(tmp_path / "r.html", comparison=record, title="t").read_text("utf-8")
     head, first, second = rows(text)[:3]
-    assert head[-1] == "diverged"
-    assert (first[0], first[-1]) == ("goodconstant(1)", "0")
-    assert (second[0], second[2], second[-1]) == ("hot400 * constant(1)", "-", "3")
+    assert head[-2] == "diverged"
+    assert (first[0], first[-2]) == ("goodconstant(1)", "0")
+    assert (second[0], second[2], second[-2]) == ("hot400 * constant(1)", "-", "3")
     assert "nan" not in text.replace("nance", "")
     assert "A line ends where the first of its seeds diverged." in text
 
@@ -243,20 +282,206 @@ def test_a_forecast_has_a_page_of_its_own_and_a_place_beside_a_comparison(tmp_pa
 
 
 def test_several_rates_are_shown_as_what_the_rate_matters(tmp_path: Path) -> None:
-    tried = {rate: comparison(rate=rate) for rate in (0.01, 0.02)}
-    names = list(SCHEDULES)
-    record = Comparison(
-        "t",
-        {f"{n}, rate {r:g}": one.schedules[n] for n in names for r, one in tried.items()},
-        tuple(run for one in tried.values() for run in one.runs),
-        {},
-        {f"{n}, rate {r:g}": Setting(r, "", 100) for n in names for r in tried},
-        {"x, seed 3": "Traceback\nValueError: broken"},
-    )
-    path = write_report(tmp_path / "r.html", comparison=record, title="x")
-    words = "".join(Page(path.read_text(encoding="utf-8")).words)
+    record = replace(several(rates=(0.01, 0.02)), failed={"x, seed 3": "Traceback\nError: broken"})
+    words = "".join(Page(written(tmp_path, record)).words)
     for told in ("How much the rate matters", "above the best", "Failed: x, seed 3", "broken"):
         assert told in words
-    assert len(record.at_best_rates().schedules) == len(names)
-    plain = write_report(tmp_path / "p.html", comparison=comparison(), title="x")
-    assert "How much the rate matters" not in plain.read_text(encoding="utf-8")
+    assert len(record.at_best_rates().schedules) == len(SCHEDULES)
+    assert "How much the rate matters" not in written(tmp_path, comparison())
+
+
+def test_the_flat_region_is_that_of_the_record(tmp_path: Path) -> None:
+    record = several(rates=(0.01, 0.1, 0.4, 0.9))
+    flat = record.flat()
+    head, *listed = tables(written(tmp_path, record))["How much the rate matters"]
+    assert head[:3] == ["schedule", "best rate", "not told from it"]
+    assert [row[0] for row in listed] == list(flat) == list(SCHEDULES)
+    for row, one in zip(listed, flat.values(), strict=True):
+        assert float(row[1]) == one.best
+        assert ("or lower" in row[2]) == one.open_low
+        assert ("or higher" in row[2]) == one.open_high
+        ends = {float(end) for end in re.findall(r"[0-9.e]+(?= |$)", row[2])}
+        assert ends == {one.low, one.high}
+
+
+@pytest.mark.parametrize(
+    ("rates", "seeds", "told"),
+    [
+        ((0.001, 0.002), 3, "the best rate is the highest tried: try higher ones"),
+        ((0.5, 0.9), 3, "the best rate is the lowest tried: try lower ones"),
+        ((0.01, 0.02), 1, "one seed tells no rate from another"),
+        ((0.001, 0.05, 0.99), 3, "its neighbours are worse: the rate matters"),
+    ],
+)
+def test_what_a_flat_region_means_is_said(
+    tmp_path: Path, rates: tuple[float, ...], seeds: int, told: str
+) -> None:
+    record = several(rates=rates, seeds=seeds)
+    _, first, *_ = tables(written(tmp_path, record))["How much the rate matters"]
+    assert first[-1] == told
+
+
+def test_how_soon_is_told_where_there_is_a_target(tmp_path: Path) -> None:
+    record = several(rates=(0.01, 0.02))
+    text = written(tmp_path, record)
+    head, *listed = tables(text)["How soon"]
+    assert head == ["schedule", "updates", "time", "seeds"]
+    reached = record.at_best_rates().to_target(record.target())
+    assert {row[0] for row in listed} == set(reached)
+    for name, updates, time, seeds in listed:
+        assert float(updates) == pytest.approx(reached[name].updates, abs=0.5)
+        assert float(time.removesuffix(" s")) == pytest.approx(reached[name].seconds, rel=0.01)
+        assert seeds == f"{reached[name].seeds} of 3"
+    assert [float(row[1]) for row in listed] == sorted(float(row[1]) for row in listed)
+    assert "the lowest that every finished schedule reached" in "".join(Page(text).words)
+
+
+def test_one_that_did_not_come_there_is_last_in_how_soon(tmp_path: Path) -> None:
+    schedules = {"slow": 0.01 * constant(1), **SCHEDULES}
+    record = comparison(schedules)
+    record = replace(
+        record,
+        runs=tuple(replace(r, diverged=99) if r in record.of("slow") else r for r in record.runs),
+    )
+    assert tables(written(tmp_path, record))["How soon"][-1] == ["slow", "-", "-", "0 of 3"]
+
+
+def test_without_a_target_nothing_is_said_of_how_soon(tmp_path: Path) -> None:
+    record = comparison({"alone": constant(1)})
+    assert record.target() is None
+    assert "How soon" not in written(tmp_path, record)
+
+
+def test_loss_over_budgets_is_drawn_for_several_lengths(tmp_path: Path) -> None:
+    record = several(rates=(0.01, 0.02), totals=(40, 100))
+    lines, bands = series.budgets(record)
+    assert list(lines) == list(bands) == list(SCHEDULES)
+    xs, ys = lines["constant"]
+    assert list(xs) == [40, 100]
+    best = record.of("constant, 100 updates, rate 0.02")
+    assert ys[1] == pytest.approx(sum(run.final() for run in best) / 3)
+    assert bands["constant"][1][1] == max(run.final() for run in best)
+    text = written(tmp_path, record)
+    assert "Loss over budgets" in text
+    head, *listed = tables(text)["Results"]
+    assert head[:2] == ["schedule", "updates"]
+    assert [row[1] for row in listed] == ["100"] * 4 + ["40"] * 4
+    # The best of each length has nothing above it.
+    assert [row[4] == "" for row in listed] == [True, False, False, False] * 2
+    plain = written(tmp_path, several(rates=(0.01, 0.02)))
+    assert "Loss over budgets" not in plain
+    assert "updates" not in tables(plain)["Results"][0]
+
+
+def test_what_was_stopped_early_says_so_and_has_no_mean(tmp_path: Path) -> None:
+    record = comparison()
+    first, *rest = record.runs
+    record = replace(record, runs=(replace(first, stopped=40), *rest))
+    text = written(tmp_path, record)
+    (row,) = [row for row in tables(text)["Results"] if row[0].startswith("constant")]
+    assert row[0].endswith("stopped early: 1 of 3 seeds")
+    assert row[2] == "-"
+    assert "100, stopped early" in "".join(Page(text).words)
+    assert "stopped early" not in written(tmp_path, comparison())
+
+
+def test_each_further_metric_has_a_figure(tmp_path: Path) -> None:
+    text = written(tmp_path, comparison())
+    assert "<title>Validation distance</title>" in text
+    assert "Training distance" not in text
+
+
+def test_of_many_lines_the_best_are_drawn_and_the_caption_says_so(tmp_path: Path) -> None:
+    schedules = {f"s{i}": (1 + i / 10) * constant(1) for i in range(11)}
+    record = comparison(schedules, seeds=1)
+    shown = series.shown(record)
+    assert list(shown.schedules) == [f"s{i}" for i in range(3, 11)]
+    text = written(tmp_path, record)
+    captions = ["".join(c.itertext()) for c in tree(text).iter("figcaption")]
+    assert len(captions) == 4
+    assert all("Drawn are the 8 best of 11." in caption for caption in captions)
+    keyed = [row for row in tree(text).find(".//tbody") if row.find(".//span") is not None]
+    assert len(keyed) == 8
+    assert "Drawn are" not in written(tmp_path, comparison())
+
+
+def test_every_epoch_of_every_run_is_in_its_fold(tmp_path: Path) -> None:
+    record = followed(comparison())
+    found = folds(written(tmp_path, record))
+    assert list(found) == list(SCHEDULES)
+    for name, listed in found.items():
+        for run, (head, *epochs) in zip(record.of(name), listed, strict=True):
+            assert head == [
+                *("epoch", "update", "training loss", "validation loss"),
+                *("training distance", "validation distance"),
+                *("rate of body", "rate of head <i>"),
+            ]
+            assert len(epochs) == 5
+            for row, one in zip(epochs, run.evaluations, strict=True):
+                expected = [one.update / 20, one.update, one.train["loss"], one.metrics["loss"]]
+                expected += [0.125, one.metrics["distance"], *one.rates.values()]
+                assert list(map(float, row)) == pytest.approx(expected, rel=1e-3)
+
+
+def test_an_older_record_has_its_rates_from_the_schedule(tmp_path: Path) -> None:
+    record = comparison()
+    head, first, *_ = folds(written(tmp_path, record))["decayed <b>&"][0]
+    assert head == ["epoch", "update", "validation loss", "validation distance", "rate"]
+    rate = record.of("decayed <b>&")[0].curve()(19)
+    assert float(first[-1]) == pytest.approx(rate, rel=1e-3)
+
+
+def test_a_hundred_runs_make_a_light_page(tmp_path: Path) -> None:
+    rates = tuple(0.001 * k for k in range(1, 11))
+    record = followed(several(rates=rates, totals=(200,), seeds=5))
+    assert len(record.runs) == 100
+    assert len(written(tmp_path, record)) < 600_000
+
+
+def test_of_many_evaluations_some_are_listed(tmp_path: Path) -> None:
+    record = followed(comparison())
+    run = record.runs[0]
+    many = tuple(replace(run.evaluations[0], update=k) for k in range(1, 50_001))
+    long = replace(run, total=50_000, losses=(1.0,) * 50_000, evaluations=many)
+    record = replace(record, runs=(long, *record.runs[1:]))
+    text = written(tmp_path, record)
+    listed = folds(text)["constant"][0]
+    assert len(listed) < 2000
+    assert (listed[1][1], listed[-1][1]) == ("1", "50000")
+    assert "of 50000 evaluations, all of which are in the record" in text
+
+
+def test_what_was_foreseen_stands_beside_what_happened(tmp_path: Path) -> None:
+    record, before = comparison(), forecast()
+    same, named, other = before.candidates
+    loss = record.summaries()[0].mean["loss"]
+    near = {"low": 0.5 * loss, "high": 2 * loss, "loss": loss}
+    same = replace(same, schedule="0.02 * constant(1)", **near)
+    named = replace(named, name="decayed <b>&", schedule="constant(0.3)")
+    before = replace(before, candidates=(same, named, other))
+    text = written(tmp_path, record, before)
+    head, first, second = tables(text)["Foreseen, and what happened"]
+    assert head == ["schedule", "foreseen", "band", "happened", "in the band"]
+    assert first[0] == "constantforeseen as wsd <b>"
+    happened = {row.name: row.mean["loss"] for row in record.summaries()}
+    assert float(first[3].split(" ± ")[0]) == pytest.approx(happened["constant"], rel=1e-3)
+    assert (first[4], second[4]) == ("yes", "no")
+    assert second[0] == "decayed <b>&of the same name, but its rates differ"
+    assert "1 of 2 ended within their bands" in text
+    assert "Grey: what was logged" in text  # the forecast itself is there, too
+
+
+def test_what_was_trained_for_another_length_does_not_stand_beside(tmp_path: Path) -> None:
+    before = forecast()
+    one = replace(before.candidates[0], name="constant", schedule="0.02 * constant(1)")
+    before = replace(before, candidates=(one,), tied=())
+    assert "Foreseen, and" in written(tmp_path, comparison(), before)
+    assert "Foreseen, and" not in written(tmp_path, comparison(), replace(before, total=90))
+
+
+def test_charts_take_the_colours_of_the_page(report: str) -> None:
+    style = report[report.index("<style>") : report.index("</style>")]
+    for color in (svg.TEXT, svg.SOFT, svg.GRID, svg.FAINT):
+        assert f'[fill="{color}"]' in style
+        assert f'[stroke="{color}"]' in style
+    assert 'figure [stroke="#000000"]' in style[style.index("prefers-color-scheme") :]

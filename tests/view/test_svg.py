@@ -124,6 +124,21 @@ def test_faint_lines_are_behind_and_use_up_no_colour() -> None:
     assert [p.get("stroke") for p in inner] == ["#b5b5b5", PALETTE[0]]
 
 
+def test_dashed_lines_have_the_colour_of_another_and_no_place_in_the_legend() -> None:
+    series = {"guess": ([0, 1], [0, 1]), "a": ([0, 1], [0, 1]), "b": ([0, 1], [1, 0])}
+    root = tree(svg_chart(series, **LABELS, dashed={"guess": "b"}))
+    inner = root.find(f"{SVG}svg")
+    strokes = [(p.get("stroke"), p.get("stroke-dasharray")) for p in inner]
+    assert strokes == [(PALETTE[1], "3 3"), (PALETTE[0], None), (PALETTE[1], None)]
+    assert "guess" not in texts(root)
+
+
+def test_a_small_chart_keeps_fewer_points() -> None:
+    series = {"a": (range(5000), [k % 7 for k in range(5000)])}
+    (line,) = lines(tree(svg_chart(series, **LABELS, width=360, points=300)))
+    assert 100 < len(line) <= 300
+
+
 def test_many_lines_differ_in_colour_or_dashes() -> None:
     series = {f"schedule number {i}": ([0, 1], [i, i]) for i in range(20)}
     root = tree(svg_chart(series, **LABELS))

@@ -86,11 +86,12 @@ def _view() -> Iterator[Callable[[Progress], None]]:
             left = "" if progress.left is None else f"{duration(progress.left)} left"
             ended = progress.done + progress.failed
             bar.update(line, completed=ended, total=progress.planned, left=left)
-            state.plain = "  ".join(
-                [f"{progress.running} running"]
-                + [f"{progress.failed} failed"] * (progress.failed > 0)
-                + [f"best so far {progress.best_loss:.4g}: {progress.best}"] * bool(progress.best)
-            )
+            told = [f"{progress.running} running"]
+            if progress.failed:
+                told.append(f"{progress.failed} failed")
+            if progress.best_loss is not None:
+                told.append(f"best so far {progress.best_loss:.4g}: {progress.best}")
+            state.plain = "  ".join(told)
             if progress.what in ("failed", "again"):
                 shown.console.print(escape(_told(progress)))
 

@@ -206,7 +206,7 @@ def reference(task: str | Callable[[], Task]) -> str:
     if module != "__main__":
         return f"{module}:{name}"
     file = getattr(sys.modules["__main__"], "__file__", None)
-    if file is None:
+    if file is None or not Path(file).is_file():  # a notebook, or Python that reads its input
         raise TaskError(
             f"worker processes cannot find {name}, which was typed into a session; put it into a "
             "file, or pass workers=0 to train in this process"

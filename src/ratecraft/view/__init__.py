@@ -6,7 +6,11 @@
     svg.py        one small SVG line chart
     picture.py    what a notebook shows of a schedule
     plot.py       matplotlib figures, for papers
-    report.py     one self-contained HTML page about a comparison
+    html.py       the pieces of a page: tables, figures, folds, its style
+    report.py     one self-contained HTML page about a comparison, a forecast or both
+    report_comparison.py  its answer, tables and figures
+    report_runs.py        its tables of single runs, epoch by epoch
+    report_forecast.py    what was foreseen, beside what happened
 
 Importing this loads the standard library only; matplotlib and numpy come with the first figure.
 """

@@ -298,35 +298,88 @@ def plot_forecast(record: Forecast) -> Figure:
 def plot_comparison(record: Comparison) -> Figure:
     """Return a figure of a comparison: rates, validation loss and training loss over updates.
 
-    Of several rates each schedule's best one is drawn.
+    Of several rates each schedule's best one is drawn, and there is a panel of the final loss over
+    rates: a thick line is the flat region, whose rates 95 % confidence does not tell from the best.
+    There is a panel of the first metric beside the loss, if there is one. Of more than 8 schedules
+    the best are drawn, and the legend says so.
 
-    Validation loss is the mean over seeds, its band from the lowest to the highest; training
+    Validation metrics are means over seeds, their bands from the lowest to the highest; training
     loss is smoothed and averaged over seeds.
 
     Raises:
         RatecraftError: matplotlib is not installed.
     """
-    figure = _figure(13, 4.4)
-    rates = _axes(figure, 131, "Schedules", "update", "rate")
-    record = record.at_best_rates()
-    lines = series.rates(record).values()
-    drawn = [_draw(rates, i, *line) for i, line in enumerate(lines)]
-    validation = _axes(figure, 132, "Validation loss", "update", "loss")
-    spreads = series.validation(record).values()
-    for i, spread in enumerate(spreads):
-        line = _draw(validation, i, spread.updates, spread.mean)
-        ends = spread.updates, spread.low, spread.high
-        validation.fill_between(*ends, color=line.get_color(), alpha=0.15, linewidth=0)
-    if series.spans_decade([loss for spread in spreads for loss in spread.mean]):
-        validation.set_yscale("log")
-    training = _axes(figure, 133, "Training loss, smoothed", "update", "loss")
-    losses = series.training(record).values()
+    shown = series.shown(record)
+    names = list(shown.schedules)
+    over_rates, ends = series.sensitivity(record)
+    several = any(len(xs) > 1 for xs, _ in over_rates.values())
+    metrics = shown.metrics()[:2]
+    count = 2 + several + len(metrics)
+    columns = count if count <= 3 else (count + 1) // 2
+    rows = -(-count // columns)
+    wide = max(map(len, names), default=0)
+    per_row = max(min(4, int(4.3 * columns * 13 / (wide + 6))), 1)  # 13 letters an inch, about
+    lines = -(-len(names) // per_row)
+    figure = _figure(4.3 * columns, 3.8 * rows + 0.4 + 0.22 * lines)
+    grid = figure.add_gridspec(rows, columns)
+    places = (grid[i] for i in range(count))
+
+    rates = _axes(figure, next(places), "Schedules", "update", "rate")
+    drawn = [_draw(rates, i, *line) for i, line in enumerate(series.rates(shown).values())]
+    if several:
+        axes = _axes(figure, next(places), "Validation loss over rates", "rate", "loss")
+        _draw_rates(axes, record, names, over_rates, ends)
+    for metric in metrics:
+        axes = _axes(figure, next(places), f"Validation {metric}", "update", metric)
+        spreads = series.validation(shown, metric).values()
+        for i, spread in enumerate(spreads):
+            color = _draw(axes, i, spread.updates, spread.mean).get_color()
+            axes.fill_between(
+                spread.updates, spread.low, spread.high, color=color, alpha=0.15, linewidth=0
+            )
+        _log_if_wide(axes, [value for spread in spreads for value in spread.mean])
+    training = _axes(figure, next(places), "Training loss, smoothed", "update", "loss")
+    losses = series.training(shown).values()
     for i, smooth in enumerate(losses):
         _draw(training, i, *smooth)
-    if series.spans_decade([loss for _, ys in losses for loss in ys]):
-        training.set_yscale("log")
-    _legend(figure, drawn, list(record.schedules), loc="outside lower center", ncols=4)
+    _log_if_wide(training, [loss for _, ys in losses for loss in ys])
+    _legend(figure, drawn, names, loc="outside lower center", ncols=per_row)
+    every = len(record.at_best_rates().schedules)
+    if every > len(names):
+        figure.legends[0].set_title(f"the {len(names)} best of {every}")
     return figure
+
+
+def _draw_rates(
+    axes: Axes,
+    record: Comparison,
+    names: Sequence[str],
+    lines: Mapping[str, series.Line],
+    ends: Mapping[str, series.Line],
+) -> None:
+    """Draw the loss over rates of the schedules that have a line in the other panels."""
+    axes.set_xscale("log")
+    flat = record.flat()
+    for family, members in record.families().items():
+        place = next((names.index(name) for name in members if name in names), None)
+        if place is None or family not in lines:
+            continue
+        rates, losses = lines[family]
+        color = _draw(axes, place, rates, losses).get_color()
+        axes.fill_between(rates, *ends[family], color=color, alpha=0.1, linewidth=0)
+        if family in flat:
+            inside = [
+                (rate, loss)
+                for rate, loss in zip(rates, losses, strict=True)
+                if flat[family].low <= rate <= flat[family].high
+            ]
+            axes.plot(*zip(*inside, strict=True), color=color, linewidth=5, alpha=0.4)
+    _log_if_wide(axes, [loss for _, losses in lines.values() for loss in losses])
+
+
+def _log_if_wide(axes: Axes, values: Sequence[float]) -> None:
+    if series.spans_decade(values):
+        axes.set_yscale("log")
 
 
 def save_figure(drawn: Figure | Axes, path: str | os.PathLike[str]) -> Path:

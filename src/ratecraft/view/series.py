@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 from collections.abc import Sequence
@@ -10,9 +11,11 @@ from typing import Final, NamedTuple
 from ratecraft.records import Comparison, Forecast, FoundRate, Measured, RangeTest, layer_names
 from ratecraft.schedule import Curve
 
-__all__ = ["COLUMNS", "Line", "Spread", "foreseen", "foreseen_window", "gain_window", "loss_window"]
-__all__ += ["measured", "measured_rates", "rates"]
-__all__ += ["sampled", "sensitivity", "spans_decade", "training", "unit", "validation"]
+__all__ = ["COLUMNS", "MOST", "Line", "Spread", "budgets", "foreseen", "foreseen_window"]
+__all__ += ["gain_window", "loss_window", "measured", "measured_rates", "rates", "sampled"]
+__all__ += ["sensitivity", "shown", "spans_decade", "training", "unit", "validation"]
+
+MOST: Final = 8  # lines in one figure
 
 Line = tuple[Sequence[float], Sequence[float]]
 
@@ -29,6 +32,13 @@ class Spread(NamedTuple):
 def unit(curve: Curve) -> str:
     """Return what the curve's time counts: update, sample or token."""
     return {"steps": "update", "samples": "sample", "tokens": "token"}[curve.horizon.clock]
+
+
+def shown(comparison: Comparison) -> Comparison:
+    """Return what is worth drawing: each schedule at its best rate, the `MOST` best of them."""
+    best = comparison.at_best_rates()
+    kept = {row.name for row in best.summaries()[:MOST]}
+    return best.among([name for name in best.schedules if name in kept])
 
 
 def rates(comparison: Comparison) -> dict[str, Line]:
@@ -84,7 +94,43 @@ def sensitivity(
         ys.append(statistics.fmean(finals))
         low.append(min(finals))
         high.append(max(finals))
-    return dict(lines), dict(bands)
+    # In the order of the other figures, for the same colours.
+    order = [family for family in comparison.families() if family in lines]
+    return {family: lines[family] for family in order}, {name: bands[name] for name in order}
+
+
+def budgets(comparison: Comparison) -> tuple[dict[str, Line], dict[str, Line]]:
+    """Return the last validation loss over updates planned: mean, and its ends.
+
+    A line is of one schedule and optimizer, at the best rate of each length; only what was trained
+    over several lengths has one.
+    """
+    best = comparison.at_best_rates()
+    alike: dict[tuple[str, str], dict[int, str]] = {}
+    for row in best.summaries():
+        if math.isfinite(row.mean["loss"]):
+            alike.setdefault((row.schedule, best.of(row.name)[0].optimizer), {})[row.total] = (
+                row.name
+            )
+    places = {name: place for place, name in enumerate(best.schedules)}
+    lines: dict[str, Line] = {}
+    bands: dict[str, Line] = {}
+    for names in sorted(alike.values(), key=lambda names: min(places[n] for n in names.values())):
+        if len(names) < 2:
+            continue
+        totals = sorted(names)
+        finals = [[run.final() for run in best.of(names[total])] for total in totals]
+        label = _shared(list(names.values()))
+        lines[label] = totals, [statistics.fmean(values) for values in finals]
+        bands[label] = [min(values) for values in finals], [max(values) for values in finals]
+    return lines, bands
+
+
+def _shared(names: Sequence[str]) -> str:
+    """Return what names have in common: the schedule and the optimizer come before the length."""
+    parts = zip(*(name.split(", ") for name in names), strict=False)
+    common = itertools.takewhile(lambda some: len(set(some)) == 1, parts)
+    return ", ".join(some[0] for some in common) or names[0]
 
 
 def training(comparison: Comparison) -> dict[str, Line]:

@@ -9,16 +9,18 @@ from typing import Final, NamedTuple
 
 from ratecraft.view.axis import Axis, decimate, number
 
-__all__ = ["DASHES", "PALETTE", "svg_chart"]
+__all__ = ["DASHES", "FAINT", "GRID", "PALETTE", "SOFT", "TEXT", "svg_chart"]
 
 # Okabe and Ito (2008), told apart with any colour vision; without their yellow, which fades on
 # white. Line styles change when the colours have all been used.
 PALETTE: Final = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#000000")
 DASHES: Final = ("", "6 3", "2 2", "8 3 2 3")
 
-_POINTS = 1000
+POINTS: Final = 1000
 _LETTER = 6.2  # width of an average character at 11 px, to place what SVG cannot measure
-_TEXT, _SOFT, _GRID = "#222222", "#555555", "#e4e4e4"
+
+# Everything that is not a line's own colour; a page may give these others.
+TEXT, SOFT, GRID, FAINT = "#222222", "#555555", "#e4e4e4", "#b5b5b5"
 
 
 def svg_chart(
@@ -33,13 +35,15 @@ def svg_chart(
     band: Mapping[str, tuple[Sequence[float], Sequence[float]]] | None = None,
     y_range: tuple[float, float] | None = None,
     faint: Collection[str] = (),
+    dashed: Mapping[str, str] | None = None,
     width: int = 640,
     height: int = 360,
+    points: int = POINTS,
 ) -> str:
     """Return a line chart as SVG.
 
     Points that are not finite, or not above zero on a logarithmic axis, are gaps. Of a long line
-    about a thousand points are kept, its extremes among them. Lines end at the axes.
+    some points are kept, its extremes among them. Lines end at the axes.
 
     Args:
         series: by name, the x and the y values.
@@ -52,16 +56,19 @@ def svg_chart(
         band: by the name of a series, the low and the high end of its spread at each x.
         y_range: the heights to show; default: all.
         faint: names of series to draw thin and grey, behind the others.
+        dashed: by the name of a series, the one whose colour it takes; it is drawn thin and dashed
+            and is not in the legend.
         width: in pixels.
         height: in pixels.
+        points: how many points of a line are kept, about.
 
     >>> svg_chart({"a": ([0, 1], [0, 1])}, title="a < b", x_label="x", y_label="y")[:80]
     '<svg xmlns="http://www.w3.org/2000/svg" role="img" width="640" height="360" view'
     """
     band = band or {}
-    lines = {name: decimate(xs, ys, _POINTS) for name, (xs, ys) in series.items()}
+    lines = {name: decimate(xs, ys, points) for name, (xs, ys) in series.items()}
     spreads = {
-        name: (decimate(series[name][0], low), decimate(series[name][0], high))
+        name: (decimate(series[name][0], low, points), decimate(series[name][0], high, points))
         for name, (low, high) in band.items()
     }
     xs = [x for line_x, _ in lines.values() for x in line_x if math.isfinite(x)]
@@ -74,8 +81,9 @@ def svg_chart(
     if y_range is not None:
         y_axis = Axis(*y_range, log=log_y)
 
-    pens = _pens(series, faint)
-    legend, legend_height = _legend(pens, width)
+    pens = _pens(series, faint, dashed or {})
+    named = {name: pen for name, pen in pens.items() if name not in (dashed or {})}
+    legend, legend_height = _legend(named, width)
     y_ticks = y_axis.ticks(max(2, height // 60))
     left = 16 + _LETTER * max((len(label) for _, label in y_ticks), default=1)
     plot = _Plot(left, 46 + legend_height, width - left - 18, height - 46 - legend_height - 42)
@@ -86,8 +94,8 @@ def svg_chart(
         f'<rect width="{width}" height="{height}" fill="#ffffff"/>',
         _text(12, 20, _cut(title, width * 0.75), extra=' font-size="14" font-weight="600"'),
         legend,
-        _text(12, plot.top - 9, y_label, fill=_SOFT),
-        _text(plot.right, height - 8, x_label, anchor="end", fill=_SOFT),
+        _text(12, plot.top - 9, y_label, fill=SOFT),
+        _text(plot.right, height - 8, x_label, anchor="end", fill=SOFT),
         *plot.grid(x_axis.ticks(max(2, width // 90)), x_axis, y_ticks, y_axis),
         # An inner svg clips at its own edges and, unlike a clip path, needs no unique id.
         f'<svg x="{_n(plot.left)}" y="{_n(plot.top)}" width="{_n(plot.width)}" '
@@ -114,7 +122,7 @@ def _cut(text: str, room: float) -> str:
 
 
 def _text(
-    x: float, y: float, text: str, *, anchor: str = "start", fill: str = _TEXT, extra: str = ""
+    x: float, y: float, text: str, *, anchor: str = "start", fill: str = TEXT, extra: str = ""
 ) -> str:
     place = f'x="{_n(x)}" y="{_n(y)}" text-anchor="{anchor}" fill="{fill}"'
     return f"<text {place}{extra}>{html.escape(text)}</text>"
@@ -125,16 +133,21 @@ class _Pen(NamedTuple):
     style: str
 
 
-def _pens(names: Iterable[str], faint: Collection[str]) -> dict[str, _Pen]:
-    """Return how to draw each series; faint ones use up no colour."""
-    pens, used = {}, 0
-    for name in names:
-        color, dash, weight = "#b5b5b5", "", 1
-        if name not in faint:
-            color, weight = PALETTE[used % len(PALETTE)], 2
+def _pens(
+    names: Iterable[str], faint: Collection[str], dashed: Mapping[str, str]
+) -> dict[str, _Pen]:
+    """Return how to draw each series; faint and dashed ones use up no colour."""
+    pens: dict[str, _Pen] = {}
+    used = 0
+    for name in sorted(names, key=lambda name: name in dashed):
+        color, dash, weight = FAINT, "", 1.0
+        if name in dashed:
+            color, dash, weight = pens[dashed[name]].color, "3 3", 1.5
+        elif name not in faint:
+            color, weight = PALETTE[used % len(PALETTE)], 2.0
             dash = DASHES[used // len(PALETTE) % len(DASHES)]
             used += 1
-        style = f'stroke="{color}" stroke-width="{weight}"'
+        style = f'stroke="{color}" stroke-width="{weight:g}"'
         pens[name] = _Pen(color, style + (f' stroke-dasharray="{dash}"' if dash else ""))
     return pens
 
@@ -174,14 +187,14 @@ class _Plot:
         for value, label in y_ticks:
             y = self.bottom - y_axis.at(value) * self.height
             lines += f"M{_n(self.left)} {_n(y)}H{_n(self.right)}"
-            parts.append(_text(self.left - 6, y + 4, label, anchor="end", fill=_SOFT))
+            parts.append(_text(self.left - 6, y + 4, label, anchor="end", fill=SOFT))
         for value, label in x_ticks:
             x = self.left + x_axis.at(value) * self.width
             lines += f"M{_n(x)} {_n(self.top)}V{_n(self.bottom)}"
-            parts.append(_text(x, self.bottom + 16, label, anchor="middle", fill=_SOFT))
+            parts.append(_text(x, self.bottom + 16, label, anchor="middle", fill=SOFT))
         corner = f"M{_n(self.left)} {_n(self.top)}V{_n(self.bottom)}H{_n(self.right)}"
         return [
-            f'<path d="{lines}" stroke="{_GRID}"/>',
+            f'<path d="{lines}" stroke="{GRID}"/>',
             f'<path d="{corner}" stroke="#888888" fill="none"/>',
             *parts,
         ]
@@ -239,7 +252,7 @@ class _Plot:
         # The label stands above the axes, clear of the lines, and inside the picture.
         room = _LETTER * len(label) / 2
         place = min(max(x, self.left + room), self.right - room)
-        line = f'<path d="M{_n(x)} {_n(self.top)}V{_n(self.bottom)}" stroke="{_TEXT}" '
+        line = f'<path d="M{_n(x)} {_n(self.top)}V{_n(self.bottom)}" stroke="{TEXT}" '
         bold = ' font-weight="600"'
         return (
             f'{line}stroke-dasharray="4 3"/>\n'

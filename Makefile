@@ -1,7 +1,8 @@
 # Two commands do everything on a machine that has Python 3.11, pip, make and git:
 #   make demo   the main job on real data: find a rate, compare five schedules, write a report
 #   make test   lint, types and tests
-# and make test-peers runs beside other libraries and in the trainers, which it installs first.
+# and make test-slow adds what takes minutes, and runs beside other libraries and in the trainers,
+# which it installs first. make docs builds the site.
 # Both first set up .venv, once. PYTHON=/path/to/python and pip's own settings (PIP_INDEX_URL, ...)
 # pass through.
 
@@ -12,7 +13,9 @@ READY := $(VENV)/.ready
 
 PEERS := $(VENV)/.ready-peers
 
-.PHONY: demo test test-peers lint clean
+DOCS := $(VENV)/.ready-docs
+
+.PHONY: demo test test-slow docs lint clean
 
 demo: $(READY)
 	$(BIN)/ratecraft demo
@@ -20,8 +23,12 @@ demo: $(READY)
 test: lint
 	$(BIN)/pytest -n 2
 
-test-peers: $(PEERS)
-	$(BIN)/pytest -n 2 -m peers -rs tests/peers
+test-slow: $(PEERS)
+	$(BIN)/pytest -n 2 -m 'peers or slow' -rs tests
+
+docs: $(DOCS)
+	$(BIN)/python docs/gallery.py --check
+	$(BIN)/zensical build --clean --strict
 
 lint: $(READY)
 	$(BIN)/ruff check
@@ -39,5 +46,9 @@ $(PEERS): $(READY)
 	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev,peers]'
 	@touch $@
 
+$(DOCS): $(READY)
+	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev,docs]'
+	@touch $@
+
 clean:
-	rm -rf $(VENV) ratecraft-demo
+	rm -rf $(VENV) ratecraft-demo site .cache

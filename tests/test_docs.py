@@ -82,13 +82,13 @@ def test_the_regret_tables_are_what_the_benchmark_prints() -> None:
     command = [sys.executable, str(ROOT / "benchmarks" / "regret" / "regret.py")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     held_out, others = done.stdout.strip().split("\n\n")
-    for page in ("README.md", "docs/finder.md", "benchmarks/README.md"):
+    for page in ("README.md", "docs/finder.md", "docs/benchmarks.md"):
         assert held_out in (ROOT / page).read_text(), page
-    assert others in (ROOT / "benchmarks" / "README.md").read_text()
+    assert others in (ROOT / "docs" / "benchmarks.md").read_text()
 
 
 def test_the_table_of_forecasts_is_what_the_benchmark_prints() -> None:
     command = [sys.executable, str(ROOT / "benchmarks" / "foresee_text.py")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    for page in ("docs/foresee.md", "benchmarks/README.md"):
+    for page in ("docs/foresee.md", "docs/benchmarks.md"):
         assert done.stdout.strip() in (ROOT / page).read_text(), page

@@ -1,4 +1,4 @@
-"""What a mutation run (see benchmarks/README.md) found that no other test would have noticed."""
+"""What a mutation run (see docs/benchmarks.md) found that no other test would have noticed."""
 
 import json
 

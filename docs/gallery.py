@@ -1,0 +1,738 @@
+"""Write gallery.md and its figures: every shape and every classical recipe, drawn.
+
+Run it from anywhere: ``python docs/gallery.py`` writes, ``python docs/gallery.py --check`` says
+what is not as it would be written. There is no formula in here: each curve is read from the very
+text that the page shows.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import torch
+
+from ratecraft import Curve, Schedule, parse
+from ratecraft.torch import PlateauLR, ScheduleLR
+from ratecraft.view import svg_chart
+
+DOCS: Final = Path(__file__).parent
+PAGE: Final = DOCS / "gallery.md"
+IMAGES: Final = DOCS / "images" / "gallery"
+
+UPDATES: Final = 100
+EPOCH: Final = 10
+SAMPLES: Final = 32
+TOKENS: Final = 1000
+WIDTH, HEIGHT = 340, 190
+METRIC: Final = "metric"  # the label of a line that is no rate, and is drawn faint
+
+# No background, and colours that can be read on white and on black, whatever the page around does.
+STYLE: Final = (
+    "<style>rect{fill:none}text{fill:#808080}"
+    'path[stroke="#e4e4e4"]{stroke:#808080;stroke-opacity:.25}'
+    'path[stroke="#0072b2"]{stroke:#1f87c9}</style>'
+)
+
+HEAD: Final = f"""# Gallery
+
+Every shape and every classical recipe, each drawn from the line beside it.
+
+* A figure shows {UPDATES} updates, unless its axis says more. An epoch is {EPOCH} updates, one
+  update {SAMPLES} samples and {TOKENS} tokens.
+* Below the notation stands what you wrote in torch, for an optimizer with `lr=1`, so that factor
+  and rate are one number. `k` counts updates; a scheduler's `step()` follows each. A test runs this
+  code and compares every rate.
+* Where torch has no class, `LambdaLR` and a formula of your own do it. Where that takes more than
+  a line, the entry says that torch has none.
+
+Any line can be drawn, or bound to an optimizer:
+
+```sh
+ratecraft show "warmup(10).then(cosine(1, 0))" --total 100
+```
+
+```python
+import torch
+from ratecraft import parse
+from ratecraft.torch import ScheduleLR
+
+optimizer = torch.optim.AdamW(torch.nn.Linear(8, 1).parameters(), lr=1e-3)
+ScheduleLR(optimizer, factor=parse("warmup(10).then(cosine(1, 0))"), total=100)
+```
+
+<!-- Written by gallery.py: change that, not this page. -->
+"""
+
+
+class Entry(NamedTuple):
+    """One row: a figure, its notation and the torch code that it stands for.
+
+    Attributes:
+        file: name of the figure, without its suffix.
+        name: what it is called.
+        says: the notation, or one for each line of the figure by its label.
+        torch: an expression that makes a scheduler, statements that make the optimizer (and the
+            scheduler), or one that sets the rate before update ``k`` in ``epoch``; empty if torch
+            has none.
+        note: what to know, in a few words.
+        updates: length of the run.
+        log: draw the rate on a logarithmic axis.
+    """
+
+    file: str
+    name: str
+    says: str | Mapping[str, str]
+    torch: str = ""
+    note: str = ""
+    updates: int = UPDATES
+    log: bool = False
+
+    @property
+    def lines(self) -> dict[str, str]:
+        """The notation of each line, by its label; a single line has no label."""
+        return {"": self.says} if isinstance(self.says, str) else dict(self.says)
+
+
+class Family(NamedTuple):
+    """A heading, what to say below it, and its entries."""
+
+    name: str
+    intro: str
+    entries: tuple[Entry, ...]
+
+
+def resolved(schedule: Schedule, updates: int) -> Curve:
+    """Return a schedule over a run of the gallery."""
+    return schedule.resolve(updates, epoch=EPOCH, samples=SAMPLES, tokens=TOKENS)
+
+
+def followed(schedule: Schedule, metric: str) -> Schedule:
+    """Return the factor that a PlateauLR beside a schedule chose, given a metric each update."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    scheduler = PlateauLR(
+        ScheduleLR(optimizer, factor=schedule, total=UPDATES), factor=0.5, patience=10
+    )
+    for loss in resolved(parse(metric), UPDATES):
+        optimizer.step()
+        scheduler.step(loss)
+    decided = scheduler.as_schedule()
+    if not isinstance(decided, Schedule):
+        raise TypeError("one param group gives one schedule")
+    return decided
+
+
+def metric_driven() -> Family:
+    """Return the entries whose notation is what a PlateauLR did."""
+    metric = (
+        "exponential(1, 0.5, over=20).then(constant(0.5, over=35)).then(exponential(0.45, 0.3))"
+    )
+    planned = "warmup(10).then(cosine(1, 0.1))"
+    alone = followed(parse("constant(1)"), metric)
+    beside = followed(parse(planned), metric)
+    return Family(
+        "Metric-driven",
+        "A plateau's factor is known after the run only. `PlateauLR.as_schedule()` then reads it "
+        "back as a schedule. Here a metric came after every update; its curve has a notation, too.",
+        (
+            Entry(
+                "plateau",
+                "ReduceLROnPlateau",
+                {METRIC: metric, "rate": repr(alone)},
+                "ReduceLROnPlateau(optimizer, factor=0.5, patience=10)",
+                "what it did",
+            ),
+            Entry(
+                "plateau_cosine",
+                "A plateau times warm-up and cosine",
+                {
+                    "schedule": planned,
+                    "plateau": repr(beside),
+                    "product": f"{planned} * {beside!r}",
+                },
+                note="`PlateauLR` with a schedule and the metric above",
+            ),
+        ),
+    )
+
+
+def families() -> tuple[Family, ...]:
+    """Return everything on the page, in its order."""
+    return (*OPEN_LOOP, metric_driven(), COMPOSITIONS)
+
+
+OPEN_LOOP: Final = (
+    Family(
+        "Fixed and stepped",
+        "Levels. `repeat(decay=)` goes on for ever; a `staircase` has the levels that you list; "
+        "`levels` says each one's own length.",
+        (
+            Entry(
+                "fixed",
+                "Fixed rate",
+                "constant(0.1)",
+                "optimizer = SGD(model.parameters(), lr=0.1)",
+            ),
+            Entry(
+                "per_layer",
+                "Rates by layer",
+                {"body": "constant(0.01)", "head": "constant(0.1)"},
+                'optimizer = SGD([{"params": body, "lr": 0.01}, {"params": head, "lr": 0.1}])',
+                'one schedule for each param group: `rate={"body": ..., "head": ...}`',
+            ),
+            Entry(
+                "manual",
+                "Decay by hand, every 3 epochs",
+                "constant(1, over=epochs(3)).repeat(decay=0.5)",
+                'for group in optimizer.param_groups: group["lr"] = 0.5 ** (epoch // 3)',
+            ),
+            Entry(
+                "list",
+                "A list, a rate for each epoch",
+                "staircase([1, 0.8, 0.8, 0.5, 0.4, 0.3, 0.1], every=epochs(1))",
+                "LambdaLR(optimizer, lambda k: [1, 0.8, 0.8, 0.5, 0.4, 0.3, 0.1][min(k // 10, 6)])",
+            ),
+            Entry(
+                "levels",
+                "A list of lengths and rates",
+                "levels([(epochs(2), 0.1), (epochs(5), 1), (epochs(3), 0.01)])",
+                "LambdaLR(optimizer, lambda k: 0.1 if k < 20 else 1 if k < 70 else 0.01)",
+            ),
+            Entry(
+                "step",
+                "StepLR",
+                "constant(1, over=30).repeat(decay=0.5)",
+                "StepLR(optimizer, 30, gamma=0.5)",
+            ),
+            Entry(
+                "multistep",
+                "MultiStepLR",
+                "staircase([1, 0.1, 0.01], at=[30, 80])",
+                "MultiStepLR(optimizer, [30, 80])",
+            ),
+            Entry(
+                "constant_lr",
+                "ConstantLR",
+                "staircase([0.3, 1], at=[20])",
+                "ConstantLR(optimizer, 0.3, total_iters=20)",
+            ),
+        ),
+    ),
+    Family(
+        "Decays",
+        "A shape between two ends stretches to its length. `decay`, `exp_decay`, `inverse_sqrt` "
+        "and `power_law` run by the clock: a longer run only shows more of them.",
+        (
+            Entry(
+                "linear",
+                "Linear (LambdaLR)",
+                "linear(1, 0)",
+                "LambdaLR(optimizer, lambda k: 1 - k / 100)",
+            ),
+            Entry(
+                "linear_lr",
+                "LinearLR",
+                "linear(1, 0.1, over=50)",
+                "LinearLR(optimizer, 1, 0.1, total_iters=50)",
+            ),
+            Entry(
+                "polynomial",
+                "Polynomial (LambdaLR)",
+                "polynomial(1, 0, 2)",
+                "LambdaLR(optimizer, lambda k: (1 - k / 100) ** 2)",
+            ),
+            Entry(
+                "poly",
+                "PolynomialLR, poly",
+                "polynomial(1, 0, 0.9)",
+                "PolynomialLR(optimizer, 100, power=0.9)",
+            ),
+            Entry(
+                "cosine",
+                "CosineAnnealingLR",
+                "cosine(1, 0)",
+                "CosineAnnealingLR(optimizer, 100)",
+            ),
+            Entry(
+                "cosine_floor",
+                "Cosine to a tenth",
+                "cosine(1, 0.1)",
+                "CosineAnnealingLR(optimizer, 100, eta_min=0.1)",
+            ),
+            Entry(
+                "exponential_lr", "ExponentialLR", "decay(0.97)", "ExponentialLR(optimizer, 0.97)"
+            ),
+            Entry(
+                "decay_epoch",
+                "ExponentialLR, by epoch",
+                "constant(1, over=epochs(1)).repeat(decay=0.8)",
+                "StepLR(optimizer, 10, gamma=0.8)",
+                "`decay(0.8, every=epochs(1))` falls between the epochs, too",
+            ),
+            Entry(
+                "exp_decay",
+                "e^(-kt)",
+                "exp_decay(0.05)",
+                "LambdaLR(optimizer, lambda k: math.exp(-0.05 * k))",
+            ),
+            Entry(
+                "exponential",
+                "Exponential between two ends",
+                "exponential(1, 0.01)",
+                "ExponentialLR(optimizer, 0.01 ** (1 / 100))",
+            ),
+            Entry(
+                "one_minus_sqrt",
+                "1 - sqrt",
+                "one_minus_sqrt(1, 0)",
+                "LambdaLR(optimizer, lambda k: 1 - (k / 100) ** 0.5)",
+            ),
+            Entry("sqrt", "Square root", "sqrt(1, 0)", "PolynomialLR(optimizer, 100, power=0.5)"),
+            Entry(
+                "square",
+                "Square",
+                "square(1, 0)",
+                "LambdaLR(optimizer, lambda k: 1 - (k / 100) ** 2)",
+            ),
+            Entry(
+                "rex",
+                "REX",
+                "rex(1, 0)",
+                "LambdaLR(optimizer, lambda k: (1 - k / 100) / (1 - k / 200))",
+            ),
+            Entry(
+                "tanh",
+                "tanh",
+                "tanh(1, 0)",
+                "LambdaLR(optimizer, lambda k: (1 - math.tanh(k / 10 - 7)) / 2)",
+            ),
+            Entry(
+                "inverse_sqrt",
+                "Inverse square root",
+                "inverse_sqrt(10)",
+                "LambdaLR(optimizer, lambda k: (10 / (k + 10)) ** 0.5)",
+            ),
+            Entry(
+                "power_law",
+                "Power law",
+                "power_law(-0.8, 20)",
+                "LambdaLR(optimizer, lambda k: 1 if k < 20 else (k / 20) ** -0.8)",
+            ),
+        ),
+    ),
+    Family(
+        "Warm-up",
+        "A warm-up rises to 1 and then holds, so that anything can follow it or be multiplied by "
+        'it. A rise from 0 makes update 0 do nothing: `start=`, or `sample="mid"` at the binding, '
+        "avoids that.",
+        (
+            Entry(
+                "warmup",
+                "Linear warm-up",
+                "warmup(30)",
+                "LambdaLR(optimizer, lambda k: min(1, k / 30))",
+            ),
+            Entry(
+                "warmup_start",
+                "From a tenth",
+                "warmup(30, start=0.1)",
+                "LinearLR(optimizer, 0.1, total_iters=30)",
+            ),
+            Entry(
+                "warmup_cosine",
+                "Cosine warm-up",
+                'warmup(30, shape="cosine")',
+                "LambdaLR(optimizer, lambda k: (1 - math.cos(math.pi * min(1, k / 30))) / 2)",
+            ),
+            Entry(
+                "warmup_exponential",
+                "Exponential warm-up",
+                'warmup(30, start=0.01, shape="exponential")',
+                "LambdaLR(optimizer, lambda k: 0.01 ** (1 - min(1, k / 30)))",
+            ),
+            Entry(
+                "warmup_constant",
+                "Constant warm-up",
+                'warmup(30, start=0.1, shape="constant").then(constant(1))',
+                "ConstantLR(optimizer, 0.1, total_iters=30)",
+            ),
+            Entry(
+                "warmup_hold",
+                "Held before it rises",
+                "warmup(40, start=0.1, hold=15)",
+                "LambdaLR(optimizer, lambda k: 0.1 + 0.9 * min(1, max(0, k - 15) / 25))",
+            ),
+            Entry(
+                "untuned",
+                "Untuned: the length from Adam's beta2",
+                "warmup(untuned(0.95))",
+                "LambdaLR(optimizer, lambda k: min(1, k * (1 - 0.95) / 2))",
+            ),
+            Entry(
+                "warmup_then_cosine",
+                "Warm-up, then cosine",
+                "warmup(10, start=0.01).then(cosine(1, 0))",
+                "SequentialLR(optimizer, [LinearLR(optimizer, 0.01, total_iters=10), "
+                "CosineAnnealingLR(optimizer, 90)], [10])",
+            ),
+            Entry(
+                "warmup_milestones",
+                "Warm-up, then milestones",
+                "warmup(10, start=0.1).then(staircase([1, 0.1, 0.01], at=[30, 60]))",
+                "SequentialLR(optimizer, [LinearLR(optimizer, 0.1, total_iters=10), "
+                "MultiStepLR(optimizer, [30, 60])], [10])",
+                "milestones count from the end of the warm-up",
+            ),
+            Entry(
+                "warmup_times_milestones",
+                "Warm-up times milestones",
+                "warmup(10, start=0.1) * staircase([1, 0.1, 0.01], at=[30, 60])",
+                "ChainedScheduler([LinearLR(optimizer, 0.1, total_iters=10), "
+                "MultiStepLR(optimizer, [30, 60])])",
+                "milestones count from the start; `drop_in.WarmupMultiFactorScheduler` in one name",
+            ),
+        ),
+    ),
+    Family(
+        "Cycles",
+        "`repeat` makes cycles of anything: `n` that share the run, or as many as fit if a cycle "
+        "has its own length. `grow` stretches each next cycle, `decay` lowers it.",
+        (
+            Entry(
+                "restarts",
+                "CosineAnnealingWarmRestarts",
+                "restarts(25)",
+                "CosineAnnealingWarmRestarts(optimizer, 25)",
+            ),
+            Entry(
+                "restarts_grow",
+                "Warm restarts, T_mult=2",
+                "restarts(10, grow=2)",
+                "CosineAnnealingWarmRestarts(optimizer, 10, T_mult=2)",
+                updates=150,
+            ),
+            Entry(
+                "restarts_floor",
+                "Warm restarts, eta_min",
+                "restarts(25, end=0.2)",
+                "CosineAnnealingWarmRestarts(optimizer, 25, eta_min=0.2)",
+            ),
+            Entry(
+                "restarts_n",
+                "Restarts that share the run and fall",
+                "restarts(n=3, grow=2, decay=0.7)",
+                updates=140,
+            ),
+            Entry(
+                "half_cycles",
+                "Cosine wave",
+                "cosine(1, 0, 5)",
+                "CosineAnnealingLR(optimizer, 20)",
+                "five half cycles",
+            ),
+            Entry("triangular", "Cyclical", "triangular(20)", "CyclicLR(optimizer, 0.1, 1, 20)"),
+            Entry(
+                "triangular2",
+                "Cyclical, triangular2",
+                "triangular2(20)",
+                'CyclicLR(optimizer, 0.1, 1, 20, mode="triangular2")',
+                updates=160,
+            ),
+            Entry(
+                "exp_range",
+                "Cyclical, exp_range",
+                "exp_range(0.98, 20)",
+                'CyclicLR(optimizer, 0.1, 1, 20, mode="exp_range", gamma=0.98)',
+                updates=160,
+            ),
+            Entry(
+                "triangular_sides",
+                "Cyclical, two sides",
+                "triangular(10, 40)",
+                "CyclicLR(optimizer, 0.1, 1, 10, 40)",
+            ),
+            Entry(
+                "repeat",
+                "repeat",
+                "linear(1, 0).repeat(4)",
+                "LambdaLR(optimizer, lambda k: 1 - k % 25 / 25)",
+            ),
+            Entry(
+                "repeat_grow_decay",
+                "repeat, grow, decay",
+                "linear(1, 0).repeat(4, grow=1.5, decay=0.7)",
+                updates=130,
+            ),
+            Entry(
+                "repeat_warmup",
+                "A warm-up in each cycle",
+                "warmup(5).then(cosine(1, 0)).repeat(4)",
+            ),
+        ),
+    ),
+    Family(
+        "Whole recipes",
+        "Words for a whole run. Each prints as the parts it is made of: `wsd(10)` is "
+        "`warmup(10).then(constant(1)).then(one_minus_sqrt(1, 0, over=percent(20)))`.",
+        (
+            Entry(
+                "one_cycle",
+                "OneCycle",
+                "one_cycle()",
+                "OneCycleLR(optimizer, 1, total_steps=101, pct_start=31 / 101)",
+                "at its end after 100 updates; torch is there at its last update, as below",
+            ),
+            Entry(
+                "one_cycle_lr",
+                "OneCycleLR, as torch counts",
+                "cosine(0.04, 1, over=percent(30) - 1).then(cosine(1, 4e-6, over=percent(70)))",
+                "OneCycleLR(optimizer, 1, total_steps=100)",
+            ),
+            Entry(
+                "one_cycle_three",
+                "OneCycle, three phases, linear",
+                'one_cycle(shape="linear", three_phase=True)',
+                "OneCycleLR(optimizer, 1, total_steps=101, pct_start=31 / 101, "
+                'anneal_strategy="linear", three_phase=True)',
+            ),
+            Entry(
+                "wsd",
+                "WSD",
+                "wsd(10)",
+                "LambdaLR(optimizer, lambda k: min(1, k / 10, 1 - (max(0, k - 80) / 20) ** 0.5))",
+                "warm-up, stable, decay",
+            ),
+            Entry(
+                "wsd_shapes",
+                "WSD and its cooldowns",
+                {
+                    shape: f'wsd(10, percent(40), "{shape}", end=0.01)'
+                    for shape in ("linear", "cosine", "exponential", "1-sqrt", "square")
+                },
+            ),
+            Entry(
+                "cooldown",
+                "Cooldown alone",
+                "constant(1).then(cooldown(30, end=0.1))",
+                "LambdaLR(optimizer, lambda k: 1 - 0.9 * max(0, k - 70) / 30)",
+            ),
+            Entry(
+                "trapezoid",
+                "Trapezoid",
+                "trapezoid(10, 30)",
+                "LambdaLR(optimizer, lambda k: min(1, k / 10, (100 - k) / 30))",
+            ),
+            Entry(
+                "knee",
+                "Knee",
+                "knee(percent(50), 10)",
+                "LambdaLR(optimizer, lambda k: min(1, k / 10, (100 - k) / 40))",
+                "explore for half of the run, after a warm-up",
+            ),
+            Entry(
+                "linear_to_zero",
+                "Straight to zero",
+                "linear_to_zero(10)",
+                "LambdaLR(optimizer, lambda k: min(k / 10, (100 - k) / 90))",
+            ),
+            Entry(
+                "warmup_inverse_sqrt",
+                "Warm-up, then inverse square root",
+                "warmup(20).then(inverse_sqrt(20))",
+                "LambdaLR(optimizer, lambda k: min(k / 20, (20 / max(k, 1)) ** 0.5))",
+            ),
+            Entry(
+                "noam",
+                "Noam",
+                "noam(20, 512)",
+                "LambdaLR(optimizer, lambda k: 512**-0.5 * min(max(k, 1) ** -0.5, k * 20**-1.5))",
+                "the rate itself, from the model's width",
+            ),
+            Entry("power_scheduler", "Power scheduler", "power_scheduler(10, 40)"),
+            Entry(
+                "range_test",
+                "Range test",
+                "exponential(0.0001, 1)",
+                "LambdaLR(optimizer, lambda k: 0.0001 ** (1 - k / 100))",
+                "`range_test` does it, and leaves no trace",
+                log=True,
+            ),
+        ),
+    ),
+)
+
+COMPOSITIONS: Final = Family(
+    "Compositions",
+    "A schedule is a value, and values combine. `custom(function)` and `multiplicative(function)` "
+    "hold a Python function instead of a text, so they are not drawn here.",
+    (
+        Entry(
+            "chain",
+            "StepLR times ExponentialLR",
+            {
+                "step": "constant(1, over=30).repeat(decay=0.5)",
+                "decay": "decay(0.98)",
+                "product": "constant(1, over=30).repeat(decay=0.5) * decay(0.98)",
+            },
+            "ChainedScheduler([StepLR(optimizer, 30, gamma=0.5), ExponentialLR(optimizer, 0.98)])",
+            "chaining is a product",
+        ),
+        Entry(
+            "times_cosine",
+            "Warm-up times cosine",
+            "warmup(20, start=0.1) * cosine(1, 0)",
+            "ChainedScheduler([LinearLR(optimizer, 0.1, total_iters=20), "
+            "CosineAnnealingLR(optimizer, 100)])",
+            "the cosine falls during the warm-up, too",
+        ),
+        Entry(
+            "scale",
+            "Scaled",
+            "0.3 * warmup(10, start=0.01).then(cosine(1, 0))",
+            "optimizer = SGD(model.parameters(), lr=0.3); "
+            "scheduler = SequentialLR(optimizer, [LinearLR(optimizer, 0.01, total_iters=10), "
+            "CosineAnnealingLR(optimizer, 90)], [10])",
+            "the number multiplies the whole sequence: it is the peak rate",
+        ),
+        Entry(
+            "clip",
+            "clip",
+            "(2 * cosine(1, 0)).clip(low=0.2, high=1)",
+            "LambdaLR(optimizer, lambda k: min(1, max(0.2, 1 + math.cos(math.pi * k / 100))))",
+        ),
+        Entry(
+            "between",
+            "between",
+            "linear(1, 0).repeat(4).between(0.3, 1)",
+            "LambdaLR(optimizer, lambda k: 1 - 0.7 * (k % 25) / 25)",
+        ),
+        Entry(
+            "over",
+            "over, repeat",
+            "wsd(5).over(50).repeat(2)",
+            "LambdaLR(optimizer, "
+            "lambda k: min(1, k % 50 / 5, 1 - (max(0, k % 50 - 40) / 10) ** 0.5))",
+            "the cooldown is 20 percent of its own round",
+        ),
+        Entry(
+            "reversed",
+            "reversed",
+            "polynomial(1, 0, 3).reversed()",
+            "LambdaLR(optimizer, lambda k: (k / 100) ** 3)",
+        ),
+        Entry(
+            "thaw",
+            "Frozen, then warmed up",
+            "constant(0, over=epochs(3)).then(warmup(epochs(1))).then(cosine(1, 0))",
+            note="for one group, beside another that trains from the start",
+        ),
+        Entry(
+            "units",
+            "Lengths in five units",
+            "constant(0.1, over=steps(10)).then(warmup(epochs(2), start=0.1))"
+            ".then(constant(1, over=samples(960)))"
+            ".then(cosine(1, 0.3, over=tokens(20_000))).then(linear(0.3, 0, over=percent(20)))",
+        ),
+    ),
+)
+
+
+def points(curve: Curve) -> tuple[list[float], list[float]]:
+    """Return the curve at every update and at the end, with both sides of each jump."""
+    times: list[float] = []
+    values: list[float] = []
+    for k in range(len(curve) + 1):
+        for value in dict.fromkeys((curve.left(k), curve(k))):
+            times.append(float(k))
+            values.append(float(f"{value:.9g}"))  # other machines round the last digits otherwise
+    return times, values
+
+
+def figure(entry: Entry) -> str:
+    """Return an entry's figure as SVG."""
+    lines = {
+        label: points(resolved(parse(says), entry.updates)) for label, says in entry.lines.items()
+    }
+    highest = max(value for _, values in lines.values() for value in values)
+    chart = svg_chart(
+        lines,
+        title=entry.name,
+        x_label="update",
+        y_label="rate",
+        log_y=entry.log,
+        y_range=None if entry.log else (0, 1.05 * highest),
+        faint=[METRIC],
+        width=WIDTH,
+        height=HEIGHT + (0, 20, 40)[(len(lines) > 1) + (len(lines) > 3)],  # legend
+    )
+    first, rest = chart.split("\n", 1)
+    return f"{first}\n{STYLE}\n{rest}\n"
+
+
+def row(entry: Entry) -> str:
+    """Return an entry as a row of its family's table."""
+    about = f"**{entry.name}**" + (f": {entry.note}" if entry.note else "")
+    says = [f"{label} `{says}`".strip() for label, says in entry.lines.items()]
+    wrote = f"torch: `{entry.torch}`" if entry.torch else "torch has none"
+    cell = "<br>".join([about, *says, wrote])
+    return f"| ![{entry.name}](images/gallery/{entry.file}.svg) | {cell} |"
+
+
+def page() -> str:
+    """Return the page."""
+    parts = [HEAD]
+    for family in families():
+        rows = "\n".join(row(entry) for entry in family.entries)
+        head = "| the rate | how it is written |\n|---|---|"
+        parts.append(f"## {family.name}\n\n{family.intro}\n\n{head}\n{rows}\n")
+    return "\n".join(parts)
+
+
+def written() -> dict[Path, str]:
+    """Return every file of the gallery and what stands in it."""
+    entries = [entry for family in families() for entry in family.entries]
+    figures = {IMAGES / f"{entry.file}.svg": figure(entry) for entry in entries}
+    if len(figures) != len(entries):
+        raise ValueError("two entries have the same file")
+    return {PAGE: page(), **figures}
+
+
+def differences(files: Mapping[Path, str]) -> list[str]:
+    """Return in what the files on disk are not these, a line for each."""
+    said = []
+    for path, text in files.items():
+        name = path.relative_to(DOCS).as_posix()
+        if not path.exists():
+            said.append(f"{name} is missing")
+        elif path.read_text(encoding="utf-8") != text:
+            said.append(f"{name} differs")
+    for path in sorted(IMAGES.glob("*")):
+        if path not in files:
+            said.append(f"{path.relative_to(DOCS).as_posix()} is no entry's")
+    return said
+
+
+def main() -> int:
+    """Write the gallery, or with --check say what is not as it would be written."""
+    files = written()
+    if sys.argv[1:] == ["--check"]:
+        said = differences(files)
+        if said:
+            sys.stdout.write("\n".join([*said, "python docs/gallery.py writes them anew\n"]))
+        return 1 if said else 0
+    if sys.argv[1:]:
+        sys.stdout.write("python docs/gallery.py [--check]\n")
+        return 2
+    IMAGES.mkdir(parents=True, exist_ok=True)
+    for path in IMAGES.glob("*.svg"):
+        if path not in files:
+            path.unlink()
+    for path, text in files.items():
+        path.write_text(text, encoding="utf-8", newline="\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

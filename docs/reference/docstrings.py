@@ -1,0 +1,32 @@
+"""How the reference reads docstrings, for mkdocstrings: what Markdown would garble is set right."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import griffe
+
+DOCTEST = re.compile(r"(?:^>>> .*\n?(?:^(?!\s*$).*\n?)*\n?)+", re.MULTILINE)
+
+
+def fenced(text: str) -> str:
+    r"""Return a docstring with its doctests as code blocks; in Markdown >>> quotes three times.
+
+    >>> fenced("Add.\n\n>>> 1 + 1\n2")
+    'Add.\n\n```pycon\n>>> 1 + 1\n2\n```'
+    """
+    return DOCTEST.sub(lambda found: f"```pycon\n{found[0].rstrip()}\n```\n\n", text).rstrip()
+
+
+class Docstrings(griffe.Extension):
+    """Fences every doctest, and leaves out what a package says of its own files."""
+
+    def on_instance(self, *, obj: griffe.Object, **_: Any) -> None:
+        """Change the docstring of what was just read."""
+        if obj.docstring is None:
+            return
+        if obj.is_module:
+            obj.docstring = None
+        else:
+            obj.docstring.value = fenced(obj.docstring.value)

@@ -1,0 +1,182 @@
+"""The gallery is what its generator writes, and its torch code has the rates it stands beside."""
+
+import importlib
+import importlib.util
+import math
+import re
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from torch.optim import SGD, lr_scheduler
+
+from ratecraft import Curve, parse
+from ratecraft.schedule.text import VERBS, WORDS
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "gallery.md"
+FIGURES = ROOT / "docs" / "images" / "gallery"
+ROW = re.compile(r"\| !\[(?P<alt>[^]]+)\]\(images/gallery/(?P<file>\w+)\.svg\) \| (?P<cell>.*) \|")
+
+
+def load() -> Any:
+    spec = importlib.util.spec_from_file_location("gallery", ROOT / "docs" / "gallery.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+gallery = load()
+
+
+class Row(NamedTuple):
+    """A row as a reader sees it."""
+
+    file: str
+    says: dict[str, str]
+    torch: str
+
+
+def rows() -> list[Row]:
+    found = []
+    for match in ROW.finditer(PAGE.read_text(encoding="utf-8")):
+        _, *says, wrote = match["cell"].split("<br>")
+        lines = {}
+        for line in says:
+            label, text = re.fullmatch(r"(?:(\S+) )?`(.*)`", line).groups()
+            lines[label or ""] = text
+        code = re.fullmatch(r"torch: `(.*)`|torch has none", wrote)
+        assert code is not None, wrote
+        found.append(Row(match["file"], lines, code[1] or ""))
+    return found
+
+
+ROWS = rows()
+ENTRIES = {entry.file: entry for family in gallery.families() for entry in family.entries}
+WITH_TORCH = [row for row in ROWS if row.torch]
+
+
+def resolved(text: str, file: str) -> Curve:
+    return parse(text).resolve(ENTRIES[file].updates, epoch=10, samples=32, tokens=1000)
+
+
+def written_in_torch(
+    code: str, updates: int, metric: Sequence[float] | None
+) -> list[tuple[float, ...]]:
+    """Return the rate of each group at each update of a run with that code."""
+    body, head = [torch.nn.Parameter(torch.zeros(1))], [torch.nn.Parameter(torch.zeros(1))]
+    model = torch.nn.Linear(1, 1)
+    names: dict[str, Any] = {"math": math, "SGD": SGD, "model": model, "body": body, "head": head}
+    names |= {name: getattr(lr_scheduler, name) for name in lr_scheduler.__all__}
+    names["optimizer"] = SGD(model.parameters(), lr=1.0, momentum=0.9)
+    each_update: Callable[[int], None] = lambda k: None  # noqa: E731
+    if 'group["lr"] = ' in code:
+        each_update = lambda k: exec(code, names | {"k": k, "epoch": k // 10})  # noqa: E731, S102
+    elif re.search(r"\boptimizer = ", code):
+        exec(code, names)  # noqa: S102
+    else:
+        names["scheduler"] = eval(code, names)  # noqa: S307
+    optimizer, scheduler = names["optimizer"], names.get("scheduler")
+    rates = []
+    for k in range(updates):
+        each_update(k)
+        rates.append(tuple(group["lr"] for group in optimizer.param_groups))
+        optimizer.step()
+        if metric is not None:
+            scheduler.step(metric[k])
+        elif scheduler is not None:
+            scheduler.step()
+    return rates
+
+
+@pytest.mark.parametrize("row", WITH_TORCH, ids=lambda row: row.file)
+def test_the_torch_code_beside_a_notation_has_its_rates(row: Row) -> None:
+    says = dict(row.says)
+    metric = says.pop(gallery.METRIC, None)
+    updates = ENTRIES[row.file].updates
+    losses = None if metric is None else list(resolved(metric, row.file))
+    theirs = written_in_torch(row.torch, updates, losses)
+    # A line for each group, or the last one: of a product that is the product.
+    texts = list(says.values())[-len(theirs[0]) :]
+    ours = list(zip(*[resolved(text, row.file) for text in texts], strict=True))
+    assert len(ours) == updates
+    for k, (mine, torchs) in enumerate(zip(ours, theirs, strict=True)):
+        assert mine == pytest.approx(torchs, rel=1e-9, abs=1e-12), f"update {k}"
+
+
+def test_the_product_is_drawn_as_the_product_of_its_factors() -> None:
+    for file in ("chain", "plateau_cosine"):
+        first, second, product = ENTRIES[file].says.values()
+        curves = [resolved(text, file) for text in (first, second, product)]
+        for a, b, both in zip(*curves, strict=True):
+            assert a * b == pytest.approx(both, rel=1e-12), file
+
+
+def test_page_and_figures_are_what_the_generator_writes() -> None:
+    assert gallery.differences(gallery.written()) == []
+
+
+def test_check_says_what_differs(tmp_path: Path) -> None:
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    (docs / "gallery.py").write_text((ROOT / "docs" / "gallery.py").read_text(encoding="utf-8"))
+    command = [sys.executable, str(docs / "gallery.py")]
+    subprocess.run(command, check=True)
+    subprocess.run([*command, "--check"], check=True)
+    (docs / "gallery.md").write_text("another page")
+    (docs / "images" / "gallery" / "step.svg").unlink()
+    (docs / "images" / "gallery" / "old.svg").write_text("<svg/>")
+    done = subprocess.run([*command, "--check"], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    said = done.stdout.splitlines()[:-1]
+    assert said == [
+        "gallery.md differs",
+        "images/gallery/step.svg is missing",
+        "images/gallery/old.svg is no entry's",
+    ]
+
+
+def test_every_word_and_verb_of_the_language_is_drawn() -> None:
+    text = "\n".join(line for row in ROWS for line in row.says.values())
+    assert [word for word in WORDS if not re.search(rf"(?<![\w.]){word}\(", text)] == []
+    assert [verb for verb in VERBS if f".{verb}(" not in text] == []
+
+
+def test_every_scheduler_of_torch_is_beside_a_notation() -> None:
+    text = "\n".join(row.torch for row in ROWS)
+    left_out = {"LRScheduler", "MultiplicativeLR"}  # a base class; a product of a function
+    assert [x for x in lr_scheduler.__all__ if f"{x}(" not in text and x not in left_out] == []
+
+
+def test_a_figure_is_small_and_fetches_nothing() -> None:
+    for path in FIGURES.glob("*.svg"):
+        text = path.read_text(encoding="utf-8")
+        assert len(text) < 8_000, path.name
+        root = ET.fromstring(text)  # noqa: S314 - our own file
+        names = {name for part in root.iter() for name in part.attrib}
+        assert not {name for name in names if "href" in name or name == "src"}, path.name
+        assert re.findall(r"https?:[^\"]*", text) == ["http://www.w3.org/2000/svg"], path.name
+
+
+def test_a_figure_shows_both_sides_of_a_jump() -> None:
+    times, values = gallery.points(parse("staircase([1, 0.1], at=[2])").resolve(4))
+    assert (times, values) == ([0, 1, 2, 2, 3, 4], [1, 1, 1, 0.1, 0.1, 0.1])
+
+
+@pytest.mark.parametrize("wing", ["", "torch", "finder", "foresee", "compare", "view"])
+def test_the_reference_names_what_a_file_of_its_name_hides(wing: str) -> None:
+    package = importlib.import_module(f"ratecraft.{wing}".rstrip("."))
+    page = (ROOT / "docs" / "reference" / f"{wing or 'ratecraft'}.md").read_text(encoding="utf-8")
+    assert f"::: {package.__name__}\n" in page
+    for name in package.__all__:
+        origin = getattr(getattr(package, name), "__module__", "")
+        if origin.endswith(f".{name}"):
+            assert f"::: {origin}.{name}\n" in page, name

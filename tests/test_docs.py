@@ -44,9 +44,10 @@ def test_the_readme_task_trains(tmp_path: Path) -> None:
 
 def test_commands_name_options_that_exist() -> None:
     text = "\n".join(page.read_text() for page in PAGES)
-    commands = re.findall(r"^ratecraft .*|<sub>`(ratecraft .*?)`", text, re.M)
+    typed = "\n".join(re.findall(r"```sh\n(.*?)```", text, re.S))
+    commands = re.findall(r"^ratecraft .*", typed, re.M) + re.findall(r"<sub>`(.*?)`", text)
     assert commands
-    for line in re.findall(r"^(?:<sub>`)?(ratecraft [^`\n]*)", text, re.M):
+    for line in commands:
         name, *rest = shlex.split(line)[1:]
         shown = subprocess.run(
             [sys.executable, "-m", "ratecraft.cli", name, "--help"],

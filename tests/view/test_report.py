@@ -290,8 +290,9 @@ def test_several_rates_are_shown_as_what_the_rate_matters(tmp_path: Path) -> Non
     assert "How much the rate matters" not in written(tmp_path, comparison())
 
 
-def test_the_flat_region_is_that_of_the_record(tmp_path: Path) -> None:
-    record = several(rates=(0.01, 0.1, 0.4, 0.9))
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_the_flat_region_is_that_of_the_record(tmp_path: Path, seeds: int) -> None:
+    record = several(rates=(0.01, 0.1, 0.4, 0.9), seeds=seeds)
     flat = record.flat()
     head, *listed = tables(written(tmp_path, record))["How much the rate matters"]
     assert head[:3] == ["schedule", "best rate", "not told from it"]
@@ -302,6 +303,15 @@ def test_the_flat_region_is_that_of_the_record(tmp_path: Path) -> None:
         assert ("or higher" in row[2]) == one.open_high
         ends = {float(end) for end in re.findall(r"[0-9.e]+(?= |$)", row[2])}
         assert ends == {one.low, one.high}
+
+
+def test_colours_are_those_of_the_other_figures_where_a_rate_is_missing() -> None:
+    record = several(rates=(0.01, 0.02))
+    first, *rest = record.runs
+    record = replace(record, runs=(replace(first, stopped=40), *rest))
+    lines, bands = series.sensitivity(record)
+    assert list(lines) == list(bands) == list(SCHEDULES)
+    assert [len(xs) for xs, _ in lines.values()] == [1, 2]
 
 
 @pytest.mark.parametrize(
@@ -334,6 +344,13 @@ def test_how_soon_is_told_where_there_is_a_target(tmp_path: Path) -> None:
         assert seeds == f"{reached[name].seeds} of 3"
     assert [float(row[1]) for row in listed] == sorted(float(row[1]) for row in listed)
     assert "the lowest that every finished schedule reached" in "".join(Page(text).words)
+
+
+def test_the_soonest_is_first(tmp_path: Path) -> None:
+    record = comparison({"a slow one": 0.3 * constant(1), "b fast one": constant(1)})
+    _, first, second = tables(written(tmp_path, record))["How soon"]
+    assert first[0] == "b fast one"
+    assert float(first[1]) < float(second[1])
 
 
 def test_one_that_did_not_come_there_is_last_in_how_soon(tmp_path: Path) -> None:
@@ -425,10 +442,10 @@ def test_every_epoch_of_every_run_is_in_its_fold(tmp_path: Path) -> None:
 
 def test_an_older_record_has_its_rates_from_the_schedule(tmp_path: Path) -> None:
     record = comparison()
-    head, first, *_ = folds(written(tmp_path, record))["decayed <b>&"][0]
+    head, *_, last = folds(written(tmp_path, record))["decayed <b>&"][0]
     assert head == ["epoch", "update", "validation loss", "validation distance", "rate"]
-    rate = record.of("decayed <b>&")[0].curve()(19)
-    assert float(first[-1]) == pytest.approx(rate, rel=1e-3)
+    rate = record.of("decayed <b>&")[0].curve()(99)
+    assert float(last[-1]) == pytest.approx(rate, rel=1e-3)
 
 
 def test_a_hundred_runs_make_a_light_page(tmp_path: Path) -> None:
@@ -469,6 +486,18 @@ def test_what_was_foreseen_stands_beside_what_happened(tmp_path: Path) -> None:
     assert second[0] == "decayed <b>&of the same name, but its rates differ"
     assert "1 of 2 ended within their bands" in text
     assert "Grey: what was logged" in text  # the forecast itself is there, too
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "told"), [(0.5, 2, "yes"), (0.5, 0.9, "no"), (1.1, 2, "no")]
+)
+def test_a_band_is_kept_or_not(tmp_path: Path, low: float, high: float, told: str) -> None:
+    record, before = comparison(), forecast()
+    loss = {row.name: row.mean["loss"] for row in record.summaries()}["constant"]
+    one = replace(before.candidates[0], name="constant", schedule="0.02 * constant(1)")
+    one = replace(one, low=low * loss, high=high * loss)
+    text = written(tmp_path, record, replace(before, candidates=(one,), tied=()))
+    assert tables(text)["Foreseen, and what happened"][1][-1] == told
 
 
 def test_what_was_trained_for_another_length_does_not_stand_beside(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ td { white-space: nowrap; } td.text { white-space: normal; }
 thead th { border-top: 0; color: var(--soft); font-size: .85rem; font-weight: 600;
            vertical-align: bottom; }
 .text { text-align: left; overflow-wrap: anywhere; min-width: 13rem; }
-.prose td { white-space: normal; } .prose td + td { min-width: 6rem; }
+.prose td { white-space: normal; } .prose td:nth-child(3) { min-width: 7rem; }
 .prose td:last-child, .prose th:last-child { text-align: left; min-width: 9rem; }
 .small td, .small th { padding: .2rem .6rem; font-size: .85rem; }
 tr.best { background: var(--best); } tr.best td.text strong { font-weight: 700; }

@@ -15,12 +15,14 @@ from typing import Final, NamedTuple
 import torch
 
 from ratecraft import Curve, Schedule, parse
+from ratecraft.cli.prove import DEMO_SCHEDULES
 from ratecraft.torch import PlateauLR, ScheduleLR
 from ratecraft.view import svg_chart
 
 DOCS: Final = Path(__file__).parent
 PAGE: Final = DOCS / "gallery.md"
 IMAGES: Final = DOCS / "images" / "gallery"
+BANNER: Final = DOCS / "images" / "schedules.svg"
 
 UPDATES: Final = 100
 EPOCH: Final = 10
@@ -671,6 +673,15 @@ def figure(entry: Entry) -> str:
     return f"{first}\n{STYLE}\n{rest}\n"
 
 
+def banner() -> str:
+    """Return the figure that the front pages show: the schedules of the demo."""
+    curves = {name: parse(text).resolve(450) for name, text in DEMO_SCHEDULES.items()}
+    lines = {name: points(curve) for name, curve in curves.items()}
+    chart = svg_chart(lines, title="", x_label="update", y_label="rate", y_range=(0, 1.05))
+    first, rest = chart.split("\n", 1)
+    return f"{first}\n{STYLE}\n{rest}\n"
+
+
 def row(entry: Entry) -> str:
     """Return an entry as a row of its family's table."""
     about = f"**{entry.name}**" + (f": {entry.note}" if entry.note else "")
@@ -696,7 +707,7 @@ def written() -> dict[Path, str]:
     figures = {IMAGES / f"{entry.file}.svg": figure(entry) for entry in entries}
     if len(figures) != len(entries):
         raise ValueError("two entries have the same file")
-    return {PAGE: page(), **figures}
+    return {PAGE: page(), BANNER: banner(), **figures}
 
 
 def differences(files: Mapping[Path, str]) -> list[str]:

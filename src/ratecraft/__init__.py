@@ -2,7 +2,7 @@
 
 The map of the house; a wing is a verb, a file is a noun, and imports run down only::
 
-    ratecraft.cli        the command: show check doctor find predict train compare merge demo
+    ratecraft.cli        the command: show check doctor find predict train compare merge demo info
     ratecraft.compare    PROVE    schedules x seeds, really trained
     ratecraft.view       SEE      terminal, figures, one-file report
     ratecraft.torch      USE      ScheduleLR, drop-in names, param_groups, Probe, doctor

@@ -1,9 +1,10 @@
-"""The command: show, check, doctor, find, predict, train, compare, merge, demo.
+"""The command: show, check, doctor, find, predict, train, compare, merge, demo, info.
 
 say.py       show, check, doctor
 find.py      find
 foresee.py   predict
 prove.py     train, compare, merge, demo
+info.py      info
 plan.py      what compare is told, from options and from a TOML file
 live.py      how a comparison stands, while it runs
 console.py   output, checks before work begins, the bar

@@ -13,6 +13,7 @@ import ratecraft
 from ratecraft.cli.console import err
 from ratecraft.cli.find import find
 from ratecraft.cli.foresee import predict
+from ratecraft.cli.info import info
 from ratecraft.cli.prove import compare, demo, merge, train
 from ratecraft.cli.say import check, doctor, show
 from ratecraft.errors import RatecraftError, RunFailed
@@ -21,14 +22,22 @@ __all__ = ["run"]
 
 app = App(
     name="ratecraft",
-    help="Say, find, foresee, prove and see your learning rate before you pay for the run.",
+    help="""Say, find, foresee, prove and see your learning rate before you pay for the run.
+
+Exit codes: 0 done; 1 no result, or errors found; 2 used wrongly; 130 stopped with Ctrl-C; 143
+stopped by SIGTERM. `NO_COLOR=1` leaves colours out, `RATECRAFT_TRACEBACK=1` shows where an
+unexpected error came from.
+
+Example: `ratecraft find digits --total "epochs(10)"`
+""",
     version=ratecraft.__version__,
     version_flags=["--version"],
     help_format="markdown",
     suppress_keyboard_interrupt=False,  # it is told like every other end, with a code of its own
 )
-for command in (show, check, doctor, find, predict, train, compare, merge, demo):
+for command in (show, check, doctor, find, predict, train, compare, merge, demo, info):
     app.command(command)
+app.register_install_completion_command(add_to_startup=False)
 
 
 class _Terminated(KeyboardInterrupt):

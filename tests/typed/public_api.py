@@ -1,0 +1,95 @@
+"""The public API as users write it; mypy --strict and pyright read it, nobody runs it."""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+import ratecraft
+from ratecraft import Curve, Duration, Finding, Schedule, cosine, epochs, parse, percent, warmup
+from ratecraft.compare import Plateau, Progress, Task, compare, load_task, merge, train
+from ratecraft.finder import find_lr, preserved, range_test
+from ratecraft.foresee import bound, cooldown_gains, extend, forecast, read_logs, transfer
+from ratecraft.records import Comparison, Forecast, FoundRate, RangeTest, Run, Summary, load
+from ratecraft.torch import PlateauLR, Probe, ScheduleLR, doctor, param_groups
+from ratecraft.torch.drop_in import CosineAnnealingLR
+from ratecraft.view import plot_comparison, save_figure, terminal_curve, write_report
+
+
+def say() -> list[float]:
+    schedule: Schedule = 3e-4 * warmup(percent(5)).then(cosine(1, 0.1))
+    curve: Curve = schedule.resolve(total=1000, epoch=100)
+    length: Duration = epochs(3) + 10
+    findings: list[Finding] = list(ratecraft.check(schedule, length, epoch=100))
+    same: bool = parse(repr(schedule)) == schedule and not findings
+    values: list[float] = curve.values().tolist()
+    return [curve(0), float(len(curve)), float(same), *values]
+
+
+def use(model: nn.Module, batches: list[torch.Tensor]) -> None:
+    groups = param_groups(model, lr=1e-3, rules={"head": 1e-2}, no_decay=True, weight_decay=0.1)
+    optimizer = torch.optim.AdamW(groups)
+    scheduler = ScheduleLR(optimizer, factor=warmup(10), total=100)
+    plateau = PlateauLR(scheduler, factor=0.5, patience=2)
+    CosineAnnealingLR(torch.optim.SGD(model.parameters(), lr=0.1), T_max=10)
+    with Probe(optimizer, model) as probe:
+        for batch in batches:
+            loss = model(batch).mean()
+            loss.backward()
+            optimizer.step()
+            plateau.step(float(loss))
+    print(len(probe.rows()), doctor(model, optimizer, scheduler, total=100))
+
+
+def find(model: nn.Module, batches: list[torch.Tensor]) -> float | None:
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+    def loss(model: nn.Module, batch: torch.Tensor) -> torch.Tensor:
+        value: torch.Tensor = model(batch).mean()
+        return value
+
+    found: FoundRate = find_lr(model, optimizer, batches, loss, total=1000)
+    swept: RangeTest = range_test(model, optimizer, batches, loss)
+    with preserved(model, optimizer, batches):
+        pass
+    return found.rate or swept.suggestion
+
+
+def foresee(log: Path) -> Forecast:
+    line = cosine(1, 0).resolve(400)
+    print(bound(line).best, transfer(1e-3, line, warmup(40).resolve(400)))
+    longer = extend(ratecraft.wsd(0), 4000, 8000)
+    print(longer.factor, cooldown_gains(ratecraft.wsd(0), 400, (0.1,)))
+    record: Forecast = forecast(read_logs(log), {"cosine": cosine(1, 0)}, 1000)
+    return record
+
+
+def prove() -> str:
+    def hear(progress: Progress) -> None:
+        print(progress.what, progress.done, progress.planned, progress.left)
+
+    task: Task = load_task("digits")
+    run: Run = train(task, cosine(1, 0), rate=0.01, total=epochs(1))
+    result: Comparison = compare(
+        "digits",
+        {"cosine": cosine(1, 0), "plateau": Plateau(patience=2)},
+        rates=[0.001, 0.01],
+        optimizers=["adamw", "momentum"],
+        seeds=2,
+        total=[epochs(1), 90],
+        store="runs.db",
+        branches=True,
+        progress=hear,
+    )
+    rows: tuple[Summary, ...] = result.summaries()
+    merge("all.db", "runs.db")
+    return f"{run.final()} {rows[0].gap} {result.verdict()}"
+
+
+def see(path: Path) -> Path:
+    record = load(path)
+    if isinstance(record, Comparison):
+        save_figure(plot_comparison(record), "figure.svg")
+        return write_report("report.html", comparison=record, title="Schedules")
+    print(terminal_curve({"cosine": cosine(1, 0).resolve(100)}))
+    return path

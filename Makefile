@@ -1,6 +1,6 @@
 # Two commands do everything on a machine that has Python 3.11, pip, make and git:
 #   make demo   the main job on real data: find a rate, compare five schedules, write a report
-#   make test   lint, types and tests
+#   make test   lint, types, the docs and the tests
 # and make test-slow adds what takes minutes, and runs beside other libraries and in the trainers,
 # which it installs first. make docs builds the site.
 # Both first set up .venv, once. PYTHON=/path/to/python and pip's own settings (PIP_INDEX_URL, ...)
@@ -13,21 +13,18 @@ READY := $(VENV)/.ready
 
 PEERS := $(VENV)/.ready-peers
 
-DOCS := $(VENV)/.ready-docs
-
 .PHONY: demo test test-slow docs lint clean
 
 demo: $(READY)
 	$(BIN)/ratecraft demo
 
-test: lint
+test: lint docs
 	$(BIN)/pytest -n 2
 
 test-slow: $(PEERS)
 	$(BIN)/pytest -n 2 -m 'peers or slow' -rs tests
 
-docs: $(DOCS)
-	$(BIN)/python docs/gallery.py --check
+docs: $(READY)
 	$(BIN)/zensical build --clean --strict
 
 lint: $(READY)
@@ -40,15 +37,11 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "ratecraft needs Python 3.11 or newer; write make PYTHON=python3.11"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev,docs]'
 	@touch $@
 
 $(PEERS): $(READY)
-	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev,peers]'
-	@touch $@
-
-$(DOCS): $(READY)
-	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev,docs]'
+	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev,docs,peers]'
 	@touch $@
 
 clean:

@@ -178,6 +178,7 @@ def test_events_are_lines_of_json(folder: Path) -> None:
     assert "report: " in done.stderr
 
 
+@pytest.mark.slow
 def test_shards_are_merged(folder: Path) -> None:
     for i in (1, 2):
         done = ratecraft(

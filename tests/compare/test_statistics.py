@@ -108,6 +108,20 @@ def test_runs_of_different_lengths_are_judged_apart() -> None:
     assert both.families().keys() == {"c, 10 updates", "c, 20 updates"}
 
 
+def test_a_name_that_speaks_of_rates_is_no_family() -> None:
+    runs = tuple(
+        Run(
+            "constant(1)", 0.1, 0, 10, 5, (1.0,), (Evaluation(10, {"loss": loss}),), None, 1.0, kind
+        )
+        for kind, loss in (("sgd", 0.5), ("adam", 0.4))
+    )
+    names = {f"low, rate 3, {kind}": "constant(1)" for kind in ("sgd", "adam")}
+    settings = {f"low, rate 3, {kind}": Setting(0.1, kind, 10) for kind in ("sgd", "adam")}
+    record = Comparison("t", names, runs, {}, settings)
+    assert list(record.families()) == list(names)
+    assert len(record.at_best_rates().schedules) == 2
+
+
 @pytest.mark.parametrize("field", ["stopped", "diverged"])
 def test_what_did_not_finish_has_no_final_loss(field: str) -> None:
     one = run(0.1, 0, 0.5)

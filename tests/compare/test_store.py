@@ -310,6 +310,7 @@ def test_a_killed_workers_trial_is_tried_again(small: str, tmp_path: Path) -> No
     assert [run.losses for run in found.runs] == [run.losses for run in plain.runs]
 
 
+@pytest.mark.slow
 def test_a_driver_killed_again_and_again_ends_as_one_that_was_not(
     small: str, tmp_path: Path
 ) -> None:

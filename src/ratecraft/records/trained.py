@@ -192,9 +192,10 @@ class Comparison:
         """Return the candidates that differ in nothing but the rate, by what they share."""
         found: dict[str, list[str]] = {}
         for name in self.schedules:
-            # Names are built by `ratecraft.compare`: the rate comes last.
-            family = name.rpartition(", rate ")[0] if name in self.settings else ""
-            found.setdefault(family or name, []).append(name)
+            setting = self.settings.get(name)
+            # Names are built by `ratecraft.compare`: where there are several rates they come last.
+            family = name if setting is None else name.removesuffix(f", rate {setting.rate:g}")
+            found.setdefault(family, []).append(name)
         return {family: tuple(names) for family, names in found.items()}
 
     def at_best_rates(self) -> Comparison:

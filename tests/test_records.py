@@ -25,12 +25,14 @@ def test_summaries_hold_mean_and_sample_deviation_best_first() -> None:
         run("constant(1)", 0, 0.5, 0.3),
         run("constant(1)", 1, 0.5, 0.5),
         run("cosine(1, 0)", 0, 0.2, 0.1),
+        run("cosine(1, 0)", 1, 0.2, 0.1),
     ).summaries()
     assert [row.name for row in rows] == ["cosine(1, 0)", "constant(1)"]
     assert rows[1].mean["loss"] == pytest.approx(0.4)
     assert rows[1].spread["loss"] == pytest.approx(math.sqrt(0.02))
     assert rows[1].mean["accuracy"] == pytest.approx(0.6)
-    assert math.isnan(rows[0].spread["loss"])  # one seed has no spread
+    alone = comparison(run("constant(1)", 0, 0.5, 0.3)).summaries()
+    assert math.isnan(alone[0].spread["loss"])  # one seed has no spread
 
 
 def test_a_diverged_seed_takes_the_mean_away() -> None:

@@ -128,3 +128,28 @@ def test_what_did_not_finish_has_no_final_loss(field: str) -> None:
     told = Run(**{f: getattr(one, f) for f in Run.__slots__} | {field: 4})
     assert one.final() == 0.5
     assert math.isnan(told.final())
+
+
+def test_a_candidate_that_lacks_a_seed_is_not_judged_by_the_others() -> None:
+    runs = [Run("a", 0.1, s, 10, 5, (1.0,), (Evaluation(10, {"loss": s + 1.0}),)) for s in range(3)]
+    runs.append(Run("b", 0.1, 0, 10, 5, (1.0,), (Evaluation(10, {"loss": 0.1}),)))
+    record = Comparison("t", {"b": "b", "a": "a", "c": "c"}, tuple(runs))
+    assert [(row.name, row.missing) for row in record.summaries()] == [
+        ("a", 0), ("b", 2), ("c", 0),
+    ]  # fmt: skip
+    assert math.isnan(record.summaries()[1].mean["loss"])
+    assert record.verdict() == (
+        "a is the only schedule that finished. Left out, since runs are missing: b or c."
+    )
+    assert record.among(["b", "a"]).verdict().endswith("runs are missing: b.")
+    lacking = Comparison("t", {"b": "b", "d": "d"}, (runs[3], *(
+        Run("d", 0.1, s, 10, 5, (1.0,), runs[0].evaluations) for s in (1, 2))))  # fmt: skip
+    assert lacking.verdict() == "No schedule has a run that finished for every seed."
+
+
+def test_an_evaluation_that_is_nan_is_no_target() -> None:
+    runs = (
+        run(0.1, 0, NAN, 0.5),
+        Run("b", 0.1, 0, 10, 5, (1.0,) * 10, run(0.1, 0, 0.9, 0.4).evaluations),
+    )
+    assert Comparison("t", {"a": "constant(1)", "b": "b"}, runs).target() == 0.5

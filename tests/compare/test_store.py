@@ -8,12 +8,13 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from ratecraft import constant, cosine
+from ratecraft import ScheduleError, constant, cosine, epochs
 from ratecraft.compare import compare
 from ratecraft.compare.engines import LocalEngine
 from ratecraft.compare.plan import Trial, source_of
@@ -338,3 +339,95 @@ def test_a_driver_killed_again_and_again_ends_as_one_that_was_not(
     assert told == [1, 2, 3, 4, 5, 6]
     assert [run.losses for run in result.runs] == [run.losses for run in undisturbed.runs]
     assert [run.evaluations for run in result.runs] == [r.evaluations for r in undisturbed.runs]
+
+
+def test_a_run_that_is_there_is_not_lost_by_a_failure_of_its_job(
+    small: str, tmp_path: Path, monkeypatch
+) -> None:
+    settings = {"rates": 0.1, "seeds": 1, "workers": 0, "store": tmp_path / "r.db"}
+    first = compare(small, [constant(1)], total=[8], branches=True, **settings)
+    seen = []
+    monkeypatch.setattr("ratecraft.compare.work.train_branches", lambda *_, **__: 1 / 0)
+    told = compare(
+        small, [constant(1)], total=[8, 16], branches=True, **settings,
+        progress=lambda p: seen.append((p.what, p.running)),
+    )  # fmt: skip
+    assert seen == [("kept", 0), ("started", 1), ("failed", 0)]
+    assert list(told.failed) == ["constant(1), 16 updates, seed 0"]
+    assert told.runs == first.runs
+    with Store(tmp_path / "r.db") as store:
+        rows = store._base.execute("SELECT status FROM trials ORDER BY status").fetchall()
+    assert rows == [("done",), ("failed",)]
+
+
+SHARED = (
+    SMALL
+    + """
+generator = torch.Generator().manual_seed(5)
+data = torch.utils.data.TensorDataset(x)
+loader = torch.utils.data.DataLoader(data, batch_size=8, shuffle=True, generator=generator)
+
+def shared():
+    made = task()
+    loss = lambda model, batch: ((model(batch[0]) - 2 * batch[0]) ** 2).mean()
+    return Task(model=made.model, loss=loss, train=loader, val=loader, optimizer=made.optimizer)
+"""
+)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_loader_at_the_top_of_a_file_carries_nothing_from_run_to_run(
+    tmp_path: Path, workers: int
+) -> None:
+    (tmp_path / "shared.py").write_text(SHARED)
+    task = f"{tmp_path / 'shared.py'}:shared"
+    settings = {"rates": 0.1, "seeds": [0], "total": 20, "workers": workers}
+    both = compare(task, PLANS, **settings)
+    alone = compare(task, [cosine(1, 0)], **settings)
+    assert both.of("wave")[0].losses == alone.runs[0].losses
+    assert both.of("wave")[0].evaluations == alone.runs[0].evaluations
+    with pytest.raises(RunFailed, match="all of them read one DataLoader"):
+        compare(task, PLANS, **settings | {"rates": [0.1, 0.2]}, halving=True)
+
+
+def test_numbers_that_cannot_be_are_refused(small: str) -> None:
+    for wrong, words in [
+        ({"workers": -1}, "workers=-1: expected"),
+        ({"rates": -1.0}, "expected numbers >= 0"),
+        ({"rates": "0.1"}, "expected numbers >= 0"),
+        ({"total": [8, epochs(1)]}, "the same length is given twice"),
+    ]:
+        with pytest.raises(SettingError, match=words):
+            compare(small, PLANS, **{"rates": 0.1, "total": 8, "workers": 0} | wrong)
+    with pytest.raises(ScheduleError, match="given twice"):
+        compare(small, [constant(1), constant(1)], rates=0.1, workers=0)
+
+
+def test_two_drivers_of_jobs_of_several_trials_tell_each_run_once(
+    small: str, tmp_path: Path
+) -> None:
+    settings = {"rates": 0.1, "seeds": 1, "workers": 0, "store": tmp_path / "r.db"}
+    compare(small, [constant(1)], total=[8], **settings)
+    with Store(tmp_path / "r.db") as other:
+        plan = Trial(small, source_of(small), "constant(1)", 0.1, None, 0, "16")
+        other.plan([plan])
+        assert other.claim(plan)
+        seen = []
+
+        def hear(progress) -> None:
+            seen.append(progress.what)
+
+        thread = threading.Timer(3, lambda: None)
+        thread.start()
+        release = threading.Thread(target=lambda: (thread.join(), give_back(tmp_path / "r.db")))
+        release.start()
+        compare(small, [constant(1)], total=[8, 16], branches=True, **settings, progress=hear)
+        release.join()
+    assert seen == ["kept", "started", "done"]
+
+
+def give_back(path: Path) -> None:
+    base = sqlite3.connect(path, timeout=30)
+    with base:
+        base.execute("UPDATE trials SET status = 'planned', owner = NULL WHERE status = 'running'")
+    base.close()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
+from rich.console import Console
 
 import ratecraft
 from ratecraft.cli.console import bar, check_output, out
@@ -63,7 +64,7 @@ def find(
 
     check_output(save, ".json")
     check_output(output, ".png", ".svg", ".pdf")
-    sweep = {"low": low, "high": high, "spacing": "linear" if linear else None}
+    sweep: dict[str, Any] = {"low": low, "high": high, "spacing": "linear" if linear else None}
     sweep = {name: value for name, value in sweep.items() if value is not None}
     if sweep and not classic:
         raise SettingError("--low, --high and --linear belong to the range test; add --classic")
@@ -96,7 +97,13 @@ def find(
 
 
 def find_rate(
-    task: Task, name: str, *, total: Duration | int, seed: int = 0, **settings: Any
+    task: Task,
+    name: str,
+    *,
+    total: Duration | int,
+    seed: int = 0,
+    to: Console = out,
+    **settings: Any,
 ) -> FoundRate:
     """Find the rate for a fresh model, with a bar, and print how."""
     import torch
@@ -120,11 +127,11 @@ def find_rate(
             **settings,
         )
     record = replace(record, seed=seed)
-    out.print(terminal_found_rate(record), markup=False)
-    out.print(f"{record.task}\n{record.optimizer}: {record.cost}", markup=False)
-    out.print(record.reason, markup=False)
+    to.print(terminal_found_rate(record), markup=False)
+    to.print(f"{record.task}\n{record.optimizer}: {record.cost}", markup=False)
+    to.print(record.reason, markup=False)
     if record.rate is not None:
-        out.print(
+        to.print(
             f"rate: [bold]{record.rate:.3g}[/bold] (as good: {record.low:.3g} to {record.high:.3g})"
         )
     return record

@@ -88,6 +88,8 @@ class Told:
 
         texts = self.schedules
         named = texts if isinstance(texts, Mapping) else {text: text for text in texts}
+        if len(named) < len(texts):
+            raise ScheduleError("the same schedule is given twice")
         if not named:
             raise ScheduleError(
                 'compare needs schedules, for example: ratecraft compare digits "cosine(1, 0)"'

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from cyclopts import Parameter
+from rich.console import Console
 from rich.markup import escape
 
 import ratecraft
@@ -23,7 +24,7 @@ from ratecraft.schedule import parse, parse_length
 if TYPE_CHECKING:
     from ratecraft.compare.engines import Engine
     from ratecraft.compare.plateau import Candidate
-    from ratecraft.records import Comparison, Evaluation, Forecast
+    from ratecraft.records import Comparison, Evaluation, Forecast, FoundRate
 
 __all__ = ["compare", "demo", "merge", "train"]
 
@@ -193,7 +194,7 @@ def compare(
         raise SettingError("--shard needs a --store of its own, which ratecraft merge then takes")
     multiples, kinds, found = told.multiples(), told.kinds(), None
     if not multiples:
-        found = _found(told, kinds)
+        found = _found(told, kinds, to=err if json else out)
         multiples = [found.rate or 0.0]
     show: Show = "json" if json else "quiet" if told.quiet else "auto"
     record = _compare(
@@ -221,7 +222,11 @@ def compare(
         record, told.save, told.output, found=found, forecast=foreseen, quiet=json,
         title=f"Schedules on {told.task}",
     )  # fmt: skip
-    _fail_if_all_diverged(record)
+    if record.failed:
+        failed = f"{len(record.failed)} runs failed" if len(record.failed) > 1 else "a run failed"
+        raise RunFailed(f"{failed}; with a --store the same command tries again what is missing")
+    if part == (1, 1):
+        _fail_if_all_diverged(record)
 
 
 def merge(target: Path, *sources: Path) -> None:
@@ -280,7 +285,7 @@ def demo(*, folder: Path = Path("ratecraft-demo"), seeds: int = 3) -> None:
     _fail_if_all_diverged(record)
 
 
-def _found(told: Told, kinds: Sequence[str] | None) -> Any:
+def _found(told: Told, kinds: Sequence[str] | None, *, to: Console) -> FoundRate:
     """Look for the rate of a comparison."""
     from ratecraft.compare import load_task
     from ratecraft.compare.task import with_optimizer
@@ -294,7 +299,7 @@ def _found(told: Told, kinds: Sequence[str] | None) -> Any:
     task = load_task(told.task)
     if kinds is not None:
         task = with_optimizer(task, kinds[0])
-    found = find_rate(task, told.task, total=lengths[0])
+    found = find_rate(task, told.task, total=lengths[0], to=to)
     if found.rate is None:
         raise RunFailed(f"{found.reason}; or give --rates")
     return found
@@ -369,6 +374,9 @@ def _compare(
 def _print_table(record: Comparison) -> None:
     from rich.table import Table
 
+    if not record.runs:
+        out.print("no runs: there is nothing to do for this shard, or nothing worked")
+        return
     totals = sorted({run.total for run in record.runs})
     seeds = len({run.seed for run in record.runs})
     after = " and ".join(f"{total:,}" for total in totals)
@@ -380,9 +388,10 @@ def _print_table(record: Comparison) -> None:
     for row in record.summaries():
         cells = [_cell(row.mean[m], row.spread[m]) for m in record.metrics()]
         fate = f"{row.diverged} of {row.seeds}" + " (stopped early)" * (row.stopped > 0)
+        fate += f" ({row.missing} missing)" * (row.missing > 0)
         table.add_row(escape(row.name), *cells, fate)
     out.print(table)
-    for family, flat in record.flat().items():
+    for family, flat in record.flat().items() if seeds > 1 else ():  # one seed tells nothing
         more = ["or lower"] * flat.open_low + ["or higher"] * flat.open_high
         reach = f"{flat.low:g} to {flat.high:g}{''.join(f', {one}' for one in more)}"
         out.print(f"{family}: best rate {flat.best:g}, not told from it {reach}", markup=False)
@@ -419,6 +428,8 @@ def _write(
     """Write the record, reports and figures, and say where they are."""
     from ratecraft.view import plot_comparison, save_figure, write_report
 
+    if not record.runs:
+        return
     written = []
     if save is not None:
         written.append(f"record: {record.save(save)}")

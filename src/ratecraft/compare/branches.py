@@ -23,8 +23,9 @@ def train_branches(task: Task, branches: Sequence[Branch], *, rate: float, seed:
 
     Where two schedules give the same rates from the beginning on, as a WSD schedule does for
     several lengths, the later ones branch off a copy of the first in memory. Each run is bit for
-    bit the one that was trained alone. A `Plateau` is trained alone, since its rates are not known
-    before.
+    bit the one that was trained alone, as long as what a loss or a model draws comes from the
+    random numbers of torch, numpy or `random`. A `Plateau` is trained alone, since its rates are
+    not known before.
 
     Raises:
         TaskError: the model cannot be copied.

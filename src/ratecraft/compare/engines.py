@@ -130,11 +130,12 @@ class RayEngine:
             raise SettingError("this engine needs Ray: pip install 'ratecraft[ray]'") from None
         if cpus <= 0 or gpus < 0:
             raise SettingError(f"cpus={cpus}, gpus={gpus}: expected cpus > 0 and gpus >= 0")
-        self._ray, self._refs = ray, set[Any]()
+        self._ray: Any = ray  # its types differ from version to version
+        self._refs = set[Any]()
         self._started = not ray.is_initialized()
         if self._started:
             _start_ray(ray, address)
-        there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]  # Ray's
+        there: dict[str, float] = self._ray.cluster_resources()
         counts = [there.get("CPU", 0.0) / cpus]
         if gpus:
             counts.append(there.get("GPU", 0.0) / gpus)

@@ -144,7 +144,7 @@ class Training:
         if any(ratio != 1 for ratio in self._ratios):
             rate = {}
             for i, group in enumerate(self.optimizer.param_groups):
-                group.setdefault("name", str(i))
+                group.setdefault("name", _free(str(i), self.optimizer))
                 rate[str(group["name"])] = (self.rate * self._ratios[i]) * plain
         scheduler = ScheduleLR(
             self.optimizer, rate=rate, total=self.planned, epoch=self.task.epoch, start=done
@@ -269,6 +269,7 @@ class Training:
             "_recent": deque(self._recent, RECENT),
             "_random": self._random,
             "_epoch": self._epoch,
+            "_validation": loader_state(self.task.val),
             "_ratios": self._ratios,
             "_begun": self._batches is not None,
             "task": self.task,
@@ -286,7 +287,7 @@ class Training:
         loader.
         """
         self = cls.__new__(cls)
-        begun = mark.training.pop("_begun")
+        begun, validation = mark.training.pop("_begun"), mark.training.pop("_validation")
         for name, value in mark.training.items():
             setattr(self, name, value)
         self._marks, self.diverged, self.seconds, self._batches = True, None, mark.seconds, None
@@ -297,6 +298,7 @@ class Training:
             self._drive(len(self.losses))
             random, loader = self._epoch
             loader()
+            validation()
             if begun:
                 random()
                 self._batches = iter(self.task.train)
@@ -360,6 +362,14 @@ def _ratios(optimizer: torch.optim.Optimizer) -> list[float]:
     rates = [float(group["lr"]) for group in optimizer.param_groups]
     highest = max(rates)
     return [rate / highest if highest > 0 else 1.0 for rate in rates]
+
+
+def _free(name: str, optimizer: torch.optim.Optimizer) -> str:
+    """Return a name for a group that no other group has."""
+    taken = [group.get("name") for group in optimizer.param_groups]
+    while name in taken:
+        name += "'"
+    return name
 
 
 def _rates(optimizer: torch.optim.Optimizer) -> dict[str, float]:

@@ -94,6 +94,11 @@ def compare(
     named = _named(schedules)
     chosen = list(range(seeds) if isinstance(seeds, int) else seeds)
     multiples = [rates] if isinstance(rates, int | float) else list(rates)
+    for one in multiples:
+        if isinstance(one, bool) or not isinstance(one, int | float) or not one >= 0:
+            raise SettingError(f"rates={rates!r}: expected numbers >= 0")
+    if workers is not None and workers < 0:
+        raise SettingError(f"workers={workers}: expected a number >= 0")
     kinds = [optimizers] if isinstance(optimizers, str) or optimizers is None else [*optimizers]
     lengths = list(total) if isinstance(total, list | tuple) else [total]
     if not named or not chosen or not multiples or not kinds or not lengths:
@@ -116,6 +121,8 @@ def compare(
             for one in multiples:
                 curve = curve_of(schedule, one, said, first.epoch)  # refuse before training
                 totals[str(said)] = len(curve)
+    if len(set(totals.values())) < len(lengths):
+        raise SettingError(f"the same length is given twice: {', '.join(totals)}")
     for kind in kinds:
         with preserved_rng():
             made = first if kind is None else with_optimizer(first, kind)
@@ -163,6 +170,8 @@ def _place(task: str | Callable[[], Task]) -> str:
 
 def _named(schedules: Mapping[str, Candidate] | Sequence[Candidate]) -> dict[str, Candidate]:
     named = dict(schedules) if isinstance(schedules, Mapping) else {repr(s): s for s in schedules}
+    if len(named) < len(schedules):
+        raise ScheduleError("the same schedule is given twice")
     for name, schedule in named.items():
         if not isinstance(schedule, Schedule | Plateau):
             raise TypeError(f"{name}: a Schedule was expected, not {schedule!r}")
@@ -193,7 +202,7 @@ def _run_all(
     chosen = _engine(engine, workers, len(missing))
     try:
         for trial, found in _results(missing, plan, store, source, chosen, teller):
-            if trial in done:  # of a job that had to be done again for others
+            if trial in done:
                 continue
             if isinstance(found, Run):
                 done[trial] = found
@@ -218,6 +227,8 @@ def _engine(engine: Engine | str | None, workers: int | None, jobs: int) -> Engi
         return HereEngine() if slots == 0 else LocalEngine(min(slots, jobs))
     if isinstance(engine, str):
         raise SettingError(f'engine {engine!r}: expected "local", "ray" or an engine')
+    if engine.slots < 1:
+        raise SettingError(f"{engine!r} has {engine.slots} slots; expected 1 or more")
     return engine
 
 
@@ -235,6 +246,7 @@ def _results(
     """
     waiting = list(jobs)
     others: list[Job] = []
+    kept = set(store.runs(list(plan.trials)))  # of jobs that are done again for others in them
     tries = dict.fromkeys(jobs, 0)
     flying: dict[Future[Any], Job] = {}
     while waiting or flying or others:
@@ -245,7 +257,8 @@ def _results(
                 continue
             tries[job] += 1
             for trial in job.trials:
-                teller.started(plan.trials[trial])
+                if trial not in kept:
+                    teller.started(plan.trials[trial])
             flying[engine.submit(work, source, job)] = job
         if flying:
             ended, _ = wait(flying, timeout=1.0, return_when=FIRST_COMPLETED)
@@ -262,7 +275,8 @@ def _results(
                         "memory, or killed); try fewer workers, or workers=0 to see it fail here"
                     )
                 for trial in job.trials:
-                    teller.again(plan.trials[trial])
+                    if trial not in kept:
+                        teller.again(plan.trials[trial])
                 waiting.insert(0, job)
                 continue
             for trial, found in zip(job.trials, future.result(), strict=True):
@@ -270,16 +284,23 @@ def _results(
                     store.finish(trial, found)
                 else:
                     store.fail(trial, found.trace)
+                kept.add(trial)
                 yield trial, found
         if others and not (waiting or flying):
             mine = [trial for job in others for trial in job.trials]
             there = store.runs(mine)
             gone = store.errors(mine)
             for trial in (*there, *gone):
+                if trial in kept:
+                    continue
+                kept.add(trial)
                 teller.started(plan.trials[trial])
-            yield from there.items()
-            for trial, trace in gone.items():
-                yield trial, Failure(trace.strip().splitlines()[-1], trace, expected=False)
+                trace = gone.get(trial, "")
+                yield (
+                    trial,
+                    there.get(trial)
+                    or Failure(trace.strip().splitlines()[-1], trace, expected=False),
+                )
             # What another driver gave up is ours.
             left = [
                 job for job in others if any(t not in there and t not in gone for t in job.trials)

@@ -179,7 +179,9 @@ class Store:
         """Keep why a trial gave no run."""
         with self._told():
             self._base.execute(
-                "UPDATE trials SET status = 'failed', owner = NULL, error = ? WHERE key = ?",
+                # A run that is there stays: this may be a job that was done again for others.
+                "UPDATE trials SET status = 'failed', owner = NULL, error = ? "
+                "WHERE key = ? AND status != 'done'",
                 (error, trial.key),
             )
 

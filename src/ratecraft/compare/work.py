@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
+from torch.utils.data import DataLoader
 
 from ratecraft.compare.branches import train_branches
 from ratecraft.compare.halving import halve
@@ -15,7 +16,8 @@ from ratecraft.compare.loop import Training, train
 from ratecraft.compare.plan import Job, Trial
 from ratecraft.compare.plateau import parse_candidate
 from ratecraft.compare.task import Task, build_task, load_task, told, with_optimizer
-from ratecraft.errors import RatecraftError
+from ratecraft.errors import RatecraftError, TaskError
+from ratecraft.finder.preserve import loader_state
 from ratecraft.records import Run
 from ratecraft.schedule import parse_length
 
@@ -80,6 +82,12 @@ def _halved(source: str | Callable[[], Task], trials: Sequence[Trial]) -> list[R
         )
         for trial in trials
     }
+    loaders = [one.task.train for one in made.values()]
+    if isinstance(loaders[0], DataLoader) and any(one is loaders[0] for one in loaders[1:]):
+        raise TaskError(
+            "halving trains several runs side by side, and all of them read one DataLoader; make "
+            "it inside the function that returns the Task"
+        )
     rates: dict[float, list[Training]] = {}
     for trial, training in made.items():
         rates.setdefault(trial.rate, []).append(training)
@@ -90,7 +98,18 @@ def _halved(source: str | Callable[[], Task], trials: Sequence[Trial]) -> list[R
 def _task(source: str | Callable[[], Task], trial: Trial) -> Task:
     """Return the trial's task, built anew, so that no run depends on one before it."""
     task = load_task(source) if isinstance(source, str) else build_task(source, repr(source))
+    # A loader at the top of the user's file is not built anew: it goes back to where it was.
+    for part, loader in (("train", task.train), ("val", task.val)):
+        known, rewind = _loaders.get((source, part), (None, None))
+        if loader is known and rewind is not None:
+            rewind()
+        else:
+            _loaders[source, part] = loader, loader_state(loader)
     return task if trial.optimizer is None else with_optimizer(task, trial.optimizer)
+
+
+_loaders: dict[tuple[object, str], tuple[object, Callable[[], None]]] = {}
+"""By source and part of the task: the loader that was seen last, and the way back to its start."""
 
 
 @contextmanager

@@ -109,6 +109,7 @@ class Summary:
         gap_low: the low end of the 95 % confidence interval of that; NaN with fewer than 2 pairs.
         gap_high: the high end.
         stopped: how many of its runs were stopped early.
+        missing: how many seeds that others of as many updates have it lacks.
         total: updates of its runs, 0 if it has none.
     """
 
@@ -122,6 +123,7 @@ class Summary:
     gap_low: float = math.nan
     gap_high: float = math.nan
     stopped: int = 0
+    missing: int = 0
     total: int = 0
 
 
@@ -190,13 +192,17 @@ class Comparison:
 
     def families(self) -> dict[str, tuple[str, ...]]:
         """Return the candidates that differ in nothing but the rate, by what they share."""
-        found: dict[str, list[str]] = {}
-        for name in self.schedules:
+        alike: dict[object, list[str]] = {}
+        for name, text in self.schedules.items():
             setting = self.settings.get(name)
-            # Names are built by `ratecraft.compare`: where there are several rates they come last.
-            family = name if setting is None else name.removesuffix(f", rate {setting.rate:g}")
-            found.setdefault(family, []).append(name)
-        return {family: tuple(names) for family, names in found.items()}
+            alike.setdefault((text, *setting[1:]) if setting else name, []).append(name)
+        # Names are built by `ratecraft.compare`: where there are several rates they come last.
+        return {
+            names[0].removesuffix(f", rate {self.settings[names[0]].rate:g}")
+            if len(names) > 1
+            else names[0]: tuple(names)
+            for names in alike.values()
+        }
 
     def at_best_rates(self) -> Comparison:
         """Return the same with the best rate of each schedule, optimizer and length alone."""
@@ -221,22 +227,25 @@ class Comparison:
     def summaries(self) -> tuple[Summary, ...]:
         """Return one row a candidate: longest runs first, best mean validation loss first.
 
-        One with a seed that diverged or was stopped early has no mean, since leaving that seed out
-        would flatter it, and comes after the others.
+        One with a seed that diverged, was stopped early or is missing has no mean, since leaving
+        that seed out would flatter it, and comes after the others.
         """
         rows = []
+        seeds: dict[int, set[int]] = {}
+        for run in self.runs:
+            seeds.setdefault(run.total, set()).add(run.seed)
         for name, text in self.schedules.items():
             runs = self.of(name)
             diverged = sum(run.diverged is not None for run in runs)
             stopped = sum(run.stopped is not None for run in runs)
             values = {m: [run.final(m) for run in runs] for m in self.metrics()}
-            told = bool(runs) and not diverged and not stopped
+            total = runs[0].total if runs else 0
+            missing = len(seeds.get(total, ())) - len({run.seed for run in runs})
+            told = bool(runs) and not diverged and not stopped and not missing
             mean = {m: statistics.fmean(v) if told else math.nan for m, v in values.items()}
             spread = {m: _spread(v) if told else math.nan for m, v in values.items()}
-            total = runs[0].total if runs else 0
-            rows.append(
-                Summary(name, text, len(runs), diverged, mean, spread, stopped=stopped, total=total)
-            )
+            counts = {"stopped": stopped, "missing": missing, "total": total}
+            rows.append(Summary(name, text, len(runs), diverged, mean, spread, **counts))
         rows.sort(key=lambda r: (-r.total, math.isnan(r.mean["loss"]), r.mean["loss"]))
         best: dict[int, str] = {}
         for row in rows:
@@ -312,7 +321,7 @@ class Comparison:
         """
         best = self.at_best_rates()
         lowest = [
-            max(min(e.metrics["loss"] for e in run.evaluations) for run in best.of(row.name))
+            max(_lowest(run) for run in best.of(row.name))
             for row in best.summaries()
             if not math.isnan(row.mean["loss"])
         ]
@@ -334,16 +343,21 @@ class Comparison:
             told = (f"{total:,} updates: {self.among(names[total]).verdict()}" for total in totals)
             return " ".join(told)
         rows = [row for row in self.summaries() if row.seeds and not math.isnan(row.mean["loss"])]
+        stopped = sum(row.stopped > 0 for row in self.summaries())
+        missing = [row.name for row in self.summaries() if row.missing or not row.seeds]
+        if not rows and missing:
+            return "No schedule has a run that finished for every seed."
         if not rows:
             return "Every schedule diverged, on one seed at least: train at a lower rate."
         best = rows[0]
-        stopped = sum(row.stopped > 0 for row in self.summaries())
         late = (
             f" Early stopping ended {stopped} of {len(self.schedules)} candidates, so their final "
             "losses are not known."
             if stopped
             else ""
         )
+        if missing:
+            late += f" Left out, since runs are missing: {_and(_some(missing))}."
         if len(rows) == 1:
             others = len(self.schedules) > 1
             fate = "that finished" if others else "here"
@@ -356,9 +370,7 @@ class Comparison:
         near = [row.name for row in rows[1:] if not row.gap_low > 0]
         if not near:
             return f"{lead}.{late}"
-        if len(near) > SHOWN:
-            near = [*near[:SHOWN], f"{len(near) - SHOWN} more"]
-        return f"{lead}; {best.seeds} seeds cannot tell {_and(near)} from it.{late}"
+        return f"{lead}; {best.seeds} seeds cannot tell {_and(_some(near))} from it.{late}"
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write this record as JSON and return its path."""
@@ -373,6 +385,17 @@ def _reach(best: float, outward: Sequence[float], equal: set[float]) -> tuple[fl
             return end, False
         end = rate
     return end, True
+
+
+def _lowest(run: Run) -> float:
+    """Return the lowest validation loss of a run."""
+    losses = [one.metrics["loss"] for one in run.evaluations]
+    return min((loss for loss in losses if math.isfinite(loss)), default=math.inf)
+
+
+def _some(names: Sequence[str]) -> list[str]:
+    """Return names for a sentence, the first of them if there are many."""
+    return [*names[:SHOWN], *([f"{len(names) - SHOWN} more"] if len(names) > SHOWN else [])]
 
 
 def _and(names: Sequence[str]) -> str:

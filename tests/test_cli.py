@@ -370,3 +370,39 @@ def test_compare_takes_several_rates_and_optimizers_and_keeps_runs(folder: Path)
     assert "is no store of runs" in wrong.stderr
     wrong = ratecraft(folder, "compare", "digits", "constant(1)", "--optimizer", "sgd,adam")
     assert "each optimizer has its own" in wrong.stderr
+
+
+def test_info_says_what_is_there(folder: Path) -> None:
+    done = ratecraft(folder, "info")
+    assert done.returncode == 0, done.stderr
+    import torch
+
+    assert f"torch {torch.__version__}: " in done.stdout
+    assert re.search(r"\ndevices: cpu \(\d+ threads\)", done.stdout)
+    assert "scikit-learn" in done.stdout
+
+
+def test_help_has_examples_and_the_exit_codes(folder: Path) -> None:
+    shown = ratecraft(folder, "--help").stdout
+    assert "143" in shown
+    assert "NO_COLOR" in shown
+    for name in ("show", "check", "doctor", "find", "predict", "train", "compare", "merge"):
+        assert f"ratecraft {name} " in ratecraft(folder, name, "--help").stdout, name
+
+
+def test_no_color_leaves_colours_out(folder: Path) -> None:
+    command = [sys.executable, "-m", "ratecraft.cli", "show", "cosine(1, 0)", "-t", "9"]
+    seen = {}
+    for value in ("", "1"):
+        environment = os.environ | {"NO_COLOR": value, "FORCE_COLOR": "" if value else "1"}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        seen[value] = done.stdout
+    assert "\x1b[" not in seen["1"]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_is_written_and_nothing_else_is_changed(folder: Path, shell: str) -> None:
+    target = folder / f"completion.{shell}"
+    done = ratecraft(folder, "--install-completion", "--shell", shell, "-o", str(target))
+    assert done.returncode == 0, done.stderr
+    assert "compare" in target.read_text()

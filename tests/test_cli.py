@@ -258,6 +258,7 @@ def test_ctrl_c_stops_it_without_a_traceback(folder: Path) -> None:
     assert "Traceback" not in errors
 
 
+@pytest.mark.slow
 def test_the_demo_does_the_whole_job(tmp_path: Path) -> None:
     done = ratecraft(tmp_path, "demo", "--seeds", "2")
     assert done.returncode == 0, done.stderr

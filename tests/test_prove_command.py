@@ -194,6 +194,7 @@ def test_shards_are_merged(folder: Path) -> None:
     assert "there is no store" in ratecraft(folder, "merge", "runs.db", "none.db").stderr
 
 
+@pytest.mark.slow
 def test_a_forecast_is_shown_beside_what_happened(folder: Path) -> None:
     ratecraft(folder, *("train", "my_task.py:task", "wsd(5)", "--rate", "0.01", "-t", "60"),
               *("--save", "log.json"))  # fmt: skip
@@ -212,7 +213,10 @@ def test_a_forecast_is_shown_beside_what_happened(folder: Path) -> None:
     assert "holds a Comparison; expected a forecast" in wrong.stderr
 
 
-@pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("sent", "code"),
+    [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)],
+)
 def test_it_can_be_stopped_and_goes_on(folder: Path, sent: int, code: int) -> None:
     command = [sys.executable, "-m", "ratecraft.cli", "compare", "plan.toml", "--workers", "1"]
     environment = os.environ | {"SLOW": "0.5", "NO_COLOR": "1"}
@@ -269,7 +273,8 @@ def test_on_a_terminal_there_is_a_live_view(folder: Path) -> None:
     assert "\x1b" not in result
 
 
-def test_the_live_view_of_a_script_without_a_guard_says_what_is_missing(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_a_script_without_a_guard_is_told_what_is_missing(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(
         "from ratecraft import constant\n"
         "from ratecraft.compare import compare\n"
@@ -282,7 +287,8 @@ def test_the_live_view_of_a_script_without_a_guard_says_what_is_missing(tmp_path
     assert 'put the call under if __name__ == "__main__":' in done.stderr
 
 
-def test_a_task_typed_into_a_session_trains_there_and_keeps_its_runs(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_a_task_typed_into_a_session_trains_there(tmp_path: Path) -> None:
     session = (
         "from ratecraft import constant\n"
         "from ratecraft.compare import compare, load_task\n"
@@ -300,8 +306,7 @@ def test_a_task_typed_into_a_session_trains_there_and_keeps_its_runs(tmp_path: P
     assert "put it into a file, or pass workers=0 to train in this process" in done.stderr
 
 
-def test_no_time_passes_a_message_of_imports(tmp_path: Path) -> None:
-    """Ctrl-C while it is loading ends in one line."""
+def test_ctrl_c_while_it_is_loading_ends_in_a_line(tmp_path: Path) -> None:
     started = time.monotonic()
     with subprocess.Popen(
         [sys.executable, "-m", "ratecraft.cli", "compare", "digits", "constant(1)"],

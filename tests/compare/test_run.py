@@ -111,6 +111,7 @@ def test_an_engine_of_separate_slots_outlives_a_dead_worker() -> None:
             dead.result(60)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(5))
 def test_the_rate_of_the_range_test_trains_digits_to_97_percent(seed: int) -> None:
     task = load_task("digits")

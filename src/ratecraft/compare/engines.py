@@ -187,7 +187,8 @@ def _start_ray(ray: Any, address: str | None) -> None:
     before = signal.getsignal(signal.SIGTERM)
     try:
         if address is None:
-            ray.init(num_cpus=cores(), include_dashboard=False, **quiet)
+            # A cluster of its own, also where another one runs on this machine.
+            ray.init(address="local", num_cpus=cores(), include_dashboard=False, **quiet)
         else:
             ray.init(address=address, **quiet)
     except (ConnectionError, ValueError, RuntimeError) as error:

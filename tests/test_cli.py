@@ -392,13 +392,14 @@ def test_help_has_examples_and_the_exit_codes(folder: Path) -> None:
 
 
 def test_no_color_leaves_colours_out(folder: Path) -> None:
-    command = [sys.executable, "-m", "ratecraft.cli", "show", "cosine(1, 0)", "-t", "9"]
-    seen = {}
-    for value in ("", "1"):
-        environment = os.environ | {"NO_COLOR": value, "FORCE_COLOR": "" if value else "1"}
+    command = [sys.executable, "-m", "ratecraft.cli", "show", "cosine(1, 0)", "linear(1, 0)", "-t9"]
+    seen = []
+    for more in ({}, {"NO_COLOR": "1"}):
+        kept = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
+        environment = kept | {"FORCE_COLOR": "1"} | more  # as on a terminal
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-        seen[value] = done.stdout
-    assert "\x1b[" not in seen["1"]
+        seen.append("\x1b[3" in done.stdout)
+    assert seen == [True, False]
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

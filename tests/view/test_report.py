@@ -514,3 +514,13 @@ def test_charts_take_the_colours_of_the_page(report: str) -> None:
         assert f'[fill="{color}"]' in style
         assert f'[stroke="{color}"]' in style
     assert 'figure [stroke="#000000"]' in style[style.index("prefers-color-scheme") :]
+
+
+def test_seeds_that_are_missing_are_told(tmp_path: Path) -> None:
+    whole = comparison()
+    lacking = Comparison(whole.task, whole.schedules, whole.runs[1:])
+    page = write_report(tmp_path / "m.html", comparison=lacking, title="x").read_text("utf-8")
+    assert page.count("seeds missing: 1") == 1
+    assert "Left out, since runs are missing" in page
+    plain = write_report(tmp_path / "p.html", comparison=whole, title="x").read_text("utf-8")
+    assert "missing" not in plain

@@ -11,10 +11,15 @@ from rich.console import Console
 
 from ratecraft.errors import SettingError
 
-__all__ = ["bar", "check_counts", "check_output", "err", "number", "out"]
+__all__ = ["bar", "check_counts", "check_output", "colored", "err", "number", "out"]
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(highlight=False, soft_wrap=True, stderr=True)
+
+
+def colored() -> bool:
+    """Whether what is printed may have colours: on a terminal, unless NO_COLOR says otherwise."""
+    return out.is_terminal and not out.no_color
 
 
 def check_output(path: Path | None, *suffixes: str) -> None:

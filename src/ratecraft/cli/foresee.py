@@ -8,7 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 from rich.markup import escape
 
-from ratecraft.cli.console import check_output, out
+from ratecraft.cli.console import check_output, colored, out
 from ratecraft.errors import ScheduleError, SettingError
 from ratecraft.schedule import parse
 
@@ -76,7 +76,7 @@ def predict(
         if schedules
         else recommend(logs, length, epoch=epoch)
     )
-    out.print(terminal_forecast(record, color=out.is_terminal), markup=False)
+    out.print(terminal_forecast(record, color=colored()), markup=False)
     table = Table(title=f"Loss after {length:,} updates")
     table.add_column("schedule", overflow="fold")
     table.add_column("foreseen", justify="right", no_wrap=True)

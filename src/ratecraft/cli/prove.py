@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 
 import ratecraft
-from ratecraft.cli.console import bar, check_counts, check_output, err, out
+from ratecraft.cli.console import bar, check_counts, check_output, colored, err, out
 from ratecraft.cli.find import find_rate
 from ratecraft.cli.live import Show, duration, live
 from ratecraft.cli.plan import Told
@@ -124,7 +124,7 @@ def _cells(evaluation: Evaluation, epoch: int) -> list[str]:
 
 
 def _row(cells: Sequence[str]) -> str:
-    return "  ".join(f"{cell:>{max(10 if i > 1 else 6, 0)}}" for i, cell in enumerate(cells))
+    return "  ".join(f"{cell:>{10 if i > 1 else 6}}" for i, cell in enumerate(cells))
 
 
 def compare(
@@ -271,7 +271,7 @@ def demo(*, folder: Path = Path("ratecraft-demo"), seeds: int = 3) -> None:
         name: (found.rate * parse(text)).resolve(total, epoch=task.epoch)
         for name, text in DEMO_SCHEDULES.items()
     }
-    out.print(terminal_curve(curves, color=out.is_terminal), markup=False)
+    out.print(terminal_curve(curves, color=colored()), markup=False)
     _heading(f"3 Train each with {seeds} seeds")
     record = _compare("digits", schedules, rates=found.rate, seeds=seeds, total=total)
     found.save(folder / "found-rate.json")

@@ -9,7 +9,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 import ratecraft
-from ratecraft.cli.console import out
+from ratecraft.cli.console import colored, out
 from ratecraft.errors import RunFailed, ScheduleError, SettingError
 from ratecraft.schedule import Duration, Finding, parse, parse_length
 
@@ -49,7 +49,7 @@ def show(
                 raise ScheduleError(f"{schedule!r} has no end; say how far to draw: --total 10000")
             curve = schedule.resolve(ratecraft.steps(curve.natural_length), epoch=epoch)
         curves[repr(schedule)] = curve
-    out.print(terminal_curve(curves, log_y=log, color=out.is_terminal), markup=False)
+    out.print(terminal_curve(curves, log_y=log, color=colored()), markup=False)
     for name, curve in curves.items():
         first, last = curve(0), curve(len(curve) - 1)
         out.print(

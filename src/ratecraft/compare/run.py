@@ -10,7 +10,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import numpy
 import torch
@@ -94,19 +94,15 @@ def compare(
     named = _named(schedules)
     chosen = list(range(seeds) if isinstance(seeds, int) else seeds)
     multiples = [rates] if isinstance(rates, int | float) else list(rates)
-    for one in multiples:
-        if isinstance(one, bool) or not isinstance(one, int | float) or not one >= 0:
-            raise SettingError(f"rates={rates!r}: expected numbers >= 0")
+    if not all(_is_rate(one) for one in multiples):
+        raise SettingError(f"rates={rates!r}: expected numbers >= 0")
     if workers is not None and workers < 0:
         raise SettingError(f"workers={workers}: expected a number >= 0")
     kinds = [optimizers] if isinstance(optimizers, str) or optimizers is None else [*optimizers]
-    lengths = list(total) if isinstance(total, list | tuple) else [total]
+    lengths = [total] if total is None or isinstance(total, int | Duration) else [*total]
     if not named or not chosen or not multiples or not kinds or not lengths:
         raise ScheduleError("compare needs at least one schedule, one rate and one seed")
-    given = {"rate": multiples, "optimizer": kinds, "seed": chosen, "length": lengths}
-    for what, some in given.items():
-        if len(set(some)) < len(some):
-            raise SettingError(f"the same {what} is given twice: {some}")
+    _refuse_twice(rate=multiples, optimizer=kinds, seed=chosen, length=lengths)
     if halving and branches:
         raise SettingError("halving and branches cannot be combined; leave one out")
     if halving and len(multiples) < 2:
@@ -114,22 +110,8 @@ def compare(
     if not 1 <= shard[0] <= shard[1]:
         raise SettingError(f"shard {shard[0]}/{shard[1]}: expected i/n with i from 1 to n")
     first = load_task(task) if isinstance(task, str) else build_task(task, repr(task))
-    totals: dict[str, int] = {}
-    for length in lengths:
-        said = cast("int | Duration", epochs(10) if length is None else length)
-        for schedule in named.values():
-            for one in multiples:
-                curve = curve_of(schedule, one, said, first.epoch)  # refuse before training
-                totals[str(said)] = len(curve)
-    if len(set(totals.values())) < len(lengths):
-        raise SettingError(f"the same length is given twice: {', '.join(totals)}")
-    for kind in kinds:
-        with preserved_rng():
-            made = first if kind is None else with_optimizer(first, kind)
-            start(made)  # refuse before training
-    for schedule in named.values():
-        if isinstance(schedule, Plateau):
-            Training(first, schedule, rate=multiples[0], total=next(iter(totals.values())))
+    totals = _totals(first, named, multiples, lengths)
+    _try_out(first, named, kinds, next(iter(totals.values())))
     here = workers == 0 and engine is None
     source = task if here else reference(task)
     # Without a store nobody asks later what a trial was.
@@ -159,6 +141,46 @@ def _refuse_starting_worker() -> None:
             "compare() was reached while a worker process was starting, which imports your file: "
             'put the call under if __name__ == "__main__":'
         )
+
+
+def _is_rate(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
+
+
+def _refuse_twice(**given: Sequence[Any]) -> None:
+    for what, some in given.items():
+        if len(set(some)) < len(some):
+            raise SettingError(f"the same {what} is given twice: {some}")
+
+
+def _totals(
+    task: Task,
+    named: Mapping[str, Candidate],
+    rates: Sequence[float],
+    lengths: Sequence[int | Duration | None],
+) -> dict[str, int]:
+    """Return each length in updates, by its text; every schedule has room in each of them."""
+    totals: dict[str, int] = {}
+    for length in lengths:
+        said = epochs(10) if length is None else length
+        for schedule in named.values():
+            for rate in rates:
+                totals[str(said)] = len(curve_of(schedule, rate, said, task.epoch))
+    if len(set(totals.values())) < len(lengths):
+        raise SettingError(f"the same length is given twice: {', '.join(totals)}")
+    return totals
+
+
+def _try_out(
+    task: Task, named: Mapping[str, Candidate], kinds: Sequence[str | None], total: int
+) -> None:
+    """Build what is going to be trained once, so that a mistake is told before any training."""
+    for kind in kinds:
+        with preserved_rng():
+            start(task if kind is None else with_optimizer(task, kind))
+    for schedule in named.values():
+        if isinstance(schedule, Plateau):  # its metric must be one of the task's
+            Training(task, schedule, total=total)
 
 
 def _place(task: str | Callable[[], Task]) -> str:

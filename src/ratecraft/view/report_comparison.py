@@ -68,6 +68,8 @@ def _summary(comparison: Comparison) -> list[str]:
         name += f"<code>{escape(row.schedule)}</code>"
         if row.stopped:
             name += f'<div class="soft">stopped early: {row.stopped} of {row.seeds} seeds</div>'
+        if row.missing:
+            name += f'<div class="soft">seeds missing: {row.missing}</div>'
         values = [mean_and_spread(row, metric) for metric in metrics]
         cells = [name, *[f"{row.total:,}"] * lengths, str(row.seeds)]
         cells += [values[0], "" if first else _gap(row), *values[1:]]

@@ -1,7 +1,8 @@
 """What rate, schedule, warm-up and cooldown did on two small real tasks.
 
-    python benchmarks/choosing.py          # all sections; about twenty minutes on two busy cores
-    python benchmarks/choosing.py warmup   # one of them
+    python benchmarks/choosing.py                # the tables, from the losses on file
+    python benchmarks/choosing.py train          # train all of it anew: twenty minutes on two cores
+    python benchmarks/choosing.py train warmup   # one section
 
 Every figure is a validation loss: the mean over seeds ± its standard error. A row's best is bold;
 "lost" means that a seed's loss stopped being finite. docs/choosing.md quotes what this prints.
@@ -10,14 +11,16 @@ Every figure is a validation loss: the mean over seeds ± its standard error. A 
 from __future__ import annotations
 
 import copy
+import json
 import math
 import multiprocessing
 import statistics
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -29,10 +32,13 @@ from ratecraft.compare import Task, load_task, train
 from ratecraft.finder import find_lr
 from ratecraft.torch.optimizers import optimizer_named
 
+KEPT = Path(__file__).with_suffix(".json")
 WORKERS, SEEDS = 2, 3
 UP = warmup(percent(5))
 STEPS = staircase([1, 0.1, 0.01], at=[percent(50), percent(75)])
 SHIFTED, TRANSPOSED = "shifted", "transposed"
+
+Table = dict[str, Any]  # corner, columns, and the losses: row -> column -> seed
 
 
 @dataclass(frozen=True)
@@ -109,12 +115,18 @@ def found(trial: Trial) -> float:
     return float("nan") if answer.rate is None else float(f"{answer.rate:.2g}")
 
 
-def measured(pool: ProcessPoolExecutor, trials: Iterable[Trial]) -> list[list[float]]:
-    """Return the losses of every trial, one for each seed."""
-    trials = list(trials)
-    jobs = [replace(t, seed=seed) for t in trials for seed in range(SEEDS)]
-    losses = iter(list(pool.map(result, jobs)))
-    return [[next(losses) for _ in range(SEEDS)] for t in trials]
+def measured(
+    pool: ProcessPoolExecutor, corner: str, columns: list[str], rows: dict[str, list[Trial]]
+) -> Table:
+    """Train every trial of a table with every seed."""
+    trials = [trial for row in rows.values() for trial in row]
+    jobs = [replace(trial, seed=seed) for trial in trials for seed in range(SEEDS)]
+    losses = pool.map(result, jobs)
+    kept: dict[str, list[list[float]]] = {}
+    for name, row in rows.items():
+        kept[name] = [[next(losses) for _ in range(SEEDS)] for _ in row]
+        print(f"{corner} {name}", file=sys.stderr, flush=True)
+    return {"corner": corner, "columns": columns, "losses": kept}
 
 
 def told(losses: list[float]) -> str:
@@ -124,21 +136,17 @@ def told(losses: list[float]) -> str:
     return f"{statistics.mean(losses):.3f} ± {error:.3f}"
 
 
-def table(
-    pool: ProcessPoolExecutor, corner: str, columns: list[str], rows: dict[str, list[Trial]]
-) -> None:
-    losses = iter(measured(pool, (trial for row in rows.values() for trial in row)))
-    print(f"| {corner} | {' | '.join(columns)} |")
-    print("|" + "---|" * (len(columns) + 1))
-    for name, row in rows.items():
-        cells = [next(losses) for _ in row]
+def show(table: Table) -> None:
+    print(f"| {table['corner']} | {' | '.join(table['columns'])} |")
+    print("|" + "---|" * (len(table["columns"]) + 1))
+    for name, cells in table["losses"].items():
         means = [statistics.mean(cell) for cell in cells]
         best = min((mean for mean in means if not math.isnan(mean)), default=math.nan)
         said = [
             f"**{told(cell)}**" if mean == best else told(cell)
             for cell, mean in zip(cells, means, strict=True)
         ]
-        print(f"| {name} | {' | '.join(said)} |", flush=True)
+        print(f"| {name} | {' | '.join(said)} |")
     print()
 
 
@@ -150,8 +158,8 @@ def rates(schedule: Schedule, tried: list[float], total: int, **more: Any) -> li
     return [Trial(schedule, rate, total, **more) for rate in tried]
 
 
-def shapes(pool: ProcessPoolExecutor) -> None:
-    print("Schedules on stdlib-text, AdamW, 200 updates, warm-up of 5 %\n")
+def shapes(pool: ProcessPoolExecutor) -> Iterator[Table]:
+    """Schedules on stdlib-text, AdamW, 200 updates, warm-up of 5 %."""
     tried, said = [0.006, 0.012, 0.024], {"task": "stdlib-text", "optimizer": "adamw"}
     named = {
         "constant": UP.then(constant(1)),
@@ -163,11 +171,11 @@ def shapes(pool: ProcessPoolExecutor) -> None:
         "cosine to a tenth": UP.then(cosine(1, 0.1)),
     }
     rows = {name: rates(schedule, tried, 200, **said) for name, schedule in named.items()}
-    table(pool, "schedule", [f"rate {rate}" for rate in tried], rows)
+    yield measured(pool, "schedule", [f"rate {rate}" for rate in tried], rows)
 
 
-def steps(pool: ProcessPoolExecutor) -> None:
-    print("Steps or a curve on digits, SGD with momentum 0.9, 225 updates, warm-up of 5 %\n")
+def steps(pool: ProcessPoolExecutor) -> Iterator[Table]:
+    """Steps or a curve on digits, SGD with momentum 0.9, 225 updates, warm-up of 5 %."""
     tried = [0.01, 0.03, 0.1, 0.3]
     named = {
         "constant": UP.then(constant(1)),
@@ -177,11 +185,11 @@ def steps(pool: ProcessPoolExecutor) -> None:
         "cosine to 0": UP.then(cosine(1, 0)),
     }
     rows = {name: rates(schedule, tried, 225) for name, schedule in named.items()}
-    table(pool, "schedule", [f"rate {rate}" for rate in tried], rows)
+    yield measured(pool, "schedule", [f"rate {rate}" for rate in tried], rows)
 
 
-def warm(pool: ProcessPoolExecutor) -> None:
-    print("Warm-up on digits, 225 updates, cosine to 0\n")
+def warm(pool: ProcessPoolExecutor) -> Iterator[Table]:
+    """Warm-up on digits, 225 updates, cosine to 0."""
     tried = {"momentum": [0.03, 0.1, 0.3, 1.0], "adamw": [0.003, 0.01, 0.03, 0.1]}
     for optimizer, some in tried.items():
         rows = {
@@ -190,11 +198,11 @@ def warm(pool: ProcessPoolExecutor) -> None:
             )
             for share in (0, 5, 20)
         }
-        table(pool, "warm-up", [f"rate {rate}" for rate in some], rows)
+        yield measured(pool, "warm-up", [f"rate {rate}" for rate in some], rows)
 
 
-def starts(pool: ProcessPoolExecutor) -> None:
-    print("The old starting values and find_lr, digits, 135 updates, warm-up of 5 %, cosine to 0\n")
+def starts(pool: ProcessPoolExecutor) -> Iterator[Table]:
+    """The old starting values and find_lr, digits, 135 updates, warm-up of 5 %, cosine to 0."""
     tried = [0.001, 0.01, 0.1]
     schedule = UP.then(cosine(1, 0))
     names = {None: "from scratch", SHIFTED: "trained, then shifted", TRANSPOSED: "then transposed"}
@@ -206,11 +214,11 @@ def starts(pool: ProcessPoolExecutor) -> None:
             answer = pool.submit(found, asked).result()
             row = rates(schedule, [*tried, answer], 135, **said)
             rows[f"{name}, {optimizer}, find_lr {answer}"] = row
-    table(pool, "network", [*(f"rate {rate}" for rate in tried), "rate of find_lr"], rows)
+    yield measured(pool, "network", [*(f"rate {rate}" for rate in tried), "rate of find_lr"], rows)
 
 
-def batches(pool: ProcessPoolExecutor) -> None:
-    print("Batch size on digits, four epochs each, warm-up of 5 %, cosine to 0\n")
+def batches(pool: ProcessPoolExecutor) -> Iterator[Table]:
+    """Batch size on digits, four epochs each, warm-up of 5 %, cosine to 0."""
     tried = {
         "momentum": [0.0125, 0.025, 0.05, 0.1, 0.2],
         "adamw": [0.0025, 0.005, 0.01, 0.02, 0.04],
@@ -223,11 +231,11 @@ def batches(pool: ProcessPoolExecutor) -> None:
             )
             for size in (16, 64, 256)
         }
-        table(pool, "batch", [f"rate {rate}" for rate in some], rows)
+        yield measured(pool, "batch", [f"rate {rate}" for rate in some], rows)
 
 
-def decays(pool: ProcessPoolExecutor) -> None:
-    print("Weight decay of AdamW on 300 of the digits, 200 updates, warm-up of 5 %, cosine to 0\n")
+def decays(pool: ProcessPoolExecutor) -> Iterator[Table]:
+    """Weight decay of AdamW on 300 of the digits, 200 updates, warm-up of 5 %, cosine to 0."""
     tried, schedule = [0.01, 0.1, 0.3, 1.0, 3.0], UP.then(cosine(1, 0))
     rows = {
         f"rate {rate}": [
@@ -236,10 +244,10 @@ def decays(pool: ProcessPoolExecutor) -> None:
         ]
         for rate in (0.001, 0.01)
     }
-    table(pool, "", [f"decay {decay}" for decay in tried], rows)
+    yield measured(pool, "", [f"decay {decay}" for decay in tried], rows)
 
 
-SECTIONS = {
+SECTIONS: dict[str, Callable[[ProcessPoolExecutor], Iterator[Table]]] = {
     "shapes": shapes,
     "steps": steps,
     "warmup": warm,
@@ -249,13 +257,25 @@ SECTIONS = {
 }
 
 
-def main() -> None:
+def train_sections(names: list[str]) -> None:
+    kept = json.loads(KEPT.read_text()) if KEPT.exists() else {}
     spawned = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(
         WORKERS, spawned, initializer=torch.set_num_threads, initargs=(1,)
     ) as pool:
-        for name in sys.argv[1:] or SECTIONS:
-            SECTIONS[name](pool)
+        for name in names:
+            kept[name] = list(SECTIONS[name](pool))
+            KEPT.write_text(json.dumps({name: kept[name] for name in SECTIONS if name in kept}))
+
+
+def main() -> None:
+    match sys.argv[1:]:
+        case ["train", *names]:
+            train_sections(names or list(SECTIONS))
+    for name, tables in json.loads(KEPT.read_text()).items():
+        print(f"{SECTIONS[name].__doc__.removesuffix('.')}:\n")
+        for table in tables:
+            show(table)
 
 
 if __name__ == "__main__":

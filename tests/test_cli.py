@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from ratecraft.cli.main import app
 from ratecraft.records import load
 
 TASK = """
@@ -25,6 +26,10 @@ def make(loss=None, **fields):
     return Task(model=lambda: nn.Linear(1, 1), loss=loss, train=x.split(8), val=[x], optimizer=sgd)
 
 def task(): return make()
+def leaves(): return make(lambda model, batch: (model(batch).mean(), __import__("sys").exit(0))[0])
+def noisy():
+    noise = __import__("numpy").random.randn
+    return make(lambda model, batch: ((model(batch) - 2 * batch + 0.1 * noise()) ** 2).mean())
 def number(): return 3
 def nan(): return make(lambda model, batch: model(batch).mean() * float("nan"))
 def crash(): return make(lambda model, batch: (model(batch) @ torch.zeros(7, 7)).mean())
@@ -388,7 +393,17 @@ def test_help_has_examples_and_the_exit_codes(folder: Path) -> None:
     assert "143" in shown
     assert "NO_COLOR" in shown
     for name in ("show", "check", "doctor", "find", "predict", "train", "compare", "merge"):
-        assert f"ratecraft {name} " in ratecraft(folder, name, "--help").stdout, name
+        told = ratecraft(folder, name, "--help").stdout
+        assert f"ratecraft {name} " in told, name
+
+
+def test_everything_that_can_be_given_has_its_help() -> None:
+    counted = 0
+    for name in (one for one in app if not one.startswith("-")):
+        for argument in app[name].assemble_argument_collection(parse_docstring=True):
+            assert argument.parameter.help, f"{name} {argument.name}"
+            counted += 1
+    assert counted > 50
 
 
 def test_no_color_leaves_colours_out(folder: Path) -> None:
@@ -408,3 +423,47 @@ def test_completion_is_written_and_nothing_else_is_changed(folder: Path, shell: 
     done = ratecraft(folder, "--install-completion", "--shell", shell, "-o", str(target))
     assert done.returncode == 0, done.stderr
     assert "compare" in target.read_text()
+
+
+def test_leaving_python_in_a_loss_is_an_error(folder: Path) -> None:
+    for command in (
+        ("train", "my_task.py:leaves", "constant(1)", "--rate", "0.1", "--total", "8"),
+        ("find", "my_task.py:leaves"),
+        (
+            "compare",
+            "my_task.py:leaves",
+            "constant(1)",
+            "--rates",
+            "1",
+            "-t",
+            "8",
+            "--workers",
+            "0",
+        ),
+        (
+            "compare",
+            "my_task.py:leaves",
+            "constant(1)",
+            "--rates",
+            "1",
+            "-t",
+            "8",
+            "--workers",
+            "1",
+        ),
+    ):
+        done = ratecraft(folder, *command)
+        assert done.returncode == 1, command
+        assert "SystemExit: 0" in done.stderr
+
+
+def test_find_seeds_every_source_of_random_numbers(folder: Path) -> None:
+    seen = {ratecraft(folder, "find", "my_task.py:noisy").stdout for _ in range(2)}
+    assert len({re.search("rate: .*", one)[0] for one in seen}) == 1
+
+
+def test_predict_takes_a_long_text_for_a_schedule(folder: Path) -> None:
+    text = ".then(".join(["constant(1, over=10)"] * 30) + ")" * 29
+    done = ratecraft(folder, "predict", "no-such-log.csv", text)
+    assert done.returncode == 2
+    assert "no-such-log.csv" in done.stderr

@@ -96,3 +96,17 @@ def test_the_table_of_forecasts_is_what_the_benchmark_prints() -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     for page in ("docs/foresee.md", "docs/benchmarks.md"):
         assert done.stdout.strip() in (ROOT / page).read_text(), page
+
+
+def test_the_tables_on_choosing_are_what_the_benchmark_prints() -> None:
+    command = [sys.executable, str(ROOT / "benchmarks" / "choosing.py")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    page = (ROOT / "docs" / "choosing.md").read_text()
+    printed = done.stdout.strip().split("\n\n")
+    assert len(printed) == 14
+    for part in printed:
+        assert part in page, part
+    said = "\n".join(line for line in page.splitlines() if not line.startswith("|"))
+    differences = {"0.015", "0.044", "0.060", "0.006", "0.012", "0.024"}
+    losses = set(re.findall(r"\b\d\.\d{3}\b", said)) - differences
+    assert losses <= set(re.findall(r"\b\d\.\d{3}\b", done.stdout))

@@ -319,3 +319,38 @@ def test_ctrl_c_while_it_is_loading_ends_in_a_line(tmp_path: Path) -> None:
         told = process.stderr.read()
     assert process.returncode == 130, (told, time.monotonic() - started)
     assert "Traceback" not in told
+
+
+def test_train_writes_down_which_optimizer_it_was(folder: Path) -> None:
+    told = ("--rate", "0.01", "--total", "8", "--optimizer", "adamw", "--save", "t.json")
+    done = ratecraft(folder, "train", "my_task.py:task", "constant(1)", *told)
+    assert done.returncode == 0, done.stderr
+    assert load(folder / "t.json").runs[0].optimizer == "adamw"
+
+
+def test_a_plan_may_have_one_schedule_and_nothing_empty(folder: Path) -> None:
+    plan = 'task = "my_task.py:task"\nrates = 0.1\ntotal = 8\nseeds = 1\nworkers = 0\n'
+    (folder / "one.toml").write_text(plan + 'schedules = "cosine(1, 0)"\nsave = "one.json"')
+    done = ratecraft(folder, "compare", "one.toml")
+    assert done.returncode == 0, done.stderr
+    assert load(folder / "one.json").schedules == {"cosine(1, 0)": "cosine(1, 0)"}
+    for name in ("rates", "total", "optimizers", "output"):
+        text = re.sub(rf"^{name} = .*$", "", plan, flags=re.M) + 'schedules = "cosine(1, 0)"\n'
+        (folder / "empty.toml").write_text(text + f"{name} = []")
+        done = ratecraft(folder, "compare", "empty.toml")
+        assert done.returncode == 2
+        assert f"{name} = []; expected" in done.stderr
+
+
+def test_words_between_colons_stay_words(folder: Path) -> None:
+    (folder / "fire.json").write_text("{}")
+    done = ratecraft(folder, "predict", "log:fire:.csv")
+    assert ":fire:" in done.stderr
+
+
+def test_a_shard_is_told_its_rates(folder: Path) -> None:
+    done = ratecraft(
+        folder, "compare", "my_task.py:task", "constant(1)", "--shard", "1/2", "--store", "s.db"
+    )
+    assert done.returncode == 2
+    assert "--shard needs rates" in done.stderr

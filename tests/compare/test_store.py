@@ -17,7 +17,8 @@ import pytest
 from ratecraft import ScheduleError, constant, cosine, epochs
 from ratecraft.compare import compare
 from ratecraft.compare.engines import LocalEngine
-from ratecraft.compare.plan import Trial, source_of
+from ratecraft.compare.plan import Trial
+from ratecraft.compare.source import source_of
 from ratecraft.compare.store import Store
 from ratecraft.errors import RecordError, RunFailed, SettingError
 from ratecraft.records import Evaluation, Run

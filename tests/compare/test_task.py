@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from ratecraft.compare import Task, load_task
-from ratecraft.compare.task import reference
+from ratecraft.compare.source import reference
 from ratecraft.errors import TaskError
 
 GOOD = """

@@ -103,6 +103,9 @@ def test_a_plateau_may_follow_a_metric_that_is_to_rise() -> None:
     accuracies = [e.metrics["accuracy"] for e in run.evaluations]
     assert accuracies[1] > accuracies[0]
     assert run.evaluations[1].rates["0"] == 0.003 or accuracies[0] > 0.3
+    plateau = dataclasses.replace(plateau, mode="min")  # an error rate would be one of these
+    run = train(load_task("digits"), plateau, rate=0.003, total=epochs(3))
+    assert run.evaluations[2].rates["0"] == 0.0015
     with pytest.raises(ScheduleError, match=r"no metric 'f1'; it has loss, accuracy"):
         train(load_task("digits"), Plateau(metric="f1"), total=5)
 
@@ -113,6 +116,7 @@ def test_a_plateau_may_follow_a_metric_that_is_to_rise() -> None:
         Plateau(),
         Plateau(cosine(1, 0), factor=0.25, patience=3, threshold=0.0, cooldown=2, metric="f1"),
         Plateau(warmup(5).then(constant(1)), patience=2),
+        Plateau(metric="error", mode="min"),
     ],
 )
 def test_a_plateau_reads_back(plateau: Plateau) -> None:
@@ -133,6 +137,7 @@ def test_a_plateau_reads_back(plateau: Plateau) -> None:
         ("plateau(constant(1)).then(cosine(1, 0))", "is no plateau"),
         ("plateau(open('x'))", "open"),
         ("plateau(metric=3)", "metric=3"),
+        ("plateau(mode='up')", "mode='up'"),
         ("plateau(**x)", "is no plateau"),
     ],
 )

@@ -377,3 +377,15 @@ def test_a_stream_and_an_empty_loader_are_refused() -> None:
 def test_a_record_survives_its_file(tmp_path) -> None:
     found = find_lr(*line(1e30), squares, updates=400, total=1000, task="a line")
     assert load(found.save(tmp_path / "r.json")) == found
+
+
+def test_a_search_that_leaves_what_is_sensible_says_so() -> None:
+    # A loss that wants weights of a billion: each decade of the rate gains more.
+    model = nn.Linear(1, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1000.0)
+    found = find_lr(
+        model, optimizer, [torch.ones(4, 1)] * 64, lambda m, x: 1e9 - m(x).mean(), updates=2000
+    )
+    assert found.rate is None
+    assert "rates as far as 1e+05 are not tried" in found.reason
+    assert found.updates < 1000

@@ -9,7 +9,7 @@ import pytest
 from ratecraft import constant, cosine, epochs, warmup
 from ratecraft.errors import LogError
 from ratecraft.foresee import Log, log_of_run, read_logs
-from ratecraft.records import Comparison, Evaluation, Run
+from ratecraft.records import Comparison, Evaluation, Run, Setting
 
 UPDATES = list(range(10, 210, 10))
 LOSSES = [3 - k / 200 for k in UPDATES]
@@ -270,3 +270,16 @@ def test_plans_may_speak_of_epochs(tmp_path) -> None:
     path = write(tmp_path / "a.csv", rows)
     plan = 0.1 * warmup(epochs(2)).then(cosine(1, 0))
     assert read_logs(path, schedule=plan, epoch=25)[0].warmup == 50
+
+
+def test_runs_of_one_schedule_at_several_rates_keep_their_names(tmp_path) -> None:
+    names = {f"flat, rate {rate}": "constant(1)" for rate in (0.1, 0.2)}
+    runs = tuple(
+        Run("constant(1)", rate, 0, 200, 10, tuple(np.linspace(3, 2, 200).tolist()), ())
+        for rate in (0.1, 0.2)
+    )
+    settings = {f"flat, rate {rate}": Setting(rate, "", 200) for rate in (0.1, 0.2)}
+    Comparison("t", names, runs, {}, settings).save(tmp_path / "c.json")
+    logs = read_logs(tmp_path / "c.json")
+    told = {log.name: float(max(log.every_rate)) for log in logs}
+    assert told == {"flat, rate 0.1, seed 0": 0.1, "flat, rate 0.2, seed 0": 0.2}

@@ -34,6 +34,13 @@ def test_what_was_measured_averages_as_what_was_planned() -> None:
         measured_averaging([], 5)
 
 
+def test_norms_are_those_before_clipping() -> None:
+    # One of two layers was not seen before clipping: what is known is taken.
+    rows = [row(0, "a", gradient=0.3, unclipped=3.0, gradient_l1=0.5), row(0, "b", gradient=4.0)]
+    assert gradient_norms(rows, 1) == pytest.approx([5])
+    assert gradient_norms(rows, 1, l1=True) == pytest.approx([5])
+
+
 def test_l1_norms_add_up() -> None:
     rows = [row(0, "a", gradient_l1=3.0), row(0, "b", gradient_l1=4.0)]
     assert gradient_norms(rows, 2, l1=True) == pytest.approx([7, 7])

@@ -19,7 +19,9 @@ import ratecraft
 from ratecraft import constant, parse
 from ratecraft.errors import RatecraftError
 from ratecraft.records import Comparison, Forecast, Measured, load
-from ratecraft.view import series, svg, write_report
+from ratecraft.view import plot_comparison, series, svg, write_report
+from ratecraft.view.report import _recipe
+from ratecraft.view.report_comparison import _sensitivity
 
 VOID = {"meta", "br"}
 
@@ -524,3 +526,35 @@ def test_seeds_that_are_missing_are_told(tmp_path: Path) -> None:
     assert "Left out, since runs are missing" in page
     plain = write_report(tmp_path / "p.html", comparison=whole, title="x").read_text("utf-8")
     assert "missing" not in plain
+
+
+def test_the_recipe_of_a_plateau_is_what_it_did() -> None:
+    whole = comparison()
+    name = next(iter(whole.schedules))
+    first = whole.of(name)[0]
+    did = "staircase([1, 0.5], at=[40])"
+    plateau = replace(first, schedule="plateau(factor=0.5)", driven=did)
+    record = Comparison("t", {"falls": "plateau(factor=0.5)"}, (plateau,), {})
+    there: dict[str, object] = {}
+    recipe = _recipe(record)
+    exec(recipe, there)  # noqa: S102 -- our own text
+    assert did in recipe
+
+
+def test_a_schedule_keeps_its_colour_where_another_has_no_point() -> None:
+    whole = several(rates=(0.01, 0.02))
+    first = next(iter(whole.families()))
+    lost = tuple(
+        replace(run, diverged=50) if name in whole.families()[first] else run
+        for name in whole.schedules
+        for run in whole.of(name)
+    )
+    lines, bands = series.sensitivity(replace(whole, runs=lost))
+    assert list(lines) == list(bands) == list(whole.families())
+    assert [len(xs) for xs, _ in lines.values()] == [0, *[2] * (len(lines) - 1)]
+    plot_comparison(replace(whole, runs=lost))
+    page = "".join(_sensitivity(replace(whole, runs=lost)))
+    second = list(lines)[1]
+    pens = dict(zip(lines, svg.PALETTE, strict=False))
+    drawn = {name: page.count(f'stroke="{pen}"') for name, pen in pens.items()}
+    assert drawn[second] > drawn[first] == 2  # its key in the broad and in the narrow figure

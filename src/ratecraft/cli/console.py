@@ -13,8 +13,9 @@ from ratecraft.errors import SettingError
 
 __all__ = ["bar", "check_counts", "check_output", "colored", "err", "number", "out"]
 
-out = Console(highlight=False, soft_wrap=True)
-err = Console(highlight=False, soft_wrap=True, stderr=True)
+# emoji=False: ":100:" in a path or a text is no picture.
+out = Console(highlight=False, soft_wrap=True, emoji=False)
+err = Console(highlight=False, soft_wrap=True, emoji=False, stderr=True)
 
 
 def colored() -> bool:

@@ -106,14 +106,13 @@ def find_rate(
     **settings: Any,
 ) -> FoundRate:
     """Find the rate for a fresh model, with a bar, and print how."""
-    import torch
-
     from ratecraft.compare.loop import start
     from ratecraft.finder import find_lr
+    from ratecraft.finder.preserve import seed_everything
     from ratecraft.view import terminal_found_rate
 
     length = len(ratecraft.constant(1).resolve(total, epoch=task.epoch))
-    torch.manual_seed(seed)
+    seed_everything(seed)
     model, optimizer = start(task)
     with bar("short runs", "updates at most") as progress:
         record = find_lr(
@@ -139,13 +138,12 @@ def find_rate(
 
 def _sweep(task: Task, name: str, *, seed: int = 0, **settings: Any) -> RangeTest:
     """Run a range test on a fresh model, with a bar, and print its curve and its suggestion."""
-    import torch
-
     from ratecraft.compare.loop import start
     from ratecraft.finder import range_test
+    from ratecraft.finder.preserve import seed_everything
     from ratecraft.view import terminal_plot
 
-    torch.manual_seed(seed)
+    seed_everything(seed)
     model, optimizer = start(task)
     with bar("range test", "updates") as progress:
         record = range_test(

@@ -16,7 +16,7 @@ __all__ = ["predict"]
 
 
 def predict(
-    *given: str,
+    *logs_and_schedules: str,
     total: Annotated[int | None, Parameter(alias="-t")] = None,
     epoch: float | None = None,
     plan: tuple[str, ...] = (),
@@ -32,8 +32,8 @@ def predict(
     Example: `ratecraft predict log.csv "warmup(500).then(cosine(1, 0))" --total 20000`
 
     Args:
-        *given: Logs (CSV, JSON, JSON lines, trainer_state.json, TensorBoard's events, a saved
-            comparison) and texts of schedules: factors of the logs' peak rate, or rates.
+        logs_and_schedules: Logs (CSV, JSON, JSON lines, trainer_state.json, TensorBoard's events,
+            a saved comparison) and texts of schedules: factors of the logs' peak rate, or rates.
         total: Updates of the run to foresee. Default: as many as the longest log has.
         epoch: Updates per epoch, if schedules speak of epochs.
         plan: The schedule of a log, as the rate itself; once for each log, in order. Needed where
@@ -49,8 +49,8 @@ def predict(
     from ratecraft.foresee import forecast, read_logs, recommend
     from ratecraft.view import plot_forecast, save_figure, terminal_forecast, write_report
 
-    paths = [one for one in given if Path(one).exists() or "(" not in one]
-    schedules = {one: parse(one) for one in given if one not in paths}
+    paths = [one for one in logs_and_schedules if "(" not in one or _is_there(one)]
+    schedules = {one: parse(one) for one in logs_and_schedules if one not in paths}
     if not paths:
         raise ScheduleError(
             'predict needs the log of a run: ratecraft predict log.csv "cosine(1, 0)"'
@@ -95,3 +95,10 @@ def predict(
         out.print(f"report: {write_report(output, forecast=record, title=title)}", markup=False)
     elif output is not None:
         out.print(f"figure: {save_figure(plot_forecast(record), output)}", markup=False)
+
+
+def _is_there(text: str) -> bool:
+    try:
+        return Path(text).exists()
+    except OSError:  # longer than any file's name
+        return False

@@ -63,7 +63,7 @@ def run(arguments: Sequence[str] | None) -> int:
         if error.name != "torch":
             return _fail(_told(error), 1)
         return _fail("this command trains with torch: pip install 'ratecraft[torch]'", 2)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         # Most likely the user's own model or loss; a traceback of ours would not help them.
         if os.environ.get("RATECRAFT_TRACEBACK"):
             raise
@@ -82,7 +82,7 @@ def _fail(message: str, code: int) -> int:
     return code
 
 
-def _told(error: Exception) -> str:
+def _told(error: BaseException) -> str:
     """Return an unexpected error in words, with the last place outside installed packages."""
     place, frame = "", error.__traceback__
     while frame is not None:

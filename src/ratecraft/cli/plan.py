@@ -155,6 +155,8 @@ def _checked(path: Path, name: str, value: Any) -> Any:
     }.get(name, ("a text", isinstance(value, str)))
     if not fits:
         raise SettingError(f"{path}: {name} = {value!r}; expected {expected}")
+    if name == "schedules" and isinstance(value, str):
+        return [value]
     folder = path.parent
     if name in PATHS:
         return folder / value
@@ -171,4 +173,6 @@ def _many(value: Any) -> bool:
 
 def _all(value: Any, kind: Any) -> bool:
     values = value if isinstance(value, list) else [value]
-    return all(isinstance(one, kind) and not isinstance(one, bool) for one in values)
+    return bool(values) and all(
+        isinstance(one, kind) and not isinstance(one, bool) for one in values
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -87,6 +87,7 @@ def train(
         run = train_one(
             loaded, candidate, rate=rate, seed=seed, total=length, progress=progress, watch=watch
         )
+    run = replace(run, optimizer=optimizer or "")
     record = Comparison(loaded.name or task, {schedule: run.schedule}, (run,), environment())
     if run.diverged is None:
         out.print(f"{len(run.losses):,} updates in {duration(run.seconds)}", markup=False)
@@ -159,7 +160,7 @@ def compare(
     Args:
         task: digits, stdlib-text, your own as file.py:function, or a .toml file that says all of
             this by the same names; options count before it.
-        *schedules: Texts of schedules, each a factor of the rate.
+        schedules: Texts of schedules, each a factor of the rate.
         rates: What every schedule multiplies: a number, several with commas between, or "find" to
             look for it first, the default. Write 1 if the schedules are rates themselves.
         optimizers: Optimizer in place of the task's, as `ratecraft find` takes it, or several with
@@ -193,6 +194,10 @@ def compare(
     if part != (1, 1) and told.store is None:
         raise SettingError("--shard needs a --store of its own, which ratecraft merge then takes")
     multiples, kinds, found = told.multiples(), told.kinds(), None
+    if not multiples and part != (1, 1):
+        raise SettingError(
+            "--shard needs rates, --rates 0.001,0.01: a shard that looks for one may find another"
+        )
     if not multiples:
         found = _found(told, kinds, to=err if json else out)
         multiples = [found.rate or 0.0]
@@ -236,7 +241,7 @@ def merge(target: Path, *sources: Path) -> None:
 
     Args:
         target: The store that takes them; made if it is not there.
-        *sources: The others, which stay as they are.
+        sources: The others, which stay as they are.
     """
     from ratecraft.compare import merge as merge_stores
 

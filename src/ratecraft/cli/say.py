@@ -28,7 +28,7 @@ def show(
     Example: `ratecraft show "3e-4 * warmup(500).then(cosine(1, 0.1))" --total 10000`
 
     Args:
-        *schedules: Texts of schedules; several are overlaid.
+        schedules: Texts of schedules; several are overlaid.
         total: Length of the run: updates, or a length such as "epochs(10)". Default: where the
             schedule itself ends.
         epoch: Updates per epoch, if anything is said in epochs.
@@ -71,7 +71,7 @@ def check(
     Example: `ratecraft check "warmup(500).then(cosine(1, 0, over=1000))" --total 2000`
 
     Args:
-        *schedules: Texts of schedules.
+        schedules: Texts of schedules.
         total: Length of the run: updates, or a length such as "epochs(10)".
         epoch: Updates per epoch, if anything is said in epochs.
     """
@@ -98,7 +98,7 @@ def doctor(setup: str, *, total: Annotated[int | None, Parameter(alias="-t")] = 
             optimizers, schedulers, a Hugging Face Trainer; one, or several in any order.
         total: Updates that the run is going to make.
     """
-    from ratecraft.compare.task import called, load_function
+    from ratecraft.compare.source import called, load_function
     from ratecraft.torch import doctor as examine
 
     things = called(load_function(setup), setup)

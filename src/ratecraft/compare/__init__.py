@@ -1,6 +1,7 @@
 """PROVE: schedules x rates x optimizers x seeds, really trained.
 
-task.py      Task: what is trained, as plain Python; loading one from a file
+task.py      Task: what is trained, as plain Python
+source.py    where its code is: files, modules, and what those held when they ran
 data.py      two tasks on real data that need no download: digits, stdlib-text
 plateau.py   Plateau: a schedule whose factor follows a metric, as a value
 loop.py      train: the one training loop

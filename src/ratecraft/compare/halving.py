@@ -30,14 +30,18 @@ def halve(trainings: Mapping[float, Sequence[Training]]) -> dict[float, int | No
     for place in (*PLACES, 1.0):
         for rate in alive:
             for training in trainings[rate]:
-                training.advance(round(place * training.planned))
+                training.advance(_updates(place, training))
         if place == 1.0 or len(alive) < 2:
             continue
         alive.sort(key=lambda rate: _standing(trainings[rate]))
         ended, alive = alive[(len(alive) + 1) // 2 :], alive[: (len(alive) + 1) // 2]
         for rate in ended:
-            stopped[rate] = round(place * trainings[rate][0].planned)
+            stopped[rate] = _updates(place, trainings[rate][0])
     return stopped
+
+
+def _updates(place: float, training: Training) -> int:
+    return max(round(place * training.planned), 1)
 
 
 def _standing(seeds: Sequence[Training]) -> float:

@@ -17,7 +17,7 @@ from ratecraft.compare.plateau import Candidate, Plateau
 from ratecraft.compare.task import Loss, Task
 from ratecraft.errors import ScheduleError, TaskError
 from ratecraft.finder.preserve import loader_state, preserved_rng, random_state, seed_everything
-from ratecraft.finder.testbed import switch, wants_closure
+from ratecraft.finder.testbed import check_loss, switch, wants_closure
 from ratecraft.records import Evaluation, Run
 from ratecraft.schedule import Curve, Duration, Schedule, epochs
 from ratecraft.torch import PlateauLR, ScheduleLR
@@ -154,7 +154,7 @@ class Training:
             said = self.schedule
             self._plateau = PlateauLR(
                 scheduler,
-                mode="min" if said.metric == "loss" else "max",
+                mode="min" if said.falls else "max",
                 factor=said.factor,
                 patience=said.patience,
                 threshold=said.threshold,
@@ -195,6 +195,7 @@ class Training:
         optimizer.zero_grad(set_to_none=True)
         loss = task.loss(model, batch)
         _check_number(loss)
+        check_loss(loss)
         value = float(loss.detach())
         self.losses.append(value)
         if not math.isfinite(value):
@@ -410,6 +411,8 @@ def _evaluate(task: Task, model: nn.Module, batches: Iterable[Any]) -> dict[str,
             totals[name] += size * float(value)
     for module, mode in modes.items():
         module.training = mode
+    if not rows:
+        raise TaskError("the batches of val= have no rows; give some to measure on")
     return {name: total / rows for name, total in totals.items()}
 
 

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
-import inspect
 import itertools
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Literal, NamedTuple
 
-import ratecraft
 from ratecraft.compare.plateau import Candidate
-from ratecraft.compare.task import BUILT_IN, Task, reference
-from ratecraft.errors import SettingError, TaskError
+from ratecraft.errors import SettingError
 from ratecraft.records import Setting
 
-__all__ = ["Job", "Plan", "Trial", "candidates", "source_of"]
+__all__ = ["Job", "Plan", "Trial", "candidates"]
 
 How = Literal["alone", "branched", "halved"]
 
@@ -160,40 +155,3 @@ def candidates(
     if len(found) < len(every):
         raise SettingError("two candidates would have one name; rates must differ in 6 digits")
     return found
-
-
-def source_of(task: str | Callable[[], Task]) -> str:
-    """Return a hash of the code that a task is made by: its file, or this package's version.
-
-    What that file imports is not in it. Of a function that was typed into a session its own text
-    is taken.
-
-    Raises:
-        TaskError: a function without a name or a text.
-    """
-    try:
-        name = reference(task)
-    except TaskError:
-        return _text_of(task)
-    if name in BUILT_IN:
-        return f"ratecraft {ratecraft.__version__}"
-    place = name.rpartition(":")[0]
-    if not place.endswith(".py"):
-        module = importlib.util.find_spec(place)
-        place = "" if module is None else module.origin or ""
-    file = Path(place)
-    return _hash(file.read_bytes()) if file.is_file() else ""
-
-
-def _text_of(task: str | Callable[[], Task]) -> str:
-    try:
-        return _hash(inspect.getsource(task).encode())  # type: ignore[arg-type]  # no text
-    except (OSError, TypeError):
-        raise TaskError(
-            f"the code of {task!r} cannot be read, so that a store could not know its runs again; "
-            "put the function into a file, or leave out store="
-        ) from None
-
-
-def _hash(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()[:16]

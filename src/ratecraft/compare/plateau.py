@@ -28,7 +28,9 @@ class Plateau:
         patience: how many epochs in a row may be no better.
         threshold: by what share of the best value the metric must be better to count.
         cooldown: how many epochs are passed over after a fall.
-        metric: the validation metric; "loss" is to fall, any other one to rise.
+        metric: the validation metric.
+        mode: "min" if it is to fall, "max" if it is to rise; by default "loss" is to fall and any
+            other one to rise.
 
     >>> parse_candidate("plateau(factor=0.5)")
     plateau(constant(1), factor=0.5)
@@ -40,6 +42,7 @@ class Plateau:
     threshold: float = 1e-4
     cooldown: int = 0
     metric: str = "loss"
+    mode: str = "auto"
 
     def __post_init__(self) -> None:
         if not isinstance(self.schedule, Schedule):
@@ -55,6 +58,13 @@ class Plateau:
             )
         if not isinstance(self.metric, str):
             raise ScheduleError(f"plateau(metric={self.metric!r}): {HINT}")
+        if self.mode not in ("auto", "min", "max"):
+            raise ScheduleError(f"plateau(mode={self.mode!r}): expected 'min' or 'max'")
+
+    @property
+    def falls(self) -> bool:
+        """Whether a lower value of the metric is better."""
+        return self.mode == "min" or (self.mode == "auto" and self.metric == "loss")
 
     def __repr__(self) -> str:
         """Return the text that `parse_candidate` reads back."""

@@ -8,9 +8,10 @@ import platform
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from typing import Any, Final
+from operator import index
+from typing import Any, Final, SupportsFloat, SupportsIndex
 
 import numpy
 import torch
@@ -18,12 +19,13 @@ import torch
 import ratecraft
 from ratecraft.compare.engines import Engine, HereEngine, LocalEngine, RayEngine, WorkerDied, cores
 from ratecraft.compare.loop import Training, curve_of, start
-from ratecraft.compare.plan import How, Job, Plan, Trial, source_of
+from ratecraft.compare.plan import How, Job, Plan, Trial
 from ratecraft.compare.plateau import Candidate, Plateau, parse_candidate
 from ratecraft.compare.progress import Progress, Teller
+from ratecraft.compare.source import reference, source_of
 from ratecraft.compare.store import Store
-from ratecraft.compare.task import Task, build_task, load_task, reference, with_optimizer
-from ratecraft.compare.work import Failure, work
+from ratecraft.compare.task import Task, build_task, load_task, with_optimizer
+from ratecraft.compare.work import Failure, give_back_loaders, work
 from ratecraft.errors import RunFailed, ScheduleError, SettingError, TaskError
 from ratecraft.finder.preserve import preserved_rng
 from ratecraft.records import Comparison, Run
@@ -36,7 +38,7 @@ TRIES: Final = 3  # of a job whose worker dies
 
 def compare(
     task: str | Callable[[], Task],
-    schedules: Mapping[str, Candidate] | Sequence[Candidate],
+    schedules: Mapping[str, Candidate] | Sequence[Candidate] | Candidate,
     *,
     rates: float | Sequence[float],
     optimizers: str | Sequence[str] | None = None,
@@ -92,14 +94,13 @@ def compare(
     """
     _refuse_starting_worker()
     named = _named(schedules)
-    chosen = list(range(seeds) if isinstance(seeds, int) else seeds)
-    multiples = [rates] if isinstance(rates, int | float) else list(rates)
-    if not all(_is_rate(one) for one in multiples):
-        raise SettingError(f"rates={rates!r}: expected numbers >= 0")
+    wanted = seeds if isinstance(seeds, Iterable) else range(_whole("seeds", seeds))
+    chosen = [_whole("seed", one) for one in wanted]
+    multiples = [_rate(one) for one in _list(rates)]
     if workers is not None and workers < 0:
         raise SettingError(f"workers={workers}: expected a number >= 0")
     kinds = [optimizers] if isinstance(optimizers, str) or optimizers is None else [*optimizers]
-    lengths = [total] if total is None or isinstance(total, int | Duration) else [*total]
+    lengths = [_length(one) for one in _list(total)]
     if not named or not chosen or not multiples or not kinds or not lengths:
         raise ScheduleError("compare needs at least one schedule, one rate and one seed")
     _refuse_twice(rate=multiples, optimizer=kinds, seed=chosen, length=lengths)
@@ -114,8 +115,9 @@ def compare(
     _try_out(first, named, kinds, next(iter(totals.values())))
     here = workers == 0 and engine is None
     source = task if here else reference(task)
-    # Without a store nobody asks later what a trial was.
-    place, code = ("", "") if store is None else (_place(task), source_of(task))
+    # Without a store nobody asks later what a function in this very process was.
+    known = store is not None or not here or isinstance(task, str)
+    place, code = (_place(task), source_of(task)) if known else ("", "")
     how: How = "branched" if branches else "halved" if halving else "alone"
     plan = Plan.of(place, code, named, multiples, kinds, chosen, totals, how, shard)
     with Store(":memory:" if store is None else store) as kept:
@@ -125,7 +127,8 @@ def compare(
         first_failure = next(iter(failed.values()))
         raise RunFailed(first_failure.line)
     return Comparison(
-        task=first.name or (task if isinstance(task, str) else task.__name__),
+        task=first.name
+        or (task if isinstance(task, str) else getattr(task, "__name__", type(task).__name__)),
         schedules={name: one.schedule for name, one in plan.candidates.items()},
         runs=tuple(done[trial] for trial in plan.trials if trial in done),
         environment=environment(),
@@ -143,8 +146,31 @@ def _refuse_starting_worker() -> None:
         )
 
 
-def _is_rate(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
+def _list(value: Any) -> list[Any]:
+    several = isinstance(value, Iterable) and not isinstance(value, str)
+    return list(value) if several else [value]
+
+
+def _whole(what: str, value: Any) -> int:
+    """Return a whole number as Python's own, which is what a trial is known by."""
+    if not isinstance(value, SupportsIndex) or isinstance(value, bool):
+        raise SettingError(f"{what} {value!r}: expected a whole number")
+    return index(value)
+
+
+def _rate(value: Any) -> float:
+    rate = float(value) if isinstance(value, SupportsFloat) and not isinstance(value, bool) else -1
+    if not rate >= 0:
+        raise SettingError(f"rate {value!r}: expected numbers >= 0")
+    return rate
+
+
+def _length(value: Any) -> int | Duration:
+    if value is None:
+        return epochs(10)
+    if isinstance(value, str):
+        raise SettingError(f"total={value!r}: ratecraft.parse_length reads a text")
+    return value if isinstance(value, Duration) else _whole("total", value)
 
 
 def _refuse_twice(**given: Sequence[Any]) -> None:
@@ -157,15 +183,14 @@ def _totals(
     task: Task,
     named: Mapping[str, Candidate],
     rates: Sequence[float],
-    lengths: Sequence[int | Duration | None],
+    lengths: Sequence[int | Duration],
 ) -> dict[str, int]:
     """Return each length in updates, by its text; every schedule has room in each of them."""
     totals: dict[str, int] = {}
     for length in lengths:
-        said = epochs(10) if length is None else length
         for schedule in named.values():
             for rate in rates:
-                totals[str(said)] = len(curve_of(schedule, rate, said, task.epoch))
+                totals[str(length)] = len(curve_of(schedule, rate, length, task.epoch))
     if len(set(totals.values())) < len(lengths):
         raise SettingError(f"the same length is given twice: {', '.join(totals)}")
     return totals
@@ -190,7 +215,13 @@ def _place(task: str | Callable[[], Task]) -> str:
         return f"__main__:{getattr(task, '__name__', '')}"
 
 
-def _named(schedules: Mapping[str, Candidate] | Sequence[Candidate]) -> dict[str, Candidate]:
+def _named(
+    schedules: Mapping[str, Candidate] | Sequence[Candidate] | Candidate | str,
+) -> dict[str, Candidate]:
+    if isinstance(schedules, str):
+        raise TypeError(f"a Schedule was expected, not {schedules!r}; ratecraft.parse reads one")
+    if isinstance(schedules, Schedule | Plateau):
+        schedules = [schedules]
     named = dict(schedules) if isinstance(schedules, Mapping) else {repr(s): s for s in schedules}
     if len(named) < len(schedules):
         raise ScheduleError("the same schedule is given twice")
@@ -236,6 +267,7 @@ def _run_all(
                 # Nothing worked: the message says it better than a record.
                 raise RunFailed(found.line)
     finally:
+        give_back_loaders()
         if chosen is not engine:
             chosen.close()
     return done, failed

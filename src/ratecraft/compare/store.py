@@ -75,6 +75,7 @@ class Store:
         self._base = sqlite3.connect(self.path, timeout=wait, isolation_level=None)
         try:
             with self._told():
+                self._refuse_others()
                 if self._alone:
                     self._base.execute("PRAGMA locking_mode=EXCLUSIVE")
                     self._base.execute("PRAGMA journal_mode=DELETE")
@@ -98,6 +99,16 @@ class Store:
         self._closed = threading.Event()
         if not memory and not self._alone:  # nobody else could read a sign of life
             threading.Thread(target=self._beat, daemon=True).start()
+
+    def _refuse_others(self) -> None:
+        """Raise RecordError if this is an SQLite file of somebody else's, before it is touched."""
+        found = self._base.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+        there = {name for (name,) in found}
+        if there and not there >= {"about", "trials"}:
+            raise RecordError(
+                f"{self.path} is an SQLite file of something else (tables "
+                f"{', '.join(sorted(there))}), and was left as it is: name another file"
+            )
 
     def __enter__(self) -> Self:
         return self
@@ -286,6 +297,8 @@ def merge(target: str | os.PathLike[str], *sources: str | os.PathLike[str]) -> i
     for source in sources:
         if not Path(source).is_file():
             raise RecordError(f"there is no store {source}")
+        if not Path(source).stat().st_size:
+            raise RecordError(f"{source} is empty: its shard was not begun")
         if Path(source).resolve() == Path(target).resolve():
             raise RecordError(f"{source} cannot be merged into itself; name the target first")
     with Store(target) as store:

@@ -15,13 +15,14 @@ from ratecraft.compare.halving import halve
 from ratecraft.compare.loop import Training, train
 from ratecraft.compare.plan import Job, Trial
 from ratecraft.compare.plateau import parse_candidate
-from ratecraft.compare.task import Task, build_task, load_task, told, with_optimizer
+from ratecraft.compare.source import told
+from ratecraft.compare.task import Task, build_task, task_as_it_was, with_optimizer
 from ratecraft.errors import RatecraftError, TaskError
 from ratecraft.finder.preserve import loader_state
 from ratecraft.records import Run
 from ratecraft.schedule import parse_length
 
-__all__ = ["Failure", "work"]
+__all__ = ["Failure", "give_back_loaders", "work"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ def work(source: str | Callable[[], Task], job: Job) -> list[Run | Failure]:
     with _one_thread():
         try:
             runs = do(source, job.trials)
-        except Exception as error:  # a user's task can raise anything
+        except (Exception, SystemExit) as error:  # a user's task can raise anything
             expected = isinstance(error, RatecraftError)
             line = str(error) if expected else told(error)
             return [Failure(line, traceback.format_exc(), expected)] * len(job.trials)
@@ -97,7 +98,10 @@ def _halved(source: str | Callable[[], Task], trials: Sequence[Trial]) -> list[R
 
 def _task(source: str | Callable[[], Task], trial: Trial) -> Task:
     """Return the trial's task, built anew, so that no run depends on one before it."""
-    task = load_task(source) if isinstance(source, str) else build_task(source, repr(source))
+    if isinstance(source, str):
+        task = task_as_it_was(source, trial.source)
+    else:
+        task = build_task(source, repr(source))
     # A loader at the top of the user's file is not built anew: it goes back to where it was.
     for part, loader in (("train", task.train), ("val", task.val)):
         known, rewind = _loaders.get((source, part), (None, None))
@@ -106,6 +110,13 @@ def _task(source: str | Callable[[], Task], trial: Trial) -> Task:
         else:
             _loaders[source, part] = loader, loader_state(loader)
     return task if trial.optimizer is None else with_optimizer(task, trial.optimizer)
+
+
+def give_back_loaders() -> None:
+    """Leave the loaders that were read in this process as they were before, and let them go."""
+    for _, rewind in _loaders.values():
+        rewind()
+    _loaders.clear()
 
 
 _loaders: dict[tuple[object, str], tuple[object, Callable[[], None]]] = {}

@@ -106,8 +106,16 @@ def find_lr(
     start = max(set_rates(bed.optimizers)) or START
     tried = _Tried(bed, start, min(length, total or length), updates, progress)
     gains: dict[float, float] = {}
+    unfinished = (
+        "the updates allowed were used up before worse ones were seen on both sides; begin there, "
+        "at the optimizer's own rate, or allow more updates="
+    )
     while (place := next_place(gains, tried.level)) is not None and tried.affords(1):
         if not min(start, LOWEST) <= start * 10**place <= max(start, HIGHEST):
+            unfinished = (
+                f"rates as far as {start * 10**place:.2g} are not tried; look for why they "
+            )
+            unfinished += "would be wanted"
             break
         gains[place] = tried.run(place).gain
     best, again = max(gains, key=gains.__getitem__), around_best(gains)
@@ -116,7 +124,9 @@ def find_lr(
             gains[one] = (gains[one] + tried.run(one, lot=1).gain) / 2
         best = max(again, key=gains.__getitem__)
     shift, why = _for_longer(total, tried.length, bed)
-    rate, low, high, reason = _answer(tried, gains, best, place is None, shift)
+    rate, low, high, reason = _answer(
+        tried, gains, best, unfinished if place is not None else "", shift
+    )
     reason += why if rate is not None else ""
     return FoundRate(
         rate=rate,
@@ -210,7 +220,7 @@ class _Tried:
 
 
 def _answer(
-    tried: _Tried, gains: dict[float, float], best: float, enclosed: bool, shift: float
+    tried: _Tried, gains: dict[float, float], best: float, unfinished: str, shift: float
 ) -> tuple[float | None, float | None, float | None, str]:
     """Return the rate, its band and how they follow; or that there is none, why and what to do."""
     rates = [run.rate for run in tried.runs]
@@ -236,12 +246,8 @@ def _answer(
             f"of {where} {gained}, from a loss of {tried.level:.4g}; "
             f"{longer}look for why nothing is learned"
         )
-    elif not enclosed:
-        problem = (
-            f"of {where} the best was near {rate:.2g}, and the updates allowed were used up "
-            "before worse ones were seen on both sides; begin there, at the optimizer's own "
-            "rate, or allow more updates="
-        )
+    elif unfinished:
+        problem = f"of {where} the best was near {rate:.2g}, and {unfinished}"
     if problem or found is None:
         return None, None, None, f"no answer: {problem}"
     low, place, high = (tried.start * 10**one * shift for one in found)

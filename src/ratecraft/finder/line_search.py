@@ -70,8 +70,8 @@ def line_search(
     >>> 0.03 < found.rate < 1
     True
     """
-    if steps < 1 or not 0 < share < 1:
-        raise SettingError(f"steps={steps}, share={share:g}: expected >= 1, and between 0 and 1")
+    if steps < 2 or not 0 < share < 1:
+        raise SettingError(f"steps={steps}, share={share:g}: expected >= 2, and between 0 and 1")
     bed = Testbed(model, optimizer, loader, loss, **how)
     bed.refuse_closures("line_search")
     started = time.perf_counter()
@@ -110,7 +110,8 @@ def line_search(
             torch.rand(())  # and another one for the next step
     rates = [one.rate for one in found]
     low = middle = high = None
-    reason = f"no answer: on {steps} batches there was no way down"
+    some = "one way" if rates else "no way"
+    reason = f"no answer: on {steps} batches there was {some} down, and a median needs two"
     if len(rates) > 1:
         low, middle, high = statistics.quantiles(rates, n=4)
         reason = f"the median of {len(rates)} line searches, half of which lie in the band"

@@ -199,7 +199,7 @@ class Updates:
         with torch.set_grad_enabled(not parallel):
             for batch in few:
                 loss = bed.loss(bed.given, batch)
-                _check_loss(loss, trains=not parallel)
+                check_loss(loss, trains=not parallel)
                 losses.append(loss.detach().mean())
         return self._averaged(torch.stack(losses).mean())
 
@@ -237,7 +237,7 @@ class Updates:
         """Add the gradients of one of several batches; return its share in the loss."""
         bed = self._bed
         loss = bed.loss(bed.given, batch)
-        _check_loss(loss)
+        check_loss(loss)
         if loss.dim():
             loss = loss.mean()
         if count > 1:
@@ -308,7 +308,7 @@ def momentum_of(optimizers: list[torch.optim.Optimizer]) -> float | None:
     return float(max(group.get("momentum", (group.get("betas") or [0])[0]) for group in groups))
 
 
-def _check_loss(loss: object, *, trains: bool = True) -> None:
+def check_loss(loss: object, *, trains: bool = True) -> None:
     """Raise TaskError unless a loss is a tensor, and if it trains, one with a gradient."""
     if not isinstance(loss, torch.Tensor) or not loss.numel():
         what = type(loss).__name__ if not isinstance(loss, torch.Tensor) else "an empty tensor"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from operator import index
+from typing import TYPE_CHECKING, Any, Final, SupportsIndex
 
 from ratecraft.errors import LogError, ScheduleError, SettingError
 from ratecraft.foresee.law import SAME, FittedLaw, fit
@@ -66,7 +67,7 @@ def forecast(
     """
     given = [logs] if isinstance(logs, Log) else list(logs)
     named = _named(schedules)
-    _check_total(total)
+    total = _updates(total)
     return _forecast(fit(given), given, named, total, epoch)
 
 
@@ -88,7 +89,7 @@ def recommend(
         SettingError: a run too short for its warm-up.
     """
     given = [logs] if isinstance(logs, Log) else list(logs)
-    _check_total(total)
+    total = _updates(total)
     law = fit(given)
     up = given[0].warmup if warm is None else warm
     if not 0 <= up < total // 2:
@@ -109,9 +110,10 @@ def recommend(
     return _forecast(law, given, {name: found[name] for name in best}, total, epoch)
 
 
-def _check_total(total: int) -> None:
-    if not isinstance(total, int) or not 0 < total <= LONGEST:
+def _updates(total: object) -> int:
+    if not isinstance(total, SupportsIndex) or not 0 < (count := index(total)) <= LONGEST:
         raise ScheduleError(f"total={total!r}: expected a number of updates, at least 1")
+    return count
 
 
 def _named(schedules: Mapping[str, Schedule] | Sequence[Schedule]) -> dict[str, Schedule]:

@@ -239,14 +239,15 @@ def _of_comparison(
             f"{source}: a saved comparison knows its schedules and its loss; leave out schedule= "
             "and loss="
         )
-    named = {text: name for name, text in record.schedules.items()}
-    finished = [run for run in record.runs if run.diverged is None]
-    if not finished:
-        raise LogError(f"{source}: every run of this comparison diverged")
-    return [
-        log_of_run(run, f"{named.get(run.schedule, run.schedule)}, seed {run.seed}")
-        for run in finished
+    logs = [
+        log_of_run(run, f"{name}, seed {run.seed}")
+        for name in record.schedules
+        for run in record.of(name)
+        if run.diverged is None
     ]
+    if not logs:
+        raise LogError(f"{source}: every run of this comparison diverged")
+    return logs
 
 
 def _log(

@@ -16,20 +16,23 @@ __all__ = ["gradient_norms", "measured_averaging"]
 def gradient_norms(rows: Sequence[Measured], total: int, *, l1: bool = False) -> list[float]:
     """Return the norm of the whole gradient at each of ``total`` updates, from a Probe's rows.
 
-    sqrt(sum over layers of gradient^2), or the sum of L1 norms, where it was measured, geometric
+    sqrt(sum over layers of gradient^2), or the sum of L1 norms, before clipping where the Probe
+    saw that (a layer's L1 norm is scaled as its L2 norm was); where it was measured, geometric
     between, and as at the nearest measurement before the first and after the last.
 
     Args:
         rows: what ``Probe.rows()`` returns, or ``ratecraft.records.load_measured``.
         total: updates of the run.
-        l1: the L1 norm, of the gradients that the updates used.
+        l1: the L1 norm, for Adam's kind of method.
 
     Raises:
         SettingError: no rows, or no update with a gradient above 0.
     """
     sums: dict[int, float] = {}
     for row in rows:
-        part = row.gradient_l1 if l1 else row.gradient**2
+        # Norms that were clipped are all alike and say nothing of the run.
+        clipped = row.unclipped / row.gradient if row.unclipped and row.gradient else 1.0
+        part = clipped * row.gradient_l1 if l1 else (clipped * row.gradient) ** 2
         sums[row.update] = sums.get(row.update, 0.0) + part
     power = 1.0 if l1 else 0.5
     known = {k: power * math.log(x) for k, x in sums.items() if 0 < x < math.inf}

@@ -18,8 +18,8 @@ def refine(norms: Sequence[float], *, adaptive: bool = False, pieces: int = 20) 
     line to 0; high ones at the start a warm-up.
 
     Args:
-        norms: the norm of the whole gradient at each update, before clipping: `gradient_norms`
-            has it from a Probe, with ``l1=True`` for Adam's kind.
+        norms: the norm of the whole gradient at each update, before clipping, which
+            `gradient_norms` has from a Probe, with ``l1=True`` for Adam's kind.
         adaptive: they are L1 norms of a run with Adam's kind of method.
         pieces: how many straight pieces the schedule is made of.
 

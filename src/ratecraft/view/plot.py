@@ -362,7 +362,7 @@ def _draw_rates(
     flat = record.flat()
     for family, members in record.families().items():
         place = next((names.index(name) for name in members if name in names), None)
-        if place is None or family not in lines:
+        if place is None or not lines[family][0]:
             continue
         rates, losses = lines[family]
         color = _draw(axes, place, rates, losses).get_color()

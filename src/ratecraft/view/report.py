@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 
 from ratecraft.errors import RatecraftError
-from ratecraft.records import Comparison, Forecast, FoundRate, Measured, RangeTest
+from ratecraft.records import Comparison, Forecast, FoundRate, Measured, RangeTest, Run
 from ratecraft.view import html, series
 from ratecraft.view.axis import number
 from ratecraft.view.report_comparison import comparison_section
@@ -166,9 +166,13 @@ def _recipe(comparison: Comparison) -> str:
     """Return Python that builds every curve again."""
     lines = ["from ratecraft import parse", ""]
     for name in comparison.schedules:
-        for run in comparison.of(name)[:1]:
-            seeds = ", ".join(str(r.seed) for r in comparison.of(name))
+        curves: dict[str, list[Run]] = {}
+        for run in comparison.of(name):
+            # What a plateau did differs from seed to seed, and is written down as a schedule.
+            curves.setdefault(run.driven or run.schedule, []).append(run)
+        for text, runs in curves.items():
+            run, seeds = runs[0], ", ".join(str(one.seed) for one in runs)
             lines.append(f"# {' '.join(name.split())}: seeds {seeds}")
-            schedule = f"({run.rate!r} * parse({run.schedule!r}))"
+            schedule = f"({run.rate!r} * parse({text!r}))"
             lines.append(f"{schedule}.resolve({run.total}, epoch={run.epoch})")
     return "\n".join(lines)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 from ratecraft.records import Comparison, Forecast, FoundRate, Measured, RangeTest, layer_names
@@ -78,25 +78,25 @@ def validation(comparison: Comparison, metric: str = "loss") -> dict[str, Spread
 
 def sensitivity(
     comparison: Comparison,
-) -> tuple[dict[str, Line], dict[str, Line]]:
+) -> tuple[Mapping[str, Line], Mapping[str, Line]]:
     """Return the last validation loss over rates, by schedule and optimizer: mean, and its ends."""
-    lines: dict[str, tuple[list[float], list[float]]] = {}
-    bands: dict[str, tuple[list[float], list[float]]] = {}
+    # All of them, in the order of the other figures, so that each has its colour of there.
+    lines: dict[str, tuple[list[float], list[float]]] = {
+        family: ([], []) for family in comparison.families()
+    }
+    bands: dict[str, tuple[list[float], list[float]]] = {family: ([], []) for family in lines}
     families = {name: family for family, some in comparison.families().items() for name in some}
     for name, (rate, _, _) in sorted(comparison.settings.items(), key=lambda one: one[1].rate):
         finals = [run.final() for run in comparison.of(name)]
         if not finals or not all(map(math.isfinite, finals)):
             continue
         label = families[name]
-        xs, ys = lines.setdefault(label, ([], []))
-        low, high = bands.setdefault(label, ([], []))
+        (xs, ys), (low, high) = lines[label], bands[label]
         xs.append(rate)
         ys.append(statistics.fmean(finals))
         low.append(min(finals))
         high.append(max(finals))
-    # In the order of the other figures, for the same colours.
-    order = [family for family in comparison.families() if family in lines]
-    return {family: lines[family] for family in order}, {name: bands[name] for name in order}
+    return lines, bands
 
 
 def budgets(comparison: Comparison) -> tuple[dict[str, Line], dict[str, Line]]:

@@ -1,7 +1,7 @@
 """What rate, schedule, warm-up and cooldown did on two small real tasks.
 
     python benchmarks/choosing.py                # the tables, from the losses on file
-    python benchmarks/choosing.py train          # train all of it anew: twenty minutes on two cores
+    python benchmarks/choosing.py train          # train all of it anew: 18 minutes on two cores
     python benchmarks/choosing.py train warmup   # one section
 
 Every figure is a validation loss: the mean over seeds ± its standard error. A row's best is bold;

@@ -293,6 +293,17 @@ def merge(target: str | os.PathLike[str], *sources: str | os.PathLike[str]) -> i
 
     Raises:
         RecordError: a source is missing, or no store.
+
+    >>> import tempfile
+    >>> from ratecraft import constant
+    >>> from ratecraft.compare import compare
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     how = {"rates": [0.02, 0.05], "seeds": 1, "total": 5, "workers": 0}
+    ...     parts = [f"{folder}/{i}.db" for i in (1, 2)]
+    ...     for i, part in enumerate(parts, 1):
+    ...         _ = compare("digits", constant(1), store=part, shard=(i, 2), **how)
+    ...     merge(f"{folder}/all.db", *parts)
+    2
     """
     for source in sources:
         if not Path(source).is_file():

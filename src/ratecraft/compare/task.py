@@ -102,6 +102,10 @@ def load_task(name: str) -> Task:
 
     Raises:
         TaskError: there is no such file, function or built-in task, or it returns no `Task`.
+
+    >>> task = load_task("digits")
+    >>> task.epoch, list(task.metrics)
+    (45, ['accuracy'])
     """
     return task_as_it_was(name, "")
 

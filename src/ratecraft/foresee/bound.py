@@ -48,6 +48,9 @@ class Bound:
     def at(self, rate: float) -> float:
         """Return the bound for ``rate`` times the shape.
 
+        Args:
+            rate: what the shape is multiplied by.
+
         Raises:
             SettingError: a rate that is not above 0.
         """
@@ -131,6 +134,11 @@ def transfer(rate: float, tried: Curve, wanted: Curve) -> float:
 
     ``rate * bound(wanted).rate / bound(tried).rate``; D and G cancel. Over the same number of
     updates, that is: for a longer run the bound lowers rates too much.
+
+    Args:
+        rate: what the tried schedule was multiplied by, as tuned.
+        tried: that schedule, resolved.
+        wanted: the other one, resolved over as many updates.
 
     Raises:
         SettingError: as `bound`; a rate that is not above 0.
@@ -245,6 +253,9 @@ def cooldown_gains(
         total: updates of the run.
         shares: lengths of that part, as shares of the run; those without room are left out.
         epoch: updates per epoch, if the schedule speaks of epochs.
+
+    Raises:
+        ScheduleError: a schedule without such an end.
 
     >>> from ratecraft import wsd
     >>> found = cooldown_gains(wsd(0, shape="linear"), 400, (0.1, 0.2, 0.4))

@@ -87,6 +87,14 @@ def recommend(
     Raises:
         LogError: logs that cannot be used.
         SettingError: a run too short for its warm-up.
+
+    >>> from ratecraft import wsd
+    >>> updates = range(4, 201, 4)
+    >>> losses = [2 + 3 * k**-0.4 for k in updates]
+    >>> log = Log(updates, losses, schedule=(0.01 * wsd(10)).resolve(200))
+    >>> found = recommend(log, 400)
+    >>> len(found.candidates), found.candidates[0].schedule.partition(".then(poly")[0]
+    (10, '0.01 * warmup(10).then(constant(1))')
     """
     given = [logs] if isinstance(logs, Log) else list(logs)
     total = _updates(total)

@@ -34,6 +34,23 @@ class Law:
     where u is the rate / the peak rate, S1 the sum of u up to t, S_k the sum of u from k to t,
     and k goes over the updates after the warm-up.
 
+    Attributes:
+        floor: the loss that is left however long a run is.
+        amplitude: the loss above the floor after 1000 updates at the peak rate.
+        alpha: how steeply that falls with S1.
+        drop: by how much the loss falls in the end if the rate falls from its peak to 0.
+        speed: how soon after a change of the rate that comes, per update at the peak rate.
+        beta: how steeply what is still to come of it falls with S_k.
+        gamma: how much sooner it comes at lower rates.
+        warmup: whether k goes over the updates of the warm-up, too.
+
+    >>> from ratecraft import constant, wsd
+    >>> law = Law(2.5, 0.9, 0.45, 0.2, 0.012)
+    >>> for shape in constant(1), wsd(0):
+    ...     print(law.losses(shape.resolve(2000).values(), [1000, 2000]).round(3))
+    [3.4   3.159]
+    [3.4   3.138]
+
     Source: Luo et al. 2025 (ICLR), arXiv 2503.12811.
     """
 
@@ -72,7 +89,7 @@ class Law:
         """Return the loss after some numbers of updates of a run with these rates.
 
         Args:
-            rates: the rate of every update of the run.
+            rates: the rate of every update of the run, an array of one dimension.
             updates: after how many updates, from 1 to the length of ``rates``.
         """
         return _Course(rates, updates, self.warmup, READ).losses(self)
@@ -133,11 +150,21 @@ class FittedLaw:
     notes: tuple[str, ...]
 
     def losses(self, rates: NDArray[Any], updates: Sequence[int] | NDArray[Any]) -> NDArray[Any]:
-        """Return what `Law.losses` does."""
+        """Return what `Law.losses` does.
+
+        Args:
+            rates: the rate of every update of the run, an array of one dimension.
+            updates: after how many updates, from 1 to the length of ``rates``.
+        """
         return self.law.losses(rates, updates)
 
     def slopes(self, rates: NDArray[Any], update: int) -> NDArray[Any]:
-        """Return how the loss after ``update`` follows the logarithm of each fitted parameter."""
+        """Return how the loss after ``update`` follows the logarithm of each fitted parameter.
+
+        Args:
+            rates: the rate of every update of the run, an array of one dimension.
+            update: after how many updates, from 1 to the length of ``rates``.
+        """
         import numpy as np
 
         course = _Course(rates, [update], self.law.warmup)
@@ -171,6 +198,13 @@ def fit(logs: Sequence[Log], *, full: bool = False) -> FittedLaw:
 
     Raises:
         LogError: no logs, logs of different peak rates, or too few losses after the warm-up.
+
+    >>> from ratecraft import wsd
+    >>> made, updates = (0.01 * wsd(50)).resolve(1000), range(20, 1001, 20)
+    >>> losses = Law(2.5, 0.9, 0.45, 0.2, 0.012).losses(made.values(), updates)
+    >>> fitted = fit([Log(updates, losses.tolist(), schedule=made)])
+    >>> round(fitted.law.floor, 1), fitted.peak, fitted.error < 0.001
+    (2.5, 0.01, True)
 
     Source: Luo et al. 2025, arXiv 2503.12811; the priors are ours.
     """

@@ -178,8 +178,18 @@ class Log:
 def log_of_run(run: Run, name: str = "") -> Log:
     """Return the log of one of our own runs: validation losses; training losses if these are few.
 
+    Args:
+        run: the run, of a `Comparison` or from `ratecraft.compare.train`.
+        name: what to call the log; default the schedule and the seed.
+
     Raises:
         LogError: a run that diverged, or is too short.
+
+    >>> from ratecraft import wsd
+    >>> from ratecraft.compare import load_task, train
+    >>> log = log_of_run(train(load_task("digits"), wsd(2), rate=0.01, total=20))
+    >>> log.peak, log.warmup, len(log.losses)
+    (0.01, 2, 20)
     """
     name = name or f"{run.schedule}, seed {run.seed}"
     if run.diverged is not None:
@@ -216,6 +226,16 @@ def read_logs(
 
     Raises:
         LogError: a file that cannot be read, or a table that cannot be used.
+
+    >>> import json, tempfile
+    >>> from pathlib import Path
+    >>> rows = [{"step": k, "loss": 2 + 9 / k, "lr": 0.1} for k in range(50, 1001, 50)]
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     file = Path(folder) / "run.json"
+    ...     _ = file.write_text(json.dumps(rows))
+    ...     (log,) = read_logs(file)
+    >>> log.name, log.peak, len(log.every_rate)
+    ('run.json', 0.1, 1000)
     """
     source = Path(path)
     if not source.exists():

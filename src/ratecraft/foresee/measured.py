@@ -27,6 +27,18 @@ def gradient_norms(rows: Sequence[Measured], total: int, *, l1: bool = False) ->
 
     Raises:
         SettingError: no rows, or no update with a gradient above 0.
+
+    >>> import torch
+    >>> from ratecraft.torch import Probe
+    >>> net = torch.nn.Linear(1, 1)
+    >>> optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    >>> with Probe(optimizer, net, every=2) as probe:
+    ...     for k in range(4):
+    ...         optimizer.zero_grad()
+    ...         (4**k * net(torch.zeros(1, 1))).sum().backward()
+    ...         optimizer.step()
+    >>> [round(norm) for norm in gradient_norms(probe.rows(), 4)]
+    [1, 4, 16, 16]
     """
     sums: dict[int, float] = {}
     for row in rows:
@@ -51,6 +63,16 @@ def measured_averaging(rows: Sequence[Measured], total: int) -> dict[str, Averag
 
     Raises:
         SettingError: no rows.
+
+    >>> import torch
+    >>> from ratecraft.torch import Probe
+    >>> net = torch.nn.Sequential(torch.nn.Linear(1, 1))
+    >>> optimizer = torch.optim.AdamW(net.parameters(), lr=0.1, weight_decay=0.1)
+    >>> with Probe(optimizer, net) as probe:
+    ...     net(torch.ones(1, 1)).sum().backward()
+    ...     optimizer.step()
+    >>> print(measured_averaging(probe.rows(), 500)["0"])
+    these weights average the last 196 updates or so; 0.7% of the initial weights is left
     """
     layers: dict[str, dict[int, float]] = {}
     names = layer_names(rows)

@@ -38,7 +38,12 @@ class Foreseen:
     notes: tuple[str, ...] = ()
 
     def curve(self, total: int, epoch: float | None = None) -> Curve:
-        """Return the rates of this schedule."""
+        """Return the rates of this schedule.
+
+        Args:
+            total: length of the run, in updates.
+            epoch: updates per epoch, if the schedule speaks of epochs.
+        """
         return parse(self.schedule).resolve(total, epoch=epoch)
 
 
@@ -84,5 +89,9 @@ class Forecast:
         return f"{told}, {second.loss - best.loss:.2g} below {second.name}"
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write this record as JSON and return its path."""
+        """Write this record as JSON and return its path.
+
+        Args:
+            path: the file; folders that are missing are made. `ratecraft.records.load` reads it.
+        """
         return save(self, path)

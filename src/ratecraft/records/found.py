@@ -65,7 +65,22 @@ class RangeTest:
         stopped: str,
         **settings: Any,
     ) -> RangeTest:
-        """Return the record of a curve, with what the rule for its kind makes of it."""
+        """Return the record of a curve, with what the rule for its kind makes of it.
+
+        Args:
+            rates: the rate of each update, ascending.
+            losses: the training loss before each update, as many.
+            smoothed: the same, smoothed.
+            stopped: why the test ended, in words.
+            settings: more of the record's attributes, such as ``task=``. With a ``control=`` above
+                0 the suggestion is a quarter of the minimum's rate, else a tenth.
+
+        >>> rates = [1e-3 * 10 ** (k / 10) for k in range(31)]
+        >>> losses = [2 - rate if rate < 0.5 else 1 + rate for rate in rates]
+        >>> record = RangeTest.from_curve(rates, losses, losses, "all updates were made")
+        >>> round(record.suggestion, 2)
+        0.05
+        """
         rule = CONTROLLED if settings.get("control") else next(iter(RULES))
         rate, reason = suggest(rule, rates, losses, smoothed)
         curve = tuple(rates), tuple(losses), tuple(smoothed)
@@ -89,7 +104,11 @@ class RangeTest:
         return f"{made}, {self.batches or len(self.rates)} batches, {self.seconds:.3g} s"
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write this record as JSON and return its path."""
+        """Write this record as JSON and return its path.
+
+        Args:
+            path: the file; folders that are missing are made. `ratecraft.records.load` reads it.
+        """
         return save(self, path)
 
 
@@ -169,5 +188,9 @@ class FoundRate:
         return f"{made}, {self.looks} losses without gradients, {self.seconds:.3g} s"
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write this record as JSON and return its path."""
+        """Write this record as JSON and return its path.
+
+        Args:
+            path: the file; folders that are missing are made. `ratecraft.records.load` reads it.
+        """
         return save(self, path)

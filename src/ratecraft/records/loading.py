@@ -22,8 +22,18 @@ Record = RangeTest | FoundRate | Comparison | Forecast
 def load(path: str | os.PathLike[str]) -> Record:
     """Return the record in a file that ``save`` wrote.
 
+    Args:
+        path: the JSON file of a `RangeTest`, `FoundRate`, `Comparison` or `Forecast`.
+
     Raises:
         RecordError: the file is missing, or holds no record of this version.
+
+    >>> import tempfile
+    >>> losses = (2.0, 1.0)
+    >>> record = RangeTest((0.01, 0.1), losses, losses, "stopped by hand", None, "too short")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     load(record.save(f"{folder}/test.json")) == record
+    True
     """
     try:
         data = json.loads(Path(path).read_text(encoding="utf-8"))

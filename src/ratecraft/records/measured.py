@@ -74,7 +74,15 @@ class Measured:
 
 
 def layer_names(rows: Sequence[Measured]) -> dict[tuple[str, str], str]:
-    """Return what to call each layer of each group: with the group where it is in several."""
+    """Return what to call each layer of each group: with the group where it is in several.
+
+    Args:
+        rows: what ``Probe.rows()`` returns, or `load_measured`.
+
+    >>> numbers = [1.0] * 11
+    >>> layer_names([Measured(0, group, "conv", 0.1, *numbers) for group in ("decay", "rest")])
+    {('decay', 'conv'): 'conv (decay)', ('rest', 'conv'): 'conv (rest)'}
+    """
     groups: dict[str, list[str]] = {}
     for row in rows:
         known = groups.setdefault(row.layer, [])
@@ -90,8 +98,21 @@ def layer_names(rows: Sequence[Measured]) -> dict[tuple[str, str], str]:
 def load_measured(path: str | os.PathLike[str]) -> list[Measured]:
     """Read the rows that ``Probe.save`` wrote, as CSV or as lines of JSON.
 
+    Args:
+        path: the file; JSON lines if its name ends in ``.jsonl``, else CSV.
+
     Raises:
         RecordError: no such file, or a row that is none.
+
+    >>> import tempfile, torch
+    >>> from ratecraft.torch import Probe
+    >>> net = torch.nn.Sequential(torch.nn.Linear(1, 1))
+    >>> optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    >>> with Probe(optimizer, net) as probe, tempfile.TemporaryDirectory() as folder:
+    ...     net(torch.ones(1, 1)).sum().backward()
+    ...     optimizer.step()
+    ...     load_measured(probe.save(f"{folder}/probe.csv")) == probe.rows()
+    True
     """
     source = Path(path)
     try:

@@ -73,7 +73,11 @@ class Run:
         return (self.rate * parse(text)).resolve(self.total, epoch=self.epoch)
 
     def final(self, metric: str = "loss") -> float:
-        """Return a metric's last value; NaN if the run diverged or was stopped early."""
+        """Return a metric's last value; NaN if the run diverged or was stopped early.
+
+        Args:
+            metric: the name of a validation metric.
+        """
         if self.diverged is not None or self.stopped is not None or not self.evaluations:
             return math.nan
         return self.evaluations[-1].metrics[metric]
@@ -181,7 +185,11 @@ class Comparison:
     failed: Mapping[str, str] = field(default_factory=dict)
 
     def of(self, name: str) -> tuple[Run, ...]:
-        """Return the runs of one candidate."""
+        """Return the runs of one candidate.
+
+        Args:
+            name: the candidate's name, one of ``schedules``.
+        """
         text, setting = self.schedules[name], self.settings.get(name)
         return tuple(
             run
@@ -211,7 +219,11 @@ class Comparison:
         return self.among([name for name in self.schedules if name in kept])
 
     def among(self, names: Sequence[str]) -> Comparison:
-        """Return the same with some of the candidates alone."""
+        """Return the same with some of the candidates alone.
+
+        Args:
+            names: the candidates' names, of ``schedules``, in the order that is wanted.
+        """
         return dataclasses.replace(
             self,
             schedules={name: self.schedules[name] for name in names},
@@ -293,7 +305,11 @@ class Comparison:
         return found
 
     def to_target(self, loss: float) -> dict[str, Reached]:
-        """Return what each candidate needed to come down to a validation loss, at evaluations."""
+        """Return what each candidate needed to come down to a validation loss, at evaluations.
+
+        Args:
+            loss: the validation loss; `target` has one.
+        """
         found = {}
         for name in self.schedules:
             runs = self.of(name)
@@ -373,7 +389,11 @@ class Comparison:
         return f"{lead}; {best.seeds} seeds cannot tell {_and(_some(near))} from it.{late}"
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write this record as JSON and return its path."""
+        """Write this record as JSON and return its path.
+
+        Args:
+            path: the file; folders that are missing are made. `ratecraft.records.load` reads it.
+        """
         return save(self, path)
 
 

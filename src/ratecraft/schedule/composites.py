@@ -51,6 +51,11 @@ def wsd(
 def trapezoid(warmup: Length, cooldown: Length, end: float = 0) -> Schedule:
     """Return a line up to 1, 1, and a line down to ``end``; `wsd` with straight sides.
 
+    Args:
+        warmup: length of the warm-up.
+        cooldown: length of the cooldown, at the end of the run.
+        end: last value.
+
     Source: Zhai et al. 2021, arXiv 2106.04560.
 
     >>> trapezoid(percent(10), percent(30))
@@ -76,6 +81,9 @@ def knee(explore: Length, warmup: Length = 0) -> Schedule:
 
 def linear_to_zero(warmup: Length = 0) -> Schedule:
     """Return a line to 0 over the whole run, after an optional warm-up.
+
+    Args:
+        warmup: length of the warm-up.
 
     Source: Bergsma et al. 2025, arXiv 2502.15938 ("straight to zero").
 
@@ -187,6 +195,13 @@ def triangular(up: Length, down: Length | None = None, low: float = 0.1) -> Sche
 def triangular2(up: Length, down: Length | None = None, low: float = 0.1) -> Schedule:
     """Return `triangular` whose cycles halve in height.
 
+    Args:
+        up: length of the rise.
+        down: length of the fall; default the same.
+        low: first and lowest value; CyclicLR's base_lr / max_lr.
+
+    Source: Smith 2015, arXiv 1506.01186.
+
     >>> triangular2(2, low=0.5).resolve().values([2, 6])
     array([1.  , 0.75])
     """
@@ -195,6 +210,14 @@ def triangular2(up: Length, down: Length | None = None, low: float = 0.1) -> Sch
 
 def exp_range(gamma: float, up: Length, down: Length | None = None, low: float = 0.1) -> Schedule:
     """Return `triangular` whose height is multiplied by gamma at every update.
+
+    Args:
+        gamma: factor per update.
+        up: length of the rise.
+        down: length of the fall; default the same.
+        low: first and lowest value; CyclicLR's base_lr / max_lr.
+
+    Source: Smith 2015, arXiv 1506.01186.
 
     >>> exp_range(0.5, 2, low=0).resolve().values([1, 2])
     array([0.25, 0.25])

@@ -21,7 +21,13 @@ CHUNK: Final = 2**16  # updates at a time, so that a long run needs no long arra
 
 
 class Difference(NamedTuple):
-    """How two curves differ: the first update, the largest gap, and the update it is at."""
+    """How two curves differ.
+
+    Attributes:
+        first: the first update at which they differ; ``None`` if they never do.
+        largest: the largest gap between them.
+        at: the update that it is at; ``None`` if there is no gap.
+    """
 
     first: int | None
     largest: float
@@ -195,6 +201,12 @@ class Curve:
 
     def diff(self, other: Curve) -> Difference:
         """Return where this curve and another first differ, and where they differ most.
+
+        Args:
+            other: the other curve; after the end of the shorter one its last value holds.
+
+        Raises:
+            ScheduleError: a curve is endless, or counts tokens or samples.
 
         >>> from ratecraft import constant, linear
         >>> linear(1, 0).resolve(total=4).diff(constant(1).resolve(total=4))

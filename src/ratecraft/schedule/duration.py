@@ -48,6 +48,13 @@ class Duration:
     these and of ints (updates) are allowed. What it measures is decided when a schedule is
     resolved.
 
+    Attributes:
+        percent: percent of the scope: the run, the cycle, or the span of `over`.
+        epochs: number of epochs.
+        steps: number of updates.
+        samples: number of training samples.
+        tokens: number of training tokens.
+
     >>> epochs(1) + 100
     epochs(1) + 100
     >>> 100 - epochs(1)

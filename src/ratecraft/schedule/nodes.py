@@ -38,6 +38,13 @@ class Schedule:
     Build one from the words of `ratecraft` (``warmup``, ``cosine``, ...) and combine: ``.then``,
     ``k *``, ``*``, ``.repeat``, ``.clip``, ``.between``, ``.over``, ``.reversed``. ``repr`` is
     Python that builds an equal schedule, and `ratecraft.parse` reads it back.
+
+    >>> from ratecraft import cosine, warmup
+    >>> schedule = 0.1 * warmup(100).then(cosine(1, 0))
+    >>> schedule
+    0.1 * warmup(100).then(cosine(1, 0))
+    >>> schedule.resolve(total=1000)(50)
+    0.05
     """
 
     __slots__ = ()
@@ -108,6 +115,9 @@ class Schedule:
     def then(self, *others: Schedule) -> Schedule:
         """Return this schedule followed by others; each join belongs to the later part.
 
+        Args:
+            others: schedules, in order; one part without a length takes what is left.
+
         Raises:
             ScheduleError: two parts without a length; at most one can take what is left.
 
@@ -151,6 +161,10 @@ class Schedule:
     def clip(self, low: float | None = None, high: float | None = None) -> Schedule:
         """Return this schedule kept within ``low`` and ``high``; binds tighter than ``*``.
 
+        Args:
+            low: lowest value; default no limit.
+            high: highest value; default no limit.
+
         >>> from ratecraft import warmup
         >>> (3 * warmup(4)).clip(high=2)
         (3 * warmup(4)).clip(high=2)
@@ -159,6 +173,10 @@ class Schedule:
 
     def between(self, low: float, high: float) -> Schedule:
         """Return ``low`` (1 - a) + ``high`` a: this schedule read as a share of the way.
+
+        Args:
+            low: value where this schedule is 0.
+            high: value where it is 1.
 
         >>> from ratecraft import warmup
         >>> warmup(4).between(0.5, 1).resolve()(2)
@@ -170,6 +188,9 @@ class Schedule:
         """Return this schedule within a length of its own, cut or held there, never stretched.
 
         Inside, ``percent`` is of that length. A leaf without a length just takes it as ``over=``.
+
+        Args:
+            length: updates, or epochs() and the like; as ``percent`` it is of the scope outside.
 
         >>> from ratecraft import constant, cooldown, percent
         >>> constant(1).then(cooldown(percent(20))).over(50)
@@ -187,7 +208,17 @@ class Schedule:
         return Reversed(self)
 
     def plot(self, total: object = None, **settings: Any) -> Any:
-        """Draw this schedule with matplotlib and return the axes; see `view.plot_schedule`."""
+        """Draw this schedule with matplotlib and return the axes; see `view.plot_schedule`.
+
+        Args:
+            total: length of the run; default a run of nominal length.
+            settings: what `view.plot_schedule` takes: ``epoch=``, ``ax=`` and ``log=``.
+
+        >>> from ratecraft import cosine
+        >>> axes = cosine(1, 0).plot(total=100)
+        >>> axes.get_xlabel(), axes.get_ylabel()
+        ('update', 'rate')
+        """
         # The one door upstairs: a value that a notebook holds should show itself.
         from ratecraft.view import plot_schedule
 

@@ -49,6 +49,9 @@ LIST_DEPTH: Final = 2  # levels() takes a list of pairs; nothing takes more
 def to_dict(schedule: Schedule) -> dict[str, Any]:
     """Return a schedule as nested dicts, lists, numbers and strings.
 
+    Args:
+        schedule: the schedule.
+
     Raises:
         ScheduleError: it holds a Python function, which is no data.
 
@@ -88,6 +91,9 @@ def to_dict(schedule: Schedule) -> dict[str, Any]:
 
 def from_dict(data: Mapping[str, Any]) -> Schedule:
     """Return the schedule that `to_dict` wrote, or that somebody wrote in a config file.
+
+    Args:
+        data: a dict with one word or verb; lengths are ints (updates) or text.
 
     Raises:
         ScheduleError: the data is no schedule; the message names the place.

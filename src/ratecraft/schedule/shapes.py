@@ -38,6 +38,10 @@ def _listed(values: Iterable[Any], what: str) -> list[Any]:
 def constant(value: float = 1, over: Length | None = None) -> Schedule:
     """Return the same value throughout: f(t) = value.
 
+    Args:
+        value: the value.
+        over: length; default what is left.
+
     >>> constant(0.5).resolve()(1_000)
     0.5
     """
@@ -47,6 +51,11 @@ def constant(value: float = 1, over: Length | None = None) -> Schedule:
 
 def linear(start: float, end: float, over: Length | None = None) -> Schedule:
     """Return a straight line: f(t) = start (1 - x) + end x, x = t / length.
+
+    Args:
+        start: value at t = 0.
+        end: value at the end.
+        over: length; default what is left.
 
     >>> linear(1, 0).resolve(total=4).values()
     array([1.  , 0.75, 0.5 , 0.25])
@@ -76,6 +85,11 @@ def cosine(
 def exponential(start: float, end: float, over: Length | None = None) -> Schedule:
     """Return equal ratios in equal times: f(t) = start (end / start)^x, x = t / length.
 
+    Args:
+        start: value at t = 0.
+        end: value at the end.
+        over: length; default what is left.
+
     Raises:
         ScheduleError: an end is 0, or the ends are on two sides of 0.
 
@@ -88,6 +102,12 @@ def exponential(start: float, end: float, over: Length | None = None) -> Schedul
 def polynomial(start: float, end: float, power: float = 1, over: Length | None = None) -> Schedule:
     """Return a power of what is left: f(t) = end + (start - end) (1 - x)^power, x = t / length.
 
+    Args:
+        start: value at t = 0.
+        end: value at the end.
+        power: the power, > 0; 1 is a line.
+        over: length; default what is left.
+
     Source: Chen et al. 2016 (DeepLab, "poly"), arXiv 1606.00915.
 
     >>> polynomial(1, 0, 2).resolve(total=4).values()
@@ -98,6 +118,11 @@ def polynomial(start: float, end: float, power: float = 1, over: Length | None =
 
 def one_minus_sqrt(start: float = 1, end: float = 0, over: Length | None = None) -> Schedule:
     """Return 1 - sqrt between two ends: f(t) = end + (start - end) (1 - sqrt(x)), x = t / length.
+
+    Args:
+        start: value at t = 0.
+        end: value at the end.
+        over: length; default what is left.
 
     Source: Hägele et al. 2024, arXiv 2405.18392 (the "1-sqrt" cooldown).
 
@@ -110,6 +135,11 @@ def one_minus_sqrt(start: float = 1, end: float = 0, over: Length | None = None)
 def square(start: float = 1, end: float = 0, over: Length | None = None) -> Schedule:
     """Return 1 - square between two ends: f(t) = end + (start - end) (1 - x^2), x = t / length.
 
+    Args:
+        start: value at t = 0.
+        end: value at the end.
+        over: length; default what is left.
+
     Source: Hägele et al. 2024, arXiv 2405.18392 (the "square" cooldown).
 
     >>> square(1, 0).resolve(total=4).values([0, 2, 4])
@@ -120,6 +150,11 @@ def square(start: float = 1, end: float = 0, over: Length | None = None) -> Sche
 
 def sqrt(start: float = 1, end: float = 0, over: Length | None = None) -> Schedule:
     """Return the root of what is left: f(t) = end + (start - end) sqrt(1 - x), x = t / length.
+
+    Args:
+        start: value at t = 0.
+        end: value at the end.
+        over: length; default what is left.
 
     >>> sqrt(1, 0).resolve(total=4).values([0, 3, 4])
     array([1. , 0.5, 0. ])
@@ -135,6 +170,13 @@ def tanh(
     z goes from ``low`` to ``high`` in a line, so that the ends are reached up to tanh(low) and
     tanh(high): with the defaults to 8e-7 and 2.5e-3 of the way.
 
+    Args:
+        start: value that it begins near.
+        end: value that it ends near.
+        low: z at t = 0.
+        high: z at the end.
+        over: length; default what is left.
+
     Source: Hsueh et al. 2018, arXiv 1806.01593.
 
     >>> tanh(1, 0).resolve(total=100).values([0, 70, 100]).round(4)
@@ -145,6 +187,11 @@ def tanh(
 
 def rex(start: float = 1, end: float = 0, over: Length | None = None) -> Schedule:
     """Return REX: f(t) = end + (start - end) (1 - x) / (1 - x / 2), x = t / length.
+
+    Args:
+        start: value at t = 0.
+        end: value at the end.
+        over: length; default what is left.
 
     Source: Chen et al. 2021, arXiv 2107.04197.
 
@@ -174,6 +221,11 @@ def decay(gamma: float, every: Length = 1, over: Length | None = None) -> Schedu
 def exp_decay(k: float, every: Length = 1, over: Length | None = None) -> Schedule:
     """Return e^(-k t / every), which is ``decay(exp(-k), every)``.
 
+    Args:
+        k: exponent per ``every``; > 0 falls.
+        every: length of the unit.
+        over: length; default what is left.
+
     >>> round(exp_decay(0.1).resolve()(10), 6)
     0.367879
     """
@@ -189,6 +241,10 @@ def inverse_sqrt(timescale: Length, over: Length | None = None) -> Schedule:
     """Return f(t) = sqrt(timescale / (t + timescale)): 1 at first, then as 1 / sqrt(t).
 
     After a warm-up as long as the timescale this is the Transformer's and fairseq's schedule.
+
+    Args:
+        timescale: length in which it falls to 1 / sqrt(2).
+        over: length; default what is left.
 
     Source: Vaswani et al. 2017, arXiv 1706.03762, eq. 3.
 
@@ -253,6 +309,9 @@ def warmup(
 
 def untuned(beta2: float = 0.999) -> Duration:
     """Return the warm-up length that follows from Adam's beta2: 2 / (1 - beta2) updates.
+
+    Args:
+        beta2: Adam's second beta, >= 0 and < 1.
 
     Source: Ma & Yarats 2019, arXiv 1910.04209.
 
@@ -328,6 +387,10 @@ def custom(function: Callable[[float], float], over: Length | None = None) -> Sc
     Two are equal if their functions are the same object. It has no notation that can be read
     back, so `parse` refuses what it prints.
 
+    Args:
+        function: takes t as a number >= 0 and returns the value.
+        over: length; default what is left.
+
     >>> custom(lambda t: 0.5 ** (t // 10)).resolve()(25)
     0.25
     """
@@ -336,6 +399,9 @@ def custom(function: Callable[[float], float], over: Length | None = None) -> Sc
 
 def levels(pairs: Iterable[tuple[Length, float]]) -> Schedule:
     """Return a written list: each value for its own length, one after the other.
+
+    Args:
+        pairs: (length, value) of each level, first to last.
 
     >>> from ratecraft import epochs
     >>> levels([(epochs(1), 0.1), (epochs(2), 0.01)])
@@ -357,6 +423,10 @@ def multiplicative(function: Callable[[int], float], over: Length | None = None)
 
     Tabulated when it is resolved, which takes as many calls as there are updates, and needs
     ``total=`` or ``over=``. Like `custom` it has no notation that can be read back.
+
+    Args:
+        function: takes k, an int >= 1, and returns the factor from update k - 1 to k.
+        over: length; default what is left.
 
     >>> multiplicative(lambda k: 0.5).resolve(total=4).values()
     array([1.   , 0.5  , 0.25 , 0.125])

@@ -65,6 +65,13 @@ def parse(text: str) -> Schedule:
 def parse_length(text: str) -> Duration:
     """Return the length that a text names: ``"10000"``, ``"epochs(3)"``, ``"tokens(3e9)"``.
 
+    Args:
+        text: an int (updates), ``epochs(n)`` and the like, or a sum or difference of these.
+
+    Raises:
+        ScheduleError: the text is no length.
+        TypeError: ``text`` is not a string.
+
     >>> parse_length("epochs(1) + 100")
     epochs(1) + 100
     """

@@ -57,7 +57,11 @@ class GroupDescription:
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """What `describe` returns; prints as a table, and shows as one in a notebook."""
+    """What `describe` returns; prints as a table, and shows as one in a notebook.
+
+    Attributes:
+        groups: one for each param group, in the optimizer's order.
+    """
 
     groups: tuple[GroupDescription, ...]
 

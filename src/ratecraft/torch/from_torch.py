@@ -37,8 +37,7 @@ def from_torch(scheduler: Any) -> Schedule | dict[str, Schedule]:
     which OneCycleLR and CyclicLR set on the way, is not part of it.
 
     Args:
-        scheduler: a scheduler of ``torch.optim.lr_scheduler``, of `ratecraft.torch.drop_in`, or
-            a `ScheduleLR`.
+        scheduler: a scheduler of ``torch.optim.lr_scheduler`` or of `ratecraft.torch.drop_in`.
 
     Returns:
         One schedule, or one for each param group, by name or number, where they differ.
@@ -46,7 +45,8 @@ def from_torch(scheduler: Any) -> Schedule | dict[str, Schedule]:
     Raises:
         TypeError: no scheduler.
         BindingError: no schedule says the same: it follows a metric, its class is not torch's, or
-            the optimizer's rate is not what this scheduler alone would have made of it.
+            the optimizer's rate is not what this scheduler alone would have made of it;
+            or it is a `ScheduleLR`, whose schedule is ``scheduler.curve.schedule``.
 
     >>> import torch
     >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)

@@ -289,6 +289,9 @@ class PlateauLR(ReduceLROnPlateau):
 
         Nothing is changed where this raises.
 
+        Args:
+            state_dict: what `state_dict` returned.
+
         Raises:
             PlanChanged: the state's schedule is another one, as `ScheduleLR.load_state_dict` says.
             BindingError: no state of a PlateauLR.

@@ -139,6 +139,9 @@ class Probe:
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the rows to a ``.csv`` or a ``.jsonl`` file and return its path.
 
+        Args:
+            path: the file to write; its suffix says which of the two.
+
         Raises:
             SettingError: a file of another kind.
         """
@@ -158,7 +161,12 @@ class Probe:
     def log(self, logger: Any) -> None:
         """Hand the rows to a logger: ``add_scalar(name, value, update)``, or a function of these.
 
-        Names are ``column/layer``, as in ``effective/blocks.0``.
+        Names are ``column/layer``, as in ``effective/blocks.0``. Each call sends all rows again:
+        call it once, after training.
+
+        Args:
+            logger: an object with ``add_scalar``, such as TensorBoard's ``SummaryWriter``, or a
+                function of (name, value, update).
 
         Raises:
             SettingError: a logger that is neither.

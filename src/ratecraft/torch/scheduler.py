@@ -237,7 +237,14 @@ class ScheduleLR(LRScheduler):
         return self._plan
 
     def differences(self, state: Mapping[str, Any]) -> list[str]:
-        """Return what a saved state's plan says differently, or may say: lambdas are alike."""
+        """Return what a saved state's plan says differently, or may say: lambdas are alike.
+
+        Args:
+            state: what `state_dict` returned.
+
+        Raises:
+            BindingError: no state of a ScheduleLR.
+        """
         return Saved.read(state, self._plan).plan.differences(self._plan)
 
     def highest(self) -> list[float]:
@@ -383,7 +390,14 @@ class ScheduleLR(LRScheduler):
         return rates
 
     def preview(self, updates: int) -> dict[str, list[float]]:
-        """Return the rates of the next updates for each group, as `ratecraft.torch.preview`."""
+        """Return the rates of the next updates for each group, as `ratecraft.torch.preview`.
+
+        Args:
+            updates: how many updates; the first rate is the present one.
+
+        Raises:
+            BindingError: the clock counts tokens or samples.
+        """
         if self._plan.counts != "updates":
             raise BindingError(
                 f"how many {self._plan.counts} the coming updates take is not known; read "
@@ -402,8 +416,10 @@ class ScheduleLR(LRScheduler):
     def factors(self, k: float | None = None) -> Factors:
         """Return this scheduler's own factor at update k (default: now), or rate under ``rate=``.
 
-        One number for all param groups, or a list with one for each; on the token (sample) clock
-        k is a number of tokens (samples).
+        One number for all param groups, or a list with one for each.
+
+        Args:
+            k: update; on the token (sample) clock, a number of tokens (samples).
         """
         position = self._position if k is None else k
         return self._parts[0].read(read_at(position, self._plan, self._bend))
@@ -414,7 +430,11 @@ class ScheduleLR(LRScheduler):
         return self._plan.mode == "rate"
 
     def text(self, group: str) -> str:
-        """Return what drives the rate of a group, by name or number, in the notation."""
+        """Return what drives the rate of a group, in the notation; empty if nothing here does.
+
+        Args:
+            group: the param group's name, or its number as text.
+        """
         return self._text(0, group)
 
     def _text(self, i: int, group: str) -> str:
@@ -467,6 +487,9 @@ class ScheduleLR(LRScheduler):
 
         Right before or after the optimizer's own state is loaded. A state of another plan is
         treated as ``on_plan_change=`` says; nothing is changed where this raises.
+
+        Args:
+            state_dict: what `state_dict` returned.
 
         Raises:
             PlanChanged: the state was saved under another plan, and nobody said what to do.

@@ -43,12 +43,34 @@ def nominal_curve(schedule: Schedule) -> Curve:
 
 
 def schedule_svg(schedule: Schedule) -> str:
-    """Return a picture of a schedule over a run of nominal length."""
+    """Return a picture of a schedule over a run of nominal length, as SVG.
+
+    Args:
+        schedule: the schedule.
+
+    Raises:
+        ScheduleError: no run up to 10^8 updates fits.
+
+    >>> from ratecraft import cosine
+    >>> "<title>cosine(1, 0)</title>" in schedule_svg(cosine(1, 0))
+    True
+    """
     return curve_svg(nominal_curve(schedule))
 
 
 def curve_svg(curve: Curve) -> str:
-    """Return a picture of a resolved schedule."""
+    """Return a picture of a resolved schedule, as SVG.
+
+    Args:
+        curve: the resolved schedule; an endless one is drawn over a run of nominal length.
+
+    Raises:
+        ScheduleError: an endless curve, and no run up to 10^8 updates fits.
+
+    >>> from ratecraft import cosine
+    >>> "<title>cosine(1, 0)</title>" in curve_svg(cosine(1, 0).resolve(total=100))
+    True
+    """
     shown = curve
     if math.isinf(curve.total):
         shown = nominal_curve(curve.schedule)

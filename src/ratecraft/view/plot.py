@@ -60,13 +60,18 @@ def plot_schedule(
         schedules: one, several, or several by name; the names are texts otherwise.
         total: length of the run; default a run of nominal length, in which an epoch has 100
             updates.
-        epoch: updates per epoch; then there is an axis in epochs as well.
+        epoch: updates per epoch, beside ``total``; then there is an axis in epochs as well.
         ax: axes to draw on; default a new figure's.
         log: logarithmic rate axis; zeros are gaps.
 
     Raises:
         RatecraftError: matplotlib is not installed.
         ScheduleError: a schedule does not resolve over ``total``.
+
+    >>> from ratecraft import cosine, linear
+    >>> axes = plot_schedule([cosine(1, 0), linear(1, 0)], total=100)
+    >>> len(axes.get_lines())
+    2
     """
     if isinstance(schedules, Schedule):
         schedules = [schedules]
@@ -89,6 +94,11 @@ def plot_curves(curves: Mapping[str, Curve], *, ax: Axes | None = None, log: boo
     Raises:
         RatecraftError: matplotlib is not installed, or the curves run on different clocks.
         ScheduleError: a curve is endless.
+
+    >>> from ratecraft import cosine
+    >>> axes = plot_curves({"cosine": cosine(1, 0.01).resolve(total=100)}, log=True)
+    >>> axes.get_title(), axes.get_yscale()
+    ('cosine', 'log')
     """
     units = {series.unit(curve) for curve in curves.values()}
     if len(units) > 1:
@@ -134,8 +144,16 @@ def _epochs(axes: Axes, size: float) -> None:
 def plot_breakdown(record: Breakdown) -> Figure:
     """Return a figure of who makes the rate: above the rate, below each scheduler's own factor.
 
+    Args:
+        record: what `ratecraft.torch.breakdown` returned.
+
     Raises:
         RatecraftError: matplotlib is not installed.
+
+    >>> from ratecraft.records import Breakdown
+    >>> record = Breakdown("head", 0.1, {"StepLR": (1.0, 0.5)}, (0.1, 0.05))
+    >>> [axes.get_ylabel() for axes in plot_breakdown(record).axes]
+    ['rate', 'factor']
     """
     names = list(record.factors)
     figure = _figure(7, 5 + 0.22 * len(names))
@@ -163,6 +181,12 @@ def plot_range_test(record: RangeTest, rules: Sequence[str] = ()) -> Figure:
 
     Raises:
         RatecraftError: matplotlib is not installed, or there is no such rule.
+
+    >>> from ratecraft.records import RangeTest
+    >>> curve = (0.01, 0.1, 1.0), (2.0, 1.0, 4.0), (2.0, 1.5, 2.5)
+    >>> figure = plot_range_test(RangeTest(*curve, "the loss rose", 0.1, "by hand"))
+    >>> [line.get_label() for line in figure.axes[0].get_lines()]
+    ['loss', 'smoothed', 'suggestion 0.1']
     """
     figure = _figure(7, 4)
     axes = _axes(figure, 111, record.task or "range test", "rate", "training loss")
@@ -190,8 +214,17 @@ def plot_found_rate(record: FoundRate) -> Figure:
 
     A cross at the upper edge is a run that diverged, or did more harm than the figure shows.
 
+    Args:
+        record: what `find_lr` returned.
+
     Raises:
         RatecraftError: matplotlib is not installed.
+
+    >>> from ratecraft.records import FoundRate, ShortRun
+    >>> runs = tuple(ShortRun(10.0**-k, (1.0, 0.5), 0.1 * k, 0.01) for k in (1, 2, 3))
+    >>> figure = plot_found_rate(FoundRate(1e-3, 5e-4, 2e-3, "the best", 1.0, runs, length=20))
+    >>> figure.axes[0].get_lines()[-1].get_label()
+    '0.001 (0.0005 to 0.002)'
     """
     figure = _figure(7, 4)
     axes = _axes(figure, 111, record.task or "find_lr", "rate", "loss after the short run")
@@ -225,6 +258,11 @@ def plot_measured(
 
     Raises:
         RatecraftError: matplotlib is not installed, there are no rows, or no such column.
+
+    >>> from ratecraft.records import Measured
+    >>> rows = [Measured(k, "0", "head", 0.1, *[1.0] * 11) for k in range(3)]
+    >>> [axes.get_ylabel() for axes in plot_measured(rows, "relative").axes]
+    ['relative', 'rate']
     """
     runs = rows if isinstance(rows, Mapping) else {"": rows}
     if not runs or not all(runs.values()):
@@ -264,8 +302,17 @@ def plot_measured(
 def plot_forecast(record: Forecast) -> Figure:
     """Return a figure of a forecast: rates, predicted losses over logged ones, and final bands.
 
+    Args:
+        record: what `ratecraft.foresee.forecast` returned.
+
     Raises:
         RatecraftError: matplotlib is not installed.
+
+    >>> from ratecraft.records import Forecast, Foreseen
+    >>> one = Foreseen("cosine", "0.1 * cosine(1, 0)", 1.0, 0.9, 1.1, (50, 100), (1.5, 1.0))
+    >>> figure = plot_forecast(Forecast((one,), (), 100, None, 0.1, {}, {}, 0.01))
+    >>> [axes.get_title() for axes in figure.axes]
+    ['Schedules', 'Foreseen loss', 'after 100 updates']
     """
     count = len(record.candidates)
     figure = _figure(13, 4.4 + 0.22 * count)
@@ -306,8 +353,18 @@ def plot_comparison(record: Comparison) -> Figure:
     Validation metrics are means over seeds, their bands from the lowest to the highest; training
     loss is smoothed and averaged over seeds.
 
+    Args:
+        record: what `ratecraft.compare.compare` returned.
+
     Raises:
         RatecraftError: matplotlib is not installed.
+
+    >>> from ratecraft.records import Comparison, Evaluation, Run
+    >>> text, ends = "cosine(1, 0)", (Evaluation(4, {"loss": 0.5}),)
+    >>> run = Run(text, 0.1, seed=0, total=4, epoch=2, losses=(1, 0.8, 0.6, 0.5), evaluations=ends)
+    >>> record = Comparison("a quadratic", {"cosine": text}, (run,))
+    >>> [axes.get_title() for axes in plot_comparison(record).axes]
+    ['Schedules', 'Validation loss', 'Training loss, smoothed']
     """
     shown = series.shown(record)
     names = list(shown.schedules)
@@ -385,8 +442,19 @@ def _log_if_wide(axes: Axes, values: Sequence[float]) -> None:
 def save_figure(drawn: Figure | Axes, path: str | os.PathLike[str]) -> Path:
     """Write a figure (or the one that axes are on) by the path's suffix, and return the path.
 
+    Args:
+        drawn: a figure or axes, as the functions here return them.
+        path: a name ending in ``.png``, ``.svg`` or ``.pdf``; its folder is made if need be.
+
     Raises:
         RatecraftError: another suffix.
+
+    >>> import tempfile
+    >>> from ratecraft import cosine
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = save_figure(plot_schedule(cosine(1, 0), total=100), f"{folder}/cosine.svg")
+    ...     path.name, path.is_file()
+    ('cosine.svg', True)
     """
     figure: Any = getattr(drawn, "figure", drawn)
     target = Path(path)

@@ -41,6 +41,16 @@ def write_report(
 
     Raises:
         RatecraftError: neither a comparison nor a forecast.
+
+    >>> import tempfile
+    >>> from ratecraft.records import Comparison, Evaluation, Run
+    >>> text, ends = "cosine(1, 0)", (Evaluation(4, {"loss": 0.5}),)
+    >>> run = Run(text, 0.1, seed=0, total=4, epoch=2, losses=(1, 0.8, 0.6, 0.5), evaluations=ends)
+    >>> record = Comparison("a quadratic", {"cosine": text}, (run,))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     page = write_report(f"{folder}/report.html", comparison=record, title="A quadratic")
+    ...     "<h1>A quadratic</h1>" in page.read_text(encoding="utf-8")
+    True
     """
     if comparison is None and forecast is None:
         raise RatecraftError("a report is of a comparison, a forecast or both; neither was given")

@@ -31,11 +31,21 @@ def terminal_curve(
     mark: float | None = None,
     color: bool = False,
 ) -> str:
-    """Return resolved schedules as a text plot; settings are those of `terminal_plot`.
+    """Return resolved schedules as a text plot, as `terminal_plot` draws it.
 
     A long run is read at a few hundred updates, so this is quick for any length.
 
+    Args:
+        curves: resolved schedules, by name.
+        width: columns of the whole plot.
+        height: rows of the area with the lines.
+        log_y: logarithmic y axis.
+        y_label: what y is.
+        mark: a time to mark with a vertical line.
+        color: colour the lines with ANSI escapes, for a terminal that shows them.
+
     Raises:
+        RatecraftError: the curves run on different clocks.
         ScheduleError: a curve is endless.
 
     >>> from ratecraft import constant, warmup
@@ -75,6 +85,19 @@ def terminal_found_rate(record: FoundRate, *, width: int = 72, height: int = 12)
         record: what `find_lr` returned.
         width: columns of the whole plot.
         height: rows of the area with the lines.
+
+    >>> from ratecraft.records import FoundRate, ShortRun
+    >>> runs = tuple(ShortRun(10.0**-k, (1.0, 0.5), 0.1 * k, 0.01) for k in (1, 2, 3))
+    >>> record = FoundRate(1e-3, 5e-4, 2e-3, "the best", 1.0, runs, length=20)
+    >>> print(terminal_found_rate(record, width=60, height=4))
+    loss   ● loss after a short run   ▲ before   ┊ rate 1e-3
+    1.0 ┤⠉⠉⠉⠉⠉⠉⠉⠉⠉▲⠉⠉⠉⠉⠉⠉⠉⠉⠉⠉⠉⠉▲⠉⠉⠉⠉⠉⠉⠉⠉⠉⠉⠉⠉▲⠉⠉⠉⠉⠉⠉⠉⠉⠉⠉⠉⠉▲⠉⠉⠉⠉⠉⠉
+        │┊                                        ⣀●⣀⣀⣀⡠⠤⠤⠤⠤⠤⠒⠒⠒
+    0.8 ┤┊                  ⣀⣀⣀⣀⣀⡠⠤⠤⠤⠤●⠒⠒⠒⠒⠒⠊⠉⠉⠉⠉⠉
+        │⣀⣀⣀●⠤⠤⠤⠤⠔⠒⠒⠒⠒⠊⠉⠉●⠉⠉
+        └┬──────────────────────────┬──────────────────────────┬
+        1e-3                       0.01                      0.1
+                                                            rate
     """
     _, high = gain_window(record)
     known = dict(zip(*record.curve, strict=True))
@@ -100,6 +123,19 @@ def terminal_forecast(
         width: columns of the whole plot.
         height: rows of the area with the lines.
         color: colour the lines with ANSI escapes.
+
+    >>> from ratecraft.records import Forecast, Foreseen
+    >>> one = Foreseen("cosine", "0.1 * cosine(1, 0)", 1.0, 0.9, 1.1, (50, 100), (1.5, 1.0))
+    >>> record = Forecast((one,), (), 100, None, 0.1, {}, {}, 0.01)
+    >>> print(terminal_forecast(record, width=32, height=4))
+    loss
+    1.5 ┤⠉⠒⠒⠤⢄⣀⡀
+        │      ⠈⠉⠒⠒⠤⢄⣀⡀
+        │             ⠈⠉⠑⠒⠤⠤⣀⡀
+    1.0 ┤                    ⠈⠉⠑⠒⠤⠤⣀
+        └─────┬──────────┬─────────┬
+              60         80      100
+                              update
     """
     _, high = foreseen_window(record)
     lines = {}

@@ -1,0 +1,67 @@
+"""The Ray engine: the same numbers, the same words for what dies, and nothing left behind."""
+
+import dataclasses
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from ratecraft import constant, cosine
+from ratecraft.compare import compare
+from ratecraft.compare.engines import RayEngine, WorkerDied
+from ratecraft.errors import RunFailed, SettingError
+
+ray = pytest.importorskip("ray")
+pytestmark = [
+    pytest.mark.peers,
+    # Ray's own: files and sockets that it leaves to the garbage collector.
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning:ray"),
+]
+
+
+def test_ray_gives_the_numbers_of_the_local_engine(tmp_path: Path) -> None:
+    def die() -> None:  # in here, since Ray's workers cannot import a file of tests
+        time.sleep(0.2)
+        os._exit(9)
+
+    def crash() -> None:
+        raise ValueError("on purpose")
+
+    settings = {"rates": [0.01, 0.001], "seeds": 1, "total": 20}
+    schedules = [constant(1), cosine(1, 0)]
+    before, usage = signal.getsignal(signal.SIGTERM), os.environ.get("RAY_USAGE_STATS_ENABLED")
+    with RayEngine(cpus=1) as engine:
+        assert signal.getsignal(signal.SIGTERM) is before
+        assert os.environ.get("RAY_USAGE_STATS_ENABLED") == usage
+        assert engine.slots == len(os.sched_getaffinity(0))
+        found = compare("digits", schedules, **settings, engine=engine, store=tmp_path / "r.db")
+        with pytest.raises(WorkerDied):
+            engine.submit(die).result(60)
+        with pytest.raises(ValueError, match="on purpose"):
+            engine.submit(crash).result(60)
+        assert engine.submit(os.getpid).result(60) != os.getpid()
+        with RayEngine() as other:  # one that is there already is used, and left
+            assert other.slots == engine.slots
+        assert ray.is_initialized()
+        with pytest.raises(SettingError, match="a trial needs 999 cores and 0 GPUs; the cluster"):
+            RayEngine(cpus=999)
+    assert not ray.is_initialized()
+    local = compare("digits", schedules, **settings, workers=1)
+    for one, other in zip(found.runs, local.runs, strict=True):
+        assert dataclasses.replace(one, seconds=0.0) == dataclasses.replace(other, seconds=0.0)
+
+
+def test_what_no_trial_can_have_is_refused() -> None:
+    with pytest.raises(SettingError, match="expected cpus > 0"):
+        RayEngine(cpus=0)
+
+
+@pytest.mark.slow  # Ray asks for more than a minute
+def test_a_cluster_that_does_not_answer_is_told() -> None:
+    with pytest.raises(RunFailed, match=r"Ray does not answer at 127.0.0.1:1: "):
+        RayEngine("127.0.0.1:1")
+    assert not ray.is_initialized()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -60,8 +61,10 @@ def test_what_no_trial_can_have_is_refused() -> None:
         RayEngine(cpus=0)
 
 
-@pytest.mark.slow  # Ray asks for more than a minute
-def test_a_cluster_that_does_not_answer_is_told() -> None:
-    with pytest.raises(RunFailed, match=r"Ray does not answer at 127.0.0.1:1: "):
-        RayEngine("127.0.0.1:1")
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1:1", "ray://127.0.0.1:1", "[::1]:1", "a.invalid:99999"]
+)
+def test_a_cluster_that_does_not_answer_is_told_at_once(address: str) -> None:
+    with pytest.raises(RunFailed, match=f"Ray does not answer at {re.escape(address)}: "):
+        RayEngine(address)
     assert not ray.is_initialized()

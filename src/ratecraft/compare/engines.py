@@ -8,17 +8,21 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import socket
 import threading
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any, Protocol, Self
+from typing import Any, Final, Protocol, Self
 
 import torch
 
 from ratecraft.errors import RunFailed, SettingError
 
 __all__ = ["Engine", "HereEngine", "LocalEngine", "RayEngine", "WorkerDied", "cores"]
+
+
+REACH: Final = 10.0  # seconds to wait for a cluster's first word
 
 
 class WorkerDied(Exception):
@@ -180,7 +184,20 @@ def _called(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
     return function(*arguments)
 
 
+def _refuse_silent(address: str) -> None:
+    """Raise RunFailed if nothing listens at an address; Ray itself asks for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():  # "auto", or a word of Ray's own
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=REACH).close()
+    except (OSError, OverflowError) as error:
+        raise RunFailed(f"Ray does not answer at {address}: {error}") from None
+
+
 def _start_ray(ray: Any, address: str | None) -> None:
+    if address is not None:
+        _refuse_silent(address)
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     said = os.environ.get("RAY_USAGE_STATS_ENABLED")
     os.environ["RAY_USAGE_STATS_ENABLED"] = said or "0"

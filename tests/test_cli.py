@@ -426,32 +426,8 @@ def test_completion_is_written_and_nothing_else_is_changed(folder: Path, shell: 
 
 
 def test_leaving_python_in_a_loss_is_an_error(folder: Path) -> None:
-    for command in (
-        ("train", "my_task.py:leaves", "constant(1)", "--rate", "0.1", "--total", "8"),
-        ("find", "my_task.py:leaves"),
-        (
-            "compare",
-            "my_task.py:leaves",
-            "constant(1)",
-            "--rates",
-            "1",
-            "-t",
-            "8",
-            "--workers",
-            "0",
-        ),
-        (
-            "compare",
-            "my_task.py:leaves",
-            "constant(1)",
-            "--rates",
-            "1",
-            "-t",
-            "8",
-            "--workers",
-            "1",
-        ),
-    ):
+    task, short = ("my_task.py:leaves", "constant(1)", "--rate", "1"), ("--total", "8")
+    for command in (("train", *task, *short), ("compare", *task, *short, "--workers", "1")):
         done = ratecraft(folder, *command)
         assert done.returncode == 1, command
         assert "SystemExit: 0" in done.stderr

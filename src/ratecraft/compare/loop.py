@@ -17,7 +17,7 @@ from ratecraft.compare.plateau import Candidate, Plateau
 from ratecraft.compare.task import Loss, Task
 from ratecraft.errors import ScheduleError, TaskError
 from ratecraft.finder.preserve import loader_state, preserved_rng, random_state, seed_everything
-from ratecraft.finder.testbed import check_loss, switch, wants_closure
+from ratecraft.finder.testbed import check_loss, ratios, switch, wants_closure
 from ratecraft.records import Evaluation, Run
 from ratecraft.schedule import Curve, Duration, Schedule, epochs
 from ratecraft.torch import PlateauLR, ScheduleLR
@@ -120,7 +120,7 @@ class Training:
         with preserved_rng():
             seed_everything(seed)
             self.model, self.optimizer = start(task)
-            self._ratios = _ratios(self.optimizer)
+            self._ratios = [ratio for _, ratio in ratios([self.optimizer])]
             self._drive(0)
             self.model.train()
             switch(self.optimizer, "train")
@@ -356,13 +356,6 @@ def start(task: Task) -> tuple[nn.Module, torch.optim.Optimizer]:
             "optimizer, for example torch.optim.AdamW(model.parameters())"
         )
     return model, optimizer
-
-
-def _ratios(optimizer: torch.optim.Optimizer) -> list[float]:
-    """Return each group's rate as a share of the highest one."""
-    rates = [float(group["lr"]) for group in optimizer.param_groups]
-    highest = max(rates)
-    return [rate / highest if highest > 0 else 1.0 for rate in rates]
 
 
 def _free(name: str, optimizer: torch.optim.Optimizer) -> str:

@@ -148,7 +148,7 @@ class Updates:
 
     def __init__(self, bed: Testbed, batches: Generator[Any]) -> None:
         self._bed, self._batches = bed, batches
-        self._ratios = _ratios(bed.optimizers)
+        self._ratios = ratios(bed.optimizers)
 
     def at(self, rate: float, momentum: float | None = None) -> None:
         """Set the rate, of the group with the highest one; the others keep their ratios to it."""
@@ -277,7 +277,7 @@ def _cycle(loader: Batches) -> Generator[Any]:
             raise TaskError("the training data gave no batch; a test needs at least one")
 
 
-def _ratios(optimizers: list[torch.optim.Optimizer]) -> list[tuple[dict[str, Any], float]]:
+def ratios(optimizers: list[torch.optim.Optimizer]) -> list[tuple[dict[str, Any], float]]:
     """Return every param group with its rate's ratio to the highest one."""
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
     rates = set_rates(optimizers)

@@ -9,7 +9,7 @@ from operator import index
 from typing import TYPE_CHECKING, Any, Final, SupportsIndex
 
 from ratecraft.errors import LogError, ScheduleError, SettingError
-from ratecraft.foresee.law import SAME, FittedLaw, fit
+from ratecraft.foresee.law import FIELDS, SAME, FittedLaw, fit
 from ratecraft.foresee.logs import LONGEST, Log
 from ratecraft.records import Forecast, Foreseen
 from ratecraft.schedule import Schedule, constant, percent, polynomial, warmup
@@ -179,7 +179,6 @@ def _forecast(
         doubt = 2 * math.sqrt((a - b) @ law.spread @ (a - b))
         if abs(other.loss - one.loss) < max(MODEL * one.loss, doubt):
             tied.append((one.name, other.name))
-    parameters = ("floor", "amplitude", "alpha", "drop", "speed", "beta", "gamma")
     return Forecast(
         candidates=tuple(one for one, _ in found),
         tied=tuple(tied),
@@ -190,7 +189,7 @@ def _forecast(
             name: (tuple(map(int, log.updates)), tuple(map(float, log.losses)))
             for name, log in zip(_names(logs), logs, strict=True)
         },
-        law={name: getattr(law.law, name) for name in parameters},
+        law={name: getattr(law.law, name) for name in FIELDS},
         error=law.error,
         notes=law.notes,
     )

@@ -23,7 +23,7 @@ from ratecraft.schedule.duration import (
     number_text,
 )
 from ratecraft.schedule.formulas import CLOCKED, RAMPS
-from ratecraft.schedule.nodes import Schedule
+from ratecraft.schedule.nodes import Schedule, set_fields
 from ratecraft.schedule.pieces import Piece
 
 __all__ = ["Clocked", "Custom", "Leaf", "Multiplicative", "Ramp", "Staircase"]
@@ -84,11 +84,6 @@ def _text(value: Any) -> str:
     return str(value)
 
 
-def _set(leaf: Leaf, **fields: object) -> None:
-    for name, value in fields.items():
-        object.__setattr__(leaf, name, value)
-
-
 @dataclass(frozen=True, slots=True, repr=False)
 class Ramp(Leaf):
     """A leaf that goes from ``start`` to ``end`` and stretches to its length."""
@@ -102,7 +97,7 @@ class Ramp(Leaf):
     def __post_init__(self) -> None:
         start, end = as_number(self.start, f"{self.shape}: start"), as_number(self.end, "end")
         parameters = tuple(as_number(p, f"{self.shape}: a parameter") for p in self.parameters)
-        _set(self, start=start, end=end, parameters=parameters)
+        set_fields(self, start=start, end=end, parameters=parameters)
         if self.shape == "exponential":
             ratio = end / start if start else 0.0
             if not 0 < ratio < math.inf:
@@ -159,7 +154,7 @@ class Clocked(Leaf):
     over_: Duration | None = None
 
     def __post_init__(self) -> None:
-        _set(self, number=as_number(self.number, self.shape))
+        set_fields(self, number=as_number(self.number, self.shape))
         if self.shape == "decay" and self.number <= 0:
             raise ScheduleError(f"decay: gamma={number_text(self.number)} must be > 0")
         if self.shape == "power_law" and self.number >= 0:
@@ -210,7 +205,7 @@ class Staircase(Leaf):
                 "staircase needs exactly one of every= and at=; write "
                 "staircase([1, 0.1], every=epochs(30)) or staircase([1, 0.1], at=[30])"
             )
-        _set(self, values=levels)
+        set_fields(self, values=levels)
         if self.at is not None and len(self.at) != len(levels) - 1:
             raise ScheduleError(
                 f"staircase: {len(levels)} levels need {len(levels) - 1} times in at=, "

@@ -249,7 +249,8 @@ class Schedule:
     __or__ = __ror__ = __and__ = __matmul__ = _no_operator
 
 
-def _set(node: Schedule, **fields: object) -> None:
+def set_fields(node: Schedule, **fields: object) -> None:
+    """Set fields of a frozen node while it is being made."""
     for name, value in fields.items():
         object.__setattr__(node, name, value)
 
@@ -377,11 +378,11 @@ class Repeat(Wrapped):
 
     def __post_init__(self) -> None:
         grow, decay = as_number(self.grow, "grow="), as_number(self.decay, "decay=")
-        _set(self, grow=grow, decay=decay)
+        set_fields(self, grow=grow, decay=decay)
         if self.n is not None:
             if isinstance(self.n, bool) or not hasattr(self.n, "__index__"):
                 raise TypeError(f".repeat(n): n must be an int, not {self.n!r}")
-            _set(self, n=self.n.__index__())
+            set_fields(self, n=self.n.__index__())
             if self.n < 1:
                 raise ScheduleError(f".repeat({self.n}): needs at least one cycle")
         if not 1 / LONGEST <= grow <= LONGEST or decay < 0:
@@ -464,7 +465,7 @@ class Clip(Wrapped):
     def __post_init__(self) -> None:
         for name in ("low", "high"):
             if (value := getattr(self, name)) is not None:
-                _set(self, **{name: as_number(value, f".clip({name}=)")})
+                set_fields(self, **{name: as_number(value, f".clip({name}=)")})
         if self.low is None and self.high is None:
             raise ScheduleError(".clip() needs low=, high= or both")
         if self.low is not None and self.high is not None and self.low > self.high:
@@ -492,7 +493,7 @@ class Between(Wrapped):
 
     def __post_init__(self) -> None:
         low, high = as_number(self.low, ".between(low)"), as_number(self.high, ".between(high)")
-        _set(self, low=low, high=high)
+        set_fields(self, low=low, high=high)
 
     def _build(self, horizon: Horizon, scope: float, room: float) -> Piece:
         return pieces.Mix(self.schedule._build(horizon, scope, room), self.low, self.high)

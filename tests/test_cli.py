@@ -443,3 +443,23 @@ def test_predict_takes_a_long_text_for_a_schedule(folder: Path) -> None:
     done = ratecraft(folder, "predict", "no-such-log.csv", text)
     assert done.returncode == 2
     assert "no-such-log.csv" in done.stderr
+
+
+def test_a_module_in_the_current_folder_is_found(folder: Path) -> None:
+    command = [str(Path(sys.executable).with_name("ratecraft")), "train", "my_task:task"]
+    for task in ("my_task:task", "no_such:task"):
+        command[2:] = [task, "constant(1)", "--rate", "0.1", "--total", "8"]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        assert done.returncode == (0 if task == "my_task:task" else 2), done.stderr
+    assert "cannot import 'no_such'" in done.stderr
+
+
+def test_lengths_in_tokens_are_shown_and_refused_where_updates_are_counted(folder: Path) -> None:
+    done = ratecraft(folder, "show", "cosine(1, 0.25)", "--total", "tokens(1e9)")
+    assert done.returncode == 0, done.stderr
+    assert "first 1, last 0.25, 1,000,000,000 tokens" in done.stdout
+    for command in (("find",), ("train", "constant(1)", "--rate", "1"), ("compare", "constant(1)")):
+        name, *rest = command
+        done = ratecraft(folder, name, "my_task.py:task", *rest, "--total", "samples(100)")
+        assert done.returncode == 2, name
+        assert "a Task's run is counted in updates, not in samples" in done.stderr, name

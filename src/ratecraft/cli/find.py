@@ -106,12 +106,12 @@ def find_rate(
     **settings: Any,
 ) -> FoundRate:
     """Find the rate for a fresh model, with a bar, and print how."""
-    from ratecraft.compare.loop import start
+    from ratecraft.compare.loop import curve_of, start
     from ratecraft.finder import find_lr
     from ratecraft.finder.preserve import seed_everything
     from ratecraft.view import terminal_found_rate
 
-    length = len(ratecraft.constant(1).resolve(total, epoch=task.epoch))
+    length = len(curve_of(ratecraft.constant(1), 1.0, total, task.epoch))
     seed_everything(seed)
     model, optimizer = start(task)
     with bar("short runs", "updates at most") as progress:

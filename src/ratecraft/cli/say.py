@@ -12,6 +12,7 @@ import ratecraft
 from ratecraft.cli.console import colored, out
 from ratecraft.errors import RunFailed, ScheduleError, SettingError
 from ratecraft.schedule import Duration, Finding, parse, parse_length
+from ratecraft.schedule.duration import CLOCK_NAMES
 
 __all__ = ["check", "doctor", "show"]
 
@@ -51,10 +52,11 @@ def show(
         curves[repr(schedule)] = curve
     out.print(terminal_curve(curves, log_y=log, color=colored()), markup=False)
     for name, curve in curves.items():
-        first, last = curve(0), curve(len(curve) - 1)
-        out.print(
-            f"{name}\n  first {first:.6g}, last {last:.6g}, {len(curve):,} updates", markup=False
-        )
+        unit = CLOCK_NAMES[curve.horizon.clock]
+        span, last = f"{curve.total:,.12g} {unit}s", curve.left(curve.total)
+        if unit == "update":
+            span, last = f"{len(curve):,} updates", curve(len(curve) - 1)
+        out.print(f"{name}\n  first {curve(0):.6g}, last {last:.6g}, {span}", markup=False)
     if output is not None:
         out.print(f"figure: {save_figure(plot_curves(curves, log=log), output)}", markup=False)
 

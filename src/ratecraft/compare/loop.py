@@ -20,6 +20,7 @@ from ratecraft.finder.preserve import loader_state, preserved_rng, random_state,
 from ratecraft.finder.testbed import check_loss, ratios, switch, wants_closure
 from ratecraft.records import Evaluation, Run
 from ratecraft.schedule import Curve, Duration, Schedule, epochs
+from ratecraft.schedule.duration import CLOCK_NAMES
 from ratecraft.torch import PlateauLR, ScheduleLR
 
 __all__ = ["Mark", "Training", "start", "train"]
@@ -341,7 +342,13 @@ def curve_of(schedule: Candidate, rate: float, total: int | Duration | None, epo
         ScheduleError: the schedule does not resolve over the run.
     """
     plain = schedule.schedule if isinstance(schedule, Plateau) else schedule
-    return (rate * plain).resolve(epochs(10) if total is None else total, epoch=epoch)
+    curve = (rate * plain).resolve(epochs(10) if total is None else total, epoch=epoch)
+    if (unit := CLOCK_NAMES[curve.horizon.clock]) != "update":
+        raise ScheduleError(
+            f"total={total}: a Task's run is counted in updates, not in {unit}s; say a number of "
+            "them, or epochs(n)"
+        )
+    return curve
 
 
 def start(task: Task) -> tuple[nn.Module, torch.optim.Optimizer]:

@@ -216,11 +216,19 @@ def _hash_of_file(place: str) -> str:
     file = Path(place)
     if not place.endswith(".py"):
         try:
+            _reach(place.partition(".")[0])
             spec = importlib.util.find_spec(place)
         except Exception:  # a user's package can raise anything; importing it says what
             return ""
         file = Path("" if spec is None else spec.origin or "")
     return _hash(file.read_bytes()) if file.is_file() else ""
+
+
+def _reach(package: str) -> None:
+    """Let a package in the current folder be imported, as ``python -m`` does, behind all others."""
+    there = Path(package).is_dir() or Path(f"{package}.py").is_file()
+    if there and importlib.util.find_spec(package) is None:
+        sys.path.append(str(Path.cwd()))
 
 
 def _hash_of_text(function: str | Callable[[], Any]) -> str:

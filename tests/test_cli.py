@@ -358,7 +358,7 @@ def test_predict_tells_what_is_wrong(
 def test_compare_takes_several_rates_and_optimizers_and_keeps_runs(folder: Path) -> None:
     command = (
         *("compare", "my_task.py:task", "constant(1)", "cosine(1, 0)", "--rate", "0.01,0.1"),
-        *("--optimizer", "sgd,adam", "--seeds", "2", "--total", "16", "--workers", "1"),
+        *("--optimizer", "sgd,adam", "--seeds", "2", "--total", "16", "--workers", "0"),
         *("--store", "runs.db", "--save", "many.json", "-o", "many.html"),
     )
     done = ratecraft(folder, *command)

@@ -141,8 +141,8 @@ def test_the_recommended_schedule_is_the_best_of_its_family_by_the_law() -> None
     )
     chosen = record.candidates[0].curve(3000).values()
     assert TRUE.losses(chosen, [3000])[0] <= best + 1e-3
-    assert "warmup(7)" in recommend(LOG, 3000, warm=7).candidates[0].name
-    assert recommend(LOG, 3000, warm=0).candidates[0].name.startswith("constant(1).then(")
+    assert "warmup(7)" in recommend(LOG, 300, warm=7).candidates[0].name
+    assert recommend(LOG, 300, warm=0).candidates[0].name.startswith("constant(1).then(")
     with pytest.raises(SettingError, match="a warm-up of 50 updates in a run of 80"):
         recommend(LOG, 80)
 

@@ -114,12 +114,12 @@ class _Course:
         start = 0 if warmup else int(u.argmax())
         changes = np.diff(u, prepend=0.0 if warmup else u[0])
         changes[: start + (not warmup)] = 0.0
-        groups = _gathered(changes, nodes)
-        self.drops = np.array([-changes[group].sum() for group in groups])
-        middle = np.array([
-            round(np.average(group, weights=np.abs(changes[group]))) for group in groups
-        ], dtype=int)  # fmt: skip
-        self.rates = u[middle] if len(groups) else np.zeros(0)
+        places, first = _gathered(changes, nodes)
+        sizes = np.abs(changes[places])
+        self.drops = -np.add.reduceat(changes[places], first)
+        weighed = np.add.reduceat(sizes * places, first) / np.add.reduceat(sizes, first)
+        middle = np.rint(weighed).astype(int)
+        self.rates = u[middle]
         # The sum of u from node k to t, for each t and node; nothing before the node.
         self.since = np.maximum(sums[at][:, None] - sums[middle][None, :], 0.0)
 
@@ -346,20 +346,21 @@ def _logarithms(law: Law, count: int) -> NDArray[Any]:
     return np.log([getattr(law, name) for name in FIELDS[:count]])
 
 
-def _gathered(changes: NDArray[Any], count: int) -> list[NDArray[Any]]:
-    """Return groups of neighbouring updates whose changes act as one, about ``count`` of them.
+def _gathered(changes: NDArray[Any], count: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return the updates that change something, and where groups that act as one begin in them.
 
-    Each has a like share of all that changes; clear rises and falls, and what lies far apart,
-    stay apart. What is small, as the rounding of a log, goes with what is beside it.
+    There are about ``count`` groups. Each has a like share of all that changes; clear rises and
+    falls, and what lies far apart, stay apart. What is small, as the rounding of a log, goes with
+    what is beside it.
     """
     import numpy as np
 
     places = np.flatnonzero(changes)
     if not len(places):
-        return []
+        return places, places
     sizes = np.abs(changes[places])
     share = np.floor((np.cumsum(sizes) - sizes / 2) / sizes.sum() * count)
     clear = np.sign(changes[places]) * (sizes > CLEAR)
     cuts = (np.diff(share) > 0) | (np.diff(places) > max(1, len(changes) // count))
     cuts |= clear[1:] * clear[:-1] < 0
-    return np.split(places, np.flatnonzero(cuts) + 1)
+    return places, np.flatnonzero(np.concatenate([[True], cuts]))

@@ -166,7 +166,7 @@ def test_the_worse_half_of_the_rates_is_stopped_at_a_quarter_and_at_half() -> No
 
 
 def test_halving_says_what_is_not_known(tmp_path) -> None:
-    settings = {"rates": [1e-6, 1e-5, 1e-3, 1e-2], "seeds": 2, "total": 80}
+    settings = {"rates": [1e-6, 1e-5, 1e-3, 1e-2], "seeds": 2, "total": 40}
     result = compare("digits", [constant(1), cosine(1, 0)], **settings, halving=True, workers=0)
     assert len(result.runs) == 16
     assert sum(run.stopped is not None for run in result.runs) == 12

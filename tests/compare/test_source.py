@@ -91,6 +91,17 @@ def test_a_module_that_was_edited_needs_a_new_session(tmp_path: Path, monkeypatc
         load_function("no_such_module:task")
 
 
+def test_what_a_file_imports_by_its_own_name_is_the_new_one(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(Path("here_now.py"), 2)
+    load_task("./here_now.py:task")
+    first = sys.modules["here_now"]
+    write(Path("here_now.py"), 3)
+    load_task("here_now.py:task")
+    assert sys.modules["here_now"] is not first
+    monkeypatch.delitem(sys.modules, "here_now")
+
+
 def test_a_file_that_fails_leaves_no_half_a_module(tmp_path: Path) -> None:
     (tmp_path / "halfway.py").write_text("x = 1\nraise SystemExit(3)")
     with pytest.raises(TaskError, match=r"loading .* failed: SystemExit: 3"):

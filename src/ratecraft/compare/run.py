@@ -99,7 +99,7 @@ def compare(
     multiples = [_rate(one) for one in _list(rates)]
     if workers is not None and workers < 0:
         raise SettingError(f"workers={workers}: expected a number >= 0")
-    kinds = [optimizers] if isinstance(optimizers, str) or optimizers is None else [*optimizers]
+    kinds = _list(optimizers)
     lengths = [_length(one) for one in _list(total)]
     if not named or not chosen or not multiples or not kinds or not lengths:
         raise ScheduleError("compare needs at least one schedule, one rate and one seed")

@@ -130,8 +130,8 @@ _loaded: dict[str, _Loaded] = {}
 
 
 def _module(place: str, code: str) -> Any:
-    known = _loaded.get(place)
-    now = _hash_of_file(place)
+    key = str(Path(place).resolve()) if place.endswith(".py") else place
+    known, now = _loaded.get(key), _hash_of_file(place)
     if known is not None and known.code == (code or now):
         return known.module
     if code and code != now:
@@ -141,8 +141,8 @@ def _module(place: str, code: str) -> Any:
         )
     if not place.endswith(".py"):
         return _imported(place, now)
-    module = _executed(Path(place))
-    _loaded[place] = _Loaded(module, module.__spec__, now)
+    module = _executed(Path(place), known)
+    _loaded[key] = _Loaded(module, module.__spec__, now)
     return module
 
 
@@ -173,7 +173,7 @@ def _refuse_stale(place: str, code: str) -> None:
         )
 
 
-def _executed(path: Path) -> Any:
+def _executed(path: Path, known: _Loaded | None) -> Any:
     if not path.is_file():
         near = sorted(p.name for p in path.parent.glob("*.py"))[:8] if path.parent.is_dir() else []
         there = f"; that folder has {', '.join(near)}" if near else ""
@@ -185,7 +185,6 @@ def _executed(path: Path) -> Any:
     folder = str(path.resolve().parent)
     if folder not in sys.path:  # as `python file.py` does, so that it can import its neighbours
         sys.path.insert(0, folder)
-    known = _loaded.get(str(path))
     if known is not None and sys.modules.get(path.stem) is known.module:
         sys.modules[path.stem] = module
     sys.modules.setdefault(path.stem, module)

@@ -106,17 +106,11 @@ def find_lr(
     start = max(set_rates(bed.optimizers)) or START
     tried = _Tried(bed, start, min(length, total or length), updates, progress)
     gains: dict[float, float] = {}
-    unfinished = (
-        "the updates allowed were used up before worse ones were seen on both sides; begin there, "
-        "at the optimizer's own rate, or allow more updates="
-    )
-    while (place := next_place(gains, tried.level)) is not None and tried.affords(1):
-        if not min(start, LOWEST) <= start * 10**place <= max(start, HIGHEST):
-            unfinished = (
-                f"rates as far as {start * 10**place:.2g} are not tried; look for why they "
-            )
-            unfinished += "would be wanted"
-            break
+    while (
+        (place := next_place(gains, tried.level)) is not None
+        and tried.reaches(place)
+        and tried.affords(1)
+    ):
         gains[place] = tried.run(place).gain
     best, again = max(gains, key=gains.__getitem__), around_best(gains)
     if place is None and gains[best] > 0 and tried.affords(len(again)):
@@ -124,9 +118,7 @@ def find_lr(
             gains[one] = (gains[one] + tried.run(one, lot=1).gain) / 2
         best = max(again, key=gains.__getitem__)
     shift, why = _for_longer(total, tried.length, bed)
-    rate, low, high, reason = _answer(
-        tried, gains, best, unfinished if place is not None else "", shift
-    )
+    rate, low, high, reason = _answer(tried, gains, best, place, shift)
     reason += why if rate is not None else ""
     return FoundRate(
         rate=rate,
@@ -168,6 +160,10 @@ class _Tried:
                 f"the loss is {self.level} before any training; check the data and the loss "
                 "function"
             )
+
+    def reaches(self, place: float) -> bool:
+        """Return whether a rate is within what is tried at all."""
+        return min(self.start, LOWEST) <= self.start * 10**place <= max(self.start, HIGHEST)
 
     def affords(self, runs: int) -> bool:
         """Return whether so many runs are still allowed."""
@@ -220,7 +216,7 @@ class _Tried:
 
 
 def _answer(
-    tried: _Tried, gains: dict[float, float], best: float, unfinished: str, shift: float
+    tried: _Tried, gains: dict[float, float], best: float, left: float | None, shift: float
 ) -> tuple[float | None, float | None, float | None, str]:
     """Return the rate, its band and how they follow; or that there is none, why and what to do."""
     rates = [run.rate for run in tried.runs]
@@ -246,8 +242,16 @@ def _answer(
             f"of {where} {gained}, from a loss of {tried.level:.4g}; "
             f"{longer}look for why nothing is learned"
         )
-    elif unfinished:
-        problem = f"of {where} the best was near {rate:.2g}, and {unfinished}"
+    elif left is not None:
+        problem = f"of {where} the best was near {rate:.2g}, and "
+        if tried.reaches(left):
+            problem += (
+                "the updates allowed were used up before worse ones were seen on both sides; begin "
+                "there, at the optimizer's own rate, or allow more updates="
+            )
+        else:
+            wanted = tried.start * 10**left
+            problem += f"rates as far as {wanted:.2g} are not tried; look for why they are wanted"
     if problem or found is None:
         return None, None, None, f"no answer: {problem}"
     low, place, high = (tried.start * 10**one * shift for one in found)

@@ -28,9 +28,9 @@ from torch import nn
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
 
 from ratecraft import Schedule, constant, cooldown, cosine, linear, percent, staircase, warmup
-from ratecraft.compare import Task, load_task, train
+from ratecraft.experiments import Task, load_task, train
 from ratecraft.finder import find_lr
-from ratecraft.torch.optimizers import optimizer_named
+from ratecraft.torch._optimizers import optimizer_named
 
 KEPT = Path(__file__).with_suffix(".json")
 WORKERS, SEEDS = 2, 3

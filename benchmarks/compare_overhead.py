@@ -19,9 +19,9 @@ from pathlib import Path
 import torch
 
 from ratecraft import constant, cosine
-from ratecraft.compare import compare, load_task, train
-from ratecraft.compare.engines import Engine, LocalEngine, RayEngine
-from ratecraft.records import Run
+from ratecraft.experiments import compare, load_task, train
+from ratecraft.experiments._engines import Engine, LocalEngine, RayEngine
+from ratecraft.results import Run
 
 SCHEDULES = {"constant": constant(1), "cosine": cosine(1, 0)}
 RATE, TOTAL = 0.003, 450

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch.optim import lr_scheduler
 
-from ratecraft.torch import drop_in
+from ratecraft.torch.drop_in import _schedulers as drop_in
 
 ROUNDS = 21
 TOTAL = 1_000_000

@@ -30,8 +30,8 @@ from ratecraft import (
     staircase,
     warmup,
 )
-from ratecraft.compare import Task, compare, load_task
-from ratecraft.foresee import Log, forecast, recommend
+from ratecraft.experiments import Task, compare, load_task
+from ratecraft.forecasting import Log, forecast, recommend
 
 TOTAL, RATE, EVERY, SEEDS = 1000, 0.003, 20, 3
 KEPT = Path(__file__).with_suffix(".json")

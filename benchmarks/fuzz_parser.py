@@ -14,7 +14,7 @@ import time
 from collections import Counter
 
 from ratecraft import ScheduleError, parse
-from ratecraft.schedule.text import VERBS, WORDS
+from ratecraft.schedule._parser import VERBS, WORDS
 
 TOKENS = [
     *WORDS,

@@ -19,10 +19,10 @@ from typing import Any
 
 import torch
 
-from ratecraft.compare import load_task
-from ratecraft.compare.loop import start
-from ratecraft.finder.preserve import seed_everything
-from ratecraft.torch import Probe
+from ratecraft._training._snapshot import seed_everything
+from ratecraft.diagnostics import Probe
+from ratecraft.experiments import load_task
+from ratecraft.experiments._train import start
 
 EVERY, PAIRS, WARM = 10, 1000, 30
 

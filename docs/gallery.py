@@ -15,9 +15,9 @@ from typing import Final, NamedTuple
 import torch
 
 from ratecraft import Curve, Schedule, parse
-from ratecraft.cli.prove import DEMO_SCHEDULES
+from ratecraft.cli._compare import DEMO_SCHEDULES
+from ratecraft.report import svg_chart
 from ratecraft.torch import PlateauLR, ScheduleLR
-from ratecraft.view import svg_chart
 
 DOCS: Final = Path(__file__).parent
 PAGE: Final = DOCS / "gallery.md"

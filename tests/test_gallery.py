@@ -16,7 +16,7 @@ import torch
 from torch.optim import SGD, lr_scheduler
 
 from ratecraft import Curve, parse
-from ratecraft.schedule.text import VERBS, WORDS
+from ratecraft.schedule._parser import VERBS, WORDS
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "gallery.md"
@@ -172,14 +172,3 @@ def test_a_figure_is_small_and_fetches_nothing() -> None:
 def test_a_figure_shows_both_sides_of_a_jump() -> None:
     times, values = gallery.points(parse("staircase([1, 0.1], at=[2])").resolve(4))
     assert (times, values) == ([0, 1, 2, 2, 3, 4], [1, 1, 1, 0.1, 0.1, 0.1])
-
-
-@pytest.mark.parametrize("wing", ["", "torch", "finder", "foresee", "compare", "view"])
-def test_the_reference_names_what_a_file_of_its_name_hides(wing: str) -> None:
-    package = importlib.import_module(f"ratecraft.{wing}".rstrip("."))
-    page = (ROOT / "docs" / "reference" / f"{wing or 'ratecraft'}.md").read_text(encoding="utf-8")
-    assert f"::: {package.__name__}\n" in page
-    for name in package.__all__:
-        origin = getattr(getattr(package, name), "__module__", "")
-        if origin.endswith(f".{name}"):
-            assert f"::: {origin}.{name}\n" in page, name

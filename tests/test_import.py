@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+from public import public_names
 
 import ratecraft
 
@@ -28,7 +29,7 @@ def test_evaluating_a_schedule_loads_the_standard_library_only() -> None:
 
 
 def test_importing_view_and_records_loads_no_torch_and_no_numpy() -> None:
-    assert loaded_after("import ratecraft.view, ratecraft.records") == set()
+    assert loaded_after("import ratecraft.report, ratecraft.results") == set()
 
 
 def test_show_loads_neither_torch_nor_numpy() -> None:
@@ -40,6 +41,6 @@ def test_show_loads_neither_torch_nor_numpy() -> None:
     assert loaded_after(code) == {"rich", "cyclopts"}
 
 
-@pytest.mark.parametrize("name", ratecraft.__all__)
+@pytest.mark.parametrize("name", public_names(ratecraft))
 def test_every_exported_name_exists(name: str) -> None:
     assert hasattr(ratecraft, name)

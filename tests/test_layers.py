@@ -1,91 +1,115 @@
-"""The house keeps its shape: imports run down only, and the map names every room."""
+"""Imports run in one direction, modules are private, and no two names collide."""
 
 import ast
-import re
+import importlib
 from pathlib import Path
 
 import pytest
+from public import public_names
 
 import ratecraft
 
 ROOT = Path(ratecraft.__file__).parent
-# Who may stand on whom; anything not listed is refused.
-BELOW = {
-    "errors": set(),
-    "schedule": {"errors"},
-    "rules": {"errors"},
-    "records": {"errors", "schedule", "rules"},
-    "torch": {"errors", "schedule", "records"},
-    "finder": {"errors", "schedule", "records", "rules"},
-    "foresee": {"errors", "schedule", "records"},
-    "view": {"errors", "schedule", "records", "rules"},
-    "compare": {"errors", "schedule", "records", "torch", "finder", ""},
-    "cli": {
-        *("errors", "schedule", "records", "rules"),
-        *("torch", "finder", "foresee", "compare", "view", ""),
-    },
-    "": {"errors", "schedule"},  # ratecraft/__init__.py
-}
+# From the bottom to the top: a package may import itself and what stands above it in this list.
+LAYERS = [
+    {"errors", "_version", "_public"},
+    {"_render"},
+    {"schedule"},
+    {"results"},
+    {"torch", "_training", "forecasting"},
+    {"diagnostics"},
+    {"finder"},
+    {"experiments"},
+    {"integrations", "report"},
+    {"cli"},
+    {"__init__", "__main__"},
+]
 HEAVY = {"torch", "numpy", "matplotlib", "sklearn", "scipy", "rich", "cyclopts"}
-# What a wing may load when it is imported; anything else is imported inside functions.
+# What a package may load when it is imported; anything else is imported inside functions.
 LOADS = {
     "torch": {"torch"},
+    "_training": {"torch"},
+    "diagnostics": {"torch"},
     "finder": {"torch"},
-    "compare": {"torch", "numpy"},
+    "experiments": {"torch", "numpy"},
+    "integrations": {"torch"},
     "cli": {"cyclopts", "rich"},
 }
-# The one door upstairs: a value that a notebook holds shows itself.
-DOORS = {("schedule/nodes.py", "view"), ("schedule/curve.py", "view")}
+# A schedule draws itself in a notebook.
+EXCEPTIONS = {("schedule/_nodes.py", "report"), ("schedule/_curve.py", "report")}
 FILES = sorted(ROOT.rglob("*.py"))
+PACKAGES = sorted(path.parent for path in ROOT.rglob("__init__.py"))
 
 
-def wing(path: Path) -> str:
-    first = path.relative_to(ROOT).parts[0]
-    return "" if first == "__init__.py" else first.removesuffix(".py")
+def package_of(path: Path) -> str:
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
 
 
-def imported(node: ast.AST) -> list[str]:
-    if isinstance(node, ast.ImportFrom) and node.level == 0:
-        names = [f"{node.module}.{alias.name}" for alias in node.names]
-        return names if node.module == "ratecraft" else [node.module or ""]
+def module_of(path: Path) -> str:
+    return ".".join(("ratecraft", *path.relative_to(ROOT).with_suffix("").parts))
+
+
+def imported(node: ast.AST, path: Path) -> list[str]:
+    """The absolute names of the modules that an import statement names."""
     if isinstance(node, ast.Import):
         return [alias.name for alias in node.names]
-    return []
+    if not isinstance(node, ast.ImportFrom):
+        return []
+    if node.level:
+        parent = ".".join(module_of(path).split(".")[: -node.level])
+        return [f"{parent}.{node.module}" if node.module else parent]
+    names = [f"{node.module}.{alias.name}" for alias in node.names]
+    return names if node.module == "ratecraft" else [node.module or ""]
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_imports_run_down_only(path: Path) -> None:
+    rank = {package: i for i, layer in enumerate(LAYERS) for package in layer}
     for node in ast.walk(ast.parse(path.read_text())):
-        assert not (isinstance(node, ast.ImportFrom) and node.level), "imports are absolute"
-        for name in imported(node):
+        for name in imported(node, path):
             if name.split(".")[0] != "ratecraft":
                 continue
             target = [*name.split("."), ""][1]
-            target = target if target in BELOW else ""
-            door = (str(path.relative_to(ROOT)), target)
-            assert target in BELOW[wing(path)] | {wing(path)} or door in DOORS, name
+            if target == package_of(path) or package_of(path) == "__init__":
+                continue
+            exception = (str(path.relative_to(ROOT)), target) in EXCEPTIONS
+            assert exception or rank[target] < rank[package_of(path)], name
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_only_code_of_the_same_package_is_imported_relatively(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            assert node.level == 1, "write an absolute import"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_heavy_packages_are_imported_where_they_are_used(path: Path) -> None:
-    module = ast.parse(path.read_text())
-    for node in module.body:
-        for name in imported(node):
+    for node in ast.parse(path.read_text()).body:
+        for name in imported(node, path):
             package = name.split(".")[0]
-            assert package not in HEAVY or package in LOADS.get(wing(path), set()), name
+            assert package not in HEAVY or package in LOADS.get(package_of(path), set()), name
 
 
-def test_the_map_names_every_wing() -> None:
-    wings = {
-        p.name.removesuffix(".py") for p in ROOT.iterdir() if not p.name.startswith(("_", "py."))
-    }
-    assert set(re.findall(r"^    ratecraft\.(\w+)  ", ratecraft.__doc__, re.M)) == wings
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_modules_are_private(path: Path) -> None:
+    assert path.name.startswith("_") or path == ROOT / "errors.py"
+    names = [
+        node.id for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Name)
+    ]
+    assert "__all__" not in names, "public names are those of __init__, as X as X"
 
 
-@pytest.mark.parametrize(
-    "folder", sorted(p.parent for p in ROOT.glob("*/__init__.py")), ids=lambda p: p.name
-)
-def test_each_wing_names_its_files(folder: Path) -> None:
-    text = ast.get_docstring(ast.parse((folder / "__init__.py").read_text()))
-    files = {p.name for p in folder.glob("*.py")} - {"__init__.py"}
-    assert set(re.findall(r"^\s*(\w+\.py)  ", text or "", re.M)) == files
+@pytest.mark.parametrize("folder", PACKAGES, ids=lambda folder: folder.name)
+def test_no_public_name_is_the_name_of_a_package_or_module(folder: Path) -> None:
+    package = importlib.import_module(module_of(folder / "__init__.py").removesuffix(".__init__"))
+    modules = {path.parent.name if path.stem == "__init__" else path.stem for path in FILES}
+    assert set(public_names(package)) & modules == set()
+
+
+@pytest.mark.parametrize("folder", PACKAGES, ids=lambda folder: folder.name)
+def test_public_objects_name_the_package_that_lists_them(folder: Path) -> None:
+    package = importlib.import_module(module_of(folder / "__init__.py").removesuffix(".__init__"))
+    for name in public_names(package):
+        module = getattr(getattr(package, name), "__module__", "")
+        assert not module.startswith("ratecraft.") or "._" not in module, name

@@ -23,9 +23,9 @@ from ratecraft import cosine, warmup
 assert "site-packages" in ratecraft.__file__, ratecraft.__file__
 curve = (3e-4 * warmup(500).then(cosine(1, 0.1))).resolve(10_000)
 assert curve(500) == 3e-4 and len(curve.values()) == 10_000
-from ratecraft.foresee import bound, forecast, read_logs
-from ratecraft.records import load
-from ratecraft.view import terminal_curve
+from ratecraft.forecasting import bound, forecast, read_logs
+from ratecraft.results import load
+from ratecraft.report import terminal_curve
 
 assert bound(cosine(1, 0).resolve(400)).best > 0
 assert terminal_curve({"x": curve})
@@ -113,7 +113,7 @@ def test_the_wheel_trains_with_a_torch_that_is_there(built: Path, tmp_path: Path
         "import ratecraft\n"
         f"assert ratecraft.__file__.startswith({str(tmp_path / 'lib')!r})\n"
         "from ratecraft import cosine\n"
-        "from ratecraft.compare import compare\n"
+        "from ratecraft.experiments import compare\n"
         "r = compare('digits', [cosine(1, 0)], rates=0.01, seeds=1, total=45, workers=0)\n"
         "assert r.runs[0].final('accuracy') > 0.5\n"
     )

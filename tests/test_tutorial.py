@@ -32,7 +32,7 @@ def test_every_output_is_reproduced(tmp_path: Path) -> None:
     for commands, shown in steps:
         said = ""
         for command in commands.strip().splitlines():
-            run = [sys.executable, "-m", "ratecraft.cli", *shlex.split(command)[1:]]
+            run = [sys.executable, "-m", "ratecraft", *shlex.split(command)[1:]]
             done = subprocess.run(
                 run,
                 cwd=tmp_path,

@@ -25,8 +25,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from ratecraft.compare import Task
-from ratecraft.finder.preserve import seed_everything
+from ratecraft._training._snapshot import seed_everything
+from ratecraft.experiments import Task
 
 START = 1e-7
 

@@ -29,10 +29,10 @@ from peers import answers
 from tasks import HELD_OUT, PLATEAU, TASKS, Entry, entry
 from truth import LENGTHS, losses, mean
 
-from ratecraft.compare import Task
-from ratecraft.compare.loop import start
+from ratecraft._training._snapshot import seed_everything
+from ratecraft.experiments import Task
+from ratecraft.experiments._train import start
 from ratecraft.finder import find_lr, line_search, range_test
-from ratecraft.finder.preserve import seed_everything
 
 HERE = Path(__file__).parent
 TRUTH, ANSWERS = HERE / "truth.json", HERE / "answers.json"

@@ -21,8 +21,8 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
 
-from ratecraft.compare import Task
-from ratecraft.finder.preserve import preserved_rng, seed_everything
+from ratecraft._training._snapshot import preserved_rng, seed_everything
+from ratecraft.experiments import Task
 
 CONTEXT = 32
 FILES = ("argparse", "ast", "calendar", "configparser", "datetime", "doctest", "inspect",

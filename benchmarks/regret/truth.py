@@ -23,7 +23,7 @@ import torch
 from tasks import TASKS, entry
 
 from ratecraft import Schedule, constant, cosine, percent, warmup
-from ratecraft.compare import train
+from ratecraft.experiments import train
 
 PLACE = Path(__file__).with_name("truth.json")
 SEEDS = (1000, 1001, 1002)

@@ -20,7 +20,7 @@ def fenced(text: str) -> str:
 
 
 class Docstrings(griffe.Extension):
-    """Fences every doctest, and leaves out what a package says of its own files."""
+    """Fences doctests, and lists what a package's ``__init__`` imports as its public names."""
 
     def on_instance(self, *, obj: griffe.Object, **_: Any) -> None:
         """Change the docstring of what was just read."""
@@ -30,3 +30,13 @@ class Docstrings(griffe.Extension):
             obj.docstring = None
         else:
             obj.docstring.value = fenced(obj.docstring.value)
+
+    def on_module_members(self, *, mod: griffe.Module, **_: Any) -> None:
+        """Set the public names of a package."""
+        if mod.is_init_module:
+            mod.exports = [
+                name
+                for name, path in mod.imports.items()
+                if path.startswith("ratecraft.") and not name.startswith("_")
+                if mod.members[name].runtime
+            ]

@@ -1,123 +1,118 @@
-"""ratecraft: say, find, use, foresee, prove and see your learning rate before you pay for the run.
+"""Learning-rate schedules for PyTorch: define, drive, find, forecast, compare.
 
-The map of the house; a wing is a verb, a file is a noun, and imports run down only::
+The words that make schedules are here. The functions and classes that need torch or numpy are
+here, too, and are loaded when they are first used::
 
-    ratecraft.cli        the command: show check doctor find predict train compare merge demo info
-    ratecraft.compare    PROVE    schedules x seeds, really trained
-    ratecraft.view       SEE      terminal, figures, one-file report
-    ratecraft.torch      USE      ScheduleLR, drop-in names, param_groups, Probe, doctor
-    ratecraft.finder     FIND     the rate, by tests that leave no trace
-    ratecraft.foresee    FORESEE  what a schedule would cost, from its shape or from a run's log
-    ratecraft.rules      from a range test's curve to a rate
-    ratecraft.records    frozen results and their files: where the wings meet
-    ratecraft.schedule   SAY      schedules as values; all its words are here, too
-    ratecraft.errors     every error raised on purpose
+    ratecraft.schedule      schedules as values, their notation, their curves
+    ratecraft.torch         ScheduleLR, PlateauLR, param_groups; torch's own names in drop_in
+    ratecraft.diagnostics   Probe, doctor, describe, preview, breakdown
+    ratecraft.finder        find_lr, range_test
+    ratecraft.forecasting   the loss under schedules that were not run
+    ratecraft.experiments   compare and train: schedules really trained
+    ratecraft.results       what these functions return, saved as JSON
+    ratecraft.report        HTML report, figures, charts in the terminal
+    ratecraft.integrations  Lightning and the Hugging Face Trainer
+    ratecraft.cli           the command
+    ratecraft.errors        every error that ratecraft raises
 
-This package itself loads nothing but Python's standard library.
+``import ratecraft`` loads only Python's standard library.
 """
 
-from ratecraft.errors import RatecraftError, ScheduleError
-from ratecraft.schedule import (
-    Curve,
-    Difference,
-    Duration,
-    Finding,
-    Schedule,
-    check,
-    constant,
-    cooldown,
-    cosine,
-    custom,
-    decay,
-    epochs,
-    exp_decay,
-    exp_range,
-    exponential,
-    from_dict,
-    inverse_sqrt,
-    knee,
-    levels,
-    linear,
-    linear_to_zero,
-    multiplicative,
-    noam,
-    one_cycle,
-    one_minus_sqrt,
-    parse,
-    parse_length,
-    percent,
-    polynomial,
-    power_law,
-    power_scheduler,
-    restarts,
-    rex,
-    samples,
-    sqrt,
-    square,
-    staircase,
-    steps,
-    tanh,
-    to_dict,
-    tokens,
-    trapezoid,
-    triangular,
-    triangular2,
-    untuned,
-    warmup,
-    wsd,
-)
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from ratecraft._version import __version__ as __version__
+from ratecraft.errors import RatecraftError as RatecraftError
+from ratecraft.errors import ScheduleError as ScheduleError
+from ratecraft.schedule import Curve as Curve
+from ratecraft.schedule import Difference as Difference
+from ratecraft.schedule import Duration as Duration
+from ratecraft.schedule import Finding as Finding
+from ratecraft.schedule import Schedule as Schedule
+from ratecraft.schedule import check as check
+from ratecraft.schedule import constant as constant
+from ratecraft.schedule import cooldown as cooldown
+from ratecraft.schedule import cosine as cosine
+from ratecraft.schedule import custom as custom
+from ratecraft.schedule import decay as decay
+from ratecraft.schedule import epochs as epochs
+from ratecraft.schedule import exp_decay as exp_decay
+from ratecraft.schedule import exp_range as exp_range
+from ratecraft.schedule import exponential as exponential
+from ratecraft.schedule import from_dict as from_dict
+from ratecraft.schedule import inverse_sqrt as inverse_sqrt
+from ratecraft.schedule import knee as knee
+from ratecraft.schedule import levels as levels
+from ratecraft.schedule import linear as linear
+from ratecraft.schedule import linear_to_zero as linear_to_zero
+from ratecraft.schedule import multiplicative as multiplicative
+from ratecraft.schedule import noam as noam
+from ratecraft.schedule import one_cycle as one_cycle
+from ratecraft.schedule import one_minus_sqrt as one_minus_sqrt
+from ratecraft.schedule import parse as parse
+from ratecraft.schedule import parse_length as parse_length
+from ratecraft.schedule import percent as percent
+from ratecraft.schedule import polynomial as polynomial
+from ratecraft.schedule import power_law as power_law
+from ratecraft.schedule import power_scheduler as power_scheduler
+from ratecraft.schedule import restarts as restarts
+from ratecraft.schedule import rex as rex
+from ratecraft.schedule import samples as samples
+from ratecraft.schedule import sqrt as sqrt
+from ratecraft.schedule import square as square
+from ratecraft.schedule import staircase as staircase
+from ratecraft.schedule import steps as steps
+from ratecraft.schedule import tanh as tanh
+from ratecraft.schedule import to_dict as to_dict
+from ratecraft.schedule import tokens as tokens
+from ratecraft.schedule import trapezoid as trapezoid
+from ratecraft.schedule import triangular as triangular
+from ratecraft.schedule import triangular2 as triangular2
+from ratecraft.schedule import untuned as untuned
+from ratecraft.schedule import warmup as warmup
+from ratecraft.schedule import wsd as wsd
 
-__all__ = [
-    "Curve",
-    "Difference",
-    "Duration",
-    "Finding",
-    "RatecraftError",
-    "Schedule",
-    "ScheduleError",
-    "__version__",
-    "check",
-    "constant",
-    "cooldown",
-    "cosine",
-    "custom",
-    "decay",
-    "epochs",
-    "exp_decay",
-    "exp_range",
-    "exponential",
-    "from_dict",
-    "inverse_sqrt",
-    "knee",
-    "levels",
-    "linear",
-    "linear_to_zero",
-    "multiplicative",
-    "noam",
-    "one_cycle",
-    "one_minus_sqrt",
-    "parse",
-    "parse_length",
-    "percent",
-    "polynomial",
-    "power_law",
-    "power_scheduler",
-    "restarts",
-    "rex",
-    "samples",
-    "sqrt",
-    "square",
-    "staircase",
-    "steps",
-    "tanh",
-    "to_dict",
-    "tokens",
-    "trapezoid",
-    "triangular",
-    "triangular2",
-    "untuned",
-    "warmup",
-    "wsd",
-]
+if TYPE_CHECKING:
+    from ratecraft.diagnostics import Probe as Probe
+    from ratecraft.diagnostics import describe as describe
+    from ratecraft.diagnostics import doctor as doctor
+    from ratecraft.diagnostics import preview as preview
+    from ratecraft.experiments import Task as Task
+    from ratecraft.experiments import compare as compare
+    from ratecraft.experiments import train as train
+    from ratecraft.finder import find_lr as find_lr
+    from ratecraft.finder import range_test as range_test
+    from ratecraft.forecasting import forecast as forecast
+    from ratecraft.results import load as load
+    from ratecraft.torch import PlateauLR as PlateauLR
+    from ratecraft.torch import ScheduleLR as ScheduleLR
+    from ratecraft.torch import param_groups as param_groups
+
+_LOADED_WHEN_USED = {
+    "PlateauLR": "torch",
+    "Probe": "diagnostics",
+    "ScheduleLR": "torch",
+    "Task": "experiments",
+    "compare": "experiments",
+    "describe": "diagnostics",
+    "doctor": "diagnostics",
+    "find_lr": "finder",
+    "forecast": "forecasting",
+    "load": "results",
+    "param_groups": "torch",
+    "preview": "diagnostics",
+    "range_test": "finder",
+    "train": "experiments",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LOADED_WHEN_USED:
+        raise AttributeError(f"module 'ratecraft' has no attribute {name!r}")
+    value = getattr(import_module(f"ratecraft.{_LOADED_WHEN_USED[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LOADED_WHEN_USED})

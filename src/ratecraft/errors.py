@@ -19,18 +19,6 @@ Each message says what was written, what was expected and what to write instead.
 
 from __future__ import annotations
 
-__all__ = [
-    "BindingError",
-    "LogError",
-    "PlanChanged",
-    "RatecraftError",
-    "RecordError",
-    "RunFailed",
-    "ScheduleError",
-    "SettingError",
-    "TaskError",
-]
-
 
 class RatecraftError(Exception):
     """The root of all errors that ratecraft raises on purpose."""

@@ -4,8 +4,7 @@ import math
 
 import pytest
 import torch
-from test_preserve import trained_after
-from test_sweep import Boom, cross_entropy, failing
+from restoring import Boom, cross_entropy, failing, trained_after
 from torch import nn
 
 from ratecraft.errors import RunFailed, SettingError, TaskError

@@ -6,7 +6,7 @@ from itertools import count
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from ratecraft.finder.search import STEP, around_best, next_place, top
+from ratecraft.finder._search import STEP, around_best, next_place, top
 
 
 def searched(gain, before: float) -> dict[float, float]:

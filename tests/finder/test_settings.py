@@ -17,8 +17,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ratecraft.errors import SettingError, TaskError
 from ratecraft.finder import range_test
-from ratecraft.records import RangeTest, load
-from ratecraft.rules import RULES, suggest
+from ratecraft.results import RangeTest, load
+from ratecraft.results._range_test_rules import RULES, suggest
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,8 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR
 from torch.utils.data import DataLoader, TensorDataset
 
 from ratecraft import cosine, epochs, warmup
-from ratecraft.torch import ScheduleLR, doctor
+from ratecraft.diagnostics import doctor
+from ratecraft.torch import ScheduleLR
 
 accelerate = pytest.importorskip("accelerate")
 pytestmark = pytest.mark.peers

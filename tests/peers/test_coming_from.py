@@ -9,7 +9,9 @@ import torch
 from parity import FLOAT32, FLOAT64, apart
 
 import ratecraft
-from ratecraft.torch import ScheduleLR, for_lightning, for_trainer, preview
+from ratecraft.diagnostics import preview
+from ratecraft.integrations import for_lightning, for_trainer
+from ratecraft.torch import ScheduleLR
 
 pytestmark = pytest.mark.peers
 

@@ -8,16 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from parity import agree
 
-from ratecraft import (
-    constant,
-    cosine,
-    exponential,
-    linear,
-    percent,
-    polynomial,
-    staircase,
-    warmup,
-)
+from ratecraft import constant, cosine, exponential, linear, percent, polynomial, staircase, warmup
 
 peer = pytest.importorskip("fvcore.common.param_scheduler")
 pytestmark = pytest.mark.peers

@@ -5,9 +5,10 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from ratecraft import cosine, epochs, inverse_sqrt, warmup
+from ratecraft.diagnostics import doctor
 from ratecraft.errors import BindingError, PlanChanged
-from ratecraft.finder import find_lr_for, range_test_for
-from ratecraft.torch import ScheduleLR, doctor, for_lightning
+from ratecraft.integrations import find_lr_for, for_lightning, range_test_for
+from ratecraft.torch import ScheduleLR
 
 L = pytest.importorskip("lightning")
 pytestmark = [

@@ -5,10 +5,10 @@ import torch
 from torch import nn
 
 from ratecraft import constant
-from ratecraft.compare import Task, train
-from ratecraft.compare.task import with_optimizer
+from ratecraft.experiments import Task, train
+from ratecraft.experiments._task import with_optimizer
 from ratecraft.finder import find_lr
-from ratecraft.torch.optimizers import OPTIMIZERS
+from ratecraft.torch._optimizers import OPTIMIZERS
 
 pytest.importorskip("schedulefree")
 pytest.importorskip("prodigyopt")

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from ratecraft import constant, cosine
-from ratecraft.compare import compare
-from ratecraft.compare.engines import RayEngine, WorkerDied
 from ratecraft.errors import RunFailed, SettingError
+from ratecraft.experiments import compare
+from ratecraft.experiments._engines import RayEngine, WorkerDied
 
 ray = pytest.importorskip("ray")
 pytestmark = [

@@ -7,7 +7,7 @@ pytest.importorskip("tensorboard")
 from torch.utils.tensorboard import SummaryWriter
 
 from ratecraft.errors import LogError
-from ratecraft.foresee import read_logs
+from ratecraft.forecasting import read_logs
 
 pytestmark = pytest.mark.peers
 

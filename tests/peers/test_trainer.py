@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from ratecraft import ScheduleError, constant, cosine, epochs, warmup
+from ratecraft.diagnostics import doctor
 from ratecraft.errors import BindingError, PlanChanged
-from ratecraft.finder import find_lr_for, range_test_for
-from ratecraft.torch import ScheduleLR, doctor, for_trainer
+from ratecraft.integrations import find_lr_for, for_trainer, range_test_for
+from ratecraft.torch import ScheduleLR
 
 hf = pytest.importorskip("transformers")
 pytestmark = pytest.mark.peers

@@ -23,7 +23,7 @@ from ratecraft import (
     tokens,
     warmup,
 )
-from ratecraft.schedule.duration import Horizon, as_duration, as_number, number_text
+from ratecraft.schedule._duration import Horizon, as_duration, as_number, number_text
 
 UPDATES = Horizon.of("steps", epoch=100, samples=32, tokens=1000)
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ratecraft import ScheduleError, constant, epochs, linear, percent, steps
-from ratecraft.schedule.pieces import slack
+from ratecraft.schedule._pieces import slack
 
 
 def join_of(cycle, grow, k):

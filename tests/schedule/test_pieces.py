@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ratecraft import Duration, constant, epochs, linear, staircase, steps, warmup
-from ratecraft.schedule.pieces import SLACK, geometric_sum, slack
+from ratecraft.schedule._pieces import SLACK, geometric_sum, slack
 
 SIZES = [10**3, 10**6, 10**7, 10**9, 10**12]
 

@@ -8,7 +8,8 @@ from spawning import answers_of
 from torch.nn.parallel import DistributedDataParallel
 
 from ratecraft import cosine, warmup
-from ratecraft.torch import Probe, ScheduleLR
+from ratecraft.diagnostics import Probe
+from ratecraft.torch import ScheduleLR
 
 BASE, TOTAL, SAVE_AT = 0.1, 10, 4
 PLAN = warmup(3).then(cosine(1, 0.1))

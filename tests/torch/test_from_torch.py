@@ -7,7 +7,8 @@ from torch.optim import lr_scheduler
 
 from ratecraft import cosine
 from ratecraft.errors import BindingError
-from ratecraft.torch import ScheduleLR, drop_in, from_torch
+from ratecraft.torch import ScheduleLR, from_torch
+from ratecraft.torch.drop_in import _schedulers as drop_in
 
 # torch's SequentialLR steps its parts with an epoch, which torch itself warns about.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")

@@ -7,11 +7,11 @@ import torch
 from torch import nn
 
 from ratecraft import cosine
-from ratecraft.compare import Task, compare, train
-from ratecraft.compare.task import with_optimizer
 from ratecraft.errors import SettingError
+from ratecraft.experiments import Task, compare, train
+from ratecraft.experiments._task import with_optimizer
 from ratecraft.finder import find_lr
-from ratecraft.torch.optimizers import OPTIMIZERS, optimizer_named
+from ratecraft.torch._optimizers import OPTIMIZERS, optimizer_named
 
 TORCHS = [name for name, (path, _) in OPTIMIZERS.items() if path.startswith("torch.")]
 

@@ -8,8 +8,9 @@ from optimizers import first_rates, named, rates_of, sgd
 from torch.optim import lr_scheduler
 
 from ratecraft import constant, cosine, epochs, linear, one_cycle, percent, tokens, warmup, wsd
+from ratecraft.diagnostics import preview
 from ratecraft.errors import BindingError
-from ratecraft.torch import ScheduleLR, preview
+from ratecraft.torch import ScheduleLR
 
 PLAN = warmup(5).then(cosine(1, 0))
 

@@ -13,8 +13,9 @@ from optimizers import named, sgd
 from torch.optim import lr_scheduler
 
 from ratecraft import Schedule, constant, cosine, linear, staircase, tokens, warmup
+from ratecraft.diagnostics import describe, preview
 from ratecraft.errors import BindingError, PlanChanged
-from ratecraft.torch import PlateauLR, ScheduleLR, describe, preview
+from ratecraft.torch import PlateauLR, ScheduleLR
 from ratecraft.torch.drop_in import ReduceLROnPlateau
 
 OPEN = warmup(10).then(cosine(1, 0.1))

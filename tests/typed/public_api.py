@@ -7,13 +7,14 @@ from torch import nn
 
 import ratecraft
 from ratecraft import Curve, Duration, Finding, Schedule, cosine, epochs, parse, percent, warmup
-from ratecraft.compare import Plateau, Progress, Task, compare, load_task, merge, train
+from ratecraft.diagnostics import Probe, doctor
+from ratecraft.experiments import Plateau, Progress, Task, compare, load_task, merge, train
 from ratecraft.finder import find_lr, preserved, range_test
-from ratecraft.foresee import bound, cooldown_gains, extend, forecast, read_logs, transfer
-from ratecraft.records import Comparison, Forecast, FoundRate, RangeTest, Run, Summary, load
-from ratecraft.torch import PlateauLR, Probe, ScheduleLR, doctor, param_groups
+from ratecraft.forecasting import bound, cooldown_gains, extend, forecast, read_logs, transfer
+from ratecraft.report import plot_comparison, save_figure, terminal_curve, write_report
+from ratecraft.results import Comparison, Forecast, FoundRate, RangeTest, Run, Summary, load
+from ratecraft.torch import PlateauLR, ScheduleLR, param_groups
 from ratecraft.torch.drop_in import CosineAnnealingLR
-from ratecraft.view import plot_comparison, save_figure, terminal_curve, write_report
 
 
 def say() -> list[float]:

@@ -9,7 +9,7 @@ plan.py      what compare is told, from options and from a TOML file
 live.py      how a comparison stands, while it runs
 console.py   output, checks before work begins, the bar
 main.py      the app; how every error ends
-__main__.py  python -m ratecraft.cli
+__main__.py  python -m ratecraft
 
 Each command imports what it needs as it runs.
 
@@ -22,13 +22,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-__all__ = ["main"]
-
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command and exit with its code."""
     try:
-        from ratecraft.cli.main import run
+        from ._app import run
 
         code = run(arguments)
     except KeyboardInterrupt:  # while it was loading

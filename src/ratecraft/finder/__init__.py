@@ -9,17 +9,11 @@ line_search.py   line_search: how far the optimizer may go on each batch
 trainers.py      find_lr_for, range_test_for: inside Lightning and the Hugging Face Trainer
 """
 
-from ratecraft.finder.find import find_lr
-from ratecraft.finder.line_search import line_search
-from ratecraft.finder.preserve import preserved
-from ratecraft.finder.sweep import range_test
-from ratecraft.finder.trainers import find_lr_for, range_test_for
+from ratecraft._public import set_public_module as _set_public_module
+from ratecraft._training._snapshot import preserved as preserved
 
-__all__ = [
-    "find_lr",
-    "find_lr_for",
-    "line_search",
-    "preserved",
-    "range_test",
-    "range_test_for",
-]
+from ._find_lr import find_lr as find_lr
+from ._line_search import line_search as line_search
+from ._range_test import range_test as range_test
+
+_set_public_module(globals())

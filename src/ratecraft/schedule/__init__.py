@@ -13,95 +13,54 @@ plain.py       the same as nested dicts, for JSON and YAML
 check.py       what a schedule will do that nobody may have meant
 """
 
-from ratecraft.schedule.check import Finding, check
-from ratecraft.schedule.composites import (
-    exp_range,
-    knee,
-    linear_to_zero,
-    noam,
-    one_cycle,
-    power_scheduler,
-    restarts,
-    trapezoid,
-    triangular,
-    triangular2,
-    wsd,
-)
-from ratecraft.schedule.curve import Curve, Difference
-from ratecraft.schedule.duration import Duration, epochs, percent, samples, steps, tokens
-from ratecraft.schedule.nodes import Schedule
-from ratecraft.schedule.plain import from_dict, to_dict
-from ratecraft.schedule.shapes import (
-    constant,
-    cooldown,
-    cosine,
-    custom,
-    decay,
-    exp_decay,
-    exponential,
-    inverse_sqrt,
-    levels,
-    linear,
-    multiplicative,
-    one_minus_sqrt,
-    polynomial,
-    power_law,
-    rex,
-    sqrt,
-    square,
-    staircase,
-    tanh,
-    untuned,
-    warmup,
-)
-from ratecraft.schedule.text import parse, parse_length
+from ratecraft._public import set_public_module as _set_public_module
 
-__all__ = [
-    "Curve",
-    "Difference",
-    "Duration",
-    "Finding",
-    "Schedule",
-    "check",
-    "constant",
-    "cooldown",
-    "cosine",
-    "custom",
-    "decay",
-    "epochs",
-    "exp_decay",
-    "exp_range",
-    "exponential",
-    "from_dict",
-    "inverse_sqrt",
-    "knee",
-    "levels",
-    "linear",
-    "linear_to_zero",
-    "multiplicative",
-    "noam",
-    "one_cycle",
-    "one_minus_sqrt",
-    "parse",
-    "parse_length",
-    "percent",
-    "polynomial",
-    "power_law",
-    "power_scheduler",
-    "restarts",
-    "rex",
-    "samples",
-    "sqrt",
-    "square",
-    "staircase",
-    "steps",
-    "tanh",
-    "to_dict",
-    "tokens",
-    "trapezoid",
-    "triangular",
-    "triangular2",
-    "untuned",
-    "warmup",
-    "wsd",
-]
+from ._check import Finding as Finding
+from ._check import check as check
+from ._curve import Curve as Curve
+from ._curve import Difference as Difference
+from ._dict import from_dict as from_dict
+from ._dict import to_dict as to_dict
+from ._duration import Duration as Duration
+from ._duration import epochs as epochs
+from ._duration import percent as percent
+from ._duration import samples as samples
+from ._duration import steps as steps
+from ._duration import tokens as tokens
+from ._nodes import Schedule as Schedule
+from ._parser import parse as parse
+from ._parser import parse_length as parse_length
+from ._recipes import exp_range as exp_range
+from ._recipes import knee as knee
+from ._recipes import linear_to_zero as linear_to_zero
+from ._recipes import noam as noam
+from ._recipes import one_cycle as one_cycle
+from ._recipes import power_scheduler as power_scheduler
+from ._recipes import restarts as restarts
+from ._recipes import trapezoid as trapezoid
+from ._recipes import triangular as triangular
+from ._recipes import triangular2 as triangular2
+from ._recipes import wsd as wsd
+from ._shapes import constant as constant
+from ._shapes import cooldown as cooldown
+from ._shapes import cosine as cosine
+from ._shapes import custom as custom
+from ._shapes import decay as decay
+from ._shapes import exp_decay as exp_decay
+from ._shapes import exponential as exponential
+from ._shapes import inverse_sqrt as inverse_sqrt
+from ._shapes import levels as levels
+from ._shapes import linear as linear
+from ._shapes import multiplicative as multiplicative
+from ._shapes import one_minus_sqrt as one_minus_sqrt
+from ._shapes import polynomial as polynomial
+from ._shapes import power_law as power_law
+from ._shapes import rex as rex
+from ._shapes import sqrt as sqrt
+from ._shapes import square as square
+from ._shapes import staircase as staircase
+from ._shapes import tanh as tanh
+from ._shapes import untuned as untuned
+from ._shapes import warmup as warmup
+
+_set_public_module(globals())

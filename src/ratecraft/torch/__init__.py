@@ -18,33 +18,11 @@ doctor.py      what is wrong with one
 trainers.py    Lightning and the Hugging Face Trainer, which know how long the run is
 """
 
-from ratecraft.torch.describe import (
-    Description,
-    GroupDescription,
-    breakdown,
-    describe,
-    preview,
-)
-from ratecraft.torch.doctor import doctor
-from ratecraft.torch.from_torch import from_torch
-from ratecraft.torch.groups import param_groups
-from ratecraft.torch.plateau import PlateauLR
-from ratecraft.torch.probe import Probe
-from ratecraft.torch.scheduler import ScheduleLR
-from ratecraft.torch.trainers import for_lightning, for_trainer
+from ratecraft._public import set_public_module as _set_public_module
 
-__all__ = [
-    "Description",
-    "GroupDescription",
-    "PlateauLR",
-    "Probe",
-    "ScheduleLR",
-    "breakdown",
-    "describe",
-    "doctor",
-    "for_lightning",
-    "for_trainer",
-    "from_torch",
-    "param_groups",
-    "preview",
-]
+from ._from_torch import from_torch as from_torch
+from ._groups import param_groups as param_groups
+from ._plateau import PlateauLR as PlateauLR
+from ._scheduler import ScheduleLR as ScheduleLR
+
+_set_public_module(globals())

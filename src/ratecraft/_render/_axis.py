@@ -1,0 +1,172 @@
+"""From numbers to places on an axis, ticks with short labels, and thinning a long line."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+_HUGE = 1e300  # beyond it the span of an axis overflows; no rate and no loss goes there
+_SAME = 1e-12  # a relative span below this is rounding, not a change
+
+
+def number(value: float, digits: int = 4) -> str:
+    """Return a number as short text: plain or with an exponent, whichever is shorter.
+
+    >>> [number(v) for v in (3e-4, 0.01, 0.51239, 1234.5, 0, 2.5e7)]
+    ['3e-4', '0.01', '0.5124', '1234', '0', '2.5e7']
+    """
+    if value == 0 or not math.isfinite(value):
+        return "0" if value == 0 else str(value)
+    short = _scientific(value, digits - 1)
+    if not 1e-300 < abs(value) < 1e6:
+        return short
+    if abs(value) >= 10 ** (digits - 1):
+        return f"{value:.0f}"
+    places = digits - 1 - math.floor(math.log10(abs(value)))
+    plain = f"{value:.{places}f}"
+    plain = plain.rstrip("0").rstrip(".") if "." in plain else plain
+    return short if abs(value) < 1 and len(short) < len(plain) else plain
+
+
+def _scientific(value: float, places: int) -> str:
+    mantissa, exponent = f"{value:.{places}e}".split("e")
+    mantissa = mantissa.rstrip("0").rstrip(".") if "." in mantissa else mantissa
+    return f"{mantissa}e{int(exponent)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """A range of numbers that maps to 0..1, linearly or by logarithm."""
+
+    low: float
+    high: float
+    log: bool = False
+    whole: bool = False
+
+    @classmethod
+    def fit(
+        cls,
+        values: Iterable[float],
+        *,
+        log: bool = False,
+        pad: float = 0.0,
+        upright: bool = False,
+        whole: bool = False,
+    ) -> Axis:
+        """Return an axis that holds all values which can be drawn.
+
+        Args:
+            values: any numbers; those that cannot be drawn are left out.
+            log: space by logarithm; zero and negative numbers then cannot be drawn.
+            pad: empty share at both ends.
+            upright: the axis of heights, which starts at zero unless that would flatten the line.
+            whole: no ticks between whole numbers.
+        """
+        drawn = [v for v in values if abs(v) <= _HUGE and (v > 0 or not log)]
+        low, high = (min(drawn), max(drawn)) if drawn else (1.0, 1.0)
+        if log:
+            if math.log10(high) - math.log10(low) < _SAME:
+                low, high = low / math.sqrt(10), high * math.sqrt(10)
+            ratio = (high / low) ** pad
+            return cls(low / ratio, high * ratio, log=True)
+        flat = high - low <= max(_SAME * max(abs(low), abs(high)), 1 / _HUGE)
+        if upright and (flat or low < 0.3 * high):
+            # A line along the bottom reads as zero, so zero itself needs no room below it.
+            low, high = min(low, 0.0), max(high, 0.0)
+            if high - low <= 1 / _HUGE:
+                high = 1.0
+        elif flat:
+            half = 1.0 if whole or abs(high) <= 1 / _HUGE else abs(high) / 2
+            low, high = low - half, high + half
+        room = pad * (high - low)
+        bottom = low if upright and low == 0 else low - room
+        return cls(bottom, high if upright and high == 0 else high + room, whole=whole)
+
+    def at(self, value: float) -> float:
+        """Return where a value lies, 0 at the low end and 1 at the high end; NaN if nowhere."""
+        if not abs(value) <= _HUGE or (self.log and value <= 0):
+            return math.nan
+        if self.log:
+            low = math.log10(self.low)
+            return (math.log10(value) - low) / (math.log10(self.high) - low)
+        return (value - self.low) / (self.high - self.low)
+
+    def ticks(self, count: int) -> list[tuple[float, str]]:
+        """Return about ``count`` round values within the axis and their labels.
+
+        >>> Axis(0, 3e-4).ticks(3)
+        [(0.0, '0'), (0.0001, '1e-4'), (0.0002, '2e-4'), (0.00030000000000000003, '3e-4')]
+        >>> [label for _, label in Axis(1e-5, 1, log=True).ticks(6)]
+        ['1e-5', '1e-4', '1e-3', '0.01', '0.1', '1']
+        """
+        if self.log:
+            values = self._log_ticks(count)
+            if len(values) > 1:
+                return [(v, number(v)) for v in values]
+        step = _nice_step((self.high - self.low) / max(count, 1))
+        if self.whole:
+            step = max(step, 1.0)
+        first = math.ceil(self.low / step - 1e-9)
+        last = math.floor(self.high / step + 1e-9)
+        values = [float(i * step) for i in range(first, last + 1)]
+        return list(zip(values, _labels(values, step), strict=True))
+
+    def _log_ticks(self, count: int) -> list[float]:
+        first, last = math.floor(math.log10(self.low)), math.ceil(math.log10(self.high))
+        tens = range(first, last + 1)
+        fine = self._within(float(f"{m}e{k}") for k in tens for m in (1, 2, 5))
+        if len(fine) <= count:
+            return fine
+        decades = self._within(float(f"1e{k}") for k in tens)
+        if len(decades) < 2:
+            return fine
+        stride = math.ceil(len(decades) / max(count, 1))
+        return self._within(float(f"1e{k}") for k in tens if k % stride == 0)
+
+    def _within(self, values: Iterable[float]) -> list[float]:
+        return [v for v in values if self.low * (1 - 1e-9) <= v <= self.high * (1 + 1e-9) and v > 0]
+
+
+def _nice_step(rough: float) -> float:
+    power = 10.0 ** math.floor(math.log10(rough))
+    return next(m * power for m in (1, 2, 5, 10, 20) if m * power >= rough * (1 - 1e-9))
+
+
+def _labels(values: Sequence[float], step: float) -> list[str]:
+    """Return labels that tell neighbours apart, all of one kind."""
+    top, finest = max(map(abs, values), default=0.0), math.floor(math.log10(step) + 1e-9)
+    if 1e-2 <= top < 1e6:
+        return ["0" if v == 0 else f"{v:.{max(0, -finest)}f}" for v in values]
+    # A multiple of the step never has digits finer than the step's own.
+    places = [math.floor(math.log10(abs(v)) + 1e-9) - finest if v else 0 for v in values]
+    return [_scientific(v, p) if v else "0" for v, p in zip(values, places, strict=True)]
+
+
+def decimate(
+    xs: Sequence[float], ys: Sequence[float], limit: int = 1000
+) -> tuple[list[float], list[float]]:
+    """Return at most ``limit`` points of a line that still show its extremes and its gaps.
+
+    The line is cut into equal buckets, and of each only the lowest, the highest and the first
+    not finite point are kept.
+
+    >>> decimate(range(9), [0, 1, 0, 5, 0, 1, -3, 0, 0], limit=5)
+    ([0, 3, 6, 8], [0, 5, -3, 0])
+    """
+    count = min(len(xs), len(ys))
+    if count <= limit:
+        return list(xs[:count]), list(ys[:count])
+    last = count - 1
+    buckets = max(1, (limit - 2) // 3)
+    keep = {0, last}
+    for b in range(buckets):
+        bucket = range(b * count // buckets, (b + 1) * count // buckets)
+        finite = [i for i in bucket if math.isfinite(ys[i])]
+        if finite:
+            keep.add(min(finite, key=ys.__getitem__))
+            keep.add(max(finite, key=ys.__getitem__))
+        if len(finite) < len(bucket):
+            keep.add(next(i for i in bucket if not math.isfinite(ys[i])))
+    kept = sorted(keep)
+    return [xs[i] for i in kept], [ys[i] for i in kept]

@@ -1,0 +1,139 @@
+"""Two tasks on real data that need no download."""
+
+from __future__ import annotations
+
+import sysconfig
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
+
+from ratecraft.errors import TaskError
+
+from ._task import Task
+
+BATCH: Final = 32
+CONTEXT: Final = 64
+CHARACTERS: Final = 400_000
+
+
+def digits() -> Task:
+    """Return handwritten digits: 1,797 images of 8 x 8, a fifth held out, a small CNN, AdamW.
+
+    Data: scikit-learn's ``load_digits``, a copy of the test set of the UCI "Optical Recognition
+    of Handwritten Digits" data. The split is stratified and always the same.
+    """
+    try:
+        from sklearn.datasets import load_digits
+        from sklearn.model_selection import train_test_split
+    except ImportError:
+        raise TaskError(
+            "the digits task reads scikit-learn's data: pip install 'ratecraft[digits]'"
+        ) from None
+    bunch: Any = load_digits()
+    parts = train_test_split(
+        bunch.images, bunch.target, test_size=0.2, stratify=bunch.target, random_state=0
+    )
+    x_train, x_val = (torch.tensor(p, dtype=torch.float32)[:, None] / 16 for p in parts[:2])
+    y_train, y_val = (torch.tensor(p, dtype=torch.int64) for p in parts[2:])
+    return Task(
+        name="digits: small CNN with batch norm, AdamW, batches of 32",
+        model=_small_cnn,
+        loss=_cross_entropy,
+        train=_shuffled(TensorDataset(x_train, y_train), BATCH),
+        val=[(x_val, y_val)],
+        optimizer=lambda model: torch.optim.AdamW(model.parameters(), lr=1e-3),
+        metrics={"accuracy": _accuracy},
+    )
+
+
+def stdlib_text() -> Task:
+    """Return a character language model on the source text of Python's own standard library.
+
+    The model is a GRU that reads 64 characters and predicts each next one; the last tenth of the
+    text is held out. Metrics: loss in nats per character.
+    """
+    text = _library_text()
+    alphabet = sorted(set(text))
+    codes = {character: i for i, character in enumerate(alphabet)}
+    data = torch.tensor([codes[character] for character in text])
+    rows = data[: len(data) // (CONTEXT + 1) * (CONTEXT + 1)].view(-1, CONTEXT + 1)
+    cut = len(rows) * 9 // 10
+    return Task(
+        name=f"stdlib-text: GRU on {len(text):,} characters of Python's standard library, AdamW",
+        model=lambda: _CharacterModel(len(alphabet)),
+        loss=_next_character,
+        train=_shuffled(TensorDataset(rows[:cut]), BATCH),
+        val=list(torch.split(rows[cut:], 256)),
+        optimizer=lambda model: torch.optim.AdamW(model.parameters(), lr=1e-3),
+    )
+
+
+def _shuffled(dataset: TensorDataset, size: int) -> DataLoader[Any]:
+    # The sampler hands out whole batches of indices, so that a batch is one indexing operation.
+    order = BatchSampler(RandomSampler(dataset), batch_size=size, drop_last=False)
+    return DataLoader(dataset, sampler=order, batch_size=None)
+
+
+def _small_cnn() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(1, 16, 3, padding=1),
+        nn.BatchNorm2d(16),
+        nn.ReLU(),
+        nn.Conv2d(16, 32, 3, padding=1),
+        nn.BatchNorm2d(32),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(32 * 4 * 4, 64),
+        nn.ReLU(),
+        nn.Linear(64, 10),
+    )
+
+
+def _cross_entropy(model: nn.Module, batch: Any) -> torch.Tensor:
+    images, labels = batch
+    return F.cross_entropy(model(images), labels)
+
+
+def _accuracy(model: nn.Module, batch: Any) -> torch.Tensor:
+    images, labels = batch
+    right: torch.Tensor = model(images).argmax(1) == labels
+    return right.float().mean()
+
+
+class _CharacterModel(nn.Module):
+    def __init__(self, alphabet: int, width: int = 128) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(alphabet, width)
+        self.recurrent = nn.GRU(width, width, batch_first=True)
+        self.output = nn.Linear(width, alphabet)
+
+    def forward(self, characters: torch.Tensor) -> torch.Tensor:
+        hidden, _ = self.recurrent(self.embedding(characters))
+        logits: torch.Tensor = self.output(hidden)
+        return logits
+
+
+def _next_character(model: nn.Module, batch: Any) -> torch.Tensor:
+    rows = batch[0] if isinstance(batch, list | tuple) else batch
+    return F.cross_entropy(model(rows[:, :-1]).flatten(0, 1), rows[:, 1:].flatten())
+
+
+def _library_text() -> str:
+    folder = Path(sysconfig.get_path("stdlib"))
+    pieces: list[str] = []
+    size = 0
+    for path in sorted(folder.glob("*.py")):
+        if size >= CHARACTERS:
+            break
+        source = path.read_text(encoding="utf-8", errors="replace")
+        piece = "".join(c for c in source if c.isascii())
+        pieces.append(piece)
+        size += len(piece)
+    if not size:
+        raise TaskError(f"the stdlib-text task found no Python source in {folder}")
+    return "".join(pieces)[:CHARACTERS]

@@ -1,0 +1,156 @@
+"""What is to be trained: trials, each with an identity that does not change."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Literal, NamedTuple
+
+from ratecraft.errors import SettingError
+from ratecraft.results import Setting
+
+from ._plateau import Candidate
+
+How = Literal["alone", "branched", "halved"]
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One training run to be made.
+
+    Attributes:
+        task: the name by which a worker finds the task.
+        source: what the task's code was, as a hash; other code is another trial.
+        schedule: the text of the schedule.
+        rate: what the schedule multiplies.
+        optimizer: an optimizer in place of the task's own, or None.
+        seed: of initial weights and data order.
+        total: length of the run, as text.
+        halved: the rates and seeds among which early stopping chooses, as text; empty without.
+    """
+
+    task: str
+    source: str
+    schedule: str
+    rate: float
+    optimizer: str | None
+    seed: int
+    total: str
+    halved: str = ""
+
+    @property
+    def key(self) -> str:
+        """What this trial is known by: a hash of all that decides its result."""
+        told = {name: value for name, value in asdict(self).items() if name != "task"}
+        # A task may be named by a relative path, or from another folder; its code is what counts.
+        told["task"] = self.task.rpartition("/")[2]
+        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+
+
+class Job(NamedTuple):
+    """Trials that one worker does in one go, and how.
+
+    Attributes:
+        how: "alone", one trial; "branched", runs that share a beginning; "halved", the rates of
+            one schedule, of which early stopping ends the worse ones.
+        trials: what is done.
+    """
+
+    how: How
+    trials: tuple[Trial, ...]
+
+
+class Named(NamedTuple):
+    """A candidate: a schedule's text, and what tells it from others of that schedule."""
+
+    schedule: str
+    rate: float
+    optimizer: str | None
+    total: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything that a comparison trains.
+
+    Attributes:
+        candidates: what is compared, by name.
+        trials: every run, with its name in words.
+        jobs: the trials as workers are given them.
+        settings: what tells candidates of one schedule apart, where something does.
+    """
+
+    candidates: Mapping[str, Named]
+    trials: Mapping[Trial, str]
+    jobs: tuple[Job, ...]
+    settings: Mapping[str, Setting]
+
+    @classmethod
+    def of(
+        cls,
+        place: str,
+        code: str,
+        named: Mapping[str, Candidate],
+        rates: Sequence[float],
+        kinds: Sequence[str | None],
+        seeds: Sequence[int],
+        totals: Mapping[str, int],
+        how: How,
+        shard: tuple[int, int],
+    ) -> Plan:
+        """Return the plan of schedules x rates x optimizers x lengths x seeds."""
+        chosen = candidates(named, kinds, rates, list(totals))
+        among = f"rates {list(rates)}, seeds {list(seeds)}" if how == "halved" else ""
+        trials = {
+            Trial(place, code, *one[:3], seed, one.total, among): f"{name}, seed {seed}"
+            for name, one in chosen.items()
+            for seed in seeds
+        }
+        groups: dict[object, list[Trial]] = {}
+        for trial in trials:
+            shared: dict[How, object] = {
+                "alone": trial,
+                "branched": (trial.optimizer, trial.rate, trial.seed),
+                "halved": (trial.optimizer, trial.schedule, trial.total),
+            }
+            groups.setdefault(shared[how], []).append(trial)
+        jobs = [Job(how, tuple(some)) for some in groups.values()][shard[0] - 1 :: shard[1]]
+        mine = {trial for job in jobs for trial in job.trials}
+        several = len(rates) > 1 or len(kinds) > 1 or len(totals) > 1
+        settings = {
+            name: Setting(one.rate, one.optimizer or "", totals[one.total])
+            for name, one in chosen.items()
+            if several
+        }
+        kept = {trial: name for trial, name in trials.items() if trial in mine}
+        return cls(chosen, kept, tuple(jobs), settings)
+
+
+def candidates(
+    named: Mapping[str, Candidate],
+    kinds: Sequence[str | None],
+    rates: Sequence[float],
+    totals: Sequence[str],
+) -> dict[str, Named]:
+    """Return every candidate by what tells it from the others.
+
+    Raises:
+        SettingError: two would have one name.
+    """
+    found: dict[str, Named] = {}
+    every = list(itertools.product(named.items(), kinds, totals, rates))
+    for (name, schedule), kind, total, rate in every:
+        parts = [name]
+        if kind is not None and len(kinds) > 1:
+            parts.append(kind)
+        if len(totals) > 1:
+            parts.append(f"{total} updates" if total.isdigit() else total)
+        if len(rates) > 1:
+            parts.append(f"rate {rate:g}")
+        found[", ".join(parts)] = Named(repr(schedule), rate, kind, total)
+    if len(found) < len(every):
+        raise SettingError("two candidates would have one name; rates must differ in 6 digits")
+    return found

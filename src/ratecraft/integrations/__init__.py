@@ -1,0 +1,10 @@
+"""TODO."""
+
+from ratecraft._public import set_public_module as _set_public_module
+
+from ._finders import find_lr_for as find_lr_for
+from ._finders import range_test_for as range_test_for
+from ._schedulers import for_lightning as for_lightning
+from ._schedulers import for_trainer as for_trainer
+
+_set_public_module(globals())

@@ -1,0 +1,90 @@
+"""What a report says of single runs: one line each, and what every epoch measured."""
+
+from __future__ import annotations
+
+import math
+from html import escape
+from typing import Final
+
+from ratecraft._render._axis import number
+from ratecraft.results import Comparison, Evaluation, Run
+
+from . import _html as html
+from ._comparison import figure_keys
+
+ROWS: Final = 8000  # of all epochs together: some 100 bytes each
+
+
+def runs_section(comparison: Comparison) -> list[str]:
+    """Return every run, folded: a table of all, and a fold for each candidate."""
+    columns = _Columns(comparison)
+    most = max(ROWS // max(len(comparison.runs), 1), 5)
+    folds = []
+    for name, key in figure_keys(comparison).items():
+        tables = [_epochs(run, columns, most) for run in comparison.of(name) if run.evaluations]
+        if tables:
+            folds.append(html.fold(f"{key}{escape(name)}", tables))
+    return [html.fold("Every run", [_overview(comparison), *folds])]
+
+
+def _overview(comparison: Comparison) -> str:
+    metrics = comparison.metrics()
+    rows, keys = [], figure_keys(comparison)
+    for name in comparison.schedules:
+        for run in comparison.of(name):
+            cells = [f"{keys[name]}{escape(name)}", str(run.seed), number(run.rate)]
+            cells += [_text(run.final(metric)) for metric in metrics]
+            cells += [f"{len(run.losses)}{_fate(run)}", f"{number(run.seconds, 3)} s"]
+            rows.append(html.row(cells))
+    head = ["schedule", "seed", "rate", "validation loss", *metrics[1:], "updates", "time"]
+    return html.table(head, rows)
+
+
+def _fate(run: Run) -> str:
+    if run.diverged is not None:
+        return ", diverged"
+    return ", stopped early" if run.stopped is not None else ""
+
+
+def _text(value: float) -> str:
+    return "-" if math.isnan(value) else number(value)
+
+
+class _Columns:
+    """The columns that the tables of epochs have in common, so that they can be compared."""
+
+    def __init__(self, comparison: Comparison) -> None:
+        evaluations = [one for run in comparison.runs for one in run.evaluations]
+        trained = {name for one in evaluations for name in one.train}
+        self.measured = [
+            (kind, name)
+            for name in comparison.metrics()
+            for kind in ("training", "validation")
+            if kind == "validation" or name in trained
+        ]
+        self.groups = list(dict.fromkeys(name for one in evaluations for name in one.rates))
+
+    def head(self) -> list[str]:
+        rates = [f"rate of {name}" for name in self.groups] if len(self.groups) > 1 else ["rate"]
+        return ["epoch", "update", *(f"{kind} {name}" for kind, name in self.measured), *rates]
+
+    def cells(self, run: Run, one: Evaluation) -> list[str]:
+        sides = {"training": one.train, "validation": one.metrics}
+        values = [sides[kind].get(name, math.nan) for kind, name in self.measured]
+        values += [one.rates.get(name, math.nan) for name in self.groups]
+        if not self.groups:  # a record that was written before rates were noted
+            values.append(run.curve()(one.update - 1))
+        epoch = number(one.update / max(run.epoch, 1))
+        return [epoch, str(one.update), *map(_text, values)]
+
+
+def _epochs(run: Run, columns: _Columns, most: int) -> str:
+    """Return a table of what was measured in a run, at ``most`` evaluations."""
+    count = len(run.evaluations)
+    kept = list(range(count))
+    title = f"seed {run.seed}{_fate(run)}"
+    if count > most:
+        kept = sorted({round(i * (count - 1) / (most - 1)) for i in range(most)})
+        title += f": {len(kept)} of {count} evaluations, all of which are in the record"
+    rows = [html.row(columns.cells(run, run.evaluations[i]), texts=0) for i in kept]
+    return f"<p>{title}</p>\n{html.table(columns.head(), rows, texts=0, kind='small')}"

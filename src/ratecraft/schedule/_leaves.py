@@ -1,0 +1,277 @@
+"""The leaves: shapes with values of their own.
+
+Ramps stretch to their length; the others run by the clock and are cut there.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from itertools import accumulate, pairwise
+from typing import Any, Final
+
+from ratecraft.errors import ScheduleError
+
+from . import _pieces as pieces
+from ._duration import Duration, Horizon, Length, as_duration, as_number, number_text
+from ._formulas import CLOCKED, RAMPS
+from ._nodes import Schedule, set_fields
+from ._pieces import Piece
+
+Call = tuple[str, list[Any], dict[str, Any]]
+"""How a leaf is written: its word, and the word's positional and named arguments."""
+
+ONE_MINUS: Final = {0.5: "one_minus_sqrt", 2.0: "square"}
+
+
+class Leaf(Schedule):
+    """A schedule without parts. ``over_`` is its length; without one it takes what is left."""
+
+    __slots__ = ()
+    over_: Duration | None
+
+    def over(self, length: Length) -> Schedule:
+        """Return this leaf with that length if it has none, else cut or held there."""
+        # A percent in here is of that length, so it takes a scope of its own (rule 11).
+        if self.over_ is not None or any(inner.percent for inner in self._lengths()):
+            return super().over(length)
+        return replace(self, over_=as_duration(length, ".over()"))  # type: ignore[type-var]
+
+    def call(self) -> Call:
+        """Return how this leaf is written, without ``over=``."""
+        raise NotImplementedError
+
+    def _lengths(self) -> Iterable[Duration]:
+        """Return the lengths in here other than ``over_``."""
+        return ()
+
+    def _is_open(self) -> bool:
+        return self.over_ is None
+
+    def _names_percent(self) -> bool:
+        lengths = [*self._lengths()] if self.over_ is None else [*self._lengths(), self.over_]
+        return any(length.percent for length in lengths)
+
+    def _length(self, horizon: Horizon, scope: float, room: float) -> float:
+        return room if self.over_ is None else horizon.measure(self.over_, scope, repr(self))
+
+    def __repr__(self) -> str:
+        word, values, named = self.call()
+        if self.over_ is not None and word not in ("warmup", "cooldown"):
+            named = named | {"over": self.over_}
+        texts = [*map(_text, values), *(f"{name}={_text(v)}" for name, v in named.items())]
+        return f"{word}({', '.join(texts)})"
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, float):
+        return number_text(value)
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_text, value))}]"
+    if callable(value):
+        named = value if hasattr(value, "__qualname__") else type(value)
+        return f"<{named.__module__}.{named.__qualname__}>"
+    return str(value)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Ramp(Leaf):
+    """A leaf that goes from ``start`` to ``end`` and stretches to its length."""
+
+    shape: str
+    start: float
+    end: float
+    over_: Duration | None = None
+    parameters: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        start, end = as_number(self.start, f"{self.shape}: start"), as_number(self.end, "end")
+        parameters = tuple(as_number(p, f"{self.shape}: a parameter") for p in self.parameters)
+        set_fields(self, start=start, end=end, parameters=parameters)
+        if self.shape == "exponential":
+            ratio = end / start if start else 0.0
+            if not 0 < ratio < math.inf:
+                raise ScheduleError(
+                    f"exponential({number_text(start)}, {number_text(end)}): both ends must be on "
+                    "the same side of 0, since their ratio is what is spread; write for example "
+                    "exponential(1, 0.001)"
+                )
+        powers = {"polynomial": "power", "one_minus_power": "power", "cosine": "half_cycles"}
+        if self.shape in powers and parameters[0] <= 0:
+            given = f"{powers[self.shape]}={number_text(parameters[0])}"
+            raise ScheduleError(f"{self.shape}: {given} must be > 0")
+
+    def _build(self, horizon: Horizon, scope: float, room: float) -> Piece:
+        length = self._length(horizon, scope, room)
+        if (self.shape == "linear" and self.start == self.end) or length == 0:
+            return pieces.Constant(self.end, length)
+        if math.isinf(length):
+            raise ScheduleError(
+                f"{self!r} has no length of its own and needs total= to know where it ends; "
+                "give it over= or resolve with total="
+            )
+        exact = self.shape != "tanh" and (self.shape != "cosine" or self.parameters == (1.0,))
+        ends = self.start, self.end, *self.parameters
+        return pieces.Ramp(RAMPS[self.shape], length, ends, exact)
+
+    def call(self) -> Call:
+        """Return how this ramp is written: by the friendliest word that means it."""
+        start, end, over = self.start, self.end, self.over_
+        if self.shape == "linear":
+            if start == end:
+                return "constant", [start], {}
+            if over is not None and end == 1 and 0 <= start < 1:
+                return "warmup", [over], {"start": start} if start else {}
+            if over is not None and start == 1 and 0 <= end < 1:
+                return "cooldown", [over], {"end": end} if end else {}
+        if self.shape == "one_minus_power":
+            return ONE_MINUS[self.parameters[0]], [start, end], {}
+        plain = self.shape == "cosine" and self.parameters == (1.0,)
+        return self.shape, [start, end, *(() if plain else self.parameters)], {}
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Clocked(Leaf):
+    """A leaf that is a function of the time since its start, in lengths of its own.
+
+    ``number`` is gamma for a decay and the exponent for a power law; ``lengths`` are ``every``,
+    or the timescale and the shift.
+    """
+
+    shape: str
+    number: float
+    lengths: tuple[Duration, ...]
+    over_: Duration | None = None
+
+    def __post_init__(self) -> None:
+        set_fields(self, number=as_number(self.number, self.shape))
+        if self.shape == "decay" and self.number <= 0:
+            raise ScheduleError(f"decay: gamma={number_text(self.number)} must be > 0")
+        if self.shape == "power_law" and self.number >= 0:
+            raise ScheduleError(
+                f"power_law: exponent={number_text(self.number)} must be < 0; a rise is written "
+                "polynomial(start, end, power)"
+            )
+
+    def _lengths(self) -> Iterable[Duration]:
+        return self.lengths
+
+    def _build(self, horizon: Horizon, scope: float, room: float) -> Piece:
+        sizes = [horizon.measure(length, scope, repr(self)) for length in self.lengths]
+        if sizes[0] == 0:
+            raise ScheduleError(f"{self!r}: {self.lengths[0]} measures 0 updates, and divides t")
+        length = self._length(horizon, scope, room)
+        if math.isinf(length) and self.number > 1:
+            raise ScheduleError(f"{self!r} grows without end; give it over= or resolve with total=")
+        return pieces.Span(
+            pieces.Clocked(CLOCKED[self.shape], (self.number, *sizes), length), length
+        )
+
+    def call(self) -> Call:
+        """Return how this leaf is written."""
+        if self.shape == "decay":
+            return "decay", [self.number], {"every": self.lengths[0]}
+        scale, shift = self.lengths
+        if self.number == -0.5 and shift == scale:
+            return "inverse_sqrt", [scale], {}
+        return "power_law", [self.number, scale], {"shift": shift} if shift != Duration() else {}
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Staircase(Leaf):
+    """A leaf of levels: a new one at each time of ``at``, or after each ``every``."""
+
+    values: tuple[float, ...]
+    every: Duration | None = None
+    at: tuple[Duration, ...] | None = None
+    over_: Duration | None = None
+
+    def __post_init__(self) -> None:
+        levels = tuple(as_number(v, "staircase: a level") for v in self.values)
+        if not levels:
+            raise ScheduleError("staircase([]): needs at least one level")
+        if (self.every is None) == (self.at is None):
+            raise ScheduleError(
+                "staircase needs exactly one of every= and at=; write "
+                "staircase([1, 0.1], every=epochs(30)) or staircase([1, 0.1], at=[30])"
+            )
+        set_fields(self, values=levels)
+        if self.at is not None and len(self.at) != len(levels) - 1:
+            raise ScheduleError(
+                f"staircase: {len(levels)} levels need {len(levels) - 1} times in at=, "
+                f"not {len(self.at)}; the first level begins at the start"
+            )
+
+    def _lengths(self) -> Iterable[Duration]:
+        return (self.every,) if self.every is not None else self.at or ()
+
+    def _build(self, horizon: Horizon, scope: float, room: float) -> Piece:
+        if self.every is not None:
+            width = horizon.measure(self.every, scope, "staircase: every=")
+            if width == 0:
+                raise ScheduleError("staircase: every= measures 0 updates; a level needs some")
+            joins = [i * width for i in range(1, len(self.values))]
+        else:
+            joins = [horizon.measure(x, scope, "staircase: at=") for x in self.at or ()]
+            for before, after in pairwise(joins):
+                if after < before:
+                    raise ScheduleError(
+                        f"staircase: at= must not go down, but {number_text(after)} comes after "
+                        f"{number_text(before)}"
+                    )
+        length = self._length(horizon, scope, room)
+        return pieces.Span(pieces.Staircase(self.values, joins), length)
+
+    def call(self) -> Call:
+        """Return how this leaf is written."""
+        when = {"at": self.at} if self.every is None else {"every": self.every}
+        return "staircase", [self.values], when
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Custom(Leaf):
+    """A leaf that is a Python function of the time since its start, in updates."""
+
+    function: Callable[[float], float]
+    over_: Duration | None = None
+
+    def __post_init__(self) -> None:
+        if not callable(self.function):
+            raise TypeError(f"custom() takes a function of t, not {self.function!r}")
+
+    def _build(self, horizon: Horizon, scope: float, room: float) -> Piece:
+        length = self._length(horizon, scope, room)
+        return pieces.Span(pieces.Custom(self.function, repr(self)), length)
+
+    def call(self) -> Call:
+        """Return how this leaf is written; the function's name, which nothing reads back."""
+        return "custom", [self.function], {}
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Multiplicative(Leaf):
+    """A leaf of running products of a Python function, tabulated when it is resolved."""
+
+    function: Callable[[int], float]
+    over_: Duration | None = None
+
+    def __post_init__(self) -> None:
+        if not callable(self.function):
+            raise TypeError(f"multiplicative() takes a function of k, not {self.function!r}")
+
+    def _build(self, horizon: Horizon, scope: float, room: float) -> Piece:
+        length = self._length(horizon, scope, room)
+        if math.isinf(length):
+            raise ScheduleError(
+                f"{self!r} is tabulated, one update after the other, and needs total= or over="
+            )
+        updates = range(1, math.ceil(length))
+        factors = (as_number(self.function(k), f"{self!r} at {k}") for k in updates)
+        levels = tuple(accumulate(factors, operator.mul, initial=1.0))
+        return pieces.Span(pieces.Staircase(levels, updates), length)
+
+    def call(self) -> Call:
+        """Return how this leaf is written; the function's name, which nothing reads back."""
+        return "multiplicative", [self.function], {}

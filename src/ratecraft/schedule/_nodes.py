@@ -1,0 +1,530 @@
+"""The schedule value, and the ways to combine values; the leaves are in leaves.py.
+
+A `Schedule` is immutable, hashable and equal by structure. Resolving passes two numbers down:
+the *scope* (what ``percent`` is of) and the *room* (what an open part fills); only the top, a
+repeat and an over open a new scope. Rule numbers in comments are those of docs/semantics.md.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import accumulate
+from typing import Any, ClassVar, NoReturn
+
+from ratecraft.errors import ScheduleError
+
+from . import _pieces as pieces
+from ._curve import Curve
+from ._duration import LONGEST, Duration, Horizon, Length, as_duration, as_number, number_text
+from ._pieces import Piece
+
+
+class Schedule:
+    """A number over training time, as a value.
+
+    Build one from the words of `ratecraft` (``warmup``, ``cosine``, ...) and combine: ``.then``,
+    ``k *``, ``*``, ``.repeat``, ``.clip``, ``.between``, ``.over``, ``.reversed``. ``repr`` is
+    Python that builds an equal schedule, and `ratecraft.parse` reads it back.
+
+    >>> from ratecraft import cosine, warmup
+    >>> schedule = 0.1 * warmup(100).then(cosine(1, 0))
+    >>> schedule
+    0.1 * warmup(100).then(cosine(1, 0))
+    >>> schedule.resolve(total=1000)(50)
+    0.05
+    """
+
+    __slots__ = ()
+    __array_ufunc__ = None  # so that numpy.float64(3) * schedule asks the schedule
+    __hash__: Callable[[], int]
+
+    def _is_open(self) -> bool:
+        """Return whether a part has no length of its own and fills what is left."""
+        raise NotImplementedError
+
+    def _names_percent(self) -> bool:
+        """Return whether a ``percent`` in here is of the scope outside."""
+        raise NotImplementedError
+
+    def _build(self, horizon: Horizon, scope: float, room: float) -> Piece:
+        raise NotImplementedError
+
+    _binds_tighter: ClassVar[bool] = True  # than `*` and `.`: no brackets needed around the text
+
+    def _bracketed(self) -> str:
+        return repr(self) if self._binds_tighter else f"({self!r})"
+
+    def resolve(
+        self,
+        total: object = None,
+        *,
+        epoch: float | None = None,
+        samples: float | None = None,
+        tokens: float | None = None,
+    ) -> Curve:
+        """Return the curve of this schedule over a run.
+
+        Args:
+            total: length of the run: updates, or epochs() and the like. ``None``: endless,
+                allowed when no part needs to know the end. ``tokens(3e9)`` or ``samples(n)`` put
+                the curve on that clock: t then counts tokens (samples) consumed.
+            epoch: updates per epoch, if the schedule or the total says epochs.
+            samples: samples per update, if something is said in samples.
+            tokens: tokens per update, if something is said in tokens.
+
+        Raises:
+            ScheduleError: a unit is unknown, the parts do not fit, or a part needs ``total=``.
+
+        >>> from ratecraft import cosine, epochs, warmup
+        >>> warmup(epochs(1)).then(cosine(1, 0)).resolve(epochs(10), epoch=100)(50)
+        0.5
+        """
+        clock, length = "steps", None
+        if total is not None:
+            length = as_duration(total, "total=")
+            if length.percent:
+                raise ScheduleError(
+                    f"total={length}: the run itself cannot be a percent of the run"
+                )
+            if length in (Duration(tokens=length.tokens), Duration(samples=length.samples)):
+                clock = "tokens" if length.tokens else "samples" if length.samples else "steps"
+        horizon = Horizon.of(clock, epoch=epoch, samples=samples, tokens=tokens)
+        end = math.inf
+        if length is not None:
+            end = horizon.measure(length, math.inf, "total=")
+            if end <= pieces.SLACK:  # rule 5: update 0 would belong to what comes after
+                raise ScheduleError(f"total={length}: a run needs at least one update")
+        piece = self._build(horizon, end, end)
+        if not math.isfinite(piece.bound()):
+            raise ScheduleError(f"{self!r} overflows: its values are not finite numbers")
+        return Curve(self, piece, end, horizon)
+
+    def then(self, *others: Schedule) -> Schedule:
+        """Return this schedule followed by others; each join belongs to the later part.
+
+        Args:
+            others: schedules, in order; one part without a length takes what is left.
+
+        Raises:
+            ScheduleError: two parts without a length; at most one can take what is left.
+
+        >>> from ratecraft import constant, cooldown, percent, warmup
+        >>> warmup(500).then(constant(1)).then(cooldown(percent(20)))
+        warmup(500).then(constant(1)).then(cooldown(percent(20)))
+        """
+        parts: list[Schedule] = []
+        for part in (self, *others):
+            if not isinstance(part, Schedule):
+                raise TypeError(f".then() takes schedules, not {part!r} ({type(part).__name__})")
+            parts.extend(part.parts if isinstance(part, Sequence) else [part])
+        endless = [part for part in parts if part._is_open()]
+        if len(endless) > 1:
+            raise ScheduleError(
+                "at most one part of a sequence may be without a length, to take what is left; "
+                f"here these are: {', '.join(map(repr, endless))}; give all but one an over=, "
+                "for example over=percent(30)"
+            )
+        return Sequence(tuple(parts)) if len(parts) > 1 else self
+
+    def repeat(self, n: int | None = None, *, grow: float = 1, decay: float = 1) -> Schedule:
+        """Return ``n`` cycles of this schedule, or endlessly many.
+
+        Cycle i is the first cycle stretched by grow^i and multiplied by decay^i.
+
+        Args:
+            n: number of cycles; ``None`` repeats until the run ends, and then the cycle needs a
+                length of its own.
+            grow: factor from each cycle's length to the next (SGDR's T_mult).
+            decay: factor from each cycle's height to the next.
+
+        >>> from ratecraft import cosine, constant
+        >>> cosine(1, 0, over=10).repeat(grow=2).resolve(total=70)(10)
+        1.0
+        >>> constant(0.1, over=30).repeat(decay=0.1).resolve()(60)
+        0.0010000000000000002
+        """
+        return Repeat(self, n, grow, decay)
+
+    def clip(self, low: float | None = None, high: float | None = None) -> Schedule:
+        """Return this schedule kept within ``low`` and ``high``; binds tighter than ``*``.
+
+        Args:
+            low: lowest value; default no limit.
+            high: highest value; default no limit.
+
+        >>> from ratecraft import warmup
+        >>> (3 * warmup(4)).clip(high=2)
+        (3 * warmup(4)).clip(high=2)
+        """
+        return Clip(self, low, high)
+
+    def between(self, low: float, high: float) -> Schedule:
+        """Return ``low`` (1 - a) + ``high`` a: this schedule read as a share of the way.
+
+        Args:
+            low: value where this schedule is 0.
+            high: value where it is 1.
+
+        >>> from ratecraft import warmup
+        >>> warmup(4).between(0.5, 1).resolve()(2)
+        0.75
+        """
+        return Between(self, low, high)
+
+    def over(self, length: Length) -> Schedule:
+        """Return this schedule within a length of its own, cut or held there, never stretched.
+
+        Inside, ``percent`` is of that length. A leaf without a length just takes it as ``over=``.
+
+        Args:
+            length: updates, or epochs() and the like; as ``percent`` it is of the scope outside.
+
+        >>> from ratecraft import constant, cooldown, percent
+        >>> constant(1).then(cooldown(percent(20))).over(50)
+        constant(1).then(cooldown(percent(20))).over(50)
+        """
+        return Over(self, as_duration(length, ".over()"))
+
+    def reversed(self) -> Schedule:
+        """Return this schedule run backwards over its own length.
+
+        >>> from ratecraft import warmup
+        >>> warmup(4).reversed().resolve()(1)
+        0.75
+        """
+        return Reversed(self)
+
+    def plot(self, total: object = None, **settings: Any) -> Any:
+        """Draw this schedule with matplotlib and return the axes; see `view.plot_schedule`.
+
+        Args:
+            total: length of the run; default a run of nominal length.
+            settings: what `view.plot_schedule` takes: ``epoch=``, ``ax=`` and ``log=``.
+
+        >>> from ratecraft import cosine
+        >>> axes = cosine(1, 0).plot(total=100)
+        >>> axes.get_xlabel(), axes.get_ylabel()
+        ('update', 'rate')
+        """
+        # The one door upstairs: a value that a notebook holds should show itself.
+        from ratecraft.report import plot_schedule
+
+        return plot_schedule(self, total, **settings)
+
+    def _repr_svg_(self) -> str | None:
+        """Return what a notebook shows; nothing if no nominal run fits."""
+        from ratecraft.report import schedule_svg
+
+        try:
+            return schedule_svg(self)
+        except ScheduleError:
+            return None
+
+    def __mul__(self, other: object) -> Schedule:
+        return Product(self, other) if isinstance(other, Schedule) else self.__rmul__(other)
+
+    def __rmul__(self, other: object) -> Schedule:
+        return Scale(as_number(other, "what a schedule is multiplied by"), self)
+
+    def _no_operator(self, _: object) -> NoReturn:
+        raise TypeError(
+            "schedules are joined with .then(), since every operator binds looser than '*': "
+            "write a.then(b); to multiply use '*', to set limits .clip() or .between()"
+        )
+
+    __add__ = __radd__ = __sub__ = __rsub__ = __truediv__ = __rshift__ = __rrshift__ = _no_operator
+    __or__ = __ror__ = __and__ = __matmul__ = _no_operator
+
+
+def set_fields(node: Schedule, **fields: object) -> None:
+    """Set fields of a frozen node while it is being made."""
+    for name, value in fields.items():
+        object.__setattr__(node, name, value)
+
+
+def _arguments(*values: object) -> str:
+    return ", ".join(str(v) for v in values if v is not None)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Sequence(Schedule):
+    """Parts one after the other; flat, with at most one open part. Made by `Schedule.then`."""
+
+    parts: tuple[Schedule, ...]
+
+    def _is_open(self) -> bool:
+        return any(part._is_open() for part in self.parts)
+
+    def _names_percent(self) -> bool:
+        return any(part._names_percent() for part in self.parts)
+
+    def layout(self, horizon: Horizon, scope: float, room: float) -> list[Piece]:
+        """Return the parts as pieces, each as long as it gets; the open one takes what is left."""
+        built = {
+            i: part._build(horizon, scope, math.nan)
+            for i, part in enumerate(self.parts)
+            if not part._is_open()
+        }
+        fixed = math.fsum(piece.length for piece in built.values())
+        for i, part in enumerate(self.parts):
+            if i in built:
+                continue
+            left = room - fixed
+            if -pieces.slack(fixed) <= left < 0:
+                left = 0.0  # rule 5: a rounding is not a missing update
+            if left < 0:
+                raise ScheduleError(
+                    f"no room: {number_text(left)} updates left for {part!r}, since the other "
+                    f"parts take {number_text(fixed)} of {number_text(room)}"
+                )
+            built[i] = part._build(horizon, scope, left)
+            if math.isinf(built[i].length) and i < len(self.parts) - 1:
+                raise ScheduleError(
+                    f"{self.parts[i + 1]!r} comes after {part!r}, which has no end: "
+                    "give that one over=, or resolve with total="
+                )
+        return [built[i] for i in range(len(self.parts))]
+
+    def _build(self, horizon: Horizon, scope: float, room: float) -> Piece:
+        parts = self.layout(horizon, scope, room)
+        kept = [piece for piece in parts if piece.length > 0]
+        if not kept:  # rule 4, where nothing is left: a sequence of no length reads its last end
+            return parts[-1]
+        exact = accumulate((Fraction(p.length) for p in kept[:-1]), initial=Fraction(0))
+        starts = [float(start) for start in exact]
+        return kept[0] if len(kept) == 1 else pieces.Sequential(kept, starts)
+
+    def __repr__(self) -> str:
+        first, *rest = self.parts
+        return first._bracketed() + "".join(f".then({part!r})" for part in rest)
+
+
+class Wrapped(Schedule):
+    """A schedule around one other; open and in need of a scope as that one is."""
+
+    __slots__ = ()
+    schedule: Schedule
+
+    def _is_open(self) -> bool:
+        return self.schedule._is_open()
+
+    def _names_percent(self) -> bool:
+        return self.schedule._names_percent()
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Scale(Wrapped):
+    """A schedule times a number."""
+
+    factor: float
+    schedule: Schedule
+    _binds_tighter: ClassVar[bool] = False
+
+    def _build(self, horizon: Horizon, scope: float, room: float) -> Piece:
+        return pieces.Scale(self.factor, self.schedule._build(horizon, scope, room))
+
+    def __repr__(self) -> str:
+        return f"{number_text(self.factor)} * {self.schedule._bracketed()}"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Product(Schedule):
+    """Two schedules multiplied point by point, both from the same start."""
+
+    left: Schedule
+    right: Schedule
+    _binds_tighter: ClassVar[bool] = False
+
+    def _is_open(self) -> bool:
+        return self.left._is_open() or self.right._is_open()
+
+    def _names_percent(self) -> bool:
+        return self.left._names_percent() or self.right._names_percent()
+
+    def _build(self, horizon: Horizon, scope: float, room: float) -> Piece:
+        left = self.left._build(horizon, scope, room)
+        right = self.right._build(horizon, scope, room)
+        length = room if self._is_open() else max(left.length, right.length)
+        product: Piece = pieces.Product(left, right, length)
+        # Rule 16: an open factor fills the room; a closed one that is longer is cut there.
+        return pieces.Span(product, room) if max(left.length, right.length) > length else product
+
+    def __repr__(self) -> str:
+        # `2 * a * b` reads as (2 * a) * b, so only the right factor needs its brackets.
+        return f"{self.left!r} * {self.right._bracketed()}"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Repeat(Wrapped):
+    """Cycles of a schedule, each stretched and scaled from the one before."""
+
+    schedule: Schedule
+    n: int | None = None
+    grow: float = 1.0
+    decay: float = 1.0
+
+    def __post_init__(self) -> None:
+        grow, decay = as_number(self.grow, "grow="), as_number(self.decay, "decay=")
+        set_fields(self, grow=grow, decay=decay)
+        if self.n is not None:
+            if isinstance(self.n, bool) or not hasattr(self.n, "__index__"):
+                raise TypeError(f".repeat(n): n must be an int, not {self.n!r}")
+            set_fields(self, n=self.n.__index__())
+            if self.n < 1:
+                raise ScheduleError(f".repeat({self.n}): needs at least one cycle")
+        if not 1 / LONGEST <= grow <= LONGEST or decay < 0:
+            raise ScheduleError(
+                f".repeat(): grow={number_text(grow)} must be > 0 (1e-18 to 1e18) and "
+                f"decay={number_text(decay)} must be >= 0"
+            )
+        body_open = self.schedule._is_open()
+        if self.n is None:
+            if body_open:
+                raise ScheduleError(
+                    f"{self.schedule!r} has no length, so it cannot be repeated endlessly; "
+                    "say how often, .repeat(4), or give it over="
+                )
+            if grow < 1 or decay > 1:
+                raise ScheduleError(
+                    ".repeat() without n needs grow >= 1 and decay <= 1, since it never ends; "
+                    f"here grow={number_text(grow)}, decay={number_text(decay)}"
+                )
+        if not body_open and self.schedule._names_percent():
+            raise ScheduleError(
+                f"{self.schedule!r} in a .repeat(): percent is of the cycle, whose length it "
+                "would decide; leave over= out, or put .over(percent()) after the .repeat()"
+            )
+
+    def _is_open(self) -> bool:
+        return self.n is None or self.schedule._is_open()
+
+    def _names_percent(self) -> bool:
+        return False  # rule 14: what is inside is of the cycle
+
+    def _cycles(self) -> float:
+        """Return the length of all cycles together, in lengths of the first."""
+        if self.n is None:
+            return math.inf
+        try:
+            _ = self.decay**self.n
+            return float(pieces.geometric_sum(self.grow, self.n, math.expm1))
+        except OverflowError:
+            raise ScheduleError(
+                f"{self!r}: the last cycle is too long or too high for a float"
+            ) from None
+
+    def first_cycle(self, horizon: Horizon, room: float) -> Piece:
+        """Return the first cycle as a piece."""
+        if not self.schedule._is_open():
+            # A closed body names no percent, so it needs neither scope nor room.
+            return self.schedule._build(horizon, math.nan, math.nan)
+        if math.isinf(room):
+            raise ScheduleError(
+                f"{self!r} divides the run into cycles and needs total= to do so; "
+                "resolve with total=, or give the cycle over="
+            )
+        cycle = room / self._cycles()
+        return self.schedule._build(horizon, cycle, cycle)
+
+    def _build(self, horizon: Horizon, scope: float, room: float) -> Piece:
+        cycles, body = self._cycles(), self.first_cycle(horizon, room)
+        if self.n is None and body.length <= pieces.SLACK:
+            raise ScheduleError(f"{self!r}: a cycle of no length cannot be repeated endlessly")
+        length = room if self._is_open() else body.length * cycles
+        if math.isfinite(body.length) and self.n is not None and length > LONGEST:
+            raise ScheduleError(f"{self!r}: its cycles take more than 1e18 updates together")
+        return pieces.Span(pieces.Repeat(body, self.n, self.grow, self.decay), length)
+
+    def __repr__(self) -> str:
+        grow = None if self.grow == 1 else f"grow={number_text(self.grow)}"
+        decay = None if self.decay == 1 else f"decay={number_text(self.decay)}"
+        return f"{self.schedule._bracketed()}.repeat({_arguments(self.n, grow, decay)})"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Clip(Wrapped):
+    """A schedule kept within limits."""
+
+    schedule: Schedule
+    low: float | None = None
+    high: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("low", "high"):
+            if (value := getattr(self, name)) is not None:
+                set_fields(self, **{name: as_number(value, f".clip({name}=)")})
+        if self.low is None and self.high is None:
+            raise ScheduleError(".clip() needs low=, high= or both")
+        if self.low is not None and self.high is not None and self.low > self.high:
+            raise ScheduleError(
+                f".clip(low={number_text(self.low)}, high={number_text(self.high)}): "
+                "low must not be above high"
+            )
+
+    def _build(self, horizon: Horizon, scope: float, room: float) -> Piece:
+        return pieces.Clip(self.schedule._build(horizon, scope, room), self.low, self.high)
+
+    def __repr__(self) -> str:
+        low = None if self.low is None else f"low={number_text(self.low)}"
+        high = None if self.high is None else f"high={number_text(self.high)}"
+        return f"{self.schedule._bracketed()}.clip({_arguments(low, high)})"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Between(Wrapped):
+    """low (1 - a) + high a for a schedule a."""
+
+    schedule: Schedule
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        low, high = as_number(self.low, ".between(low)"), as_number(self.high, ".between(high)")
+        set_fields(self, low=low, high=high)
+
+    def _build(self, horizon: Horizon, scope: float, room: float) -> Piece:
+        return pieces.Mix(self.schedule._build(horizon, scope, room), self.low, self.high)
+
+    def __repr__(self) -> str:
+        limits = _arguments(number_text(self.low), number_text(self.high))
+        return f"{self.schedule._bracketed()}.between({limits})"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Over(Wrapped):
+    """A schedule resolved within a length of its own; see `Schedule.over`."""
+
+    schedule: Schedule
+    length: Duration
+
+    def _is_open(self) -> bool:
+        return False
+
+    def _names_percent(self) -> bool:
+        return self.length.percent != 0
+
+    def _build(self, horizon: Horizon, scope: float, room: float) -> Piece:
+        length = horizon.measure(self.length, scope, ".over()")
+        return pieces.Span(self.schedule._build(horizon, length, length), length)
+
+    def __repr__(self) -> str:
+        return f"{self.schedule._bracketed()}.over({self.length})"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Reversed(Wrapped):
+    """A schedule run backwards over its own length."""
+
+    schedule: Schedule
+
+    def _build(self, horizon: Horizon, scope: float, room: float) -> Piece:
+        piece = self.schedule._build(horizon, scope, room)
+        if math.isinf(piece.length):
+            raise ScheduleError(f"{self!r} has no end to begin from; it needs total= or over=")
+        return pieces.Span(pieces.Reversed(piece), piece.length)  # holds its left limit
+
+    def __repr__(self) -> str:
+        return f"{self.schedule._bracketed()}.reversed()"

@@ -1,0 +1,130 @@
+import pytest
+import torch
+from optimizers import first_rates, named, rates_of, sgd
+from torch.optim import lr_scheduler
+
+from ratecraft import constant, cosine, linear, warmup
+from ratecraft.diagnostics import describe, preview
+from ratecraft.errors import BindingError
+from ratecraft.torch import ScheduleLR
+
+
+def test_what_drives_every_group():
+    optimizer = named(body=0.1, head=1.0)
+    ScheduleLR(optimizer, factor={"body": warmup(5), "head": linear(1, 0)}, total=10)
+    ScheduleLR(optimizer, factor=constant(0.5), fields={"weight_decay": cosine()}, total=10)
+    optimizer.step()
+    optimizer.param_groups[1]["lr"] *= 3
+    optimizer.step()
+    body, head = describe(optimizer).groups
+    assert (body.name, body.tensors, body.weights, body.base) == ("body", 1, 2, 0.1)
+    assert body.rate == pytest.approx(0.1 * 0.4 * 0.5)
+    assert head.carried == pytest.approx(3)
+    assert body.schedules == {
+        "lr": "factor warmup(5) and factor constant(0.5)",
+        "weight_decay": "cosine(1, 0)",
+    }
+    lines = str(describe(optimizer)).splitlines()
+    assert lines[0] == "group  tensors  weights  base  rate  decay  schedule"
+    assert lines[2].startswith(
+        "head         1        2     1   1.2      0  factor linear(1, 0) and factor"
+    )
+    assert lines[2].endswith("; weight_decay: cosine(1, 0); times 3 by others")
+
+
+def test_the_names_of_the_parameters_and_a_table_for_notebooks():
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2))
+    groups = [{"params": model.parameters(), "name": "<all>", "weight_decay": 0.1}]
+    optimizer = torch.optim.AdamW(groups, lr=0.1)
+    (group,) = describe(optimizer, model).groups
+    assert group.parameters == ("0.weight", "0.bias", "1.weight", "1.bias")
+    assert group.decay == 0.1
+    assert str(describe(optimizer, model)).endswith("  none      0.weight, 0.bias, 1.weight, ...")
+    assert "parameters" not in str(describe(optimizer))
+    html = describe(optimizer, model)._repr_html_()
+    assert html.startswith("<table><tr><th>group</th>")
+    assert "<td>&lt;all&gt;</td><td>4</td><td>12</td>" in html
+    told = torch.optim.AdamW(model.named_parameters(), lr=0.1)  # torch keeps the names itself
+    assert describe(told).groups[0].parameters == group.parameters
+
+
+def test_an_optimizer_that_nothing_drives():
+    (group,) = describe(sgd(0.1)).groups
+    assert (group.base, group.rate, group.schedules) == (0.1, 0.1, {})
+    assert str(describe(sgd(0.1))).endswith("none")
+    with pytest.raises(TypeError, match=r"describe\(\) looks at a torch optimizer, not int"):
+        describe(5)
+
+
+def test_a_group_added_since_the_last_update():
+    optimizer = sgd(0.1)
+    ScheduleLR(optimizer, factor=linear(1, 0), total=10)
+    optimizer.add_param_group({"params": [torch.nn.Parameter(torch.ones(1))], "lr": 1.0})
+    assert describe(optimizer).groups[1].rate == 1.0
+    optimizer.step()
+    assert describe(optimizer).groups[1].rate == pytest.approx(0.9)
+    assert describe(optimizer).groups[1].schedules == {"lr": "factor linear(1, 0)"}
+
+
+PEERS = {
+    "step": lambda o: lr_scheduler.StepLR(o, 3),
+    "multistep": lambda o: lr_scheduler.MultiStepLR(o, [3, 7]),
+    "lambda": lambda o: lr_scheduler.LambdaLR(o, lambda k: 0.9**k),
+    "multiplicative": lambda o: lr_scheduler.MultiplicativeLR(o, lambda k: 0.9),
+    "cosine": lambda o: lr_scheduler.CosineAnnealingLR(o, 9, eta_min=0.01),
+    "restarts": lambda o: lr_scheduler.CosineAnnealingWarmRestarts(o, 4),
+    "cyclic": lambda o: lr_scheduler.CyclicLR(o, 0.1, 1.0, step_size_up=3),
+    "one cycle": lambda o: lr_scheduler.OneCycleLR(o, 1.0, total_steps=30),
+    "polynomial": lambda o: lr_scheduler.PolynomialLR(o, 9),
+    "sequential": lambda o: lr_scheduler.SequentialLR(
+        o, [lr_scheduler.LinearLR(o, 0.1), lr_scheduler.CosineAnnealingLR(o, 9)], [5]
+    ),
+    "chained": lambda o: lr_scheduler.ChainedScheduler(
+        [lr_scheduler.LinearLR(o, 0.1), lr_scheduler.ExponentialLR(o, 0.9)]
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", PEERS)
+@pytest.mark.parametrize("at", [0, 4])
+# torch's SequentialLR steps its second scheduler with an epoch, which torch itself warns about.
+@pytest.mark.filterwarnings("ignore:The epoch parameter:UserWarning")
+def test_preview_says_what_a_foreign_scheduler_then_does(kind, at):
+    optimizer = sgd(0.1, 0.2, momentum=0.9)
+    scheduler = PEERS[kind](optimizer)
+    rates_of(optimizer, at, scheduler)
+    seen = preview(scheduler, 12)
+    assert [list(rates) for rates in zip(*seen.values(), strict=True)] == rates_of(
+        optimizer, 12, scheduler
+    )
+
+
+def test_preview_of_a_plateau_needs_its_metrics():
+    optimizer = sgd(0.1)
+    plateau = lr_scheduler.ReduceLROnPlateau(optimizer, patience=1)
+    with pytest.raises(BindingError, match="give metrics="):
+        preview(plateau, 5)
+    assert preview(plateau, 5, metrics=[1.0] * 5)["0"] == pytest.approx([0.1] * 3 + [0.01] * 2)
+    with pytest.raises(BindingError, match="2 metrics for 5 updates"):
+        preview(plateau, 5, metrics=[1.0] * 2)
+    with pytest.raises(TypeError, match=r"preview\(\) looks at a torch scheduler, not int"):
+        preview(5, 5)
+
+
+def test_preview_of_groups_with_the_same_name():
+    optimizer = named(a=0.1, b=0.2)
+    optimizer.param_groups[1]["name"] = "a"
+    theirs = lr_scheduler.ExponentialLR(optimizer, 0.5)
+    assert preview(theirs, 2) == {"a (0)": [0.1, 0.05], "a (1)": [0.2, 0.1]}
+    for updates in (-1, 2.5, True):
+        with pytest.raises(BindingError, match="must be an int >= 0"):
+            preview(theirs, updates)
+
+
+def test_preview_of_ours_is_what_ours_then_does():
+    optimizer = sgd(0.1, 0.2)
+    scheduler = ScheduleLR(optimizer, factor=warmup(4).then(cosine()), total=20)
+    rates_of(optimizer, 3)
+    seen = preview(scheduler, 20)["0"]
+    assert scheduler.last_epoch == 3
+    assert first_rates(optimizer, 20) == seen

@@ -1,0 +1,45 @@
+"""Hypothesis strategies for every class of torch.optim.lr_scheduler that has one optimizer."""
+
+from hypothesis import strategies as st
+
+UPDATES = 40
+counts = st.integers(1, 15)
+shares = st.floats(0.05, 1)
+gammas = st.floats(0.3, 1.0)
+floors = st.sampled_from([0.0, 1e-3, 0.02])
+
+
+def made(name, *arguments, **named):
+    """Return a function that builds this scheduler from either module."""
+    return lambda module, optimizer: getattr(module, name)(optimizer, *arguments, **named)
+
+
+def drawn(name, *strategies, **named):
+    return st.builds(lambda a, b: made(name, *a, **b), st.tuples(*strategies),
+                     st.fixed_dictionaries(named))  # fmt: skip
+
+
+powers = st.sampled_from([lambda k: 0.95**k, lambda k: 1 / (1 + k), lambda k: 0.9])
+SINGLE = {
+    "LambdaLR": drawn("LambdaLR", powers),
+    "MultiplicativeLR": drawn("MultiplicativeLR", powers),
+    "StepLR": drawn("StepLR", counts, gammas),
+    "MultiStepLR": drawn("MultiStepLR", st.lists(st.integers(1, 40), max_size=4), gammas),
+    "ConstantLR": drawn("ConstantLR", shares, counts),
+    "LinearLR": drawn("LinearLR", shares, shares, counts),
+    "ExponentialLR": drawn("ExponentialLR", gammas),
+    "PolynomialLR": drawn("PolynomialLR", counts, st.floats(0.5, 3)),
+    "CosineAnnealingLR": drawn("CosineAnnealingLR", counts, floors),
+    "CosineAnnealingWarmRestarts": drawn(
+        "CosineAnnealingWarmRestarts", counts, st.integers(1, 3), floors
+    ),
+    "CyclicLR": drawn(
+        "CyclicLR", st.floats(0.01, 0.1), st.floats(0.2, 1), counts, st.none() | counts,
+        st.sampled_from(["triangular", "triangular2", "exp_range"]), gammas,
+        cycle_momentum=st.booleans(),
+    ),
+    "OneCycleLR": drawn(
+        "OneCycleLR", st.floats(0.1, 1), st.just(UPDATES + 10), pct_start=st.floats(0.1, 0.45),
+        three_phase=st.booleans(), cycle_momentum=st.booleans(),
+    ),
+}  # fmt: skip

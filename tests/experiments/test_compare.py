@@ -1,0 +1,121 @@
+import math
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from ratecraft import ScheduleError, constant, cosine, custom, warmup
+from ratecraft.errors import RunFailed, TaskError
+from ratecraft.experiments import compare, load_task, train
+from ratecraft.experiments._engines import LocalEngine
+from ratecraft.experiments._train import start
+from ratecraft.finder import range_test
+from ratecraft.results import load
+
+SCHEDULES = {"flat": constant(1), "cosine": warmup(5).then(cosine(1, 0))}
+
+
+def die() -> None:
+    os._exit(9)
+
+
+def test_workers_and_this_process_train_every_schedule_with_every_seed() -> None:
+    told = []
+    result = compare(
+        "digits",
+        SCHEDULES,
+        rates=0.01,
+        seeds=2,
+        total=30,
+        workers=2,
+        progress=lambda p: p.what == "done" and told.append((p.done, p.planned)),
+    )
+    assert [(run.schedule, run.seed) for run in result.runs] == [
+        (repr(schedule), seed) for schedule in SCHEDULES.values() for seed in (0, 1)
+    ]
+    assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert [len(result.of(name)) for name in SCHEDULES] == [2, 2]
+    assert result.metrics() == ("loss", "accuracy")
+    here = compare("digits", SCHEDULES, rates=0.01, seeds=2, total=30, workers=0)
+    for run, again in zip(result.runs, here.runs, strict=True):
+        assert run.final() == pytest.approx(again.final(), rel=0.2)
+
+
+def test_runs_of_one_seed_start_from_the_same_weights_and_data() -> None:
+    result = compare("digits", SCHEDULES, rates=0.0, seeds=[4], total=8, workers=0)
+    assert result.runs[0].losses == result.runs[1].losses
+
+
+def test_what_a_task_draws_while_it_is_built_is_the_same_for_every_run(tmp_path: Path) -> None:
+    file = tmp_path / "drawn.py"
+    file.write_text(
+        "import torch\n"
+        "from ratecraft.experiments import Task\n"
+        "def task():\n"
+        "    x = torch.randn(64, 3)\n"
+        "    loss = lambda model, batch: ((model(batch) - batch.sum(1)[:, None]) ** 2).mean()\n"
+        "    line = lambda: torch.nn.Linear(3, 1)\n"
+        "    return Task(model=line, loss=loss, train=x.split(16), val=[x])\n"
+    )
+    for workers in (0, 2):
+        runs = compare(f"{file}:task", SCHEDULES, rates=0.0, seeds=2, total=6, workers=workers).runs
+        assert runs[0].losses == pytest.approx(runs[2].losses, rel=1e-6)
+        assert runs[1].losses == pytest.approx(runs[3].losses, rel=1e-6)
+
+
+def test_a_comparison_survives_its_file(tmp_path: Path) -> None:
+    result = compare(
+        "digits", [constant(1), constant(1e30)], rates=0.1, seeds=1, total=5, workers=0
+    )
+    assert result.runs[1].diverged is not None
+    loaded = load(result.save(tmp_path / "deep" / "c.json"))
+    assert repr(loaded) == repr(result)  # as text, since nan is not equal to itself
+    assert math.isnan(loaded.summaries()[1].mean["loss"])
+
+
+def test_what_cannot_be_compared_is_refused_before_training() -> None:
+    with pytest.raises(ScheduleError, match="at least one schedule, one rate and one seed"):
+        compare("digits", {}, rates=0.1)
+    with pytest.raises(ScheduleError, match="given twice"):
+        compare("digits", {"a": constant(1), "b": constant(1)}, rates=0.1)
+    with pytest.raises(ScheduleError, match="no room"):
+        compare("digits", [warmup(50).then(cosine(1, 0))], rates=0.1, total=10)
+    with pytest.raises(ScheduleError, match="custom"):
+        compare("digits", [custom(lambda t: 1.0)], rates=0.1, total=10)
+    with pytest.raises(TypeError, match="a Schedule was expected"):
+        compare("digits", {"a": "cosine(1, 0)"}, rates=0.1)
+    with pytest.raises(TaskError, match="workers=0"):
+        compare(lambda: load_task("digits"), [constant(1)], rates=0.1, total=3)
+
+
+def test_a_worker_that_dies_is_reported(tmp_path: Path) -> None:
+    file = tmp_path / "deadly.py"
+    file.write_text(
+        "import os, multiprocessing\n"
+        "from ratecraft.experiments import load_task\n"
+        "def task():\n"
+        "    if multiprocessing.parent_process() is not None:\n"
+        "        os._exit(9)\n"
+        "    return load_task('digits')\n"
+    )
+    with pytest.raises(RunFailed, match="a worker process died"):
+        compare(f"{file}:task", [constant(1)], rates=0.1, seeds=1, total=3, workers=1)
+
+
+def test_an_engine_of_separate_slots_outlives_a_dead_worker() -> None:
+    with LocalEngine(2) as engine:
+        dead, alive = engine.submit(die), engine.submit(os.getpid)
+        assert alive.result(60) != os.getpid()
+        with pytest.raises(Exception, match="terminated abruptly"):
+            dead.result(60)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(5))
+def test_the_rate_of_the_range_test_trains_digits_to_97_percent(seed: int) -> None:
+    task = load_task("digits")
+    torch.manual_seed(seed)
+    rate = range_test(*start(task), task.train, task.loss).suggestion
+    run = train(task, warmup(20).then(cosine(1, 0)), rate=rate, seed=seed, total=450)
+    assert run.final("accuracy") >= 0.97

@@ -1,0 +1,140 @@
+import math
+import random
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from ratecraft import ScheduleError, constant, cosine, epochs, warmup
+from ratecraft.errors import TaskError
+from ratecraft.experiments import Task, load_task, train
+
+
+def line(**changes) -> Task:
+    x = torch.linspace(-1, 1, 32)[:, None]
+    fields = {
+        "model": lambda: nn.Sequential(nn.Linear(1, 1), nn.Dropout(0.0)),
+        "loss": lambda model, batch: ((model(batch) - 2 * batch) ** 2).mean(),
+        "train": x.split(8),
+        "val": [x[:24], x[24:]],
+        "optimizer": lambda model: torch.optim.SGD(model.parameters(), lr=1.0),
+    }
+    return Task(**fields | changes)
+
+
+def test_the_same_seed_gives_the_same_run_and_another_seed_another() -> None:
+    task = load_task("digits")
+    runs = [train(task, cosine(1, 0), rate=0.01, seed=seed, total=20) for seed in (0, 0, 1)]
+    assert runs[0].losses == runs[1].losses
+    assert runs[0].evaluations == runs[1].evaluations
+    assert runs[0].losses != runs[2].losses
+
+
+def test_it_trains_with_the_rates_of_the_schedule() -> None:
+    seen = []
+
+    def optimizer(model: nn.Module) -> torch.optim.Optimizer:
+        made = torch.optim.SGD(model.parameters(), lr=1.0)
+        made.register_step_pre_hook(lambda o, *_: seen.append(o.param_groups[0]["lr"]))
+        return made
+
+    schedule = warmup(epochs(1)).then(cosine(1, 0))
+    run = train(line(optimizer=optimizer), schedule, rate=0.1, total=epochs(3))
+    assert seen == list((0.1 * schedule).resolve(12, epoch=4)) == list(run.curve())
+
+
+def test_it_evaluates_after_each_epoch_and_at_the_end() -> None:
+    run = train(line(), constant(1), rate=0.1, total=10)
+    assert [e.update for e in run.evaluations] == [4, 8, 10]
+    assert len(run.losses) == 10
+
+
+def test_evaluation_runs_in_evaluation_mode_and_weighs_batches_by_rows() -> None:
+    modes = []
+
+    def metric(model, batch) -> torch.Tensor:
+        modes.append(model.training)
+        return batch.mean()
+
+    task = line(metrics={"mean": metric})
+    run = train(task, constant(1), rate=0.0, total=4)
+    assert modes == [False] * (2 + 4)  # validation, and the last training batches
+    assert run.final("mean") == pytest.approx(0.0, abs=1e-7)
+
+
+def test_the_callers_random_numbers_are_left_alone() -> None:
+    torch.manual_seed(5)
+    np.random.seed(5)
+    random.seed(5)
+    expected = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()
+    train(line(), constant(1), rate=0.1, total=4)
+    assert torch.equal(torch.get_rng_state(), expected[0])
+    assert np.random.get_state()[1].tolist() == expected[1]
+    assert random.getstate() == expected[2]
+
+
+def test_a_run_that_diverges_says_where_and_keeps_its_curve() -> None:
+    run = train(line(), constant(1), rate=1e30, total=50)
+    assert run.diverged is not None
+    assert len(run.losses) == run.diverged + 1
+    assert math.isnan(run.final())
+
+
+def test_a_last_update_that_destroys_the_model_counts_as_diverged() -> None:
+    run = train(line(), constant(1), rate=1e38, total=1)
+    assert run.diverged == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"model": lambda: 3}, r"Task.model\(\) returned int; expected a torch Module"),
+        ({"optimizer": lambda model: None}, "expected a torch optimizer"),
+        ({"loss": lambda model, batch: 0.5}, "returned float; expected a tensor of one element"),
+        ({"loss": lambda model, batch: model(batch)}, r"a tensor of shape \(8, 1\)"),
+    ],
+)
+def test_what_a_task_returns_wrongly_is_named(changes, words: str) -> None:
+    with pytest.raises(TaskError, match=words):
+        train(line(**changes), constant(1), rate=0.1, total=2)
+
+
+def test_a_schedule_that_does_not_fit_is_refused_before_training() -> None:
+    calls = []
+    task = line(model=lambda: calls.append(1))
+    with pytest.raises(ScheduleError, match="no room"):
+        train(task, warmup(50).then(cosine(1, 0)), rate=0.1, total=10)
+    assert not calls
+
+
+def test_training_data_that_runs_dry_is_refused() -> None:
+    class Once:
+        batches = torch.linspace(-1, 1, 32)[:, None].split(8)
+
+        def __len__(self) -> int:
+            return 4
+
+        def __iter__(self):
+            given, self.batches = self.batches, ()
+            return iter(given)
+
+    with pytest.raises(TaskError, match="gave no batch when it was iterated again"):
+        train(line(train=Once()), constant(1), rate=0.1, total=9)
+
+
+def test_a_metric_that_is_no_number_is_named() -> None:
+    task = line(metrics={"each": lambda model, batch: model(batch)})
+    with pytest.raises(TaskError, match=r"the metric each\(model, batch\) returned a tensor"):
+        train(task, constant(1), rate=0.1, total=4)
+
+
+def test_batches_may_be_dicts() -> None:
+    x = torch.linspace(-1, 1, 32)[:, None]
+    batches = [{"x": part} for part in x.split(8)]
+    task = line(
+        train=batches,
+        val=batches,
+        loss=lambda model, batch: ((model(batch["x"]) - batch["x"]) ** 2).mean(),
+    )
+    assert train(task, constant(1), rate=0.1, total=100).final() < 0.05

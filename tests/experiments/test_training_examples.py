@@ -1,0 +1,190 @@
+"""What a run's record holds, plateaus, and the rates that are stopped early."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from ratecraft import ScheduleError, constant, cosine, epochs, warmup
+from ratecraft.errors import SettingError
+from ratecraft.experiments import Plateau, Task, compare, load_task, train
+from ratecraft.experiments._halving import halve
+from ratecraft.experiments._plateau import parse_candidate
+from ratecraft.experiments._train import Training
+from ratecraft.results import load
+
+
+def test_every_epoch_has_losses_metrics_and_the_rate_of_every_group() -> None:
+    task = load_task("digits")
+    seen = []
+    schedule = warmup(45).then(cosine(1, 0))
+    run = train(task, schedule, rate=0.01, total=epochs(3), watch=seen.append)
+    assert tuple(seen) == run.evaluations
+    assert [one.update for one in seen] == [45, 90, 135]
+    for one in seen:
+        assert set(one.metrics) == set(one.train) == {"loss", "accuracy"}
+        assert one.rates == {"0": run.curve()(one.update - 1)}
+    assert seen[-1].train["accuracy"] > 0.9
+    assert seen[-1].train["loss"] != seen[-1].metrics["loss"]
+
+
+def test_what_is_measured_on_training_data_is_what_the_weights_give() -> None:
+    kept, batches = [], torch.linspace(-1, 1, 64)[:, None].split(2)
+
+    def model() -> nn.Module:
+        kept.append(nn.Sequential(nn.Linear(1, 1), nn.Dropout(0.5)))
+        return kept[-1]
+
+    def loss(model: nn.Module, batch: torch.Tensor) -> torch.Tensor:
+        return ((model(batch) - 2 * batch) ** 2).mean()
+
+    task = Task(model=model, loss=loss, train=batches, val=[batches[0]])
+    run = train(task, constant(1), rate=0.01, total=32)
+    trained = kept[-1].eval()
+    expected = sum(float(loss(trained, one).detach()) for one in batches[-16:]) / 16
+    assert run.evaluations[-1].train["loss"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_evaluating_changes_nothing_of_the_training() -> None:
+    def build(val: list) -> Task:
+        task = load_task("digits")
+        noisy = dict(task.metrics) | {"noise": lambda model, batch: torch.rand(())}
+        return dataclasses.replace(task, val=val * 2, metrics=noisy)
+
+    val = load_task("digits").val
+    plain = train(load_task("digits"), constant(1), rate=0.01, total=100)
+    noisy = train(build(val), constant(1), rate=0.01, total=100)
+    assert plain.losses == noisy.losses
+
+
+def test_groups_of_different_rates_keep_their_ratios() -> None:
+    def optimizer(model: nn.Module) -> torch.optim.Optimizer:
+        first, last = model[0], model[-1]
+        rest = [p for layer in model[1:-1] for p in layer.parameters()]
+        return torch.optim.AdamW(
+            [
+                {"params": first.parameters(), "lr": 1e-4},
+                {"params": rest, "lr": 5e-4},
+                {"params": last.parameters(), "lr": 1e-3, "name": "head"},
+            ]
+        )
+
+    task = dataclasses.replace(load_task("digits"), optimizer=optimizer)
+    run = train(task, cosine(1, 0), rate=0.02, total=90)
+    first = run.evaluations[0].rates
+    highest = run.curve()(44)
+    assert first == pytest.approx({"0": highest / 10, "1": highest / 2, "head": highest})
+    assert compare(lambda: task, [cosine(1, 0)], rates=0.02, seeds=1, total=9, workers=0).runs
+
+
+def test_a_plateau_falls_when_validation_does_not_improve() -> None:
+    plateau = Plateau(warmup(10).then(constant(1)), factor=0.5, patience=0, threshold=0.5)
+    run = train(load_task("digits"), plateau, rate=0.01, total=epochs(6))
+    losses = [e.metrics["loss"] for e in run.evaluations]
+    factor, best, expected = 1.0, math.inf, []
+    for k, loss in enumerate(losses):
+        expected.append(0.01 * factor)
+        if loss < best * 0.5:
+            best = loss
+        else:
+            factor *= 0.5
+        assert run.evaluations[k].rates["0"] == pytest.approx(expected[k])
+    assert factor < 1
+    # The record's own curve says what was driven.
+    assert [run.curve()(45 * k + 44) for k in range(6)] == pytest.approx(expected)
+    assert run.schedule == repr(plateau)
+
+
+def test_a_plateau_may_follow_a_metric_that_is_to_rise() -> None:
+    plateau = Plateau(patience=0, factor=0.5, threshold=0.3, metric="accuracy")
+    run = train(load_task("digits"), plateau, rate=0.003, total=epochs(4))
+    accuracies = [e.metrics["accuracy"] for e in run.evaluations]
+    assert accuracies[1] > accuracies[0]
+    assert run.evaluations[1].rates["0"] == 0.003 or accuracies[0] > 0.3
+    plateau = dataclasses.replace(plateau, mode="min")  # an error rate would be one of these
+    run = train(load_task("digits"), plateau, rate=0.003, total=epochs(3))
+    assert run.evaluations[2].rates["0"] == 0.0015
+    with pytest.raises(ScheduleError, match=r"no metric 'f1'; it has loss, accuracy"):
+        train(load_task("digits"), Plateau(metric="f1"), total=5)
+
+
+@pytest.mark.parametrize(
+    "plateau",
+    [
+        Plateau(),
+        Plateau(cosine(1, 0), factor=0.25, patience=3, threshold=0.0, cooldown=2, metric="f1"),
+        Plateau(warmup(5).then(constant(1)), patience=2),
+        Plateau(metric="error", mode="min"),
+    ],
+)
+def test_a_plateau_reads_back(plateau: Plateau) -> None:
+    assert parse_candidate(repr(plateau)) == plateau
+    assert parse_candidate("  " + repr(plateau)) == plateau
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("plateau(", "cannot be read"),
+        ("plateau(constant(1), cosine(1, 0))", "is no plateau"),
+        ("plateau(factr=0.5)", "takes no 'factr'"),
+        ("plateau(factor=open)", "factor must be a plain value"),
+        ("plateau(factor=2)", "between 0 and 1"),
+        ("plateau(patience=1.5)", "patience=1.5"),
+        ("plateau(schedule=cosine(1, 0), factor='x')", "factor='x'"),
+        ("plateau(constant(1)).then(cosine(1, 0))", "is no plateau"),
+        ("plateau(open('x'))", "open"),
+        ("plateau(metric=3)", "metric=3"),
+        ("plateau(mode='up')", "mode='up'"),
+        ("plateau(**x)", "is no plateau"),
+    ],
+)
+def test_a_plateau_that_is_none_is_told(text: str, words: str) -> None:
+    with pytest.raises(ScheduleError, match=words.replace("(", r"\(")):
+        parse_candidate(text)
+
+
+def test_plateaus_are_compared_like_schedules() -> None:
+    plateau = Plateau(factor=0.5, patience=0)
+    result = compare("digits", [plateau, constant(1)], rates=0.01, seeds=2, total=90, workers=0)
+    assert list(result.schedules) == [repr(plateau), "constant(1)"]
+    assert len(result.of(repr(plateau))) == 2
+
+
+def test_the_worse_half_of_the_rates_is_stopped_at_a_quarter_and_at_half() -> None:
+    rates = [1e-6, 1e-5, 1e-3, 1e-2]
+    made = {r: [Training(load_task("digits"), constant(1), rate=r, seed=s, total=80)
+                for s in (0, 1)] for r in rates}  # fmt: skip
+    stopped = halve(made)
+    assert stopped[1e-6] == stopped[1e-5] == 20
+    assert sorted(map(str, (stopped[1e-3], stopped[1e-2]))) == ["40", "None"]
+    for rate, several in made.items():
+        for training in several:
+            assert len(training.losses) == (stopped[rate] or 80)
+
+
+def test_halving_says_what_is_not_known(tmp_path) -> None:
+    settings = {"rates": [1e-6, 1e-5, 1e-3, 1e-2], "seeds": 2, "total": 40}
+    result = compare("digits", [constant(1), cosine(1, 0)], **settings, halving=True, workers=0)
+    assert len(result.runs) == 16
+    assert sum(run.stopped is not None for run in result.runs) == 12
+    rows = result.summaries()
+    assert [row.stopped for row in rows] == [0, 0] + [2] * 6
+    assert all(math.isnan(row.mean["loss"]) for row in rows[2:])
+    assert "Early stopping ended 6 of 8 candidates, so their final losses are not known" in (
+        result.verdict()
+    )
+    assert load(result.save(tmp_path / "c.json")).verdict() == result.verdict()
+    # Those that go on are what they would have been without.
+    plain = compare("digits", [constant(1), cosine(1, 0)], **settings, workers=0)
+    for run in result.runs:
+        (alone,) = [
+            one
+            for one in plain.runs
+            if (one.schedule, one.rate, one.seed) == (run.schedule, run.rate, run.seed)
+        ]
+        assert alone.losses[: len(run.losses)] == run.losses
+    with pytest.raises(SettingError, match="halving chooses among rates"):
+        compare("digits", [constant(1)], rates=0.1, halving=True, workers=0)

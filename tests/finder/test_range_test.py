@@ -1,0 +1,179 @@
+import math
+
+import pytest
+import torch
+from restoring import Boom, Net, cross_entropy, failing, seed_everything, trained_after, world
+from torch import nn
+
+from ratecraft import cosine
+from ratecraft.errors import BindingError, RunFailed, SettingError, TaskError
+from ratecraft.experiments import load_task
+from ratecraft.experiments._train import start
+from ratecraft.finder import range_test
+from ratecraft.torch import ScheduleLR
+
+
+def whole(model, optimizer, loader) -> None:
+    record = range_test(model, optimizer, loader, cross_entropy)
+    assert len(record.rates) > 50
+
+
+def interrupted(error: BaseException):
+    def trial(model, optimizer, loader) -> None:
+        with pytest.raises(type(error)):
+            range_test(model, optimizer, loader, failing(60, error))
+
+    return trial
+
+
+@pytest.mark.parametrize(
+    "trial",
+    [whole, interrupted(Boom()), interrupted(KeyboardInterrupt())],
+    ids=["end", "error", "ctrl-c"],
+)
+def test_it_leaves_no_trace_in_later_training(trial) -> None:
+    untouched, touched = trained_after(None), trained_after(trial)
+    assert touched[0] == untouched[0]
+    for name, tensor in untouched[1].items():
+        assert torch.equal(tensor, touched[1][name]), name
+    assert torch.equal(untouched[2], touched[2])
+    assert touched[4] == untouched[4]
+
+
+def test_a_scheduler_on_the_optimizer_does_not_notice() -> None:
+    model, optimizer, loader = world()
+    scheduler = ScheduleLR(optimizer, factor=cosine(1, 0), total=500)
+    range_test(model, optimizer, loader, cross_entropy)
+    assert scheduler.last_epoch == 0
+    optimizer.step()
+    assert scheduler.last_epoch == 1
+
+
+def test_the_digits_rate_is_reasonable_and_the_same_every_time() -> None:
+    task = load_task("digits")
+    suggestions = []
+    for _ in range(2):
+        seed_everything(0)
+        model, optimizer = start(task)
+        suggestions.append(range_test(model, optimizer, task.train, task.loss).suggestion)
+    assert suggestions[0] == suggestions[1]
+    assert 1e-3 < suggestions[0] < 0.05
+
+
+def line(rate: float = 0.1):
+    torch.manual_seed(0)
+    model = nn.Linear(1, 1)
+    x = torch.linspace(-1, 1, 64)[:, None]
+    return model, torch.optim.SGD(model.parameters(), lr=rate), list(x.split(8))
+
+
+def squares(model, batch) -> torch.Tensor:
+    return ((model(batch) - 3 * batch - 1) ** 2).mean()
+
+
+def test_rates_are_geometric_and_the_loss_is_smoothed_with_bias_correction() -> None:
+    model, optimizer, loader = line()
+    record = range_test(model, optimizer, loader, squares, low=1e-4, high=1e-1, updates=4)
+    assert record.rates == pytest.approx([1e-4, 1e-3, 1e-2, 1e-1])
+    average = 0.0
+    for k, (loss, smooth) in enumerate(zip(record.losses, record.smoothed, strict=True)):
+        average = 0.98 * average + 0.02 * loss
+        assert smooth == pytest.approx(average / (1 - 0.98 ** (k + 1)))
+
+
+def test_it_takes_one_epoch_or_a_hundred_updates_if_that_is_longer() -> None:
+    model, optimizer, loader = line()
+    assert len(range_test(model, optimizer, loader, squares, high=1e-4).rates) == 100
+    assert len(range_test(model, optimizer, loader * 20, squares, high=1e-4).rates) == 160
+
+
+def test_an_explosion_stops_it_and_says_so() -> None:
+    model, optimizer, loader = line()
+    record = range_test(model, optimizer, loader, squares, high=1e3)
+    assert "exceeded 4 times its minimum" in record.stopped
+    assert record.smoothed[-1] > 4 * min(record.smoothed)
+    assert max(record.smoothed[:-1]) <= 4 * min(record.smoothed)
+
+
+@pytest.mark.parametrize("odd", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_stops_it_and_keeps_the_curve(odd: float) -> None:
+    model, optimizer, loader = line()
+    calls = iter(range(1000))
+
+    def loss(model, batch) -> torch.Tensor:
+        return squares(model, batch) * (odd if next(calls) >= 40 else 1.0)
+
+    record = range_test(model, optimizer, loader, loss)
+    assert len(record.losses) == 40
+    assert f"the loss was {odd}" in record.stopped
+
+
+def test_a_first_loss_that_is_not_finite_is_a_failure() -> None:
+    model, optimizer, loader = line()
+    with pytest.raises(RunFailed, match="nan at the first update, before any training"):
+        range_test(model, optimizer, loader, lambda m, b: squares(m, b) * math.nan)
+
+
+def test_losses_below_zero_do_not_stop_it_at_once() -> None:
+    model, optimizer, loader = line()
+    record = range_test(model, optimizer, loader, lambda m, b: squares(m, b) - 5, high=1e3)
+    assert len(record.losses) > 60
+    assert "exceeded" in record.stopped
+
+
+def test_group_ratios_are_kept() -> None:
+    model = Net()
+    seen = []
+    optimizer = torch.optim.SGD(
+        [{"params": model.body.parameters(), "lr": 0.01}, {"params": model.head.parameters()}],
+        lr=0.1,
+    )
+
+    def loss(model, batch) -> torch.Tensor:
+        seen.append([group["lr"] for group in optimizer.param_groups])
+        return cross_entropy(model, batch)
+
+    batches = [(torch.rand(8, 1, 8, 8), torch.arange(8))]
+    record = range_test(model, optimizer, batches, loss, updates=5)
+    assert [pair[1] for pair in seen] == pytest.approx(list(record.rates))
+    assert [pair[0] / pair[1] for pair in seen] == pytest.approx([0.1] * 5)
+
+
+def test_a_model_in_evaluation_mode_is_tested_in_training_mode() -> None:
+    model, optimizer, loader = world()
+    model.eval()
+    seen = []
+
+    def loss(model, batch) -> torch.Tensor:
+        seen.append(model.training)
+        return cross_entropy(model, batch)
+
+    range_test(model, optimizer, loader, loss, updates=3)
+    assert seen == [True] * 3
+    assert not model.training
+
+
+def test_what_cannot_be_tested_is_named() -> None:
+    model, optimizer, loader = line()
+    with pytest.raises(TaskError, match=r"returned float; expected a tensor of numbers"):
+        range_test(model, optimizer, loader, lambda m, b: 3.0)
+    with pytest.raises(TaskError, match="returned a tensor without a gradient"):
+        range_test(model, optimizer, loader, lambda m, b: squares(m, b).detach())
+    with pytest.raises(TaskError, match="gave no batch"):
+        range_test(model, optimizer, [], squares)
+    with pytest.raises(SettingError, match="0 < low < high"):
+        range_test(model, optimizer, loader, squares, low=1, high=0.1)
+    with pytest.raises(SettingError, match="at least 2"):
+        range_test(model, optimizer, loader, squares, updates=1)
+    with pytest.raises(SettingError, match="0 <= beta < 1"):
+        range_test(model, optimizer, loader, squares, beta=1.0)
+    optimizer.add_param_group({"params": [nn.Parameter(torch.ones(1))], "lr": -1.0})
+    with pytest.raises(BindingError, match="no ratios"):
+        range_test(model, optimizer, loader, squares)
+
+
+def test_progress_is_told() -> None:
+    model, optimizer, loader = line()
+    told = []
+    range_test(model, optimizer, loader, squares, updates=5, progress=lambda *p: told.append(p))
+    assert told == [(k, 5) for k in range(1, 6)]

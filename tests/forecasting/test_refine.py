@@ -1,0 +1,48 @@
+"""The refined schedule: known shapes, and the bound that it minimises."""
+
+import numpy as np
+import pytest
+
+from ratecraft import linear, warmup
+from ratecraft.errors import SettingError
+from ratecraft.forecasting import bound, refine
+
+T = 1000
+X = np.arange(T) / T
+
+
+def values(shape):
+    return shape.resolve(T).values()
+
+
+def test_norms_that_stay_give_a_line() -> None:
+    assert values(refine([3.0] * T)) == pytest.approx(values(linear(1, 0)), abs=2e-3)
+    assert values(refine([7.0] * T)) == pytest.approx(values(refine([3.0] * T)))
+
+
+@pytest.mark.parametrize(("power", "adaptive"), [(0.25, False), (0.5, True)])
+def test_norms_that_rise_to_the_end_give_a_power(power: float, adaptive: bool) -> None:
+    # w = (1 - x)^a with a = .5 gives (1 - x)^2.
+    norms = np.maximum(1 - X, 1e-3) ** -power
+    found = values(refine(norms, adaptive=adaptive, pieces=50))
+    assert found == pytest.approx((1 - X) ** 2, abs=0.02)
+
+
+def test_high_norms_at_first_give_a_warmup_and_a_better_bound() -> None:
+    norms = 1 + 9 * np.exp(-X / 0.05)
+    shape = refine(norms)
+    rates = values(shape)
+    assert rates[0] < 0.2
+    assert 50 < rates.argmax() <= 300
+    best = [
+        bound(each.resolve(T), gradient=norms.tolist()).best
+        for each in (shape, linear(1, 0), warmup(100).then(linear(1, 0)))
+    ]
+    assert best[0] == min(best)
+
+
+def test_what_is_no_norm_is_told() -> None:
+    with pytest.raises(SettingError, match="5 norms and pieces=20"):
+        refine([1.0] * 5)
+    with pytest.raises(SettingError, match="finite numbers above 0"):
+        refine([1.0] * 50 + [0.0])

@@ -1,0 +1,150 @@
+import math
+import re
+import xml.etree.ElementTree as ET
+
+import pytest
+
+from ratecraft._render._svg import PALETTE, svg_chart
+
+SVG = "{http://www.w3.org/2000/svg}"
+LABELS = {"title": "A chart", "x_label": "update", "y_label": "loss"}
+
+
+def tree(text: str) -> ET.Element:
+    return ET.fromstring(text)  # noqa: S314 - our own text
+
+
+def texts(root: ET.Element) -> list[str]:
+    return [element.text or "" for element in root.iter(f"{SVG}text")]
+
+
+def lines(root: ET.Element, color: str = PALETTE[0]) -> list[list[tuple[float, float]]]:
+    """The stretches of a series, within the axes."""
+    inner = root.find(f"{SVG}svg")
+    assert inner is not None
+    stretches = []
+    for path in inner.iter(f"{SVG}path"):
+        if path.get("stroke") == color:
+            for stretch in path.attrib["d"].split("M")[1:]:
+                pairs = [pair.split() for pair in stretch.split("L")]
+                stretches.append([(float(x), float(y)) for x, y in pairs])
+    return stretches
+
+
+def test_a_chart_is_well_formed_and_says_what_it_is() -> None:
+    text = svg_chart({"a": (range(50), [math.exp(-k / 9) for k in range(50)])}, **LABELS)
+    root = tree(text)
+    assert root.get("role") == "img"
+    assert root[0].tag == f"{SVG}title"
+    assert root[0].text == "A chart"
+    assert root.find(f"{SVG}rect").get("fill") == "#ffffff"
+    assert {"update", "loss", "0", "1.0", "40"} <= set(texts(root))
+    assert re.findall('https?://[^"]*', text) == ["http://www.w3.org/2000/svg"]
+    assert "href" not in text
+    assert len(lines(root)[0]) == 50
+
+
+def test_names_are_escaped() -> None:
+    name = '<b>&"</b>'
+    series = {name: ([0, 1], [0, 1]), "b": ([0, 1], [1, 0])}
+    root = tree(svg_chart(series, title=name, x_label=name, y_label=name))
+    assert texts(root).count(name) == 4
+    assert root[0].text == name
+
+
+def test_points_that_are_not_finite_are_gaps_and_a_lone_point_is_a_dot() -> None:
+    ys = [1, 2, math.nan, 3, math.inf, 2, 1]
+    root = tree(svg_chart({"a": (range(7), ys)}, **LABELS))
+    assert [len(stretch) for stretch in lines(root)] == [2, 2]
+    assert len(list(root.iter(f"{SVG}circle"))) == 1
+
+
+def test_zeros_are_gaps_on_logarithmic_axes() -> None:
+    series = {"a": ([0, 1e-4, 1e-3, 1e-2, 1e-1], [1, 10, 0, 100, 1000])}
+    root = tree(svg_chart(series, **LABELS, log_x=True, log_y=True))
+    assert [len(stretch) for stretch in lines(root)] == [2]
+    assert {"1e-4", "1e-3", "0.01", "10", "100", "1000"} <= set(texts(root))
+
+
+@pytest.mark.parametrize("log", [False, True])
+@pytest.mark.parametrize("ys", [[], [0.0], [0, 0], [3e-4, 3e-4], [math.nan], [-1, -2]], ids=str)
+def test_any_range_is_drawn(ys: list[float], log: bool) -> None:
+    text = svg_chart({"a": (range(len(ys)), ys)}, **LABELS, log_y=log)
+    tree(text)
+    assert "nan" not in text
+    assert "inf" not in text
+
+
+def test_a_long_line_is_thinned_but_keeps_its_extremes() -> None:
+    ys = [1.0] * 200_000
+    ys[77_777], ys[123_456] = 5.0, 0.0
+    text = svg_chart({"a": (range(len(ys)), ys)}, **LABELS)
+    (line,) = lines(tree(text))
+    assert len(line) <= 1000
+    assert len(text) < 20_000
+    heights = [y for _, y in line]
+    usual = heights[0]
+    assert sum(y < usual for y in heights) == 1
+    assert sum(y > usual for y in heights) == 1
+
+
+def test_lines_end_at_the_axes() -> None:
+    root = tree(svg_chart({"a": ([0, 1, 2], [0, 1e30, 1])}, **LABELS, y_range=(0, 2)))
+    inner = root.find(f"{SVG}svg")
+    # An inner svg hides what lies outside it, unless it says otherwise.
+    assert inner.get("overflow") is None
+    assert "2.0" in texts(root)
+    assert all(abs(y) < 1e5 for _, y in lines(root)[0])
+
+
+def test_a_band_lies_around_its_line() -> None:
+    xs, mean = [0, 1, 2], [3.0, 2.0, 1.0]
+    band = {"a": ([y - 0.5 for y in mean], [y + 0.5 for y in mean])}
+    root = tree(svg_chart({"a": (xs, mean)}, **LABELS, band=band))
+    area = next(p for p in root.iter(f"{SVG}path") if p.get("fill-opacity"))
+    corners = [float(p.split()[1]) for p in re.split("[ML]", area.attrib["d"].rstrip("Z"))[1:]]
+    (line,) = lines(root)
+    for i, (_, y) in enumerate(line):
+        assert corners[5 - i] < y < corners[i]
+
+
+def test_a_mark_has_its_number_and_lies_within_the_axes() -> None:
+    text = svg_chart({"a": ([1e-3, 1e-2], [1, 2])}, **LABELS, log_x=True, mark=0.25)
+    root = tree(text)
+    assert "0.25" in texts(root)
+    path = next(p for p in root.iter(f"{SVG}path") if p.get("stroke-dasharray") == "4 3")
+    x = float(path.attrib["d"][1:].split()[0])
+    assert x < 640
+
+
+def test_faint_lines_are_behind_and_use_up_no_colour() -> None:
+    series = {"raw": ([0, 1], [0, 1]), "smooth": ([0, 1], [0, 1])}
+    root = tree(svg_chart(series, **LABELS, faint={"raw"}))
+    inner = root.find(f"{SVG}svg")
+    assert [p.get("stroke") for p in inner] == ["#b5b5b5", PALETTE[0]]
+
+
+def test_dashed_lines_have_the_colour_of_another_and_no_place_in_the_legend() -> None:
+    series = {"guess": ([0, 1], [0, 1]), "a": ([0, 1], [0, 1]), "b": ([0, 1], [1, 0])}
+    root = tree(svg_chart(series, **LABELS, dashed={"guess": "b"}))
+    inner = root.find(f"{SVG}svg")
+    strokes = [(p.get("stroke"), p.get("stroke-dasharray")) for p in inner]
+    assert strokes == [(PALETTE[1], "3 3"), (PALETTE[0], None), (PALETTE[1], None)]
+    assert "guess" not in texts(root)
+
+
+def test_a_small_chart_keeps_fewer_points() -> None:
+    series = {"a": (range(5000), [k % 7 for k in range(5000)])}
+    (line,) = lines(tree(svg_chart(series, **LABELS, width=360, points=300)))
+    assert 100 < len(line) <= 300
+
+
+def test_many_lines_differ_in_colour_or_dashes() -> None:
+    series = {f"schedule number {i}": ([0, 1], [i, i]) for i in range(20)}
+    root = tree(svg_chart(series, **LABELS))
+    inner = root.find(f"{SVG}svg")
+    assert len({(p.get("stroke"), p.get("stroke-dasharray")) for p in inner}) == 20
+    legend = [t for t in root.iter(f"{SVG}text") if (t.text or "").startswith("schedule")]
+    assert len(legend) == 20
+    assert all(float(t.attrib["x"]) + 6.2 * len(t.text or "") < 640 for t in legend)
+    assert float(inner.attrib["height"]) > 100

@@ -1,0 +1,105 @@
+import dataclasses
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from ratecraft.errors import RecordError
+from ratecraft.results import Comparison, Evaluation, FoundRate, RangeTest, Run, ShortRun, load
+
+
+def run(schedule: str, seed: int, *losses: float, diverged: int | None = None) -> Run:
+    evaluations = tuple(
+        Evaluation(i + 1, {"loss": loss, "accuracy": 1 - loss}) for i, loss in enumerate(losses)
+    )
+    return Run(schedule, 0.1, seed, len(losses), 1, tuple(losses), evaluations, diverged)
+
+
+def comparison(*runs: Run) -> Comparison:
+    return Comparison("t", {r.schedule: r.schedule for r in runs}, runs)
+
+
+def test_summaries_hold_mean_and_sample_deviation_best_first() -> None:
+    rows = comparison(
+        run("constant(1)", 0, 0.5, 0.3),
+        run("constant(1)", 1, 0.5, 0.5),
+        run("cosine(1, 0)", 0, 0.2, 0.1),
+        run("cosine(1, 0)", 1, 0.2, 0.1),
+    ).summaries()
+    assert [row.name for row in rows] == ["cosine(1, 0)", "constant(1)"]
+    assert rows[1].mean["loss"] == pytest.approx(0.4)
+    assert rows[1].spread["loss"] == pytest.approx(math.sqrt(0.02))
+    assert rows[1].mean["accuracy"] == pytest.approx(0.6)
+    alone = comparison(run("constant(1)", 0, 0.5, 0.3)).summaries()
+    assert math.isnan(alone[0].spread["loss"])  # one seed has no spread
+
+
+def test_a_diverged_seed_takes_the_mean_away() -> None:
+    rows = comparison(
+        run("a", 0, 0.01), run("a", 1, 0.01, diverged=0), run("b", 0, 0.9), run("b", 1, 0.9)
+    ).summaries()
+    assert [(row.name, row.diverged) for row in rows] == [("b", 0), ("a", 1)]
+    assert math.isnan(rows[1].mean["loss"])
+
+
+def test_the_verdict_pairs_runs_by_seed() -> None:
+    clear = comparison(run("a", 0, 0.1), run("a", 1, 0.5), run("b", 0, 0.2), run("b", 1, 0.61))
+    assert clear.verdict() == (
+        "a has the lowest validation loss, 0.105 below b (95 % confidence: 0.041 to 0.17)."
+    )
+    even = comparison(run("a", 0, 0.1), run("a", 1, 0.5), run("b", 0, 0.5), run("b", 1, 0.2))
+    assert even.verdict().endswith("); 2 seeds cannot tell b from it.")
+    assert "one seed" in comparison(run("a", 0, 0.1), run("b", 0, 0.2)).verdict()
+    assert "only schedule" in comparison(run("a", 0, 0.1)).verdict()
+    assert "Every schedule diverged" in comparison(run("a", 0, 0.1, diverged=0)).verdict()
+
+
+def test_a_found_rate_survives_its_file(tmp_path: Path) -> None:
+    runs = (ShortRun(0.1, (2.0, math.inf), -math.inf, math.inf), ShortRun(0.1, (2.0,), 1.0, 0.1, 1))
+    record = FoundRate(0.1, 0.05, 0.2, "r", 2.0, runs, 20, 100, 200, 21, 8, 29, "t", "o", 1.5, 3)
+    assert load(record.save(tmp_path / "r.json")) == record
+    assert all(getattr(record, f.name) != f.default for f in dataclasses.fields(record))
+
+
+def test_the_curve_of_a_found_rate_is_the_mean_of_the_runs_at_a_rate() -> None:
+    runs = [ShortRun(0.1, (), 1.0, 0.1), ShortRun(0.1, (), 0.5, 0.1, 1)]
+    runs += [ShortRun(1.0, (), -math.inf, math.inf), ShortRun(0.5, (), 1.5, 0.1)]
+    record = FoundRate(None, None, None, "r", 2.0, tuple(runs), 20)
+    assert record.curve == ((0.1, 0.5), (1.25, 0.5))
+
+
+def test_a_range_test_survives_its_file(tmp_path: Path) -> None:
+    record = RangeTest((1e-8, 1.0), (2.0, math.inf), (2.0, math.nan), "s", None, "r", seconds=1.5)
+    assert repr(load(record.save(tmp_path / "r.json"))) == repr(record)
+    assert list(tmp_path.iterdir()) == [tmp_path / "r.json"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{", "is not a record"),
+        ("[]", "does not say what it is"),
+        ('{"ratecraft": "RangeTest", "format": 99}', "has format 99"),
+        ('{"ratecraft": "Poem", "format": 1}', "holds a Poem"),
+        ('{"ratecraft": "RangeTest", "format": 1}', "is a damaged RangeTest"),
+        ('{"ratecraft": "FoundRate", "format": 1, "runs": [{"x": 1}]}', "is a damaged FoundRate"),
+        ('{"ratecraft": "Comparison", "format": 1, "runs": [{"x": 1}]}', "is a damaged Comparison"),
+    ],
+)
+def test_a_file_that_is_no_record_is_explained(tmp_path: Path, text: str, words: str) -> None:
+    path = tmp_path / "x.json"
+    path.write_text(text)
+    with pytest.raises(RecordError, match=words):
+        load(path)
+
+
+def test_a_missing_file_is_explained(tmp_path: Path) -> None:
+    with pytest.raises(RecordError, match="No such file"):
+        load(tmp_path / "none.json")
+
+
+def test_files_are_strict_json(tmp_path: Path) -> None:
+    record = comparison(run("constant(1)", 0, math.nan, diverged=0))
+    text = record.save(tmp_path / "c.json").read_text()
+    json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))

@@ -1,0 +1,333 @@
+"""param_groups: every parameter in exactly one group, at the rate that was said."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from ratecraft import constant, cosine
+from ratecraft.diagnostics import describe
+from ratecraft.errors import BindingError
+from ratecraft.torch import ScheduleLR, param_groups
+
+
+class Block(nn.Module):
+    """Two convolutions and a way round them."""
+
+    def __init__(self, fan_in: int, width: int) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(fan_in, width, 3, padding=1), nn.BatchNorm2d(width)
+        self.conv2, self.bn2 = nn.Conv2d(width, width, 3, padding=1), nn.BatchNorm2d(width)
+        self.skip = nn.Sequential(nn.Conv2d(fan_in, width, 1), nn.BatchNorm2d(width))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        inner = self.bn2(self.conv2(torch.relu(self.bn1(self.conv1(x)))))
+        return torch.relu(inner + self.skip(x))
+
+
+class ResNet(nn.Module):
+    """A small residual network: a stem, two stages of two blocks, a head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4)
+        self.layer1 = nn.Sequential(Block(4, 4), Block(4, 4))
+        self.layer2 = nn.Sequential(Block(4, 8), Block(8, 8))
+        self.fc = nn.Linear(8, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.layer2(self.layer1(torch.relu(self.bn1(self.conv1(x)))))
+        return self.fc(x.mean((2, 3)))
+
+
+def by_name(model: nn.Module, groups) -> dict[str, str]:
+    """Return each parameter's group; assert that it is in exactly one."""
+    names = {id(p): name for name, p in model.named_parameters()}
+    found = [(names[id(p)], group["name"]) for group in groups for p in group["params"]]
+    assert sorted(name for name, _ in found) == sorted(names.values())
+    return dict(found)
+
+
+def table(groups, *fields: str) -> dict[str, tuple]:
+    assert len({group["name"] for group in groups}) == len(groups)
+    return {g["name"]: tuple(g.get(field) for field in fields) for g in groups}
+
+
+def test_a_fast_head_and_a_slow_backbone_share_the_momentum_and_norms_do_not_decay() -> None:
+    model = ResNet()
+    groups = param_groups(
+        model, lr=1e-4, rules={"fc": 1e-2}, no_decay=["norm", "bias"], weight_decay=0.1,
+        momentum=0.9,
+    )  # fmt: skip
+    assert table(groups, "lr", "weight_decay", "momentum") == {
+        "rest": (1e-4, 0.1, 0.9),
+        "rest, no decay": (1e-4, 0.0, 0.9),
+        "fc": (1e-2, 0.1, 0.9),
+        "fc, no decay": (1e-2, 0.0, 0.9),
+    }
+    for name, group in by_name(model, groups).items():
+        bare = name.endswith("bias") or "bn" in name or "skip.1" in name
+        assert group == ("fc" if name.startswith("fc") else "rest") + ", no decay" * bare, name
+
+
+def test_layer_decay_on_a_residual_network() -> None:
+    model = ResNet()
+    groups = param_groups(model, lr=1e-2, layer_decay=0.75)
+    layers = ["conv1", "layer1.0", "layer1.1", "layer2.0", "layer2.1", "fc"]
+    rates = table(groups, "lr")
+    assert list(rates) == layers
+    for i, layer in enumerate(layers):
+        assert rates[layer][0] == pytest.approx(1e-2 * 0.75 ** (5 - i))
+    found = by_name(model, groups)
+    assert found["bn1.weight"] == "conv1"
+    assert found["layer1.1.skip.1.bias"] == "layer1.1"
+
+
+def test_all_of_it_at_once_with_schedules_that_drive_exactly_their_groups() -> None:
+    model = ResNet()
+    groups = param_groups(
+        model, lr=1e-4, rules={"fc": 1e-2}, layer_decay=0.75, no_decay=True, momentum=0.9,
+        weight_decay=0.05,
+    )  # fmt: skip
+    by_name(model, groups)
+    optimizer = torch.optim.SGD(groups)
+    heads = [g["name"] for g in groups if g["name"].startswith("fc")]
+    assert heads == ["fc", "fc, no decay"]
+    factor = {g["name"]: cosine(1, 0) if g["name"] in heads else constant(1) for g in groups}
+    ScheduleLR(optimizer, factor=factor, total=10)
+    for _ in range(5):
+        model(torch.rand(2, 1, 8, 8)).sum().backward()
+        optimizer.step()
+    for group, made in zip(optimizer.param_groups, groups, strict=True):
+        base = made["initial_lr"]
+        assert group["lr"] == pytest.approx(base / 2 if group["name"] in heads else base)
+    text = str(describe(optimizer, model))
+    assert "fc.weight" in text
+    assert "factor cosine(1, 0)" in text
+    for group in groups:
+        assert group["name"] in text
+
+
+def test_a_spread_of_rates_is_geometric_from_the_first_layer_to_the_last() -> None:
+    model = nn.Sequential(*[nn.Linear(2, 2) for _ in range(5)])
+    rates = [g["lr"] for g in param_groups(model, lr=(1e-5, 1e-1))]
+    assert rates == pytest.approx([1e-5, 1e-4, 1e-3, 1e-2, 1e-1])
+    assert [g["lr"] for g in param_groups(nn.Linear(2, 2), lr=(1e-5, 1e-1))] == [0.1]
+
+
+@pytest.mark.parametrize(
+    ("which", "expected"),
+    [
+        ("fc", {"fc.weight", "fc.bias"}),
+        ("fc.bias", {"fc.bias"}),
+        ("layer?.0.conv1.*", {f"layer{i}.0.conv1.{n}" for i in (1, 2) for n in ("weight", "bias")}),
+        ("!layer*", {"conv1.weight", "conv1.bias", "bn1.weight", "bn1.bias", "fc.weight",
+                     "fc.bias"}),
+        (nn.Linear, {"fc.weight", "fc.bias"}),
+        (lambda name, p: p.ndim == 2, {"fc.weight"}),
+    ],
+    ids=["path", "name", "pattern", "all but", "class", "function"],
+)  # fmt: skip
+def test_what_a_rule_fits(which, expected: set[str]) -> None:
+    model = ResNet()
+    rules = {which: {"lr": 0.5, "name": "chosen"}}
+    found = by_name(model, param_groups(model, lr=0.1, rules=rules))
+    assert {name for name, group in found.items() if group == "chosen"} == expected
+
+
+def test_the_first_rule_that_fits_counts_and_a_factor_multiplies() -> None:
+    model = ResNet()
+    rules = {"layer1.0": {"factor": 0.5, "nesterov": True}, "layer1": {"factor": 0.1}}
+    groups = param_groups(model, lr=0.2, rules=rules)
+    assert table(groups, "lr", "nesterov") == {
+        "rest": (0.2, None),
+        "layer1.0": (0.1, True),
+        "layer1": (pytest.approx(0.02), None),
+    }
+    decayed = param_groups(model, lr=1.0, rules={"fc": {"factor": 10}}, layer_decay=0.5)
+    assert table(decayed, "lr")["fc"] == (10.0,)
+
+
+def test_a_rules_own_weight_decay_goes_before_no_decay() -> None:
+    model = nn.Linear(2, 2)
+    groups = param_groups(
+        model, lr=0.1, rules={"bias": {"factor": 2, "weight_decay": 0.3}}, no_decay=True
+    )
+    assert table(groups, "weight_decay") == {"rest": (None,), "bias": (0.3,)}
+
+
+def test_tied_parameters_count_once_and_by_each_of_their_names() -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embedding, self.output = nn.Embedding(5, 3), nn.Linear(3, 5, bias=False)
+            self.output.weight = self.embedding.weight
+
+    groups = param_groups(Tied(), lr=0.1, rules={"output": 0.3}, no_decay=["embedding"])
+    (group,) = groups
+    assert (group["lr"], group["name"], len(group["params"])) == (0.3, "output, no decay", 1)
+
+
+def test_frozen_parameters_are_left_out_or_wait_for_their_schedule() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    model[0].requires_grad_(False)
+    (group,) = param_groups(model, lr=0.1)
+    assert len(group["params"]) == 2
+    groups = param_groups(model, lr=0.1, rules={"0": {"factor": 0.1}}, frozen="include")
+    assert [len(group["params"]) for group in groups] == [2, 2]
+    assert not model[0].weight.requires_grad  # that is the caller's to change
+    model.requires_grad_(True)
+    optimizer = torch.optim.AdamW(groups)
+    wait = constant(0, over=3).then(constant(1))
+    ScheduleLR(optimizer, factor={"0": wait, "rest": constant(1)}, total=6)
+    before = [p.clone() for p in model.parameters()]
+    for k in range(4):
+        model(torch.ones(1, 2)).sum().backward()
+        optimizer.step()
+        moved = [not torch.equal(p, b) for p, b in zip(model.parameters(), before, strict=True)]
+        assert moved == [k == 3, k == 3, True, True]
+
+
+class Deep(nn.Module):
+    """An encoder inside a model, as transformers have it: stages, blocks, experts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.start = nn.Parameter(torch.zeros(3))
+        self.encoder = nn.Module()
+        self.encoder.embed = nn.Embedding(4, 3)
+        self.encoder.blocks = nn.ModuleList([self.block() for _ in range(2)])
+        self.encoder.final = nn.LayerNorm(3)
+        self.head = nn.Linear(3, 2)
+
+    @staticmethod
+    def block() -> nn.Module:
+        block, mixture = nn.Module(), nn.Module()
+        block.attention = nn.Linear(3, 3)
+        mixture.experts = nn.ModuleList([nn.Linear(3, 3), nn.Linear(3, 3)])
+        block.mixture = mixture
+        return block
+
+
+def test_layers_are_found_inside_but_experts_are_none() -> None:
+    model = Deep()
+    groups = param_groups(model, lr=1.0, layer_decay=0.5)
+    layers = ["encoder.embed", "encoder.blocks.0", "encoder.blocks.1", "head"]
+    assert table(groups, "lr") == {n: (0.5 ** (3 - i),) for i, n in enumerate(layers)}
+    found = by_name(model, groups)
+    assert found["start"] == "encoder.embed"  # what lies in no layer comes first
+    assert found["encoder.final.weight"] == "encoder.blocks.1"
+    assert found["encoder.blocks.0.mixture.experts.1.bias"] == "encoder.blocks.0"
+
+
+def test_layers_may_be_given() -> None:
+    model = Deep()
+    groups = param_groups(model, lr=1.0, layer_decay=0.1, layers=["encoder", "head"])
+    assert table(groups, "lr") == {"encoder": (pytest.approx(0.1),), "head": (1.0,)}
+    assert by_name(model, groups)["start"] == "encoder"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"lr": -1.0}, "lr= -1.0: expected a finite number >= 0"),
+        ({"lr": "fast"}, "lr= 'fast' is no rate"),
+        ({"lr": True}, "lr= True is no rate"),
+        ({"lr": (0.1, 0.2, 0.3)}, "expected a rate, or two of them"),
+        ({"lr": (0.0, 0.2)}, "nothing is spread geometrically"),
+        ({"lr": (0.1, 0.2), "layer_decay": 0.5}, "two of them and no layer_decay"),
+        ({"layer_decay": 1.5}, "layer_decay=1.5"),
+        ({"layers": ["fc"]}, "layers= says nothing without layer_decay="),
+        ({"layer_decay": 0.5, "layers": ["fx"]}, "the layer 'fx' has no parameters; did you mean"),
+        ({"rules": {"fd": 0.1}}, "the rule 'fd' fits no parameter; did you mean fc"),
+        ({"rules": {nn.Embedding: 0.1}}, "the rule 'Embedding' fits no parameter; there are conv1"),
+        ({"rules": {"fc": 0.1, "fc.weight": 0.2}}, "fits only parameters that rules before it"),
+        ({"rules": {"fc": {"lr": 1, "factor": 2}}}, "says both lr and factor"),
+        ({"rules": {"fc": -3}}, "the rule 'fc': lr= -3: expected a finite number"),
+        ({"no_decay": ["biases"]}, "no_decay='biases': expected some of bias, norm, embedding"),
+        ({"frozen": "thaw"}, "frozen='thaw'"),
+        (
+            {"rules": {"fc.weight": {"lr": 1, "name": "a"}, "fc.bias": {"lr": 2, "name": "a"}}},
+            "two different groups would be called 'a'",
+        ),
+    ],
+)
+def test_mistakes_are_told(wrong, words: str) -> None:
+    with pytest.raises(BindingError, match=words.replace("(", r"\(")):
+        param_groups(ResNet(), **{"lr": 0.1} | wrong)
+
+
+def test_frozen_parameters_are_told_apart_from_none() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    model[0].requires_grad_(False)
+    with pytest.raises(BindingError, match="the rule '0' fits frozen parameters only"):
+        param_groups(model, lr=0.1, rules={"0": 1.0})
+    with pytest.raises(BindingError, match="no parameters that require gradients"):
+        param_groups(model.requires_grad_(False), lr=0.1)
+
+
+@given(
+    widths=st.lists(st.integers(1, 4), min_size=2, max_size=6),
+    decay=st.one_of(st.none(), st.floats(0.1, 1)),
+    bare=st.booleans(),
+    pattern=st.sampled_from(["0", "*.weight", "!0", "*"]),
+)
+def test_every_parameter_is_in_exactly_one_group(widths, decay, bare, pattern) -> None:
+    pairs = pairwise(widths)
+    model = nn.Sequential(*[nn.Linear(a, b) for a, b in pairs], nn.LayerNorm(widths[-1]))
+    groups = param_groups(
+        model, lr=0.1, rules={pattern: {"factor": 3}}, layer_decay=decay, no_decay=bare
+    )
+    by_name(model, groups)
+    assert all(group["params"] for group in groups)
+    assert len({group["name"] for group in groups}) == len(groups)
+    torch.optim.AdamW(groups)
+
+
+def test_biases_are_known_by_any_usual_name() -> None:
+    model = nn.ModuleDict(
+        {
+            "attention": nn.MultiheadAttention(8, 2),
+            "recurrent": nn.LSTM(8, 4),
+            "wrapped": nn.utils.parametrizations.weight_norm(nn.Linear(4, 4)),
+        }
+    )
+    (all_of_it, bare) = param_groups(model, lr=0.1, no_decay="bias", weight_decay=0.1)
+    names = {id(p): name for name, p in model.named_parameters()}
+    assert {names[id(p)] for p in bare["params"]} == {
+        "attention.in_proj_bias", "attention.out_proj.bias", "recurrent.bias_ih_l0",
+        "recurrent.bias_hh_l0", "wrapped.bias",
+    }  # fmt: skip
+    assert all_of_it["weight_decay"] == 0.1
+
+
+class ConvNorm(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 3, 3), nn.BatchNorm2d(3)
+
+
+def test_a_block_with_norm_in_its_name_is_a_layer() -> None:
+    model = nn.Sequential(ConvNorm(), ConvNorm(), ConvNorm(), nn.Linear(4, 2))
+    rates = [group["lr"] for group in param_groups(model, lr=1.0, layer_decay=0.5)]
+    assert rates == [0.125, 0.25, 0.5, 1.0]
+
+
+@pytest.mark.parametrize(("first", "last"), [("embedding", "head"), ("embed", "lm_head")])
+def test_a_tied_output_is_of_the_first_layer_and_none_of_its_own(first: str, last: str) -> None:
+    model = nn.Module()
+    model.add_module(first, nn.Embedding(5, 3))
+    model.blocks = nn.ModuleList([nn.Linear(3, 3) for _ in range(2)])
+    model.add_module(last, nn.Linear(3, 5, bias=False))
+    getattr(model, last).weight = getattr(model, first).weight
+    groups = param_groups(model, lr=1.0, layer_decay=0.5)
+    assert [group["lr"] for group in groups] == [0.25, 0.5, 1.0]
+
+
+def test_rates_may_come_from_numpy_and_torch() -> None:
+    for rate in (np.float32(0.5), np.int64(1), torch.tensor(0.5)):
+        assert param_groups(nn.Linear(1, 1), lr=rate)[0]["lr"] == float(rate)

@@ -1,4 +1,4 @@
-"""What rate, schedule, warm-up and cooldown did on two small real tasks.
+"""What lr, schedule, warm-up and cooldown did on two small real tasks.
 
     python benchmarks/choosing.py                # the tables, from the losses on file
     python benchmarks/choosing.py train          # train all of it anew: 18 minutes on two cores
@@ -46,7 +46,7 @@ class Trial:
     """One training run; ``start`` is None from scratch, else what a trained network learns next."""
 
     schedule: Schedule
-    rate: float
+    lr: float
     total: int
     task: str = "digits"
     optimizer: str = "momentum"
@@ -101,18 +101,20 @@ def trained() -> nn.Module:
 
 
 def result(trial: Trial) -> float:
-    task = task_of(replace(trial, schedule=UP, rate=1, total=0, seed=0))
-    run = train(task, trial.schedule, rate=trial.rate, seed=trial.seed, total=trial.total)
+    task = task_of(replace(trial, schedule=UP, lr=1, total_steps=0, seed=0))
+    run = train(task, trial.schedule, lr=trial.lr, seed=trial.seed, total_steps=trial.total_steps)
     return run.final()
 
 
 def found(trial: Trial) -> float:
-    """Return the rate that find_lr answers for a trial."""
-    task = task_of(replace(trial, schedule=UP, rate=1, total=0, seed=0))
+    """Return the lr that find_lr answers for a trial."""
+    task = task_of(replace(trial, schedule=UP, lr=1, total_steps=0, seed=0))
     torch.manual_seed(trial.seed)
     model = task.model()
-    answer = find_lr(model, task.optimizer(model), task.train, task.loss, total=trial.total)
-    return float("nan") if answer.rate is None else float(f"{answer.rate:.2g}")
+    answer = find_lr(
+        model, task.optimizer(model), task.train, task.loss, total_steps=trial.total_steps
+    )
+    return float("nan") if answer.lr is None else float(f"{answer.lr:.2g}")
 
 
 def measured(
@@ -154,12 +156,12 @@ def wsd(share: float) -> Schedule:
     return UP.then(constant(1)).then(cooldown(percent(share)))
 
 
-def rates(schedule: Schedule, tried: list[float], total: int, **more: Any) -> list[Trial]:
-    return [Trial(schedule, rate, total, **more) for rate in tried]
+def lrs(schedule: Schedule, tried: list[float], total: int, **more: Any) -> list[Trial]:
+    return [Trial(schedule, lr, total, **more) for lr in tried]
 
 
 def shapes(pool: ProcessPoolExecutor) -> Iterator[Table]:
-    """Schedules on stdlib-text, AdamW, 200 updates, warm-up of 5 %."""
+    """Schedules on stdlib-text, AdamW, 200 steps, warm-up of 5 %."""
     tried, said = [0.006, 0.012, 0.024], {"task": "stdlib-text", "optimizer": "adamw"}
     named = {
         "constant": UP.then(constant(1)),
@@ -170,12 +172,12 @@ def shapes(pool: ProcessPoolExecutor) -> Iterator[Table]:
         "cosine to 0": UP.then(cosine(1, 0)),
         "cosine to a tenth": UP.then(cosine(1, 0.1)),
     }
-    rows = {name: rates(schedule, tried, 200, **said) for name, schedule in named.items()}
-    yield measured(pool, "schedule", [f"rate {rate}" for rate in tried], rows)
+    rows = {name: lrs(schedule, tried, 200, **said) for name, schedule in named.items()}
+    yield measured(pool, "schedule", [f"lr {lr}" for lr in tried], rows)
 
 
 def steps(pool: ProcessPoolExecutor) -> Iterator[Table]:
-    """Steps or a curve on digits, SGD with momentum 0.9, 225 updates, warm-up of 5 %."""
+    """Steps or a curve on digits, SGD with momentum 0.9, 225 steps, warm-up of 5 %."""
     tried = [0.01, 0.03, 0.1, 0.3]
     named = {
         "constant": UP.then(constant(1)),
@@ -184,25 +186,25 @@ def steps(pool: ProcessPoolExecutor) -> Iterator[Table]:
         "linear to 0": UP.then(linear(1, 0)),
         "cosine to 0": UP.then(cosine(1, 0)),
     }
-    rows = {name: rates(schedule, tried, 225) for name, schedule in named.items()}
-    yield measured(pool, "schedule", [f"rate {rate}" for rate in tried], rows)
+    rows = {name: lrs(schedule, tried, 225) for name, schedule in named.items()}
+    yield measured(pool, "schedule", [f"lr {lr}" for lr in tried], rows)
 
 
 def warm(pool: ProcessPoolExecutor) -> Iterator[Table]:
-    """Warm-up on digits, 225 updates, cosine to 0."""
+    """Warm-up on digits, 225 steps, cosine to 0."""
     tried = {"momentum": [0.03, 0.1, 0.3, 1.0], "adamw": [0.003, 0.01, 0.03, 0.1]}
     for optimizer, some in tried.items():
         rows = {
-            f"{optimizer}, {share} %": rates(
+            f"{optimizer}, {share} %": lrs(
                 warmup(percent(share)).then(cosine(1, 0)), some, 225, optimizer=optimizer
             )
             for share in (0, 5, 20)
         }
-        yield measured(pool, "warm-up", [f"rate {rate}" for rate in some], rows)
+        yield measured(pool, "warm-up", [f"lr {lr}" for lr in some], rows)
 
 
 def starts(pool: ProcessPoolExecutor) -> Iterator[Table]:
-    """The old starting values and find_lr, digits, 135 updates, warm-up of 5 %, cosine to 0."""
+    """The old starting values and find_lr, digits, 135 steps, warm-up of 5 %, cosine to 0."""
     tried = [0.001, 0.01, 0.1]
     schedule = UP.then(cosine(1, 0))
     names = {None: "from scratch", SHIFTED: "trained, then shifted", TRANSPOSED: "then transposed"}
@@ -212,9 +214,9 @@ def starts(pool: ProcessPoolExecutor) -> Iterator[Table]:
             said = {"optimizer": optimizer, "start": start}
             asked = Trial(schedule, 0.0, 135, **said)
             answer = pool.submit(found, asked).result()
-            row = rates(schedule, [*tried, answer], 135, **said)
+            row = lrs(schedule, [*tried, answer], 135, **said)
             rows[f"{name}, {optimizer}, find_lr {answer}"] = row
-    yield measured(pool, "network", [*(f"rate {rate}" for rate in tried), "rate of find_lr"], rows)
+    yield measured(pool, "network", [*(f"lr {lr}" for lr in tried), "lr of find_lr"], rows)
 
 
 def batches(pool: ProcessPoolExecutor) -> Iterator[Table]:
@@ -226,23 +228,22 @@ def batches(pool: ProcessPoolExecutor) -> Iterator[Table]:
     schedule = UP.then(cosine(1, 0))
     for optimizer, some in tried.items():
         rows = {
-            f"{optimizer}, {size}": rates(
+            f"{optimizer}, {size}": lrs(
                 schedule, some, 4 * math.ceil(1437 / size), optimizer=optimizer, batch=size
             )
             for size in (16, 64, 256)
         }
-        yield measured(pool, "batch", [f"rate {rate}" for rate in some], rows)
+        yield measured(pool, "batch", [f"lr {lr}" for lr in some], rows)
 
 
 def decays(pool: ProcessPoolExecutor) -> Iterator[Table]:
-    """Weight decay of AdamW on 300 of the digits, 200 updates, warm-up of 5 %, cosine to 0."""
+    """Weight decay of AdamW on 300 of the digits, 200 steps, warm-up of 5 %, cosine to 0."""
     tried, schedule = [0.01, 0.1, 0.3, 1.0, 3.0], UP.then(cosine(1, 0))
     rows = {
-        f"rate {rate}": [
-            Trial(schedule, rate, 200, optimizer="adamw", images=300, decay=decay)
-            for decay in tried
+        f"lr {lr}": [
+            Trial(schedule, lr, 200, optimizer="adamw", images=300, decay=decay) for decay in tried
         ]
-        for rate in (0.001, 0.01)
+        for lr in (0.001, 0.01)
     }
     yield measured(pool, "", [f"decay {decay}" for decay in tried], rows)
 

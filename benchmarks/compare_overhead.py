@@ -2,7 +2,7 @@
 
     python benchmarks/compare_overhead.py [rounds]
 
-Each round trains four digits trials (450 updates each) in a bare loop, through the local engine
+Each round trains four digits trials (450 steps each) in a bare loop, through the local engine
 with one worker, and through Ray with one, each engine started and warm, with a store on disk; the
 order changes from round to round. Beside it: what starting an engine takes, once. Every run must
 be the bare loop's to the last bit.
@@ -24,12 +24,12 @@ from ratecraft.experiments._engines import Engine, LocalEngine, RayEngine
 from ratecraft.results import Run
 
 SCHEDULES = {"constant": constant(1), "cosine": cosine(1, 0)}
-RATE, TOTAL = 0.003, 450
+LR, TOTAL = 0.003, 450
 
 
 def bare(seeds: list[int]) -> list[Run]:
     return [
-        train(load_task("digits"), schedule, rate=RATE, seed=seed, total=TOTAL)
+        train(load_task("digits"), schedule, lr=LR, seed=seed, total_steps=TOTAL)
         for schedule in SCHEDULES.values()
         for seed in seeds
     ]
@@ -38,7 +38,7 @@ def bare(seeds: list[int]) -> list[Run]:
 def through(engine: Engine, seeds: list[int], folder: Path) -> list[Run]:
     store = folder / f"{time.monotonic_ns()}.db"
     found = compare(
-        "digits", SCHEDULES, rates=RATE, seeds=seeds, total=TOTAL, engine=engine, store=store
+        "digits", SCHEDULES, lrs=LR, seeds=seeds, total_steps=TOTAL, engine=engine, store=store
     )
     return list(found.runs)
 

@@ -1,9 +1,9 @@
-"""How well one law, fitted to two runs, foresees others: a small GRU on Python's own source text.
+"""StepOptions well one law, fitted to two runs, foresees others: a small GRU on Python's own source text.
 
     python benchmarks/foresee_text.py train   # trains all (minutes), writes foresee_text.json
     python benchmarks/foresee_text.py         # fits, foresees, and prints what happened beside it
 
-Validation loss is measured every 20 updates. Two runs of one seed are fitted; all others are
+Validation loss is measured every 20 steps. Two runs of one seed are fitted; all others are
 foreseen. Then the schedule that the law recommends is trained beside the ones made by hand.
 """
 
@@ -33,7 +33,7 @@ from ratecraft import (
 from ratecraft.experiments import Task, compare, load_task
 from ratecraft.forecasting import Log, forecast, recommend
 
-TOTAL, RATE, EVERY, SEEDS = 1000, 0.003, 20, 3
+TOTAL, LR, EVERY, SEEDS = 1000, 0.003, 20, 3
 KEPT = Path(__file__).with_suffix(".json")
 START = warmup(50)
 
@@ -83,11 +83,11 @@ def often() -> Task:
 def trained(schedules: Mapping[str, Schedule]) -> dict[str, list[list[tuple[int, float]]]]:
     """Return the validation losses of each schedule, by seed."""
     found = compare(
-        f"{__file__}:often", schedules, rates=RATE, seeds=SEEDS, total=TOTAL,
+        f"{__file__}:often", schedules, lrs=LR, seeds=SEEDS, total_steps=TOTAL,
         progress=lambda done, planned, run: print(f"{done}/{planned} {run.final():.4f}"),
     )  # fmt: skip
     return {
-        name: [[(e.update, round(e.metrics["loss"], 6)) for e in run.evaluations] for run in
+        name: [[(e.step, round(e.metrics["loss"], 6)) for e in run.evaluations] for run in
                found.of(name)]
         for name in schedules
     }  # fmt: skip
@@ -96,7 +96,11 @@ def trained(schedules: Mapping[str, Schedule]) -> dict[str, list[list[tuple[int,
 def logs(kept: Mapping[str, Any], seed: int = 0) -> list[Log]:
     """Return the logs of the two runs to fit."""
     return [
-        Log(*zip(*kept[name][seed], strict=True), schedule=(RATE * plan).resolve(TOTAL), name=name)
+        Log(
+            *zip(*kept[name][seed], strict=True),
+            schedule=(LR * plan).resolve(total_steps=TOTAL),
+            name=name,
+        )
         for name, plan in FITTED.items()
     ]
 
@@ -115,11 +119,11 @@ def train() -> None:
 
 def table() -> None:
     kept = json.loads(KEPT.read_text(encoding="utf-8"))
-    record = forecast(logs(kept), UNSEEN, TOTAL)
+    result = forecast(logs(kept), UNSEEN, TOTAL)
     print(f"fitted to {' and '.join(FITTED)}, seed 0; {SEEDS} seeds trained of each")
     print(f"{'schedule':<22} foreseen    band                trained   inside")
     told, seen = [], []
-    for one in record.candidates:
+    for one in result.candidates:
         mean = statistics.fmean(ends(kept[one.name]))
         told.append(one.loss)
         seen.append(mean)

@@ -30,7 +30,7 @@ TEXTS = [
     "linear(1, 0, over=4).repeat(3, grow=2, decay=0.5)",
     "(3 * warmup(4)).clip(high=2)",
     "warmup(epochs(1) + 100).then(constant(1)).then(cooldown(percent(30) - 1))",
-    'wsd(500, percent(20), shape="linear") * decay(0.5, every=10).between(0.1, 1)',
+    'wsd(500, percent(20), shape="linear") * decay(0.5, every=10).rescale(0.1, 1)',
     "levels([(epochs(1), 0.1), (epochs(2), 0.01)]).reversed().over(percent(50))",
 ]
 

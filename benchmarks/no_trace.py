@@ -3,10 +3,10 @@
     pip install torch-lr-finder==0.2.2
     python benchmarks/no_trace.py
 
-A small world that has been trained for a while is photographed, tested for 100 updates at rates
+A small world that has been trained for a while is photographed, tested for 100 steps at lrs
 1e-6 .. 1, and photographed again: "kept" or "changed". After an exception or Ctrl-C nothing more
 is called: torch-lr-finder's reset() stands on a line that is not reached. ignite's `to_save` gets
-all that has a state_dict; of Lightning update_attr is off, as it is meant to change the rate, and
+all that has a state_dict; of Lightning update_attr is off, as it is meant to change the lr, and
 early_stop_threshold, as it stops here after one lucky batch.
 In the last two rows a run is trained on for three epochs: do its losses and its weights agree bit
 for bit with those of a run that never tested?
@@ -42,7 +42,7 @@ from torch_lr_finder import LRFinder  # noqa: E402 - warns when imported
 
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 
-UPDATES, BREAK = 100, 60
+STEPS, BREAK = 100, 60
 LOW, HIGH = 1e-6, 1.0
 Batch = tuple[torch.Tensor, torch.Tensor]
 
@@ -104,7 +104,7 @@ class Stateful(DataLoader[Any]):
         self.served = state["served"]
 
 
-class World:
+class TrainerContext:
     """A run that has been going on for a while."""
 
     def __init__(self, kind: str) -> None:
@@ -127,7 +127,7 @@ class World:
         self.train(30)
 
     def update(self, batch: Batch) -> torch.Tensor:
-        """Make one update, with the scaler."""
+        """Make one step, with the scaler."""
         self.optimizer.zero_grad()
         loss = self.loss(self.model, batch)
         self.scaler.scale(loss).backward()
@@ -135,13 +135,13 @@ class World:
         self.scaler.update()
         return loss.detach()
 
-    def train(self, updates: int) -> list[float]:
-        """Return the losses of some updates."""
+    def train(self, steps: int) -> list[float]:
+        """Return the losses of some steps."""
         losses: list[float] = []
         while True:
             for batch in self.loader:
                 losses.append(float(self.update(batch)))
-                if len(losses) == updates:
+                if len(losses) == steps:
                     return losses
 
     def loss(self, model: Any, batch: Batch) -> torch.Tensor:
@@ -186,37 +186,37 @@ class World:
         return copy.deepcopy(seen)
 
 
-def ours(world: World) -> None:
+def ours(world: TrainerContext) -> None:
     range_test(
         world.model, world.optimizer, world.loader, world.loss,
-        low=LOW, high=HIGH, updates=UPDATES, scaler=world.scaler,
+        low=LOW, high=HIGH, steps=STEPS, scaler=world.scaler,
     )  # fmt: skip
 
 
-def torch_lr_finder(world: World) -> None:
+def torch_lr_finder(world: TrainerContext) -> None:
     amp = {"device_type": "cpu", "enabled": False}
     finder = LRFinder(
         world.model, world.optimizer, world.entropy,
         amp_backend="torch", amp_config=amp, grad_scaler=world.scaler,
     )  # fmt: skip
-    finder.range_test(world.loader, start_lr=LOW, end_lr=HIGH, num_iter=UPDATES)
+    finder.range_test(world.loader, start_lr=LOW, end_lr=HIGH, num_iter=STEPS)
     finder.reset()
 
 
-def ignite(world: World) -> None:
+def ignite(world: TrainerContext) -> None:
     trainer = Engine(lambda _, batch: world.update(batch))
     finder = FastaiLRFinder()
     saved = {"model": world.model, "optimizer": world.optimizer, "scaler": world.scaler}
     if isinstance(world.loader, Stateful):
         saved["loader"] = world.loader
     with finder.attach(trainer, saved, start_lr=LOW, end_lr=HIGH) as attached:
-        attached.run(world.loader, max_epochs=1, epoch_length=UPDATES)
+        attached.run(world.loader, max_epochs=1, epoch_length=STEPS)
 
 
 class Lit(pl.LightningModule):
-    """The same model and the same update, for Lightning."""
+    """The same model and the same step, for Lightning."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: TrainerContext) -> None:
         super().__init__()
         self.model, self.world = world.model, world
 
@@ -229,14 +229,14 @@ class Lit(pl.LightningModule):
         return self.world.optimizer
 
 
-def lightning(world: World) -> None:
+def lightning(world: TrainerContext) -> None:
     interrupt = signal.getsignal(signal.SIGINT)
     with tempfile.TemporaryDirectory() as folder:
         trainer = pl.Trainer(
             accelerator="cpu",
             devices=1,
             plugins=[MixedPrecision("16-mixed", "cpu", world.scaler)],
-            max_epochs=UPDATES,
+            max_epochs=STEPS,
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
@@ -246,14 +246,14 @@ def lightning(world: World) -> None:
         try:
             Tuner(trainer).lr_find(
                 Lit(world), world.loader,
-                min_lr=LOW, max_lr=HIGH, num_training=UPDATES,
+                min_lr=LOW, max_lr=HIGH, num_training=STEPS,
                 early_stop_threshold=None, update_attr=False,
             )  # fmt: skip
         finally:
             signal.signal(signal.SIGINT, interrupt)  # which it sets to "ignore" on Ctrl-C
 
 
-FINDERS: dict[str, Callable[[World], None]] = {
+FINDERS: dict[str, Callable[[TrainerContext], None]] = {
     "ratecraft": ours,
     "torch-lr-finder": torch_lr_finder,
     "ignite": ignite,
@@ -274,10 +274,10 @@ BLOCKS: dict[str, BaseException | None] = {
 
 
 def tested(
-    finder: Callable[[World], None], kind: str, error: BaseException | None
-) -> tuple[World, dict[str, bool]]:
+    finder: Callable[[TrainerContext], None], kind: str, error: BaseException | None
+) -> tuple[TrainerContext, dict[str, bool]]:
     """Let a finder work on a world until it ends or the error comes; return what was kept."""
-    world = World(kind)
+    world = TrainerContext(kind)
     world.calls, world.error = 0, error
     before = world.photograph()
     with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
@@ -295,7 +295,7 @@ def tested(
     return world, {row: same(before[row], now[row]) for row in before}
 
 
-def after(world: World) -> tuple[list[float], dict[str, torch.Tensor]]:
+def after(world: TrainerContext) -> tuple[list[float], dict[str, torch.Tensor]]:
     return world.train(3 * len(world.loader)), world.model.state_dict()
 
 
@@ -313,7 +313,7 @@ def same(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
-def column(finder: Callable[[World], None], error: BaseException | None) -> dict[str, str]:
+def column(finder: Callable[[TrainerContext], None], error: BaseException | None) -> dict[str, str]:
     """Return a finder's cells by row."""
     cells: dict[str, str] = {}
     ends: dict[str, str] = {}
@@ -324,7 +324,7 @@ def column(finder: Callable[[World], None], error: BaseException | None) -> dict
             bad = not well or cells.get(name) == "changed"
             cells[name] = "changed" if bad else "kept"
         if row:
-            ends[row] = "yes" if same(after(world), after(World(kind))) else "no"
+            ends[row] = "yes" if same(after(world), after(TrainerContext(kind))) else "no"
     return cells | ends
 
 

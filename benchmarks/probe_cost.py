@@ -1,9 +1,9 @@
-"""What a Probe at every 10th update costs a training loop on the digits CNN.
+"""What a Probe at every 10th step costs a training loop on the digits CNN.
 
     python benchmarks/probe_cost.py
 
-One loop trains in blocks of ten updates, of which every other one has a probe that measures one
-update; the ratio is the median over pairs of neighbours. (Two loops beside each other differ by a
+One loop trains in blocks of ten steps, of which every other one has a probe that measures one
+step; the ratio is the median over pairs of neighbours. (Two loops beside each other differ by a
 per cent already by where their weights lie in memory.) The same without a probe in either block
 tells how far from 1 the ratio may lie by chance.
 """
@@ -59,7 +59,7 @@ def told(what: str, found: Iterator[float]) -> None:
 
 def main() -> None:
     torch.set_num_threads(1)
-    told(f"with a probe at every {EVERY}th update", ratios(probed=True))
+    told(f"with a probe at every {EVERY}th step", ratios(probed=True))
     told("without one in either block", ratios(probed=False))
 
 

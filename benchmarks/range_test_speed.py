@@ -1,12 +1,12 @@
-"""What an update of a range test costs: ours and three peers, beside a bare loop.
+"""What a step of a range test costs: ours and three peers, beside a bare loop.
 
     pip install torch-lr-finder==0.2.2
     python benchmarks/range_test_speed.py [rounds]
 
 An MLP 64-128-64-10 with SGD and momentum on scikit-learn's digits, batch 64, one thread; once
 with a DataLoader and once with a list of batches. All take turns in one process, in an order that
-turns too. "update" is the marginal cost: the time of the last three of about three and a half
-epochs, from loss to loss, by their updates; "test" is a whole test of 100 updates with making and
+turns too. "step" is the marginal cost: the time of the last three of about three and a half
+epochs, from loss to loss, by their steps; "test" is a whole test of 100 steps with making and
 restoring copies, and torch-lr-finder's reset(). Both are ratios to the bare loop, medians over
 rounds. Progress bars, which two peers cannot do without, are drawn into the void. Making
 Lightning's Trainer and ignite's Engine is not timed.
@@ -43,7 +43,7 @@ from torch_lr_finder import LRFinder, TrainDataLoaderIter  # noqa: E402 - warns 
 
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 
-UPDATES, EPOCH = 100, 29
+STEPS, EPOCH = 100, 29
 LOW, HIGH = 1e-8, 1e-3  # too low for any of them to stop early
 Loader = Iterable[tuple[torch.Tensor, torch.Tensor]]
 Contender = Callable[[Loader], Callable[[], int]]
@@ -75,7 +75,7 @@ def bare(loader: Loader) -> Callable[[], int]:
                 loss.backward()
                 optimizer.step()
                 losses.append(loss.item())
-                if len(losses) == UPDATES:
+                if len(losses) == STEPS:
                     return len(losses)
 
     return run
@@ -88,7 +88,7 @@ def ours(loader: Loader) -> Callable[[], int]:
         return entropy(model(batch[0]), batch[1])
 
     def run() -> int:
-        result = range_test(model, optimizer, loader, loss, low=LOW, high=HIGH, updates=UPDATES)
+        result = range_test(model, optimizer, loader, loss, low=LOW, high=HIGH, steps=STEPS)
         return len(result.losses)
 
     return run
@@ -100,7 +100,7 @@ def torch_lr_finder(loader: Loader) -> Callable[[], int]:
     def run() -> int:
         finder = LRFinder(model, optimizer, entropy)
         source = loader if isinstance(loader, DataLoader) else TrainDataLoaderIter(loader)
-        finder.range_test(source, start_lr=LOW, end_lr=HIGH, num_iter=UPDATES)
+        finder.range_test(source, start_lr=LOW, end_lr=HIGH, num_iter=STEPS)
         finder.reset()
         return len(finder.history["loss"])
 
@@ -123,14 +123,14 @@ def ignite(loader: Loader) -> Callable[[], int]:
         finder = FastaiLRFinder()
         saved = {"model": model, "optimizer": optimizer}
         with finder.attach(trainer, saved, start_lr=LOW, end_lr=HIGH) as attached:
-            attached.run(loader, max_epochs=1, epoch_length=UPDATES)
+            attached.run(loader, max_epochs=1, epoch_length=STEPS)
         return len(finder.get_results()["loss"])
 
     return run
 
 
 class Lit(pl.LightningModule):
-    """The same model and the same update, for Lightning."""
+    """The same model and the same step, for Lightning."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -152,7 +152,7 @@ def lightning(loader: Loader) -> Callable[[], int]:
     trainer = pl.Trainer(
         accelerator="cpu",
         devices=1,
-        max_epochs=UPDATES,
+        max_epochs=STEPS,
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -162,7 +162,7 @@ def lightning(loader: Loader) -> Callable[[], int]:
 
     def run() -> int:
         finder = Tuner(trainer).lr_find(
-            module, source, min_lr=LOW, max_lr=HIGH, num_training=UPDATES, update_attr=False
+            module, source, min_lr=LOW, max_lr=HIGH, num_training=STEPS, update_attr=False
         )
         assert finder is not None
         return len(finder.results["loss"])
@@ -180,7 +180,7 @@ CONTENDERS: dict[str, Contender] = {
 
 
 def timed(contender: Contender, loader: Loader) -> tuple[float, float]:
-    """Return the time of one more update and of a whole test."""
+    """Return the time of one more step and of a whole test."""
     run = contender(loader)
     gc.collect()
     stamps.clear()
@@ -188,7 +188,7 @@ def timed(contender: Contender, loader: Loader) -> tuple[float, float]:
         start = time.perf_counter()
         made = run()
         taken = time.perf_counter() - start
-    assert made == len(stamps) == UPDATES
+    assert made == len(stamps) == STEPS
     return (stamps[-1] - stamps[-1 - 3 * EPOCH]) / (3 * EPOCH), taken
 
 
@@ -216,11 +216,11 @@ def main() -> None:
         times = measured(source, rounds)
         for name, rows in times.items():
             pairs = list(zip(rows, times["bare loop"], strict=True))
-            update, test = (statistics.median(a[i] / b[i] for a, b in pairs) for i in (0, 1))
+            step, test = (statistics.median(a[i] / b[i] for a, b in pairs) for i in (0, 1))
             cost = statistics.median(one for one, _ in rows) * 1e6
-            table[name] += f"{cost:7.0f} us{update:8.2f}{test:8.2f}    "
+            table[name] += f"{cost:7.0f} us{step:8.2f}{test:8.2f}    "
     print(f"{'':22}" + "".join(f"{name:29}" for name in loaders).rstrip())
-    print(f"{'':22}" + f"{'update':>10}{'ratio':>8}{'test':>8}   " * len(loaders))
+    print(f"{'':22}" + f"{'step':>10}{'ratio':>8}{'test':>8}   " * len(loaders))
     print("\n".join(row.rstrip() for row in table.values()))
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from ratecraft import cosine, warmup
 
 TOTAL, WARM, PEAK, FLOOR = 1_000_000, 500, 3e-4, 0.1
-CURVE = (PEAK * warmup(WARM).then(cosine(1, FLOOR))).resolve(TOTAL)
+CURVE = (PEAK * warmup(WARM).then(cosine(1, FLOOR))).resolve(total_steps=TOTAL)
 ROUNDS = 25
 
 
@@ -51,15 +51,13 @@ def compare(
 def main() -> None:
     assert np.allclose(CURVE.values(), bare_numpy(), rtol=0, atol=1e-15)
     print(f"{'':34} {'ratecraft':>12}  {'peer':>12}  ratio")
-    compare("a million updates: numpy formula", "CURVE.values()", "bare_numpy()", 1, 1e-3, "ms")
+    compare("a million steps: numpy formula", "CURVE.values()", "bare_numpy()", 1, 1e-3, "ms")
     for k in (100, 500_000):
-        title = f"update {k:,}: Python function"
+        title = f"step {k:,}: Python function"
         compare(title, "CURVE(k)", "by_hand(k)", 20_000, 1e-6, "us", k=k)
     endless = warmup(WARM).then(cosine(1, FLOOR, over=1000)).repeat().resolve()
     far = {"endless": endless, "far": 10**9 + 700, "near": 700}
-    compare(
-        "update 10^9: update 0's cycle", "endless(far)", "endless(near)", 20_000, 1e-6, "us", **far
-    )
+    compare("step 10^9: step 0's cycle", "endless(far)", "endless(near)", 20_000, 1e-6, "us", **far)
 
 
 if __name__ == "__main__":

@@ -39,12 +39,12 @@ def torch_one_cycle(groups: int) -> Callable[[], None]:
 
 
 def torch_sequential(groups: int) -> Callable[[], None]:
-    driven = optimizer(groups)
+    innermost_optimizer = optimizer(groups)
     parts = [
-        lr_scheduler.LinearLR(driven, 1e-3, total_iters=TOTAL // 10),
-        lr_scheduler.CosineAnnealingLR(driven, TOTAL - TOTAL // 10),
+        lr_scheduler.LinearLR(innermost_optimizer, 1e-3, total_iters=TOTAL // 10),
+        lr_scheduler.CosineAnnealingLR(innermost_optimizer, TOTAL - TOTAL // 10),
     ]
-    return lr_scheduler.SequentialLR(driven, parts, [TOTAL // 10]).step
+    return lr_scheduler.SequentialLR(innermost_optimizer, parts, [TOTAL // 10]).step
 
 
 PAIRS = {
@@ -65,7 +65,9 @@ def main() -> None:
     print(f"{'':20}{'groups':>8}{'ratecraft':>14}{'torch':>14}{'ratio':>8}")
     for name, (theirs, schedule) in PAIRS.items():
         for groups in (1, 100, 1000):
-            ours = ScheduleLR(optimizer(groups), factor=schedule, total=TOTAL, clock="step").step
+            ours = ScheduleLR(
+                optimizer(groups), factor=schedule, total_steps=TOTAL, clock="step"
+            ).step
             torchs = theirs(groups)
             count = max(20_000 // groups // 4, 5)
             rounds = [(timed(ours, count), timed(torchs, count)) for _ in range(ROUNDS)]

@@ -24,12 +24,12 @@ PAGE: Final = DOCS / "gallery.md"
 IMAGES: Final = DOCS / "images" / "gallery"
 BANNER: Final = DOCS / "images" / "schedules.svg"
 
-UPDATES: Final = 100
+STEPS: Final = 100
 EPOCH: Final = 10
 SAMPLES: Final = 32
 TOKENS: Final = 1000
 WIDTH, HEIGHT = 340, 190
-METRIC: Final = "metric"  # the label of a line that is no rate, and is drawn faint
+METRIC: Final = "metric"  # the label of a line that is no lr, and is drawn faint
 
 # No background, and colours that can be read on white and on black, whatever the page around does.
 STYLE: Final = (
@@ -42,18 +42,18 @@ HEAD: Final = f"""# Gallery
 
 Every shape and every classical recipe, each drawn from the line beside it.
 
-* A figure shows {UPDATES} updates, unless its axis says more. An epoch is {EPOCH} updates, one
-  update {SAMPLES} samples and {TOKENS} tokens.
+* A figure shows {STEPS} steps, unless its axis says more. An epoch is {EPOCH} steps, one
+  step {SAMPLES} samples and {TOKENS} tokens.
 * Below the notation stands what you wrote in torch, for an optimizer with `lr=1`, so that factor
-  and rate are one number. `k` counts updates; a scheduler's `step()` follows each. A test runs this
-  code and compares every rate.
+  and lr are one number. `k` counts steps; a scheduler's `step()` follows each. A test runs this
+  code and compares every lr.
 * Where torch has no class, `LambdaLR` and a formula of your own do it. Where that takes more than
   a line, the entry says that torch has none.
 
 Any line can be drawn, or bound to an optimizer:
 
 ```sh
-ratecraft show "warmup(10).then(cosine(1, 0))" --total 100
+ratecraft show "warmup(10).then(cosine(1, 0))" --total-steps 100
 ```
 
 ```python
@@ -62,10 +62,10 @@ from ratecraft import parse
 from ratecraft.torch import ScheduleLR
 
 optimizer = torch.optim.AdamW(torch.nn.Linear(8, 1).parameters(), lr=1e-3)
-ScheduleLR(optimizer, factor=parse("warmup(10).then(cosine(1, 0))"), total=100)
+ScheduleLR(optimizer, factor=parse("warmup(10).then(cosine(1, 0))"), total_steps=100)
 ```
 
-<!-- Written by gallery.py: change that, not this page. -->
+<!-- DropInScheduler by gallery.py: change that, not this page. -->
 """
 
 
@@ -77,11 +77,11 @@ class Entry(NamedTuple):
         name: what it is called.
         says: the notation, or one for each line of the figure by its label.
         torch: an expression that makes a scheduler, statements that make the optimizer (and the
-            scheduler), or one that sets the rate before update ``k`` in ``epoch``; empty if torch
+            scheduler), or one that sets the lr before step ``k`` in ``epoch``; empty if torch
             has none.
         note: what to know, in a few words.
-        updates: length of the run.
-        log: draw the rate on a logarithmic axis.
+        steps: length of the run.
+        log: draw the lr on a logarithmic axis.
     """
 
     file: str
@@ -89,7 +89,7 @@ class Entry(NamedTuple):
     says: str | Mapping[str, str]
     torch: str = ""
     note: str = ""
-    updates: int = UPDATES
+    steps: int = STEPS
     log: bool = False
 
     @property
@@ -106,18 +106,20 @@ class Family(NamedTuple):
     entries: tuple[Entry, ...]
 
 
-def resolved(schedule: Schedule, updates: int) -> Curve:
+def resolved(schedule: Schedule, steps: int) -> Curve:
     """Return a schedule over a run of the gallery."""
-    return schedule.resolve(updates, epoch=EPOCH, samples=SAMPLES, tokens=TOKENS)
+    return schedule.resolve(
+        total_steps=steps, steps_per_epoch=EPOCH, samples_per_step=SAMPLES, tokens_per_step=TOKENS
+    )
 
 
 def followed(schedule: Schedule, metric: str) -> Schedule:
-    """Return the factor that a PlateauLR beside a schedule chose, given a metric each update."""
+    """Return the factor that a PlateauLR beside a schedule chose, given a metric each step."""
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
     scheduler = PlateauLR(
-        ScheduleLR(optimizer, factor=schedule, total=UPDATES), factor=0.5, patience=10
+        ScheduleLR(optimizer, factor=schedule, total_steps=STEPS), factor=0.5, patience=10
     )
-    for loss in resolved(parse(metric), UPDATES):
+    for loss in resolved(parse(metric), STEPS):
         optimizer.step()
         scheduler.step(loss)
     decided = scheduler.as_schedule()
@@ -135,14 +137,14 @@ def metric_driven() -> Family:
     alone = followed(parse("constant(1)"), metric)
     beside = followed(parse(planned), metric)
     return Family(
-        "Metric-driven",
+        "Metric-innermost_optimizer",
         "A plateau's factor is known after the run only. `PlateauLR.as_schedule()` then reads it "
-        "back as a schedule. Here a metric came after every update; its curve has a notation, too.",
+        "back as a schedule. Here a metric came after every step; its curve has a notation, too.",
         (
             Entry(
                 "plateau",
                 "ReduceLROnPlateau",
-                {METRIC: metric, "rate": repr(alone)},
+                {METRIC: metric, "lr": repr(alone)},
                 "ReduceLROnPlateau(optimizer, factor=0.5, patience=10)",
                 "what it did",
             ),
@@ -173,16 +175,16 @@ OPEN_LOOP: Final = (
         (
             Entry(
                 "fixed",
-                "Fixed rate",
+                "Fixed lr",
                 "constant(0.1)",
                 "optimizer = SGD(model.parameters(), lr=0.1)",
             ),
             Entry(
                 "per_layer",
-                "Rates by layer",
+                "LRs by layer",
                 {"body": "constant(0.01)", "head": "constant(0.1)"},
                 'optimizer = SGD([{"params": body, "lr": 0.01}, {"params": head, "lr": 0.1}])',
-                'one schedule for each param group: `rate={"body": ..., "head": ...}`',
+                'one schedule for each param group: `lr={"body": ..., "head": ...}`',
             ),
             Entry(
                 "manual",
@@ -192,13 +194,13 @@ OPEN_LOOP: Final = (
             ),
             Entry(
                 "list",
-                "A list, a rate for each epoch",
+                "A list, an lr for each epoch",
                 "staircase([1, 0.8, 0.8, 0.5, 0.4, 0.3, 0.1], every=epochs(1))",
                 "LambdaLR(optimizer, lambda k: [1, 0.8, 0.8, 0.5, 0.4, 0.3, 0.1][min(k // 10, 6)])",
             ),
             Entry(
                 "levels",
-                "A list of lengths and rates",
+                "A list of lengths and lrs",
                 "levels([(epochs(2), 0.1), (epochs(5), 1), (epochs(3), 0.01)])",
                 "LambdaLR(optimizer, lambda k: 0.1 if k < 20 else 1 if k < 70 else 0.01)",
             ),
@@ -327,7 +329,7 @@ OPEN_LOOP: Final = (
     Family(
         "Warm-up",
         "A warm-up rises to 1 and then holds, so that anything can follow it or be multiplied by "
-        'it. A rise from 0 makes update 0 do nothing: `start=`, or `sample="mid"` at the binding, '
+        'it. A rise from 0 makes step 0 do nothing: `start=`, or `sample="mid"` at the binding, '
         "avoids that.",
         (
             Entry(
@@ -369,7 +371,7 @@ OPEN_LOOP: Final = (
             Entry(
                 "untuned",
                 "Untuned: the length from Adam's beta2",
-                "warmup(untuned(0.95))",
+                "warmup(untuned_warmup(0.95))",
                 "LambdaLR(optimizer, lambda k: min(1, k * (1 - 0.95) / 2))",
             ),
             Entry(
@@ -413,7 +415,7 @@ OPEN_LOOP: Final = (
                 "Warm restarts, T_mult=2",
                 "restarts(10, grow=2)",
                 "CosineAnnealingWarmRestarts(optimizer, 10, T_mult=2)",
-                updates=150,
+                steps=150,
             ),
             Entry(
                 "restarts_floor",
@@ -425,7 +427,7 @@ OPEN_LOOP: Final = (
                 "restarts_n",
                 "Restarts that share the run and fall",
                 "restarts(n=3, grow=2, decay=0.7)",
-                updates=140,
+                steps=140,
             ),
             Entry(
                 "half_cycles",
@@ -440,14 +442,14 @@ OPEN_LOOP: Final = (
                 "Cyclical, triangular2",
                 "triangular2(20)",
                 'CyclicLR(optimizer, 0.1, 1, 20, mode="triangular2")',
-                updates=160,
+                steps=160,
             ),
             Entry(
                 "exp_range",
                 "Cyclical, exp_range",
                 "exp_range(0.98, 20)",
                 'CyclicLR(optimizer, 0.1, 1, 20, mode="exp_range", gamma=0.98)',
-                updates=160,
+                steps=160,
             ),
             Entry(
                 "triangular_sides",
@@ -465,7 +467,7 @@ OPEN_LOOP: Final = (
                 "repeat_grow_decay",
                 "repeat, grow, decay",
                 "linear(1, 0).repeat(4, grow=1.5, decay=0.7)",
-                updates=130,
+                steps=130,
             ),
             Entry(
                 "repeat_warmup",
@@ -484,7 +486,7 @@ OPEN_LOOP: Final = (
                 "OneCycle",
                 "one_cycle()",
                 "OneCycleLR(optimizer, 1, total_steps=101, pct_start=31 / 101)",
-                "at its end after 100 updates; torch is there at its last update, as below",
+                "at its end after 100 steps; torch is there at its last step, as below",
             ),
             Entry(
                 "one_cycle_lr",
@@ -550,7 +552,7 @@ OPEN_LOOP: Final = (
                 "Noam",
                 "noam(20, 512)",
                 "LambdaLR(optimizer, lambda k: 512**-0.5 * min(max(k, 1) ** -0.5, k * 20**-1.5))",
-                "the rate itself, from the model's width",
+                "the lr itself, from the model's width",
             ),
             Entry("power_scheduler", "Power scheduler", "power_scheduler(10, 40)"),
             Entry(
@@ -596,7 +598,7 @@ COMPOSITIONS: Final = Family(
             "optimizer = SGD(model.parameters(), lr=0.3); "
             "scheduler = SequentialLR(optimizer, [LinearLR(optimizer, 0.01, total_iters=10), "
             "CosineAnnealingLR(optimizer, 90)], [10])",
-            "the number multiplies the whole sequence: it is the peak rate",
+            "the number multiplies the whole sequence: it is the peak lr",
         ),
         Entry(
             "clip",
@@ -607,7 +609,7 @@ COMPOSITIONS: Final = Family(
         Entry(
             "between",
             "between",
-            "linear(1, 0).repeat(4).between(0.3, 1)",
+            "linear(1, 0).repeat(4).rescale(0.3, 1)",
             "LambdaLR(optimizer, lambda k: 1 - 0.7 * (k % 25) / 25)",
         ),
         Entry(
@@ -642,7 +644,7 @@ COMPOSITIONS: Final = Family(
 
 
 def points(curve: Curve) -> tuple[list[float], list[float]]:
-    """Return the curve at every update and at the end, with both sides of each jump."""
+    """Return the curve at every step and at the end, with both sides of each jump."""
     times: list[float] = []
     values: list[float] = []
     for k in range(len(curve) + 1):
@@ -655,14 +657,14 @@ def points(curve: Curve) -> tuple[list[float], list[float]]:
 def figure(entry: Entry) -> str:
     """Return an entry's figure as SVG."""
     lines = {
-        label: points(resolved(parse(says), entry.updates)) for label, says in entry.lines.items()
+        label: points(resolved(parse(says), entry.steps)) for label, says in entry.lines.items()
     }
     highest = max(value for _, values in lines.values() for value in values)
     chart = svg_chart(
         lines,
         title=entry.name,
-        x_label="update",
-        y_label="rate",
+        x_label="step",
+        y_label="lr",
         log_y=entry.log,
         y_range=None if entry.log else (0, 1.05 * highest),
         faint=[METRIC],
@@ -675,9 +677,9 @@ def figure(entry: Entry) -> str:
 
 def banner() -> str:
     """Return the figure that the front pages show: the schedules of the demo."""
-    curves = {name: parse(text).resolve(450) for name, text in DEMO_SCHEDULES.items()}
+    curves = {name: parse(text).resolve(total_steps=450) for name, text in DEMO_SCHEDULES.items()}
     lines = {name: points(curve) for name, curve in curves.items()}
-    chart = svg_chart(lines, title="", x_label="update", y_label="rate", y_range=(0, 1.05))
+    chart = svg_chart(lines, title="", x_label="step", y_label="lr", y_range=(0, 1.05))
     first, rest = chart.split("\n", 1)
     return f"{first}\n{STYLE}\n{rest}\n"
 
@@ -696,7 +698,7 @@ def page() -> str:
     parts = [HEAD]
     for family in families():
         rows = "\n".join(row(entry) for entry in family.entries)
-        head = "| the rate | how it is written |\n|---|---|"
+        head = "| the lr | how it is written |\n|---|---|"
         parts.append(f"## {family.name}\n\n{family.intro}\n\n{head}\n{rows}\n")
     return "\n".join(parts)
 

@@ -2,7 +2,7 @@
 
 from hypothesis import strategies as st
 
-UPDATES = 40
+STEPS = 40
 counts = st.integers(1, 15)
 shares = st.floats(0.05, 1)
 gammas = st.floats(0.3, 1.0)
@@ -39,7 +39,7 @@ SINGLE = {
         cycle_momentum=st.booleans(),
     ),
     "OneCycleLR": drawn(
-        "OneCycleLR", st.floats(0.1, 1), st.just(UPDATES + 10), pct_start=st.floats(0.1, 0.45),
+        "OneCycleLR", st.floats(0.1, 1), st.just(STEPS + 10), pct_start=st.floats(0.1, 0.45),
         three_phase=st.booleans(), cycle_momentum=st.booleans(),
     ),
 }  # fmt: skip

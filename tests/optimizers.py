@@ -3,25 +3,25 @@
 import torch
 
 
-def sgd(*rates, **fields):
-    """Return an SGD with one group of one weight for each rate."""
-    groups = [{"params": [torch.nn.Parameter(torch.ones(2))], "lr": rate} for rate in rates]
+def sgd(*lrs, **fields):
+    """Return an SGD with one group of one weight for each lr."""
+    groups = [{"params": [torch.nn.Parameter(torch.ones(2))], "lr": lr} for lr in lrs]
     return torch.optim.SGD(groups, lr=1.0, **fields)
 
 
-def named(**rates):
+def named(**lrs):
     """Return an SGD with named groups."""
     groups = [
-        {"params": [torch.nn.Parameter(torch.ones(2))], "lr": rate, "name": name}
-        for name, rate in rates.items()
+        {"params": [torch.nn.Parameter(torch.ones(2))], "lr": lr, "name": name}
+        for name, lr in lrs.items()
     ]
     return torch.optim.SGD(groups, lr=1.0)
 
 
-def rates_of(optimizer, updates, *schedulers):
-    """Return the rates before each update, stepping the schedulers after it."""
+def lrs_of(optimizer, steps, *schedulers):
+    """Return the lrs before each step, stepping the schedulers after it."""
     seen = []
-    for _ in range(updates):
+    for _ in range(steps):
         seen.append([float(group["lr"]) for group in optimizer.param_groups])
         optimizer.step()
         for scheduler in schedulers:
@@ -29,6 +29,6 @@ def rates_of(optimizer, updates, *schedulers):
     return seen
 
 
-def first_rates(optimizer, updates, *schedulers):
-    """Return the first group's rates; see `rates_of`."""
-    return [rates[0] for rates in rates_of(optimizer, updates, *schedulers)]
+def first_lrs(optimizer, steps, *schedulers):
+    """Return the first group's lrs; see `lrs_of`."""
+    return [lrs[0] for lrs in lrs_of(optimizer, steps, *schedulers)]

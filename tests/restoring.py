@@ -23,7 +23,7 @@ class Net(nn.Module):
         self.frozen_norm.eval()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        self.calls = self.calls + 1  # a new tensor each time, not an update in place
+        self.calls = self.calls + 1  # a new tensor each time, not a step in place
         return self.head(self.frozen_norm(self.body(x)))
 
 
@@ -56,9 +56,9 @@ def world(momentum: float = 0.9):
     return model, optimizer, loader
 
 
-def train(model, optimizer, loader, updates: int) -> list[float]:
+def train(model, optimizer, loader, steps: int) -> list[float]:
     losses = []
-    while len(losses) < updates:
+    while len(losses) < steps:
         for x, y in loader:
             optimizer.zero_grad()
             loss = nn.functional.cross_entropy(model(x), y)
@@ -74,14 +74,14 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
 
 
-def trained_after(trial, *, updates: int = 18):
+def trained_after(trial, *, steps: int = 18):
     """Train three epochs after an optional trial; return all there is to compare."""
     seed_everything(3)
     model, optimizer, loader = world()
     train(model, optimizer, loader, 6)  # warm: momentum buffers and batch statistics exist
     if trial:
         trial(model, optimizer, loader)
-    losses = train(model, optimizer, loader, updates)
+    losses = train(model, optimizer, loader, steps)
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     return losses, tensors, torch.rand(3), np.random.rand(3), random.random()
 

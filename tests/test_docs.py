@@ -66,7 +66,7 @@ def test_the_readme_task_trains(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "ratecraft", "find", "my_task.py:task"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "\nrate: " in done.stdout
+    assert "\nlr: " in done.stdout
 
 
 def test_commands_name_options_that_exist() -> None:
@@ -134,7 +134,7 @@ def test_the_tables_on_choosing_are_what_the_benchmark_prints() -> None:
     for part in printed:
         assert part in page, part
     said = "\n".join(line for line in page.splitlines() if not line.startswith("|"))
-    # Rates, a beta, and differences of losses.
+    # LRs, a beta, and differences of losses.
     others = {"0.006", "0.012", "0.024", "0.999", "0.015", "0.044", "0.060"}
     losses = set(re.findall(r"\b\d\.\d{3}\b", said)) - others
     assert losses <= set(re.findall(r"\b\d\.\d{3}\b", done.stdout))

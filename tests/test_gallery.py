@@ -1,4 +1,4 @@
-"""The gallery is what its generator writes, and its torch code has the rates it stands beside."""
+"""The gallery is what its generator writes, and its torch code has the lrs it stands beside."""
 
 import importlib
 import importlib.util
@@ -65,51 +65,56 @@ WITH_TORCH = [row for row in ROWS if row.torch]
 
 
 def resolved(text: str, file: str) -> Curve:
-    return parse(text).resolve(ENTRIES[file].updates, epoch=10, samples=32, tokens=1000)
+    return parse(text).resolve(
+        total_steps=ENTRIES[file].steps,
+        steps_per_epoch=10,
+        samples_per_step=32,
+        tokens_per_step=1000,
+    )
 
 
 def written_in_torch(
-    code: str, updates: int, metric: Sequence[float] | None
+    code: str, steps: int, metric: Sequence[float] | None
 ) -> list[tuple[float, ...]]:
-    """Return the rate of each group at each update of a run with that code."""
+    """Return the lr of each group at each step of a run with that code."""
     body, head = [torch.nn.Parameter(torch.zeros(1))], [torch.nn.Parameter(torch.zeros(1))]
     model = torch.nn.Linear(1, 1)
     names: dict[str, Any] = {"math": math, "SGD": SGD, "model": model, "body": body, "head": head}
     names |= {name: getattr(lr_scheduler, name) for name in lr_scheduler.__all__}
     names["optimizer"] = SGD(model.parameters(), lr=1.0, momentum=0.9)
-    each_update: Callable[[int], None] = lambda k: None  # noqa: E731
+    each_step: Callable[[int], None] = lambda k: None  # noqa: E731
     if 'group["lr"] = ' in code:
-        each_update = lambda k: exec(code, names | {"k": k, "epoch": k // 10})  # noqa: E731, S102
+        each_step = lambda k: exec(code, names | {"k": k, "epoch": k // 10})  # noqa: E731, S102
     elif re.search(r"\boptimizer = ", code):
         exec(code, names)  # noqa: S102
     else:
         names["scheduler"] = eval(code, names)  # noqa: S307
     optimizer, scheduler = names["optimizer"], names.get("scheduler")
-    rates = []
-    for k in range(updates):
-        each_update(k)
-        rates.append(tuple(group["lr"] for group in optimizer.param_groups))
+    lrs = []
+    for k in range(steps):
+        each_step(k)
+        lrs.append(tuple(group["lr"] for group in optimizer.param_groups))
         optimizer.step()
         if metric is not None:
             scheduler.step(metric[k])
         elif scheduler is not None:
             scheduler.step()
-    return rates
+    return lrs
 
 
 @pytest.mark.parametrize("row", WITH_TORCH, ids=lambda row: row.file)
-def test_the_torch_code_beside_a_notation_has_its_rates(row: Row) -> None:
+def test_the_torch_code_beside_a_notation_has_its_lrs(row: Row) -> None:
     says = dict(row.says)
     metric = says.pop(gallery.METRIC, None)
-    updates = ENTRIES[row.file].updates
+    steps = ENTRIES[row.file].steps
     losses = None if metric is None else list(resolved(metric, row.file))
-    theirs = written_in_torch(row.torch, updates, losses)
+    theirs = written_in_torch(row.torch, steps, losses)
     # A line for each group, or the last one: of a product that is the product.
     texts = list(says.values())[-len(theirs[0]) :]
     ours = list(zip(*[resolved(text, row.file) for text in texts], strict=True))
-    assert len(ours) == updates
+    assert len(ours) == steps
     for k, (mine, torchs) in enumerate(zip(ours, theirs, strict=True)):
-        assert mine == pytest.approx(torchs, rel=1e-9, abs=1e-12), f"update {k}"
+        assert mine == pytest.approx(torchs, rel=1e-9, abs=1e-12), f"step {k}"
 
 
 def test_the_product_is_drawn_as_the_product_of_its_factors() -> None:
@@ -170,5 +175,5 @@ def test_a_figure_is_small_and_fetches_nothing() -> None:
 
 
 def test_a_figure_shows_both_sides_of_a_jump() -> None:
-    times, values = gallery.points(parse("staircase([1, 0.1], at=[2])").resolve(4))
+    times, values = gallery.points(parse("staircase([1, 0.1], at=[2])").resolve(total_steps=4))
     assert (times, values) == ([0, 1, 2, 2, 3, 4], [1, 1, 1, 0.1, 0.1, 0.1])

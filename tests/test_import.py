@@ -24,18 +24,20 @@ def test_importing_ratecraft_loads_the_standard_library_only() -> None:
 
 
 def test_evaluating_a_schedule_loads_the_standard_library_only() -> None:
-    code = "from ratecraft import *\nparse('warmup(5).then(cosine(1, 0))').resolve(total=10)(7)"
+    code = (
+        "from ratecraft import *\nparse('warmup(5).then(cosine(1, 0))').resolve(total_steps=10)(7)"
+    )
     assert loaded_after(code) == set()
 
 
-def test_importing_view_and_records_loads_no_torch_and_no_numpy() -> None:
+def test_importing_view_and_results_loads_no_torch_and_no_numpy() -> None:
     assert loaded_after("import ratecraft.report, ratecraft.results") == set()
 
 
 def test_show_loads_neither_torch_nor_numpy() -> None:
     code = (
         "import ratecraft.cli\n"
-        "try: ratecraft.cli.main(['show', 'cosine(1, 0)', '--total', '100'])\n"
+        "try: ratecraft.cli.main(['show', 'cosine(1, 0)', '--total-steps', '100'])\n"
         "except SystemExit as stop: assert stop.code == 0"
     )
     assert loaded_after(code) == {"rich", "cyclopts"}

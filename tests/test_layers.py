@@ -12,7 +12,7 @@ import ratecraft
 ROOT = Path(ratecraft.__file__).parent
 # From the bottom to the top: a package may import itself and what stands above it in this list.
 LAYERS = [
-    {"errors", "_version", "_public"},
+    {"errors", "_version", "_public", "_keywords"},
     {"_render"},
     {"schedule"},
     {"results"},

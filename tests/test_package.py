@@ -83,9 +83,7 @@ def test_the_core_alone_needs_no_torch(built: Path, tmp_path: Path) -> None:
     assert "torch" not in run(bin / "pip", "freeze", cwd=tmp_path)
     (tmp_path / "core.py").write_text(CORE)
     run(bin / "python", "-W", "error", "core.py", cwd=tmp_path)
-    assert "100 updates" in run(
-        bin / "ratecraft", "show", "cosine(1, 0)", "-t", "100", cwd=tmp_path
-    )
+    assert "100 steps" in run(bin / "ratecraft", "show", "cosine(1, 0)", "-t", "100", cwd=tmp_path)
     assert "nothing to report" in run(
         bin / "ratecraft", "check", "cosine(1, 0.1)", "-t", "100", cwd=tmp_path
     )
@@ -114,7 +112,7 @@ def test_the_wheel_trains_with_a_torch_that_is_there(built: Path, tmp_path: Path
         f"assert ratecraft.__file__.startswith({str(tmp_path / 'lib')!r})\n"
         "from ratecraft import cosine\n"
         "from ratecraft.experiments import compare\n"
-        "r = compare('digits', [cosine(1, 0)], rates=0.01, seeds=1, total=45, workers=0)\n"
+        "r = compare('digits', [cosine(1, 0)], lrs=0.01, seeds=1, total_steps=45, workers=0)\n"
         "assert r.runs[0].final('accuracy') > 0.5\n"
     )
     run(sys.executable, "-c", code, cwd=tmp_path)

@@ -52,6 +52,6 @@ def test_every_output_is_reproduced(tmp_path: Path) -> None:
 
 
 def test_lines_differ_by_what_they_say_and_by_numbers_too_far_apart() -> None:
-    assert alike("rate: 0.0176 in 3.4 s", "rate: 0.0175 in 1 min 3 s")
-    assert not alike("rate: 0.5 (as good)", "rate: 0.3 (as good)")
+    assert alike("lr: 0.0176 in 3.4 s", "lr: 0.0175 in 1 min 3 s")
+    assert not alike("lr: 0.5 (as good)", "lr: 0.3 (as good)")
     assert not alike("cosine ends at 1.4", "linear ends at 1.4")

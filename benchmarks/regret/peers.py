@@ -1,10 +1,10 @@
-"""Ask four other libraries for a rate, each run as its users run it: 100 updates, its own range.
+"""Ask four other libraries for an lr, each run as its users run it: 100 steps, its own range.
 
     pip install torch-lr-finder==0.2.2 lightning==2.6.6 pytorch-ignite==0.5.5 fastai==2.8.12
 
 These versions were run, with torch 2.13.0. What a call leaves at its default is the peer's own
-choice; torch-lr-finder and ignite begin at the optimizer's rate, for which 1e-7 is written here,
-as fastai has it. All train with the task's own optimizer; its rate is the peers' to set. fastai's
+choice; torch-lr-finder and ignite begin at the optimizer's lr, for which 1e-7 is written here,
+as fastai has it. All train with the task's own optimizer; its lr is the peers' to set. fastai's
 four suggestions read the same run. A peer that is not installed is left out. fastai brings
 torchvision, which must be built for the same torch, or Lightning cannot be imported; neither
 needs it here.
@@ -31,14 +31,14 @@ from ratecraft.experiments import Task
 START = 1e-7
 
 Found = float | Exception | None
-"""A rate, or the peer's own error, or None where it suggests nothing."""
+"""An lr, or the peer's own error, or None where it suggests nothing."""
 
 
 class Answer(NamedTuple):
-    """What a peer suggests, after how many updates; without a rate, why not."""
+    """What a peer suggests, after how many steps; without an lr, why not."""
 
-    rate: float | None
-    updates: float
+    lr: float | None
+    steps: float
     why: str
 
 
@@ -75,11 +75,11 @@ def answers(task: Task, seed: int) -> dict[str, Answer]:
     return given
 
 
-def answer(found: Found, updates: int) -> Answer:
+def answer(found: Found, steps: int) -> Answer:
     """Return what was found as an answer."""
     if isinstance(found, Exception):
-        return Answer(None, updates, f"{type(found).__name__}: {found}")
-    return Answer(found, updates, "it suggests nothing" if found is None else "")
+        return Answer(None, steps, f"{type(found).__name__}: {found}")
+    return Answer(found, steps, "it suggests nothing" if found is None else "")
 
 
 @cache
@@ -111,7 +111,7 @@ class Pairs:
         self.task = task
 
     def __len__(self) -> int:
-        return self.task.epoch
+        return self.task.steps_per_epoch
 
     def __iter__(self) -> Iterator[tuple[Any, Any]]:
         for batch in self.task.train:
@@ -145,11 +145,11 @@ def torch_lr_finder(
     from matplotlib.figure import Figure
     from torch_lr_finder import LRFinder, TrainDataLoaderIter
 
-    set_rate(optimizer, START)
+    set_lr(optimizer, START)
     finder = LRFinder(Losing(task, model), optimizer, handed_on)
     finder.range_test(TrainDataLoaderIter(Pairs(task)))
-    _, rate = finder.plot(ax=Figure().subplots())  # axes of ours, or it would open a window
-    return [float(rate)]
+    _, lr = finder.plot(ax=Figure().subplots())  # axes of ours, or it would open a window
+    return [float(lr)]
 
 
 def lightning(task: Task, model: nn.Module, optimizer: torch.optim.Optimizer) -> Sequence[Found]:
@@ -168,7 +168,7 @@ def lightning(task: Task, model: nn.Module, optimizer: torch.optim.Optimizer) ->
             return task.loss(self.model, batch)
 
         def configure_optimizers(self) -> torch.optim.Optimizer:
-            set_rate(optimizer, self.lr)
+            set_lr(optimizer, self.lr)
             return optimizer
 
     with tempfile.TemporaryDirectory() as folder:
@@ -189,7 +189,7 @@ def ignite(task: Task, model: nn.Module, optimizer: torch.optim.Optimizer) -> Se
     from ignite.engine import Engine
     from ignite.handlers import FastaiLRFinder
 
-    def update(_: Engine, batch: Any) -> float:
+    def step(_: Engine, batch: Any) -> float:
         model.train()
         optimizer.zero_grad()
         loss = task.loss(model, batch)
@@ -197,9 +197,9 @@ def ignite(task: Task, model: nn.Module, optimizer: torch.optim.Optimizer) -> Se
         optimizer.step()
         return loss.item()
 
-    set_rate(optimizer, START)
+    set_lr(optimizer, START)
     finder, saved = FastaiLRFinder(), {"model": model, "optimizer": optimizer}
-    with finder.attach(Engine(update), to_save=saved, num_iter=100) as trainer:
+    with finder.attach(Engine(step), to_save=saved, num_iter=100) as trainer:
         trainer.run(task.train)
     return [float(finder.lr_suggestion())]
 
@@ -217,8 +217,8 @@ def fastai(task: Task, model: nn.Module, optimizer: torch.optim.Optimizer) -> Se
         @wraps(suggest)
         def tried(*curve: Any) -> tuple[Any, Any]:
             try:
-                rate, point = suggest(*curve)
-                return float(rate), point
+                lr, point = suggest(*curve)
+                return float(lr), point
             except Exception as error:
                 return error, None
 
@@ -237,10 +237,10 @@ def fastai(task: Task, model: nn.Module, optimizer: torch.optim.Optimizer) -> Se
             return list(learner.lr_find(suggest_funcs=functions, show_plot=False))
 
 
-def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Give all parameters one rate."""
+def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Give all parameters one lr."""
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = lr
 
 
 FASTAI = ("fastai valley", "fastai slide", "fastai minimum", "fastai steep")

@@ -1,13 +1,13 @@
-"""How much of what training can gain is given away by each way of choosing a rate.
+"""StepOptions much of what training can gain is given away by each way of choosing an lr.
 
     python benchmarks/regret/regret.py                 the table, from the answers on file
     python benchmarks/regret/regret.py detail RULE     a rule's answers task by task
     python benchmarks/regret/regret.py train RULE      its regret by training at the very answers
     python benchmarks/regret/regret.py ask [RULE ...]  ask all rules, or some, anew
 
-The regret of a rate is (L(rate) - L*) / (L0 - L*): L is the last validation loss of a run with
-that peak rate, the mean of three seeds, L* the loss of the best rate and L0 the one before any
-training; between two rates that were trained L is linear in log rate, and a diverged run counts
+The regret of an lr is (L(lr) - L*) / (L0 - L*): L is the last validation loss of a run with
+that peak lr, the mean of three seeds, L* the loss of the best lr and L0 the one before any
+training; between two lrs that were trained L is linear in log lr, and a diverged run counts
 as untrained. No answer has regret 1. "Seeds agree" is the share of tasks on which all answers lie
 within half a decade. Rules see the training data alone, and other initial weights
 and orders of the data than the truth: three of each.
@@ -39,11 +39,11 @@ TRUTH, ANSWERS = HERE / "truth.json", HERE / "answers.json"
 SEEDS = (0, 1, 2)
 CLOSE = 0.05
 
-Rates = dict[str, float | None]  # for the short run and for the long one
+LRs = dict[str, float | None]  # for the short run and for the long one
 
 
 class Answer(NamedTuple):
-    """What a rule said for one task and seed, and what it cost in updates."""
+    """What a rule said for one task and seed, and what it cost in steps."""
 
     short: float | None
     long: float | None
@@ -63,38 +63,38 @@ def ours(test: Callable[..., Any]) -> Callable[[Entry, Task, int], Answer]:
 
 
 def found(one: Entry, *world: Any) -> Answer:
-    records = [find_lr(*world, total=one.updates * times) for times in LENGTHS.values()]
-    first = records[0]
-    band = None if first.rate is None else (first.low, first.high)
-    cost = first.updates + first.looks / 3
-    return Answer(records[0].rate, records[1].rate, cost, band)
+    results = [find_lr(*world, total_steps=one.steps * times) for times in LENGTHS.values()]
+    first = results[0]
+    band = None if first.lr is None else (first.low, first.high)
+    cost = first.steps + first.looks / 3
+    return Answer(results[0].lr, results[1].lr, cost, band)
 
 
 def armijo(one: Entry, *world: Any) -> Answer:
-    record = line_search(*world)
-    return Answer(record.rate, record.rate, record.updates + record.looks / 3)
+    result = line_search(*world)
+    return Answer(result.lr, result.lr, result.steps + result.looks / 3)
 
 
 def swept(rule: str, **settings: Any) -> Callable[..., Answer]:
     def test(one: Entry, *world: Any) -> Answer:
-        record = range_test(*world, **settings)
-        rate = record.suggest(rule).rate
-        return Answer(rate, rate, len(record.rates) + settings.get("control", 0) / 3)
+        result = range_test(*world, **settings)
+        lr = result.suggest(rule).lr
+        return Answer(lr, lr, len(result.lrs) + settings.get("control", 0) / 3)
 
     return test
 
 
 def default(one: Entry, model: Any, optimizer: torch.optim.Optimizer, *world: Any) -> Answer:
-    rate = optimizer.param_groups[0]["lr"]
-    return Answer(rate, rate, 0)
+    lr = optimizer.param_groups[0]["lr"]
+    return Answer(lr, lr, 0)
 
 
 RULES: dict[str, Callable[[Entry, Task, int], Answer]] = {
     "find_lr": ours(found),
-    "control variate, minimum/4": ours(swept("minimum/4", control=16, updates=100)),
+    "control variate, minimum/4": ours(swept("minimum/4", control=16, steps=100)),
     "Armijo line search": ours(armijo),
-    "range test, minimum/10": ours(swept("minimum/10", updates=100)),
-    "range test, steepest": ours(swept("steepest", updates=100)),
+    "range test, minimum/10": ours(swept("minimum/10", steps=100)),
+    "range test, steepest": ours(swept("steepest", steps=100)),
     "the optimizer's own": ours(default),
 }
 
@@ -108,7 +108,7 @@ def ask(job: tuple[str, int, tuple[str, ...]]) -> dict[str, Answer]:
     said = {rule: RULES[rule](one, task, seed) for rule in rules if rule in RULES}
     if not set(rules) <= set(RULES):
         for rule, answer in answers(task, seed).items():
-            said[rule] = Answer(answer.rate, answer.rate, answer.updates)
+            said[rule] = Answer(answer.lr, answer.lr, answer.steps)
     return said
 
 
@@ -129,16 +129,16 @@ def _short(value: Any) -> Any:
     return [_short(x) for x in value] if isinstance(value, tuple | list) else float(f"{value:.4g}")
 
 
-def regret(task: dict[str, Any], length: str, rate: float | None) -> float:
-    """Return what a rate gives away of what the best one gains."""
-    if rate is None:
+def regret(task: dict[str, Any], length: str, lr: float | None) -> float:
+    """Return what an lr gives away of what the best one gains."""
+    if lr is None:
         return 1.0
     start = task["untrained"]
     points = [
         (x, mean(some, start))
-        for x, some in zip(task[length]["log10_rates"], task[length]["losses"], strict=True)
+        for x, some in zip(task[length]["log10_lrs"], task[length]["losses"], strict=True)
     ]
-    place, best = math.log10(rate), min(loss for _, loss in points)
+    place, best = math.log10(lr), min(loss for _, loss in points)
     (x, loss), *others = points
     for right, other in others:
         if place <= x:
@@ -176,8 +176,8 @@ def agreement(said: dict[str, dict[str, list[Any]]]) -> float:
     """Return on how many tasks all seeds' answers lie within half a decade."""
     agree = 0
     for seeds in said.values():
-        rates = [answer[0] for answer in seeds.values()]
-        agree += None not in rates and max(rates) / min(rates) <= math.sqrt(10)
+        lrs = [answer[0] for answer in seeds.values()]
+        agree += None not in lrs and max(lrs) / min(lrs) <= math.sqrt(10)
     return agree / len(said)
 
 
@@ -196,7 +196,7 @@ def table(known: dict[str, Any], truth: dict[str, Any], held_out: bool) -> None:
         cost = statistics.fmean(a[2] for seeds in chosen.values() for a in seeds.values())
         rows.append((*scores, rule, cost, agreement(chosen)))
     which = f"{'held out' if held_out else 'the others'}: {len(chosen)} tasks, {len(SEEDS)} seeds"
-    print(f"| {which} | regret | within 5 % | worst | 8 x longer run | within 5 % | updates "
+    print(f"| {which} | regret | within 5 % | worst | 8 x longer run | within 5 % | steps "
           "| seeds agree |")  # fmt: skip
     print("|---|---|---|---|---|---|---|---|")
     for short, long, rule, cost, agree in sorted(rows):
@@ -213,13 +213,13 @@ def detail(known: dict[str, Any], truth: dict[str, Any], rule: str) -> None:
         mark = "held out" if name in HELD_OUT else "plateau" if name == PLATEAU else ""
         for i, length in enumerate(LENGTHS):
             told = [answer[i] for answer in seeds.values()]
-            lost = " ".join(f"{regret(truth[name], length, rate):.3f}" for rate in told)
-            rates = " ".join("none" if rate is None else f"{rate:.2g}" for rate in told)
-            print(f"{name:40} {mark:9} {length:6} {rates:26} {lost}")
+            lost = " ".join(f"{regret(truth[name], length, lr):.3f}" for lr in told)
+            lrs = " ".join("none" if lr is None else f"{lr:.2g}" for lr in told)
+            print(f"{name:40} {mark:9} {length:6} {lrs:26} {lost}")
 
 
 def trained(job: tuple[str, float]) -> list[float | None]:
-    """Return the last validation losses of a task's short run at a rate, seed by seed."""
+    """Return the last validation losses of a task's short run at an lr, seed by seed."""
     torch.set_num_threads(1)
     return losses(job[0], "short", math.log10(job[1]))
 
@@ -231,15 +231,15 @@ def train_all(known: dict[str, Any], truth: dict[str, Any], rule: str) -> None:
     with multiprocessing.get_context("spawn").Pool(2) as pool:
         finals = pool.map(trained, jobs, chunksize=1)
     lost, read = [], []
-    for (name, rate), final in zip(jobs, finals, strict=True):
+    for (name, lr), final in zip(jobs, finals, strict=True):
         task = truth[name]
         points = [mean(some, task["untrained"]) for some in task["short"]["losses"]]
         best = min(points)
         loss = mean(final, task["untrained"])
         lost.append((loss - best) / (task["untrained"] - best))
-        read.append(regret(task, "short", rate))
+        read.append(regret(task, "short", lr))
     print(f"{rule}, {len(jobs)} answers: trained {statistics.fmean(lost):.3f}, "
-          f"between the rates of the truth {statistics.fmean(read):.3f}")  # fmt: skip
+          f"between the lrs of the truth {statistics.fmean(read):.3f}")  # fmt: skip
 
 
 def main(words: list[str]) -> None:

@@ -21,7 +21,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
 
-from ratecraft._training._snapshot import preserved_rng, seed_everything
+from ratecraft._training._snapshot import preserve_rng, seed_everything
 from ratecraft.experiments import Task
 
 CONTEXT = 32
@@ -30,10 +30,10 @@ FILES = ("argparse", "ast", "calendar", "configparser", "datetime", "doctest", "
 
 
 class Entry(NamedTuple):
-    """A task of the benchmark: the length of its short run in updates, and how to build it."""
+    """A task of the benchmark: the length of its short run in steps, and how to build it."""
 
     name: str
-    updates: int
+    steps: int
     build: Callable[[], Task]
 
 
@@ -248,7 +248,7 @@ def batches(parts: tuple[torch.Tensor, ...], size: int) -> DataLoader[Any]:
 
 def tabular(
     name: str,
-    updates: int,
+    steps: int,
     data: Callable[[], list[torch.Tensor]],
     model: Callable[[], nn.Module],
     loss: Any = classes,
@@ -266,11 +266,11 @@ def tabular(
             optimizer=lambda model: optimizer(model.parameters()),
         )
 
-    return Entry(name, updates, build)
+    return Entry(name, steps, build)
 
 
 def characters(
-    name: str, updates: int, model: Callable[[], nn.Module], *, topics: bool = False, size: int = 8
+    name: str, steps: int, model: Callable[[], nn.Module], *, topics: bool = False, size: int = 8
 ) -> Entry:
     def build() -> Task:
         train, val = text(topics=topics)
@@ -284,15 +284,15 @@ def characters(
             optimizer=lambda model: optimizer(model.parameters()),
         )
 
-    return Entry(name, updates, build)
+    return Entry(name, steps, build)
 
 
 def pretrained(model: Callable[[], nn.Module], data: Any, loss: Any) -> Callable[[], nn.Module]:
-    """Return what makes a model with the weights of 600 updates on other data."""
+    """Return what makes a model with the weights of 600 steps on other data."""
 
     @cache
     def weights() -> dict[str, torch.Tensor]:
-        with preserved_rng():
+        with preserve_rng():
             seed_everything(12345)
             one, loader = model(), batches(data(), 32)
             optimizer = torch.optim.AdamW(one.parameters(), lr=3e-3)

@@ -1,8 +1,8 @@
-"""Find out by training what the best rate of every task is, and what any other rate costs.
+"""Find out by training what the best lr of every task is, and what any other lr costs.
 
     python benchmarks/regret/truth.py [TASK ...]    writes truth.json, about an hour on two cores
 
-Each task is trained with warmup over 10 % and cosine decay to 0 at 13 peak rates half a decade
+Each task is trained with warmup over 10 % and cosine decay to 0 at 13 peak lrs half a decade
 apart, 1e-5 to 10 (further where the best one lies at an end), then at four more a quarter decade
 and three quarters around the best; with three seeds; over the task's short run and over one
 eight times as long. What counts is the last validation loss.
@@ -28,22 +28,22 @@ from ratecraft.experiments import train
 PLACE = Path(__file__).with_name("truth.json")
 SEEDS = (1000, 1001, 1002)
 LENGTHS = {"short": 1, "long": 8}  # times the short run
-GRID = tuple(i / 2 for i in range(-10, 3))  # log10 of the rates
+GRID = tuple(i / 2 for i in range(-10, 3))  # log10 of the lrs
 FINER = (-0.75, -0.25, 0.25, 0.75)
 
 
 def schedule() -> Schedule:
-    """Return the schedule of every run of the truth: a factor of the peak rate."""
+    """Return the schedule of every run of the truth: a factor of the peak lr."""
     return warmup(percent(10)).then(cosine(1, 0))
 
 
 def losses(name: str, length: str, exponent: float) -> list[float | None]:
     """Return the last validation loss of each seed; None where training diverged."""
     one = entry(name)
-    task, total = one.build(), one.updates * LENGTHS[length]
+    task, total = one.build(), one.steps * LENGTHS[length]
     finals: list[float | None] = []
     for seed in SEEDS:
-        run = train(task, schedule(), rate=10**exponent, seed=seed, total=total)
+        run = train(task, schedule(), lr=10**exponent, seed=seed, total_steps=total)
         finals.append(None if run.diverged is not None else float(f"{run.final():.6g}"))
     return finals
 
@@ -51,7 +51,7 @@ def losses(name: str, length: str, exponent: float) -> list[float | None]:
 def untrained(name: str) -> float:
     """Return the validation loss before any training, the seeds' mean."""
     task = entry(name).build()
-    runs = [train(task, constant(0), seed=seed, total=1) for seed in SEEDS]
+    runs = [train(task, constant(0), seed=seed, total_steps=1) for seed in SEEDS]
     return float(f"{sum(run.final() for run in runs) / len(runs):.6g}")
 
 
@@ -76,7 +76,7 @@ def measure(job: tuple[str, str]) -> tuple[str, str, float, dict[str, Any]]:
     for x in [best() + step for step in FINER]:
         found[x] = losses(name, length, x)
     points = sorted(found.items())
-    return name, length, start, {"log10_rates": [x for x, _ in points],
+    return name, length, start, {"log10_lrs": [x for x, _ in points],
                                  "losses": [one for _, one in points]}  # fmt: skip
 
 
@@ -89,7 +89,7 @@ def main(names: list[str]) -> None:
     started = time.perf_counter()
     with multiprocessing.get_context("spawn").Pool(2) as pool:
         for i, (name, length, start, points) in enumerate(pool.imap_unordered(measure, jobs)):
-            task = known["tasks"].setdefault(name, {"updates": entry(name).updates})
+            task = known["tasks"].setdefault(name, {"steps": entry(name).steps})
             task["untrained"], task[length] = start, points
             PLACE.write_text(json.dumps(known, indent=None, separators=(",", ":")) + "\n")
             passed = time.perf_counter() - started

@@ -1,4 +1,4 @@
-"""How the reference reads docstrings, for mkdocstrings: what Markdown would garble is set right."""
+"""StepOptions the reference reads docstrings, for mkdocstrings: what Markdown would garble is set right."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Learning-rate schedules for PyTorch: define, drive, find, forecast, compare.
+"""Learning-lr schedules for PyTorch: define, drive, find, forecast, compare.
 
 The words that make schedules are here. The functions and classes that need torch or numpy are
 here, too, and are loaded when they are first used::
@@ -68,7 +68,7 @@ from ratecraft.schedule import tokens as tokens
 from ratecraft.schedule import trapezoid as trapezoid
 from ratecraft.schedule import triangular as triangular
 from ratecraft.schedule import triangular2 as triangular2
-from ratecraft.schedule import untuned as untuned
+from ratecraft.schedule import untuned_warmup as untuned_warmup
 from ratecraft.schedule import warmup as warmup
 from ratecraft.schedule import wsd as wsd
 

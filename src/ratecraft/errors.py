@@ -5,10 +5,10 @@
     RatecraftError
     ├── ScheduleError (ValueError)   a schedule, a length or a text that cannot be
     ├── BindingError  (ValueError)   a schedule and an optimizer that do not fit
-    │   └── PlanChanged              a saved state of another plan: say how to go on
+    │   └── ScheduleChanged              a saved state of another plan: say how to go on
     ├── TaskError     (ValueError)   a task that cannot be found, built or used
     ├── SettingError  (ValueError)   a setting outside its range
-    ├── RecordError   (ValueError)   a saved result that cannot be read
+    ├── ResultError   (ValueError)   a saved result that cannot be read
     ├── LogError      (ValueError)   a run's log that cannot be used
     └── RunFailed     (RuntimeError) what was run gave no result: a loss that is not finite, a
                                      range test without a suggestion, a worker that died
@@ -32,7 +32,7 @@ class BindingError(RatecraftError, ValueError):
     """A schedule and an optimizer that do not fit together."""
 
 
-class PlanChanged(BindingError):
+class ScheduleChanged(BindingError):
     """A state was saved under another plan than the one it is loaded into."""
 
 
@@ -44,7 +44,7 @@ class SettingError(RatecraftError, ValueError):
     """A setting outside its range."""
 
 
-class RecordError(RatecraftError, ValueError):
+class ResultError(RatecraftError, ValueError):
     """A saved result that cannot be read."""
 
 

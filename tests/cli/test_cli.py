@@ -59,11 +59,11 @@ def test_show_draws_in_the_terminal_and_writes_a_figure(folder: Path) -> None:
     done = ratecraft(
         folder,
         *("show", "3e-4 * warmup(500).then(cosine(1, 0.1))", "constant(1e-4)"),
-        *("--total", "10000", "-o", "s.png", "--log"),
+        *("--total-steps", "10000", "-o", "s.png", "--log"),
     )
     assert done.returncode == 0, done.stderr
     assert (
-        "0.0003 * warmup(500).then(cosine(1, 0.1))\n  first 0, last 3e-05, 10,000 updates"
+        "0.0003 * warmup(500).then(cosine(1, 0.1))\n  first 0, last 3e-05, 10,000 steps"
         in done.stdout
     )
     assert re.search("[\u2801-\u28ff]", done.stdout)
@@ -71,8 +71,8 @@ def test_show_draws_in_the_terminal_and_writes_a_figure(folder: Path) -> None:
 
 
 def test_show_draws_a_schedule_with_a_length_of_its_own(folder: Path) -> None:
-    done = ratecraft(folder, "show", "warmup(epochs(2))", "--epoch", "50")
-    assert "100 updates" in done.stdout
+    done = ratecraft(folder, "show", "warmup(epochs(2))", "--steps-per-epoch", "50")
+    assert "100 steps" in done.stdout
 
 
 def test_find_and_compare_run_a_users_own_file(folder: Path) -> None:
@@ -80,28 +80,35 @@ def test_find_and_compare_run_a_users_own_file(folder: Path) -> None:
         folder, *("find", "my_task.py:task", "--save", "r.json", "-o", "r.svg", "-t", "epochs(5)")
     )
     assert done.returncode == 0, done.stderr
-    record = load(folder / "r.json")
-    band = f"(as good: {record.low:.3g} to {record.high:.3g})"
-    assert f"\nrate: {record.rate:.3g} {band}\n" in done.stdout
-    assert f"SGD: {record.cost}\n{record.reason}\n" in done.stdout
+    result = load(folder / "r.json")
+    band = f"(as good: {result.low:.3g} to {result.high:.3g})"
+    assert f"\nlr: {result.lr:.3g} {band}\n" in done.stdout
+    assert f"SGD: {result.cost}\n{result.reason}\n" in done.stdout
     assert re.search("[\u2801-\u28ff]", done.stdout)
-    assert (record.seed, record.optimizer, record.allowed) == (0, "SGD", 200)
-    assert record.total == 5 * 8
+    assert (result.seed, result.optimizer, result.allowed) == (0, "SGD", 200)
+    assert result.total_steps == 5 * 8
     assert "<svg" in (folder / "r.svg").read_text()
     other = ratecraft(
-        folder, *("find", "my_task.py:task", "--optimizer", "torch.optim.AdamW", "--updates", "90")
+        folder, *("find", "my_task.py:task", "--optimizer", "torch.optim.AdamW", "--steps", "90")
     )
-    assert re.search(r"AdamW: \d+ of 90 updates in \d+ short runs", other.stdout)
+    assert re.search(r"AdamW: \d+ of 90 steps in \d+ short runs", other.stdout)
     done = ratecraft(
         folder,
-        *("compare", "my_task.py:task", "constant(1)", "cosine(1, 0)", "--total", "epochs(5)"),
+        *(
+            "compare",
+            "my_task.py:task",
+            "constant(1)",
+            "cosine(1, 0)",
+            "--total-steps",
+            "epochs(5)",
+        ),
         *("--seeds", "2", "--workers", "2", "--save", "c.json", "-o", "c.html"),
     )
     assert done.returncode == 0, done.stderr
     comparison = load(folder / "c.json")
     assert comparison.verdict() in done.stdout.replace("\n", " ")
     assert len(comparison.runs) == 4
-    assert comparison.runs[0].rate == record.rate
+    assert comparison.runs[0].lr == result.lr
     assert comparison.verdict() in (folder / "c.html").read_text()
 
 
@@ -111,28 +118,30 @@ def test_find_classic_runs_the_range_test_and_shows_what_known_rules_make_of_it(
     done = ratecraft(
         folder,
         *("find", "my_task.py:task", "--classic", "--linear", "--low", "1e-4", "--high", "1"),
-        *("--updates", "120", "--save", "s.json", "-o", "s.svg"),
+        *("--steps", "120", "--save", "s.json", "-o", "s.svg"),
     )
     assert done.returncode == 0, done.stderr
-    record = load(folder / "s.json")
-    assert f"suggested rate: {record.suggestion:.3g}" in done.stdout
+    result = load(folder / "s.json")
+    assert f"suggested lr: {result.suggestion:.3g}" in done.stdout
     assert re.search(r"\n  valley +[\d.e-]+  the middle of the longest valley", done.stdout)
-    assert record.cost in done.stdout
-    assert (record.low, record.high, record.planned) == (1e-4, 1.0, 120)
-    assert record.spacing == "linear"
+    assert result.cost in done.stdout
+    assert (result.low, result.high, result.planned) == (1e-4, 1.0, 120)
+    assert result.spacing == "linear"
     assert "<svg" in (folder / "s.svg").read_text()
 
 
 def test_check_finds_and_exits_with_1_on_errors(folder: Path) -> None:
-    done = ratecraft(folder, "check", "warmup(500).then(cosine(1, 0, over=9))", "--total", "2000")
+    done = ratecraft(
+        folder, "check", "warmup(500).then(cosine(1, 0, over=9))", "--total-steps", "2000"
+    )
     assert done.returncode == 1
-    assert "error: the schedule ends at update 509 at rate 0" in done.stdout
+    assert "error: the schedule ends at step 509 at lr 0" in done.stdout
     assert "\n  warmup(500).then(cosine(1, 0, over=9))\n  ^^^" in done.stdout
     assert done.stderr == "error: 1 of the findings is an error\n"
-    good = ratecraft(folder, "check", "cosine(1, 0.1)", "warmup(9)", "--total", "100")
+    good = ratecraft(folder, "check", "cosine(1, 0.1)", "warmup(9)", "--total-steps", "100")
     assert good.returncode == 0
     assert "cosine(1, 0.1): nothing to report" in good.stdout
-    assert "note: update 0 has rate 0" in good.stdout
+    assert "note: step 0 has lr 0" in good.stdout
 
 
 SETUPS = """
@@ -157,12 +166,12 @@ def nothing():
 
 def test_doctor_looks_at_what_a_function_builds(folder: Path) -> None:
     (folder / "setups.py").write_text(SETUPS)
-    good = ratecraft(folder, "doctor", "setups.py:right", "--total", "100")
+    good = ratecraft(folder, "doctor", "setups.py:right", "--total-steps", "100")
     assert (good.returncode, good.stdout) == (0, "setups.py:right: nothing to report\n")
-    bad = ratecraft(folder, "doctor", "setups.py:wrong", "--total", "300")
+    bad = ratecraft(folder, "doctor", "setups.py:wrong", "--total-steps", "300")
     assert bad.returncode == 1
     assert "error: CosineAnnealingLR drives another optimizer" in bad.stdout
-    assert "error: CosineAnnealingLR ends after 100 of the run's 300 updates" in bad.stdout
+    assert "error: CosineAnnealingLR ends after 100 of the run's 300 steps" in bad.stdout
     assert bad.stderr == "error: 2 of the findings are errors\n"
     odd = ratecraft(folder, "doctor", "setups.py:nothing")
     assert odd.returncode == 2
@@ -176,8 +185,8 @@ def test_doctor_looks_at_what_a_function_builds(folder: Path) -> None:
     ("arguments", "code", "words"),
     [
         (("show", "warmpu(500)"), 2, "did you mean 'warmup'?\n  warmpu(500)\n  ^^^^^^"),
-        (("show", "cosine(1, 0)"), 2, "has no length of its own and needs total="),
-        (("show", "constant(1)"), 2, "--total 10000"),
+        (("show", "cosine(1, 0)"), 2, "has no length of its own and needs total_steps="),
+        (("show", "constant(1)"), 2, "--total-steps 10000"),
         (("show",), 2, "show needs a schedule"),
         (("show", "warmup(5)", "-o", "x.gif"), 2, ".png"),
         (("check",), 2, "check needs a schedule"),
@@ -189,19 +198,23 @@ def test_doctor_looks_at_what_a_function_builds(folder: Path) -> None:
         (("find", "my_task.py:number"), 2, "returned int, where a ratecraft.experiments.Task was"),
         (("find", "my_task.py:task", "--optimizer", "torch.Adam"), 2, "is no optimizer class"),
         (("find", "my_task.py:nan"), 1, "the loss is nan before any training"),
-        (("find", "my_task.py:nan", "--classic"), 1, "the loss is nan at the first update"),
-        (("find", "my_task.py:task", "--updates", "9"), 2, "updates=9: expected at least 50"),
+        (("find", "my_task.py:nan", "--classic"), 1, "the loss is nan at the first step"),
+        (("find", "my_task.py:task", "--steps", "9"), 2, "steps=9: expected at least 50"),
         (("find", "my_task.py:task", "--low", "1"), 2, "belong to the range test; add --classic"),
-        (("find", "my_task.py:task", "--total", "x"), 2, "x"),
-        (("find", "my_task.py:task", "--classic", "-t", "9"), 2, "--total: the range test knows"),
+        (("find", "my_task.py:task", "--total-steps", "x"), 2, "x"),
+        (
+            ("find", "my_task.py:task", "--classic", "-t", "9"),
+            2,
+            "--total-steps: the range test knows",
+        ),
         (("find", "my_task.py:crash"), 1, "RuntimeError: mat1 and mat2 shapes"),
         (
             ("find", "my_task.py:task", "--classic", "--low", "5", "--high", "1"),
             2,
             "0 < low < high",
         ),
-        (("compare", "my_task.py:task", "--rate", "1"), 2, "compare needs schedules"),
-        (("compare", "my_task.py:task", "cosine()", "--rate", "-1"), 2, "a rate must be >= 0"),
+        (("compare", "my_task.py:task", "--lr", "1"), 2, "compare needs schedules"),
+        (("compare", "my_task.py:task", "cosine()", "--lr", "-1"), 2, "an lr must be >= 0"),
         (("compare", "my_task.py:task", "cosine()", "--seeds", "0"), 2, "expected >= 1"),
         (
             ("compare", "my_task.py:task", "cosine()", "-o", "r.txt"),
@@ -210,12 +223,12 @@ def test_doctor_looks_at_what_a_function_builds(folder: Path) -> None:
         ),
         (("find", "my_task.py:task", "--save", "."), 2, "ending in .json"),
         (("find", "my_task.py:task", "-o", "no/such/my_task.py/x.gif"), 2, ".png"),
-        (("compare", "my_task.py:task", "cosine(1, 0)", "--rate", "fast"), 2, "expected a number"),
-        (("compare", "my_task.py:task", "cosine(1 0)", "--rate", "1"), 2, "cosine(1 0)"),
+        (("compare", "my_task.py:task", "cosine(1, 0)", "--lr", "fast"), 2, "expected a number"),
+        (("compare", "my_task.py:task", "cosine(1 0)", "--lr", "1"), 2, "cosine(1 0)"),
         (
-            ("compare", "my_task.py:nan", "cosine(1, 0)", "--rate", "1", "--workers", "0"),
+            ("compare", "my_task.py:nan", "cosine(1, 0)", "--lr", "1", "--workers", "0"),
             1,
-            "the loss of every run became nan or inf; train at a lower --rate",
+            "the loss of every run became nan or inf; train at a lower --lr",
         ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
@@ -242,7 +255,7 @@ def test_ctrl_c_stops_it_without_a_traceback(folder: Path) -> None:
     process = subprocess.Popen(
         [
             *(sys.executable, "-m", "ratecraft", "compare", "slow.py:task", "constant(1)"),
-            *("--rate", "0.001", "--total", "epochs(500)", "--workers", "1"),
+            *("--lr", "0.001", "--total-steps", "epochs(500)", "--workers", "1"),
         ],
         cwd=folder,
         stderr=subprocess.PIPE,
@@ -268,10 +281,10 @@ def test_the_demo_does_the_whole_job(tmp_path: Path) -> None:
     done = ratecraft(tmp_path, "demo", "--seeds", "2")
     assert done.returncode == 0, done.stderr
     comparison = load(tmp_path / "ratecraft-demo" / "comparison.json")
-    found = load(tmp_path / "ratecraft-demo" / "found-rate.json")
+    found = load(tmp_path / "ratecraft-demo" / "found-lr.json")
     assert len(comparison.schedules) == 5
     assert len(comparison.runs) == 10
-    assert {run.rate for run in comparison.runs} == {found.rate}
+    assert {run.lr for run in comparison.runs} == {found.lr}
     page = (tmp_path / "ratecraft-demo" / "report.html").read_text()
     for row in comparison.summaries():
         assert row.name in done.stdout
@@ -285,8 +298,8 @@ def test_the_demo_does_the_whole_job(tmp_path: Path) -> None:
 def log(folder: Path) -> str:
     rows = ["step,lr,loss"]
     for k in range(20, 2001, 20):
-        rate = 0.01 * min(1, (2000 - k) / 400)
-        rows.append(f"{k},{rate},{2 + 3 * (k / 1000 + 0.1) ** -0.3 - 0.2 * max(0, k - 1600) / 400}")
+        lr = 0.01 * min(1, (2000 - k) / 400)
+        rows.append(f"{k},{lr},{2 + 3 * (k / 1000 + 0.1) ** -0.3 - 0.2 * max(0, k - 1600) / 400}")
     (folder / "run.csv").write_text("\n".join(rows) + "\n")
     return "run.csv"
 
@@ -295,10 +308,10 @@ def test_predict_foresees_schedules_from_a_log(folder: Path, log: str) -> None:
     plans = ("constant(1).then(cooldown(percent(20)))", "constant(1)")
     done = ratecraft(folder, "predict", log, *plans, "--save", "f.json", "-o", "f.html")
     assert done.returncode == 0, done.stderr
-    record = load(folder / "f.json")
-    assert [one.name for one in record.candidates] == list(plans)
-    assert record.total == 2000
-    for told in ("Loss after 2,000 updates", record.verdict(), "record: f.json", "report: f.html"):
+    result = load(folder / "f.json")
+    assert [one.name for one in result.candidates] == list(plans)
+    assert result.total_steps == 2000
+    for told in ("Loss after 2,000 steps", result.verdict(), "result: f.json", "report: f.html"):
         assert told in done.stdout
     assert "<h1>" in (folder / "f.html").read_text()
     done = ratecraft(folder, "predict", log, log, "cosine(1, 0)", "-t", "4000", "-o", "f.png",
@@ -311,23 +324,23 @@ def test_predict_foresees_schedules_from_a_log(folder: Path, log: str) -> None:
 def test_predict_takes_the_whole_plan_of_a_log_that_ends_before(folder: Path) -> None:
     rows = ["step,loss"] + [f"{k},{2 + 3 * (k / 1000 + 0.1) ** -0.3}" for k in range(20, 1001, 20)]
     (folder / "early.csv").write_text("\n".join(rows) + "\n")
-    plan = ("--plan", "0.01 * warmup(epochs(1)).then(cosine(1, 0))", "--epoch", "50")
+    plan = ("--plan", "0.01 * warmup(epochs(1)).then(cosine(1, 0))", "--steps-per-epoch", "50")
     done = ratecraft(folder, "predict", "early.csv", *plan, "--plan-total", "2000", "cosine(1, 0)",
-                     "--total", "2000", "--save", "early.json")  # fmt: skip
+                     "--total-steps", "2000", "--save", "early.json")  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert load(folder / "early.json").peak == 0.01
     done = ratecraft(folder, "predict", "early.csv", *plan, "--plan-total", "500", "cosine(1, 0)")
-    assert "the plan ends after 500 updates, the log goes on to 1000" in done.stderr
-    for wrong in (("--total", "0"), ("--plan-total", "2000")):
+    assert "the plan ends after 500 steps, the log goes on to 1000" in done.stderr
+    for wrong in (("--total-steps", "0"), ("--plan-total", "2000")):
         done = ratecraft(folder, "predict", "early.csv", "cosine(1, 0)", *wrong)
         assert done.returncode == 2
         assert wrong[0] in done.stderr
 
 
 def test_predict_recommends_where_no_schedule_is_given(folder: Path, log: str) -> None:
-    done = ratecraft(folder, "predict", log, "--total", "3000")
+    done = ratecraft(folder, "predict", log, "--total-steps", "3000")
     assert done.returncode == 0, done.stderr
-    assert "Loss after 3,000 updates" in done.stdout
+    assert "Loss after 3,000 steps" in done.stdout
     assert "constant(1).then(polynomial(" in done.stdout
 
 
@@ -338,9 +351,9 @@ def test_predict_recommends_where_no_schedule_is_given(folder: Path, log: str) -
         (("cosine(1, 0)",), "predict needs the log of a run"),
         (("none.csv", "cosine(1, 0)"), "none.csv: no such file"),
         (("run.csv", "cosine(1"), "cosine(1"),
-        (("run.csv", "2 * cosine(1, 0)"), "the law knows one peak rate"),
+        (("run.csv", "2 * cosine(1, 0)"), "the law knows one peak lr"),
         (("run.csv", "cosine(1, 0)", "--loss", "nll"), "no column nll; there is lr, loss"),
-        (("run.csv", "cosine(1, 0)", "--plan", "0.02 * constant(1)"), "at update 20 the log has a"),
+        (("run.csv", "cosine(1, 0)", "--plan", "0.02 * constant(1)"), "at step 20 the log has a"),
         (("run.csv", "run.csv", "--plan", "constant(1)"), "--plan is given 1 times for 2 logs"),
         (("run.csv", "cosine(1, 0)", "-o", "f.txt"), "expected a file ending in .html, .png"),
         (("my_task.py", "cosine(1, 0)"), "expected CSV, JSON, JSON lines or events"),
@@ -355,21 +368,21 @@ def test_predict_tells_what_is_wrong(
     assert "Traceback" not in done.stderr
 
 
-def test_compare_takes_several_rates_and_optimizers_and_keeps_runs(folder: Path) -> None:
+def test_compare_takes_several_lrs_and_optimizers_and_keeps_runs(folder: Path) -> None:
     command = (
-        *("compare", "my_task.py:task", "constant(1)", "cosine(1, 0)", "--rate", "0.01,0.1"),
-        *("--optimizer", "sgd,adam", "--seeds", "2", "--total", "16", "--workers", "0"),
+        *("compare", "my_task.py:task", "constant(1)", "cosine(1, 0)", "--lr", "0.01,0.1"),
+        *("--optimizer", "sgd,adam", "--seeds", "2", "--total-steps", "16", "--workers", "0"),
         *("--store", "runs.db", "--save", "many.json", "-o", "many.html"),
     )
     done = ratecraft(folder, *command)
     assert done.returncode == 0, done.stderr
-    record = load(folder / "many.json")
-    assert len(record.schedules) == 8
-    assert len(record.runs) == 16
-    assert "How much the rate matters" in (folder / "many.html").read_text()
+    result = load(folder / "many.json")
+    assert len(result.schedules) == 8
+    assert len(result.runs) == 16
+    assert "StepOptions much the lr matters" in (folder / "many.html").read_text()
     again = ratecraft(folder, *command)
     assert again.returncode == 0, again.stderr
-    assert load(folder / "many.json") == record
+    assert load(folder / "many.json") == result
     (folder / "notes.db").write_bytes(b"notes" * 1000)
     wrong = ratecraft(folder, *command[:-6], "--store", "notes.db")
     assert wrong.returncode == 2
@@ -426,7 +439,7 @@ def test_completion_is_written_and_nothing_else_is_changed(folder: Path, shell: 
 
 
 def test_leaving_python_in_a_loss_is_an_error(folder: Path) -> None:
-    task, short = ("my_task.py:leaves", "constant(1)", "--rate", "1"), ("--total", "8")
+    task, short = ("my_task.py:leaves", "constant(1)", "--lr", "1"), ("--total-steps", "8")
     for command in (("train", *task, *short), ("compare", *task, *short, "--workers", "1")):
         done = ratecraft(folder, *command)
         assert done.returncode == 1, command
@@ -435,7 +448,7 @@ def test_leaving_python_in_a_loss_is_an_error(folder: Path) -> None:
 
 def test_find_seeds_every_source_of_random_numbers(folder: Path) -> None:
     seen = {ratecraft(folder, "find", "my_task.py:noisy").stdout for _ in range(2)}
-    assert len({re.search("rate: .*", one)[0] for one in seen}) == 1
+    assert len({re.search("lr: .*", one)[0] for one in seen}) == 1
 
 
 def test_predict_takes_a_long_text_for_a_schedule(folder: Path) -> None:
@@ -448,18 +461,18 @@ def test_predict_takes_a_long_text_for_a_schedule(folder: Path) -> None:
 def test_a_module_in_the_current_folder_is_found(folder: Path) -> None:
     command = [str(Path(sys.executable).with_name("ratecraft")), "train", "my_task:task"]
     for task in ("my_task:task", "no_such:task"):
-        command[2:] = [task, "constant(1)", "--rate", "0.1", "--total", "8"]
+        command[2:] = [task, "constant(1)", "--lr", "0.1", "--total-steps", "8"]
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
         assert done.returncode == (0 if task == "my_task:task" else 2), done.stderr
     assert "cannot import 'no_such'" in done.stderr
 
 
-def test_lengths_in_tokens_are_shown_and_refused_where_updates_are_counted(folder: Path) -> None:
-    done = ratecraft(folder, "show", "cosine(1, 0.25)", "--total", "tokens(1e9)")
+def test_lengths_in_tokens_are_shown_and_refused_where_steps_are_counted(folder: Path) -> None:
+    done = ratecraft(folder, "show", "cosine(1, 0.25)", "--total-steps", "tokens(1e9)")
     assert done.returncode == 0, done.stderr
     assert "first 1, last 0.25, 1,000,000,000 tokens" in done.stdout
-    for command in (("find",), ("train", "constant(1)", "--rate", "1"), ("compare", "constant(1)")):
+    for command in (("find",), ("train", "constant(1)", "--lr", "1"), ("compare", "constant(1)")):
         name, *rest = command
-        done = ratecraft(folder, name, "my_task.py:task", *rest, "--total", "samples(100)")
+        done = ratecraft(folder, name, "my_task.py:task", *rest, "--total-steps", "samples(100)")
         assert done.returncode == 2, name
-        assert "a Task's run is counted in updates, not in samples" in done.stderr, name
+        assert "a Task's run is counted in steps, not in samples" in done.stderr, name

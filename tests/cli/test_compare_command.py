@@ -36,7 +36,7 @@ def task():
 """
 PLAN = """
 task = "my_task.py:task"
-rates = [0.1, 0.01]
+lrs = [0.1, 0.01]
 seeds = 2
 total = 16
 store = "runs.db"
@@ -77,44 +77,44 @@ def heeding() -> None:
 def test_train_prints_every_epoch(folder: Path) -> None:
     done = ratecraft(
         folder,
-        *("train", "my_task.py:task", "warmup(8).then(cosine(1, 0))", "--rate", "0.1"),
+        *("train", "my_task.py:task", "warmup(8).then(cosine(1, 0))", "--lr", "0.1"),
         *("-t", "epochs(3)", "--save", "r.json", "-o", "r.html", "-o", "r.png"),
     )
     assert done.returncode == 0, done.stderr
     head, *rows = done.stdout.splitlines()[:4]
     assert re.split("  +", head.strip()) == [
-        "epoch", "update", "train loss", "val loss", "train error", "val error",
-        "rate weight", "rate bias",
+        "epoch", "step", "train loss", "val loss", "train error", "val error",
+        "lr weight", "lr bias",
     ]  # fmt: skip
     assert [row.split()[:2] for row in rows] == [["1", "8"], ["2", "16"], ["3", "24"]]
     (run,) = load(folder / "r.json").runs
     for row, seen in zip(rows, run.evaluations, strict=True):
         told = [float(value) for value in row.split()[2:]]
         assert told[1] == pytest.approx(seen.metrics["loss"], rel=1e-3)
-        assert told[-2:] == pytest.approx(list(seen.rates.values()), rel=1e-3)
+        assert told[-2:] == pytest.approx(list(seen.lrs.values()), rel=1e-3)
         assert told[-1] == pytest.approx(told[-2] / 10, rel=1e-3)
-    assert "24 updates in " in done.stdout
+    assert "24 steps in " in done.stdout
     assert (folder / "r.html").exists()
     assert (folder / "r.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_train_says_where_a_run_diverged(folder: Path) -> None:
-    done = ratecraft(folder, "train", "my_task.py:task", "constant(1)", "--rate", "1e30")
+    done = ratecraft(folder, "train", "my_task.py:task", "constant(1)", "--lr", "1e30")
     assert done.returncode == 1
-    assert re.search(r"the loss became nan or inf at update \d", done.stderr)
+    assert re.search(r"the loss became nan or inf at step \d", done.stderr)
 
 
 def test_a_plan_in_a_file_and_options_before_it(folder: Path) -> None:
     (folder / "deep").mkdir()
     done = ratecraft(folder / "deep", "compare", "../plan.toml")
     assert done.returncode == 0, done.stderr
-    record = load(folder / "c.json")
-    assert len(record.runs) == 3 * 2 * 2
-    assert "falls, rate 0.01" in record.schedules
-    assert record.schedules["falls, rate 0.01"] == "plateau(constant(1), factor=0.5, patience=0)"
-    assert record.verdict() in done.stdout.replace("\n", " ")
-    assert "[12/12] falls, rate 0.01, seed 1: loss " in done.stderr
-    assert "best rate 0.1, not told from it" in done.stdout
+    result = load(folder / "c.json")
+    assert len(result.runs) == 3 * 2 * 2
+    assert "falls, lr 0.01" in result.schedules
+    assert result.schedules["falls, lr 0.01"] == "plateau(constant(1), factor=0.5, patience=0)"
+    assert result.verdict() in done.stdout.replace("\n", " ")
+    assert "[12/12] falls, lr 0.01, seed 1: loss " in done.stderr
+    assert "best lr 0.1, not told from it" in done.stdout
     assert (folder / "c.html").exists()
     assert "<svg" in (folder / "c.svg").read_text()
     again = ratecraft(folder, "compare", "plan.toml", "--seeds", "1", "--quiet")
@@ -127,14 +127,14 @@ def test_a_plan_in_a_file_and_options_before_it(folder: Path) -> None:
     ("text", "words"),
     [
         ("task = 3", "plan.toml: task = 3; expected a text"),
-        ('task = "digits"\nrate = 0.1', "'rate' is none of what a comparison knows; did you mean"),
+        ('task = "digits"\nlr = 0.1', "'lr' is none of what a comparison knows; did you mean"),
         ('task = "digits"\nseeds = "many"', "expected a whole number"),
         ('task = "digits"\nschedules = 4', "expected texts, or a table of texts by name"),
         ('task = "digits"\nhalving = 1', "expected true or false"),
         ('seeds = 3\n[schedules]\na = "constant(1)"', "task is missing"),
         ("task = ", "plan.toml is no TOML"),
-        ('task = "digits"\nrates = 0.1', "compare needs schedules"),
-        ('task = "digits"\nrates = 0.1\nschedules = ["cosine()))"]', "cosine()))"),
+        ('task = "digits"\nlrs = 0.1', "compare needs schedules"),
+        ('task = "digits"\nlrs = 0.1\nschedules = ["cosine()))"]', "cosine()))"),
     ],
 )
 def test_what_is_wrong_in_the_file_is_told(folder: Path, text: str, words: str) -> None:
@@ -153,13 +153,13 @@ def test_what_is_wrong_in_the_file_is_told(folder: Path, text: str, words: str) 
         (("--address", "auto"), "belong to --engine ray"),
         (("--engine", "slurm"), 'expected "local", "ray"'),
         (("--forecast", "c.json"), "c.json"),
-        (("--halving", "--rates", "0.1"), "halving chooses among rates"),
-        (("--rates", "0.1,x"), "'x': expected a number"),
-        (("--rates", "find", "--optimizers", "sgd,adam"), "looks for one rate"),
+        (("--halving", "--lrs", "0.1"), "halving chooses among lrs"),
+        (("--lrs", "0.1,x"), "'x': expected a number"),
+        (("--lrs", "find", "--optimizers", "sgd,adam"), "looks for one lr"),
     ],
 )
 def test_what_does_not_go_together_is_told(folder: Path, arguments: tuple, words: str) -> None:
-    said = arguments if "--rates" in arguments else (*arguments, "--rates", "0.1")
+    said = arguments if "--lrs" in arguments else (*arguments, "--lrs", "0.1")
     done = ratecraft(folder, "compare", "my_task.py:task", "constant(1)", "-t", "8", *said)
     assert done.returncode == 2, done.stderr
     assert words in done.stderr
@@ -167,7 +167,7 @@ def test_what_does_not_go_together_is_told(folder: Path, arguments: tuple, words
 
 
 def test_events_are_lines_of_json(folder: Path) -> None:
-    done = ratecraft(folder, "compare", "plan.toml", "--json", "--rates", "0.1,1e30")
+    done = ratecraft(folder, "compare", "plan.toml", "--json", "--lrs", "0.1,1e30")
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert [line["what"] for line in lines] == ["started", "done"] * 12 + ["result"]
     assert lines[1]["metrics"].keys() == {"loss", "error"}
@@ -196,19 +196,19 @@ def test_shards_are_merged(folder: Path) -> None:
 
 @pytest.mark.slow
 def test_a_forecast_is_shown_beside_what_happened(folder: Path) -> None:
-    ratecraft(folder, *("train", "my_task.py:task", "wsd(5)", "--rate", "0.01", "-t", "60"),
+    ratecraft(folder, *("train", "my_task.py:task", "wsd(5)", "--lr", "0.01", "-t", "60"),
               *("--save", "log.json"))  # fmt: skip
     done = ratecraft(folder, *("predict", "log.json", "cosine(1, 0)", "--save", "f.json"))
     assert done.returncode == 0, done.stderr
     done = ratecraft(
         folder,
-        *("compare", "my_task.py:task", "cosine(1, 0)", "--rates", "0.01", "-t", "60"),
+        *("compare", "my_task.py:task", "cosine(1, 0)", "--lrs", "0.01", "-t", "60"),
         *("--seeds", "1", "--workers", "0", "--forecast", "f.json", "-o", "r.html"),
     )
     assert done.returncode == 0, done.stderr
     page = (folder / "r.html").read_text()
     assert "Foreseen" in page
-    wrong = ratecraft(folder, *("compare", "my_task.py:task", "cosine(1, 0)", "--rates", "0.01"),
+    wrong = ratecraft(folder, *("compare", "my_task.py:task", "cosine(1, 0)", "--lrs", "0.01"),
                       *("--forecast", "log.json"))  # fmt: skip
     assert "holds a Comparison; expected a forecast" in wrong.stderr
 
@@ -278,7 +278,7 @@ def test_a_script_without_a_guard_is_told_what_is_missing(tmp_path: Path) -> Non
     (tmp_path / "script.py").write_text(
         "from ratecraft import constant\n"
         "from ratecraft.experiments import compare\n"
-        "compare('digits', [constant(1)], rates=0.1, seeds=1, total=3, workers=1)\n"
+        "compare('digits', [constant(1)], lrs=0.1, seeds=1, total_steps=3, workers=1)\n"
     )
     done = subprocess.run(
         [sys.executable, str(tmp_path / "script.py")], capture_output=True, text=True, check=False
@@ -295,7 +295,7 @@ def test_a_task_typed_into_a_session_trains_there(tmp_path: Path) -> None:
         "def mine():\n"
         "    return load_task('digits')\n"
         "\n"
-        "settings = {'rates': 0.1, 'seeds': 1, 'total': 3}\n"
+        "settings = {'lrs': 0.1, 'seeds': 1, 'total': 3}\n"
         "print(len(compare(mine, [constant(1)], **settings, workers=0).runs))\n"
         "compare(mine, [constant(1)], **settings)\n"
     )
@@ -322,19 +322,19 @@ def test_ctrl_c_while_it_is_loading_ends_in_a_line(tmp_path: Path) -> None:
 
 
 def test_train_writes_down_which_optimizer_it_was(folder: Path) -> None:
-    told = ("--rate", "0.01", "--total", "8", "--optimizer", "adamw", "--save", "t.json")
+    told = ("--lr", "0.01", "--total-steps", "8", "--optimizer", "adamw", "--save", "t.json")
     done = ratecraft(folder, "train", "my_task.py:task", "constant(1)", *told)
     assert done.returncode == 0, done.stderr
     assert load(folder / "t.json").runs[0].optimizer == "adamw"
 
 
 def test_a_plan_may_have_one_schedule_and_nothing_empty(folder: Path) -> None:
-    plan = 'task = "my_task.py:task"\nrates = 0.1\ntotal = 8\nseeds = 1\nworkers = 0\n'
+    plan = 'task = "my_task.py:task"\nlrs = 0.1\ntotal = 8\nseeds = 1\nworkers = 0\n'
     (folder / "one.toml").write_text(plan + 'schedules = "cosine(1, 0)"\nsave = "one.json"')
     done = ratecraft(folder, "compare", "one.toml")
     assert done.returncode == 0, done.stderr
     assert load(folder / "one.json").schedules == {"cosine(1, 0)": "cosine(1, 0)"}
-    for name in ("rates", "total", "optimizers", "output"):
+    for name in ("lrs", "total", "optimizers", "output"):
         text = re.sub(rf"^{name} = .*$", "", plan, flags=re.M) + 'schedules = "cosine(1, 0)"\n'
         (folder / "empty.toml").write_text(text + f"{name} = []")
         done = ratecraft(folder, "compare", "empty.toml")
@@ -348,9 +348,9 @@ def test_words_between_colons_stay_words(folder: Path) -> None:
     assert ":fire:" in done.stderr
 
 
-def test_a_shard_is_told_its_rates(folder: Path) -> None:
+def test_a_shard_is_told_its_lrs(folder: Path) -> None:
     done = ratecraft(
         folder, "compare", "my_task.py:task", "constant(1)", "--shard", "1/2", "--store", "s.db"
     )
     assert done.returncode == 2
-    assert "--shard needs rates" in done.stderr
+    assert "--shard needs lrs" in done.stderr

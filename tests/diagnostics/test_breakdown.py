@@ -6,7 +6,7 @@ import pytest
 from drawn_schedulers import SINGLE
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from optimizers import named, rates_of, sgd
+from optimizers import lrs_of, named, sgd
 from torch.optim import lr_scheduler
 
 from ratecraft import cosine, warmup
@@ -31,16 +31,16 @@ def test_two_in_either_order_are_their_product_and_each_is_seen(
     for name in ("ExponentialLR", "StepLR") if exponential_first else ("StepLR", "ExponentialLR"):
         module = one if name == "StepLR" else other
         made[name] = getattr(module, name)(mine, *((3, 0.5) if name == "StepLR" else (0.9,)))
-    seen = breakdown(*made.values(), updates=100)
-    rates = [rate for (rate,) in rates_of(mine, 100, *made.values())]
+    seen = breakdown(*made.values(), steps=100)
+    lrs = [lr for (lr,) in lrs_of(mine, 100, *made.values())]
     products = [0.1 * 0.5 ** (k // 3) * 0.9**k for k in range(100)]
-    assert rates == pytest.approx(products, rel=1e-12)
-    assert seen.rates == pytest.approx(products, rel=1e-12)
+    assert lrs == pytest.approx(products, rel=1e-12)
+    assert seen.lrs == pytest.approx(products, rel=1e-12)
     assert seen.factors["StepLR"] == tuple(0.5 ** (k // 3) for k in range(100))
     assert seen.factors["ExponentialLR"] == pytest.approx([0.9**k for k in range(100)], rel=1e-12)
     figure = plot_breakdown(seen)
     above, below = figure.axes
-    assert list(above.get_lines()[0].get_ydata()) == list(seen.rates)
+    assert list(above.get_lines()[0].get_ydata()) == list(seen.lrs)
     assert [list(line.get_ydata()) for line in below.get_lines()] == [
         list(values) for values in seen.factors.values()
     ]
@@ -54,10 +54,10 @@ def test_torchs_own_classes_are_asked_without_being_touched(name, data):
     its = sgd(0.1, 0.3, momentum=0.9)
     theirs = data.draw(SINGLE[name])(lr_scheduler, its)
     before = copy.deepcopy(its.param_groups), copy.copy(theirs.state_dict())
-    seen = [breakdown(theirs, updates=40, group=i).rates for i in range(2)]
+    seen = [breakdown(theirs, steps=40, group=i).lrs for i in range(2)]
     assert repr((its.param_groups, theirs.state_dict())) == repr(before)
-    for k, row in enumerate(rates_of(its, 40, theirs)):
-        assert [rates[k] for rates in seen] == pytest.approx(row, rel=1e-9, abs=1e-16)
+    for k, row in enumerate(lrs_of(its, 40, theirs)):
+        assert [lrs[k] for lrs in seen] == pytest.approx(row, rel=1e-9, abs=1e-16)
 
 
 @pytest.mark.parametrize("module", [drop_in, lr_scheduler])
@@ -68,7 +68,7 @@ def test_asking_leaves_the_momentum_alone(module, kind):
         module.OneCycleLR(mine, 0.1, 40)
     )  # fmt: skip
     held = mine.param_groups[0]["momentum"]
-    breakdown(scheduler, updates=20)
+    breakdown(scheduler, steps=20)
     assert mine.param_groups[0]["momentum"] == held
 
 
@@ -82,35 +82,35 @@ def test_composites_are_asked_too():
     mine = sgd(0.1)
     whole = nested(drop_in, mine)
     falling = drop_in.ExponentialLR(mine, 0.99)
-    seen = breakdown(whole, falling, updates=30)
+    seen = breakdown(whole, falling, steps=30)
     assert list(seen.factors) == ["SequentialLR", "ExponentialLR"]
-    rates = [rate for (rate,) in rates_of(mine, 30, whole, falling)]
-    assert seen.rates == pytest.approx(rates, rel=1e-12)
+    lrs = [lr for (lr,) in lrs_of(mine, 30, whole, falling)]
+    assert seen.lrs == pytest.approx(lrs, rel=1e-12)
     its = sgd(0.1)
     parts = [lr_scheduler.StepLR(its, 3, 0.5), lr_scheduler.ExponentialLR(its, 0.9)]
-    seen = breakdown(lr_scheduler.ChainedScheduler(parts), updates=4)
+    seen = breakdown(lr_scheduler.ChainedScheduler(parts), steps=4)
     assert seen.factors["StepLR"] == (1.0, 1.0, 1.0, 0.5)
     its = sgd(0.1)
     parts = [lr_scheduler.ConstantLR(its, 0.5, 99), lr_scheduler.ExponentialLR(its, 0.5)]
-    seen = breakdown(lr_scheduler.SequentialLR(its, parts, [2]), updates=5)
+    seen = breakdown(lr_scheduler.SequentialLR(its, parts, [2]), steps=5)
     assert seen.factors["SequentialLR"] == (0.5, 0.5, 1.0, 0.5, 0.25)
 
 
 def test_a_schedule_and_its_plateau_are_two_parts():
     mine = sgd(0.2)
-    schedule = ScheduleLR(mine, rate=0.1 * warmup(2).then(cosine(1, 0)), total=6)
+    schedule = ScheduleLR(mine, lr=0.1 * warmup(2).then(cosine(1, 0)), total_steps=6)
     plateau = PlateauLR(schedule, patience=0, factor=0.5)
     for metric in (1.0, 1.0):
         mine.step()
         plateau.step(metric)
-    seen = breakdown(plateau, updates=6)
+    seen = breakdown(plateau, steps=6)
     first, second = seen.factors
-    assert first == f"rate {schedule.curve.schedule!r}"
+    assert first == f"lr {schedule.curve.schedule!r}"
     assert seen.factors[second] == (1.0, 1.0, 0.5, 0.5, 0.5, 0.5)
-    assert seen.base == 0.2  # the rate as a factor of the group's own
+    assert seen.base == 0.2  # the lr as a factor of the group's own
     assert seen.factors[first] == pytest.approx([schedule.curve(k) / 0.2 for k in range(6)])
     expected = [schedule.curve(k) * (0.5 if k >= 2 else 1) for k in range(6)]
-    assert seen.rates == pytest.approx(expected)
+    assert seen.lrs == pytest.approx(expected)
     assert schedule.factors() == schedule.curve(2)
 
 
@@ -118,33 +118,33 @@ def test_parts_of_one_name_are_numbered_and_groups_are_named():
     mine = named(body=0.1, head=1.0)
     parts = [drop_in.StepLR(mine, n, 0.5) for n in (2, 3)]
     parts.append(drop_in.LambdaLR(mine, [lambda k: 1.0, lambda k: 0.1]))
-    seen = breakdown(*parts, updates=4, group="head")
+    seen = breakdown(*parts, steps=4, group="head")
     assert (seen.group, seen.base) == ("head", 1.0)
     assert list(seen.factors) == ["StepLR", "StepLR (2)", "LambdaLR"]
     assert seen.factors["LambdaLR"] == (0.1, 0.1, 0.1, 0.1)
-    assert breakdown(*parts, updates=4).group == "body"  # the first one
-    assert breakdown(*parts, updates=4, group=1) == seen
+    assert breakdown(*parts, steps=4).group == "body"  # the first one
+    assert breakdown(*parts, steps=4, group=1) == seen
 
 
 def test_what_cannot_be_broken_down_is_refused():
     mine = sgd(0.1, momentum=0.9)
     with pytest.raises(BindingError, match="of one optimizer; given 0"):
-        breakdown(updates=3)
+        breakdown(steps=3)
     with pytest.raises(BindingError, match="of one optimizer; given 2"):
-        breakdown(drop_in.StepLR(mine, 3), drop_in.StepLR(sgd(0.1), 3), updates=3)
+        breakdown(drop_in.StepLR(mine, 3), drop_in.StepLR(sgd(0.1), 3), steps=3)
     with pytest.raises(BindingError, match="no group is called 'head'; the groups are 0"):
-        breakdown(drop_in.StepLR(mine, 3), updates=3, group="head")
+        breakdown(drop_in.StepLR(mine, 3), steps=3, group="head")
     with pytest.raises(TypeError, match="not int"):
-        breakdown(3, updates=3)
-    with pytest.raises(BindingError, match="CyclicLR and OneCycleLR both write rates"):
+        breakdown(3, steps=3)
+    with pytest.raises(BindingError, match="CyclicLR and OneCycleLR both write lrs"):
         breakdown(
-            lr_scheduler.CyclicLR(mine, 0.01, 0.1), lr_scheduler.OneCycleLR(mine, 0.1, 9), updates=3
+            lr_scheduler.CyclicLR(mine, 0.01, 0.1), lr_scheduler.OneCycleLR(mine, 0.1, 9), steps=3
         )
 
     class Own(lr_scheduler.StepLR):
         pass
 
     with pytest.raises(TypeError, match=r"this Own cannot be asked .* nor one of torch's"):
-        breakdown(Own(mine, 3), updates=3)
+        breakdown(Own(mine, 3), steps=3)
     with pytest.raises(TypeError, match="this ReduceLROnPlateau cannot be asked"):
-        breakdown(lr_scheduler.ReduceLROnPlateau(mine), updates=3)
+        breakdown(lr_scheduler.ReduceLROnPlateau(mine), steps=3)

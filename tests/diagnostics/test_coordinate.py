@@ -1,78 +1,78 @@
-"""Per-coordinate rates beside each published formula, written anew in float64."""
+"""Per-coordinate lrs beside each published formula, written anew in float64."""
 
 import math
 
 import pytest
 import torch
 
-from ratecraft.diagnostics._coordinate import coordinate_rates, decoupled_decay
+from ratecraft.diagnostics._coordinate import coordinate_lrs, decoupled_decay
 
 LR = 0.02
 
 
 def adam(gradients, amsgrad=False, b1=0.9, b2=0.999, eps=1e-8):
     """Kingma & Ba 2014, algorithm 1: the multiplier of the corrected first moment."""
-    v, largest, rates = 0.0, 0.0, []
+    v, largest, lrs = 0.0, 0.0, []
     for t, g in enumerate(gradients, 1):
         v = b2 * v + (1 - b2) * g * g
         largest = max(largest, v)
         corrected = (largest if amsgrad else v) / (1 - b2**t)
-        rates.append(LR / (math.sqrt(corrected) + eps))
-    return rates
+        lrs.append(LR / (math.sqrt(corrected) + eps))
+    return lrs
 
 
 def radam(gradients, b2=0.999, eps=1e-8):
     """Liu et al. 2019, arXiv 1908.03265, algorithm 2."""
-    v, rates, longest = 0.0, [], 2 / (1 - b2) - 1
+    v, lrs, longest = 0.0, [], 2 / (1 - b2) - 1
     for t, g in enumerate(gradients, 1):
         v = b2 * v + (1 - b2) * g * g
         length = longest - 2 * t * b2**t / (1 - b2**t)
         if length <= 5:
-            rates.append(LR)
+            lrs.append(LR)
             continue
         top = (length - 4) * (length - 2) * longest
         r = math.sqrt(top / ((longest - 4) * (longest - 2) * length))
-        rates.append(LR * r * math.sqrt(1 - b2**t) / (math.sqrt(v) + eps))
-    return rates
+        lrs.append(LR * r * math.sqrt(1 - b2**t) / (math.sqrt(v) + eps))
+    return lrs
 
 
 def adamax(gradients, b2=0.999, eps=1e-8):
     """Kingma & Ba 2014, algorithm 2, with torch's eps inside the maximum."""
-    u, rates = 0.0, []
+    u, lrs = 0.0, []
     for g in gradients:
         u = max(b2 * u, abs(g) + eps)
-        rates.append(LR / u)
-    return rates
+        lrs.append(LR / u)
+    return lrs
 
 
 def adagrad(gradients, decay=0.0, eps=1e-10):
     """Duchi et al. 2011, the diagonal version."""
-    total, rates = 0.0, []
+    total, lrs = 0.0, []
     for t, g in enumerate(gradients):
         total += g * g
-        rates.append(LR / (1 + t * decay) / (math.sqrt(total) + eps))
-    return rates
+        lrs.append(LR / (1 + t * decay) / (math.sqrt(total) + eps))
+    return lrs
 
 
 def rmsprop(gradients, centered=False, alpha=0.99, eps=1e-8):
     """Hinton 2012, lecture 6e; centered: Graves 2013, arXiv 1308.0850."""
-    v, mean, rates = 0.0, 0.0, []
+    v, mean, lrs = 0.0, 0.0, []
     for g in gradients:
         v = alpha * v + (1 - alpha) * g * g
         mean = alpha * mean + (1 - alpha) * g
-        rates.append(LR / (math.sqrt(v - mean * mean if centered else v) + eps))
-    return rates
+        lrs.append(LR / (math.sqrt(v - mean * mean if centered else v) + eps))
+    return lrs
 
 
 def adadelta(gradients, rho=0.9, eps=1e-6):
     """Zeiler 2012, arXiv 1212.5701, algorithm 1: the steps as averaged before this one."""
-    v, steps, rates = 0.0, 0.0, []
+    v, steps, lrs = 0.0, 0.0, []
     for g in gradients:
         v = rho * v + (1 - rho) * g * g
         scale = math.sqrt(steps + eps) / math.sqrt(v + eps)
         steps = rho * steps + (1 - rho) * (scale * g) ** 2
-        rates.append(LR * scale)
-    return rates
+        lrs.append(LR * scale)
+    return lrs
 
 
 CASES = {
@@ -96,7 +96,7 @@ CASES = {
 
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("foreach", [False, True])
-def test_fifty_updates_as_published(name: str, foreach: bool) -> None:
+def test_fifty_steps_as_published(name: str, foreach: bool) -> None:
     kind, settings, formula = CASES[name]
     generator = torch.Generator().manual_seed(4)
     gradients = torch.randn(50, 7, generator=generator, dtype=torch.float64)
@@ -105,19 +105,19 @@ def test_fifty_updates_as_published(name: str, foreach: bool) -> None:
     optimizer = kind([weight], lr=LR, foreach=foreach, **settings)
     (group,) = optimizer.param_groups
     if not optimizer.state:  # Adagrad has one from the beginning
-        assert coordinate_rates(optimizer, weight, group) is None
+        assert coordinate_lrs(optimizer, weight, group) is None
     expected = [formula(column.tolist()) for column in gradients.T]
     for t, gradient in enumerate(gradients):
         state = optimizer.state.get(weight, {})
         before = state["acc_delta"].clone() if "acc_delta" in state else None
         weight.grad = gradient.clone()
         optimizer.step()
-        rates = coordinate_rates(optimizer, weight, group, before=before)
-        assert rates.tolist() == pytest.approx([rate[t] for rate in expected], rel=1e-6), t
+        lrs = coordinate_lrs(optimizer, weight, group, before=before)
+        assert lrs.tolist() == pytest.approx([lr[t] for lr in expected], rel=1e-6), t
 
 
 @pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.AdamW, torch.optim.RMSprop])
-def test_a_rate_times_what_it_multiplies_is_the_step(kind) -> None:
+def test_a_lr_times_what_it_multiplies_is_the_step(kind) -> None:
     weight = torch.nn.Parameter(torch.ones(3))
     optimizer = kind([weight], lr=LR, weight_decay=0.0)
     for _ in range(5):
@@ -128,17 +128,17 @@ def test_a_rate_times_what_it_multiplies_is_the_step(kind) -> None:
     multiplied = weight.grad
     if "exp_avg" in state:
         multiplied = state["exp_avg"] / (1 - 0.9**5)
-    rates = coordinate_rates(optimizer, weight, optimizer.param_groups[0])
+    lrs = coordinate_lrs(optimizer, weight, optimizer.param_groups[0])
     # The step is read off a difference of float32 weights near 1.
-    assert torch.allclose(before - weight.detach(), rates * multiplied, atol=2e-7)
+    assert torch.allclose(before - weight.detach(), lrs * multiplied, atol=2e-7)
 
 
-def test_methods_with_one_rate_for_all_have_none_of_their_own() -> None:
+def test_methods_with_one_lr_for_all_have_none_of_their_own() -> None:
     weight = torch.nn.Parameter(torch.ones(3))
     optimizer = torch.optim.SGD([weight], lr=LR, momentum=0.9)
     weight.grad = torch.ones(3)
     optimizer.step()
-    assert coordinate_rates(optimizer, weight, optimizer.param_groups[0]) is None
+    assert coordinate_lrs(optimizer, weight, optimizer.param_groups[0]) is None
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from optimizers import first_rates, named, rates_of, sgd
+from optimizers import first_lrs, lrs_of, named, sgd
 from torch.optim import lr_scheduler
 
 from ratecraft import constant, cosine, linear, warmup
@@ -11,21 +11,26 @@ from ratecraft.torch import ScheduleLR
 
 def test_what_drives_every_group():
     optimizer = named(body=0.1, head=1.0)
-    ScheduleLR(optimizer, factor={"body": warmup(5), "head": linear(1, 0)}, total=10)
-    ScheduleLR(optimizer, factor=constant(0.5), fields={"weight_decay": cosine()}, total=10)
+    ScheduleLR(optimizer, factor={"body": warmup(5), "head": linear(1, 0)}, total_steps=10)
+    ScheduleLR(
+        optimizer,
+        factor=constant(0.5),
+        hyperparam_factors={"weight_decay": cosine()},
+        total_steps=10,
+    )
     optimizer.step()
     optimizer.param_groups[1]["lr"] *= 3
     optimizer.step()
     body, head = describe(optimizer).groups
     assert (body.name, body.tensors, body.weights, body.base) == ("body", 1, 2, 0.1)
-    assert body.rate == pytest.approx(0.1 * 0.4 * 0.5)
-    assert head.carried == pytest.approx(3)
+    assert body.lr == pytest.approx(0.1 * 0.4 * 0.5)
+    assert head.external_factor == pytest.approx(3)
     assert body.schedules == {
         "lr": "factor warmup(5) and factor constant(0.5)",
         "weight_decay": "cosine(1, 0)",
     }
     lines = str(describe(optimizer)).splitlines()
-    assert lines[0] == "group  tensors  weights  base  rate  decay  schedule"
+    assert lines[0] == "group  tensors  weights  base  lr  decay  schedule"
     assert lines[2].startswith(
         "head         1        2     1   1.2      0  factor linear(1, 0) and factor"
     )
@@ -50,19 +55,19 @@ def test_the_names_of_the_parameters_and_a_table_for_notebooks():
 
 def test_an_optimizer_that_nothing_drives():
     (group,) = describe(sgd(0.1)).groups
-    assert (group.base, group.rate, group.schedules) == (0.1, 0.1, {})
+    assert (group.base, group.lr, group.schedules) == (0.1, 0.1, {})
     assert str(describe(sgd(0.1))).endswith("none")
     with pytest.raises(TypeError, match=r"describe\(\) looks at a torch optimizer, not int"):
         describe(5)
 
 
-def test_a_group_added_since_the_last_update():
+def test_a_group_added_since_the_last_step():
     optimizer = sgd(0.1)
-    ScheduleLR(optimizer, factor=linear(1, 0), total=10)
+    ScheduleLR(optimizer, factor=linear(1, 0), total_steps=10)
     optimizer.add_param_group({"params": [torch.nn.Parameter(torch.ones(1))], "lr": 1.0})
-    assert describe(optimizer).groups[1].rate == 1.0
+    assert describe(optimizer).groups[1].lr == 1.0
     optimizer.step()
-    assert describe(optimizer).groups[1].rate == pytest.approx(0.9)
+    assert describe(optimizer).groups[1].lr == pytest.approx(0.9)
     assert describe(optimizer).groups[1].schedules == {"lr": "factor linear(1, 0)"}
 
 
@@ -92,9 +97,9 @@ PEERS = {
 def test_preview_says_what_a_foreign_scheduler_then_does(kind, at):
     optimizer = sgd(0.1, 0.2, momentum=0.9)
     scheduler = PEERS[kind](optimizer)
-    rates_of(optimizer, at, scheduler)
+    lrs_of(optimizer, at, scheduler)
     seen = preview(scheduler, 12)
-    assert [list(rates) for rates in zip(*seen.values(), strict=True)] == rates_of(
+    assert [list(lrs) for lrs in zip(*seen.values(), strict=True)] == lrs_of(
         optimizer, 12, scheduler
     )
 
@@ -105,7 +110,7 @@ def test_preview_of_a_plateau_needs_its_metrics():
     with pytest.raises(BindingError, match="give metrics="):
         preview(plateau, 5)
     assert preview(plateau, 5, metrics=[1.0] * 5)["0"] == pytest.approx([0.1] * 3 + [0.01] * 2)
-    with pytest.raises(BindingError, match="2 metrics for 5 updates"):
+    with pytest.raises(BindingError, match="2 metrics for 5 steps"):
         preview(plateau, 5, metrics=[1.0] * 2)
     with pytest.raises(TypeError, match=r"preview\(\) looks at a torch scheduler, not int"):
         preview(5, 5)
@@ -116,15 +121,15 @@ def test_preview_of_groups_with_the_same_name():
     optimizer.param_groups[1]["name"] = "a"
     theirs = lr_scheduler.ExponentialLR(optimizer, 0.5)
     assert preview(theirs, 2) == {"a (0)": [0.1, 0.05], "a (1)": [0.2, 0.1]}
-    for updates in (-1, 2.5, True):
+    for steps in (-1, 2.5, True):
         with pytest.raises(BindingError, match="must be an int >= 0"):
-            preview(theirs, updates)
+            preview(theirs, steps)
 
 
 def test_preview_of_ours_is_what_ours_then_does():
     optimizer = sgd(0.1, 0.2)
-    scheduler = ScheduleLR(optimizer, factor=warmup(4).then(cosine()), total=20)
-    rates_of(optimizer, 3)
+    scheduler = ScheduleLR(optimizer, factor=warmup(4).then(cosine()), total_steps=20)
+    lrs_of(optimizer, 3)
     seen = preview(scheduler, 20)["0"]
     assert scheduler.last_epoch == 3
-    assert first_rates(optimizer, 20) == seen
+    assert first_lrs(optimizer, 20) == seen

@@ -29,9 +29,9 @@ def texts(*things, **said):
     return [f"{finding.level}: {finding.message}" for finding in doctor(*things, **said)]
 
 
-def trained(model, optimizer, updates, *, every=1, step=lambda: None):
-    """Make updates, and call ``step`` after every so many."""
-    for k in range(updates):
+def trained(model, optimizer, steps, *, every=1, step=lambda: None):
+    """Make steps, and call ``step`` after every so many."""
+    for k in range(steps):
         model(torch.ones(1, 3)).sum().backward()
         optimizer.step()
         if (k + 1) % every == 0:
@@ -41,7 +41,7 @@ def trained(model, optimizer, updates, *, every=1, step=lambda: None):
 def healthy():
     """Return set-ups with nothing wrong."""
     model, optimizer = model_and()
-    yield model, optimizer, ScheduleLR(optimizer, factor=WHOLE, total=100)
+    yield model, optimizer, ScheduleLR(optimizer, factor=WHOLE, total_steps=100)
     model, optimizer = model_and(torch.optim.Adam)
     yield model, optimizer, lr_scheduler.OneCycleLR(optimizer, 0.1, 100)
     model, optimizer = model_and(momentum=0.9)
@@ -58,7 +58,7 @@ def healthy():
     model, optimizer = model_and()
     yield model, optimizer, lr_scheduler.ReduceLROnPlateau(optimizer)
     model, optimizer = model_and()
-    yield model, optimizer, PlateauLR(ScheduleLR(optimizer, rate=0.1 * WHOLE, total=100))
+    yield model, optimizer, PlateauLR(ScheduleLR(optimizer, lr=0.1 * WHOLE, total_steps=100))
     model, optimizer = model_and()
     yield model, optimizer, lr_scheduler.LambdaLR(optimizer, lambda k: 0.9**k)
     model, optimizer = model_and()
@@ -71,7 +71,7 @@ def healthy():
 def test_nothing_wrong_is_said_and_nothing_is_changed(setup):
     _, optimizer, scheduler = setup
     before = repr((optimizer.state_dict(), scheduler.state_dict()))
-    assert texts(*setup, total=100, done=0) == []
+    assert texts(*setup, total_steps=100, done=0) == []
     assert repr((optimizer.state_dict(), scheduler.state_dict())) == before
 
 
@@ -84,7 +84,7 @@ def test_a_scheduler_of_another_optimizer(kind):
     said = {"factor": WHOLE, "total": 100} if kind is ScheduleLR else {"T_max": 100}
     scheduler = kind(old, **said)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.3)  # built anew
-    assert texts(model, optimizer, scheduler, total=100) == [
+    assert texts(model, optimizer, scheduler, total_steps=100) == [
         f"error: {kind.__name__} drives another optimizer than the one that steps: this one stays "
         "at lr 0.3, and the log shows the schedule",
         "warning: no scheduler drives SGD, which stays at lr 0.3",
@@ -94,7 +94,7 @@ def test_a_scheduler_of_another_optimizer(kind):
 def test_a_second_optimizer_without_a_scheduler_is_noted():
     model, optimizer = model_and()
     other, second = model_and(torch.optim.Adam, lr=1e-3)
-    scheduler = ScheduleLR(optimizer, factor=WHOLE, total=100)
+    scheduler = ScheduleLR(optimizer, factor=WHOLE, total_steps=100)
     assert texts(model, other, optimizer, second, scheduler) == [
         "note: no scheduler drives Adam (number 2), which stays at lr 0.001"
     ]
@@ -102,7 +102,7 @@ def test_a_second_optimizer_without_a_scheduler_is_noted():
 
 def test_a_removed_schedule():
     model, optimizer = model_and()
-    scheduler = ScheduleLR(optimizer, factor=WHOLE, total=100)
+    scheduler = ScheduleLR(optimizer, factor=WHOLE, total_steps=100)
     scheduler.remove()
     assert texts(model, optimizer, scheduler) == [
         "error: this ScheduleLR was removed and drives nothing"
@@ -112,7 +112,7 @@ def test_a_removed_schedule():
 # Steps --------------------------------------------------------------------------------------------
 
 
-def test_several_steps_an_update_are_seen_from_adams_count():
+def test_several_steps_an_step_are_seen_from_adams_count():
     model, optimizer = model_and(torch.optim.Adam)
     scheduler = lr_scheduler.CosineAnnealingLR(optimizer, 100)
 
@@ -121,89 +121,89 @@ def test_several_steps_an_update_are_seen_from_adams_count():
         scheduler.step()
 
     trained(model, optimizer, 10, step=twice)
-    assert texts(model, optimizer, scheduler, total=100) == [
-        "error: CosineAnnealingLR is stepped 2 times an update: 20 calls of step() in 10 updates"
+    assert texts(model, optimizer, scheduler, total_steps=100) == [
+        "error: CosineAnnealingLR is stepped 2 times a step: 20 calls of step() in 10 steps"
     ]
 
 
-def test_several_steps_an_update_do_not_matter_to_a_clock_that_counts_updates():
+def test_several_steps_an_step_do_not_matter_to_a_clock_that_counts_steps():
     model, optimizer = model_and(torch.optim.Adam)
-    scheduler = ScheduleLR(optimizer, factor=WHOLE, total=100)
+    scheduler = ScheduleLR(optimizer, factor=WHOLE, total_steps=100)
     trained(model, optimizer, 10, step=lambda: [scheduler.step() for _ in range(3)])
-    assert texts(model, optimizer, scheduler, total=100) == []
-    called = ScheduleLR(model_and()[1], factor=WHOLE, total=100, clock="step")
+    assert texts(model, optimizer, scheduler, total_steps=100) == []
+    called = ScheduleLR(model_and()[1], factor=WHOLE, total_steps=100, clock="step")
     for _ in range(30):
         called.step()
-    assert texts(called, total=100, done=10) == [
-        "error: ScheduleLR is stepped 3 times an update: 30 calls of step() in 10 updates"
+    assert texts(called, total_steps=100, done=10) == [
+        "error: ScheduleLR is stepped 3 times a step: 30 calls of step() in 10 steps"
     ]
 
 
-def test_a_schedule_of_updates_that_is_stepped_once_an_epoch():
+def test_a_schedule_of_steps_that_is_stepped_once_an_epoch():
     model, optimizer = model_and(torch.optim.Adam)
     scheduler = lr_scheduler.OneCycleLR(optimizer, 0.1, 100)
     trained(model, optimizer, 20, every=10, step=scheduler.step)
-    assert texts(model, optimizer, scheduler, total=100) == [
-        "error: OneCycleLR counts 100 updates, but is stepped 10 to 15 times in this run (2 "
-        "calls of step() in 20 updates): it will hardly move"
+    assert texts(model, optimizer, scheduler, total_steps=100) == [
+        "error: OneCycleLR counts 100 steps, but is stepped 10 to 15 times in this run (2 "
+        "calls of step() in 20 steps): it will hardly move"
     ]
-    # Where its length is neither that of the run in updates nor in epochs, it is just too long.
+    # Where its length is neither that of the run in steps nor in epochs, it is just too long.
     model, optimizer = model_and(torch.optim.Adam)
     scheduler = lr_scheduler.OneCycleLR(optimizer, 0.1, 300)
     trained(model, optimizer, 20, every=10, step=scheduler.step)
-    assert texts(model, optimizer, scheduler, total=100) == []  # too early to tell
+    assert texts(model, optimizer, scheduler, total_steps=100) == []  # too early to tell
     trained(model, optimizer, 20, every=10, step=scheduler.step)
-    assert texts(model, optimizer, scheduler, total=100) == [
+    assert texts(model, optimizer, scheduler, total_steps=100) == [
         "error: OneCycleLR reaches its end after 300 calls of step(), and the run has 10 to 12 (4 "
-        "calls of step() in 40 updates): the rest of it is never reached"
+        "calls of step() in 40 steps): the rest of it is never reached"
     ]
     # Where it is in epochs, that is right.
     model, optimizer = model_and(torch.optim.Adam)
     scheduler = lr_scheduler.OneCycleLR(optimizer, 0.1, 10)
     trained(model, optimizer, 20, every=10, step=scheduler.step)
-    assert texts(model, optimizer, scheduler, total=100) == []
+    assert texts(model, optimizer, scheduler, total_steps=100) == []
 
 
 def test_one_step_too_many_or_few_is_a_matter_of_when_one_looks():
     model, optimizer = model_and(torch.optim.Adam)
     scheduler = lr_scheduler.CosineAnnealingLR(optimizer, 100)
     trained(model, optimizer, 1, step=scheduler.step)
-    assert texts(model, optimizer, scheduler, total=100) == []
-    assert texts(model, optimizer, scheduler, total=100, done=2) == []
+    assert texts(model, optimizer, scheduler, total_steps=100) == []
+    assert texts(model, optimizer, scheduler, total_steps=100, done=2) == []
     scheduler.step()
-    assert texts(model, optimizer, scheduler, total=100) == []
+    assert texts(model, optimizer, scheduler, total_steps=100) == []
 
 
 def test_a_schedule_in_epochs_is_no_mistake_before_or_while_it_is_stepped_so():
     model, optimizer = model_and(torch.optim.Adam)
     scheduler = lr_scheduler.CosineAnnealingLR(optimizer, 9)
-    (note,) = texts(model, optimizer, scheduler, total=360)
+    (note,) = texts(model, optimizer, scheduler, total_steps=360)
     assert note == (
         "note: CosineAnnealingLR ends after 9 calls of step(), and rises again; the run has 360 "
-        "updates"
+        "steps"
     )
     for _ in range(9):
         for _ in range(2):
             trained(model, optimizer, 20)
             assert all(text.startswith("note") for text in texts(
-                model, optimizer, scheduler, total=360
+                model, optimizer, scheduler, total_steps=360
             ))  # fmt: skip
         scheduler.step()
-    assert texts(model, optimizer, scheduler, total=360) == []
+    assert texts(model, optimizer, scheduler, total_steps=360) == []
 
 
 def test_a_scheduler_that_is_never_stepped():
     model, optimizer = model_and(torch.optim.Adam)
     scheduler = lr_scheduler.OneCycleLR(optimizer, 0.1, 100)
     trained(model, optimizer, 20)
-    assert texts(model, optimizer, scheduler, total=100) == [
-        "error: OneCycleLR counts 100 updates, but is stepped 0 to 5 times in this run (0 calls of "
-        "step() in 20 updates): it will hardly move"
+    assert texts(model, optimizer, scheduler, total_steps=100) == [
+        "error: OneCycleLR counts 100 steps, but is stepped 0 to 5 times in this run (0 calls of "
+        "step() in 20 steps): it will hardly move"
     ]
 
 
 @pytest.mark.parametrize(("done", "calls"), [(6, 10), (1996, 2000), (20, 30)])
-def test_updates_that_amp_skipped_are_no_steps_too_many(done, calls):
+def test_steps_that_amp_skipped_are_no_steps_too_many(done, calls):
     model, optimizer = model_and()
     scheduler = lr_scheduler.ExponentialLR(optimizer, 0.999)
     for _ in range(calls):
@@ -211,51 +211,51 @@ def test_updates_that_amp_skipped_are_no_steps_too_many(done, calls):
     assert texts(model, optimizer, scheduler, done=done) == []
 
 
-def test_each_optimizers_own_updates_are_counted():
+def test_each_optimizers_own_steps_are_counted():
     (one, first), (two, second) = model_and(torch.optim.Adam), model_and(torch.optim.Adam)
     schedulers = [lr_scheduler.CosineAnnealingLR(o, n) for o, n in ((first, 20), (second, 100))]
     trained(one, first, 20, step=schedulers[0].step)
     trained(two, second, 100, step=schedulers[1].step)
-    assert texts(one, two, first, second, schedulers, total=100) == []
+    assert texts(one, two, first, second, schedulers, total_steps=100) == []
     for _ in range(80):
         schedulers[0].step()
-    (found,) = texts({"G": one, "D": two}, [first, second], schedulers, total=100)
-    assert found.startswith("error: CosineAnnealingLR is stepped 5 times an update: 100 calls")
+    (found,) = texts({"G": one, "D": two}, [first, second], schedulers, total_steps=100)
+    assert found.startswith("error: CosineAnnealingLR is stepped 5 times a step: 100 calls")
 
 
 # Horizons -----------------------------------------------------------------------------------------
 
 
-def partial_lambda(optimizer, updates):
+def partial_lambda(optimizer, steps):
     def fall(k, *, num_training_steps):
         return 1 - k / num_training_steps
 
-    return lr_scheduler.LambdaLR(optimizer, functools.partial(fall, num_training_steps=updates))
+    return lr_scheduler.LambdaLR(optimizer, functools.partial(fall, num_training_steps=steps))
 
 
-def sequence(optimizer, updates):
+def sequence(optimizer, steps):
     parts = [lr_scheduler.LinearLR(optimizer, 0.1, 1, 10)]
-    parts.append(lr_scheduler.CosineAnnealingLR(optimizer, updates - 10))
+    parts.append(lr_scheduler.CosineAnnealingLR(optimizer, steps - 10))
     return lr_scheduler.SequentialLR(optimizer, parts, [10])
 
 
-def chain(optimizer, updates):
+def chain(optimizer, steps):
     parts = [lr_scheduler.ExponentialLR(optimizer, 0.99)]
-    return lr_scheduler.ChainedScheduler([*parts, lr_scheduler.PolynomialLR(optimizer, updates)])
+    return lr_scheduler.ChainedScheduler([*parts, lr_scheduler.PolynomialLR(optimizer, steps)])
 
 
 WHOLE_RUNS = {
     "OneCycleLR": (lambda o, n: lr_scheduler.OneCycleLR(o, 0.1, n), "and raises an error there"),
     "CosineAnnealingLR": (lr_scheduler.CosineAnnealingLR, "and rises again"),
-    "PolynomialLR": (lr_scheduler.PolynomialLR, "and stays at rate 0"),
+    "PolynomialLR": (lr_scheduler.PolynomialLR, "and stays at lr 0"),
     "LambdaLR": (partial_lambda, "and stays where it is"),
     "SequentialLR": (sequence, "and rises again"),
-    "ChainedScheduler": (chain, "and stays at rate 0"),
+    "ChainedScheduler": (chain, "and stays at lr 0"),
     "ScheduleLR": (
-        lambda o, n: ScheduleLR(o, factor=WHOLE, total=n), "and stays at a factor of 0.1",
+        lambda o, n: ScheduleLR(o, factor=WHOLE, total_steps=n), "and stays at a factor of 0.1",
     ),
     "PlateauLR": (
-        lambda o, n: PlateauLR(ScheduleLR(o, rate=WHOLE, total=n)), "and stays at a rate of 0.1",
+        lambda o, n: PlateauLR(ScheduleLR(o, lr=WHOLE, total_steps=n)), "and stays at an lr of 0.1",
     ),
 }  # fmt: skip
 
@@ -265,33 +265,40 @@ def test_a_horizon_that_the_run_misses_or_overshoots(kind):
     make, past = WHOLE_RUNS[kind]
     name = "PolynomialLR" if kind == "ChainedScheduler" else kind
     model, optimizer = model_and()
-    assert texts(model, optimizer, make(optimizer, 60), total=100) == [
-        f"error: {name} ends after 60 of the run's 100 updates, {past}"
+    assert texts(model, optimizer, make(optimizer, 60), total_steps=100) == [
+        f"error: {name} ends after 60 of the run's 100 steps, {past}"
     ]
     model, optimizer = model_and()
-    assert texts(model, optimizer, make(optimizer, 200), total=100) == [
-        f"error: {name} reaches its end after 200 updates, and the run has 100: the rest of it is "
+    assert texts(model, optimizer, make(optimizer, 200), total_steps=100) == [
+        f"error: {name} reaches its end after 200 steps, and the run has 100: the rest of it is "
         "never reached"
     ]
     model, optimizer = model_and()
-    assert texts(model, optimizer, make(optimizer, 101), total=100) == []
+    assert texts(model, optimizer, make(optimizer, 101), total_steps=100) == []
     model, optimizer = model_and()
-    assert texts(model, optimizer, make(optimizer, 21), total=20) == []  # one more or less is slack
+    assert (
+        texts(model, optimizer, make(optimizer, 21), total_steps=20) == []
+    )  # one more or less is slack
 
 
 def test_one_that_raises_at_its_end_has_no_slack():
     model, optimizer = model_and()
     short = lr_scheduler.OneCycleLR(optimizer, 0.1, 999)
-    assert texts(model, optimizer, short, total=1000)[0].startswith("error: OneCycleLR ends after")
+    assert texts(model, optimizer, short, total_steps=1000)[0].startswith(
+        "error: OneCycleLR ends after"
+    )
     model, optimizer = model_and()
-    assert texts(model, optimizer, lr_scheduler.OneCycleLR(optimizer, 0.1, 1000), total=1000) == []
+    assert (
+        texts(model, optimizer, lr_scheduler.OneCycleLR(optimizer, 0.1, 1000), total_steps=1000)
+        == []
+    )
 
 
 def test_a_decay_by_linear_lr_that_ends_early():
     model, optimizer = model_and()
     scheduler = lr_scheduler.LinearLR(optimizer, 1.0, 0.1, 60)
-    assert texts(model, optimizer, scheduler, total=100) == [
-        "error: LinearLR ends after 60 of the run's 100 updates, and stays at a factor of 0.1"
+    assert texts(model, optimizer, scheduler, total_steps=100) == [
+        "error: LinearLR ends after 60 of the run's 100 steps, and stays at a factor of 0.1"
     ]
 
 
@@ -302,14 +309,14 @@ def test_phases_of_transformers_schedules_are_added_up():
     model, optimizer = model_and()
     lengths = {"num_warmup_steps": 10, "num_stable_steps": 30, "num_decay_steps": 20}
     scheduler = lr_scheduler.LambdaLR(optimizer, functools.partial(wsd, **lengths))
-    (found,) = texts(model, optimizer, scheduler, total=100)
-    assert found.startswith("error: LambdaLR ends after 60 of the run's 100 updates")
+    (found,) = texts(model, optimizer, scheduler, total_steps=100)
+    assert found.startswith("error: LambdaLR ends after 60 of the run's 100 steps")
 
 
 def test_swa_takes_over_before_the_end():
     model, optimizer = model_and()
     schedulers = lr_scheduler.CosineAnnealingLR(optimizer, 75), SWALR(optimizer, 0.05)
-    assert texts(model, optimizer, *schedulers, total=100) == []
+    assert texts(model, optimizer, *schedulers, total_steps=100) == []
 
 
 @pytest.mark.parametrize(
@@ -324,29 +331,31 @@ def test_swa_takes_over_before_the_end():
 def test_what_the_run_never_reaches(make):
     model, optimizer = model_and()
     scheduler = make(optimizer)
-    assert texts(model, optimizer, scheduler, total=100) == [
-        f"warning: {type(scheduler).__name__} does what it is there for after 300 updates, and the "
+    assert texts(model, optimizer, scheduler, total_steps=100) == [
+        f"warning: {type(scheduler).__name__} does what it is there for after 300 steps, and the "
         "run has 100: the rest of it is never reached"
     ]
 
 
-def test_schedules_without_an_end_or_in_tokens_are_not_measured_in_updates():
+def test_schedules_without_an_end_or_in_tokens_are_not_measured_in_steps():
     model, optimizer = model_and()
-    assert texts(model, optimizer, ScheduleLR(optimizer, factor=constant(1)), total=100) == []
+    assert texts(model, optimizer, ScheduleLR(optimizer, factor=constant(1)), total_steps=100) == []
     model, optimizer = model_and()
-    scheduler = ScheduleLR(optimizer, factor=WHOLE, total=tokens(5000))
-    assert texts(model, optimizer, scheduler, total=100) == []
+    scheduler = ScheduleLR(optimizer, factor=WHOLE, total_steps=tokens(5000))
+    assert texts(model, optimizer, scheduler, total_steps=100) == []
     model, optimizer = model_and()
     scheduler = lr_scheduler.MultiStepLR(optimizer, [])
-    assert texts(model, optimizer, scheduler, total=100) == []
+    assert texts(model, optimizer, scheduler, total_steps=100) == []
 
 
 def test_what_check_says_of_a_schedule_is_said_too():
     model, optimizer = model_and()
-    scheduler = ScheduleLR(optimizer, factor=warmup(50).then(cosine(1, 0, over=20)), total=100)
-    found = doctor(model, optimizer, scheduler, total=100)
+    scheduler = ScheduleLR(
+        optimizer, factor=warmup(50).then(cosine(1, 0, over=20)), total_steps=100
+    )
+    found = doctor(model, optimizer, scheduler, total_steps=100)
     assert [finding.level for finding in found] == ["error", "note"]
-    assert "the last 30 updates train nothing" in found[0].message
+    assert "the last 30 steps train nothing" in found[0].message
     assert "warmup(50)" in str(found[0])
 
 
@@ -357,7 +366,7 @@ def test_parameters_that_no_optimizer_holds():
     model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Linear(4, 4), torch.nn.Linear(4, 1))
     model[1].weight.requires_grad_(False)
     optimizer = torch.optim.SGD(model[2].parameters(), lr=0.1)
-    scheduler = ScheduleLR(optimizer, factor=WHOLE, total=100)
+    scheduler = ScheduleLR(optimizer, factor=WHOLE, total_steps=100)
     assert texts(model, optimizer, scheduler) == [
         "error: no optimizer holds 3 of 5 trainable parameters: 0.weight, 0.bias, 1.bias"
     ]
@@ -369,14 +378,14 @@ def test_an_average_of_the_model_inside_it_is_trained_by_nobody():
     model = torch.nn.Sequential(torch.nn.Linear(3, 2))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     model.average = AveragedModel(torch.nn.Linear(3, 2))
-    scheduler = ScheduleLR(optimizer, factor=WHOLE, total=100)
+    scheduler = ScheduleLR(optimizer, factor=WHOLE, total_steps=100)
     assert texts(model, optimizer, scheduler) == []
 
 
 def test_an_optimizer_of_another_model():
     model, _ = model_and()
     _, optimizer = model_and()
-    scheduler = ScheduleLR(optimizer, factor=WHOLE, total=100)
+    scheduler = ScheduleLR(optimizer, factor=WHOLE, total_steps=100)
     assert texts(model, optimizer, scheduler) == [
         "error: no optimizer holds any of the model's parameters: it was built for another model"
     ]
@@ -385,7 +394,7 @@ def test_an_optimizer_of_another_model():
 def test_a_layer_that_was_replaced_after_the_optimizer_was_built():
     model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Linear(4, 1))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    scheduler = ScheduleLR(optimizer, factor=WHOLE, total=100)
+    scheduler = ScheduleLR(optimizer, factor=WHOLE, total_steps=100)
     model[1] = torch.nn.Linear(4, 2)
     assert texts(model, optimizer, scheduler) == [
         "error: no optimizer holds 2 of 4 trainable parameters: 1.weight, 1.bias",
@@ -396,7 +405,7 @@ def test_a_layer_that_was_replaced_after_the_optimizer_was_built():
 def test_parameters_of_two_optimizers():
     model, optimizer = model_and()
     second = torch.optim.SGD([model.bias], lr=0.1)
-    schedulers = [ScheduleLR(one, factor=WHOLE, total=100) for one in (optimizer, second)]
+    schedulers = [ScheduleLR(one, factor=WHOLE, total_steps=100) for one in (optimizer, second)]
     assert texts(model, optimizer, second, *schedulers) == [
         "warning: 1 parameters are held by more than one optimizer, and updated by each"
     ]
@@ -426,7 +435,7 @@ def test_a_state_that_does_not_bring_it_back():
     (finding,) = doctor(model, optimizer, scheduler)
     assert finding.level == "error"
     assert finding.message == (
-        "the state of Forgetful does not bring it back: 1 updates after loading it the rate is "
+        "the state of Forgetful does not bring it back: 1 steps after loading it the lr is "
         "0.00833333 in place of 0.05"
     )
     assert scheduler.counted == [1]
@@ -484,7 +493,7 @@ def test_the_states_of_several_beside_each_other_are_tried_one_by_one():
     model, optimizer = model_and()
     warm = drop_in.LinearLR(optimizer, 0.1, 1.0, 20)
     beside = [warm, drop_in.ReduceLROnPlateau(optimizer), drop_in.ExponentialLR(optimizer, 0.9)]
-    assert texts(model, optimizer, *beside, total=100) == []
+    assert texts(model, optimizer, *beside, total_steps=100) == []
     assert texts(model, optimizer, drop_in.MultiplicativeLR(optimizer, lambda k: 0.9)) == []
 
 
@@ -512,13 +521,13 @@ def square(t):
 
 def test_a_lambda_in_a_plan_cannot_be_told_from_another():
     model, optimizer = model_and()
-    scheduler = ScheduleLR(optimizer, factor=custom(lambda t: 1 / (1 + t)), total=100)
+    scheduler = ScheduleLR(optimizer, factor=custom(lambda t: 1 / (1 + t)), total_steps=100)
     assert texts(model, optimizer, scheduler) == [
         "warning: a run that resumes from the state of this ScheduleLR will be asked about factor: "
         "one lambda cannot be told from another"
     ]
     model, optimizer = model_and()
-    plateau = PlateauLR(ScheduleLR(optimizer, factor=custom(square), total=100))
+    plateau = PlateauLR(ScheduleLR(optimizer, factor=custom(square), total_steps=100))
     assert texts(model, optimizer, plateau) == []
 
 
@@ -529,16 +538,18 @@ def test_takes_what_it_knows():
     with pytest.raises(TypeError, match="models, optimizers, schedulers and trainers, not int"):
         doctor(3)
     assert doctor() == []
-    with pytest.raises(TypeError, match=r"doctor\(total='x'\): expected an int"):
-        doctor(total="x")
-    with pytest.raises(BindingError, match=r"doctor\(total=0\): expected 1 or more"):
-        doctor(total=0)
+    with pytest.raises(TypeError, match=r"doctor\(total_steps='x'\): expected an int"):
+        doctor(total_steps="x")
+    with pytest.raises(BindingError, match=r"doctor\(total_steps=0\): expected 1 or more"):
+        doctor(total_steps=0)
 
 
 def test_a_finding_prints_as_what_and_what_to_do():
     model, optimizer = model_and()
-    (finding,) = doctor(model, optimizer, lr_scheduler.OneCycleLR(optimizer, 0.1, 60), total=100)
+    (finding,) = doctor(
+        model, optimizer, lr_scheduler.OneCycleLR(optimizer, 0.1, 60), total_steps=100
+    )
     assert str(finding) == (
-        "error: OneCycleLR ends after 60 of the run's 100 updates, and raises an error there\n"
+        "error: OneCycleLR ends after 60 of the run's 100 steps, and raises an error there\n"
         "  give it the run's length, 100"
     )

@@ -14,11 +14,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ratecraft import constant, linear
 from ratecraft.diagnostics import Probe
-from ratecraft.diagnostics._coordinate import coordinate_rates
-from ratecraft.errors import BindingError, RatecraftError, RecordError, SettingError
-from ratecraft.forecasting import measured_averaging
-from ratecraft.report import plot_measured
-from ratecraft.results import load_measured
+from ratecraft.diagnostics._coordinate import coordinate_lrs
+from ratecraft.errors import BindingError, RatecraftError, ResultError, SettingError
+from ratecraft.forecasting import layer_averaging
+from ratecraft.report import plot_layer_stats
+from ratecraft.results import load_layer_stats
 from ratecraft.torch import ScheduleLR, param_groups
 
 
@@ -27,15 +27,15 @@ def net() -> nn.Module:
     return nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 1))
 
 
-def trained(kind, probed: bool, updates: int = 25, **settings):
+def trained(kind, probed: bool, steps: int = 25, **settings):
     model = net()
     optimizer = kind(model.parameters(), lr=0.01, **settings)
-    ScheduleLR(optimizer, factor=linear(1, 0), total=updates)
+    ScheduleLR(optimizer, factor=linear(1, 0), total_steps=steps)
     probe = Probe(optimizer, model, every=10)
     if probed:
         probe.__enter__()
     generator = torch.Generator().manual_seed(1)
-    for _ in range(updates):
+    for _ in range(steps):
         x = torch.randn(16, 4, generator=generator)
         optimizer.zero_grad()
         (model(x) - x.sum(1, keepdim=True)).pow(2).mean().backward()
@@ -64,7 +64,7 @@ def test_training_is_the_same_to_the_last_bit(kind, settings) -> None:
     assert not any(p._post_accumulate_grad_hooks for p in probed[0].parameters())
 
 
-def test_a_row_is_what_the_update_did() -> None:
+def test_a_row_is_what_the_step_did() -> None:
     model = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1))
     optimizer = torch.optim.AdamW(
         [
@@ -81,7 +81,7 @@ def test_a_row_is_what_the_update_did() -> None:
             nn.utils.clip_grad_norm_(model.parameters(), 0.1)
             optimizer.step()
     rows = probe.rows()
-    assert [(r.update, r.group, r.layer) for r in rows] == [
+    assert [(r.step, r.group, r.layer) for r in rows] == [
         (0, "body", "0"), (0, "head", "1"), (2, "body", "0"), (2, "head", "1"),
     ]  # fmt: skip
     for row, lr, decay in zip(rows[2:], (0.01, 0.1), (0.01 * 0.01, 0.1 * 0.5), strict=True):
@@ -91,7 +91,7 @@ def test_a_row_is_what_the_update_did() -> None:
         steps = torch.cat([(now[n] - flat[n] * (1 - decay)).detach().flatten() for n in names])
         gradient = torch.cat([now[n].grad.flatten() for n in names])
         weight = torch.cat([flat[n].flatten() for n in names])
-        assert row.rate == lr
+        assert row.lr == lr
         assert row.decay == pytest.approx(decay)
         assert row.step == pytest.approx(steps.norm().item(), rel=1e-5)
         assert row.weight == pytest.approx(weight.norm().item(), rel=1e-5)
@@ -103,21 +103,21 @@ def test_a_row_is_what_the_update_did() -> None:
         assert row.effective == pytest.approx(row.step / row.gradient)
         assert row.relative == pytest.approx(row.step / row.weight)
         group = next(g for g in optimizer.param_groups if g["name"] == row.group)
-        rates = torch.cat([coordinate_rates(optimizer, now[n], group).flatten() for n in names])
-        expected = torch.quantile(rates, torch.tensor([0.05, 0.5, 0.95])).tolist()
+        lrs = torch.cat([coordinate_lrs(optimizer, now[n], group).flatten() for n in names])
+        expected = torch.quantile(lrs, torch.tensor([0.05, 0.5, 0.95])).tolist()
         assert [row.low, row.median, row.high] == pytest.approx(expected, rel=1e-5)
 
 
-def test_the_rate_is_the_updates_own_though_a_scheduler_has_set_the_next() -> None:
+def test_the_lr_is_the_steps_own_though_a_scheduler_has_set_the_next() -> None:
     _, _, probe = trained(torch.optim.SGD, True)
-    rates = {row.update: row.rate for row in probe.rows()}
-    assert rates == {k: pytest.approx(0.01 * (1 - k / 25)) for k in (0, 10, 20)}
-    for row in probe.rows():  # plain SGD has one rate for all, and its step is rate x gradient
-        assert row.low == row.median == row.high == row.rate
-        assert row.effective == pytest.approx(row.rate, rel=1e-3)
+    lrs = {row.step: row.lr for row in probe.rows()}
+    assert lrs == {k: pytest.approx(0.01 * (1 - k / 25)) for k in (0, 10, 20)}
+    for row in probe.rows():  # plain SGD has one lr for all, and its step is lr x gradient
+        assert row.low == row.median == row.high == row.lr
+        assert row.effective == pytest.approx(row.lr, rel=1e-3)
 
 
-def test_adadeltas_steps_are_those_before_the_update() -> None:
+def test_adadeltas_steps_are_those_before_the_step() -> None:
     model = nn.Linear(2, 1, bias=False)
     optimizer = torch.optim.Adadelta(model.parameters(), lr=1.0)
     with Probe(optimizer, model, every=1) as probe:
@@ -125,7 +125,7 @@ def test_adadeltas_steps_are_those_before_the_update() -> None:
             optimizer.zero_grad()
             (5 * model(torch.ones(1, 2))).sum().backward()
             optimizer.step()
-    for row in probe.rows():  # all coordinates have one gradient, and so one rate
+    for row in probe.rows():  # all coordinates have one gradient, and so one lr
         assert row.effective == pytest.approx(row.median, rel=1e-3)
 
 
@@ -151,15 +151,15 @@ def test_rows_are_written_and_handed_to_a_logger(tmp_path) -> None:
     lines = probe.save(tmp_path / "sub" / "p.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines] == [asdict(row) for row in rows]
     told: list[tuple[str, float, int]] = []
-    probe.log(lambda name, value, update: told.append((name, value, update)))
+    probe.log(lambda name, value, step: told.append((name, value, step)))
     assert ("effective/3", rows[-1].effective, 20) in told
 
     class Board:
         def __init__(self) -> None:
             self.seen: list[tuple[str, float, int]] = []
 
-        def add_scalar(self, name: str, value: float, update: int) -> None:
-            self.seen.append((name, value, update))
+        def add_scalar(self, name: str, value: float, step: int) -> None:
+            self.seen.append((name, value, step))
 
     board = Board()
     probe.log(board)
@@ -195,19 +195,19 @@ def test_saved_rows_are_read_again(tmp_path) -> None:
     rows = trained(torch.optim.AdamW, True)[2].rows()
     for name in ("p.csv", "p.jsonl"):
         probe = trained(torch.optim.AdamW, True)[2]
-        assert load_measured(probe.save(tmp_path / name)) == rows
+        assert load_layer_stats(probe.save(tmp_path / name)) == rows
     wrong = tmp_path / "wrong.csv"
-    wrong.write_text("update,rate\n0,0.1\n")
-    with pytest.raises(RecordError, match=r"row 1 is no row of a Probe .*expected the columns"):
-        load_measured(wrong)
-    wrong.write_text("update,group\nx,0\n")
-    with pytest.raises(RecordError, match="row 1 is no row of a Probe"):
-        load_measured(wrong)
+    wrong.write_text("step,lr\n0,0.1\n")
+    with pytest.raises(ResultError, match=r"row 1 is no row of a Probe .*expected the columns"):
+        load_layer_stats(wrong)
+    wrong.write_text("step,group\nx,0\n")
+    with pytest.raises(ResultError, match="row 1 is no row of a Probe"):
+        load_layer_stats(wrong)
     (tmp_path / "wrong.jsonl").write_text("{")
-    with pytest.raises(RecordError, match=r"wrong\.jsonl"):
-        load_measured(tmp_path / "wrong.jsonl")
-    with pytest.raises(RecordError, match="No such file"):
-        load_measured(tmp_path / "none.csv")
+    with pytest.raises(ResultError, match=r"wrong\.jsonl"):
+        load_layer_stats(tmp_path / "wrong.jsonl")
+    with pytest.raises(ResultError, match="No such file"):
+        load_layer_stats(tmp_path / "none.csv")
 
 
 def test_gradients_of_several_passes_and_of_what_was_left_out_are_seen() -> None:
@@ -237,7 +237,7 @@ def test_gradients_that_come_to_other_layers_each_time_are_seen_from_the_second_
             model[k % 2](torch.ones(1, 2)).sum().backward()
             optimizer.step()
     assert [row.layer for row in probe.rows()] == ["0", "1"] * 3
-    assert [row.update for row in probe.rows() if row.unclipped == 0] == [1]
+    assert [row.step for row in probe.rows() if row.unclipped == 0] == [1]
 
 
 def test_a_measured_model_takes_no_memory_with_it() -> None:
@@ -262,14 +262,14 @@ def test_weights_may_lie_in_memory_in_any_order() -> None:
         model(torch.randn(2, 3, 8, 8)).pow(2).sum().backward()
         optimizer.step()
     (row,) = probe.rows()
-    rates = [coordinate_rates(optimizer, p, optimizer.param_groups[0]) for p in model.parameters()]
-    everything = torch.cat([one.flatten() for one in rates])
+    lrs = [coordinate_lrs(optimizer, p, optimizer.param_groups[0]) for p in model.parameters()]
+    everything = torch.cat([one.flatten() for one in lrs])
     assert row.median == pytest.approx(everything.quantile(0.5).item(), rel=1e-6)
 
 
 def test_what_was_measured_is_drawn() -> None:
     rows = trained(torch.optim.AdamW, True)[2].rows()
-    figure = plot_measured({"a": rows, "b": rows}, "relative")
+    figure = plot_layer_stats({"a": rows, "b": rows}, "relative")
     above = [axes for axes in figure.axes if axes.get_yscale() == "log"]
     below = [axes for axes in figure.axes if axes.get_yscale() != "log"]
     assert [axes.get_title() for axes in above] == ["a", "b"]
@@ -277,26 +277,24 @@ def test_what_was_measured_is_drawn() -> None:
     assert len(lines) == len({row.layer for row in rows})
     first = [row.relative for row in rows if row.layer == rows[0].layer]
     assert list(above[0].get_lines()[0].get_ydata()) == first
-    assert list(below[0].get_lines()[0].get_ydata()) == [
-        row.rate for row in rows if row.layer == "0"
-    ]
+    assert list(below[0].get_lines()[0].get_ydata()) == [row.lr for row in rows if row.layer == "0"]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["0", "1", "3"]
     with pytest.raises(RatecraftError, match="no rows to draw"):
-        plot_measured([])
+        plot_layer_stats([])
     with pytest.raises(RatecraftError, match="no column 'speed'; there is weight"):
-        plot_measured(rows, "speed")
+        plot_layer_stats(rows, "speed")
 
 
-def settled(updates: int, kind=torch.optim.SGD, **settings):
+def settled(steps: int, kind=torch.optim.SGD, **settings):
     model = nn.Linear(1, 1, bias=False)
-    return model, kind(model.parameters(), **{"lr": 0.1, **settings}), range(updates)
+    return model, kind(model.parameters(), **{"lr": 0.1, **settings}), range(steps)
 
 
 @pytest.mark.parametrize("way", ["position", "name", "empty"])
-def test_gradients_of_a_closure_are_those_of_its_update(way) -> None:
-    model, optimizer, updates = settled(3)
+def test_gradients_of_a_closure_are_those_of_its_step(way) -> None:
+    model, optimizer, steps = settled(3)
     with Probe(optimizer, model, every=1) as probe:
-        for k in updates:
+        for k in steps:
 
             def closure(k=k):
                 optimizer.zero_grad()
@@ -333,11 +331,11 @@ def test_of_several_calls_of_a_closure_the_first_counts() -> None:
     assert row.step == pytest.approx(abs(model.weight.item() - before), rel=1e-5)
 
 
-def test_a_growing_scale_of_a_scaler_is_that_of_the_update() -> None:
-    model, optimizer, updates = settled(4)
+def test_a_growing_scale_of_a_scaler_is_that_of_the_step() -> None:
+    model, optimizer, steps = settled(4)
     scaler = torch.amp.GradScaler("cpu", init_scale=1024.0, growth_interval=1)
     with Probe(optimizer, model, every=1, scaler=scaler) as probe:
-        for _ in updates:
+        for _ in steps:
             optimizer.zero_grad()
             scaler.scale(model(torch.ones(1, 1)).sum()).backward()
             scaler.step(optimizer)
@@ -345,18 +343,18 @@ def test_a_growing_scale_of_a_scaler_is_that_of_the_update() -> None:
     assert [row.unclipped for row in probe.rows()] == [1] * 4
 
 
-def test_a_fused_optimizers_scale_and_skipped_updates_are_known() -> None:
-    model, optimizer, updates = settled(4, torch.optim.Adam, fused=True)
+def test_a_fused_optimizers_scale_and_skipped_steps_are_known() -> None:
+    model, optimizer, steps = settled(4, torch.optim.Adam, fused=True)
     scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
     with Probe(optimizer, model, every=1, scaler=scaler) as probe:
-        for k in updates:
+        for k in steps:
             optimizer.zero_grad()
             loss = model(torch.ones(1, 1)).sum() * (math.inf if k == 1 else 1)
             scaler.scale(loss).backward()
             scaler.step(optimizer)
             scaler.update()
     rows = probe.rows()
-    assert [row.update for row in rows] == [0, 1, 2]  # as ScheduleLR counts
+    assert [row.step for row in rows] == [0, 1, 2]  # as ScheduleLR counts
     assert [row.gradient for row in rows] == [1] * 3
     assert [row.unclipped for row in rows] == [1] * 3
     assert rows[0].effective == pytest.approx(0.1, rel=1e-4)
@@ -371,17 +369,22 @@ def test_coordinates_are_taken_from_all_columns() -> None:
     with Probe(optimizer, model, every=1) as probe:
         model(x).pow(2).mean().backward()
         optimizer.step()
-    rates = coordinate_rates(optimizer, model[0].weight, optimizer.param_groups[0]).flatten()
+    lrs = coordinate_lrs(optimizer, model[0].weight, optimizer.param_groups[0]).flatten()
     row = probe.rows()[0]
-    assert row.median == pytest.approx(rates.quantile(0.5).item(), rel=0.5)
-    assert row.low == pytest.approx(rates.quantile(0.05).item(), rel=0.5)
+    assert row.median == pytest.approx(lrs.quantile(0.5).item(), rel=0.5)
+    assert row.low == pytest.approx(lrs.quantile(0.05).item(), rel=0.5)
 
 
-def test_scheduled_fields_are_those_of_the_update() -> None:
-    model, optimizer, updates = settled(4, torch.optim.AdamW, weight_decay=1.0)
-    ScheduleLR(optimizer, factor=constant(1), fields={"weight_decay": linear(1, 0)}, total=4)
+def test_scheduled_fields_are_those_of_the_step() -> None:
+    model, optimizer, steps = settled(4, torch.optim.AdamW, weight_decay=1.0)
+    ScheduleLR(
+        optimizer,
+        factor=constant(1),
+        hyperparam_factors={"weight_decay": linear(1, 0)},
+        total_steps=4,
+    )
     with Probe(optimizer, model, every=1) as probe:
-        for _ in updates:
+        for _ in steps:
             optimizer.zero_grad()
             model(torch.ones(1, 1)).sum().backward()
             optimizer.step()
@@ -396,18 +399,18 @@ def test_a_layer_in_two_groups_has_two_names(tmp_path) -> None:
             model(torch.ones(1, 2)).sum().backward()
             optimizer.step()
     rows = probe.rows()
-    found = measured_averaging(rows, 1000)
+    found = layer_averaging(rows, 1000)
     assert list(found) == ["0 (all)", "1 (all)", "0 (all, no decay)", "1 (all, no decay)"]
     assert found["0 (all)"].initial < 1e-4
     assert found["0 (all, no decay)"].initial == 1
     told = []
-    probe.log(lambda name, value, update: told.append((name, update)))
+    probe.log(lambda name, value, step: told.append((name, step)))
     assert len(told) == len(set(told))
-    (above, _) = plot_measured(rows).axes
+    (above, _) = plot_layer_stats(rows).axes
     assert len(above.get_lines()) == 4
-    assert plot_measured(rows, "decay").axes[0].get_yscale() == "log"
+    assert plot_layer_stats(rows, "decay").axes[0].get_yscale() == "log"
     none = [replace(row, decay=0.0) for row in rows]
-    assert plot_measured(none, "decay").axes[0].get_yscale() == "linear"
+    assert plot_layer_stats(none, "decay").axes[0].get_yscale() == "linear"
 
 
 def test_what_has_no_dense_gradient_does_not_stop_training() -> None:
@@ -419,7 +422,7 @@ def test_what_has_no_dense_gradient_does_not_stop_training() -> None:
     assert probe.rows() == []
 
 
-def test_odd_parameters_rates_and_states_are_measured() -> None:
+def test_odd_parameters_lrs_and_states_are_measured() -> None:
     class Own(torch.optim.Adam):
         def step(self, closure=None):
             for group in self.param_groups:
@@ -462,9 +465,9 @@ def test_a_complex_weight_has_two_coordinates() -> None:
         (model.w * torch.tensor(1 + 2j)).abs().sum().backward()
         optimizer.step()
     gradient = torch.view_as_real(model.w.grad).abs()
-    rates = coordinate_rates(optimizer, model.w, optimizer.param_groups[0])
-    assert torch.allclose(rates, 0.1 / (gradient + 1e-8))
-    assert probe.rows()[0].high == pytest.approx(rates.quantile(0.95).item())
+    lrs = coordinate_lrs(optimizer, model.w, optimizer.param_groups[0])
+    assert torch.allclose(lrs, 0.1 / (gradient + 1e-8))
+    assert probe.rows()[0].high == pytest.approx(lrs.quantile(0.95).item())
 
 
 def test_a_backward_pass_that_fails_and_is_repeated_is_seen() -> None:

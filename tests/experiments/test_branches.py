@@ -62,9 +62,12 @@ def test_a_branch_is_the_run_that_never_branched(name: str) -> None:
 
     branches = [(WSD, 50), (WSD, 100), (WSD, 93), (cosine(1, 0), 60), (constant(1), 60)]
     branches += [(warmup(10).then(constant(1)), 70), (warmup(10).then(cosine(1, 0)), 100)]
-    found = train_branches(build(), branches, rate=0.003, seed=1)
+    found = train_branches(build(), branches, lr=0.003, seed=1)
     for (schedule, total), run in zip(branches, found, strict=True):
-        assert equal(run, train(build(), schedule, rate=0.003, seed=1, total=total)), (name, total)
+        assert equal(run, train(build(), schedule, lr=0.003, seed=1, total_steps=total)), (
+            name,
+            total,
+        )
 
 
 def test_what_is_shared_is_trained_once() -> None:
@@ -77,17 +80,17 @@ def test_what_is_shared_is_trained_once() -> None:
         return loss(model, batch)
 
     task = dataclasses.replace(task, loss=counted)
-    train_branches(task, [(WSD, 60), (WSD, 90), (WSD, 120)], rate=0.01, seed=0)
-    # The longest, and two cooldowns of 20 updates, the first of which is still at the full rate.
+    train_branches(task, [(WSD, 60), (WSD, 90), (WSD, 120)], lr=0.01, seed=0)
+    # The longest, and two cooldowns of 20 steps, the first of which is still at the full lr.
     assert sum(count) == 120 + 19 + 19
 
 
 def test_a_trunk_that_diverges_leaves_the_others_as_they_are() -> None:
     build = drawing
     plans = [(warmup(30).then(constant(1e12)), 60), (warmup(30).then(constant(1e12)), 40)]
-    found = train_branches(build(), plans, rate=1e6, seed=0)
+    found = train_branches(build(), plans, lr=1e6, seed=0)
     for (schedule, total), run in zip(plans, found, strict=True):
-        alone = train(build(), schedule, rate=1e6, seed=0, total=total)
+        alone = train(build(), schedule, lr=1e6, seed=0, total_steps=total)
         assert run.diverged is not None
         assert (run.diverged, len(run.losses)) == (alone.diverged, len(alone.losses))
 
@@ -95,8 +98,8 @@ def test_a_trunk_that_diverges_leaves_the_others_as_they_are() -> None:
 def test_a_plateau_is_trained_alone_beside_branches() -> None:
     task = load_task("digits")
     plateau = Plateau(factor=0.5, patience=0)
-    found = train_branches(task, [(WSD, 60), (plateau, 90)], rate=0.01, seed=0)
-    assert equal(found[1], train(load_task("digits"), plateau, rate=0.01, total=90))
+    found = train_branches(task, [(WSD, 60), (plateau, 90)], lr=0.01, seed=0)
+    assert equal(found[1], train(load_task("digits"), plateau, lr=0.01, total_steps=90))
 
 
 def test_a_model_that_cannot_be_copied_is_named() -> None:
@@ -110,40 +113,40 @@ def test_a_model_that_cannot_be_copied_is_named() -> None:
         loss=lambda model, batch: ((model(batch) - 1) ** 2).mean(),
     )
     with pytest.raises(TaskError, match=r"Stubborn cannot be copied .*no copies"):
-        train_branches(task, [(WSD, 50), (WSD, 60)], rate=0.01, seed=0)
+        train_branches(task, [(WSD, 50), (WSD, 60)], lr=0.01, seed=0)
 
 
 def test_a_training_that_was_held_is_one_that_was_not() -> None:
-    whole = train(drawing(), WSD, rate=0.01, seed=2, total=50)
-    held, other = (Training(drawing(), WSD, rate=0.01, seed=2, total=50) for _ in range(2))
+    whole = train(drawing(), WSD, lr=0.01, seed=2, total_steps=50)
+    held, other = (Training(drawing(), WSD, lr=0.01, seed=2, total_steps=50) for _ in range(2))
     for place in (1, 7, 12, 13, 50):
         held.advance(place)
         torch.rand(3)
         other.advance(place)  # one beside the other
-    assert equal(held.record(), whole)
-    assert equal(other.record(), whole)
+    assert equal(held.result(), whole)
+    assert equal(other.result(), whole)
 
 
 def test_compare_with_branches_gives_the_same_for_several_lengths() -> None:
-    settings = {"rates": [0.01, 0.003], "seeds": 1, "total": [40, steps(60)], "workers": 0}
+    settings = {"lrs": [0.01, 0.003], "seeds": 1, "total": [40, steps(60)], "workers": 0}
     schedules = {"wsd": WSD, "cosine": cosine(1, 0)}
     plain = compare("digits", schedules, **settings)
     shared = compare("digits", schedules, **settings, branches=True)
     assert list(plain.schedules) == list(shared.schedules)
-    assert "wsd, 40 updates, rate 0.01" in plain.schedules
+    assert "wsd, 40 steps, lr 0.01" in plain.schedules
     assert all(map(equal, plain.runs, shared.runs))
     assert len(plain.runs) == 8
     for name, run in zip(plain.schedules, plain.runs, strict=True):
         assert plain.of(name) == (run,)
-    assert plain.verdict().startswith("60 updates: ")
-    assert " 40 updates: " in plain.verdict()
-    assert len(plain.at_best_rates().schedules) == 4
+    assert plain.verdict().startswith("60 steps: ")
+    assert " 40 steps: " in plain.verdict()
+    assert len(plain.best_per_schedule().schedules) == 4
     with pytest.raises(SettingError, match="cannot be combined"):
         compare("digits", schedules, **settings, branches=True, halving=True)
 
 
 def test_cooldowns_branch_where_they_begin() -> None:
     short = constant(1).then(cooldown(20))
-    found = train_branches(load_task("digits"), [(short, 40), (short, 80)], rate=0.01, seed=0)
+    found = train_branches(load_task("digits"), [(short, 40), (short, 80)], lr=0.01, seed=0)
     assert found[0].losses[:20] == found[1].losses[:20]
     assert found[0].losses[22:] != found[1].losses[22:40]

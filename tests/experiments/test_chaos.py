@@ -40,8 +40,8 @@ DRIVER = """
 from ratecraft import constant, cosine
 from ratecraft.experiments import compare
 if __name__ == "__main__":
-    compare({task!r}, {{"flat": constant(1), "wave": cosine(1, 0)}}, rates=[0.1, 0.01], seeds=10,
-            total=40, engine={engine!r}, store={store!r})
+    compare({task!r}, {{"flat": constant(1), "wave": cosine(1, 0)}}, lrs=[0.1, 0.01], seeds=10,
+            total_steps=40, engine={engine!r}, store={store!r})
 """
 ROUNDS = 10
 
@@ -96,7 +96,7 @@ def test_forty_trials_survive_twenty_kills(tmp_path: Path, engine: str, mark: st
         pytest.importorskip("ray", reason="the engine extra is not installed")
     (tmp_path / "task.py").write_text(TASK)
     task, store = f"{tmp_path / 'task.py'}:task", str(tmp_path / "runs.db")
-    settings = {"rates": [0.1, 0.01], "seeds": 10, "total": 40}
+    settings = {"lrs": [0.1, 0.01], "seeds": 10, "total": 40}
     plans = {"flat": constant(1), "wave": cosine(1, 0)}
     undisturbed = compare(task, plans, **settings, workers=2)
     assert len(undisturbed.runs) == 40

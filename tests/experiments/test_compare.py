@@ -25,9 +25,9 @@ def test_workers_and_this_process_train_every_schedule_with_every_seed() -> None
     result = compare(
         "digits",
         SCHEDULES,
-        rates=0.01,
+        lrs=0.01,
         seeds=2,
-        total=30,
+        total_steps=30,
         workers=2,
         progress=lambda p: p.what == "done" and told.append((p.done, p.planned)),
     )
@@ -35,15 +35,15 @@ def test_workers_and_this_process_train_every_schedule_with_every_seed() -> None
         (repr(schedule), seed) for schedule in SCHEDULES.values() for seed in (0, 1)
     ]
     assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
-    assert [len(result.of(name)) for name in SCHEDULES] == [2, 2]
+    assert [len(result.runs_for(name)) for name in SCHEDULES] == [2, 2]
     assert result.metrics() == ("loss", "accuracy")
-    here = compare("digits", SCHEDULES, rates=0.01, seeds=2, total=30, workers=0)
+    here = compare("digits", SCHEDULES, lrs=0.01, seeds=2, total_steps=30, workers=0)
     for run, again in zip(result.runs, here.runs, strict=True):
         assert run.final() == pytest.approx(again.final(), rel=0.2)
 
 
 def test_runs_of_one_seed_start_from_the_same_weights_and_data() -> None:
-    result = compare("digits", SCHEDULES, rates=0.0, seeds=[4], total=8, workers=0)
+    result = compare("digits", SCHEDULES, lrs=0.0, seeds=[4], total_steps=8, workers=0)
     assert result.runs[0].losses == result.runs[1].losses
 
 
@@ -59,14 +59,16 @@ def test_what_a_task_draws_while_it_is_built_is_the_same_for_every_run(tmp_path:
         "    return Task(model=line, loss=loss, train=x.split(16), val=[x])\n"
     )
     for workers in (0, 2):
-        runs = compare(f"{file}:task", SCHEDULES, rates=0.0, seeds=2, total=6, workers=workers).runs
+        runs = compare(
+            f"{file}:task", SCHEDULES, lrs=0.0, seeds=2, total_steps=6, workers=workers
+        ).runs
         assert runs[0].losses == pytest.approx(runs[2].losses, rel=1e-6)
         assert runs[1].losses == pytest.approx(runs[3].losses, rel=1e-6)
 
 
 def test_a_comparison_survives_its_file(tmp_path: Path) -> None:
     result = compare(
-        "digits", [constant(1), constant(1e30)], rates=0.1, seeds=1, total=5, workers=0
+        "digits", [constant(1), constant(1e30)], lrs=0.1, seeds=1, total_steps=5, workers=0
     )
     assert result.runs[1].diverged is not None
     loaded = load(result.save(tmp_path / "deep" / "c.json"))
@@ -75,18 +77,18 @@ def test_a_comparison_survives_its_file(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_compared_is_refused_before_training() -> None:
-    with pytest.raises(ScheduleError, match="at least one schedule, one rate and one seed"):
-        compare("digits", {}, rates=0.1)
+    with pytest.raises(ScheduleError, match="at least one schedule, one lr and one seed"):
+        compare("digits", {}, lrs=0.1)
     with pytest.raises(ScheduleError, match="given twice"):
-        compare("digits", {"a": constant(1), "b": constant(1)}, rates=0.1)
+        compare("digits", {"a": constant(1), "b": constant(1)}, lrs=0.1)
     with pytest.raises(ScheduleError, match="no room"):
-        compare("digits", [warmup(50).then(cosine(1, 0))], rates=0.1, total=10)
+        compare("digits", [warmup(50).then(cosine(1, 0))], lrs=0.1, total_steps=10)
     with pytest.raises(ScheduleError, match="custom"):
-        compare("digits", [custom(lambda t: 1.0)], rates=0.1, total=10)
+        compare("digits", [custom(lambda t: 1.0)], lrs=0.1, total_steps=10)
     with pytest.raises(TypeError, match="a Schedule was expected"):
-        compare("digits", {"a": "cosine(1, 0)"}, rates=0.1)
+        compare("digits", {"a": "cosine(1, 0)"}, lrs=0.1)
     with pytest.raises(TaskError, match="workers=0"):
-        compare(lambda: load_task("digits"), [constant(1)], rates=0.1, total=3)
+        compare(lambda: load_task("digits"), [constant(1)], lrs=0.1, total_steps=3)
 
 
 def test_a_worker_that_dies_is_reported(tmp_path: Path) -> None:
@@ -100,7 +102,7 @@ def test_a_worker_that_dies_is_reported(tmp_path: Path) -> None:
         "    return load_task('digits')\n"
     )
     with pytest.raises(RunFailed, match="a worker process died"):
-        compare(f"{file}:task", [constant(1)], rates=0.1, seeds=1, total=3, workers=1)
+        compare(f"{file}:task", [constant(1)], lrs=0.1, seeds=1, total_steps=3, workers=1)
 
 
 def test_an_engine_of_separate_slots_outlives_a_dead_worker() -> None:
@@ -113,9 +115,9 @@ def test_an_engine_of_separate_slots_outlives_a_dead_worker() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(5))
-def test_the_rate_of_the_range_test_trains_digits_to_97_percent(seed: int) -> None:
+def test_the_lr_of_the_range_test_trains_digits_to_97_percent(seed: int) -> None:
     task = load_task("digits")
     torch.manual_seed(seed)
-    rate = range_test(*start(task), task.train, task.loss).suggestion
-    run = train(task, warmup(20).then(cosine(1, 0)), rate=rate, seed=seed, total=450)
+    lr = range_test(*start(task), task.train, task.loss).suggestion
+    run = train(task, warmup(20).then(cosine(1, 0)), lr=lr, seed=seed, total_steps=450)
     assert run.final("accuracy") >= 0.97

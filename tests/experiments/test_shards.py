@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from ratecraft import constant, cosine
-from ratecraft.errors import RecordError, RunFailed, SettingError
+from ratecraft.errors import ResultError, RunFailed, SettingError
 from ratecraft.experiments import compare, merge
 from ratecraft.experiments._store import Store, filesystem
 from ratecraft.experiments._trials import Trial
 
 TRIAL = Trial("digits", "ratecraft 0", "cosine(1, 0)", 0.1, None, 0, "30")
 PLANS = {"flat": constant(1), "wave": cosine(1, 0)}
-SETTINGS = {"rates": [0.01, 0.003], "seeds": 2, "total": 6, "workers": 0}
+SETTINGS = {"lrs": [0.01, 0.003], "seeds": 2, "total": 6, "workers": 0}
 
 
 def test_shards_joined_are_the_whole(tmp_path: Path) -> None:
@@ -42,14 +42,14 @@ def test_shards_joined_are_the_whole(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_merged_is_told(tmp_path: Path) -> None:
-    with pytest.raises(RecordError, match="there is no store"):
+    with pytest.raises(ResultError, match="there is no store"):
         merge(tmp_path / "all.db", tmp_path / "none.db")
     with Store(tmp_path / "a.db"):
         pass
-    with pytest.raises(RecordError, match="into itself"):
+    with pytest.raises(ResultError, match="into itself"):
         merge(tmp_path / "a.db", tmp_path / "a.db")
     (tmp_path / "b.db").write_bytes(b"no store " * 500)
-    with pytest.raises(RecordError, match="is no store"):
+    with pytest.raises(ResultError, match="is no store"):
         merge(tmp_path / "a.db", tmp_path / "b.db")
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from ratecraft import constant, cosine
-from ratecraft.errors import RatecraftError, RecordError, RunFailed, SettingError, TaskError
+from ratecraft.errors import RatecraftError, ResultError, RunFailed, SettingError, TaskError
 from ratecraft.experiments import Plateau, Task, compare, load_task, merge
 from ratecraft.experiments._source import load_function, source_of
 from ratecraft.experiments._task import task_as_it_was
@@ -31,7 +31,7 @@ def task():
     sgd = lambda model: torch.optim.SGD(model.parameters(), lr=0.1)
     return Task(model=lambda: nn.Linear(1, 1), loss=loss, train=x.split(8), val=[x], optimizer=sgd)
 """
-SHORT = {"rates": 0.1, "seeds": 1, "total": 8, "workers": 0}
+SHORT = {"lrs": 0.1, "seeds": 1, "total": 8, "workers": 0}
 
 
 def write(path: Path, slope: float) -> str:
@@ -127,7 +127,7 @@ def test_what_a_function_keeps_from_elsewhere_a_store_cannot_know(tmp_path: Path
         source_of(with_default(2))
 
 
-def test_a_function_with_arguments_has_a_name_in_the_record() -> None:
+def test_a_function_with_arguments_has_a_name_in_the_result() -> None:
     assert compare(partial(made, 3.0), [constant(1)], **SHORT).task == "partial"
 
 
@@ -171,36 +171,38 @@ def test_somebody_elses_database_is_left_alone(tmp_path: Path) -> None:
     base.commit()
     base.close()
     before = other.read_bytes()
-    with pytest.raises(RecordError, match=r"an SQLite file of something else \(tables users\)"):
+    with pytest.raises(ResultError, match=r"an SQLite file of something else \(tables users\)"):
         final(made, store=other)
-    with pytest.raises(RecordError, match="something else"):
+    with pytest.raises(ResultError, match="something else"):
         merge(tmp_path / "all.db", other)
     assert other.read_bytes() == before
     assert sorted(os.listdir(tmp_path)) in (["all.db", "other.db"], ["other.db"])
     (tmp_path / "empty.db").touch()
-    with pytest.raises(RecordError, match="is empty"):
+    with pytest.raises(ResultError, match="is empty"):
         merge(tmp_path / "all.db", tmp_path / "empty.db")
     assert not (tmp_path / "empty.db").stat().st_size
 
 
 def test_numbers_of_numpy_are_numbers(tmp_path: Path) -> None:
     given = {"workers": 0, "store": tmp_path / "r.db"}
-    plain = compare(made, constant(1), rates=[1, 2], seeds=[0, 1], total=8, **given)
+    plain = compare(made, constant(1), lrs=[1, 2], seeds=[0, 1], total_steps=8, **given)
     seen = []
     again = compare(
-        made, constant(1), rates=np.array([1.0, 2.0]), seeds=np.arange(2), total=np.int64(8),
+        made, constant(1), lrs=np.array([1.0, 2.0]), seeds=np.arange(2), total_steps=np.int64(8),
         progress=lambda one: seen.append(one.what), **given,
     )  # fmt: skip
     assert seen == ["kept"] * 4  # it is known by the same names
     assert again.runs == plain.runs
-    one = compare(made, constant(1), rates=np.float32(0.5), seeds=np.int64(1), total=8, workers=0)
-    assert one.runs[0].rate == 0.5
+    one = compare(
+        made, constant(1), lrs=np.float32(0.5), seeds=np.int64(1), total_steps=8, workers=0
+    )
+    assert one.runs[0].lr == 0.5
     for wrong, words in (
         ({"seeds": 1.5}, "seeds 1.5: expected a whole number"),
         ({"seeds": [True]}, "seed True"),
-        ({"total": "epochs(3)"}, r"total='epochs\(3\)': ratecraft.parse_length reads"),
-        ({"rates": "0.1"}, "rate '0.1'"),
-        ({"rates": float("nan")}, "rate nan"),
+        ({"total": "epochs(3)"}, r"total_steps='epochs\(3\)': ratecraft.parse_length reads"),
+        ({"lrs": "0.1"}, "lr '0.1'"),
+        ({"lrs": float("nan")}, "lr nan"),
     ):
         with pytest.raises(SettingError, match=words):
             compare(made, constant(1), **SHORT | wrong)
@@ -208,10 +210,10 @@ def test_numbers_of_numpy_are_numbers(tmp_path: Path) -> None:
         compare(made, "constant(1)", **SHORT)
 
 
-def test_halving_over_an_update_or_two() -> None:
+def test_halving_over_an_step_or_two() -> None:
     for total in (1, 2, 3):
         found = compare(
-            made, constant(1), **SHORT | {"rates": [0.1, 0.2], "total": total}, halving=True
+            made, constant(1), **SHORT | {"lrs": [0.1, 0.2], "total": total}, halving=True
         )
         assert len(found.runs) == 2
 
@@ -229,4 +231,4 @@ def test_what_cannot_train_is_told_in_words(change, words: str) -> None:
 
 
 def test_a_plateau_alone_is_a_candidate() -> None:
-    assert compare(made, Plateau(patience=1), **SHORT).runs[0].driven
+    assert compare(made, Plateau(patience=1), **SHORT).runs[0].innermost_optimizer

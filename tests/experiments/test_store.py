@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from ratecraft import ScheduleError, constant, cosine, epochs
-from ratecraft.errors import RecordError, RunFailed, SettingError
+from ratecraft.errors import ResultError, RunFailed, SettingError
 from ratecraft.experiments import compare
 from ratecraft.experiments._engines import LocalEngine
 from ratecraft.experiments._source import source_of
@@ -132,12 +132,12 @@ def test_another_machines_claim_ends_with_its_signs_of_life(tmp_path: Path) -> N
         store.plan([TRIAL])
         base = sqlite3.connect(path)
         base.execute(
-            "UPDATE trials SET status = 'running', owner = 'elsewhere:1:1', beat = ?",
+            "STEP trials SET status = 'running', owner = 'elsewhere:1:1', beat = ?",
             (time.time(),),
         )
         base.commit()
         assert not store.claim(TRIAL)
-        base.execute("UPDATE trials SET beat = ?", (time.time() - 61,))
+        base.execute("STEP trials SET beat = ?", (time.time() - 61,))
         base.commit()
         base.close()
         assert store.claim(TRIAL)
@@ -157,17 +157,17 @@ def test_a_file_that_is_no_store_is_refused_and_left_alone(tmp_path: Path) -> No
     path = tmp_path / "notes.txt"
     path.write_bytes(b"these are my notes, " * 300)
     before = path.read_bytes()
-    with pytest.raises(RecordError, match="is no store of runs, or a damaged one"):
+    with pytest.raises(ResultError, match="is no store of runs, or a damaged one"):
         Store(path)
     assert path.read_bytes() == before
     other = tmp_path / "old.db"
     with Store(other):
         pass
     base = sqlite3.connect(other)
-    base.execute("UPDATE about SET value = '99'")
+    base.execute("STEP about SET value = '99'")
     base.commit()
     base.close()
-    with pytest.raises(RecordError, match="has format 99, and this version reads 1"):
+    with pytest.raises(ResultError, match="has format 99, and this version reads 1"):
         Store(other)
 
 
@@ -192,7 +192,7 @@ PLANS = {"flat": constant(1), "wave": cosine(1, 0)}
 def test_the_same_call_does_what_is_missing(small: str, tmp_path: Path, monkeypatch) -> None:
     count = tmp_path / "count"
     monkeypatch.setenv("COUNT", str(count))
-    settings = {"rates": 0.1, "total": 20, "workers": 0, "store": tmp_path / "runs.db"}
+    settings = {"lrs": 0.1, "total": 20, "workers": 0, "store": tmp_path / "runs.db"}
     first = compare(small, {"flat": constant(1)}, seeds=2, **settings)
     built = len(count.read_text())
     told = []
@@ -207,19 +207,25 @@ def test_the_same_call_does_what_is_missing(small: str, tmp_path: Path, monkeypa
     assert len(count.read_text()) == built + 1 + 2 + 1
 
 
-def test_rates_and_optimizers_are_candidates(small: str, tmp_path: Path) -> None:
+def test_lrs_and_optimizers_are_candidates(small: str, tmp_path: Path) -> None:
     result = compare(
-        small, PLANS, rates=[0.001, 0.1], optimizers=["sgd", "adam"], seeds=2, total=30, workers=0
+        small,
+        PLANS,
+        lrs=[0.001, 0.1],
+        optimizers=["sgd", "adam"],
+        seeds=2,
+        total_steps=30,
+        workers=0,
     )
     assert list(result.schedules)[:3] == [
-        "flat, sgd, rate 0.001", "flat, sgd, rate 0.1", "flat, adam, rate 0.001",
+        "flat, sgd, lr 0.001", "flat, sgd, lr 0.1", "flat, adam, lr 0.001",
     ]  # fmt: skip
     assert len(result.schedules) == 8
     for name in result.schedules:
-        runs = result.of(name)
+        runs = result.runs_for(name)
         assert [run.seed for run in runs] == [0, 1]
-        assert {(run.rate, run.optimizer) for run in runs} == {result.settings[name][:2]}
-    best = result.at_best_rates()
+        assert {(run.lr, run.optimizer) for run in runs} == {result.settings[name][:2]}
+    best = result.best_per_schedule()
     assert len(best.schedules) == 4
     for name in best.schedules:
         text, kind = result.schedules[name], result.settings[name].optimizer
@@ -233,14 +239,14 @@ def test_rates_and_optimizers_are_candidates(small: str, tmp_path: Path) -> None
     from ratecraft.results import load
 
     assert load(result.save(tmp_path / "c.json")) == result
-    with pytest.raises(SettingError, match="the same rate is given twice"):
-        compare(small, PLANS, rates=[0.1, 0.1], total=30, workers=0)
+    with pytest.raises(SettingError, match="the same lr is given twice"):
+        compare(small, PLANS, lrs=[0.1, 0.1], total_steps=30, workers=0)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_run_that_raises_is_told_and_the_others_go_on(small: str, workers: int) -> None:
     fussy = small.replace(":task", ":fussy")
-    result = compare(fussy, PLANS, rates=0.01, seeds=6, total=8, workers=workers)
+    result = compare(fussy, PLANS, lrs=0.01, seeds=6, total_steps=8, workers=workers)
     assert result.failed
     assert all("ValueError: positive" in error for error in result.failed.values())
     assert all("Traceback" in error for error in result.failed.values())
@@ -253,7 +259,9 @@ def test_where_nothing_works_the_error_is_told(small: str) -> None:
     code = SMALL.replace("> 0:", "> -99:")
     Path(small.removesuffix(":task")).write_text(code)
     with pytest.raises(RunFailed, match="ValueError: positive"):
-        compare(small.replace(":task", ":fussy"), PLANS, rates=0.01, seeds=1, total=8, workers=0)
+        compare(
+            small.replace(":task", ":fussy"), PLANS, lrs=0.01, seeds=1, total_steps=8, workers=0
+        )
 
 
 def alive(process: int) -> bool:
@@ -288,7 +296,7 @@ def test_workers_end_when_their_driver_is_killed(tmp_path: Path) -> None:
 
 
 def test_a_killed_workers_trial_is_tried_again(small: str, tmp_path: Path) -> None:
-    plain = compare(small, PLANS, rates=0.1, seeds=2, total=20, workers=1)
+    plain = compare(small, PLANS, lrs=0.1, seeds=2, total_steps=20, workers=1)
     engine = LocalEngine(1)
     killed = []
 
@@ -307,7 +315,7 @@ def test_a_killed_workers_trial_is_tried_again(small: str, tmp_path: Path) -> No
             engine.close()
 
     try:
-        found = compare(small, PLANS, rates=0.1, seeds=2, total=20, engine=Killing())
+        found = compare(small, PLANS, lrs=0.1, seeds=2, total_steps=20, engine=Killing())
     finally:
         engine.close()
     assert len(killed) == 2
@@ -319,14 +327,14 @@ def test_a_driver_killed_again_and_again_ends_as_one_that_was_not(
     small: str, tmp_path: Path
 ) -> None:
     seeds, total = 3, 20
-    undisturbed = compare(small, PLANS, rates=0.1, seeds=seeds, total=total, workers=1)
+    undisturbed = compare(small, PLANS, lrs=0.1, seeds=seeds, total_steps=total, workers=1)
     driver = tmp_path / "driver.py"
     driver.write_text(
         "from ratecraft import constant, cosine\n"
         "from ratecraft.experiments import compare\n"
         "if __name__ == '__main__':\n"
-        f"    compare({small!r}, {{'flat': constant(1), 'wave': cosine(1, 0)}}, rates=0.1,\n"
-        f"            seeds={seeds}, total={total}, workers=1, store={str(tmp_path / 'r.db')!r})\n"
+        f"    compare({small!r}, {{'flat': constant(1), 'wave': cosine(1, 0)}}, lrs=0.1,\n"
+        f"            seeds={seeds}, total_steps={total}, workers=1, store={str(tmp_path / 'r.db')!r})\n"
     )
     environment = os.environ | {"SLOW": "0.7"}
     rng = random.Random(0)
@@ -336,7 +344,7 @@ def test_a_driver_killed_again_and_again_ends_as_one_that_was_not(
             process.kill()
     told = []
     result = compare(
-        small, PLANS, rates=0.1, seeds=seeds, total=total, workers=1, store=tmp_path / "r.db",
+        small, PLANS, lrs=0.1, seeds=seeds, total_steps=total, workers=1, store=tmp_path / "r.db",
         progress=lambda p: p.run and told.append(p.done),
     )  # fmt: skip
     assert told == [1, 2, 3, 4, 5, 6]
@@ -347,16 +355,16 @@ def test_a_driver_killed_again_and_again_ends_as_one_that_was_not(
 def test_a_run_that_is_there_is_not_lost_by_a_failure_of_its_job(
     small: str, tmp_path: Path, monkeypatch
 ) -> None:
-    settings = {"rates": 0.1, "seeds": 1, "workers": 0, "store": tmp_path / "r.db"}
-    first = compare(small, [constant(1)], total=[8], branches=True, **settings)
+    settings = {"lrs": 0.1, "seeds": 1, "workers": 0, "store": tmp_path / "r.db"}
+    first = compare(small, [constant(1)], total_steps=[8], branches=True, **settings)
     seen = []
     monkeypatch.setattr("ratecraft.experiments._jobs.train_branches", lambda *_, **__: 1 / 0)
     told = compare(
-        small, [constant(1)], total=[8, 16], branches=True, **settings,
+        small, [constant(1)], total_steps=[8, 16], branches=True, **settings,
         progress=lambda p: seen.append((p.what, p.running)),
     )  # fmt: skip
     assert seen == [("kept", 0), ("started", 1), ("failed", 0)]
-    assert list(told.failed) == ["constant(1), 16 updates, seed 0"]
+    assert list(told.failed) == ["constant(1), 16 steps, seed 0"]
     assert told.runs == first.runs
     with Store(tmp_path / "r.db") as store:
         rows = store._base.execute("SELECT status FROM trials ORDER BY status").fetchall()
@@ -384,33 +392,33 @@ def test_a_loader_at_the_top_of_a_file_carries_nothing_from_run_to_run(
 ) -> None:
     (tmp_path / "shared.py").write_text(SHARED)
     task = f"{tmp_path / 'shared.py'}:shared"
-    settings = {"rates": 0.1, "seeds": [0], "total": 20, "workers": workers}
+    settings = {"lrs": 0.1, "seeds": [0], "total": 20, "workers": workers}
     both = compare(task, PLANS, **settings)
     alone = compare(task, [cosine(1, 0)], **settings)
-    assert both.of("wave")[0].losses == alone.runs[0].losses
-    assert both.of("wave")[0].evaluations == alone.runs[0].evaluations
+    assert both.runs_for("wave")[0].losses == alone.runs[0].losses
+    assert both.runs_for("wave")[0].evaluations == alone.runs[0].evaluations
     with pytest.raises(RunFailed, match="all of them read one DataLoader"):
-        compare(task, PLANS, **settings | {"rates": [0.1, 0.2]}, halving=True)
+        compare(task, PLANS, **settings | {"lrs": [0.1, 0.2]}, halving=True)
 
 
 def test_numbers_that_cannot_be_are_refused(small: str) -> None:
     for wrong, words in [
         ({"workers": -1}, "workers=-1: expected"),
-        ({"rates": -1.0}, "expected numbers >= 0"),
-        ({"rates": "0.1"}, "expected numbers >= 0"),
+        ({"lrs": -1.0}, "expected numbers >= 0"),
+        ({"lrs": "0.1"}, "expected numbers >= 0"),
         ({"total": [8, epochs(1)]}, "the same length is given twice"),
     ]:
         with pytest.raises(SettingError, match=words):
-            compare(small, PLANS, **{"rates": 0.1, "total": 8, "workers": 0} | wrong)
+            compare(small, PLANS, **{"lrs": 0.1, "total": 8, "workers": 0} | wrong)
     with pytest.raises(ScheduleError, match="given twice"):
-        compare(small, [constant(1), constant(1)], rates=0.1, workers=0)
+        compare(small, [constant(1), constant(1)], lrs=0.1, workers=0)
 
 
 def test_two_drivers_of_jobs_of_several_trials_tell_each_run_once(
     small: str, tmp_path: Path
 ) -> None:
-    settings = {"rates": 0.1, "seeds": 1, "workers": 0, "store": tmp_path / "r.db"}
-    compare(small, [constant(1)], total=[8], **settings)
+    settings = {"lrs": 0.1, "seeds": 1, "workers": 0, "store": tmp_path / "r.db"}
+    compare(small, [constant(1)], total_steps=[8], **settings)
     with Store(tmp_path / "r.db") as other:
         plan = Trial(small, source_of(small), "constant(1)", 0.1, None, 0, "16")
         other.plan([plan])
@@ -424,7 +432,7 @@ def test_two_drivers_of_jobs_of_several_trials_tell_each_run_once(
         thread.start()
         release = threading.Thread(target=lambda: (thread.join(), give_back(tmp_path / "r.db")))
         release.start()
-        compare(small, [constant(1)], total=[8, 16], branches=True, **settings, progress=hear)
+        compare(small, [constant(1)], total_steps=[8, 16], branches=True, **settings, progress=hear)
         release.join()
     assert seen == ["kept", "started", "done"]
 
@@ -432,5 +440,5 @@ def test_two_drivers_of_jobs_of_several_trials_tell_each_run_once(
 def give_back(path: Path) -> None:
     base = sqlite3.connect(path, timeout=30)
     with base:
-        base.execute("UPDATE trials SET status = 'planned', owner = NULL WHERE status = 'running'")
+        base.execute("STEP trials SET status = 'planned', owner = NULL WHERE status = 'running'")
     base.close()

@@ -39,7 +39,7 @@ def file(tmp_path: Path) -> Path:
 
 def test_a_function_in_a_users_own_file(file: Path) -> None:
     task = load_task(f"{file}:task")
-    assert task.epoch == 4
+    assert task.steps_per_epoch == 4
     assert isinstance(task.model(), nn.Module)
 
 
@@ -48,7 +48,7 @@ def test_a_function_in_a_users_own_file(file: Path) -> None:
 )
 def test_built_in_tasks_are_real_data(name: str, epoch: int, metrics: set[str]) -> None:
     task = load_task(name)
-    assert abs(task.epoch - epoch) < 10
+    assert abs(task.steps_per_epoch - epoch) < 10
     assert set(task.metrics) == metrics
     model, batch = task.model(), next(iter(task.train))
     loss = task.loss(model, batch)

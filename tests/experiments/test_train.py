@@ -25,13 +25,13 @@ def line(**changes) -> Task:
 
 def test_the_same_seed_gives_the_same_run_and_another_seed_another() -> None:
     task = load_task("digits")
-    runs = [train(task, cosine(1, 0), rate=0.01, seed=seed, total=20) for seed in (0, 0, 1)]
+    runs = [train(task, cosine(1, 0), lr=0.01, seed=seed, total_steps=20) for seed in (0, 0, 1)]
     assert runs[0].losses == runs[1].losses
     assert runs[0].evaluations == runs[1].evaluations
     assert runs[0].losses != runs[2].losses
 
 
-def test_it_trains_with_the_rates_of_the_schedule() -> None:
+def test_it_trains_with_the_lrs_of_the_schedule() -> None:
     seen = []
 
     def optimizer(model: nn.Module) -> torch.optim.Optimizer:
@@ -40,13 +40,17 @@ def test_it_trains_with_the_rates_of_the_schedule() -> None:
         return made
 
     schedule = warmup(epochs(1)).then(cosine(1, 0))
-    run = train(line(optimizer=optimizer), schedule, rate=0.1, total=epochs(3))
-    assert seen == list((0.1 * schedule).resolve(12, epoch=4)) == list(run.curve())
+    run = train(line(optimizer=optimizer), schedule, lr=0.1, total_steps=epochs(3))
+    assert (
+        seen
+        == list((0.1 * schedule).resolve(total_steps=12, steps_per_epoch=4))
+        == list(run.curve())
+    )
 
 
 def test_it_evaluates_after_each_epoch_and_at_the_end() -> None:
-    run = train(line(), constant(1), rate=0.1, total=10)
-    assert [e.update for e in run.evaluations] == [4, 8, 10]
+    run = train(line(), constant(1), lr=0.1, total_steps=10)
+    assert [e.step for e in run.evaluations] == [4, 8, 10]
     assert len(run.losses) == 10
 
 
@@ -58,7 +62,7 @@ def test_evaluation_runs_in_evaluation_mode_and_weighs_batches_by_rows() -> None
         return batch.mean()
 
     task = line(metrics={"mean": metric})
-    run = train(task, constant(1), rate=0.0, total=4)
+    run = train(task, constant(1), lr=0.0, total_steps=4)
     assert modes == [False] * (2 + 4)  # validation, and the last training batches
     assert run.final("mean") == pytest.approx(0.0, abs=1e-7)
 
@@ -68,21 +72,21 @@ def test_the_callers_random_numbers_are_left_alone() -> None:
     np.random.seed(5)
     random.seed(5)
     expected = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()
-    train(line(), constant(1), rate=0.1, total=4)
+    train(line(), constant(1), lr=0.1, total_steps=4)
     assert torch.equal(torch.get_rng_state(), expected[0])
     assert np.random.get_state()[1].tolist() == expected[1]
     assert random.getstate() == expected[2]
 
 
 def test_a_run_that_diverges_says_where_and_keeps_its_curve() -> None:
-    run = train(line(), constant(1), rate=1e30, total=50)
+    run = train(line(), constant(1), lr=1e30, total_steps=50)
     assert run.diverged is not None
     assert len(run.losses) == run.diverged + 1
     assert math.isnan(run.final())
 
 
-def test_a_last_update_that_destroys_the_model_counts_as_diverged() -> None:
-    run = train(line(), constant(1), rate=1e38, total=1)
+def test_a_last_step_that_destroys_the_model_counts_as_diverged() -> None:
+    run = train(line(), constant(1), lr=1e38, total_steps=1)
     assert run.diverged == 1
 
 
@@ -97,14 +101,14 @@ def test_a_last_update_that_destroys_the_model_counts_as_diverged() -> None:
 )
 def test_what_a_task_returns_wrongly_is_named(changes, words: str) -> None:
     with pytest.raises(TaskError, match=words):
-        train(line(**changes), constant(1), rate=0.1, total=2)
+        train(line(**changes), constant(1), lr=0.1, total_steps=2)
 
 
 def test_a_schedule_that_does_not_fit_is_refused_before_training() -> None:
     calls = []
     task = line(model=lambda: calls.append(1))
     with pytest.raises(ScheduleError, match="no room"):
-        train(task, warmup(50).then(cosine(1, 0)), rate=0.1, total=10)
+        train(task, warmup(50).then(cosine(1, 0)), lr=0.1, total_steps=10)
     assert not calls
 
 
@@ -120,13 +124,13 @@ def test_training_data_that_runs_dry_is_refused() -> None:
             return iter(given)
 
     with pytest.raises(TaskError, match="gave no batch when it was iterated again"):
-        train(line(train=Once()), constant(1), rate=0.1, total=9)
+        train(line(train=Once()), constant(1), lr=0.1, total_steps=9)
 
 
 def test_a_metric_that_is_no_number_is_named() -> None:
     task = line(metrics={"each": lambda model, batch: model(batch)})
     with pytest.raises(TaskError, match=r"the metric each\(model, batch\) returned a tensor"):
-        train(task, constant(1), rate=0.1, total=4)
+        train(task, constant(1), lr=0.1, total_steps=4)
 
 
 def test_batches_may_be_dicts() -> None:
@@ -137,4 +141,4 @@ def test_batches_may_be_dicts() -> None:
         val=batches,
         loss=lambda model, batch: ((model(batch["x"]) - batch["x"]) ** 2).mean(),
     )
-    assert train(task, constant(1), rate=0.1, total=100).final() < 0.05
+    assert train(task, constant(1), lr=0.1, total_steps=100).final() < 0.05

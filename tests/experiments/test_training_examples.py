@@ -1,4 +1,4 @@
-"""What a run's record holds, plateaus, and the rates that are stopped early."""
+"""What a run's result holds, plateaus, and the lrs that are stopped early."""
 
 import dataclasses
 import math
@@ -16,16 +16,16 @@ from ratecraft.experiments._train import Training
 from ratecraft.results import load
 
 
-def test_every_epoch_has_losses_metrics_and_the_rate_of_every_group() -> None:
+def test_every_epoch_has_losses_metrics_and_the_lr_of_every_group() -> None:
     task = load_task("digits")
     seen = []
     schedule = warmup(45).then(cosine(1, 0))
-    run = train(task, schedule, rate=0.01, total=epochs(3), watch=seen.append)
+    run = train(task, schedule, lr=0.01, total_steps=epochs(3), watch=seen.append)
     assert tuple(seen) == run.evaluations
-    assert [one.update for one in seen] == [45, 90, 135]
+    assert [one.step for one in seen] == [45, 90, 135]
     for one in seen:
         assert set(one.metrics) == set(one.train) == {"loss", "accuracy"}
-        assert one.rates == {"0": run.curve()(one.update - 1)}
+        assert one.lrs == {"0": run.curve()(one.step - 1)}
     assert seen[-1].train["accuracy"] > 0.9
     assert seen[-1].train["loss"] != seen[-1].metrics["loss"]
 
@@ -41,7 +41,7 @@ def test_what_is_measured_on_training_data_is_what_the_weights_give() -> None:
         return ((model(batch) - 2 * batch) ** 2).mean()
 
     task = Task(model=model, loss=loss, train=batches, val=[batches[0]])
-    run = train(task, constant(1), rate=0.01, total=32)
+    run = train(task, constant(1), lr=0.01, total_steps=32)
     trained = kept[-1].eval()
     expected = sum(float(loss(trained, one).detach()) for one in batches[-16:]) / 16
     assert run.evaluations[-1].train["loss"] == pytest.approx(expected, rel=1e-6)
@@ -54,12 +54,12 @@ def test_evaluating_changes_nothing_of_the_training() -> None:
         return dataclasses.replace(task, val=val * 2, metrics=noisy)
 
     val = load_task("digits").val
-    plain = train(load_task("digits"), constant(1), rate=0.01, total=100)
-    noisy = train(build(val), constant(1), rate=0.01, total=100)
+    plain = train(load_task("digits"), constant(1), lr=0.01, total_steps=100)
+    noisy = train(build(val), constant(1), lr=0.01, total_steps=100)
     assert plain.losses == noisy.losses
 
 
-def test_groups_of_different_rates_keep_their_ratios() -> None:
+def test_groups_of_different_lrs_keep_their_ratios() -> None:
     def optimizer(model: nn.Module) -> torch.optim.Optimizer:
         first, last = model[0], model[-1]
         rest = [p for layer in model[1:-1] for p in layer.parameters()]
@@ -72,16 +72,16 @@ def test_groups_of_different_rates_keep_their_ratios() -> None:
         )
 
     task = dataclasses.replace(load_task("digits"), optimizer=optimizer)
-    run = train(task, cosine(1, 0), rate=0.02, total=90)
-    first = run.evaluations[0].rates
+    run = train(task, cosine(1, 0), lr=0.02, total_steps=90)
+    first = run.evaluations[0].lrs
     highest = run.curve()(44)
     assert first == pytest.approx({"0": highest / 10, "1": highest / 2, "head": highest})
-    assert compare(lambda: task, [cosine(1, 0)], rates=0.02, seeds=1, total=9, workers=0).runs
+    assert compare(lambda: task, [cosine(1, 0)], lrs=0.02, seeds=1, total_steps=9, workers=0).runs
 
 
 def test_a_plateau_falls_when_validation_does_not_improve() -> None:
     plateau = Plateau(warmup(10).then(constant(1)), factor=0.5, patience=0, threshold=0.5)
-    run = train(load_task("digits"), plateau, rate=0.01, total=epochs(6))
+    run = train(load_task("digits"), plateau, lr=0.01, total_steps=epochs(6))
     losses = [e.metrics["loss"] for e in run.evaluations]
     factor, best, expected = 1.0, math.inf, []
     for k, loss in enumerate(losses):
@@ -90,24 +90,24 @@ def test_a_plateau_falls_when_validation_does_not_improve() -> None:
             best = loss
         else:
             factor *= 0.5
-        assert run.evaluations[k].rates["0"] == pytest.approx(expected[k])
+        assert run.evaluations[k].lrs["0"] == pytest.approx(expected[k])
     assert factor < 1
-    # The record's own curve says what was driven.
+    # The result's own curve says what was innermost_optimizer.
     assert [run.curve()(45 * k + 44) for k in range(6)] == pytest.approx(expected)
     assert run.schedule == repr(plateau)
 
 
 def test_a_plateau_may_follow_a_metric_that_is_to_rise() -> None:
     plateau = Plateau(patience=0, factor=0.5, threshold=0.3, metric="accuracy")
-    run = train(load_task("digits"), plateau, rate=0.003, total=epochs(4))
+    run = train(load_task("digits"), plateau, lr=0.003, total_steps=epochs(4))
     accuracies = [e.metrics["accuracy"] for e in run.evaluations]
     assert accuracies[1] > accuracies[0]
-    assert run.evaluations[1].rates["0"] == 0.003 or accuracies[0] > 0.3
-    plateau = dataclasses.replace(plateau, mode="min")  # an error rate would be one of these
-    run = train(load_task("digits"), plateau, rate=0.003, total=epochs(3))
-    assert run.evaluations[2].rates["0"] == 0.0015
+    assert run.evaluations[1].lrs["0"] == 0.003 or accuracies[0] > 0.3
+    plateau = dataclasses.replace(plateau, mode="min")  # an error lr would be one of these
+    run = train(load_task("digits"), plateau, lr=0.003, total_steps=epochs(3))
+    assert run.evaluations[2].lrs["0"] == 0.0015
     with pytest.raises(ScheduleError, match=r"no metric 'f1'; it has loss, accuracy"):
-        train(load_task("digits"), Plateau(metric="f1"), total=5)
+        train(load_task("digits"), Plateau(metric="f1"), total_steps=5)
 
 
 @pytest.mark.parametrize(
@@ -148,25 +148,25 @@ def test_a_plateau_that_is_none_is_told(text: str, words: str) -> None:
 
 def test_plateaus_are_compared_like_schedules() -> None:
     plateau = Plateau(factor=0.5, patience=0)
-    result = compare("digits", [plateau, constant(1)], rates=0.01, seeds=2, total=90, workers=0)
+    result = compare("digits", [plateau, constant(1)], lrs=0.01, seeds=2, total_steps=90, workers=0)
     assert list(result.schedules) == [repr(plateau), "constant(1)"]
-    assert len(result.of(repr(plateau))) == 2
+    assert len(result.runs_for(repr(plateau))) == 2
 
 
-def test_the_worse_half_of_the_rates_is_stopped_at_a_quarter_and_at_half() -> None:
-    rates = [1e-6, 1e-5, 1e-3, 1e-2]
-    made = {r: [Training(load_task("digits"), constant(1), rate=r, seed=s, total=80)
-                for s in (0, 1)] for r in rates}  # fmt: skip
+def test_the_worse_half_of_the_lrs_is_stopped_at_a_quarter_and_at_half() -> None:
+    lrs = [1e-6, 1e-5, 1e-3, 1e-2]
+    made = {r: [Training(load_task("digits"), constant(1), lr=r, seed=s, total_steps=80)
+                for s in (0, 1)] for r in lrs}  # fmt: skip
     stopped = halve(made)
     assert stopped[1e-6] == stopped[1e-5] == 20
     assert sorted(map(str, (stopped[1e-3], stopped[1e-2]))) == ["40", "None"]
-    for rate, several in made.items():
+    for lr, several in made.items():
         for training in several:
-            assert len(training.losses) == (stopped[rate] or 80)
+            assert len(training.losses) == (stopped[lr] or 80)
 
 
 def test_halving_says_what_is_not_known(tmp_path) -> None:
-    settings = {"rates": [1e-6, 1e-5, 1e-3, 1e-2], "seeds": 2, "total": 40}
+    settings = {"lrs": [1e-6, 1e-5, 1e-3, 1e-2], "seeds": 2, "total": 40}
     result = compare("digits", [constant(1), cosine(1, 0)], **settings, halving=True, workers=0)
     assert len(result.runs) == 16
     assert sum(run.stopped is not None for run in result.runs) == 12
@@ -183,8 +183,8 @@ def test_halving_says_what_is_not_known(tmp_path) -> None:
         (alone,) = [
             one
             for one in plain.runs
-            if (one.schedule, one.rate, one.seed) == (run.schedule, run.rate, run.seed)
+            if (one.schedule, one.lr, one.seed) == (run.schedule, run.lr, run.seed)
         ]
         assert alone.losses[: len(run.losses)] == run.losses
-    with pytest.raises(SettingError, match="halving chooses among rates"):
-        compare("digits", [constant(1)], rates=0.1, halving=True, workers=0)
+    with pytest.raises(SettingError, match="halving chooses among lrs"):
+        compare("digits", [constant(1)], lrs=0.1, halving=True, workers=0)

@@ -19,7 +19,7 @@ def squares(model, batch):
 
 
 def spoiled(rank, at, what):
-    """From an update on, only rank 1's loss is spoiled, by a number that has no gradient."""
+    """From a step on, only rank 1's loss is spoiled, by a number that has no gradient."""
     calls = iter(range(10**9))
 
     def loss(model, batch):
@@ -38,16 +38,16 @@ def tried(rank, loss, *, parallel=True, batches=BATCHES, **settings):
     loader = [torch.randn(64, 1, generator=generator) for _ in range(batches[rank])]
     held = [*model.parameters(), *model.buffers()]
     before = [tensor.detach().clone() for tensor in held]
-    record = range_test(model, optimizer, loader, loss, **settings)
+    result = range_test(model, optimizer, loader, loss, **settings)
     after = [*model.parameters(), *model.buffers()]
     return {
-        "rates": record.rates,
-        "losses": record.losses,
-        "smoothed": record.smoothed,
-        "stopped": record.stopped,
-        "suggestion": record.suggestion,
-        "planned": record.planned,
-        "batches": record.batches,
+        "lrs": result.lrs,
+        "losses": result.losses,
+        "smoothed": result.smoothed,
+        "stopped": result.stopped,
+        "suggestion": result.suggestion,
+        "planned": result.planned,
+        "batches": result.batches,
         "same": all(map(torch.equal, after, before)) and all(map(object.__eq__, after, held)),
         "clean": not optimizer.state and all(p.grad is None for p in model.parameters()),
         "weights": [p.tolist() for p in model.parameters()],
@@ -61,10 +61,10 @@ def searched(rank, loss):
     generator = torch.Generator().manual_seed(10 + rank)
     loader = [torch.randn(8, 1, generator=generator) for _ in range(40 + 10 * rank)]
     weights = [p.tolist() for p in model.parameters()]
-    record = find_lr(model, optimizer, loader, loss, total=1000)
+    result = find_lr(model, optimizer, loader, loss, total_steps=1000)
     return {
-        "answer": (record.rate, record.low, record.high, record.reason),
-        "runs": repr(record.runs),
+        "answer": (result.lr, result.low, result.high, result.reason),
+        "runs": repr(result.runs),
         "same": weights == [p.tolist() for p in model.parameters()],
     }
 
@@ -76,8 +76,8 @@ def work(rank):
         "whole": tried(rank, squares),
         "short": tried(rank, squares, high=1e-3),
         "swapped": tried(rank, squares, high=1e-3, batches=BATCHES[::-1]),
-        "told": tried(rank, squares, updates=20),
-        "accumulated": tried(rank, squares, updates=20, accumulate=2),
+        "told": tried(rank, squares, steps=20),
+        "accumulated": tried(rank, squares, steps=20, accumulate=2),
         "nan": tried(rank, spoiled(rank, 30, math.nan)),
         "nan, seldom checked": tried(rank, spoiled(rank, 30, math.nan), check_every=8),
         "exploded": tried(rank, spoiled(rank, 40, 1e4)),
@@ -96,8 +96,8 @@ def ranks(tmp_path_factory):
 
 
 @pytest.mark.parametrize("case", TOGETHER)
-def test_both_ranks_have_the_same_rates_losses_and_stop(ranks, case: str) -> None:
-    names = ("rates", "losses", "smoothed", "stopped", "suggestion", "planned", "batches")
+def test_both_ranks_have_the_same_lrs_losses_and_stop(ranks, case: str) -> None:
+    names = ("lrs", "losses", "smoothed", "stopped", "suggestion", "planned", "batches")
     for name in names:
         assert ranks[0][case][name] == ranks[1][case][name], name
 
@@ -115,7 +115,7 @@ def test_both_ranks_still_have_the_weights_of_rank_0(ranks, case: str) -> None:
 
 
 @pytest.mark.parametrize("case", ["found", "found, nan"])
-def test_both_ranks_find_the_same_rate_by_the_same_runs(ranks, case: str) -> None:
+def test_both_ranks_find_the_same_lr_by_the_same_runs(ranks, case: str) -> None:
     assert ("nan" in ranks[0][case]["runs"]) == (case == "found, nan")
     assert ranks[0][case]["answer"] == ranks[1][case]["answer"]
     assert ranks[0][case]["runs"] == ranks[1][case]["runs"]
@@ -125,8 +125,8 @@ def test_both_ranks_find_the_same_rate_by_the_same_runs(ranks, case: str) -> Non
 def test_the_smaller_loader_is_planned(ranks) -> None:
     for case in ("short", "swapped"):
         assert [rank[case]["planned"] for rank in ranks] == [110, 110]
-        assert [len(rank[case]["rates"]) for rank in ranks] == [110, 110]
-        assert ranks[0][case]["stopped"] == "all 110 updates were made"
+        assert [len(rank[case]["lrs"]) for rank in ranks] == [110, 110]
+        assert ranks[0][case]["stopped"] == "all 110 steps were made"
 
 
 def test_losses_are_the_mean_of_both_ranks(ranks) -> None:
@@ -145,7 +145,7 @@ def test_a_loss_that_is_nan_on_rank_1_alone_stops_both(ranks) -> None:
     for case in ("nan", "nan, seldom checked"):
         for rank in ranks:
             assert len(rank[case]["losses"]) == 30
-            assert rank[case]["stopped"].startswith("the loss was nan at rate ")
+            assert rank[case]["stopped"].startswith("the loss was nan at lr ")
 
 
 def test_a_loss_that_explodes_on_rank_1_alone_stops_both(ranks) -> None:

@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, TensorDataset
 
 from ratecraft.errors import RunFailed, SettingError, TaskError
-from ratecraft.finder import preserved, range_test
+from ratecraft.finder import preserve_state, range_test
 
 
 @pytest.fixture(autouse=True)
@@ -67,34 +67,34 @@ def untouched(model: nn.Module, optimizer: torch.optim.Optimizer) -> Callable[[]
     return lambda: look() == before
 
 
-def test_nan_from_update_40() -> None:
+def test_nan_from_step_40() -> None:
     model, optimizer, _ = line()
     batches = [torch.full((8, 1), math.nan if k >= 40 else 0.5) for k in range(100)]
     kept = untouched(model, optimizer)
-    record = range_test(model, optimizer, batches, squares)
-    assert len(record.rates) == len(record.losses) == len(record.smoothed) == 40
-    assert all(map(math.isfinite, record.losses))
-    assert record.batches == 41
-    assert record.stopped.startswith("the loss was nan at rate ")
+    result = range_test(model, optimizer, batches, squares)
+    assert len(result.lrs) == len(result.losses) == len(result.smoothed) == 40
+    assert all(map(math.isfinite, result.losses))
+    assert result.batches == 41
+    assert result.stopped.startswith("the loss was nan at lr ")
     assert kept()
 
 
 def test_inf() -> None:
     model, optimizer, batches = line()
     kept = untouched(model, optimizer)
-    record = range_test(model, optimizer, batches, squares, high=1e12, stop=1e300)
-    assert record.stopped.startswith("the loss was inf at rate ")  # 32 bits hold no more
-    assert all(map(math.isfinite, record.losses))
-    assert 20 < len(record.losses) < 100
+    result = range_test(model, optimizer, batches, squares, high=1e12, stop=1e300)
+    assert result.stopped.startswith("the loss was inf at lr ")  # 32 bits hold no more
+    assert all(map(math.isfinite, result.losses))
+    assert 20 < len(result.losses) < 100
     assert kept()
 
 
 def test_negative_losses() -> None:
     model, optimizer, batches = line()
     plain = range_test(model, optimizer, batches, squares)
-    record = range_test(model, optimizer, batches, lambda m, b: squares(m, b) - 100)
-    assert max(record.losses[:70]) < 0
-    assert "exceeded 4 times its minimum" in record.stopped
+    result = range_test(model, optimizer, batches, lambda m, b: squares(m, b) - 100)
+    assert max(result.losses[:70]) < 0
+    assert "exceeded 4 times its minimum" in result.stopped
     assert plain.suggestion is not None
     # A constant below 0 changes neither the minimum's place nor that it is seen as one ...
     shifted = range_test(model, optimizer, batches, lambda m, b: squares(m, b) - 5)
@@ -108,11 +108,11 @@ def test_negative_losses() -> None:
 def test_losses_crossing_zero() -> None:
     model, optimizer, batches = line()
     plain = range_test(model, optimizer, batches, squares)
-    record = range_test(model, optimizer, batches, lambda m, b: squares(m, b) - 2)
-    assert record.losses[0] > 0 > min(record.losses)
-    assert "exceeded 4 times its minimum" in record.stopped
-    assert len(record.losses) > 60  # and not as soon as the loss has fallen below 0
-    assert record.suggestion == pytest.approx(plain.suggestion)
+    result = range_test(model, optimizer, batches, lambda m, b: squares(m, b) - 2)
+    assert result.losses[0] > 0 > min(result.losses)
+    assert "exceeded 4 times its minimum" in result.stopped
+    assert len(result.losses) > 60  # and not as soon as the loss has fallen below 0
+    assert result.suggestion == pytest.approx(plain.suggestion)
 
 
 def test_a_loader_shorter_than_the_sweep() -> None:
@@ -123,8 +123,8 @@ def test_a_loader_shorter_than_the_sweep() -> None:
         seen.append(batch)
         return squares(model, batch)
 
-    record = range_test(model, optimizer, batches[:3], loss, updates=20, high=1e-3)
-    assert len(record.rates) == record.batches == 20
+    result = range_test(model, optimizer, batches[:3], loss, steps=20, high=1e-3)
+    assert len(result.lrs) == result.batches == 20
     for k, batch in enumerate(seen):
         assert batch is batches[k % 3]
 
@@ -144,31 +144,31 @@ class Endless(IterableDataset):
 def test_an_infinite_loader() -> None:
     model, optimizer, _ = line()
     data = Endless()
-    record = range_test(model, optimizer, DataLoader(data, batch_size=8), squares)
-    assert record.planned == 100  # it has no length
-    assert record.suggestion is not None
+    result = range_test(model, optimizer, DataLoader(data, batch_size=8), squares)
+    assert result.planned == 100  # it has no length
+    assert result.suggestion is not None
     assert data.position == 0
 
 
 def test_a_flat_curve() -> None:
     model, optimizer, batches = line()
-    record = range_test(model, optimizer, batches, lambda m, b: 0 * m(b).sum() + 2.0)
-    assert set(record.losses) == {2.0}
-    assert record.stopped == "all 100 updates were made"
-    assert record.suggestion is None
-    assert record.reason == "no suggestion: the loss did not move at all"
+    result = range_test(model, optimizer, batches, lambda m, b: 0 * m(b).sum() + 2.0)
+    assert set(result.losses) == {2.0}
+    assert result.stopped == "all 100 steps were made"
+    assert result.suggestion is None
+    assert result.reason == "no suggestion: the loss did not move at all"
 
 
 @pytest.mark.parametrize("rule", ["steepest", "valley"])
-def test_no_rule_reads_a_rate_off_a_flat_curve(rule: str) -> None:
+def test_no_rule_reads_a_lr_off_a_flat_curve(rule: str) -> None:
     model, optimizer, batches = line()
-    record = range_test(model, optimizer, batches, lambda m, b: 0 * m(b).sum() + 2.0)
-    assert record.suggest(rule).rate is None
+    result = range_test(model, optimizer, batches, lambda m, b: 0 * m(b).sum() + 2.0)
+    assert result.suggest(rule).lr is None
 
 
 def test_an_already_trained_model_gets_a_reasoned_refusal() -> None:
-    # Right is the refusal: at the optimum no rate makes the loss fall, so that the curve holds
-    # no rate to train with, and any number would be read from noise.
+    # Right is the refusal: at the optimum no lr makes the loss fall, so that the curve holds
+    # no lr to train with, and any number would be read from noise.
     torch.manual_seed(0)
     x = torch.randn(512, 1)
     y = 3 * x + 1 + 0.5 * torch.randn(512, 1)
@@ -183,10 +183,10 @@ def test_an_already_trained_model_gets_a_reasoned_refusal() -> None:
     def loss(model: nn.Module, batch: Any) -> torch.Tensor:
         return ((model(batch[0]) - batch[1]) ** 2).mean()
 
-    record = range_test(model, optimizer, loader, loss)
-    assert record.suggestion is None
-    assert "never fell clearly" in record.reason
-    assert "an untrained model" in record.reason
+    result = range_test(model, optimizer, loader, loss)
+    assert result.suggestion is None
+    assert "never fell clearly" in result.reason
+    assert "an untrained model" in result.reason
     nn.init.zeros_(model.weight)  # the same task has an answer where there is much to learn
     assert range_test(model, optimizer, loader, loss).suggestion is not None
 
@@ -216,17 +216,17 @@ class Scalar(nn.Module):
 def test_a_model_with_one_parameter() -> None:
     model = Scalar()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    record = range_test(model, optimizer, [0], lambda m, _: (m.only - 1) ** 2)
-    assert record.losses[0] == 16.0
-    assert 1e-3 < record.suggestion < 1
+    result = range_test(model, optimizer, [0], lambda m, _: (m.only - 1) ** 2)
+    assert result.losses[0] == 16.0
+    assert 1e-3 < result.suggestion < 1
     assert model.only.item() == 5.0
 
 
-def test_a_loss_that_is_a_parameter_is_recorded_as_it_was_before_the_update() -> None:
+def test_a_loss_that_is_a_parameter_is_recorded_as_it_was_before_the_step() -> None:
     model = Scalar()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    record = range_test(model, optimizer, [0], lambda m, _: m.only, low=1, high=2, updates=2)
-    assert record.losses == (5.0, 4.0)
+    result = range_test(model, optimizer, [0], lambda m, _: m.only, low=1, high=2, steps=2)
+    assert result.losses == (5.0, 4.0)
 
 
 def lazy(make: Callable[[], nn.Module]) -> nn.Module:
@@ -270,11 +270,11 @@ def test_a_one_way_stream_is_refused_and_a_factory_accepted() -> None:
         range_test(model, optimizer, one_way, squares)
     assert next(one_way) is batches[0]  # nothing was taken from it
     opened.clear()
-    record = range_test(model, optimizer, stream, squares, updates=10, high=1e-3)
-    assert len(record.losses) == 10
+    result = range_test(model, optimizer, stream, squares, steps=10, high=1e-3)
+    assert len(result.losses) == 10
     assert len(opened) == 4  # three batches each time
-    whole = range_test(model, optimizer, batches[:3], squares, updates=10, high=1e-3)
-    assert record.losses == whole.losses
+    whole = range_test(model, optimizer, batches[:3], squares, steps=10, high=1e-3)
+    assert result.losses == whole.losses
 
 
 class OneWay(IterableDataset):
@@ -320,10 +320,10 @@ def test_unreduced_losses() -> None:
     def each(model: nn.Module, batch: torch.Tensor) -> torch.Tensor:
         return (model(batch) - 3 * batch - 1) ** 2
 
-    record, reduced = (range_test(model, optimizer, batches, loss) for loss in (each, squares))
+    result, reduced = (range_test(model, optimizer, batches, loss) for loss in (each, squares))
     assert each(model, batches[0]).shape == (8, 1)
-    assert record.losses == pytest.approx(reduced.losses)
-    assert record.suggestion == reduced.suggestion
+    assert result.losses == pytest.approx(reduced.losses)
+    assert result.suggestion == reduced.suggestion
 
 
 class Pairs(Dataset):
@@ -341,8 +341,8 @@ def test_dict_batches() -> None:
     def loss(model: nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         return ((model(batch["x"]) - batch["y"]) ** 2).mean()
 
-    record = range_test(model, optimizer, DataLoader(Pairs(), 8, shuffle=True), loss)
-    assert record.suggestion is not None
+    result = range_test(model, optimizer, DataLoader(Pairs(), 8, shuffle=True), loss)
+    assert result.suggestion is not None
 
 
 @pytest.mark.parametrize("odd", [math.nan, math.inf])
@@ -357,19 +357,19 @@ def test_a_diverging_first_batch(odd: float, check_every: int) -> None:
         return squares(model, batch)
 
     batches = [torch.full((8, 1), odd), *batches]
-    with pytest.raises(RunFailed, match=r"loss is (nan|inf) at the first update.* check the data"):
+    with pytest.raises(RunFailed, match=r"loss is (nan|inf) at the first step.* check the data"):
         range_test(model, optimizer, batches, loss, check_every=check_every)
     assert len(calls) == 1
     assert kept()
 
 
-def test_a_first_batch_that_is_far_off_gives_a_reasoned_refusal_and_no_odd_rate() -> None:
-    # Its loss stays in the average for a hundred updates, and no minimum can be trusted.
+def test_a_first_batch_that_is_far_off_gives_a_reasoned_refusal_and_no_odd_lr() -> None:
+    # Its loss stays in the average for a hundred steps, and no minimum can be trusted.
     model, optimizer, batches = line()
-    record = range_test(model, optimizer, batches, after(1, lambda v: 50 * v, same))
-    assert len(record.losses) > 60
-    assert record.suggestion is None
-    assert "never fell clearly" in record.reason
+    result = range_test(model, optimizer, batches, after(1, lambda v: 50 * v, same))
+    assert len(result.losses) > 60
+    assert result.suggestion is None
+    assert "never fell clearly" in result.reason
 
 
 def test_ctrl_c_keeps_everything_as_it_was() -> None:
@@ -403,7 +403,7 @@ class Fields(NamedTuple):
 def test_a_named_tuple_of_a_module_comes_back() -> None:
     model, optimizer, _ = line()
     model.fields = Fields(2.0, 1.0)
-    with preserved(model, optimizer):
+    with preserve_state(model, optimizer):
         model.fields = Fields(3.0, 0.0)
     assert model.fields == Fields(2.0, 1.0)
     assert isinstance(model.fields, Fields)
@@ -412,7 +412,7 @@ def test_a_named_tuple_of_a_module_comes_back() -> None:
 def test_a_buffer_that_grew_in_place_comes_back() -> None:
     model, optimizer, _ = line()
     model.register_buffer("cache", torch.zeros(2))
-    with preserved(model, optimizer):
+    with preserve_state(model, optimizer):
         model.cache.resize_(100).fill_(1.0)
     assert model.cache.tolist() == [0.0, 0.0]
 
@@ -420,14 +420,14 @@ def test_a_buffer_that_grew_in_place_comes_back() -> None:
 def test_a_parameter_whose_data_were_exchanged_is_back_in_its_memory() -> None:
     model, optimizer, _ = line()
     place = model.weight.data_ptr()
-    with preserved(model, optimizer):
+    with preserve_state(model, optimizer):
         model.weight.data = torch.zeros(1, 1)
     assert model.weight.data_ptr() == place
 
 
 def test_a_model_that_was_converted_has_its_type_again() -> None:
     model, optimizer, _ = line()
-    with preserved(model, optimizer):
+    with preserve_state(model, optimizer):
         model.double()
     assert model.weight.dtype == torch.float32
 
@@ -469,7 +469,7 @@ class Named(DataLoader):
 def test_a_counter_of_a_subclass_of_data_loader_comes_back() -> None:
     model, optimizer, _ = line()
     loader = Named(TensorDataset(torch.ones(4, 1)), 2)
-    with preserved(model, optimizer, loader):
+    with preserve_state(model, optimizer, loader):
         list(loader)
     assert loader.passes == 0
 
@@ -490,7 +490,7 @@ def test_a_counter_named_state_comes_back() -> None:
     model, optimizer, _ = line()
     sampler = Stateful()
     loader = DataLoader(TensorDataset(torch.ones(4, 1)), 2, sampler=sampler)
-    with preserved(model, optimizer, loader):
+    with preserve_state(model, optimizer, loader):
         list(loader)
     assert sampler.state == 0
 
@@ -508,8 +508,8 @@ def test_a_scripted_module() -> None:
     optimizer = torch.optim.SGD(scripted.parameters(), lr=0.1, momentum=0.9)
     tensors = [*scripted.parameters(), *scripted.buffers()]
     before = [tensor.clone() for tensor in tensors]
-    record = range_test(scripted, optimizer, line()[2], squares, high=1e-2)
-    assert len(record.rates) == 100
+    result = range_test(scripted, optimizer, line()[2], squares, high=1e-2)
+    assert len(result.lrs) == 100
     assert not scripted.training
     assert all(torch.equal(one, other) for one, other in zip(tensors, before, strict=True))
 
@@ -540,7 +540,7 @@ def test_a_datasets_transform_comes_back() -> None:
     model, optimizer, _ = line()
     data = Transformed()
     loader = DataLoader(data, 2)
-    with preserved(model, optimizer, loader):
+    with preserve_state(model, optimizer, loader):
         first = [batch.tolist() for batch in loader]
     assert data.transform.calls == 0
     assert [batch.tolist() for batch in loader] == first

@@ -12,7 +12,7 @@ from ratecraft.finder import line_search
 
 
 def bowl(kind=torch.optim.SGD, **settings):
-    """Return a model whose loss is 5 w^2, so that a step at rate r multiplies w by 1 - 10 r."""
+    """Return a model whose loss is 5 w^2, so that a step at lr r multiplies w by 1 - 10 r."""
     model = nn.Linear(1, 1, bias=False)
     nn.init.constant_(model.weight, 1.0)
     return model, kind(model.parameters(), **{"lr": 1e-3} | settings), [torch.ones(1, 1)] * 3
@@ -29,20 +29,20 @@ def test_each_step_is_the_longest_by_halves_that_keeps_the_promise(share: float)
     longest = (1 - share) / 5
     assert len(found.runs) > 2
     for run in found.runs:
-        assert longest / 2 < run.rate <= longest
-        assert run.gain >= share * run.rate * 20 * run.losses[0] * 0.999
-    assert found.low <= found.rate <= found.high <= longest
-    assert found.updates == 8
+        assert longest / 2 < run.lr <= longest
+        assert run.gain >= share * run.lr * 20 * run.losses[0] * 0.999
+    assert found.low <= found.lr <= found.high <= longest
+    assert found.steps == 8
     assert found.batches == 8
 
 
-def test_momentum_lowers_the_rate_by_what_it_adds_up_to() -> None:
+def test_momentum_lowers_the_lr_by_what_it_adds_up_to() -> None:
     plain = line_search(*bowl(), height)
     for momentum in (0.5, 0.9):
         found = line_search(*bowl(momentum=momentum), height)
-        assert found.rate == pytest.approx((1 - momentum) * plain.rate)
+        assert found.lr == pytest.approx((1 - momentum) * plain.lr)
     adam = line_search(*bowl(torch.optim.Adam), height)
-    assert 0.1 * adam.runs[0].rate < 1.0  # the first step of Adam has length 1 at rate 1
+    assert 0.1 * adam.runs[0].lr < 1.0  # the first step of Adam has length 1 at lr 1
 
 
 def test_dropout_is_the_same_for_every_length_of_a_step() -> None:
@@ -55,18 +55,18 @@ def test_dropout_is_the_same_for_every_length_of_a_step() -> None:
         x.split(32),
         lambda model, x: (model(x) - x.sum(1, keepdim=True)).pow(2).mean(),
     )
-    assert found.rate > 1e-3
+    assert found.lr > 1e-3
     assert found.high / found.low < 30
 
 
 def test_a_loss_of_other_parameters_is_no_way_down() -> None:
     free = torch.zeros(1, requires_grad=True)
     found = line_search(*bowl(), lambda model, batch: (free * 2).sum() + 1)
-    assert found.rate is None
+    assert found.lr is None
 
 
 def whole(model, optimizer, loader) -> None:
-    assert line_search(model, optimizer, loader, cross_entropy).rate is not None
+    assert line_search(model, optimizer, loader, cross_entropy).lr is not None
 
 
 def broken(model, optimizer, loader) -> None:
@@ -85,7 +85,7 @@ def test_it_leaves_no_trace_in_later_training(trial) -> None:
 
 def test_where_there_is_no_way_down_there_is_no_answer() -> None:
     found = line_search(*bowl(), lambda model, batch: 0 * height(model, batch) + 1)
-    assert (found.rate, found.low, found.high) == (None, None, None)
+    assert (found.lr, found.low, found.high) == (None, None, None)
     assert found.reason == "no answer: on 20 batches there was no way down, and a median needs two"
 
 

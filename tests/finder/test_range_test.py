@@ -14,8 +14,8 @@ from ratecraft.torch import ScheduleLR
 
 
 def whole(model, optimizer, loader) -> None:
-    record = range_test(model, optimizer, loader, cross_entropy)
-    assert len(record.rates) > 50
+    result = range_test(model, optimizer, loader, cross_entropy)
+    assert len(result.lrs) > 50
 
 
 def interrupted(error: BaseException):
@@ -42,14 +42,14 @@ def test_it_leaves_no_trace_in_later_training(trial) -> None:
 
 def test_a_scheduler_on_the_optimizer_does_not_notice() -> None:
     model, optimizer, loader = world()
-    scheduler = ScheduleLR(optimizer, factor=cosine(1, 0), total=500)
+    scheduler = ScheduleLR(optimizer, factor=cosine(1, 0), total_steps=500)
     range_test(model, optimizer, loader, cross_entropy)
     assert scheduler.last_epoch == 0
     optimizer.step()
     assert scheduler.last_epoch == 1
 
 
-def test_the_digits_rate_is_reasonable_and_the_same_every_time() -> None:
+def test_the_digits_lr_is_reasonable_and_the_same_every_time() -> None:
     task = load_task("digits")
     suggestions = []
     for _ in range(2):
@@ -60,39 +60,39 @@ def test_the_digits_rate_is_reasonable_and_the_same_every_time() -> None:
     assert 1e-3 < suggestions[0] < 0.05
 
 
-def line(rate: float = 0.1):
+def line(lr: float = 0.1):
     torch.manual_seed(0)
     model = nn.Linear(1, 1)
     x = torch.linspace(-1, 1, 64)[:, None]
-    return model, torch.optim.SGD(model.parameters(), lr=rate), list(x.split(8))
+    return model, torch.optim.SGD(model.parameters(), lr=lr), list(x.split(8))
 
 
 def squares(model, batch) -> torch.Tensor:
     return ((model(batch) - 3 * batch - 1) ** 2).mean()
 
 
-def test_rates_are_geometric_and_the_loss_is_smoothed_with_bias_correction() -> None:
+def test_lrs_are_geometric_and_the_loss_is_smoothed_with_bias_correction() -> None:
     model, optimizer, loader = line()
-    record = range_test(model, optimizer, loader, squares, low=1e-4, high=1e-1, updates=4)
-    assert record.rates == pytest.approx([1e-4, 1e-3, 1e-2, 1e-1])
+    result = range_test(model, optimizer, loader, squares, low=1e-4, high=1e-1, steps=4)
+    assert result.lrs == pytest.approx([1e-4, 1e-3, 1e-2, 1e-1])
     average = 0.0
-    for k, (loss, smooth) in enumerate(zip(record.losses, record.smoothed, strict=True)):
+    for k, (loss, smooth) in enumerate(zip(result.losses, result.smoothed, strict=True)):
         average = 0.98 * average + 0.02 * loss
         assert smooth == pytest.approx(average / (1 - 0.98 ** (k + 1)))
 
 
-def test_it_takes_one_epoch_or_a_hundred_updates_if_that_is_longer() -> None:
+def test_it_takes_one_epoch_or_a_hundred_steps_if_that_is_longer() -> None:
     model, optimizer, loader = line()
-    assert len(range_test(model, optimizer, loader, squares, high=1e-4).rates) == 100
-    assert len(range_test(model, optimizer, loader * 20, squares, high=1e-4).rates) == 160
+    assert len(range_test(model, optimizer, loader, squares, high=1e-4).lrs) == 100
+    assert len(range_test(model, optimizer, loader * 20, squares, high=1e-4).lrs) == 160
 
 
 def test_an_explosion_stops_it_and_says_so() -> None:
     model, optimizer, loader = line()
-    record = range_test(model, optimizer, loader, squares, high=1e3)
-    assert "exceeded 4 times its minimum" in record.stopped
-    assert record.smoothed[-1] > 4 * min(record.smoothed)
-    assert max(record.smoothed[:-1]) <= 4 * min(record.smoothed)
+    result = range_test(model, optimizer, loader, squares, high=1e3)
+    assert "exceeded 4 times its minimum" in result.stopped
+    assert result.smoothed[-1] > 4 * min(result.smoothed)
+    assert max(result.smoothed[:-1]) <= 4 * min(result.smoothed)
 
 
 @pytest.mark.parametrize("odd", [math.nan, math.inf])
@@ -103,22 +103,22 @@ def test_a_loss_that_is_not_finite_stops_it_and_keeps_the_curve(odd: float) -> N
     def loss(model, batch) -> torch.Tensor:
         return squares(model, batch) * (odd if next(calls) >= 40 else 1.0)
 
-    record = range_test(model, optimizer, loader, loss)
-    assert len(record.losses) == 40
-    assert f"the loss was {odd}" in record.stopped
+    result = range_test(model, optimizer, loader, loss)
+    assert len(result.losses) == 40
+    assert f"the loss was {odd}" in result.stopped
 
 
 def test_a_first_loss_that_is_not_finite_is_a_failure() -> None:
     model, optimizer, loader = line()
-    with pytest.raises(RunFailed, match="nan at the first update, before any training"):
+    with pytest.raises(RunFailed, match="nan at the first step, before any training"):
         range_test(model, optimizer, loader, lambda m, b: squares(m, b) * math.nan)
 
 
 def test_losses_below_zero_do_not_stop_it_at_once() -> None:
     model, optimizer, loader = line()
-    record = range_test(model, optimizer, loader, lambda m, b: squares(m, b) - 5, high=1e3)
-    assert len(record.losses) > 60
-    assert "exceeded" in record.stopped
+    result = range_test(model, optimizer, loader, lambda m, b: squares(m, b) - 5, high=1e3)
+    assert len(result.losses) > 60
+    assert "exceeded" in result.stopped
 
 
 def test_group_ratios_are_kept() -> None:
@@ -134,8 +134,8 @@ def test_group_ratios_are_kept() -> None:
         return cross_entropy(model, batch)
 
     batches = [(torch.rand(8, 1, 8, 8), torch.arange(8))]
-    record = range_test(model, optimizer, batches, loss, updates=5)
-    assert [pair[1] for pair in seen] == pytest.approx(list(record.rates))
+    result = range_test(model, optimizer, batches, loss, steps=5)
+    assert [pair[1] for pair in seen] == pytest.approx(list(result.lrs))
     assert [pair[0] / pair[1] for pair in seen] == pytest.approx([0.1] * 5)
 
 
@@ -148,7 +148,7 @@ def test_a_model_in_evaluation_mode_is_tested_in_training_mode() -> None:
         seen.append(model.training)
         return cross_entropy(model, batch)
 
-    range_test(model, optimizer, loader, loss, updates=3)
+    range_test(model, optimizer, loader, loss, steps=3)
     assert seen == [True] * 3
     assert not model.training
 
@@ -164,7 +164,7 @@ def test_what_cannot_be_tested_is_named() -> None:
     with pytest.raises(SettingError, match="0 < low < high"):
         range_test(model, optimizer, loader, squares, low=1, high=0.1)
     with pytest.raises(SettingError, match="at least 2"):
-        range_test(model, optimizer, loader, squares, updates=1)
+        range_test(model, optimizer, loader, squares, steps=1)
     with pytest.raises(SettingError, match="0 <= beta < 1"):
         range_test(model, optimizer, loader, squares, beta=1.0)
     optimizer.add_param_group({"params": [nn.Parameter(torch.ones(1))], "lr": -1.0})
@@ -175,5 +175,5 @@ def test_what_cannot_be_tested_is_named() -> None:
 def test_progress_is_told() -> None:
     model, optimizer, loader = line()
     told = []
-    range_test(model, optimizer, loader, squares, updates=5, progress=lambda *p: told.append(p))
+    range_test(model, optimizer, loader, squares, steps=5, progress=lambda *p: told.append(p))
     assert told == [(k, 5) for k in range(1, 6)]

@@ -24,7 +24,7 @@ def searched(gain, before: float) -> dict[float, float]:
 
 @given(peak=st.floats(-6, 6), cliff=st.floats(0.1, 3), steep=st.floats(0.05, 2))
 def test_it_finds_the_peak_from_anywhere(peak: float, cliff: float, steep: float) -> None:
-    """Gains grow with the rate up to the peak, then fall; beyond the cliff training diverges."""
+    """Gains grow with the lr up to the peak, then fall; beyond the cliff training diverges."""
 
     def gain(place: float) -> float:
         if place > peak + cliff:
@@ -40,8 +40,8 @@ def test_it_finds_the_peak_from_anywhere(peak: float, cliff: float, steep: float
     assert len(gains) <= 9 + abs(peak)
 
 
-def test_a_network_that_died_at_a_high_rate_is_not_believed() -> None:
-    # The short runs of an MLP of raw digits, whose units die at rates above 0.1 (places 0 to 1.5):
+def test_a_network_that_died_at_a_high_lr_is_not_believed() -> None:
+    # The short runs of an MLP of raw digits, whose units die at lrs above 0.1 (places 0 to 1.5):
     # its loss falls to that of a constant, 2.3, and stays there.
     gains = {-1.0: 3.1, -0.5: 3.0, 0.0: 0.89, 0.5: 0.955, 1.0: 0.952, 1.5: 0.73, 2.0: -math.inf}
     whole = gains | {-1.5: 2.9, -2.0: 2.1, -2.5: 1.0}

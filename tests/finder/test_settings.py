@@ -1,4 +1,4 @@
-"""Each setting of the range test, what its record holds, and the rules that read it."""
+"""Each setting of the range test, what its result holds, and the rules that read it."""
 
 import dataclasses
 import math
@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ratecraft.errors import SettingError, TaskError
 from ratecraft.finder import range_test
-from ratecraft.results import RangeTest, load
+from ratecraft.results import LRRangeTestResult, load
 from ratecraft.results._range_test_rules import RULES, suggest
 
 
@@ -30,12 +30,12 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def line(rate: float = 0.1, momentum: float = 0.0):
+def line(lr: float = 0.1, momentum: float = 0.0):
     """Return a model of a line, its optimizer, and eight batches of data."""
     torch.manual_seed(0)
     model = nn.Linear(1, 1)
     x = torch.linspace(-1, 1, 64)[torch.randperm(64)][:, None]
-    return model, torch.optim.SGD(model.parameters(), rate, momentum), list(x.split(8))
+    return model, torch.optim.SGD(model.parameters(), lr, momentum), list(x.split(8))
 
 
 def squares(model: nn.Module, batch: torch.Tensor) -> torch.Tensor:
@@ -57,30 +57,30 @@ def seen(look):
     return loss, found
 
 
-def curve(record: RangeTest) -> RangeTest:
-    """Return a record without what it cost."""
-    return dataclasses.replace(record, seconds=0.0, batches=0)
+def curve(result: LRRangeTestResult) -> LRRangeTestResult:
+    """Return a result without what it cost."""
+    return dataclasses.replace(result, seconds=0.0, batches=0)
 
 
-# Rates
+# LRs
 
 
 def test_linear_spacing() -> None:
     model, optimizer, batches = line()
-    loss, rates = seen(lambda _: optimizer.param_groups[0]["lr"])
-    record = range_test(
-        model, optimizer, batches, loss, low=0.1, high=0.5, updates=5, spacing="linear"
+    loss, lrs = seen(lambda _: optimizer.param_groups[0]["lr"])
+    result = range_test(
+        model, optimizer, batches, loss, low=0.1, high=0.5, steps=5, spacing="linear"
     )
-    assert record.rates == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5])
-    assert rates == list(record.rates)
-    assert record.spacing == "linear"
+    assert result.lrs == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5])
+    assert lrs == list(result.lrs)
+    assert result.spacing == "linear"
 
 
 def test_geometric_spacing_reaches_both_ends() -> None:
     model, optimizer, batches = line()
-    record = range_test(model, optimizer, batches, squares, low=1e-5, high=1e-2, updates=40)
-    assert (record.rates[0], record.rates[-1]) == (1e-5, pytest.approx(1e-2))
-    ratios = [b / a for a, b in pairwise(record.rates)]
+    result = range_test(model, optimizer, batches, squares, low=1e-5, high=1e-2, steps=40)
+    assert (result.lrs[0], result.lrs[-1]) == (1e-5, pytest.approx(1e-2))
+    ratios = [b / a for a, b in pairwise(result.lrs)]
     assert ratios == pytest.approx([1000 ** (1 / 39)] * 39)
 
 
@@ -90,32 +90,32 @@ def test_geometric_spacing_reaches_both_ends() -> None:
 def test_a_control_variate_takes_the_luck_of_the_batches_away() -> None:
     model, optimizer, batches = line()
     uneven = [batch * (i + 1) for i, batch in enumerate(batches)]  # some batches are far harder
-    plain = range_test(model, optimizer, uneven, squares, high=1e-5, updates=40)
-    record = range_test(model, optimizer, uneven, squares, high=1e-5, updates=40, control=8)
+    plain = range_test(model, optimizer, uneven, squares, high=1e-5, steps=40)
+    result = range_test(model, optimizer, uneven, squares, high=1e-5, steps=40, control=8)
     assert max(plain.smoothed) - min(plain.smoothed) > 1
-    assert record.smoothed == pytest.approx([record.smoothed[0]] * 40, rel=2e-3)
-    assert record.losses == pytest.approx(plain.losses)  # what is recorded is what was measured
-    assert record.batches == 8
-    assert record.control == 8
+    assert result.smoothed == pytest.approx([result.smoothed[0]] * 40, rel=2e-3)
+    assert result.losses == pytest.approx(plain.losses)  # what is recorded is what was measured
+    assert result.batches == 8
+    assert result.control == 8
 
 
 def test_a_control_variate_is_smoothed_over_the_distance_from_the_start() -> None:
     model, optimizer, batches = line()
     starts = [squares(model, batch).item() for batch in batches[:3]]
-    record = range_test(model, optimizer, batches, squares, updates=30, control=3, beta=0.5)
+    result = range_test(model, optimizer, batches, squares, steps=30, control=3, beta=0.5)
     average = 0.0
-    for k, (loss, smooth) in enumerate(zip(record.losses, record.smoothed, strict=True)):
+    for k, (loss, smooth) in enumerate(zip(result.losses, result.smoothed, strict=True)):
         average = 0.5 * average + 0.5 * (loss - starts[k % 3])
         assert smooth == pytest.approx(sum(starts) / 3 + average / (1 - 0.5 ** (k + 1)))
-    assert record.suggestion == record.suggest("minimum/4").rate
-    assert record.suggestion == record.rates[record.smoothed.index(min(record.smoothed))] / 4
+    assert result.suggestion == result.suggest("minimum/4").lr
+    assert result.suggestion == result.lrs[result.smoothed.index(min(result.smoothed))] / 4
 
 
 def test_a_control_variate_sees_a_curve_that_never_falls() -> None:
     model, optimizer, batches = line()
-    record = range_test(model, optimizer, batches, squares, high=1e-6, control=8)
-    assert record.suggestion is None
-    assert record.reason == "no suggestion: the smoothed loss never fell by 5 %"
+    result = range_test(model, optimizer, batches, squares, high=1e-6, control=8)
+    assert result.suggestion is None
+    assert result.reason == "no suggestion: the smoothed loss never fell by 5 %"
     with pytest.raises(SettingError, match="control=-1"):
         range_test(model, optimizer, batches, squares, control=-1)
 
@@ -123,10 +123,10 @@ def test_a_control_variate_sees_a_curve_that_never_falls() -> None:
 # Accumulation
 
 
-def trained_by_hand(model, batches, rates, few: int) -> list[list[float]]:
-    """Return the weights before each batch, where an update takes the mean gradient of a few."""
+def trained_by_hand(model, batches, lrs, few: int) -> list[list[float]]:
+    """Return the weights before each batch, where a step takes the mean gradient of a few."""
     path = []
-    for k, rate in enumerate(rates):
+    for k, lr in enumerate(lrs):
         gradients = []
         for i in range(few):
             path.append(weights(model))
@@ -134,7 +134,7 @@ def trained_by_hand(model, batches, rates, few: int) -> list[list[float]]:
             gradients.append(torch.autograd.grad(squares(model, batch), list(model.parameters())))
         with torch.no_grad():
             for parameter, *parts in zip(model.parameters(), *gradients, strict=True):
-                parameter.sub_(rate * sum(parts) / few)
+                parameter.sub_(lr * sum(parts) / few)
     return path
 
 
@@ -142,34 +142,34 @@ def trained_by_hand(model, batches, rates, few: int) -> list[list[float]]:
 def test_accumulate_takes_the_mean_gradient_of_some_batches(few: int) -> None:
     model, optimizer, batches = line()
     loss, path = seen(weights)
-    record = range_test(
-        model, optimizer, batches, loss, accumulate=few, updates=12, low=0.01, high=0.3
+    result = range_test(
+        model, optimizer, batches, loss, accumulate=few, steps=12, low=0.01, high=0.3
     )
-    assert record.batches == few * 12 == len(path)
-    expected = trained_by_hand(line()[0], batches, record.rates, few)
+    assert result.batches == few * 12 == len(path)
+    expected = trained_by_hand(line()[0], batches, result.lrs, few)
     assert np.allclose(path, expected, rtol=1e-4, atol=1e-5)
-    other = trained_by_hand(line()[0], batches, record.rates[: 12 // 2], 2 * few)
+    other = trained_by_hand(line()[0], batches, result.lrs[: 12 // 2], 2 * few)
     assert not np.allclose(path, other, rtol=1e-4, atol=1e-5)
 
 
 def test_accumulated_losses_are_means() -> None:
     model, optimizer, batches = line()
     first = [squares(model, batch).item() for batch in batches[:2]]
-    record = range_test(model, optimizer, batches, squares, accumulate=2, updates=4)
-    assert record.losses[0] == pytest.approx(sum(first) / 2)
+    result = range_test(model, optimizer, batches, squares, accumulate=2, steps=4)
+    assert result.losses[0] == pytest.approx(sum(first) / 2)
 
 
-def test_accumulate_makes_an_epoch_of_fewer_updates() -> None:
+def test_accumulate_makes_an_epoch_of_fewer_steps() -> None:
     model, optimizer, batches = line()
-    record = range_test(model, optimizer, batches * 50, squares, accumulate=2, high=1e-4)
-    assert (record.planned, record.batches) == (200, 400)
+    result = range_test(model, optimizer, batches * 50, squares, accumulate=2, high=1e-4)
+    assert (result.planned, result.batches) == (200, 400)
 
 
 # Clipping and scaling
 
 
 def norms_of(optimizer: torch.optim.Optimizer) -> list[float]:
-    """Return a list that will hold the gradients' norm before each update."""
+    """Return a list that will hold the gradients' norm before each step."""
     norms: list[float] = []
 
     def note(one: torch.optim.Optimizer, *_: Any) -> None:
@@ -190,7 +190,7 @@ def test_clip_bounds_the_gradients(clip, limit: float, scale: float | None) -> N
     scaler = None if scale is None else torch.amp.GradScaler("cpu", init_scale=scale)
     model, optimizer, batches = line()
     norms = norms_of(optimizer)
-    settings = {"updates": 20, "high": 0.1, "scaler": scaler}
+    settings = {"steps": 20, "high": 0.1, "scaler": scaler}
     range_test(model, optimizer, batches, squares, **settings)
     free, norms[:] = list(norms), []
     range_test(model, optimizer, batches, squares, clip=clip, **settings)
@@ -201,14 +201,14 @@ def test_clip_bounds_the_gradients(clip, limit: float, scale: float | None) -> N
 def test_a_scaler_changes_nothing_but_the_range_of_numbers() -> None:
     model, optimizer, batches = line()
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**8, growth_interval=10)
-    record = range_test(model, optimizer, batches, squares, scaler=scaler)
+    result = range_test(model, optimizer, batches, squares, scaler=scaler)
     plain = range_test(model, optimizer, batches, squares)
-    assert curve(record).losses == pytest.approx(plain.losses)
-    assert record.suggestion == plain.suggestion
+    assert curve(result).losses == pytest.approx(plain.losses)
+    assert result.suggestion == plain.suggestion
     assert scaler.get_scale() == 2.0**8  # though it has grown meanwhile
 
 
-def test_a_scaler_skips_updates_whose_gradients_overflow() -> None:
+def test_a_scaler_skips_steps_whose_gradients_overflow() -> None:
     model, optimizer, batches = line()
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127, growth_interval=1000)
     path = []
@@ -217,7 +217,7 @@ def test_a_scaler_skips_updates_whose_gradients_overflow() -> None:
         path.append(weights(model))
         return 10 * squares(model, batch)
 
-    range_test(model, optimizer, batches, loss, scaler=scaler, updates=20, low=1e-3, high=1e-2)
+    range_test(model, optimizer, batches, loss, scaler=scaler, steps=20, low=1e-3, high=1e-2)
     assert path[0] == path[1]  # the first gradient is inf
     assert path[-1] != path[-2]
     assert all(math.isfinite(value) for value in path[-1])
@@ -231,11 +231,11 @@ def test_an_optimizer_that_wants_a_closure_is_given_one() -> None:
     optimizer = torch.optim.LBFGS(model.parameters(), lr=1.0, max_iter=3)
     loss, path = seen(weights)
     whole = [torch.cat(batches)]
-    record = range_test(model, optimizer, whole, loss, low=1e-6, high=1.0, updates=40)
-    assert len(record.losses) == record.batches == 40
-    assert len(path) > 40  # it asks more than once an update
-    assert record.losses[-1] < 0.01 * record.losses[0]
-    assert record.optimizer == "LBFGS"
+    result = range_test(model, optimizer, whole, loss, low=1e-6, high=1.0, steps=40)
+    assert len(result.losses) == result.batches == 40
+    assert len(path) > 40  # it asks more than once a step
+    assert result.losses[-1] < 0.01 * result.losses[0]
+    assert result.optimizer == "LBFGS"
     assert not optimizer.state
 
 
@@ -249,7 +249,7 @@ def test_an_optimizer_that_wants_a_closure_works_alone() -> None:
         range_test(model, [optimizer, other], batches, squares)
 
 
-def test_two_optimizers_get_the_same_rate_with_kept_ratios() -> None:
+def test_two_optimizers_get_the_same_lr_with_kept_ratios() -> None:
     torch.manual_seed(0)
     models = [nn.Linear(1, 2), nn.Linear(2, 1)]
     optimizers = [
@@ -258,20 +258,20 @@ def test_two_optimizers_get_the_same_rate_with_kept_ratios() -> None:
             [{"params": [models[1].weight], "lr": 0.1}, {"params": [models[1].bias], "lr": 0.05}]
         ),
     ]
-    rates, path = [], []
+    lrs, path = [], []
 
     def loss(both: Any, batch: torch.Tensor) -> torch.Tensor:
         assert both is models
-        rates.append([group["lr"] for one in optimizers for group in one.param_groups])
+        lrs.append([group["lr"] for one in optimizers for group in one.param_groups])
         path.append(weights(both[0]) + weights(both[1]))
         return squares(nn.Sequential(*both), batch)
 
     _, _, batches = line()
-    record = range_test(models, optimizers, batches, loss, updates=8, low=0.01, high=0.1)
-    for rate, (first, second, third) in zip(record.rates, rates, strict=True):
-        assert (first, second, third) == pytest.approx((0.2 * rate, rate, 0.5 * rate))
+    result = range_test(models, optimizers, batches, loss, steps=8, low=0.01, high=0.1)
+    for lr, (first, second, third) in zip(result.lrs, lrs, strict=True):
+        assert (first, second, third) == pytest.approx((0.2 * lr, lr, 0.5 * lr))
     assert all(a != b for a, b in zip(path[0], path[-1], strict=True))  # both have trained
-    assert record.optimizer == "SGD and Adam"
+    assert result.optimizer == "SGD and Adam"
     held = [group["lr"] for one in optimizers for group in one.param_groups]
     assert held == [0.02, 0.1, 0.05]
 
@@ -291,13 +291,13 @@ def test_momentum_goes_from_first_to_last(make, read) -> None:
     group = optimizer.param_groups[0]
     before, rest = read(group), group.get("betas", (0, 0))[1]
     loss, momenta = seen(lambda _: (read(group), group.get("betas", (0, 0))[1]))
-    range_test(model, optimizer, batches, loss, updates=5, momentum=(0.95, 0.85), high=1e-2)
+    range_test(model, optimizer, batches, loss, steps=5, momentum=(0.95, 0.85), high=1e-2)
     assert [first for first, _ in momenta] == pytest.approx([0.95, 0.925, 0.9, 0.875, 0.85])
     assert [second for _, second in momenta] == [rest] * 5
     assert read(group) == before
 
 
-def test_ratios_are_those_before_a_warm_up_set_all_rates_to_zero() -> None:
+def test_ratios_are_those_before_a_warm_up_set_all_lrs_to_zero() -> None:
     model, _, batches = line()
     optimizer = torch.optim.SGD(
         [{"params": [model.weight], "lr": 0.1}, {"params": [model.bias], "lr": 0.02}]
@@ -305,10 +305,10 @@ def test_ratios_are_those_before_a_warm_up_set_all_rates_to_zero() -> None:
     torch.optim.lr_scheduler.LambdaLR(optimizer, lambda k: k / 10)
     groups = optimizer.param_groups
     assert [group["lr"] for group in groups] == [0.0, 0.0]
-    loss, rates = seen(lambda _: [group["lr"] for group in groups])
-    record = range_test(model, optimizer, batches, loss, updates=6)
-    assert [pair[0] for pair in rates] == pytest.approx(record.rates)
-    assert [pair[1] / pair[0] for pair in rates] == pytest.approx([0.2] * 6)
+    loss, lrs = seen(lambda _: [group["lr"] for group in groups])
+    result = range_test(model, optimizer, batches, loss, steps=6)
+    assert [pair[0] for pair in lrs] == pytest.approx(result.lrs)
+    assert [pair[1] / pair[0] for pair in lrs] == pytest.approx([0.2] * 6)
     assert [group["lr"] for group in groups] == [0.0, 0.0]
 
 
@@ -335,19 +335,19 @@ def ending(at: int | None, what: float):
         *((at, 1e6, 1e-2) for at in (11, 16, 43)),  # the first ten count for no explosion
     ],
 )
-def test_seldom_looks_give_the_same_record(at: int | None, what: float, high: float) -> None:
-    records, updates = [], []
+def test_seldom_looks_give_the_same_result(at: int | None, what: float, high: float) -> None:
+    results, steps = [], []
     for every in (1, 8):
         model, optimizer, batches = line()
         loss, calls = ending(at, what)
-        record = range_test(model, optimizer, batches, loss, high=high, check_every=every)
-        records.append(curve(record))
-        updates.append(len(calls))
-        assert record.batches == len(calls)
-    assert repr(records[0]) == repr(records[1])
-    assert 0 <= updates[1] - updates[0] <= 7
+        result = range_test(model, optimizer, batches, loss, high=high, check_every=every)
+        results.append(curve(result))
+        steps.append(len(calls))
+        assert result.batches == len(calls)
+    assert repr(results[0]) == repr(results[1])
+    assert 0 <= steps[1] - steps[0] <= 7
     if at is not None:
-        assert updates[0] == at + 1
+        assert steps[0] == at + 1
 
 
 class Waits(TorchDispatchMode):
@@ -367,19 +367,19 @@ def test_between_two_looks_no_number_is_read_off_a_tensor(every: int, waits: int
     model, _, batches = line()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     with Waits() as seen:
-        record = range_test(
-            model, optimizer, batches, squares, updates=64, high=1e-2, clip=1.0, check_every=every
+        result = range_test(
+            model, optimizer, batches, squares, steps=64, high=1e-2, clip=1.0, check_every=every
         )
     # A single loss is read by item(); several are moved in one piece, once for each look.
-    assert len(record.losses) == 64
-    assert seen.count in (waits, waits + 1)  # the first update is looked at alone
+    assert len(result.losses) == 64
+    assert seen.count in (waits, waits + 1)  # the first step is looked at alone
 
 
-def test_seldom_looks_cost_updates_only_after_an_end() -> None:
+def test_seldom_looks_cost_steps_only_after_an_end() -> None:
     for every in (3, 8, 1000):
         model, optimizer, batches = line()
         loss, calls = ending(None, 1.0)
-        range_test(model, optimizer, batches, loss, high=1e-2, updates=50, check_every=every)
+        range_test(model, optimizer, batches, loss, high=1e-2, steps=50, check_every=every)
         assert len(calls) == 50
 
 
@@ -397,8 +397,8 @@ def test_seldom_looks_cost_updates_only_after_an_end() -> None:
         ({"accumulate": 0}, r"accumulate=0, check_every=None: expected >= 1"),
         ({"check_every": 0}, r"accumulate=1, check_every=0: expected >= 1"),
         ({"spacing": "cubic"}, r"spacing='cubic' is neither \"geometric\" nor \"linear\""),
-        ({"updates": 1}, r"updates=1: a range test needs at least 2"),
-        ({"updates": -5}, r"updates=-5"),
+        ({"steps": 1}, r"steps=1: a range test needs at least 2"),
+        ({"steps": -5}, r"steps=-5"),
     ],
     ids=lambda value: None if isinstance(value, str) else str(value),
 )
@@ -416,44 +416,44 @@ def test_momentum_of_an_optimizer_without_it_is_refused() -> None:
     assert optimizer.param_groups[0]["lr"] == 0.1
 
 
-def test_progress_is_told_after_each_update_that_is_made() -> None:
+def test_progress_is_told_after_each_step_that_is_made() -> None:
     model, optimizer, batches = line()
     told: list[tuple[int, int]] = []
-    record = range_test(
+    result = range_test(
         model, optimizer, batches, squares, high=1e3, progress=lambda *done: told.append(done)
     )
-    assert len(record.losses) < 100  # it has exploded
-    assert told == [(k + 1, 100) for k in range(len(record.losses))]
+    assert len(result.losses) < 100  # it has exploded
+    assert told == [(k + 1, 100) for k in range(len(result.losses))]
 
 
-# Records
+# Results
 
 
-def test_all_fields_of_a_record_survive_its_file(tmp_path: Path) -> None:
+def test_all_fields_of_a_result_survive_its_file(tmp_path: Path) -> None:
     model, optimizer, batches = line()
     made = range_test(
-        model, optimizer, batches, squares, low=1e-3, high=5, updates=60, spacing="linear",
+        model, optimizer, batches, squares, low=1e-3, high=5, steps=60, spacing="linear",
         accumulate=2, control=3, task="a line",
     )  # fmt: skip
-    record = dataclasses.replace(made, seed=3)
-    for one in dataclasses.fields(record):
+    result = dataclasses.replace(made, seed=3)
+    for one in dataclasses.fields(result):
         if one.default is not dataclasses.MISSING:
-            assert getattr(record, one.name) != one.default, one.name
-    again = load(record.save(tmp_path / "record.json"))
-    assert isinstance(again, RangeTest)
-    for one in dataclasses.fields(record):
+            assert getattr(result, one.name) != one.default, one.name
+    again = load(result.save(tmp_path / "result.json"))
+    assert isinstance(again, LRRangeTestResult)
+    for one in dataclasses.fields(result):
         value = getattr(again, one.name)
-        assert value == getattr(record, one.name), one.name
-        assert type(value) is type(getattr(record, one.name)), one.name
-    assert again == record
-    assert again.suggest("valley") == record.suggest("valley")
+        assert value == getattr(result, one.name), one.name
+        assert type(value) is type(getattr(result, one.name)), one.name
+    assert again == result
+    assert again.suggest("valley") == result.suggest("valley")
 
 
 # Rules
 
 
 @pytest.fixture(scope="module")
-def realistic() -> RangeTest:
+def realistic() -> LRRangeTestResult:
     """The curve of a small network on four clouds of points."""
     torch.manual_seed(0)
     y = torch.arange(512) % 4
@@ -465,23 +465,23 @@ def realistic() -> RangeTest:
     def loss(model: nn.Module, batch: Any) -> torch.Tensor:
         return nn.functional.cross_entropy(model(batch[0]), batch[1])
 
-    return range_test(model, optimizer, batches, loss, low=1e-6, updates=200)
+    return range_test(model, optimizer, batches, loss, low=1e-6, steps=200)
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_every_rule_reads_a_usable_rate_off_a_realistic_curve(realistic, rule: str) -> None:
-    rate, reason = realistic.suggest(rule)
-    assert rate is not None
+def test_every_rule_reads_a_usable_lr_off_a_realistic_curve(realistic, rule: str) -> None:
+    lr, reason = realistic.suggest(rule)
+    assert lr is not None
     assert reason
-    assert 1e-3 <= rate <= 1.0
-    assert rate < realistic.rates[min(range(200), key=_or_inf(realistic.smoothed))]
+    assert 1e-3 <= lr <= 1.0
+    assert lr < realistic.lrs[min(range(200), key=_or_inf(realistic.smoothed))]
 
 
 def _or_inf(values: tuple[float, ...]):
     return lambda i: values[i] if i < len(values) else math.inf
 
 
-def test_the_record_itself_suggests_by_the_first_rule(realistic) -> None:
+def test_the_result_itself_suggests_by_the_first_rule(realistic) -> None:
     assert (realistic.suggestion, realistic.reason) == realistic.suggest("minimum/10")
     assert realistic.suggest() == realistic.suggest("minimum/10")
 
@@ -503,14 +503,14 @@ def published_valley(losses: list[float]) -> tuple[int, int]:
     return start + int(third) + int(third / 2), start
 
 
-def published_slide(rates: list[float], losses: list[float]) -> float:
+def published_slide(lrs: list[float], losses: list[float]) -> float:
     slopes = np.gradient(np.array(losses))
     right, left = -1, -16
-    rate = rates[left]
+    lr = lrs[left]
     while left >= -len(losses) and abs(slopes[right] - slopes[left]) > 0.005:
-        rate = rates[left]
+        lr = lrs[left]
         right, left = right - 1, left - 1
-    return rate
+    return lr
 
 
 def summed(start: float, steps: list[float]) -> list[float]:
@@ -529,7 +529,7 @@ EXPLODED = st.builds(
 CURVES = LOOSE | STEADY | EXPLODED
 
 
-def rates_for(losses: list[float]) -> list[float]:
+def lrs_for(losses: list[float]) -> list[float]:
     return [1e-7 * 1.2**k for k in range(len(losses))]
 
 
@@ -537,18 +537,18 @@ def rates_for(losses: list[float]) -> list[float]:
 def test_valley_is_the_published_one(losses: list[float]) -> None:
     place, start = published_valley(losses)
     assume(start >= 0)
-    rates = rates_for(losses)
-    assert suggest("valley", rates, losses, losses).rate == rates[place]
+    lrs = lrs_for(losses)
+    assert suggest("valley", lrs, losses, losses).lr == lrs[place]
 
 
 @given(st.lists(st.floats(0.001, 1), min_size=2, max_size=60))
-def test_valley_stays_on_a_curve_that_falls_from_its_first_update(steps: list[float]) -> None:
-    # There the published rule begins one update before the first, and can take the last rate.
+def test_valley_stays_on_a_curve_that_falls_from_its_first_step(steps: list[float]) -> None:
+    # There the published rule begins one step before the first, and can take the last lr.
     losses = summed(100.0, [-step for step in steps])
     place, start = published_valley(losses)
     assert start == -1
-    rates = rates_for(losses)
-    taken = rates.index(suggest("valley", rates, losses, losses).rate)
+    lrs = lrs_for(losses)
+    taken = lrs.index(suggest("valley", lrs, losses, losses).lr)
     assert 0 <= taken <= len(losses) / 2
     assert abs(taken - max(place, 0)) <= 1
 
@@ -556,5 +556,5 @@ def test_valley_stays_on_a_curve_that_falls_from_its_first_update(steps: list[fl
 @given(CURVES)
 def test_slide_is_the_published_one(losses: list[float]) -> None:
     assume(max(losses) - min(losses) > 1e-6)  # of a flat curve no rule says anything
-    rates = rates_for(losses)
-    assert suggest("slide", rates, losses, losses).rate == published_slide(rates, losses)
+    lrs = lrs_for(losses)
+    assert suggest("slide", lrs, losses, losses).lr == published_slide(lrs, losses)

@@ -33,6 +33,6 @@ def real_logs(size):
     if not FOLDER.is_dir():
         pytest.skip(f"no real loss curves in {FOLDER}; RATECRAFT_CURVES says where else they are")
     return {
-        name: read_logs(FOLDER / size / f"{name}.csv", schedule=PEAK * plan, total=total)[0]
+        name: read_logs(FOLDER / size / f"{name}.csv", schedule=PEAK * plan, total_steps=total)[0]
         for name, (plan, total) in PLANS.items()
     }

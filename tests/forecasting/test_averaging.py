@@ -25,17 +25,17 @@ TOTAL = 1000
     ids=["constant", "wsd", "cosine", "linear"],
 )
 def test_known_numbers(schedule, effective: int, initial: float) -> None:
-    found = averaging((0.05 * schedule).resolve(TOTAL), 0.1)
+    found = averaging((0.05 * schedule).resolve(total_steps=TOTAL), 0.1)
     assert found.effective == pytest.approx(effective, abs=1)
     assert found.initial == pytest.approx(initial, abs=6e-4)
     assert found.timescales[0] == pytest.approx(200)
-    assert f"the last {found.effective:,.0f} updates" in str(found)
+    assert f"the last {found.effective:,.0f} steps" in str(found)
 
 
 def test_what_is_left_of_the_weights_is_what_adamw_leaves() -> None:
     weight = torch.nn.Parameter(torch.ones(1, dtype=torch.float64))
     optimizer = torch.optim.AdamW([weight], lr=1.0, weight_decay=0.3)
-    curve = (0.1 * cosine(1, 0)).resolve(50)
+    curve = (0.1 * cosine(1, 0)).resolve(total_steps=50)
     for k in range(50):
         optimizer.param_groups[0]["lr"] = curve(k)
         weight.grad = torch.zeros(1, dtype=torch.float64)
@@ -43,30 +43,32 @@ def test_what_is_left_of_the_weights_is_what_adamw_leaves() -> None:
     assert weight.item() == pytest.approx(averaging(curve, 0.3).initial)
 
 
-def test_decay_that_follows_the_rate_averages_over_more() -> None:
-    rate = (0.05 * cosine(1, 0)).resolve(TOTAL)
-    coupled = averaging(rate, (0.1 * cosine(1, 0)).resolve(TOTAL))
-    assert coupled.timescales[500] == pytest.approx(2 * averaging(rate, 0.1).timescales[500])
-    assert coupled.initial > averaging(rate, 0.1).initial
+def test_decay_that_follows_the_lr_averages_over_more() -> None:
+    lr = (0.05 * cosine(1, 0)).resolve(total_steps=TOTAL)
+    coupled = averaging(lr, (0.1 * cosine(1, 0)).resolve(total_steps=TOTAL))
+    assert coupled.timescales[500] == pytest.approx(2 * averaging(lr, 0.1).timescales[500])
+    assert coupled.initial > averaging(lr, 0.1).initial
 
 
-@given(rate=st.floats(0, 1), decay=st.floats(0, 1), total=st.integers(1, 50), end=st.floats(0, 1))
-def test_the_shares_are_an_average(rate: float, decay: float, total: int, end: float) -> None:
-    found = averaging((rate * linear(1, end)).resolve(total), decay)
+@given(
+    lr=st.floats(0, 1), decay=st.floats(0, 1), total_steps=st.integers(1, 50), end=st.floats(0, 1)
+)
+def test_the_shares_are_an_average(lr: float, decay: float, total: int, end: float) -> None:
+    found = averaging((lr * linear(1, end)).resolve(total_steps=total), decay)
     assert 0 <= found.initial <= 1
     assert 0 <= found.effective <= total + 1e-6
     assert len(found.timescales) == total
 
 
 def test_without_decay_nothing_is_averaged() -> None:
-    found = averaging(constant(0.1).resolve(10), 0)
+    found = averaging(constant(0.1).resolve(total_steps=10), 0)
     assert (found.effective, found.initial, found.timescales[3]) == (0.0, 1.0, math.inf)
 
 
 def test_mistakes_are_told() -> None:
-    with pytest.raises(SettingError, match="rate x weight decay is 2 at update 0"):
-        averaging(constant(2).resolve(10), 1)
-    with pytest.raises(SettingError, match=r"is -0\.1 at update 0"):
-        averaging(constant(1).resolve(10), -0.1)
+    with pytest.raises(SettingError, match="lr x weight decay is 2 at step 0"):
+        averaging(constant(2).resolve(total_steps=10), 1)
+    with pytest.raises(SettingError, match=r"is -0\.1 at step 0"):
+        averaging(constant(1).resolve(total_steps=10), -0.1)
     with pytest.raises(ScheduleError):
         averaging(constant(1).resolve(), 0.1)

@@ -7,7 +7,7 @@ import pytest
 from curves import PLANS, SIZES, real_logs
 
 from ratecraft import constant, cosine, epochs, linear, one_cycle, percent, polynomial, warmup, wsd
-from ratecraft.errors import LogError, RecordError, ScheduleError, SettingError
+from ratecraft.errors import LogError, ResultError, ScheduleError, SettingError
 from ratecraft.forecasting import Law, Log, fit, forecast, recommend
 from ratecraft.forecasting._law import _Course
 from ratecraft.results import load
@@ -22,8 +22,8 @@ def foreseen(size, names):
     found = {}
     for total in (16000, 24000, 72000):
         plans = {n: plan for n, (plan, long) in PLANS.items() if long == total}
-        record = forecast([logs[n] for n in names], plans, total)
-        found |= {one.name: one for one in record.candidates if one.name not in names}
+        result = forecast([logs[n] for n in names], plans, total)
+        found |= {one.name: one for one in result.candidates if one.name not in names}
     return logs, found
 
 
@@ -42,22 +42,22 @@ def test_bands_hold_what_really_happened_and_say_something(size, names) -> None:
 @pytest.mark.parametrize("names", TRAINED, ids=" ".join)
 def test_the_order_of_four_real_runs_is_right_but_for_ties(size, names) -> None:
     logs = real_logs(size)
-    record = forecast([logs[n] for n in names], {n: PLANS[n][0] for n in FOUR}, 24000)
-    order = [one.name for one in record.candidates]
+    result = forecast([logs[n] for n in names], {n: PLANS[n][0] for n in FOUR}, 24000)
+    order = [one.name for one in result.candidates]
     truth = {n: logs[n].losses[-1] for n in FOUR}
     for i, better in enumerate(order):
         for worse in order[i + 1 :]:
-            assert truth[better] < truth[worse] or (better, worse) in record.tied
-    assert len(record.tied) <= 2
+            assert truth[better] < truth[worse] or (better, worse) in result.tied
+    assert len(result.tied) <= 2
 
 
 TRUE = Law(2.5, 0.9, 0.45, 0.2, 0.012)
 
 
 def made(plan, total, peak=0.01, name="run"):
-    curve = (peak * plan).resolve(total)
-    updates = list(range(20, total + 1, 20))
-    return Log(updates, TRUE.losses(curve.values(), updates).tolist(), schedule=curve, name=name)
+    curve = (peak * plan).resolve(total_steps=total)
+    steps = list(range(20, total + 1, 20))
+    return Log(steps, TRUE.losses(curve.values(), steps).tolist(), schedule=curve, name=name)
 
 
 LOG = made(wsd(50, 400), 2000)
@@ -66,22 +66,22 @@ LOG = made(wsd(50, 400), 2000)
 def test_candidates_are_ranked_and_the_answer_is_a_sentence(tmp_path) -> None:
     plans = {"wave": warmup(50).then(cosine(1, 0)), "fall": wsd(50, 300, shape="linear")}
     plans["flat"] = warmup(50).then(constant(1))
-    record = forecast(LOG, plans, 2000)
+    result = forecast(LOG, plans, 2000)
     exact = {
-        name: TRUE.losses((0.01 * plan).resolve(2000).values(), [2000])[0]
+        name: TRUE.losses((0.01 * plan).resolve(total_steps=2000).values(), [2000])[0]
         for name, plan in plans.items()
     }
-    assert [one.name for one in record.candidates] == sorted(exact, key=exact.get)
-    best = record.candidates[0]
+    assert [one.name for one in result.candidates] == sorted(exact, key=exact.get)
+    best = result.candidates[0]
     assert best.schedule == "0.01 * warmup(50).then(constant(1)).then(cooldown(300))"
     assert best.loss == best.losses[-1]
-    assert best.updates[-1] == 2000
-    assert record.verdict().startswith(f"fall would end at {best.loss:.4g} (")
-    assert record.verdict().endswith(f" below {record.candidates[1].name}")
-    assert load(record.save(tmp_path / "f.json")) == record
+    assert best.steps[-1] == 2000
+    assert result.verdict().startswith(f"fall would end at {best.loss:.4g} (")
+    assert result.verdict().endswith(f" below {result.candidates[1].name}")
+    assert load(result.save(tmp_path / "f.json")) == result
     path = tmp_path / "g.json"
     path.write_text(path.with_name("f.json").read_text().replace('"low"', '"deep"'))
-    with pytest.raises(RecordError, match="is a damaged Forecast"):
+    with pytest.raises(ResultError, match="is a damaged Forecast"):
         load(path)
     near = {"a": wsd(50, 400), "b": wsd(50, 401), "flat": plans["flat"]}
     tied = forecast(LOG, near, 2000)
@@ -91,9 +91,9 @@ def test_candidates_are_ranked_and_the_answer_is_a_sentence(tmp_path) -> None:
     assert forecast(LOG, [wsd(50, 400)], 2000).verdict().endswith(")")
 
 
-def test_a_schedule_is_a_factor_or_the_rate_itself() -> None:
-    factor, rate = wsd(50), 0.01 * wsd(50)
-    pair = forecast(LOG, {"factor": factor, "rate": rate}, 1000).candidates
+def test_a_schedule_is_a_factor_or_the_lr_itself() -> None:
+    factor, lr = wsd(50), 0.01 * wsd(50)
+    pair = forecast(LOG, {"factor": factor, "lr": lr}, 1000).candidates
     assert pair[0].loss == pair[1].loss
     assert pair[0].schedule == pair[1].schedule
     with pytest.raises(ScheduleError, match=r"b has a peak of 0\.02, the logged runs of 0\.01"):
@@ -102,7 +102,10 @@ def test_a_schedule_is_a_factor_or_the_rate_itself() -> None:
         forecast(LOG, {"b": polynomial(1, -1)}, 1000)
     by_epochs = warmup(epochs(1)).then(cosine(1, 0))
     same = warmup(50).then(cosine(1, 0))
-    told = [forecast(LOG, {"a": s}, 2000, epoch=50).candidates[0].loss for s in (by_epochs, same)]
+    told = [
+        forecast(LOG, {"a": s}, 2000, steps_per_epoch=50).candidates[0].loss
+        for s in (by_epochs, same)
+    ]
     assert told[0] == told[1]
 
 
@@ -114,8 +117,8 @@ def test_what_is_outside_the_law_is_said() -> None:
         "wsd": wsd(50),
     }
     notes = {one.name: " ".join(one.notes) for one in forecast(LOG, plans, 2000).candidates}
-    assert "a long plateau at a low rate" in notes["low"]
-    assert "rates that rise again" in notes["saw"]
+    assert "a long plateau at a low lr" in notes["low"]
+    assert "lrs that rise again" in notes["saw"]
     assert notes["wsd"] == notes["again"] == ""
     (one,) = forecast(LOG, {"wsd": wsd(50)}, 20000).candidates
     assert one.notes == ("10 times as long as the longest logged run",)
@@ -132,18 +135,20 @@ def test_weak_logs_have_wider_bands() -> None:
 
 
 def test_the_recommended_schedule_is_the_best_of_its_family_by_the_law() -> None:
-    record = recommend(LOG, 3000)
-    assert len(record.candidates) == 10
-    assert record.candidates[0].schedule.startswith("0.01 * warmup(50).then(constant(1))")
+    result = recommend(LOG, 3000)
+    assert len(result.candidates) == 10
+    assert result.candidates[0].schedule.startswith("0.01 * warmup(50).then(constant(1))")
     best = min(
-        TRUE.losses((0.01 * wsd(50, percent(c), shape="linear")).resolve(3000).values(), [3000])[0]
+        TRUE.losses(
+            (0.01 * wsd(50, percent(c), shape="linear")).resolve(total_steps=3000).values(), [3000]
+        )[0]
         for c in (5, 10, 20, 40, 60, 80)
     )
-    chosen = record.candidates[0].curve(3000).values()
+    chosen = result.candidates[0].curve(3000).values()
     assert TRUE.losses(chosen, [3000])[0] <= best + 1e-3
     assert "warmup(7)" in recommend(LOG, 300, warm=7).candidates[0].name
     assert recommend(LOG, 300, warm=0).candidates[0].name.startswith("constant(1).then(")
-    with pytest.raises(SettingError, match="a warm-up of 50 updates in a run of 80"):
+    with pytest.raises(SettingError, match="a warm-up of 50 steps in a run of 80"):
         recommend(LOG, 80)
 
 
@@ -158,11 +163,11 @@ def test_nothing_to_foresee_is_told() -> None:
 
 def test_what_rises_again_is_never_told_to_be_best() -> None:
     saw = warmup(50).then(cosine(1, 0, over=50).repeat())
-    record = forecast(LOG, {"saw": saw, "wsd": wsd(50)}, 2000)
-    assert [one.name for one in record.candidates] == ["wsd", "saw"]
+    result = forecast(LOG, {"saw": saw, "wsd": wsd(50)}, 2000)
+    assert [one.name for one in result.candidates] == ["wsd", "saw"]
     early = linear(0.5, 0, over=500).then(linear(0, 1, over=1500))
     (one,) = forecast(LOG, {"early": early}, 2000).candidates
-    assert "rates that rise again" in " ".join(one.notes)
+    assert "lrs that rise again" in " ".join(one.notes)
     (one,) = forecast(LOG, {"slow": warmup(1500).then(constant(1))}, 2000).candidates
     assert "more than half of it is warm-up" in " ".join(one.notes)
 
@@ -174,12 +179,12 @@ def test_notes_are_the_same_for_very_long_runs() -> None:
 
 
 def test_logs_that_the_law_does_not_fit_are_told() -> None:
-    updates = list(range(20, 2001, 20))
-    over = [2 + 2 * (k / 1000 - 1) ** 2 for k in updates]
-    fits = Log(updates, over, schedule=(0.01 * wsd(50)).resolve(2000), name="u")
+    steps = list(range(20, 2001, 20))
+    over = [2 + 2 * (k / 1000 - 1) ** 2 for k in steps]
+    fits = Log(steps, over, schedule=(0.01 * wsd(50)).resolve(total_steps=2000), name="u")
     assert "of the logged losses unexplained" in " ".join(forecast(fits, [wsd(50)], 2000).notes)
-    small = [math.exp(-k / 200) for k in updates]
-    gone = Log(updates, small, schedule=(0.01 * wsd(50)).resolve(2000), name="gone")
+    small = [math.exp(-k / 200) for k in steps]
+    gone = Log(steps, small, schedule=(0.01 * wsd(50)).resolve(total_steps=2000), name="gone")
     with pytest.raises(LogError, match="these losses do not follow it"):
         forecast(gone, [wsd(50), warmup(50).then(constant(1))], 4000)
 
@@ -190,7 +195,7 @@ def test_bands_grow_with_the_noise() -> None:
     for noise in (0.01, 0.1, 0.3):
         for _ in range(5):
             losses = np.asarray(LOG.losses) * np.exp(noise * rng.standard_normal(len(LOG.losses)))
-            log = Log(LOG.updates, losses.tolist(), schedule=LOG.schedule)
+            log = Log(LOG.steps, losses.tolist(), schedule=LOG.schedule)
             (one,) = forecast(log, {"wsd": wsd(50, 400)}, 2000).candidates
             inside.append(one.low <= LOG.losses[-1] <= one.high)
             widths.append(one.high - one.low)
@@ -203,22 +208,22 @@ def test_two_logs_of_one_name_are_both_kept() -> None:
     assert list(forecast([LOG, flat], [wsd(50)], 2000).logs) == ["run", "run #2"]
 
 
-def test_rounded_and_jittering_rates_are_gathered() -> None:
+def test_rounded_and_jittering_lrs_are_gathered() -> None:
     jitter = np.random.default_rng(0).standard_normal(5000) * 1e-6
-    rates = (0.01 * wsd(50, 1000)).resolve(5000).values() * (1 + jitter)
+    lrs = (0.01 * wsd(50, 1000)).resolve(total_steps=5000).values() * (1 + jitter)
     steps = list(range(1, 5001))
-    log = Log(steps, TRUE.losses(rates, steps).tolist(), rates.round(6).tolist())
+    log = Log(steps, TRUE.losses(lrs, steps).tolist(), lrs.round(6).tolist())
     assert log.warmup <= 50
-    course = _Course(log.every_rate, [5000])
+    course = _Course(log.every_lr, [5000])
     assert len(course.drops) < 1000
     assert fit([log]).error < 0.002
 
 
 @pytest.mark.parametrize("total", [0, -3, 1.5, 10**12])
 def test_a_length_that_is_none_is_told(total) -> None:
-    with pytest.raises(ScheduleError, match="expected a number of updates, at least 1"):
+    with pytest.raises(ScheduleError, match="expected a number of steps, at least 1"):
         forecast(LOG, [wsd(50)], total)
-    with pytest.raises(ScheduleError, match="expected a number of updates, at least 1"):
+    with pytest.raises(ScheduleError, match="expected a number of steps, at least 1"):
         recommend(LOG, total)
 
 

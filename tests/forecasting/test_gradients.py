@@ -4,15 +4,15 @@ import pytest
 
 from ratecraft import cosine
 from ratecraft.errors import SettingError
-from ratecraft.forecasting import averaging, gradient_norms, measured_averaging
-from ratecraft.results import Measured
+from ratecraft.forecasting import averaging, gradient_norms, layer_averaging
+from ratecraft.results import LayerStats
 
 
-def row(update: int, layer: str, **said: float) -> Measured:
-    names = ("rate", "weight", "step", "gradient", "gradient_l1", "unclipped", "effective",
+def row(step: int, layer: str, **said: float) -> LayerStats:
+    names = ("lr", "weight", "step", "gradient", "gradient_l1", "unclipped", "effective",
              "relative", "decay", "low", "median", "high")  # fmt: skip
     numbers = dict.fromkeys(names, 0.0)
-    return Measured(update, "0", layer, **{**numbers, **said})
+    return LayerStats(step, "0", layer, **{**numbers, **said})
 
 
 def test_the_norm_of_the_whole_gradient_is_known_between_measurements() -> None:
@@ -24,14 +24,14 @@ def test_the_norm_of_the_whole_gradient_is_known_between_measurements() -> None:
 
 
 def test_what_was_measured_averages_as_what_was_planned() -> None:
-    curve = (0.05 * cosine(1, 0)).resolve(1000)
+    curve = (0.05 * cosine(1, 0)).resolve(total_steps=1000)
     rows = [row(k, layer, decay=0.1 * curve(k)) for k in range(0, 1000, 10) for layer in "ab"]
-    found, planned = measured_averaging(rows, 1000), averaging(curve, 0.1)
+    found, planned = layer_averaging(rows, 1000), averaging(curve, 0.1)
     assert list(found) == ["a", "b"]
     assert found["a"].effective == pytest.approx(planned.effective, rel=1e-3)
     assert found["b"].initial == pytest.approx(planned.initial, rel=1e-3)
     with pytest.raises(SettingError, match="no rows of a Probe"):
-        measured_averaging([], 5)
+        layer_averaging([], 5)
 
 
 def test_norms_are_those_before_clipping() -> None:

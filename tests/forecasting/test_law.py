@@ -19,7 +19,7 @@ METRICS = {
     "100M": (".9983", ".00435", ".00592", ".00142", ".00583"),
 }
 FITTED_BY_THEM = ("cosine_24000", "constant_24000", "wsdcon_9")
-# As their code has it: up from 0 at update 0 to the peak at update 2159.
+# As their code has it: up from 0 at step 0 to the peak at step 2159.
 THEIR_WARMUP = warmup(2159).then(constant(1, over=1))
 
 
@@ -43,9 +43,9 @@ def test_published_parameters_give_the_published_metrics(size) -> None:
     for name, log in real_logs(size).items():
         if name in FITTED_BY_THEM:
             continue
-        rates = their_plan(name).resolve(PLANS[name][1]).values()
-        # Their loss at step t has seen the rate of step t.
-        gaps = law.losses(rates, [k + 1 for k in log.updates]) - log.losses
+        lrs = their_plan(name).resolve(total_steps=PLANS[name][1]).values()
+        # Their loss at step t has seen the lr of step t.
+        gaps = law.losses(lrs, [k + 1 for k in log.steps]) - log.losses
         losses = np.asarray(log.losses)
         explained = 1 - (gaps**2).sum() / ((losses - losses.mean()) ** 2).sum()
         share = np.abs(gaps) / losses
@@ -64,7 +64,7 @@ def unseen(size, *names):
     rows = {}
     for name, log in logs.items():
         losses = np.asarray(log.losses)
-        gaps = law.losses(log.every_rate, log.updates) - losses
+        gaps = law.losses(log.every_lr, log.steps) - losses
         explained = 1 - (gaps**2).sum() / ((losses - losses.mean()) ** 2).sum()
         rows[name] = explained, np.abs(gaps).mean(), gaps[-1]
     return {name: row for name, row in rows.items() if name not in names}
@@ -89,11 +89,11 @@ def test_one_wsd_run_foresees_eight_others(size, name) -> None:
 
 def made(plan, total, law, peak=0.01, every=20, noise=0.0, name="run"):
     """Return the log of a run that follows the law."""
-    curve = (peak * plan).resolve(total)
-    updates = list(range(every, total + 1, every))
-    losses = law.losses(curve.values(), updates)
+    curve = (peak * plan).resolve(total_steps=total)
+    steps = list(range(every, total + 1, every))
+    losses = law.losses(curve.values(), steps)
     losses = losses * np.exp(noise * np.random.default_rng(0).standard_normal(len(losses)))
-    return Log(updates, losses.tolist(), schedule=curve, name=name)
+    return Log(steps, losses.tolist(), schedule=curve, name=name)
 
 
 TRUE = Law(2.5, 0.9, 0.45, 0.2, 0.012)
@@ -104,7 +104,7 @@ def test_a_law_is_found_again_from_what_follows_it() -> None:
     for full in (False, True):
         law = fit(logs, full=full).law
         other = made(warmup(50).then(cosine(1, 0)), 3000, TRUE)
-        foreseen = law.losses(other.every_rate, other.updates[10:])
+        foreseen = law.losses(other.every_lr, other.steps[10:])
         assert foreseen == pytest.approx(other.losses[10:], rel=4e-3)
     assert fit(logs).law.beta == 0.6
 
@@ -113,23 +113,23 @@ def test_changes_gathered_into_nodes_are_as_good_as_each_alone(monkeypatch) -> N
     log = made(warmup(200).then(cosine(1, 0)), 5000, TRUE)
     for nodes, near in ((10**6, 1e-5), (250, 1e-4)):
         monkeypatch.setattr("ratecraft.forecasting._law.READ", nodes)
-        found = TRUE.losses(log.every_rate, log.updates)
+        found = TRUE.losses(log.every_lr, log.steps)
         assert np.asarray(log.losses) == pytest.approx(found, rel=near)
 
 
 def test_a_drop_is_not_gathered_with_what_lies_elsewhere() -> None:
     plan = warmup(100).then(constant(1, over=900)).then(constant(0.1))
-    rates = plan.resolve(2000).values()
+    lrs = plan.resolve(total_steps=2000).values()
     law = Law(2.5, 0.9, 0.45, 0.2, 0.012, warmup=True)
-    before, after = law.losses(rates, [1000, 1100])
+    before, after = law.losses(lrs, [1000, 1100])
     up = (
         0.2
         * sum(  # the rises of the warm-up count as drops below zero
             0.01 * (1 - (1 + 0.012 * u**-0.6 * s) ** -0.6)
-            for u, s in ((k / 100, sum(rates[k:1000])) for k in range(1, 101))
+            for u, s in ((k / 100, sum(lrs[k:1000])) for k in range(1, 101))
         )
     )
-    assert before == pytest.approx(2.5 + 0.9 * (sum(rates[:1000]) / 1000) ** -0.45 + up, rel=1e-4)
+    assert before == pytest.approx(2.5 + 0.9 * (sum(lrs[:1000]) / 1000) ** -0.45 + up, rel=1e-4)
     assert after < before - 0.03
 
 
@@ -137,17 +137,17 @@ def test_what_runs_cannot_tell_is_told() -> None:
     wave = made(warmup(50).then(cosine(1, 0)), 2000, TRUE)
     flat = made(warmup(50).then(constant(1)), 2000, TRUE)
     good = made(wsd(50, 400), 2000, TRUE)
-    assert "none of the runs stays at its peak rate" in fit([wave]).notes[0]
-    assert "none of the runs lets its rate fall" in fit([flat]).notes[0]
+    assert "none of the runs stays at its peak lr" in fit([wave]).notes[0]
+    assert "none of the runs lets its lr fall" in fit([flat]).notes[0]
     assert fit([good]).notes == fit([wave, flat]).notes == ()
-    late = Log(good.updates[20:], good.losses[20:], [0.01] * 80, name="late.csv")
-    assert "the rates of late.csv begin at update 420; those before" in fit([late, good]).notes[0]
+    late = Log(good.steps[20:], good.losses[20:], [0.01] * 80, name="late.csv")
+    assert "the lrs of late.csv begin at step 420; those before" in fit([late, good]).notes[0]
 
 
 def test_noise_makes_it_less_sure() -> None:
     quiet, loud = (fit([made(wsd(50, 400), 2000, TRUE, noise=noise)]) for noise in (0.0001, 0.02))
-    rates = (0.01 * warmup(50).then(cosine(1, 0))).resolve(2000).values()
-    doubts = [math.sqrt((g := law.slopes(rates, 2000)) @ law.spread @ g) for law in (quiet, loud)]
+    lrs = (0.01 * warmup(50).then(cosine(1, 0))).resolve(total_steps=2000).values()
+    doubts = [math.sqrt((g := law.slopes(lrs, 2000)) @ law.spread @ g) for law in (quiet, loud)]
     assert doubts[1] > 2 * doubts[0]
     assert loud.error == pytest.approx(0.02, rel=0.3)
 
@@ -157,8 +157,12 @@ def test_what_cannot_be_fitted_is_refused() -> None:
     with pytest.raises(LogError, match="no logs"):
         fit([])
     other = made(wsd(50, 400), 2000, TRUE, peak=0.02, name="b")
-    with pytest.raises(LogError, match=r"a has a peak rate of 0\.01, b of 0\.02"):
+    with pytest.raises(LogError, match=r"a has a peak lr of 0\.01, b of 0\.02"):
         fit([run, other])
-    early = Log(range(1, 20), [5.0] * 19, schedule=(0.1 * warmup(15).then(constant(1))).resolve(30))
-    with pytest.raises(LogError, match="4 losses after its warm-up of 15 updates"):
+    early = Log(
+        range(1, 20),
+        [5.0] * 19,
+        schedule=(0.1 * warmup(15).then(constant(1))).resolve(total_steps=30),
+    )
+    with pytest.raises(LogError, match="4 losses after its warm-up of 15 steps"):
         fit([early])

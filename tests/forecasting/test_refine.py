@@ -12,7 +12,7 @@ X = np.arange(T) / T
 
 
 def values(shape):
-    return shape.resolve(T).values()
+    return shape.resolve(total_steps=T).values()
 
 
 def test_norms_that_stay_give_a_line() -> None:
@@ -31,11 +31,11 @@ def test_norms_that_rise_to_the_end_give_a_power(power: float, adaptive: bool) -
 def test_high_norms_at_first_give_a_warmup_and_a_better_bound() -> None:
     norms = 1 + 9 * np.exp(-X / 0.05)
     shape = refine(norms)
-    rates = values(shape)
-    assert rates[0] < 0.2
-    assert 50 < rates.argmax() <= 300
+    lrs = values(shape)
+    assert lrs[0] < 0.2
+    assert 50 < lrs.argmax() <= 300
     best = [
-        bound(each.resolve(T), gradient=norms.tolist()).best
+        bound(each.resolve(total_steps=T), gradient=norms.tolist()).best
         for each in (shape, linear(1, 0), warmup(100).then(linear(1, 0)))
     ]
     assert best[0] == min(best)

@@ -1,4 +1,4 @@
-"""What every parity test does: read both schedules at every update, and compare."""
+"""What every parity test does: read both schedules at every step, and compare."""
 
 from collections.abc import Callable, Sequence
 
@@ -14,20 +14,20 @@ FLOAT32 = 2e-6
 Attach = Callable[[torch.optim.Optimizer], LRScheduler]
 
 
-def rates(attach: Attach, updates: int, rate: float = 1.0) -> list[float]:
-    """Return the rate that each update uses under a torch scheduler."""
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=rate)
+def lrs(attach: Attach, steps: int, lr: float = 1.0) -> list[float]:
+    """Return the lr that each step uses under a torch scheduler."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=lr)
     scheduler = attach(optimizer)
     used = [optimizer.param_groups[0]["lr"]]
-    optimizer.step()  # changes no rate; torch wants it to have been called once
-    for _ in range(updates - 1):
+    optimizer.step()  # changes no lr; torch wants it to have been called once
+    for _ in range(steps - 1):
         scheduler.step()
         used.append(optimizer.param_groups[0]["lr"])
     return used
 
 
 def apart(ours: Sequence[float], theirs: Sequence[float]) -> float:
-    """Return the largest difference at any update, in peaks of theirs."""
+    """Return the largest difference at any step, in peaks of theirs."""
     assert len(ours) == len(theirs)
     gaps = np.abs(np.asarray(ours, float) - np.asarray(theirs, float))
     return float(gaps.max() / (np.abs(theirs).max() or 1))
@@ -41,16 +41,16 @@ def agree(
     later: int = 0,
     within: float = FLOAT64,
 ) -> None:
-    """Check a schedule against a peer's rates at updates 0, 1, ..., singly and as an array.
+    """Check a schedule against a peer's lrs at steps 0, 1, ..., singly and as an array.
 
     Args:
         schedule: ours.
-        theirs: the peer's rate at each update of the run, first and last included.
+        theirs: the peer's lr at each step of the run, first and last included.
         total: length of the run, if theirs go on past its end.
-        later: how many updates later ours is read, where a peer counts from 1.
+        later: how many steps later ours is read, where a peer counts from 1.
         within: largest difference, in peaks of theirs.
     """
-    curve = schedule.resolve(total or len(theirs))
+    curve = schedule.resolve(total_steps=total or len(theirs))
     times = range(later, later + len(theirs))
     assert apart([curve(t) for t in times], theirs) <= within
     assert apart(curve.values(times), theirs) <= within

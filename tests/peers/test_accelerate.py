@@ -1,7 +1,7 @@
 """ScheduleLR prepared by Accelerate, which steps a scheduler once for each process.
 
 Its issues 2708, 1382 and 2318 are one complaint: over n processes a schedule runs n times too
-fast for those who planned it in updates.
+fast for those who planned it in steps.
 """
 
 from functools import partial
@@ -38,11 +38,11 @@ def forget():
 
 
 def ours(optimizer, total, epoch):
-    return ScheduleLR(optimizer, factor=PLAN, total=total, epoch=epoch)
+    return ScheduleLR(optimizer, factor=PLAN, total_steps=total, steps_per_epoch=epoch)
 
 
 def torchs(optimizer, total, epoch):
-    return LambdaLR(optimizer, PLAN.resolve(total, epoch=epoch))
+    return LambdaLR(optimizer, PLAN.resolve(total_steps=total, steps_per_epoch=epoch))
 
 
 def doubled(optimizer, total, epoch):
@@ -51,7 +51,7 @@ def doubled(optimizer, total, epoch):
 
 
 class Run:
-    """Two epochs of 26 batches, split over the processes; ``rates`` holds those of the updates."""
+    """Two epochs of 26 batches, split over the processes; ``lrs`` holds those of the steps."""
 
     def __init__(self, accumulate=1, kind=ours, split_batches=False, **settings):
         forget()
@@ -72,19 +72,19 @@ class Run:
         self.model, self.optimizer, self.loader, self.prepared = self.accelerator.prepare(
             model, optimizer, DataLoader(data, batch_size=4), self.scheduler
         )
-        self.rates = []
+        self.lrs = []
 
     def train(self, epochs=2):
         for _ in range(epochs):
             for (x,) in self.loader:
                 with self.accelerator.accumulate(self.model):
-                    rate = self.optimizer.param_groups[0]["lr"]
+                    lr = self.optimizer.param_groups[0]["lr"]
                     self.accelerator.backward(self.model(x).pow(2).mean())
                     self.optimizer.step()
                     self.prepared.step()
                     self.optimizer.zero_grad()
                 if self.accelerator.sync_gradients:
-                    self.rates.append(rate)
+                    self.lrs.append(lr)
         return self
 
     def weights(self):
@@ -92,22 +92,27 @@ class Run:
 
 
 def curve_of(epoch):
-    return [BASE * value for value in map(PLAN.resolve(2 * epoch, epoch=epoch), range(2 * epoch))]
+    return [
+        BASE * value
+        for value in map(
+            PLAN.resolve(total_steps=2 * epoch, steps_per_epoch=epoch), range(2 * epoch)
+        )
+    ]
 
 
 def saved_after_an_epoch(folder, accumulate):
     """Return a whole run, what is left of it after an epoch, and that rest in a resumed run."""
     whole = Run(accumulate).train(epochs=1)
     whole.accelerator.save_state(folder)
-    first = len(whole.rates)
+    first = len(whole.lrs)
     whole.train(epochs=1)
     resumed = Run(accumulate)
     resumed.accelerator.load_state(folder)
     resumed.train(epochs=1)
     return {
-        "rates": whole.rates,
-        "rest": [whole.rates[first:], whole.weights()],
-        "resumed": [resumed.rates, resumed.weights()],
+        "lrs": whole.lrs,
+        "rest": [whole.lrs[first:], whole.weights()],
+        "resumed": [resumed.lrs, resumed.weights()],
     }
 
 
@@ -115,30 +120,30 @@ def saved_after_an_epoch(folder, accumulate):
 
 
 @pytest.mark.parametrize(("accumulate", "epoch"), [(1, 26), (2, 13), (4, 7)])
-def test_the_rate_follows_the_updates_under_accumulation(accumulate, epoch):
+def test_the_lr_follows_the_steps_under_accumulation(accumulate, epoch):
     run = Run(accumulate).train()
-    assert run.rates == curve_of(epoch)
+    assert run.lrs == curve_of(epoch)
     assert run.prepared.scheduler is run.scheduler
     assert run.scheduler.last_epoch == 2 * epoch
     assert run.prepared.get_last_lr() == pytest.approx([0.1 * BASE])
 
 
 def test_stepping_a_scheduler_for_every_batch_does_no_harm():
-    assert Run(2, step_scheduler_with_optimizer=False).train().rates == curve_of(13)
+    assert Run(2, step_scheduler_with_optimizer=False).train().lrs == curve_of(13)
 
 
 def test_a_prepared_optimizer_is_driven_too():
     run = Run()
     run.scheduler.remove()
-    late = ScheduleLR(run.optimizer, factor=PLAN, total=52, epoch=26)
+    late = ScheduleLR(run.optimizer, factor=PLAN, total_steps=52, steps_per_epoch=26)
     run.prepared = run.accelerator.prepare(late)
-    assert run.train().rates == curve_of(26)
+    assert run.train().lrs == curve_of(26)
 
 
 @pytest.mark.parametrize(("accumulate", "epoch"), [(1, 26), (2, 13)])
 def test_a_saved_state_is_resumed_to_the_last_bit(tmp_path, accumulate, epoch):
     answer = saved_after_an_epoch(tmp_path, accumulate)
-    assert answer["rates"] == curve_of(epoch)
+    assert answer["lrs"] == curve_of(epoch)
     assert answer["resumed"] == answer["rest"]
 
 
@@ -146,25 +151,25 @@ def test_a_saved_state_is_resumed_to_the_last_bit(tmp_path, accumulate, epoch):
 
 
 def found_in_all_kinds():
-    """Return what doctor says before any update of a torch scheduler, and of one of ours."""
+    """Return what doctor says before any step of a torch scheduler, and of one of ours."""
     found = {}
     run = Run(kind=doubled)
-    planned = doctor(run.optimizer, run.prepared, total=26)
+    planned = doctor(run.optimizer, run.prepared, total_steps=26)
     found["planned"] = [str(finding) for finding in planned]
     for kind in (torchs, ours):
         run = Run(kind=kind)
         things = run.accelerator.unwrap_model(run.model), run.optimizer, run.prepared
-        levels = [str(f) for f in doctor(*things, total=26) if f.level != "note"]
+        levels = [str(f) for f in doctor(*things, total_steps=26) if f.level != "note"]
         found[kind.__name__] = levels
     return found
 
 
 def runs_of_both(_, folder):
     return {
-        "plain": Run().train().rates,
-        "accumulated": Run(2).train().rates,
-        "split": Run(split_batches=True).train().rates,
-        "torch's": Run(kind=torchs).train().rates,
+        "plain": Run().train().lrs,
+        "accumulated": Run(2).train().lrs,
+        "split": Run(split_batches=True).train().lrs,
+        "torch's": Run(kind=torchs).train().lrs,
         "found": found_in_all_kinds(),
         "saved": saved_after_an_epoch(folder / "state", 2),
     }
@@ -182,7 +187,7 @@ def test_accelerate_2708_a_scheduler_stepped_by_two_processes_keeps_its_pace(bot
 
 
 def test_accelerate_2708_one_of_torchs_runs_twice_as_fast(both):
-    twice = [BASE * PLAN.resolve(26, epoch=13)(2 * k) for k in range(26)]
+    twice = [BASE * PLAN.resolve(total_steps=26, steps_per_epoch=13)(2 * k) for k in range(26)]
     for answers in both:
         assert answers["torch's"] == twice
 
@@ -193,7 +198,7 @@ def test_doctor_sees_that_one_of_torchs_is_stepped_by_each_process(both):
         assert answers["found"]["planned"] == []
         stepped, *_ = answers["found"]["torchs"]
         assert stepped.startswith(
-            "warning: LambdaLR is stepped 2 times an update: Accelerate steps it once for each of "
+            "warning: LambdaLR is stepped 2 times a step: Accelerate steps it once for each of "
             "2 processes"
         )
 
@@ -203,7 +208,7 @@ def test_accelerate_1382_accumulation_over_two_processes_needs_no_thought(both):
         assert answers["accumulated"] == curve_of(7)
 
 
-def test_accelerate_2318_a_total_of_true_updates_is_right_however_batches_are_split(both):
+def test_accelerate_2318_a_total_of_true_steps_is_right_however_batches_are_split(both):
     for answers in both:
         assert len(answers["plain"]) == 26  # each process takes every other batch
         assert len(answers["split"]) == 52  # each takes its half of every batch
@@ -212,5 +217,5 @@ def test_accelerate_2318_a_total_of_true_updates_is_right_however_batches_are_sp
 
 def test_both_processes_resume_to_the_last_bit(both):
     for answers in both:
-        assert answers["saved"]["rates"] == curve_of(7)
+        assert answers["saved"]["lrs"] == curve_of(7)
         assert answers["saved"]["resumed"] == answers["saved"]["rest"]

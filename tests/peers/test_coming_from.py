@@ -37,13 +37,13 @@ def sgd(**more):
 
 
 def ours(write, **said):
-    """Return the rates of what the right-hand side says."""
+    """Return the lrs of what the right-hand side says."""
     settings = eval(f"dict({write})", vars(ratecraft) | said)  # noqa: S307 -- our own page
-    return preview(ScheduleLR(sgd(), total=TOTAL, **settings), TOTAL)["0"]
+    return preview(ScheduleLR(sgd(), total_steps=TOTAL, **settings), TOTAL)["0"]
 
 
 def stepped(wrote, names, step=lambda scheduler, k: scheduler.step()):
-    """Return the rates of what the left-hand side says, stepped after each update."""
+    """Return the lrs of what the left-hand side says, stepped after each step."""
     optimizer = sgd()
     scheduler = eval(wrote, {**names, "optimizer": optimizer})  # noqa: S307 -- our own page
     seen = []
@@ -88,13 +88,13 @@ def test_timm_by_default_counts_epochs_and_its_warm_up_hides_the_peak():
     scheduler.step_update(50)
     assert optimizer.param_groups[0]["lr"] == BASE
     assert not isinstance(scheduler, torch.optim.lr_scheduler.LRScheduler)
-    rates = stepped(
+    lrs = stepped(
         "CosineLRScheduler(optimizer, 100, warmup_t=10, t_in_epochs=False)",
         vars(peer),
         lambda scheduler, k: scheduler.step_update(k),
     )
-    assert [round(rate, 5) for rate in rates[9:11]] == [0.09, 0.09755]
-    assert max(rates) < BASE
+    assert [round(lr, 5) for lr in lrs[9:11]] == [0.09, 0.09755]
+    assert max(lrs) < BASE
 
 
 @table("optax")
@@ -105,7 +105,7 @@ def test_optax(wrote, write):
 
 
 def fitted(fit):
-    """Return rate and momentum of every update of a fastai Learner."""
+    """Return lr and momentum of every step of a fastai Learner."""
     learner = pytest.importorskip("fastai.learner")
     pytest.importorskip("fastai.callback.schedule")
     from fastai.callback.core import Callback
@@ -115,7 +115,7 @@ def fitted(fit):
 
     seen = []
 
-    class Rates(Callback):
+    class LRs(Callback):
         def before_step(self):
             seen.append((self.opt.hypers[-1]["lr"], self.opt.hypers[-1]["mom"]))
 
@@ -123,7 +123,7 @@ def fitted(fit):
     rows = list(zip(x, x.sum(1, keepdim=True), strict=True))
     data = DataLoaders(DataLoader(rows, bs=4), DataLoader(rows, bs=4))
     loss = torch.nn.functional.mse_loss
-    learn = learner.Learner(data, torch.nn.Linear(3, 1), loss, opt_func=Adam, cbs=[Rates()])
+    learn = learner.Learner(data, torch.nn.Linear(3, 1), loss, opt_func=Adam, cbs=[LRs()])
     with learn.no_bar(), learn.no_logging():
         eval(fit, {"learn": learn})  # noqa: S307 -- our own page
     return np.array(seen, float).T
@@ -132,27 +132,29 @@ def fitted(fit):
 @pytest.mark.filterwarnings("ignore")  # fastai 2.8 beside today's numpy, pandas and torch
 @table("fastai")
 def test_fastai(wrote, write):
-    rates, _ = fitted(wrote)
-    assert apart(ours(write), list(rates)) <= FLOAT32
+    lrs, _ = fitted(wrote)
+    assert apart(ours(write), list(lrs)) <= FLOAT32
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_fastai_moves_momentum_and_is_late_by_an_update_in_the_third_cycle():
+def test_fastai_moves_momentum_and_is_late_by_an_step_in_the_third_cycle():
     _, momentum = fitted("learn.fit_one_cycle(10, 0.1)")
     assert momentum[[0, 25]].tolist() == [0.95, 0.85]
     assert momentum[-1] == pytest.approx(0.95, abs=1e-4)
-    rates, _ = fitted("learn.fit_sgdr(3, 1, 0.1)")
-    plan = (0.1 * ratecraft.restarts(ratecraft.epochs(1), grow=2)).resolve(70, epoch=BATCHES)
-    late = np.abs(plan.values() - rates) > 1e-6
+    lrs, _ = fitted("learn.fit_sgdr(3, 1, 0.1)")
+    plan = (0.1 * ratecraft.restarts(ratecraft.epochs(1), grow=2)).resolve(
+        total_steps=70, steps_per_epoch=BATCHES
+    )
+    late = np.abs(plan.values() - lrs) > 1e-6
     assert np.flatnonzero(late).tolist() == [30]
-    assert rates[30] < 1e-9
+    assert lrs[30] < 1e-9
 
 
 # The trainers ------------------------------------------------------------------------------------
 
 
-def rates_in_lightning(folder, attach, monitor=False):
-    """Return the rate of every update of two epochs; ``attach`` is configure_optimizers."""
+def lrs_in_lightning(folder, attach, monitor=False):
+    """Return the lr of every step of two epochs; ``attach`` is configure_optimizers."""
     lightning = pytest.importorskip("lightning")
     callbacks = pytest.importorskip("lightning.pytorch.callbacks")
     loggers = pytest.importorskip("lightning.pytorch.loggers")
@@ -220,9 +222,9 @@ def test_lightning_as_written_before_and_with_for_lightning(tmp_path):
     def write(module, optimizer):
         return for_lightning(module, optimizer, factor=ratecraft.cosine())
 
-    theirs = rates_in_lightning(tmp_path, wrote)
+    theirs = lrs_in_lightning(tmp_path, wrote)
     assert len(theirs) == 2 * BATCHES
-    assert apart(rates_in_lightning(tmp_path, write, monitor=True), theirs) <= FLOAT64
+    assert apart(lrs_in_lightning(tmp_path, write, monitor=True), theirs) <= FLOAT64
 
 
 @in_lightning
@@ -230,7 +232,7 @@ def test_lightnings_two_lists_step_once_an_epoch(tmp_path):
     def wrote(module, optimizer):
         return [optimizer], [cosine_for(optimizer, module.trainer.estimated_stepping_batches)]
 
-    seen = rates_in_lightning(tmp_path, wrote)
+    seen = lrs_in_lightning(tmp_path, wrote)
     assert len(set(seen)) == 2
     assert min(seen) > 0.99 * BASE
 
@@ -246,7 +248,7 @@ def test_the_trainers_own_schedule_and_for_trainer(tmp_path):
         def forward(self, x, labels):
             return {"loss": (self.line(x) - labels).pow(2).mean()}
 
-    class Rates(hf.TrainerCallback):
+    class LRs(hf.TrainerCallback):
         def on_pre_optimizer_step(self, args, state, control, optimizer, **_):
             seen.append(optimizer.param_groups[0]["lr"])
 
@@ -265,7 +267,7 @@ def test_the_trainers_own_schedule_and_for_trainer(tmp_path):
             **more,
         )
         rows = [{"x": x, "labels": x.sum(0, keepdim=True)} for x in torch.randn(4 * BATCHES, 3)]
-        return hf.Trainer(Line(), arguments, train_dataset=rows, callbacks=[Rates()])
+        return hf.Trainer(Line(), arguments, train_dataset=rows, callbacks=[LRs()])
 
     seen = []
     trainer(lr_scheduler_type="cosine", warmup_steps=10).train()

@@ -1,6 +1,6 @@
-"""Every fvcore schedule, update by update, and where we differ.
+"""Every fvcore schedule, step by step, and where we differ.
 
-Theirs are functions of the share of the run that is over; update k of n is at k / n.
+Theirs are functions of the share of the run that is over; step k of n is at k / n.
 """
 
 import pytest
@@ -13,7 +13,7 @@ from ratecraft import constant, cosine, exponential, linear, percent, polynomial
 peer = pytest.importorskip("fvcore.common.param_scheduler")
 pytestmark = pytest.mark.peers
 
-rates = st.floats(1e-5, 10)
+lrs = st.floats(1e-5, 10)
 totals = st.integers(1, 300)
 
 
@@ -21,34 +21,34 @@ def read(scheduler, total):
     return [scheduler(k / total) for k in range(total)]
 
 
-@given(rates, totals)
-def test_constant(rate, total):
-    agree(constant(rate), read(peer.ConstantParamScheduler(rate), total))
+@given(lrs, totals)
+def test_constant(lr, total):
+    agree(constant(lr), read(peer.ConstantParamScheduler(lr), total))
 
 
-@given(rates, rates, totals)
+@given(lrs, lrs, totals)
 def test_cosine(start, end, total):
     agree(cosine(start, end), read(peer.CosineParamScheduler(start, end), total))
 
 
-@given(rates, st.floats(1e-4, 10), totals)
+@given(lrs, st.floats(1e-4, 10), totals)
 def test_exponential(start, ratio, total):
     theirs = read(peer.ExponentialParamScheduler(start, ratio), total)
     agree(exponential(start, start * ratio), theirs)
 
 
-@given(st.floats(0, 10), rates, totals)
+@given(st.floats(0, 10), lrs, totals)
 def test_linear(start, end, total):
     agree(linear(start, end), read(peer.LinearParamScheduler(start, end), total))
 
 
-@given(rates, st.floats(0.1, 4), totals)
+@given(lrs, st.floats(0.1, 4), totals)
 def test_polynomial(start, power, total):
     theirs = read(peer.PolynomialDecayParamScheduler(start, power), total)
     agree(polynomial(start, 0, power), theirs)
 
 
-@given(st.lists(rates, min_size=1, max_size=6), st.data())
+@given(st.lists(lrs, min_size=1, max_size=6), st.data())
 def test_multi_step(values, data):
     total = data.draw(st.integers(len(values), 300))
     joins = st.integers(1, total - 1) if total > 1 else st.nothing()
@@ -57,26 +57,26 @@ def test_multi_step(values, data):
     agree(staircase(values, at=at), read(peer.MultiStepParamScheduler(values, total, at), total))
 
 
-@given(st.lists(rates, min_size=1, max_size=6), totals)
+@given(st.lists(lrs, min_size=1, max_size=6), totals)
 def test_multi_step_of_even_levels(values, repeats):
     total = repeats * len(values)
     theirs = read(peer.MultiStepParamScheduler(values, num_updates=total), total)
     agree(staircase(values, every=repeats), theirs)
 
 
-@given(st.lists(rates, min_size=1, max_size=6), totals)
+@given(st.lists(lrs, min_size=1, max_size=6), totals)
 def test_step(values, total):
     theirs = read(peer.StepParamScheduler(total, values), total)
     agree(staircase(values, every=percent(100 / len(values))), theirs)
 
 
-@given(rates, st.integers(1, 6), st.floats(0.01, 2), totals)
-def test_step_with_a_fixed_gamma(rate, decays, gamma, total):
-    scheduler = peer.StepWithFixedGammaParamScheduler(rate, decays, gamma, total)
-    agree(rate * constant(1).repeat(decays + 1, decay=gamma), read(scheduler, total))
+@given(lrs, st.integers(1, 6), st.floats(0.01, 2), totals)
+def test_step_with_a_fixed_gamma(lr, decays, gamma, total):
+    scheduler = peer.StepWithFixedGammaParamScheduler(lr, decays, gamma, total)
+    agree(lr * constant(1).repeat(decays + 1, decay=gamma), read(scheduler, total))
 
 
-@given(rates, st.floats(0, 1), st.integers(1, 90), totals)
+@given(lrs, st.floats(0, 1), st.integers(1, 90), totals)
 def test_composite_of_rescaled_parts(peak, first, share, total):
     scheduler = peer.CompositeParamScheduler(
         [peer.LinearParamScheduler(first * peak, peak), peer.CosineParamScheduler(peak, 0)],
@@ -86,7 +86,7 @@ def test_composite_of_rescaled_parts(peak, first, share, total):
     agree(peak * warmup(percent(share), first).then(cosine()), read(scheduler, total))
 
 
-@given(rates, st.floats(0, 1), st.integers(1, 90), totals)
+@given(lrs, st.floats(0, 1), st.integers(1, 90), totals)
 def test_composite_of_a_rescaled_and_a_fixed_part(peak, first, share, total):
     """As detectron2 warms up: the cosine runs from the start, its beginning is covered up."""
     wave = peer.CosineParamScheduler(peak, 0)
@@ -101,7 +101,7 @@ def test_composite_of_a_rescaled_and_a_fixed_part(peak, first, share, total):
     agree(plan, read(scheduler, total))
 
 
-@given(rates, rates, st.integers(1, 99), totals)
+@given(lrs, lrs, st.integers(1, 99), totals)
 def test_composite_of_a_part_cut_short(start, end, share, total):
     scheduler = peer.CompositeParamScheduler(
         [peer.LinearParamScheduler(start, end), peer.ConstantParamScheduler(end)],
@@ -134,7 +134,7 @@ def test_past_the_end_each_of_theirs_does_something_else_and_ours_hold():
         polynomial(1, 0, 0.5): 0,
     }
     for plan, end in ends.items():
-        assert plan.resolve(10).values([10, 11, 15, 20]).tolist() == [end] * 4
+        assert plan.resolve(total_steps=10).values([10, 11, 15, 20]).tolist() == [end] * 4
 
 
 def test_lengths_that_do_not_fill_the_run_are_changed_there_and_the_rest_is_held_here():
@@ -143,14 +143,14 @@ def test_lengths_that_do_not_fill_the_run_are_changed_there_and_the_rest_is_held
     peer.CompositeParamScheduler(parts, lengths, ["rescaled"] * 2)
     assert lengths == [0.5, 0.5]  # the caller's own list
     plan = constant(1, over=percent(50)).then(linear(1, 0, over=percent(49.95)))
-    assert plan.resolve(10_000).values([9_994, 9_995, 10_000]).tolist() == pytest.approx(
-        [1 / 4995, 0, 0]
-    )
+    assert plan.resolve(total_steps=10_000).values(
+        [9_994, 9_995, 10_000]
+    ).tolist() == pytest.approx([1 / 4995, 0, 0])
 
 
 def test_a_level_of_theirs_begins_a_millionth_of_the_run_early_and_ours_on_time():
     total = 10_000_000
     theirs = peer.MultiStepParamScheduler([1, 0.1], total, [total // 2])
     assert theirs((total // 2 - 5) / total) == 0.1
-    ours = staircase([1, 0.1], at=[total // 2]).resolve(total)
+    ours = staircase([1, 0.1], at=[total // 2]).resolve(total_steps=total)
     assert ours.values([total // 2 - 1, total // 2]).tolist() == [1, 0.1]

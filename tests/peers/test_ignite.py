@@ -13,18 +13,18 @@ pytestmark = pytest.mark.peers
 
 BASE = 0.1
 PLAN = warmup(3, start=0.2).then(cosine(1, 0.1))
-CURVE = [BASE * value for value in map(PLAN.resolve(12), range(12))]
+CURVE = [BASE * value for value in map(PLAN.resolve(total_steps=12), range(12))]
 
 
 class Run:
-    """Two epochs of six updates; ``seen`` is the rate of every update."""
+    """Two epochs of six steps; ``seen`` is the lr of every step."""
 
     def __init__(self, clock="optimizer"):
         torch.manual_seed(0)
         self.model = torch.nn.Linear(3, 1)
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=BASE)
-        self.scheduler = ScheduleLR(self.optimizer, factor=PLAN, total=12, clock=clock)
-        self.engine = engine.Engine(self.update)
+        self.scheduler = ScheduleLR(self.optimizer, factor=PLAN, total_steps=12, clock=clock)
+        self.engine = engine.Engine(self.step)
         self.seen = []
 
     def update(self, _, batch):
@@ -77,7 +77,7 @@ def test_the_step_clock_may_be_stepped_by_an_event():
 def test_ignites_simulation_reads_the_plan_and_leaves_the_run_alone():
     run = Run("step")
     simulate = handlers.param_scheduler.LRScheduler.simulate_values
-    assert [rate for _, rate in simulate(12, run.scheduler)] == CURVE
+    assert [lr for _, lr in simulate(12, run.scheduler)] == CURVE
     run.attach_ignites_handler()
     assert run.start() == CURVE
 

@@ -1,4 +1,4 @@
-"""ScheduleLR and for_lightning in Lightning's own loop: the rate of every update."""
+"""ScheduleLR and for_lightning in Lightning's own loop: the lr of every step."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from ratecraft import cosine, epochs, inverse_sqrt, warmup
 from ratecraft.diagnostics import doctor
-from ratecraft.errors import BindingError, PlanChanged
+from ratecraft.errors import BindingError, ScheduleChanged
 from ratecraft.integrations import find_lr_for, for_lightning, range_test_for
 from ratecraft.torch import ScheduleLR
 
@@ -20,7 +20,7 @@ pytestmark = [
 ]
 
 BASE = 0.1
-BATCHES = 13  # odd, so that accumulating two of them leaves a last update of one
+BATCHES = 13  # odd, so that accumulating two of them leaves a last step of one
 PLAN = warmup(epochs(1)).then(cosine(1, 0.1))
 SHORT = warmup(3).then(cosine(1, 0.1))
 ENDLESS = warmup(3).then(inverse_sqrt(3))
@@ -47,8 +47,8 @@ class Module(L.LightningModule):
         return answer
 
 
-class Rates(L.Callback):
-    """Writes down the rate of every update."""
+class LRs(L.Callback):
+    """Writes down the lr of every step."""
 
     def __init__(self):
         self.seen = []
@@ -58,7 +58,7 @@ class Rates(L.Callback):
 
 
 class Save(L.Callback):
-    """Saves a checkpoint after some updates."""
+    """Saves a checkpoint after some steps."""
 
     def __init__(self, after, path):
         self.after, self.path = after, path
@@ -90,11 +90,11 @@ def data():
 
 
 def fit(attach, *callbacks, kind=Module, loader=None, resume=None, logger=False, **settings):
-    """Train; return the module and the rate of every update."""
-    module, rates = kind(attach), Rates()
+    """Train; return the module and the lr of every step."""
+    module, lrs = kind(attach), LRs()
     saves = any(isinstance(callback, L.pytorch.callbacks.ModelCheckpoint) for callback in callbacks)
     trainer = L.Trainer(
-        callbacks=[rates, *callbacks],
+        callbacks=[lrs, *callbacks],
         accelerator="cpu",
         logger=logger,
         enable_checkpointing=saves,
@@ -103,15 +103,20 @@ def fit(attach, *callbacks, kind=Module, loader=None, resume=None, logger=False,
         **settings,
     )
     trainer.fit(module, data() if loader is None else loader, ckpt_path=resume, weights_only=True)
-    return module, rates.seen
+    return module, lrs.seen
 
 
 def planned(module, optimizer):
     return for_lightning(module, optimizer, factor=PLAN)
 
 
-def curve_of(plan, total, epoch=None):
-    return [BASE * value for value in map(plan.resolve(total, epoch=epoch), range(total))]
+def curve_of(plan, total, steps_per_epoch=None):
+    return [
+        BASE * value
+        for value in map(
+            plan.resolve(total_steps=total, steps_per_epoch=steps_per_epoch), range(total)
+        )
+    ]
 
 
 @pytest.mark.parametrize(
@@ -132,7 +137,10 @@ def test_total_and_epoch_are_the_trainers(settings, total, epoch):
 
 
 def test_what_is_said_goes_before_the_trainers():
-    _, seen = fit(lambda *them: for_lightning(*them, factor=PLAN, total=50, epoch=9), max_epochs=2)
+    _, seen = fit(
+        lambda *them: for_lightning(*them, factor=PLAN, total_steps=50, steps_per_epoch=9),
+        max_epochs=2,
+    )
     assert seen == curve_of(PLAN, 50, 9)[:26]
 
 
@@ -160,7 +168,7 @@ def test_a_stream_of_unknown_length_takes_an_endless_schedule():
 @pytest.mark.parametrize("frequency", [1, 3])
 def test_a_wrong_interval_is_still_right_since_the_clock_follows_the_optimizer(interval, frequency):
     def attach(_, optimizer):
-        scheduler = ScheduleLR(optimizer, factor=SHORT, total=26)
+        scheduler = ScheduleLR(optimizer, factor=SHORT, total_steps=26)
         said = {"scheduler": scheduler, "interval": interval, "frequency": frequency}
         return {"optimizer": optimizer, "lr_scheduler": said}
 
@@ -184,7 +192,7 @@ def test_manual_optimization_needs_no_step_of_the_scheduler():
     def attach(_, optimizer):
         return {
             "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": ScheduleLR(optimizer, factor=SHORT, total=8)},
+            "lr_scheduler": {"scheduler": ScheduleLR(optimizer, factor=SHORT, total_steps=8)},
         }
 
     module, seen = fit(attach, max_epochs=2, kind=Manual)
@@ -204,9 +212,9 @@ def same(one, other):
 def test_a_run_resumed_from_a_checkpoint_is_the_same_to_the_last_bit(tmp_path, save_at, accumulate):
     settings = {"max_epochs": 2, "accumulate_grad_batches": accumulate}
     file = tmp_path / "middle.ckpt"
-    whole, rates = fit(planned, Save(save_at, file), **settings)
+    whole, lrs = fit(planned, Save(save_at, file), **settings)
     resumed, later = fit(planned, resume=file, **settings)
-    assert later == rates[save_at:]
+    assert later == lrs[save_at:]
     assert same(resumed, whole)
 
 
@@ -216,31 +224,31 @@ def test_a_run_resumed_from_model_checkpoints_file_is_the_same_to_the_last_bit(t
     def keep():
         return L.pytorch.callbacks.ModelCheckpoint(tmp_path, "{step}", save_top_k=-1)
 
-    whole, rates = fit(planned, keep(), max_epochs=2)
+    whole, lrs = fit(planned, keep(), max_epochs=2)
     resumed, later = fit(planned, keep(), resume=tmp_path / "step=13.ckpt", max_epochs=2)
-    assert later == rates[13:] == curve_of(PLAN, 26, 13)[13:]
+    assert later == lrs[13:] == curve_of(PLAN, 26, 13)[13:]
     assert same(resumed, whole)
 
 
 def test_a_longer_run_is_not_resumed_without_a_word(tmp_path):
     file = tmp_path / "middle.ckpt"
     fit(planned, Save(4, file), max_epochs=2)
-    with pytest.raises(PlanChanged, match=r"total: saved 26\n +now   39"):
+    with pytest.raises(ScheduleChanged, match=r"total: saved 26\n +now   39"):
         fit(planned, resume=file, max_epochs=3)
 
 
 def test_a_longer_run_stretches_what_is_left_where_that_was_said(tmp_path):
     def stretched(module, optimizer):
-        return for_lightning(module, optimizer, factor=PLAN, on_plan_change="continue")
+        return for_lightning(module, optimizer, factor=PLAN, on_change="continue")
 
     file = tmp_path / "middle.ckpt"
     fit(planned, Save(13, file), max_epochs=2)
     _, later = fit(stretched, resume=file, max_epochs=3)
-    curve = PLAN.resolve(26, epoch=13)
+    curve = PLAN.resolve(total_steps=26, steps_per_epoch=13)
     assert later == pytest.approx([BASE * curve(13 + k / 2) for k in range(26)])
 
 
-def test_the_rate_monitor_sees_the_same_rates(tmp_path):
+def test_the_lr_monitor_sees_the_same_lrs(tmp_path):
     monitor = L.pytorch.callbacks.LearningRateMonitor("step")
     logger = L.pytorch.loggers.CSVLogger(tmp_path)
     _, seen = fit(planned, monitor, logger=logger, log_every_n_steps=1, max_epochs=2)
@@ -252,7 +260,7 @@ def test_the_rate_monitor_sees_the_same_rates(tmp_path):
 LOSSES = [3.0, 2.0, 2.0, 2.0, 1.0, 1.0]  # of each epoch; patience 1 decides after the fourth
 
 
-class Measured(Module):
+class LayerStats(Module):
     """Logs a metric that is written down beforehand."""
 
     def training_step(self, batch, i):
@@ -265,9 +273,9 @@ def followed(module, optimizer):
     return for_lightning(module, optimizer, factor=PLAN, plateau=rule, monitor="measured")
 
 
-def test_a_plateau_is_fed_the_metric_while_its_schedule_follows_the_updates(tmp_path):
-    module, seen = fit(followed, max_epochs=6, kind=Measured)
-    curve = PLAN.resolve(6 * BATCHES, epoch=BATCHES)
+def test_a_plateau_is_fed_the_metric_while_its_schedule_follows_the_steps(tmp_path):
+    module, seen = fit(followed, max_epochs=6, kind=LayerStats)
+    curve = PLAN.resolve(total_steps=6 * BATCHES, steps_per_epoch=BATCHES)
     expected = [BASE * curve(k) * (0.5 if k >= 4 * BATCHES else 1) for k in range(6 * BATCHES)]
     assert seen == pytest.approx(expected, rel=1e-12)
     (decision,) = module.scheduler.decisions
@@ -291,9 +299,9 @@ class SaveAtStart(L.Callback):
 @pytest.mark.parametrize("epoch", [4, 5])
 def test_a_plateau_resumes_to_the_last_bit(tmp_path, epoch):
     at, file = epoch * BATCHES, tmp_path / "start.ckpt"
-    whole, rates = fit(followed, SaveAtStart(epoch, file), max_epochs=6, kind=Measured)
-    resumed, later = fit(followed, resume=file, max_epochs=6, kind=Measured)
-    assert later == rates[at:]
+    whole, lrs = fit(followed, SaveAtStart(epoch, file), max_epochs=6, kind=LayerStats)
+    resumed, later = fit(followed, resume=file, max_epochs=6, kind=LayerStats)
+    assert later == lrs[at:]
     assert resumed.scheduler.decisions == whole.scheduler.decisions
     assert same(resumed, whole)
 
@@ -310,13 +318,13 @@ def test_a_plateau_and_its_metric_go_together(said):
 # Range test ---------------------------------------------------------------------------------------
 
 
-class Searched(Measured):
+class Searched(LayerStats):
     """Runs a range test before it trains, and logs in its training step."""
 
-    record = None
+    result = None
 
     def on_train_start(self):
-        self.record = range_test_for(self.trainer, high=1.0)
+        self.result = range_test_for(self.trainer, high=1.0)
 
 
 @pytest.mark.parametrize(
@@ -324,39 +332,39 @@ class Searched(Measured):
     [{}, {"accumulate_grad_batches": 2, "gradient_clip_val": 0.1}, {"precision": "bf16-mixed"}],
 )
 def test_a_run_that_began_with_a_range_test_is_the_same_to_the_last_bit(settings):
-    plain, rates = fit(planned, kind=Measured, max_epochs=2, **settings)
+    plain, lrs = fit(planned, kind=LayerStats, max_epochs=2, **settings)
     tested, again = fit(planned, kind=Searched, max_epochs=2, **settings)
-    record = tested.record
-    assert again == rates
+    result = tested.result
+    assert again == lrs
     assert same(tested, plain)
-    assert record.optimizer == "AdamW"
-    assert record.task == "Searched"
-    assert record.batches == len(record.rates) * settings.get("accumulate_grad_batches", 1)
-    assert record.suggestion is not None
+    assert result.optimizer == "AdamW"
+    assert result.task == "Searched"
+    assert result.batches == len(result.lrs) * settings.get("accumulate_grad_batches", 1)
+    assert result.suggestion is not None
     assert "log" not in vars(tested)
 
 
-class Found(Measured):
-    """Looks for its rate before it trains."""
+class Found(LayerStats):
+    """Looks for its lr before it trains."""
 
-    record = None
+    result = None
 
     def on_train_start(self):
-        self.record = find_lr_for(self.trainer, updates=60)
+        self.result = find_lr_for(self.trainer, budget_steps=60)
 
 
 @pytest.mark.parametrize("settings", [{}, {"accumulate_grad_batches": 2, "gradient_clip_val": 1.0}])
 def test_a_run_that_began_with_a_search_is_the_same_to_the_last_bit(settings):
-    plain, rates = fit(planned, kind=Measured, max_epochs=2, **settings)
+    plain, lrs = fit(planned, kind=LayerStats, max_epochs=2, **settings)
     tested, again = fit(planned, kind=Found, max_epochs=2, **settings)
-    record = tested.record
-    assert again == rates
+    result = tested.result
+    assert again == lrs
     assert same(tested, plain)
-    assert record.rate is not None
-    assert (record.optimizer, record.task) == ("AdamW", "Found")
-    assert record.total == len(rates)
-    assert record.batches % settings.get("accumulate_grad_batches", 1) == 0
-    assert record.updates + record.looks / 3 <= 60 * settings.get("accumulate_grad_batches", 1)
+    assert result.lr is not None
+    assert (result.optimizer, result.task) == ("AdamW", "Found")
+    assert result.total_steps == len(lrs)
+    assert result.batches % settings.get("accumulate_grad_batches", 1) == 0
+    assert result.steps + result.looks / 3 <= 60 * settings.get("accumulate_grad_batches", 1)
 
 
 def test_a_range_test_needs_a_trainer_that_fits_and_a_module_that_does_not_do_it_by_hand():
@@ -405,22 +413,22 @@ def one_cycle(module, optimizer):
     return torch.optim.lr_scheduler.OneCycleLR(optimizer, BASE, total)
 
 
-def test_doctor_sees_a_schedule_of_updates_stepped_once_an_epoch():
+def test_doctor_sees_a_schedule_of_steps_stepped_once_an_epoch():
     look = Look()
     _, seen = fit(one_cycle, look, kind=Listed, max_epochs=2)
     assert len(set(seen)) == 2  # it hardly moved
     for found in look.found:
         (text,) = found
         assert text.startswith(
-            "error: OneCycleLR counts 26 updates, but is stepped 2 times in this run (its interval "
-            'is "epoch"): it will hardly move\n  step it after every update: interval="step"'
+            "error: OneCycleLR counts 26 steps, but is stepped 2 times in this run (its interval "
+            'is "epoch"): it will hardly move\n  step it after every step: interval="step"'
         )
 
 
 def test_doctor_sees_it_where_the_run_is_measured_in_steps():
     look = Look()
     fit(one_cycle, look, kind=Listed, max_steps=40)
-    assert "counts 40 updates, but is stepped 3 times in this run" in look.found[0][0]
+    assert "counts 40 steps, but is stepped 3 times in this run" in look.found[0][0]
 
 
 class ByHand(Listed):
@@ -474,7 +482,7 @@ def test_doctor_has_nothing_to_say_of_what_is_right():
     for attach, kind in ((planned, Module), (stepped, Module), (epochs_of_two, Listed)):
         look = Look()
         fit(attach, look, kind=kind, max_epochs=2)
-        found = [text for at_once in look.found for text in at_once if "rate 0" not in text]
+        found = [text for at_once in look.found for text in at_once if "lr 0" not in text]
         assert found == []
 
 

@@ -1,4 +1,4 @@
-"""Every optax schedule we share, update by update, and where we differ. Theirs are float32."""
+"""Every optax schedule we share, step by step, and where we differ. Theirs are float32."""
 
 from functools import partial
 
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.peers
 agree = partial(agree_within, within=FLOAT32)
 few = settings(max_examples=max(10, settings.default.max_examples // 10))  # each is compiled
 
-UPDATES = 120  # every test reads on past the end of what it draws
+STEPS = 120  # every test reads on past the end of what it draws
 peaks = st.floats(1e-5, 10)
 shares = st.floats(0, 1)
 lengths = st.integers(1, 100)
@@ -38,14 +38,14 @@ def drawn(*strategies):
     return lambda test: few(given(*strategies)(test))
 
 
-def read(schedule, updates=UPDATES):
-    return np.asarray(jax.vmap(lambda k: jax.numpy.asarray(schedule(k)))(np.arange(updates)))
+def read(schedule, steps=STEPS):
+    return np.asarray(jax.vmap(lambda k: jax.numpy.asarray(schedule(k)))(np.arange(steps)))
 
 
 @drawn(peaks)
-def test_constant(rate):
-    theirs = peer.constant_schedule(rate)
-    agree(constant(rate), [theirs(k) for k in range(UPDATES)])
+def test_constant(lr):
+    theirs = peer.constant_schedule(lr)
+    agree(constant(lr), [theirs(k) for k in range(STEPS)])
 
 
 @drawn(peaks, shares, lengths, st.integers(0, 30))
@@ -61,15 +61,15 @@ def test_polynomial(peak, share, power, length):
 
 
 @drawn(peaks, st.floats(0.1, 1), st.integers(1, 50), st.integers(0, 30), shares)
-def test_exponential_decay(peak, rate, every, begin, floor):
-    made = peer.exponential_decay(peak, every, rate, begin, end_value=floor * peak)
-    agree(peak * constant(1, over=begin).then(decay(rate, every)).clip(low=floor), read(made))
+def test_exponential_decay(peak, lr, every, begin, floor):
+    made = peer.exponential_decay(peak, every, lr, begin, end_value=floor * peak)
+    agree(peak * constant(1, over=begin).then(decay(lr, every)).clip(low=floor), read(made))
 
 
 @drawn(peaks, st.floats(0.1, 1), st.integers(1, 50))
-def test_exponential_decay_in_steps(peak, rate, every):
-    made = peer.exponential_decay(peak, every, rate, staircase=True)
-    agree(peak * constant(1, over=every).repeat(decay=rate), read(made))
+def test_exponential_decay_in_steps(peak, lr, every):
+    made = peer.exponential_decay(peak, every, lr, staircase=True)
+    agree(peak * constant(1, over=every).repeat(decay=lr), read(made))
 
 
 @drawn(peaks, shares, lengths)
@@ -87,13 +87,13 @@ def test_warmup_constant(peak, rise):
 def test_warmup_cosine_decay(peak, first, rise, fall, share):
     made = peer.warmup_cosine_decay_schedule(first * peak, peak, rise, rise + fall, share * peak)
     plan = warmup(rise, start=first).then(cosine(1, share))
-    agree(peak * plan, read(made), total=rise + fall)
+    agree(peak * plan, read(made), total_steps=rise + fall)
 
 
 @drawn(peaks, st.integers(1, 50), st.floats(0.1, 1), st.integers(1, 50))
-def test_warmup_exponential_decay(peak, rise, rate, every):
-    made = peer.warmup_exponential_decay_schedule(0, peak, rise, every, rate)
-    agree(peak * warmup(rise).then(decay(rate, every)), read(made))
+def test_warmup_exponential_decay(peak, rise, lr, every):
+    made = peer.warmup_exponential_decay_schedule(0, peak, rise, every, lr)
+    agree(peak * warmup(rise).then(decay(lr, every)), read(made))
 
 
 @drawn(peaks, st.dictionaries(lengths, st.floats(0, 1), max_size=5))
@@ -119,13 +119,13 @@ def test_piecewise_interpolate(shape, peak, factors):
 
 
 @drawn(peaks, st.lists(st.integers(1, 30), min_size=1, max_size=4), st.floats(0.5, 1))
-def test_join(peak, sizes, rate):
+def test_join(peak, sizes, lr):
     """Each schedule starts again at its own 0."""
-    parts = [linear(1, 0.1, over=20), cosine(1, 0.1, over=25), decay(rate), constant(0.3)]
+    parts = [linear(1, 0.1, over=20), cosine(1, 0.1, over=25), decay(lr), constant(0.3)]
     made = [
         peer.linear_schedule(peak, 0.1 * peak, 20),
         peer.cosine_decay_schedule(peak, 25, 0.1),
-        peer.exponential_decay(peak, 1, rate),
+        peer.exponential_decay(peak, 1, lr),
         peer.constant_schedule(0.3 * peak),
     ]
     count = len(sizes)
@@ -136,7 +136,7 @@ def test_join(peak, sizes, rate):
     joined = peer.join_schedules(
         [*made[:count], peer.constant_schedule(0.3 * peak)], np.cumsum(sizes).tolist()
     )
-    agree(plan, read(joined, 150), total=150)
+    agree(plan, read(joined, 150), total_steps=150)
 
 
 @drawn(peaks, st.integers(0, 5), st.integers(1, 20), st.integers(1, 3), st.floats(0.1, 1))
@@ -160,7 +160,7 @@ def test_sgdr(peak, rise, fall, grow, shrink):
 def test_cosine_one_cycle(peak, total, share, div, final_div):
     made = peer.cosine_onecycle_schedule(total, peak, share, div, final_div)
     plan = one_cycle(int(share * total), start=1 / div, end=1 / div / final_div)
-    agree(peak * plan, read(made), total=total)
+    agree(peak * plan, read(made), total_steps=total)
 
 
 @drawn(
@@ -176,12 +176,12 @@ def test_linear_one_cycle(peak, total, share, final_share, div, final_div):
     top, low = int(share * total), int(final_share * total)
     plan = linear(1 / div, 1, over=top).then(linear(1, 1 / div, over=low - top))
     plan = plan.then(linear(1 / div, 1 / div / final_div))
-    agree(peak * plan, read(made), total=total)
+    agree(peak * plan, read(made), total_steps=total)
 
 
 def test_linear_one_cycle_of_three_even_phases_by_its_word():
     made = peer.linear_onecycle_schedule(100, 1.0, 0.3, 0.6)
-    agree(one_cycle(shape="linear", three_phase=True), read(made), total=100)
+    agree(one_cycle(shape="linear", three_phase=True), read(made), total_steps=100)
 
 
 # Where we differ, on purpose -------------------------------------------------------------------
@@ -190,7 +190,7 @@ def test_linear_one_cycle_of_three_even_phases_by_its_word():
 def test_their_warm_up_of_no_length_never_trains_and_ours_is_at_its_end():
     theirs = peer.warmup_constant_schedule(0.0, 1.0, warmup_steps=0)
     assert [theirs(k) for k in range(5)] == [0] * 5
-    assert warmup(0).resolve(5).values().tolist() == [1] * 5
+    assert warmup(0).resolve(total_steps=5).values().tolist() == [1] * 5
 
 
 def test_boundaries_in_the_wrong_order_pass_there_and_are_refused_here():
@@ -199,7 +199,7 @@ def test_boundaries_in_the_wrong_order_pass_there_and_are_refused_here():
     assert theirs[4] == pytest.approx(0.01)  # the middle one is never read
     assert 0.1 not in theirs.round(3)
     with pytest.raises(ScheduleError, match="must not go down"):
-        staircase([1, 0.1, 0.01], at=[8, 4]).resolve(10)
+        staircase([1, 0.1, 0.01], at=[8, 4]).resolve(total_steps=10)
 
 
 def test_too_few_boundaries_drop_a_part_there_and_no_part_is_without_a_length_here():
@@ -209,7 +209,7 @@ def test_too_few_boundaries_drop_a_part_there_and_no_part_is_without_a_length_he
         constant(1, over=4).then(constant(0.1)).then(constant(0.01))
 
 
-def test_float32_cannot_tell_late_updates_apart_and_ours_can():
+def test_float32_cannot_tell_late_steps_apart_and_ours_can():
     last = 2**24 + 1
     theirs = peer.linear_schedule(0.0, 1.0, 2**25)
     assert theirs(last) == theirs(last - 1)

@@ -35,17 +35,17 @@ def test_each_is_searched_and_trained_and_judged_by_its_averaged_weights(name: s
     optimizer = task.optimizer(model)
     before = [p.clone() for p in model.parameters()]
     modes = [group.get("train_mode") for group in optimizer.param_groups]
-    found = find_lr(model, optimizer, task.train, task.loss, total=320)
-    assert found.rate is not None, found.reason
+    found = find_lr(model, optimizer, task.train, task.loss, total_steps=320)
+    assert found.lr is not None, found.reason
     assert all(map(torch.equal, model.parameters(), before))
     assert [group.get("train_mode") for group in optimizer.param_groups] == modes
-    run = train(task, constant(1), rate=found.rate, total=320)
+    run = train(task, constant(1), lr=found.lr, total_steps=320)
     assert run.final() < 0.1 * run.losses[0]
 
 
 def test_the_validation_of_schedulefree_is_that_of_the_weights_it_averages() -> None:
     task = with_optimizer(line(), "schedulefree-sgd")
-    run = train(task, constant(1), rate=0.05, seed=3, total=64)
+    run = train(task, constant(1), lr=0.05, seed=3, total_steps=64)
     torch.manual_seed(3)
     model = task.model()
     optimizer = task.optimizer(model)

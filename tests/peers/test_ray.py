@@ -32,7 +32,7 @@ def test_ray_gives_the_numbers_of_the_local_engine(tmp_path: Path) -> None:
     def crash() -> None:
         raise ValueError("on purpose")
 
-    settings = {"rates": [0.01, 0.001], "seeds": 1, "total": 20}
+    settings = {"lrs": [0.01, 0.001], "seeds": 1, "total": 20}
     schedules = [constant(1), cosine(1, 0)]
     before, usage = signal.getsignal(signal.SIGTERM), os.environ.get("RAY_USAGE_STATS_ENABLED")
     with RayEngine(cpus=1) as engine:

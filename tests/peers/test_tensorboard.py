@@ -18,9 +18,9 @@ def test_event_files_are_read(tmp_path) -> None:
             writer.add_scalar("train/loss", 3 - k / 200, k)
             writer.add_scalar("train/lr", 0.5, k)
     (log,) = read_logs(tmp_path / "run")
-    assert list(log.updates) == list(range(10, 210, 10))
+    assert list(log.steps) == list(range(10, 210, 10))
     assert log.losses[0] == pytest.approx(2.95)
-    assert set(log.every_rate) == {0.5}
+    assert set(log.every_lr) == {0.5}
     (file,) = (tmp_path / "run").iterdir()
     assert read_logs(file)[0].losses == log.losses
     (tmp_path / "empty").mkdir()

@@ -1,4 +1,4 @@
-"""Every family shared with torch.optim.lr_scheduler, update by update, and where we differ."""
+"""Every family shared with torch.optim.lr_scheduler, step by step, and where we differ."""
 
 import math
 from functools import partial
@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from parity import agree, rates
+from parity import agree, lrs
 from torch.optim import lr_scheduler as peer
 
 from ratecraft import (
@@ -28,7 +28,7 @@ from ratecraft import (
     warmup,
 )
 
-UPDATES = 100
+STEPS = 100
 fewer = settings(max_examples=settings.default.max_examples // 4)  # each steps torch 100 times
 
 
@@ -47,39 +47,39 @@ milestones = st.lists(st.integers(1, 120), min_size=1, max_size=5).map(sorted)
 
 @drawn(peaks, lengths, shares)
 def test_step(peak, size, gamma):
-    theirs = rates(partial(peer.StepLR, step_size=size, gamma=gamma), UPDATES, peak)
+    theirs = lrs(partial(peer.StepLR, step_size=size, gamma=gamma), STEPS, peak)
     agree(peak * constant(1, over=size).repeat(decay=gamma), theirs)
 
 
 @drawn(peaks, milestones, shares)
 def test_multi_step(peak, at, gamma):
-    theirs = rates(partial(peer.MultiStepLR, milestones=at, gamma=gamma), UPDATES, peak)
+    theirs = lrs(partial(peer.MultiStepLR, milestones=at, gamma=gamma), STEPS, peak)
     agree(peak * staircase([gamma**i for i in range(len(at) + 1)], at=at), theirs)
 
 
 @drawn(peaks, lengths, shares)
 def test_constant(peak, length, factor):
-    theirs = rates(partial(peer.ConstantLR, factor=factor, total_iters=length), UPDATES, peak)
+    theirs = lrs(partial(peer.ConstantLR, factor=factor, total_iters=length), STEPS, peak)
     agree(peak * staircase([factor, 1], at=[length]), theirs)
-    if length < UPDATES:
+    if length < STEPS:
         agree(peak * warmup(length, factor, shape="constant").then(constant(1)), theirs)
 
 
 @drawn(peaks, lengths, shares, st.floats(0, 1))
 def test_linear(peak, length, first, last):
     scheduler = partial(peer.LinearLR, start_factor=first, end_factor=last, total_iters=length)
-    agree(peak * linear(first, last, over=length), rates(scheduler, UPDATES, peak))
+    agree(peak * linear(first, last, over=length), lrs(scheduler, STEPS, peak))
 
 
 @drawn(peaks, st.floats(0.5, 1.01))
 def test_exponential(peak, gamma):
-    theirs = rates(partial(peer.ExponentialLR, gamma=gamma), UPDATES, peak)
+    theirs = lrs(partial(peer.ExponentialLR, gamma=gamma), STEPS, peak)
     agree(peak * decay(gamma), theirs)
 
 
 @drawn(peaks, lengths, st.floats(0.1, 4))
 def test_polynomial(peak, length, power):
-    theirs = rates(partial(peer.PolynomialLR, total_iters=length, power=power), UPDATES, peak)
+    theirs = lrs(partial(peer.PolynomialLR, total_iters=length, power=power), STEPS, peak)
     agree(peak * polynomial(1, 0, power, over=length), theirs)
 
 
@@ -89,11 +89,11 @@ def test_polynomial(peak, length, power):
 @drawn(peaks, st.integers(2, 200), st.floats(0, 1))
 def test_cosine_annealing(peak, length, share):
     scheduler = partial(peer.CosineAnnealingLR, T_max=length, eta_min=share * peak)
-    agree(cosine(peak, share * peak), rates(scheduler, length, peak))
+    agree(cosine(peak, share * peak), lrs(scheduler, length, peak))
 
 
-def test_cosine_annealing_that_reaches_the_floor_at_the_last_update():
-    theirs = rates(partial(peer.CosineAnnealingLR, T_max=UPDATES - 1), UPDATES)
+def test_cosine_annealing_that_reaches_the_floor_at_the_last_step():
+    theirs = lrs(partial(peer.CosineAnnealingLR, T_max=STEPS - 1), STEPS)
     agree(cosine(over=percent(100) - 1), theirs)
     assert theirs[-1] == 0
 
@@ -103,7 +103,7 @@ def test_cosine_annealing_warm_restarts(peak, first, grow, share):
     scheduler = partial(
         peer.CosineAnnealingWarmRestarts, T_0=first, T_mult=grow, eta_min=share * peak
     )
-    agree(peak * restarts(first, grow=grow, end=share), rates(scheduler, 3 * UPDATES, peak))
+    agree(peak * restarts(first, grow=grow, end=share), lrs(scheduler, 3 * STEPS, peak))
 
 
 # One cycle and many ----------------------------------------------------------------------------
@@ -122,7 +122,7 @@ def torch_cycle(total, share, shape="cos", **more):
 
 
 def test_one_cycle_with_the_defaults_of_both():
-    theirs = rates(torch_cycle(UPDATES, 0.3, peak=0.1), UPDATES)
+    theirs = lrs(torch_cycle(STEPS, 0.3, peak=0.1), STEPS)
     agree(0.1 * one_cycle(steps(29)).over(99), theirs)
     # The same, in percent of a run of any length.
     rise = cosine(0.04, 1, over=percent(30) - 1)
@@ -150,7 +150,7 @@ def test_one_cycle(peak, total, share, shape, div, final_div, three):
     )
     word = {"cos": "cosine", "linear": "linear"}[shape]
     cycle = one_cycle(steps(share * total - 1), 1 / div, 1 / div / final_div, word, three)
-    agree(peak * cycle.over(total - 1), rates(scheduler, total))
+    agree(peak * cycle.over(total - 1), lrs(scheduler, total))
 
 
 CYCLES = {
@@ -173,7 +173,7 @@ def test_cyclic(mode, peak, low, up, down, gamma):
         gamma=gamma,
         cycle_momentum=False,
     )
-    agree(peak * CYCLES[mode](gamma)(up, down, low), rates(scheduler, UPDATES))
+    agree(peak * CYCLES[mode](gamma)(up, down, low), lrs(scheduler, STEPS))
 
 
 # Functions -------------------------------------------------------------------------------------
@@ -184,7 +184,7 @@ def test_lambda(peak, size, gamma):
     def factor(t):
         return gamma ** (t // size) / (1 + t)
 
-    agree(peak * custom(factor), rates(partial(peer.LambdaLR, lr_lambda=factor), UPDATES, peak))
+    agree(peak * custom(factor), lrs(partial(peer.LambdaLR, lr_lambda=factor), STEPS, peak))
 
 
 @drawn(peaks, shares)
@@ -192,22 +192,22 @@ def test_multiplicative(peak, gamma):
     def factor(k):
         return gamma if k % 10 == 0 else 1 - 1 / (k + 1)
 
-    theirs = rates(partial(peer.MultiplicativeLR, lr_lambda=factor), UPDATES, peak)
+    theirs = lrs(partial(peer.MultiplicativeLR, lr_lambda=factor), STEPS, peak)
     agree(peak * multiplicative(factor), theirs)
 
 
 # Schedules of schedules ------------------------------------------------------------------------
 
 
-@drawn(peaks, st.integers(1, UPDATES - 2), shares, st.floats(0, 1))
+@drawn(peaks, st.integers(1, STEPS - 2), shares, st.floats(0, 1))
 def test_sequential_warm_up_and_cosine(peak, rise, first, share):
     def scheduler(optimizer):
         warm = peer.LinearLR(optimizer, start_factor=first, total_iters=rise)
-        wave = peer.CosineAnnealingLR(optimizer, T_max=UPDATES - rise, eta_min=share * peak)
+        wave = peer.CosineAnnealingLR(optimizer, T_max=STEPS - rise, eta_min=share * peak)
         return peer.SequentialLR(optimizer, [warm, wave], [rise])
 
     plan = warmup(rise, start=first).then(cosine(1, share))
-    agree(peak * plan, rates(scheduler, UPDATES, peak))
+    agree(peak * plan, lrs(scheduler, STEPS, peak))
 
 
 @drawn(peaks, lengths, shares, st.floats(0.5, 1))
@@ -216,79 +216,79 @@ def test_chained_warm_up_and_exponential(peak, rise, first, gamma):
         warm = peer.LinearLR(optimizer, start_factor=first, total_iters=rise)
         return peer.ChainedScheduler([warm, peer.ExponentialLR(optimizer, gamma)], optimizer)
 
-    agree(peak * (warmup(rise, start=first) * decay(gamma)), rates(scheduler, UPDATES, peak))
+    agree(peak * (warmup(rise, start=first) * decay(gamma)), lrs(scheduler, STEPS, peak))
 
 
 # Where we differ, on purpose -------------------------------------------------------------------
 
 
 def test_past_its_end_torchs_cosine_climbs_back_to_the_peak_and_ours_holds_the_floor():
-    theirs = rates(partial(peer.CosineAnnealingLR, T_max=10, eta_min=0.1), 21)
+    theirs = lrs(partial(peer.CosineAnnealingLR, T_max=10, eta_min=0.1), 21)
     assert theirs[10] == pytest.approx(0.1)
     assert theirs[20] == pytest.approx(1)
-    curve = cosine(1, 0.1).resolve(10)
+    curve = cosine(1, 0.1).resolve(total_steps=10)
     assert curve.values([10, 15, 20]).tolist() == [0.1, 0.1, 0.1]
 
 
 def test_one_past_its_end_torchs_linear_one_cycle_is_negative_and_ours_holds_the_end():
-    theirs = rates(torch_cycle(10, 0.3, "linear"), 11)
+    theirs = lrs(torch_cycle(10, 0.3, "linear"), 11)
     assert theirs[9] == pytest.approx(4e-6)
     assert theirs[10] == pytest.approx(-0.142853, abs=1e-6)
-    curve = one_cycle(2, shape="linear").over(9).resolve(10)
+    curve = one_cycle(2, shape="linear").over(9).resolve(total_steps=10)
     assert curve.values([9, 10, 11]).tolist() == [4e-6] * 3
 
 
 def test_one_past_its_end_torchs_cosine_one_cycle_bounces_and_two_past_it_raises():
-    theirs = rates(torch_cycle(10, 0.3), 11)
+    theirs = lrs(torch_cycle(10, 0.3), 11)
     assert theirs[10] == pytest.approx(0.049519, abs=1e-6)
     with pytest.raises(ValueError, match="Tried to step 11 times"):
-        rates(torch_cycle(10, 0.3), 12)
-    assert one_cycle(2).over(9).resolve(10).values([10, 11]).tolist() == [4e-6] * 2
+        lrs(torch_cycle(10, 0.3), 12)
+    assert one_cycle(2).over(9).resolve(total_steps=10).values([10, 11]).tolist() == [4e-6] * 2
 
 
-def test_torchs_one_cycle_cannot_rise_within_one_update_and_ours_begins_at_the_peak():
+def test_torchs_one_cycle_cannot_rise_within_one_step_and_ours_begins_at_the_peak():
     with pytest.raises(ZeroDivisionError):
-        rates(torch_cycle(10, 0.1), 10)
-    assert one_cycle(steps(0.1 * 10 - 1)).over(9).resolve(10)(0) == 1
+        lrs(torch_cycle(10, 0.1), 10)
+    assert one_cycle(steps(0.1 * 10 - 1)).over(9).resolve(total_steps=10)(0) == 1
 
 
 def test_torchs_warm_up_of_no_length_stays_at_its_start_and_ours_is_at_its_end():
-    theirs = rates(partial(peer.LinearLR, start_factor=0.25, total_iters=0), 5)
+    theirs = lrs(partial(peer.LinearLR, start_factor=0.25, total_iters=0), 5)
     assert theirs == [0.25] * 5
-    assert warmup(0, start=0.25).resolve(5).values().tolist() == [1] * 5
+    assert warmup(0, start=0.25).resolve(total_steps=5).values().tolist() == [1] * 5
 
 
 def test_torchs_constant_of_no_length_stays_at_its_factor_and_ours_is_never_read():
-    theirs = rates(partial(peer.ConstantLR, factor=0.25, total_iters=0), 5)
+    theirs = lrs(partial(peer.ConstantLR, factor=0.25, total_iters=0), 5)
     assert theirs == [0.25] * 5
     plan = warmup(0, 0.25, shape="constant").then(constant(1))
-    assert plan.resolve(5).values().tolist() == [1] * 5
+    assert plan.resolve(total_steps=5).values().tolist() == [1] * 5
 
 
-def test_torch_cannot_leave_a_rate_of_zero_and_ours_can():
+def test_torch_cannot_leave_a_lr_of_zero_and_ours_can():
     with pytest.raises(ZeroDivisionError):
-        rates(partial(peer.ConstantLR, factor=0, total_iters=2), 4)
+        lrs(partial(peer.ConstantLR, factor=0, total_iters=2), 4)
     plan = warmup(2, 0, shape="constant").then(constant(1))
-    assert plan.resolve(4).values().tolist() == [0, 0, 1, 1]
+    assert plan.resolve(total_steps=4).values().tolist() == [0, 0, 1, 1]
     with pytest.raises(ValueError, match="greater than 0"):
-        rates(partial(peer.LinearLR, start_factor=0, total_iters=2), 4)
-    assert warmup(2).resolve(4).values().tolist() == [0, 0.5, 1, 1]
+        lrs(partial(peer.LinearLR, start_factor=0, total_iters=2), 4)
+    assert warmup(2).resolve(total_steps=4).values().tolist() == [0, 0.5, 1, 1]
 
 
-def test_torch_never_reaches_a_milestone_between_two_updates_and_ours_does():
-    theirs = rates(partial(peer.MultiStepLR, milestones=[2.5]), 5)
+def test_torch_never_reaches_a_milestone_between_two_steps_and_ours_does():
+    theirs = lrs(partial(peer.MultiStepLR, milestones=[2.5]), 5)
     assert theirs == [1] * 5
-    ours = staircase([1, 0.1], at=[steps(2.5)]).resolve(5)
+    ours = staircase([1, 0.1], at=[steps(2.5)]).resolve(total_steps=5)
     assert ours.values().tolist() == [1, 1, 1, 0.1, 0.1]
 
 
 def test_a_milestone_at_the_very_end_is_reached_by_torch_and_never_read_in_our_run():
-    theirs = rates(partial(peer.MultiStepLR, milestones=[3, 5]), 6)
+    theirs = lrs(partial(peer.MultiStepLR, milestones=[3, 5]), 6)
     ours = staircase([1, 0.1, 0.01], at=[3, 5])
     agree(ours, theirs[:5])
-    agree(ours, theirs, total=6)
+    agree(ours, theirs, total_steps=6)
     assert theirs[5] == pytest.approx(0.01)
-    assert ours.resolve(5)(5) == 0.1  # rule 3 of docs/semantics.md
+    assert ours.resolve(total_steps=5)(5) == 0.1  # rule 3 of docs/semantics.md
 
 
 def test_torchs_composite_as_a_second_phase_fails_and_ours_flattens():
@@ -297,9 +297,9 @@ def test_torchs_composite_as_a_second_phase_fails_and_ours_flattens():
         return peer.SequentialLR(optimizer, [peer.ConstantLR(optimizer, 1, 2), chain], [2])
 
     with pytest.raises(NotImplementedError):
-        rates(scheduler, 5)
+        lrs(scheduler, 5)
     plan = constant(1, over=2).then(decay(0.5, over=2).then(constant(0.125)))
-    assert plan.resolve(5).values().tolist() == [1, 1, 1, 0.5, 0.125]
+    assert plan.resolve(total_steps=5).values().tolist() == [1, 1, 1, 0.5, 0.125]
 
 
 def test_torchs_chained_floor_is_not_a_product_and_ours_is():
@@ -310,8 +310,8 @@ def test_torchs_chained_floor_is_not_a_product_and_ours_is():
         wave = peer.CosineAnnealingLR(optimizer, T_max=100, eta_min=floor)
         return peer.ChainedScheduler([warm, wave], optimizer)
 
-    theirs = rates(scheduler, 100)
-    ours = (warmup(10, start=0.1) * cosine(1, floor)).resolve(100)
+    theirs = lrs(scheduler, 100)
+    ours = (warmup(10, start=0.1) * cosine(1, floor)).resolve(total_steps=100)
     wave = floor + (1 - floor) * (1 + math.cos(math.pi * 50 / 100)) / 2
     assert ours(50) == pytest.approx(wave)
     assert theirs[50] - wave == pytest.approx(6.46e-4, abs=1e-6)

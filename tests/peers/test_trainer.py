@@ -1,11 +1,11 @@
-"""ScheduleLR and for_trainer in the Hugging Face Trainer's own loop: the rate of every update."""
+"""ScheduleLR and for_trainer in the Hugging Face Trainer's own loop: the lr of every step."""
 
 import pytest
 import torch
 
 from ratecraft import ScheduleError, constant, cosine, epochs, warmup
 from ratecraft.diagnostics import doctor
-from ratecraft.errors import BindingError, PlanChanged
+from ratecraft.errors import BindingError, ScheduleChanged
 from ratecraft.integrations import find_lr_for, for_trainer, range_test_for
 from ratecraft.torch import ScheduleLR
 
@@ -13,7 +13,7 @@ hf = pytest.importorskip("transformers")
 pytestmark = pytest.mark.peers
 
 BASE = 0.1
-BATCHES = 13  # odd, so that accumulating two of them leaves a last update of one
+BATCHES = 13  # odd, so that accumulating two of them leaves a last step of one
 PLAN = warmup(epochs(1)).then(cosine(1, 0.1))
 SHORT = warmup(3).then(cosine(1, 0.1))
 
@@ -30,15 +30,15 @@ class Line(torch.nn.Module):
         return {"loss": torch.nn.functional.mse_loss(self.line(x), labels)}
 
 
-class Rates(hf.TrainerCallback):
-    """Writes down the rate of every update."""
+class LRs(hf.TrainerCallback):
+    """Writes down the lr of every step."""
 
     def __init__(self):
         self.seen = []
 
     def on_pre_optimizer_step(self, args, state, control, optimizer, **_):
-        (rate,) = {group["lr"] for group in optimizer.param_groups}  # the Trainer makes two groups
-        self.seen.append(rate)
+        (lr,) = {group["lr"] for group in optimizer.param_groups}  # the Trainer makes two groups
+        self.seen.append(lr)
 
 
 def data():
@@ -49,7 +49,7 @@ def data():
 
 def trainer_in(
     folder,
-    rates=None,
+    lrs=None,
     optimizers=(None, None),
     model=None,
     model_init=None,
@@ -72,22 +72,27 @@ def trainer_in(
         model_init=model_init,
         train_dataset=data(),
         eval_dataset=eval_dataset,
-        callbacks=[rates] if rates else [],
+        callbacks=[lrs] if lrs else [],
         optimizers=optimizers,
     )
 
 
 def train(folder, *, resume=None, plan=PLAN, said=None, **settings):
-    """Train with for_trainer; return the model and the rate of every update."""
-    rates = Rates()
-    trainer = trainer_in(folder, rates, **settings)
+    """Train with for_trainer; return the model and the lr of every step."""
+    lrs = LRs()
+    trainer = trainer_in(folder, lrs, **settings)
     for_trainer(trainer, factor=plan, **(said or {}))
     trainer.train(resume_from_checkpoint=resume)
-    return trainer.model, rates.seen
+    return trainer.model, lrs.seen
 
 
-def curve_of(plan, total, epoch=None):
-    return [BASE * value for value in map(plan.resolve(total, epoch=epoch), range(total))]
+def curve_of(plan, total, steps_per_epoch=None):
+    return [
+        BASE * value
+        for value in map(
+            plan.resolve(total_steps=total, steps_per_epoch=steps_per_epoch), range(total)
+        )
+    ]
 
 
 def same(one, other):
@@ -118,7 +123,7 @@ def test_max_steps_is_the_total(tmp_path):
 
 
 def test_with_max_steps_a_plan_in_epochs_wants_to_be_told_the_epoch(tmp_path):
-    with pytest.raises(ScheduleError, match=r"needs epoch= \(updates per epoch\)"):
+    with pytest.raises(ScheduleError, match=r"needs steps_per_epoch= \(steps per epoch\)"):
         train(tmp_path, max_steps=20)
     _, seen = train(tmp_path, max_steps=20, said={"epoch": 13})
     assert seen == curve_of(PLAN, 20, 13)
@@ -129,38 +134,38 @@ def test_what_is_said_goes_before_the_trainers(tmp_path):
     assert seen == curve_of(PLAN, 50, 9)[:26]
 
 
-def test_an_optimizer_of_ones_own_is_driven_from_its_own_rate(tmp_path):
+def test_an_optimizer_of_ones_own_is_driven_from_its_own_lr(tmp_path):
     model = Line()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
     _, seen = train(tmp_path, model=model, optimizers=(optimizer, None))
-    assert seen == pytest.approx([5 * rate for rate in curve_of(PLAN, 26, 13)])
+    assert seen == pytest.approx([5 * lr for lr in curve_of(PLAN, 26, 13)])
 
 
 def test_a_model_made_afresh_for_each_run_begins_the_plan_afresh(tmp_path):
-    rates = Rates()
-    trainer = trainer_in(tmp_path, rates, model_init=Line)
+    lrs = LRs()
+    trainer = trainer_in(tmp_path, lrs, model_init=Line)
     for_trainer(trainer, factor=PLAN)
     trainer.train()
     trainer.train()
-    assert rates.seen == 2 * curve_of(PLAN, 26, 13)
+    assert lrs.seen == 2 * curve_of(PLAN, 26, 13)
 
 
 def test_a_second_run_with_the_same_optimizer_begins_the_plan_afresh(tmp_path):
-    rates = Rates()
-    trainer = trainer_in(tmp_path, rates)
+    lrs = LRs()
+    trainer = trainer_in(tmp_path, lrs)
     for_trainer(trainer, factor=PLAN)
     trainer.train()
     trainer.train()
-    assert rates.seen == 2 * curve_of(PLAN, 26, 13)
+    assert lrs.seen == 2 * curve_of(PLAN, 26, 13)
 
 
-def test_transformers_35942_the_logged_rate_is_that_of_the_update(tmp_path):
-    rates = Rates()
-    trainer = trainer_in(tmp_path, rates, logging_strategy="steps", logging_steps=1)
+def test_transformers_35942_the_logged_lr_is_that_of_the_step(tmp_path):
+    lrs = LRs()
+    trainer = trainer_in(tmp_path, lrs, logging_strategy="steps", logging_steps=1)
     for_trainer(trainer, factor=PLAN)
     trainer.train()
     logged = [line["learning_rate"] for line in trainer.state.log_history[:-1]]
-    assert logged == rates.seen
+    assert logged == lrs.seen
 
 
 def test_a_trainer_that_was_given_a_scheduler_is_refused(tmp_path):
@@ -176,16 +181,16 @@ def test_a_trainer_that_was_given_a_scheduler_is_refused(tmp_path):
 
 
 def train_with_both(folder, resume=None, **settings):
-    model, rates = Line(), Rates()
+    model, lrs = Line(), LRs()
     optimizer = torch.optim.AdamW(model.parameters(), lr=BASE)
-    scheduler = ScheduleLR(optimizer, factor=SHORT, total=14)
+    scheduler = ScheduleLR(optimizer, factor=SHORT, total_steps=14)
     both = optimizer, scheduler
     trainer = trainer_in(
-        folder, rates, both, model, gradient_accumulation_steps=2, logging_steps=1, **settings
+        folder, lrs, both, model, gradient_accumulation_steps=2, logging_steps=1, **settings
     )
     trainer.train(resume_from_checkpoint=resume)
     assert scheduler.last_epoch == 14
-    return model, rates.seen
+    return model, lrs.seen
 
 
 def test_a_schedule_lr_is_taken_as_the_trainers_scheduler(tmp_path):
@@ -194,9 +199,9 @@ def test_a_schedule_lr_is_taken_as_the_trainers_scheduler(tmp_path):
 
 
 def test_a_schedule_lr_given_to_the_trainer_resumes_to_the_last_bit(tmp_path):
-    whole, rates = train_with_both(tmp_path, save_strategy="steps", save_steps=5)
+    whole, lrs = train_with_both(tmp_path, save_strategy="steps", save_steps=5)
     resumed, later = train_with_both(tmp_path, resume=tmp_path / "checkpoint-5")
-    assert later == rates[5:]
+    assert later == lrs[5:]
     assert same(resumed, whole)
 
 
@@ -206,30 +211,30 @@ def test_a_schedule_lr_given_to_the_trainer_resumes_to_the_last_bit(tmp_path):
 @pytest.mark.parametrize("save_at", [5, 7])  # within an epoch, and at the end of one
 def test_a_resumed_run_is_the_same_to_the_last_bit(tmp_path, save_at):
     settings = {"gradient_accumulation_steps": 2, "save_strategy": "steps", "save_steps": save_at}
-    whole, rates = train(tmp_path, **settings)
+    whole, lrs = train(tmp_path, **settings)
     resumed, later = train(tmp_path, resume=tmp_path / f"checkpoint-{save_at}", **settings)
-    assert later == rates[save_at:]
+    assert later == lrs[save_at:]
     assert same(resumed, whole)
 
 
 def test_the_saved_scheduler_is_plain_data(tmp_path):
     train(tmp_path, save_strategy="steps", save_steps=5)
     state = torch.load(tmp_path / "checkpoint-5" / "scheduler.pt", weights_only=True)
-    assert state["updates"] == 5
+    assert state["steps"] == 5
     assert {"factor": repr(PLAN), "total": "26", "epoch": 13}.items() <= state["plan"].items()
 
 
 def test_a_longer_run_is_not_resumed_without_a_word(tmp_path):
     train(tmp_path, save_strategy="steps", save_steps=13)
-    with pytest.raises(PlanChanged, match=r"total: saved 26\n +now   39"):
+    with pytest.raises(ScheduleChanged, match=r"total: saved 26\n +now   39"):
         train(tmp_path, resume=tmp_path / "checkpoint-13", num_train_epochs=3)
 
 
 def test_a_longer_run_stretches_what_is_left_where_that_was_said(tmp_path):
     train(tmp_path, save_strategy="steps", save_steps=13)
-    stretch = {"on_plan_change": "continue"}
+    stretch = {"on_change": "continue"}
     _, later = train(tmp_path, resume=tmp_path / "checkpoint-13", num_train_epochs=3, said=stretch)
-    curve = PLAN.resolve(26, epoch=13)
+    curve = PLAN.resolve(total_steps=26, steps_per_epoch=13)
     assert later == pytest.approx([BASE * curve(13 + k / 2) for k in range(26)])
 
 
@@ -242,33 +247,33 @@ RULE = {"patience": 1, "factor": 0.5}
 
 
 def measured_in(folder, **settings):
-    """Return a trainer that evaluates to what is written down beforehand, and its rates."""
-    rates = Rates()
-    trainer = trainer_in(folder, rates, eval_dataset=data()[:4], **(EVALUATED | settings))
+    """Return a trainer that evaluates to what is written down beforehand, and its lrs."""
+    lrs = LRs()
+    trainer = trainer_in(folder, lrs, eval_dataset=data()[:4], **(EVALUATED | settings))
     trainer.compute_metrics = lambda _: {"measured": LOSSES[round(trainer.state.epoch) - 1]}
-    return trainer, rates
+    return trainer, lrs
 
 
-def test_a_plateau_is_fed_the_metric_while_its_schedule_follows_the_updates(tmp_path):
-    trainer, rates = measured_in(tmp_path)
+def test_a_plateau_is_fed_the_metric_while_its_schedule_follows_the_steps(tmp_path):
+    trainer, lrs = measured_in(tmp_path)
     for_trainer(trainer, factor=PLAN, plateau=RULE)
     trainer.train()
-    curve = PLAN.resolve(6 * BATCHES, epoch=BATCHES)
+    curve = PLAN.resolve(total_steps=6 * BATCHES, steps_per_epoch=BATCHES)
     expected = [BASE * curve(k) * (0.5 if k >= 4 * BATCHES else 1) for k in range(6 * BATCHES)]
-    assert rates.seen == pytest.approx(expected, rel=1e-12)
+    assert lrs.seen == pytest.approx(expected, rel=1e-12)
     (decision,) = trainer.lr_scheduler.decisions
     assert (decision["at"], decision["metric"]) == (4 * BATCHES, 2.0)
 
 
 def test_a_plateau_resumes_to_the_last_bit(tmp_path):
     settings = {"save_strategy": "epoch"}
-    whole, rates = measured_in(tmp_path, **settings)
+    whole, lrs = measured_in(tmp_path, **settings)
     for_trainer(whole, factor=PLAN, plateau=RULE)
     whole.train()
     resumed, later = measured_in(tmp_path, **settings)
     for_trainer(resumed, factor=PLAN, plateau=RULE)
     resumed.train(resume_from_checkpoint=tmp_path / f"checkpoint-{3 * BATCHES}")
-    assert later.seen == rates.seen[3 * BATCHES :]
+    assert later.seen == lrs.seen[3 * BATCHES :]
     assert same(resumed.model, whole.model)
 
 
@@ -280,11 +285,11 @@ def test_a_plateau_needs_something_that_is_evaluated(tmp_path, missing):
 
 
 def test_the_plateau_goes_the_way_of_the_trainers_metric(tmp_path):
-    trainer, rates = measured_in(tmp_path, greater_is_better=True)
+    trainer, lrs = measured_in(tmp_path, greater_is_better=True)
     trainer.compute_metrics = lambda _: {"measured": trainer.state.epoch}  # better each time
     for_trainer(trainer, factor=constant(1), plateau={"patience": 0, "factor": 0.5})
     trainer.train()
-    assert set(rates.seen) == {BASE}
+    assert set(lrs.seen) == {BASE}
     trainer, _ = measured_in(tmp_path, greater_is_better=True)
     with pytest.raises(BindingError, match="says mode='min', and the Trainer greater_is_better"):
         for_trainer(trainer, factor=PLAN, plateau={"mode": "min"})
@@ -297,20 +302,20 @@ def test_the_plateau_goes_the_way_of_the_trainers_metric(tmp_path):
 def test_a_run_that_began_with_a_range_test_is_the_same_to_the_last_bit(tmp_path, settings):
     weights, losses = [], []
     for tested in (False, True):
-        rates = Rates()
-        trainer = trainer_in(tmp_path, rates, **settings)
+        lrs = LRs()
+        trainer = trainer_in(tmp_path, lrs, **settings)
         for_trainer(trainer, factor=PLAN)
         if tested:
-            record = range_test_for(trainer, high=1.0)
+            result = range_test_for(trainer, high=1.0)
             assert trainer.optimizer is None
             assert trainer.accelerator._dataloaders == []
-            assert record.batches == len(record.rates) * settings.get(
+            assert result.batches == len(result.lrs) * settings.get(
                 "gradient_accumulation_steps", 1
             )
-            assert record.task == "Line"
+            assert result.task == "Line"
         trainer.train()
         weights.append(trainer.model)
-        losses.append(rates.seen)
+        losses.append(lrs.seen)
     assert losses[0] == losses[1]
     assert same(*weights)
 
@@ -319,20 +324,20 @@ def test_a_run_that_began_with_a_range_test_is_the_same_to_the_last_bit(tmp_path
 def test_a_run_that_began_with_a_search_is_the_same_to_the_last_bit(tmp_path, settings):
     weights, losses = [], []
     for tested in (False, True):
-        rates = Rates()
-        trainer = trainer_in(tmp_path, rates, **settings)
+        lrs = LRs()
+        trainer = trainer_in(tmp_path, lrs, **settings)
         for_trainer(trainer, factor=constant(1))
         if tested:
-            record = find_lr_for(trainer, updates=60)
+            result = find_lr_for(trainer, budget_steps=60)
             assert trainer.optimizer is None
             assert trainer.accelerator._dataloaders == []
         trainer.train()
         weights.append(trainer.model)
-        losses.append(rates.seen)
+        losses.append(lrs.seen)
     assert losses[0] == losses[1]
     assert same(*weights)
-    assert record.rate is not None
-    assert record.total == len(rates.seen)
+    assert result.lr is not None
+    assert result.total_steps == len(lrs.seen)
 
 
 # doctor -------------------------------------------------------------------------------------------
@@ -341,18 +346,18 @@ def test_a_run_that_began_with_a_search_is_the_same_to_the_last_bit(tmp_path, se
 # torch's warning is about something else: its optimizer never steps.
 @pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")
 def test_doctor_sees_a_scheduler_given_without_its_optimizer(tmp_path):
-    model, rates = Line(), Rates()
+    model, lrs = Line(), LRs()
     optimizer = torch.optim.AdamW(model.parameters(), lr=BASE)
     scheduler = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.1, 26)
     trainer = trainer_in(
-        tmp_path, rates, (None, scheduler), model, logging_strategy="steps", logging_steps=1
+        tmp_path, lrs, (None, scheduler), model, logging_strategy="steps", logging_steps=1
     )
     (before,) = doctor(trainer)
     assert trainer.accelerator._dataloaders == []
     assert before.level == "error"
     assert before.message.startswith("the Trainer was given a LinearLR without its optimizer")
     trainer.train()
-    assert set(rates.seen) == {BASE}  # trained at one rate,
+    assert set(lrs.seen) == {BASE}  # trained at one lr,
     logged = [line["learning_rate"] for line in trainer.state.log_history if "loss" in line]
     assert logged[0] > 5 * logged[-1]  # and logged another
     after = doctor(trainer)
@@ -364,7 +369,7 @@ def test_doctor_has_nothing_to_say_of_what_is_right(tmp_path):
     assert doctor(trainer) == []
     for_trainer(trainer, factor=PLAN)
     trainer.train()
-    assert [finding.level for finding in doctor(trainer)] == ["note"]  # of the update at rate 0
+    assert [finding.level for finding in doctor(trainer)] == ["note"]  # of the step at lr 0
 
 
 def test_doctor_measures_a_horizon_by_the_trainers(tmp_path):
@@ -373,7 +378,7 @@ def test_doctor_measures_a_horizon_by_the_trainers(tmp_path):
     scheduler = hf.get_cosine_schedule_with_warmup(optimizer, 3, 52)
     trainer = trainer_in(tmp_path, None, (optimizer, scheduler), model)
     (finding,) = doctor(trainer)
-    assert finding.message.startswith("LambdaLR reaches its end after 52 updates, and the run has")
+    assert finding.message.startswith("LambdaLR reaches its end after 52 steps, and the run has")
     assert "the run has 26" in finding.message
     right = hf.get_cosine_schedule_with_warmup(optimizer, 3, 20)
     trainer = trainer_in(tmp_path, None, (optimizer, right), model, max_steps=20)

@@ -1,11 +1,11 @@
-"""Every transformers schedule we share, update by update, and where we differ."""
+"""Every transformers schedule we share, step by step, and where we differ."""
 
 from functools import partial
 
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from parity import agree, rates
+from parity import agree, lrs
 
 from ratecraft import (
     constant,
@@ -34,9 +34,11 @@ def drawn(*strategies):
     return lambda test: fewer(given(*strategies)(test))
 
 
-def named(name, rise=0, total=TOTAL, **more):
+def named(name, rise=0, total_steps=TOTAL, **more):
     """Return a maker of the schedule of that name, as Trainer makes it."""
-    return partial(make, name=name, num_warmup_steps=rise, num_training_steps=total, more=more)
+    return partial(
+        make, name=name, num_warmup_steps=rise, num_training_steps=total_steps, more=more
+    )
 
 
 def make(optimizer, *, more, **settled):
@@ -47,29 +49,29 @@ def make(optimizer, *, more, **settled):
 
 @drawn(peaks)
 def test_constant(peak):
-    agree(constant(peak), rates(named("constant"), TOTAL, peak))
+    agree(constant(peak), lrs(named("constant"), TOTAL, peak))
 
 
 @drawn(peaks, rises)
 def test_constant_with_warmup(peak, rise):
-    agree(peak * warmup(rise), rates(named("constant_with_warmup", rise), TOTAL, peak))
+    agree(peak * warmup(rise), lrs(named("constant_with_warmup", rise), TOTAL, peak))
 
 
 @drawn(peaks, rises)
 def test_linear_and_past_its_end(peak, rise):
-    theirs = rates(named("linear", rise), TOTAL + 5, peak)
-    agree(peak * linear_to_zero(rise), theirs, total=TOTAL)
+    theirs = lrs(named("linear", rise), TOTAL + 5, peak)
+    agree(peak * linear_to_zero(rise), theirs, total_steps=TOTAL)
 
 
 @drawn(peaks, rises, st.floats(0.1, 5))
 def test_cosine(peak, rise, waves):
-    theirs = rates(named("cosine", rise, num_cycles=waves), TOTAL, peak)
+    theirs = lrs(named("cosine", rise, num_cycles=waves), TOTAL, peak)
     agree(peak * warmup(rise).then(cosine(half_cycles=2 * waves)), theirs)
 
 
 @drawn(peaks, rises)
 def test_cosine_of_half_a_wave(peak, rise):
-    agree(peak * warmup(rise).then(cosine()), rates(named("cosine", rise), TOTAL, peak))
+    agree(peak * warmup(rise).then(cosine()), lrs(named("cosine", rise), TOTAL, peak))
 
 
 @drawn(peaks, rises, st.integers(1, 12))
@@ -77,24 +79,24 @@ def test_cosine_with_restarts_and_past_its_end(peak, rise, cycles):
     left = TOTAL - rise
     restarts = [k for k in range(left) if (cycles * k) % left == 0]
     assume(all((cycles * (k / left)) % 1.0 < 0.5 for k in restarts))  # see the last section
-    theirs = rates(named("cosine_with_restarts", rise, num_cycles=cycles), TOTAL + 5, peak)
-    agree(peak * warmup(rise).then(cosine().repeat(cycles)), theirs, total=TOTAL)
+    theirs = lrs(named("cosine_with_restarts", rise, num_cycles=cycles), TOTAL + 5, peak)
+    agree(peak * warmup(rise).then(cosine().repeat(cycles)), theirs, total_steps=TOTAL)
 
 
 @drawn(peaks, rises, st.floats(0, 0.99), st.floats(0.1, 4))
 def test_polynomial_and_past_its_end(peak, rise, share, power):
-    theirs = rates(named("polynomial", rise, lr_end=share * peak, power=power), TOTAL + 5, peak)
-    agree(peak * warmup(rise).then(polynomial(1, share, power)), theirs, total=TOTAL)
+    theirs = lrs(named("polynomial", rise, lr_end=share * peak, power=power), TOTAL + 5, peak)
+    agree(peak * warmup(rise).then(polynomial(1, share, power)), theirs, total_steps=TOTAL)
 
 
 @drawn(peaks, rises, st.integers(1, 1000))
 def test_inverse_sqrt(peak, rise, scale):
-    theirs = rates(named("inverse_sqrt", rise, timescale=scale), TOTAL, peak)
+    theirs = lrs(named("inverse_sqrt", rise, timescale=scale), TOTAL, peak)
     agree(peak * warmup(rise).then(inverse_sqrt(scale)), theirs)
 
 
 def test_inverse_sqrt_with_the_warm_up_as_timescale():
-    theirs = rates(named("inverse_sqrt", 20), TOTAL)
+    theirs = lrs(named("inverse_sqrt", 20), TOTAL)
     agree(warmup(20).then(inverse_sqrt(20)), theirs)
 
 
@@ -102,23 +104,23 @@ def test_inverse_sqrt_with_the_warm_up_as_timescale():
 def test_cosine_with_min_lr(peak, rise, share, waves):
     plan = peak * warmup(rise).then(cosine(1, share, 2 * waves))
     by_share = named("cosine_with_min_lr", rise, min_lr_rate=share, num_cycles=waves)
-    agree(plan, rates(by_share, TOTAL, peak))
-    by_rate = named("cosine_with_min_lr", rise, min_lr=share * peak, num_cycles=waves)
-    agree(plan, rates(by_rate, TOTAL, peak))
+    agree(plan, lrs(by_share, TOTAL, peak))
+    by_lr = named("cosine_with_min_lr", rise, min_lr=share * peak, num_cycles=waves)
+    agree(plan, lrs(by_lr, TOTAL, peak))
 
 
 @drawn(peaks, st.integers(1, TOTAL - 1), shares)
-def test_cosine_warmup_with_min_lr_is_ours_read_one_update_later(peak, rise, share):
-    theirs = rates(named("cosine_warmup_with_min_lr", rise, min_lr_rate=share), TOTAL, peak)
+def test_cosine_warmup_with_min_lr_is_ours_read_one_step_later(peak, rise, share):
+    theirs = lrs(named("cosine_warmup_with_min_lr", rise, min_lr_rate=share), TOTAL, peak)
     agree(peak * warmup(rise).then(cosine(1, share)), theirs, later=1)
 
 
 @drawn(peaks, st.integers(2, TOTAL - 1), shares, shares)
-def test_cosine_warmup_with_min_lr_from_a_start_reaches_the_floor_at_the_last_update(
+def test_cosine_warmup_with_min_lr_from_a_start_reaches_the_floor_at_the_last_step(
     peak, rise, share, first
 ):
     more = {"min_lr_rate": share, "warmup_lr_rate": first}
-    theirs = rates(named("cosine_warmup_with_min_lr", rise, **more), TOTAL, peak)
+    theirs = lrs(named("cosine_warmup_with_min_lr", rise, **more), TOTAL, peak)
     plan = warmup(rise - 1, start=first).then(cosine(1, share, over=TOTAL - rise))
     agree(peak * plan, theirs)
     assert theirs[-1] == pytest.approx(share * peak)
@@ -141,22 +143,22 @@ def test_warmup_stable_decay_and_past_its_end(rise, fall, peak, up, down, share)
         "decay_type": fall,
         "min_lr_ratio": share,
     }
-    theirs = rates(named("warmup_stable_decay", up, **more), TOTAL + 5, peak)
+    theirs = lrs(named("warmup_stable_decay", up, **more), TOTAL + 5, peak)
     plan = RISES[rise](up, share).then(constant(1)).then(cooldown(down, share, shape=fall))
     if down:
-        agree(peak * plan, theirs, total=TOTAL)
+        agree(peak * plan, theirs, total_steps=TOTAL)
     else:  # ours then ends at 1, since a part of no length is never read
         agree(peak * plan, theirs[:TOTAL])
 
 
 def test_warmup_stable_decay_by_its_word():
     more = {"num_decay_steps": 20, "decay_type": "1-sqrt"}
-    agree(wsd(10), rates(named("warmup_stable_decay", 10, **more), TOTAL + 5), total=TOTAL)
+    agree(wsd(10), lrs(named("warmup_stable_decay", 10, **more), TOTAL + 5), total_steps=TOTAL)
 
 
 def test_warmup_stable_decay_of_more_than_half_a_wave():
     more = {"num_decay_steps": 30, "num_cycles": 1.5}
-    theirs = rates(named("warmup_stable_decay", 10, **more), TOTAL)
+    theirs = lrs(named("warmup_stable_decay", 10, **more), TOTAL)
     agree(warmup(10).then(constant(1)).then(cosine(1, 0, 3, over=30)), theirs)
 
 
@@ -164,15 +166,15 @@ def test_warmup_stable_decay_of_more_than_half_a_wave():
 
 
 def test_past_its_end_their_cosine_climbs_back_to_the_peak_and_ours_holds_the_floor():
-    theirs = rates(named("cosine", total=10), 21)
+    theirs = lrs(named("cosine", total_steps=10), 21)
     assert theirs[10] == 0
     assert theirs[20] == 1
-    assert cosine().resolve(10).values([10, 15, 20]).tolist() == [0, 0, 0]
+    assert cosine().resolve(total_steps=10).values([10, 15, 20]).tolist() == [0, 0, 0]
 
 
-def test_a_restart_may_come_one_update_late_in_theirs_by_a_rounding():
-    theirs = rates(named("cosine_with_restarts", total=98, num_cycles=49), 98)
-    ours = cosine().repeat(49).resolve(98)
+def test_a_restart_may_come_one_step_late_in_theirs_by_a_rounding():
+    theirs = lrs(named("cosine_with_restarts", total_steps=98, num_cycles=49), 98)
+    ours = cosine().repeat(49).resolve(total_steps=98)
     late = [k for k in range(98) if abs(theirs[k] - ours(k)) > 1e-9]
     assert late
     for k in late:
@@ -180,14 +182,14 @@ def test_a_restart_may_come_one_update_late_in_theirs_by_a_rounding():
 
 
 def test_a_warm_up_longer_than_the_run_passes_there_and_is_refused_here():
-    theirs = rates(named("linear", 20, total=10), 11)
+    theirs = lrs(named("linear", 20, total_steps=10), 11)
     assert theirs[10] == 0.5
     with pytest.raises(ValueError, match="no room"):
-        linear_to_zero(20).resolve(10)
+        linear_to_zero(20).resolve(total_steps=10)
 
 
 def test_phases_that_overlap_jump_there_and_are_refused_here():
-    theirs = rates(named("warmup_stable_decay", 8, total=10, num_decay_steps=8), 10)
+    theirs = lrs(named("warmup_stable_decay", 8, total_steps=10, num_decay_steps=8), 10)
     assert theirs[7:9] == pytest.approx([0.875, 0.146447], abs=1e-6)
     with pytest.raises(ValueError, match="no room"):
-        wsd(8, 8).resolve(10)
+        wsd(8, 8).resolve(total_steps=10)

@@ -47,7 +47,7 @@ def test_a_narrow_logarithmic_axis_has_ticks_within_the_decade() -> None:
     ]
 
 
-def test_updates_have_no_ticks_in_between() -> None:
+def test_steps_have_no_ticks_in_between() -> None:
     axis = Axis.fit([0, 2], whole=True)
     assert [t for _, t in axis.ticks(20)] == ["0", "1", "2"]
 

@@ -7,7 +7,7 @@ import pytest
 from ratecraft._render._svg import PALETTE, svg_chart
 
 SVG = "{http://www.w3.org/2000/svg}"
-LABELS = {"title": "A chart", "x_label": "update", "y_label": "loss"}
+LABELS = {"title": "A chart", "x_label": "step", "y_label": "loss"}
 
 
 def tree(text: str) -> ET.Element:
@@ -38,7 +38,7 @@ def test_a_chart_is_well_formed_and_says_what_it_is() -> None:
     assert root[0].tag == f"{SVG}title"
     assert root[0].text == "A chart"
     assert root.find(f"{SVG}rect").get("fill") == "#ffffff"
-    assert {"update", "loss", "0", "1.0", "40"} <= set(texts(root))
+    assert {"step", "loss", "0", "1.0", "40"} <= set(texts(root))
     assert re.findall('https?://[^"]*', text) == ["http://www.w3.org/2000/svg"]
     assert "href" not in text
     assert len(lines(root)[0]) == 50

@@ -18,7 +18,7 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"),
     # The browser has errands of its own; nothing of them matters, and no name is looked up.
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+    *("--disable-background-networking", "--disable-component-step", "--disable-sync"),
     *("--disable-extensions", "--host-resolver-rules=MAP * ~NOTFOUND"),
     *("--hide-scrollbars", "--enable-logging=stderr", "--v=0"),
 )
@@ -66,9 +66,9 @@ class Browser:
 
 def fetched(log: Path) -> Iterator[str]:
     """Every address that a page asked for, beside files; what the browser itself wants has none."""
-    record = json.loads(log.read_text(encoding="utf-8"))
-    start = record["constants"]["logEventTypes"]["URL_REQUEST_START_JOB"]
-    for event in record["events"]:
+    result = json.loads(log.read_text(encoding="utf-8"))
+    start = result["constants"]["logEventTypes"]["URL_REQUEST_START_JOB"]
+    for event in result["events"]:
         about = event.get("params", {})
         if event["type"] == start and about.get("initiator", "not an origin") != "not an origin":
             yield about["url"]
@@ -85,10 +85,10 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Browser:
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A page with everything on it, and long names."""
-    record = followed(several(rates=(0.01, 0.02, 0.04), totals=(60, 100)))
+    result = followed(several(lrs=(0.01, 0.02, 0.04), totals=(60, 100)))
     path = tmp_path_factory.mktemp("report") / "report.html"
     write_report(
-        path, comparison=record, forecast=forecast(), found=range_test(), title="A" * 90 + " <b>"
+        path, comparison=result, forecast=forecast(), found=range_test(), title="A" * 90 + " <b>"
     )
     # Folded, a table has no width.
     text = path.read_text("utf-8").replace("<details>", '<details open="open">')

@@ -7,7 +7,7 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from numpy.testing import assert_array_equal
-from quadratic import comparison, forecast, found_rate, range_test, several
+from quadratic import comparison, forecast, lr_finder_result, range_test, several
 
 from ratecraft import constant, cosine, epochs, tokens, warmup
 from ratecraft._render._svg import PALETTE
@@ -16,7 +16,7 @@ from ratecraft.report import (
     plot_comparison,
     plot_curves,
     plot_forecast,
-    plot_found_rate,
+    plot_lr_finder,
     plot_range_test,
     plot_schedule,
     save_figure,
@@ -27,7 +27,10 @@ HEADS = {".png": b"\x89PNG", ".svg": b"<?xml", ".pdf": b"%PDF"}
 
 
 def test_curves_are_drawn_as_they_are(tmp_path: Path) -> None:
-    curves = {"_a": cosine(1, 0).resolve(50), "cost $x$ <b>": warmup(10).resolve(20)}
+    curves = {
+        "_a": cosine(1, 0).resolve(total_steps=50),
+        "cost $x$ <b>": warmup(10).resolve(total_steps=20),
+    }
     axes = plot_curves(curves)
     for line, curve in zip(axes.get_lines(), curves.values(), strict=True):
         assert_array_equal(line.get_ydata(), [curve(t) for t in line.get_xdata()])
@@ -38,26 +41,31 @@ def test_curves_are_drawn_as_they_are(tmp_path: Path) -> None:
 
 
 def test_a_logarithmic_axis_takes_a_schedule_that_ends_at_zero(tmp_path: Path) -> None:
-    axes = plot_curves({"a": warmup(10).resolve(20)}, log=True)
+    axes = plot_curves({"a": warmup(10).resolve(total_steps=20)}, log=True)
     assert axes.get_yscale() == "log"
     save_figure(axes, tmp_path / "a.svg")
 
 
-def test_a_run_of_a_billion_updates_is_drawn_from_a_few_thousand() -> None:
-    (line,) = plot_curves({"a": cosine(1, 0).resolve(10**9)}).get_lines()
+def test_a_run_of_a_billion_steps_is_drawn_from_a_few_thousand() -> None:
+    (line,) = plot_curves({"a": cosine(1, 0).resolve(total_steps=10**9)}).get_lines()
     assert 1000 < len(line.get_xdata()) < 5000
 
 
 def test_axes_say_their_units() -> None:
-    axes = plot_schedule(cosine(1, 0), epochs(3), epoch=10)
-    assert axes.get_xlabel() == "update"
+    axes = plot_schedule(cosine(1, 0), epochs(3), steps_per_epoch=10)
+    assert axes.get_xlabel() == "step"
     assert [child.get_xlabel() for child in axes.child_axes] == ["epoch"]
     assert plot_schedule(cosine(1, 0), tokens(3e9)).get_xlabel() == "token"
 
 
 def test_curves_on_different_clocks_are_not_drawn_together() -> None:
-    with pytest.raises(RatecraftError, match=r"different clocks \(token, update\)"):
-        plot_curves({"a": cosine(1, 0).resolve(tokens(3e9)), "b": cosine(1, 0).resolve(10)})
+    with pytest.raises(RatecraftError, match=r"different clocks \(token, step\)"):
+        plot_curves(
+            {
+                "a": cosine(1, 0).resolve(total_steps=tokens(3e9)),
+                "b": cosine(1, 0).resolve(total_steps=10),
+            }
+        )
 
 
 def test_schedules_are_drawn_on_the_axes_given_with_a_legend() -> None:
@@ -74,25 +82,25 @@ def test_a_schedule_draws_itself() -> None:
 
 
 def test_an_endless_curve_is_refused() -> None:
-    with pytest.raises(ScheduleError, match="total="):
+    with pytest.raises(ScheduleError, match="total_steps="):
         plot_curves({"a": constant(1).resolve()})
 
 
 def test_a_range_test_shows_its_suggestion_and_hides_the_blow_up() -> None:
-    record = range_test()
-    (axes,) = plot_range_test(record).axes
+    result = range_test()
+    (axes,) = plot_range_test(result).axes
     raw, smoothed, mark = axes.get_lines()
-    assert_array_equal(raw.get_ydata(), record.losses)
-    assert_array_equal(smoothed.get_ydata(), record.smoothed)
+    assert_array_equal(raw.get_ydata(), result.losses)
+    assert_array_equal(smoothed.get_ydata(), result.smoothed)
     assert list(mark.get_xdata()) == [0.1, 0.1]
     assert axes.get_xscale() == "log"
-    assert max(record.losses) > 1e5
+    assert max(result.losses) > 1e5
     assert axes.get_ylim()[1] < 2
 
 
-def test_a_found_rate_shows_the_runs_the_rate_and_its_band() -> None:
-    record = found_rate()
-    (axes,) = plot_found_rate(record).axes
+def test_a_found_lr_shows_the_runs_the_lr_and_its_band() -> None:
+    result = lr_finder_result()
+    (axes,) = plot_lr_finder(result).axes
     before, runs, worse, mark = axes.get_lines()
     assert list(before.get_ydata()) == [1.0, 1.0]
     assert_array_equal(runs.get_xdata(), [0.01, 0.1, 0.3])
@@ -106,23 +114,23 @@ def test_a_found_rate_shows_the_runs_the_rate_and_its_band() -> None:
 
 
 def test_a_search_without_an_answer_has_no_mark() -> None:
-    (axes,) = plot_found_rate(found_rate(None)).axes
+    (axes,) = plot_lr_finder(lr_finder_result(None)).axes
     assert len(axes.get_lines()) == 3
     assert not axes.patches
 
 
 def test_several_rules_are_marked_on_one_figure() -> None:
-    record = range_test()
-    lines = plot_range_test(record, tuple(RULES)).axes[0].get_lines()[3:]
-    rates = [record.suggest(rule).rate for rule in RULES]
-    expected = [rate for rate in rates if rate is not None and rate != record.suggestion]
+    result = range_test()
+    lines = plot_range_test(result, tuple(RULES)).axes[0].get_lines()[3:]
+    lrs = [result.suggest(rule).lr for rule in RULES]
+    expected = [lr for lr in lrs if lr is not None and lr != result.suggestion]
     assert [line.get_xdata()[0] for line in lines] == expected
     assert len(expected) >= 2
 
 
 def test_a_linear_range_test_has_a_linear_axis() -> None:
-    record = replace(range_test(), spacing="linear")
-    assert plot_range_test(record).axes[0].get_xscale() == "linear"
+    result = replace(range_test(), spacing="linear")
+    assert plot_range_test(result).axes[0].get_xscale() == "linear"
 
 
 def test_a_range_test_without_a_suggestion_has_no_mark() -> None:
@@ -130,29 +138,29 @@ def test_a_range_test_without_a_suggestion_has_no_mark() -> None:
 
 
 def test_a_comparison_has_one_colour_a_schedule(tmp_path: Path) -> None:
-    record = comparison()
-    figure = plot_comparison(record)
+    result = comparison()
+    figure = plot_comparison(result)
     assert [axes.get_title() for axes in figure.axes] == [
         *("Schedules", "Validation loss", "Validation distance", "Training loss, smoothed"),
     ]
     for axes in figure.axes:
         assert [to_hex(line.get_color()) for line in axes.get_lines()] == list(PALETTE[:2])
-    rates, validation, *_ = figure.axes
-    assert_array_equal(rates.get_lines()[0].get_ydata(), record.runs[0].curve().values())
-    seeds = [run.final() for run in record.of("constant")]
+    lrs, validation, *_ = figure.axes
+    assert_array_equal(lrs.get_lines()[0].get_ydata(), result.runs[0].curve().values())
+    seeds = [run.final() for run in result.runs_for("constant")]
     assert validation.get_lines()[0].get_ydata()[-1] == pytest.approx(sum(seeds) / 3)
     save_figure(figure, tmp_path / "comparison.pdf")
 
 
-def test_several_rates_have_a_panel_with_the_flat_region(tmp_path: Path) -> None:
-    record = several(rates=(0.01, 0.1, 0.4, 0.9))
-    figure = plot_comparison(record)
+def test_several_lrs_have_a_panel_with_the_flat_region(tmp_path: Path) -> None:
+    result = several(lrs=(0.01, 0.1, 0.4, 0.9))
+    figure = plot_comparison(result)
     axes = figure.axes[1]
-    assert axes.get_title() == "Validation loss over rates"
+    assert axes.get_title() == "Validation loss over lrs"
     assert axes.get_xscale() == "log"
     lines = axes.get_lines()
     assert len(lines) == 4
-    for (line, region), flat in zip((lines[:2], lines[2:]), record.flat().values(), strict=True):
+    for (line, region), flat in zip((lines[:2], lines[2:]), result.flat().values(), strict=True):
         assert list(line.get_xdata()) == [0.01, 0.1, 0.4, 0.9]
         assert (region.get_xdata()[0], region.get_xdata()[-1]) == (flat.low, flat.high)
         assert region.get_color() == line.get_color()
@@ -175,12 +183,12 @@ def test_of_many_schedules_the_best_are_drawn() -> None:
 
 
 def test_a_comparison_in_which_all_diverged_is_drawn(tmp_path: Path) -> None:
-    save_figure(plot_comparison(comparison(rate=3.0)), tmp_path / "all.png")
+    save_figure(plot_comparison(comparison(lr=3.0)), tmp_path / "all.png")
 
 
 @pytest.mark.parametrize("suffix", HEADS)
 def test_a_figure_is_saved_by_its_suffix(tmp_path: Path, suffix: str) -> None:
-    figure = plot_curves({"a": cosine(1, 0).resolve(9)})
+    figure = plot_curves({"a": cosine(1, 0).resolve(total_steps=9)})
     path = save_figure(figure, tmp_path / "new" / f"a{suffix}")
     assert path.read_bytes().startswith(HEADS[suffix])
 
@@ -188,7 +196,7 @@ def test_a_figure_is_saved_by_its_suffix(tmp_path: Path, suffix: str) -> None:
 @pytest.mark.parametrize("name", ["a.jpeg", "a"])
 def test_another_suffix_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(RatecraftError, match=r"\.png, \.svg, \.pdf"):
-        save_figure(plot_curves({"a": cosine(1, 0).resolve(9)}), tmp_path / name)
+        save_figure(plot_curves({"a": cosine(1, 0).resolve(total_steps=9)}), tmp_path / name)
 
 
 def test_without_matplotlib_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -207,8 +215,8 @@ def test_no_global_state_of_matplotlib_is_touched() -> None:
 
 def test_a_forecast_is_drawn_with_its_bands(tmp_path: Path) -> None:
     figure = plot_forecast(forecast())
-    rates, losses, ends = figure.axes
-    assert [len(line.get_xdata()) > 50 for line in rates.get_lines()] == [True] * 3
+    lrs, losses, ends = figure.axes
+    assert [len(line.get_xdata()) > 50 for line in lrs.get_lines()] == [True] * 3
     assert list(losses.get_lines()[0].get_ydata()) == [3 - k / 100 for k in range(10, 101, 10)]
     assert len(losses.get_lines()) == 1 + 3
     bands = [list(line.get_xdata()) for line in ends.get_lines() if len(line.get_xdata()) == 2]

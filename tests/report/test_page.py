@@ -10,7 +10,7 @@ from quadratic import (
     comparison,
     followed,
     forecast,
-    found_rate,
+    lr_finder_result,
     range_test,
     several,
 )
@@ -23,7 +23,7 @@ from ratecraft.report import _series as series
 from ratecraft.report import plot_comparison, write_report
 from ratecraft.report._comparison import _sensitivity
 from ratecraft.report._page import _recipe
-from ratecraft.results import Comparison, Forecast, Measured, load
+from ratecraft.results import Comparison, Forecast, LayerStats, load
 
 VOID = {"meta", "br"}
 
@@ -103,8 +103,8 @@ def folds(text: str) -> dict[str, list[list[list[str]]]]:
     }
 
 
-def written(tmp_path: Path, record: Comparison, foreseen: Forecast | None = None) -> str:
-    path = write_report(tmp_path / "r.html", comparison=record, forecast=foreseen, title="t")
+def written(tmp_path: Path, result: Comparison, foreseen: Forecast | None = None) -> str:
+    path = write_report(tmp_path / "r.html", comparison=result, forecast=foreseen, title="t")
     text = path.read_text("utf-8")
     Page(text)
     return text
@@ -138,14 +138,14 @@ def test_everything_is_escaped(report: str) -> None:
         assert text in words
 
 
-def test_the_verdict_and_the_table_are_those_of_the_record(report: str) -> None:
-    record = comparison()
+def test_the_verdict_and_the_table_are_those_of_the_result(report: str) -> None:
+    result = comparison()
     words = "".join(Page(report).words)
-    assert record.verdict() in words
+    assert result.verdict() in words
     head, first, second = rows(report)[:3]
     assert head == ["schedule", "seeds", "validation loss", "above the best", "distance", "time"]
     assert first[-1] == "0.25 s"
-    best, other = record.summaries()
+    best, other = result.summaries()
     for cells, row in ((first, best), (second, other)):
         assert cells[0] == row.name + row.schedule
         assert cells[1] == "3"
@@ -165,7 +165,7 @@ def test_every_run_is_listed(report: str) -> None:
     assert listed[0][-2:] == ["100", "0.25 s"]
 
 
-def test_the_recipe_builds_the_same_rates(report: str) -> None:
+def test_the_recipe_builds_the_same_lrs(report: str) -> None:
     root = tree(report)
     code = "".join(root.find(".//pre").itertext())
     curves = [
@@ -173,14 +173,14 @@ def test_the_recipe_builds_the_same_rates(report: str) -> None:
         for line in code.splitlines()
         if line.startswith("(")
     ]
-    record = comparison()
-    assert [list(c) for c in curves] == [list(record.of(n)[0].curve()) for n in SCHEDULES]
+    result = comparison()
+    assert [list(c) for c in curves] == [list(result.runs_for(n)[0].curve()) for n in SCHEDULES]
 
 
 def test_a_diverged_schedule_has_no_mean_and_is_counted(tmp_path: Path) -> None:
     schedules = {"good": constant(1), "hot": 400 * constant(1)}
-    record = comparison(schedules)
-    text = write_report(tmp_path / "r.html", comparison=record, title="t").read_text("utf-8")
+    result = comparison(schedules)
+    text = write_report(tmp_path / "r.html", comparison=result, title="t").read_text("utf-8")
     head, first, second = rows(text)[:3]
     assert head[-2] == "diverged"
     assert (first[0], first[-2]) == ("goodconstant(1)", "0")
@@ -189,12 +189,12 @@ def test_a_diverged_schedule_has_no_mean_and_is_counted(tmp_path: Path) -> None:
     assert "A line ends where the first of its seeds diverged." in text
 
 
-@pytest.mark.parametrize("rate", [0.02, 5.0], ids=["finished", "all diverged"])
-def test_one_seed_is_enough_for_a_page(tmp_path: Path, rate: float) -> None:
-    record = comparison(rate=rate, seeds=1)
-    text = write_report(tmp_path / "r.html", comparison=record, title="t").read_text("utf-8")
+@pytest.mark.parametrize("lr", [0.02, 5.0], ids=["finished", "all diverged"])
+def test_one_seed_is_enough_for_a_page(tmp_path: Path, lr: float) -> None:
+    result = comparison(lr=lr, seeds=1)
+    text = write_report(tmp_path / "r.html", comparison=result, title="t").read_text("utf-8")
     Page(text)
-    assert record.verdict() in "".join(Page(text).words)
+    assert result.verdict() in "".join(Page(text).words)
     assert "±" not in rows(text)[1][2]
 
 
@@ -203,23 +203,25 @@ def test_a_range_test_without_an_answer_says_so(tmp_path: Path) -> None:
         tmp_path / "r.html", comparison=comparison(), found=range_test(None), title="t"
     )
     words = "".join(Page(path.read_text("utf-8")).words)
-    assert "No rate suggested: the loss never fell & rose" in words
+    assert "No lr suggested: the loss never fell & rose" in words
 
 
-def test_a_found_rate_is_shown_with_its_band_and_reason(tmp_path: Path) -> None:
-    one = write_report(tmp_path / "r.html", comparison=comparison(), found=found_rate(), title="t")
+def test_a_found_lr_is_shown_with_its_band_and_reason(tmp_path: Path) -> None:
+    one = write_report(
+        tmp_path / "r.html", comparison=comparison(), found=lr_finder_result(), title="t"
+    )
     page = one.read_text()
     assert "<strong>0.1, from 0.05 to 0.2</strong>: the best is &lt;near&gt; 0.1" in page
-    assert "Loss after short runs at different rates" in page
-    assert "112 of 200 updates in 6 short runs" in page
+    assert "Loss after short runs at different lrs" in page
+    assert "112 of 200 steps in 6 short runs" in page
     two = write_report(
-        tmp_path / "n.html", comparison=comparison(), found=found_rate(None), title="t"
+        tmp_path / "n.html", comparison=comparison(), found=lr_finder_result(None), title="t"
     )
     assert "<strong>No answer</strong>: no answer: none gained &amp; none lost" in two.read_text()
 
 
 def test_a_search_without_a_run_has_no_figure(tmp_path: Path) -> None:
-    none = replace(found_rate(None), runs=())
+    none = replace(lr_finder_result(None), runs=())
     page = write_report(tmp_path / "r.html", comparison=comparison(), found=none, title="t")
     assert "<strong>No answer</strong>" in page.read_text()
 
@@ -229,13 +231,13 @@ def test_without_a_range_test_its_section_is_missing(tmp_path: Path) -> None:
     assert "Range test" not in path.read_text("utf-8")
 
 
-def test_a_saved_record_makes_the_same_page(tmp_path: Path) -> None:
-    record = comparison(rate=1.5)
-    loaded = load(record.save(tmp_path / "c.json"))
+def test_a_saved_result_makes_the_same_page(tmp_path: Path) -> None:
+    result = comparison(lr=1.5)
+    loaded = load(result.save(tmp_path / "c.json"))
     assert isinstance(loaded, Comparison)
     pages = [
         write_report(tmp_path / "r.html", comparison=r, title="t").read_text("utf-8")
-        for r in (record, loaded)
+        for r in (result, loaded)
     ]
     assert pages[0] == pages[1]
 
@@ -248,21 +250,21 @@ def test_long_runs_make_a_small_page(tmp_path: Path) -> None:
         long = tuple(run.losses[k % 100] for k in range(50_000))
         runs.append(ratecraft.results.Run(run.schedule, 0.02, 0, 50_000, 20, long, run.evaluations))
     texts = {name: repr(s) for name, s in schedules.items()}
-    record = Comparison("long", texts, tuple(runs))
-    path = write_report(tmp_path / "r.html", comparison=record, title="t")
+    result = Comparison("long", texts, tuple(runs))
+    path = write_report(tmp_path / "r.html", comparison=result, title="t")
     assert path.stat().st_size < 200_000
 
 
-def test_what_updates_did_is_drawn(tmp_path: Path) -> None:
+def test_what_steps_did_is_drawn(tmp_path: Path) -> None:
     names = ("weight", "step", "gradient", "gradient_l1", "unclipped", "effective", "relative",
              "decay", "low", "median", "high")  # fmt: skip
     numbers = dict.fromkeys(names, 0.5)
-    rows = [Measured(k, "all", layer, 0.1, **numbers) for k in range(3) for layer in ("a<", "b")]
+    rows = [LayerStats(k, "all", layer, 0.1, **numbers) for k in range(3) for layer in ("a<", "b")]
     path = tmp_path / "r.html"
     write_report(path, comparison=comparison(), measured=rows, title="x")
     page = Page(path.read_text(encoding="utf-8"))
-    assert "What updates did" in page.words
-    assert "Effective rate by layer" in page.words
+    assert "What steps did" in page.words
+    assert "Effective lr by layer" in page.words
     assert "a<" in page.words
 
 
@@ -285,21 +287,26 @@ def test_a_forecast_has_a_page_of_its_own_and_a_place_beside_a_comparison(tmp_pa
         write_report(tmp_path / "n.html", title="x")
 
 
-def test_several_rates_are_shown_as_what_the_rate_matters(tmp_path: Path) -> None:
-    record = replace(several(rates=(0.01, 0.02)), failed={"x, seed 3": "Traceback\nError: broken"})
-    words = "".join(Page(written(tmp_path, record)).words)
-    for told in ("How much the rate matters", "above the best", "Failed: x, seed 3", "broken"):
+def test_several_lrs_are_shown_as_what_the_lr_matters(tmp_path: Path) -> None:
+    result = replace(several(lrs=(0.01, 0.02)), failed={"x, seed 3": "Traceback\nError: broken"})
+    words = "".join(Page(written(tmp_path, result)).words)
+    for told in (
+        "StepOptions much the lr matters",
+        "above the best",
+        "Failed: x, seed 3",
+        "broken",
+    ):
         assert told in words
-    assert len(record.at_best_rates().schedules) == len(SCHEDULES)
-    assert "How much the rate matters" not in written(tmp_path, comparison())
+    assert len(result.best_per_schedule().schedules) == len(SCHEDULES)
+    assert "StepOptions much the lr matters" not in written(tmp_path, comparison())
 
 
 @pytest.mark.parametrize("seeds", [1, 3])
-def test_the_flat_region_is_that_of_the_record(tmp_path: Path, seeds: int) -> None:
-    record = several(rates=(0.01, 0.1, 0.4, 0.9), seeds=seeds)
-    flat = record.flat()
-    head, *listed = tables(written(tmp_path, record))["How much the rate matters"]
-    assert head[:3] == ["schedule", "best rate", "not told from it"]
+def test_the_flat_region_is_that_of_the_result(tmp_path: Path, seeds: int) -> None:
+    result = several(lrs=(0.01, 0.1, 0.4, 0.9), seeds=seeds)
+    flat = result.flat()
+    head, *listed = tables(written(tmp_path, result))["StepOptions much the lr matters"]
+    assert head[:3] == ["schedule", "best lr", "not told from it"]
     assert [row[0] for row in listed] == list(flat) == list(SCHEDULES)
     for row, one in zip(listed, flat.values(), strict=True):
         assert float(row[1]) == one.best
@@ -309,41 +316,41 @@ def test_the_flat_region_is_that_of_the_record(tmp_path: Path, seeds: int) -> No
         assert ends == {one.low, one.high}
 
 
-def test_colours_are_those_of_the_other_figures_where_a_rate_is_missing() -> None:
-    record = several(rates=(0.01, 0.02))
-    first, *rest = record.runs
-    record = replace(record, runs=(replace(first, stopped=40), *rest))
-    lines, bands = series.sensitivity(record)
+def test_colours_are_those_of_the_other_figures_where_a_lr_is_missing() -> None:
+    result = several(lrs=(0.01, 0.02))
+    first, *rest = result.runs
+    result = replace(result, runs=(replace(first, stopped=40), *rest))
+    lines, bands = series.sensitivity(result)
     assert list(lines) == list(bands) == list(SCHEDULES)
     assert [len(xs) for xs, _ in lines.values()] == [1, 2]
 
 
 @pytest.mark.parametrize(
-    ("rates", "seeds", "told"),
+    ("lrs", "seeds", "told"),
     [
-        ((0.001, 0.002), 3, "the best rate is the highest tried: try higher ones"),
-        ((0.5, 0.9), 3, "the best rate is the lowest tried: try lower ones"),
-        ((0.01, 0.02), 1, "one seed tells no rate from another"),
-        ((0.001, 0.05, 0.99), 3, "its neighbours are worse: the rate matters"),
+        ((0.001, 0.002), 3, "the best lr is the highest tried: try higher ones"),
+        ((0.5, 0.9), 3, "the best lr is the lowest tried: try lower ones"),
+        ((0.01, 0.02), 1, "one seed tells no lr from another"),
+        ((0.001, 0.05, 0.99), 3, "its neighbours are worse: the lr matters"),
     ],
 )
 def test_what_a_flat_region_means_is_said(
-    tmp_path: Path, rates: tuple[float, ...], seeds: int, told: str
+    tmp_path: Path, lrs: tuple[float, ...], seeds: int, told: str
 ) -> None:
-    record = several(rates=rates, seeds=seeds)
-    _, first, *_ = tables(written(tmp_path, record))["How much the rate matters"]
+    result = several(lrs=lrs, seeds=seeds)
+    _, first, *_ = tables(written(tmp_path, result))["StepOptions much the lr matters"]
     assert first[-1] == told
 
 
 def test_how_soon_is_told_where_there_is_a_target(tmp_path: Path) -> None:
-    record = several(rates=(0.01, 0.02))
-    text = written(tmp_path, record)
-    head, *listed = tables(text)["How soon"]
-    assert head == ["schedule", "updates", "time", "seeds"]
-    reached = record.at_best_rates().to_target(record.target())
+    result = several(lrs=(0.01, 0.02))
+    text = written(tmp_path, result)
+    head, *listed = tables(text)["StepOptions soon"]
+    assert head == ["schedule", "steps", "time", "seeds"]
+    reached = result.best_per_schedule().time_to_target(result.target())
     assert {row[0] for row in listed} == set(reached)
-    for name, updates, time, seeds in listed:
-        assert float(updates) == pytest.approx(reached[name].updates, abs=0.5)
+    for name, steps, time, seeds in listed:
+        assert float(steps) == pytest.approx(reached[name].steps, abs=0.5)
         assert float(time.removesuffix(" s")) == pytest.approx(reached[name].seconds, rel=0.01)
         assert seeds == f"{reached[name].seeds} of 3"
     assert [float(row[1]) for row in listed] == sorted(float(row[1]) for row in listed)
@@ -351,54 +358,56 @@ def test_how_soon_is_told_where_there_is_a_target(tmp_path: Path) -> None:
 
 
 def test_the_soonest_is_first(tmp_path: Path) -> None:
-    record = comparison({"a slow one": 0.3 * constant(1), "b fast one": constant(1)})
-    _, first, second = tables(written(tmp_path, record))["How soon"]
+    result = comparison({"a slow one": 0.3 * constant(1), "b fast one": constant(1)})
+    _, first, second = tables(written(tmp_path, result))["StepOptions soon"]
     assert first[0] == "b fast one"
     assert float(first[1]) < float(second[1])
 
 
 def test_one_that_did_not_come_there_is_last_in_how_soon(tmp_path: Path) -> None:
     schedules = {"slow": 0.01 * constant(1), **SCHEDULES}
-    record = comparison(schedules)
-    record = replace(
-        record,
-        runs=tuple(replace(r, diverged=99) if r in record.of("slow") else r for r in record.runs),
+    result = comparison(schedules)
+    result = replace(
+        result,
+        runs=tuple(
+            replace(r, diverged=99) if r in result.runs_for("slow") else r for r in result.runs
+        ),
     )
-    assert tables(written(tmp_path, record))["How soon"][-1] == ["slow", "-", "-", "0 of 3"]
+    assert tables(written(tmp_path, result))["StepOptions soon"][-1] == ["slow", "-", "-", "0 of 3"]
 
 
 def test_without_a_target_nothing_is_said_of_how_soon(tmp_path: Path) -> None:
-    record = comparison({"alone": constant(1)})
-    assert record.target() is None
-    assert "How soon" not in written(tmp_path, record)
+    result = comparison({"alone": constant(1)})
+    assert result.target() is None
+    assert "StepOptions soon" not in written(tmp_path, result)
 
 
 def test_loss_over_budgets_is_drawn_for_several_lengths(tmp_path: Path) -> None:
-    record = several(rates=(0.01, 0.02), totals=(40, 100))
-    lines, bands = series.budgets(record)
+    result = several(lrs=(0.01, 0.02), totals=(40, 100))
+    lines, bands = series.budgets(result)
     assert list(lines) == list(bands) == list(SCHEDULES)
     xs, ys = lines["constant"]
     assert list(xs) == [40, 100]
-    best = record.of("constant, 100 updates, rate 0.02")
+    best = result.runs_for("constant, 100 steps, lr 0.02")
     assert ys[1] == pytest.approx(sum(run.final() for run in best) / 3)
     assert bands["constant"][1][1] == max(run.final() for run in best)
-    text = written(tmp_path, record)
+    text = written(tmp_path, result)
     assert "Loss over budgets" in text
     head, *listed = tables(text)["Results"]
-    assert head[:2] == ["schedule", "updates"]
+    assert head[:2] == ["schedule", "steps"]
     assert [row[1] for row in listed] == ["100"] * 4 + ["40"] * 4
     # The best of each length has nothing above it.
     assert [row[4] == "" for row in listed] == [True, False, False, False] * 2
-    plain = written(tmp_path, several(rates=(0.01, 0.02)))
+    plain = written(tmp_path, several(lrs=(0.01, 0.02)))
     assert "Loss over budgets" not in plain
-    assert "updates" not in tables(plain)["Results"][0]
+    assert "steps" not in tables(plain)["Results"][0]
 
 
 def test_what_was_stopped_early_says_so_and_has_no_mean(tmp_path: Path) -> None:
-    record = comparison()
-    first, *rest = record.runs
-    record = replace(record, runs=(replace(first, stopped=40), *rest))
-    text = written(tmp_path, record)
+    result = comparison()
+    first, *rest = result.runs
+    result = replace(result, runs=(replace(first, stopped=40), *rest))
+    text = written(tmp_path, result)
     (row,) = [row for row in tables(text)["Results"] if row[0].startswith("constant")]
     assert row[0].endswith("stopped early: 1 of 3 seeds")
     assert row[2] == "-"
@@ -414,10 +423,10 @@ def test_each_further_metric_has_a_figure(tmp_path: Path) -> None:
 
 def test_of_many_lines_the_best_are_drawn_and_the_caption_says_so(tmp_path: Path) -> None:
     schedules = {f"s{i}": (1 + i / 10) * constant(1) for i in range(11)}
-    record = comparison(schedules, seeds=1)
-    shown = series.shown(record)
+    result = comparison(schedules, seeds=1)
+    shown = series.shown(result)
     assert list(shown.schedules) == [f"s{i}" for i in range(3, 11)]
-    text = written(tmp_path, record)
+    text = written(tmp_path, result)
     captions = ["".join(c.itertext()) for c in tree(text).iter("figcaption")]
     assert len(captions) == 4
     assert all("Drawn are the 8 best of 11." in caption for caption in captions)
@@ -427,67 +436,67 @@ def test_of_many_lines_the_best_are_drawn_and_the_caption_says_so(tmp_path: Path
 
 
 def test_every_epoch_of_every_run_is_in_its_fold(tmp_path: Path) -> None:
-    record = followed(comparison())
-    found = folds(written(tmp_path, record))
+    result = followed(comparison())
+    found = folds(written(tmp_path, result))
     assert list(found) == list(SCHEDULES)
     for name, listed in found.items():
-        for run, (head, *epochs) in zip(record.of(name), listed, strict=True):
+        for run, (head, *epochs) in zip(result.runs_for(name), listed, strict=True):
             assert head == [
-                *("epoch", "update", "training loss", "validation loss"),
+                *("epoch", "step", "training loss", "validation loss"),
                 *("training distance", "validation distance"),
-                *("rate of body", "rate of head <i>"),
+                *("lr of body", "lr of head <i>"),
             ]
             assert len(epochs) == 5
             for row, one in zip(epochs, run.evaluations, strict=True):
-                expected = [one.update / 20, one.update, one.train["loss"], one.metrics["loss"]]
-                expected += [0.125, one.metrics["distance"], *one.rates.values()]
+                expected = [one.step / 20, one.step, one.train["loss"], one.metrics["loss"]]
+                expected += [0.125, one.metrics["distance"], *one.lrs.values()]
                 assert list(map(float, row)) == pytest.approx(expected, rel=1e-3)
 
 
-def test_an_older_record_has_its_rates_from_the_schedule(tmp_path: Path) -> None:
-    record = comparison()
-    head, *_, last = folds(written(tmp_path, record))["decayed <b>&"][0]
-    assert head == ["epoch", "update", "validation loss", "validation distance", "rate"]
-    rate = record.of("decayed <b>&")[0].curve()(99)
-    assert float(last[-1]) == pytest.approx(rate, rel=1e-3)
+def test_an_older_result_has_its_lrs_from_the_schedule(tmp_path: Path) -> None:
+    result = comparison()
+    head, *_, last = folds(written(tmp_path, result))["decayed <b>&"][0]
+    assert head == ["epoch", "step", "validation loss", "validation distance", "lr"]
+    lr = result.runs_for("decayed <b>&")[0].curve()(99)
+    assert float(last[-1]) == pytest.approx(lr, rel=1e-3)
 
 
 def test_a_hundred_runs_make_a_light_page(tmp_path: Path) -> None:
-    rates = tuple(0.001 * k for k in range(1, 11))
-    record = followed(several(rates=rates, totals=(200,), seeds=5))
-    assert len(record.runs) == 100
-    assert len(written(tmp_path, record)) < 600_000
+    lrs = tuple(0.001 * k for k in range(1, 11))
+    result = followed(several(lrs=lrs, totals=(200,), seeds=5))
+    assert len(result.runs) == 100
+    assert len(written(tmp_path, result)) < 600_000
 
 
 def test_of_many_evaluations_some_are_listed(tmp_path: Path) -> None:
-    record = followed(comparison())
-    run = record.runs[0]
-    many = tuple(replace(run.evaluations[0], update=k) for k in range(1, 50_001))
-    long = replace(run, total=50_000, losses=(1.0,) * 50_000, evaluations=many)
-    record = replace(record, runs=(long, *record.runs[1:]))
-    text = written(tmp_path, record)
+    result = followed(comparison())
+    run = result.runs[0]
+    many = tuple(replace(run.evaluations[0], step=k) for k in range(1, 50_001))
+    long = replace(run, total_steps=50_000, losses=(1.0,) * 50_000, evaluations=many)
+    result = replace(result, runs=(long, *result.runs[1:]))
+    text = written(tmp_path, result)
     listed = folds(text)["constant"][0]
     assert len(listed) < 2000
     assert (listed[1][1], listed[-1][1]) == ("1", "50000")
-    assert "of 50000 evaluations, all of which are in the record" in text
+    assert "of 50000 evaluations, all of which are in the result" in text
 
 
 def test_what_was_foreseen_stands_beside_what_happened(tmp_path: Path) -> None:
-    record, before = comparison(), forecast()
+    result, before = comparison(), forecast()
     same, named, other = before.candidates
-    loss = record.summaries()[0].mean["loss"]
+    loss = result.summaries()[0].mean["loss"]
     near = {"low": 0.5 * loss, "high": 2 * loss, "loss": loss}
     same = replace(same, schedule="0.02 * constant(1)", **near)
     named = replace(named, name="decayed <b>&", schedule="constant(0.3)")
     before = replace(before, candidates=(same, named, other))
-    text = written(tmp_path, record, before)
-    head, first, second = tables(text)["Foreseen, and what happened"]
+    text = written(tmp_path, result, before)
+    head, first, second = tables(text)["ForecastEntry, and what happened"]
     assert head == ["schedule", "foreseen", "band", "happened", "in the band"]
     assert first[0] == "constantforeseen as wsd <b>"
-    happened = {row.name: row.mean["loss"] for row in record.summaries()}
+    happened = {row.name: row.mean["loss"] for row in result.summaries()}
     assert float(first[3].split(" ± ")[0]) == pytest.approx(happened["constant"], rel=1e-3)
     assert (first[4], second[4]) == ("yes", "no")
-    assert second[0] == "decayed <b>&of the same name, but its rates differ"
+    assert second[0] == "decayed <b>&of the same name, but its lrs differ"
     assert "1 of 2 ended within their bands" in text
     assert "Grey: what was logged" in text  # the forecast itself is there, too
 
@@ -496,20 +505,22 @@ def test_what_was_foreseen_stands_beside_what_happened(tmp_path: Path) -> None:
     ("low", "high", "told"), [(0.5, 2, "yes"), (0.5, 0.9, "no"), (1.1, 2, "no")]
 )
 def test_a_band_is_kept_or_not(tmp_path: Path, low: float, high: float, told: str) -> None:
-    record, before = comparison(), forecast()
-    loss = {row.name: row.mean["loss"] for row in record.summaries()}["constant"]
+    result, before = comparison(), forecast()
+    loss = {row.name: row.mean["loss"] for row in result.summaries()}["constant"]
     one = replace(before.candidates[0], name="constant", schedule="0.02 * constant(1)")
     one = replace(one, low=low * loss, high=high * loss)
-    text = written(tmp_path, record, replace(before, candidates=(one,), tied=()))
-    assert tables(text)["Foreseen, and what happened"][1][-1] == told
+    text = written(tmp_path, result, replace(before, candidates=(one,), tied=()))
+    assert tables(text)["ForecastEntry, and what happened"][1][-1] == told
 
 
 def test_what_was_trained_for_another_length_does_not_stand_beside(tmp_path: Path) -> None:
     before = forecast()
     one = replace(before.candidates[0], name="constant", schedule="0.02 * constant(1)")
     before = replace(before, candidates=(one,), tied=())
-    assert "Foreseen, and" in written(tmp_path, comparison(), before)
-    assert "Foreseen, and" not in written(tmp_path, comparison(), replace(before, total=90))
+    assert "ForecastEntry, and" in written(tmp_path, comparison(), before)
+    assert "ForecastEntry, and" not in written(
+        tmp_path, comparison(), replace(before, total_steps=90)
+    )
 
 
 def test_charts_take_the_colours_of_the_page(report: str) -> None:
@@ -533,23 +544,23 @@ def test_seeds_that_are_missing_are_told(tmp_path: Path) -> None:
 def test_the_recipe_of_a_plateau_is_what_it_did() -> None:
     whole = comparison()
     name = next(iter(whole.schedules))
-    first = whole.of(name)[0]
+    first = whole.runs_for(name)[0]
     did = "staircase([1, 0.5], at=[40])"
-    plateau = replace(first, schedule="plateau(factor=0.5)", driven=did)
-    record = Comparison("t", {"falls": "plateau(factor=0.5)"}, (plateau,), {})
+    plateau = replace(first, schedule="plateau(factor=0.5)", innermost_optimizer=did)
+    result = Comparison("t", {"falls": "plateau(factor=0.5)"}, (plateau,), {})
     there: dict[str, object] = {}
-    recipe = _recipe(record)
+    recipe = _recipe(result)
     exec(recipe, there)  # noqa: S102 -- our own text
     assert did in recipe
 
 
 def test_a_schedule_keeps_its_colour_where_another_has_no_point() -> None:
-    whole = several(rates=(0.01, 0.02))
+    whole = several(lrs=(0.01, 0.02))
     first = next(iter(whole.families()))
     lost = tuple(
         replace(run, diverged=50) if name in whole.families()[first] else run
         for name in whole.schedules
-        for run in whole.of(name)
+        for run in whole.runs_for(name)
     )
     lines, bands = series.sensitivity(replace(whole, runs=lost))
     assert list(lines) == list(bands) == list(whole.families())

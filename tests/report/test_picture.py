@@ -44,9 +44,9 @@ def test_every_kind_of_schedule_shows_itself_in_a_notebook(schedule) -> None:
 
 
 def test_a_schedule_is_shown_over_its_own_length_or_a_round_run_that_fits() -> None:
-    assert nominal_curve(warmup(70)).total == 70
-    assert nominal_curve(cosine(1, 0)).total == 1_000
-    assert nominal_curve(warmup(20_000).then(cosine(1, 0))).total == 100_000
+    assert nominal_curve(warmup(70)).length == 70
+    assert nominal_curve(cosine(1, 0)).length == 1_000
+    assert nominal_curve(warmup(20_000).then(cosine(1, 0))).length == 100_000
 
 
 def test_what_fits_no_run_shows_nothing_rather_than_an_error() -> None:
@@ -54,7 +54,7 @@ def test_what_fits_no_run_shows_nothing_rather_than_an_error() -> None:
 
 
 def test_a_curve_shows_itself() -> None:
-    assert "<svg" in cosine(1, 0).resolve(50)._repr_svg_()
-    assert ">update<" in curve_svg(constant(1).resolve())
-    assert ">token<" in curve_svg(cosine(1, 0).resolve(tokens(1e9)))
-    assert math.isinf(constant(1).resolve().total)
+    assert "<svg" in cosine(1, 0).resolve(total_steps=50)._repr_svg_()
+    assert ">step<" in curve_svg(constant(1).resolve())
+    assert ">token<" in curve_svg(cosine(1, 0).resolve(total_steps=tokens(1e9)))
+    assert math.isinf(constant(1).resolve().length)

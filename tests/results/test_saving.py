@@ -5,8 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from ratecraft.errors import RecordError
-from ratecraft.results import Comparison, Evaluation, FoundRate, RangeTest, Run, ShortRun, load
+from ratecraft.errors import ResultError
+from ratecraft.results import (
+    Comparison,
+    Evaluation,
+    LRFinderResult,
+    LRRangeTestResult,
+    Run,
+    ShortRun,
+    load,
+)
 
 
 def run(schedule: str, seed: int, *losses: float, diverged: int | None = None) -> Run:
@@ -55,51 +63,58 @@ def test_the_verdict_pairs_runs_by_seed() -> None:
     assert "Every schedule diverged" in comparison(run("a", 0, 0.1, diverged=0)).verdict()
 
 
-def test_a_found_rate_survives_its_file(tmp_path: Path) -> None:
+def test_a_found_lr_survives_its_file(tmp_path: Path) -> None:
     runs = (ShortRun(0.1, (2.0, math.inf), -math.inf, math.inf), ShortRun(0.1, (2.0,), 1.0, 0.1, 1))
-    record = FoundRate(0.1, 0.05, 0.2, "r", 2.0, runs, 20, 100, 200, 21, 8, 29, "t", "o", 1.5, 3)
-    assert load(record.save(tmp_path / "r.json")) == record
-    assert all(getattr(record, f.name) != f.default for f in dataclasses.fields(record))
+    result = LRFinderResult(
+        0.1, 0.05, 0.2, "r", 2.0, runs, 20, 100, 200, 21, 8, 29, "t", "o", 1.5, 3
+    )
+    assert load(result.save(tmp_path / "r.json")) == result
+    assert all(getattr(result, f.name) != f.default for f in dataclasses.fields(result))
 
 
-def test_the_curve_of_a_found_rate_is_the_mean_of_the_runs_at_a_rate() -> None:
+def test_the_curve_of_a_found_lr_is_the_mean_of_the_runs_at_a_lr() -> None:
     runs = [ShortRun(0.1, (), 1.0, 0.1), ShortRun(0.1, (), 0.5, 0.1, 1)]
     runs += [ShortRun(1.0, (), -math.inf, math.inf), ShortRun(0.5, (), 1.5, 0.1)]
-    record = FoundRate(None, None, None, "r", 2.0, tuple(runs), 20)
-    assert record.curve == ((0.1, 0.5), (1.25, 0.5))
+    result = LRFinderResult(None, None, None, "r", 2.0, tuple(runs), 20)
+    assert result.curve == ((0.1, 0.5), (1.25, 0.5))
 
 
 def test_a_range_test_survives_its_file(tmp_path: Path) -> None:
-    record = RangeTest((1e-8, 1.0), (2.0, math.inf), (2.0, math.nan), "s", None, "r", seconds=1.5)
-    assert repr(load(record.save(tmp_path / "r.json"))) == repr(record)
+    result = LRRangeTestResult(
+        (1e-8, 1.0), (2.0, math.inf), (2.0, math.nan), "s", None, "r", seconds=1.5
+    )
+    assert repr(load(result.save(tmp_path / "r.json"))) == repr(result)
     assert list(tmp_path.iterdir()) == [tmp_path / "r.json"]
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("{", "is not a record"),
+        ("{", "is not a result"),
         ("[]", "does not say what it is"),
-        ('{"ratecraft": "RangeTest", "format": 99}', "has format 99"),
+        ('{"ratecraft": "LRRangeTestResult", "format": 99}', "has format 99"),
         ('{"ratecraft": "Poem", "format": 1}', "holds a Poem"),
-        ('{"ratecraft": "RangeTest", "format": 1}', "is a damaged RangeTest"),
-        ('{"ratecraft": "FoundRate", "format": 1, "runs": [{"x": 1}]}', "is a damaged FoundRate"),
+        ('{"ratecraft": "LRRangeTestResult", "format": 1}', "is a damaged LRRangeTestResult"),
+        (
+            '{"ratecraft": "LRFinderResult", "format": 1, "runs": [{"x": 1}]}',
+            "is a damaged LRFinderResult",
+        ),
         ('{"ratecraft": "Comparison", "format": 1, "runs": [{"x": 1}]}', "is a damaged Comparison"),
     ],
 )
-def test_a_file_that_is_no_record_is_explained(tmp_path: Path, text: str, words: str) -> None:
+def test_a_file_that_is_no_result_is_explained(tmp_path: Path, text: str, words: str) -> None:
     path = tmp_path / "x.json"
     path.write_text(text)
-    with pytest.raises(RecordError, match=words):
+    with pytest.raises(ResultError, match=words):
         load(path)
 
 
 def test_a_missing_file_is_explained(tmp_path: Path) -> None:
-    with pytest.raises(RecordError, match="No such file"):
+    with pytest.raises(ResultError, match="No such file"):
         load(tmp_path / "none.json")
 
 
 def test_files_are_strict_json(tmp_path: Path) -> None:
-    record = comparison(run("constant(1)", 0, math.nan, diverged=0))
-    text = record.save(tmp_path / "c.json").read_text()
+    result = comparison(run("constant(1)", 0, math.nan, diverged=0))
+    text = result.save(tmp_path / "c.json").read_text()
     json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))

@@ -50,23 +50,23 @@ SINGLE = [steps(n / 8) for n in range(0, 320, 9)] + [steps(x) for x in (0, 0.3, 
 SINGLE += [epochs(x) for x in (0, 0.1, 0.2, 0.3, 0.5, 1, 2, 1 / 3)]
 PERCENTS = [percent(p) for p in (0, 5, 10, 20, 30, 50, 100, 0.7, 12.5, 33.33, 100 / 3)]
 
-updates = st.integers(0, 40)
+counts_of_steps = st.integers(0, 40)
 single_lengths = st.sampled_from(SINGLE)
 shares_of_scope = st.sampled_from(PERCENTS)
 fixed_lengths = st.one_of(
-    updates,
+    counts_of_steps,
     single_lengths,
     st.builds(operator.add, single_lengths, single_lengths),
-    st.builds(operator.add, single_lengths, updates),
+    st.builds(operator.add, single_lengths, counts_of_steps),
 )
 """Lengths of 0 or more that are the same in every scope."""
 
 lengths = st.one_of(
-    updates,
+    counts_of_steps,
     single_lengths,
     shares_of_scope,
-    st.builds(operator.add, single_lengths, updates),
-    st.builds(operator.add, shares_of_scope, updates),
+    st.builds(operator.add, single_lengths, counts_of_steps),
+    st.builds(operator.add, shares_of_scope, counts_of_steps),
     st.builds(operator.sub, shares_of_scope | single_lengths, st.integers(0, 3)),
     st.builds(operator.sub, st.integers(20, 60), single_lengths),
 )
@@ -121,7 +121,7 @@ def stairs(optional):
         values, joins = pair
         return staircase(values, at=sorted(joins)[: len(values) - 1], over=over)
 
-    ints = st.tuples(updates, updates, updates, updates)
+    ints = st.tuples(counts_of_steps, counts_of_steps, counts_of_steps, counts_of_steps)
     return regular | st.builds(listed, st.tuples(levels, ints), optional)
 
 
@@ -133,7 +133,7 @@ def leaves(over=lengths):
     return st.one_of(constants, words, ramps(optional), stairs(optional), clocks(optional))
 
 
-VERBS = ("then", "product", "scale", "repeat", "endless", "clip", "between", "over", "reversed")
+VERBS = ("then", "product", "scale", "repeat", "endless", "clip", "rescale", "over", "reversed")
 
 
 @st.composite
@@ -162,8 +162,8 @@ def verbs(draw, depth, over):
                 return a.clip(
                     None if left_out == "low" else low, None if left_out == "high" else high
                 )
-            case "between":
-                return a.between(draw(numbers), draw(numbers))
+            case "rescale":
+                return a.rescale(draw(numbers), draw(numbers))
             case "over":
                 return a.over(draw(over))
             case _:
@@ -212,8 +212,8 @@ def opened(draw, depth=2):
                 a = a.repeat(draw(st.integers(1, 3)), grow=draw(growths), decay=draw(decays))
             case "clip":
                 a = a.clip(high=draw(numbers))
-            case "between":
-                a = a.between(draw(numbers), draw(numbers))
+            case "rescale":
+                a = a.rescale(draw(numbers), draw(numbers))
             case _:
                 a = a.reversed()
     return a
@@ -224,7 +224,7 @@ def opened(draw, depth=2):
 
 def resolved(schedule, total):
     """Return the curve over a span of the tests."""
-    return schedule.resolve(total, epoch=EPOCH)
+    return schedule.resolve(total_steps=total, steps_per_epoch=EPOCH)
 
 
 def span(total):

@@ -26,12 +26,12 @@ from ratecraft import (
 )
 
 
-def found(schedule, total=None, **units):
-    return [(finding.level, finding.message) for finding in check(schedule, total, **units)]
+def found(schedule, total_steps=None, **units):
+    return [(finding.level, finding.message) for finding in check(schedule, total_steps, **units)]
 
 
-def levels_of(schedule, total=None, **units):
-    return [finding.level for finding in check(schedule, total, **units)]
+def levels_of(schedule, total_steps=None, **units):
+    return [finding.level for finding in check(schedule, total_steps, **units)]
 
 
 def marked(finding):
@@ -61,27 +61,27 @@ def test_a_schedule_that_does_what_it_says_has_no_finding(schedule, total) -> No
 def test_a_schedule_that_does_not_resolve_is_one_error() -> None:
     (finding,) = check(cosine(1, 0))
     assert finding.level == "error"
-    assert "needs total=" in finding.message
+    assert "needs total_steps=" in finding.message
     (finding,) = check(warmup(500).then(cosine(1, 0)), 300)
-    assert "no room: -200 updates left" in finding.message
+    assert "no room: -200 steps left" in finding.message
     (finding,) = check(warmup(epochs(1)), 300)
-    assert "needs epoch=" in finding.message
+    assert "needs steps_per_epoch=" in finding.message
 
 
 def test_a_part_that_is_never_reached() -> None:
     schedule = constant(1, over=2000).then(cooldown(100, end=0.1))
     first, second = check(schedule, 1000)
     assert (first.level, second.level) == ("error", "warning")
-    assert "would begin at update 2000, and the run ends at 1000" in first.message
+    assert "would begin at step 2000, and the run ends at 1000" in first.message
     assert marked(first) == "cooldown(100, end=0.1)"
-    assert "the schedule is 2100 updates long, and the run ends at 1000" in second.message
+    assert "the schedule is 2100 steps long, and the run ends at 1000" in second.message
 
 
-def test_a_part_shorter_than_an_update() -> None:
+def test_a_part_shorter_than_an_step() -> None:
     schedule = warmup(steps(0.2), start=0.1).then(constant(1))
     (finding,) = check(schedule, 10)
     assert finding.level == "warning"
-    assert "is 0.2 updates long" in finding.message
+    assert "is 0.2 steps long" in finding.message
     assert marked(finding) == "warmup(steps(0.2), start=0.1)"
     assert check(warmup(1, start=0.1).then(constant(1)), 10) == []
 
@@ -89,8 +89,8 @@ def test_a_part_shorter_than_an_update() -> None:
 def test_a_warmup_longer_than_the_run() -> None:
     (finding,) = check(warmup(500, start=0.01), 300)
     assert finding.level == "error"
-    assert finding.message == "the warm-up takes 500 updates, and the run has 300: it is cut short"
-    assert "percent(5), which is 15 updates" in finding.fix
+    assert finding.message == "the warm-up takes 500 steps, and the run has 300: it is cut short"
+    assert "percent(5), which is 15 steps" in finding.fix
     both = warmup(500, start=0.01).then(cosine(1, 0.1, over=100))
     cut, unreached = sorted(check(both, 300), key=lambda finding: finding.start)
     assert marked(cut) == "warmup(500, start=0.01)"
@@ -100,10 +100,10 @@ def test_a_warmup_longer_than_the_run() -> None:
 def test_a_run_longer_than_the_schedule() -> None:
     assert found(cosine(1, 0, over=800), 1000)[0] == (
         "error",
-        "the schedule ends at update 800 at rate 0: the last 200 updates train nothing",
+        "the schedule ends at step 800 at lr 0: the last 200 steps train nothing",
     )
     assert found(cosine(1, 0.1, over=800), 1000) == [
-        ("note", "the schedule ends at update 800, and rate 0.1 holds for the last 200 updates")
+        ("note", "the schedule ends at step 800, and lr 0.1 holds for the last 200 steps")
     ]
     assert found(cosine(1, 0.1, over=800), 800) == []
     assert found(cosine(1, 0.1, over=steps(799.5)), 800) == []
@@ -111,18 +111,18 @@ def test_a_run_longer_than_the_schedule() -> None:
 
 def test_a_run_shorter_than_the_schedule() -> None:
     assert found(linear(1, 0.1, over=800), 400) == [
-        ("warning", "the schedule is 800 updates long, and the run ends at 400, at rate 0.55")
+        ("warning", "the schedule is 800 steps long, and the run ends at 400, at lr 0.55")
     ]
 
 
 def test_jumps_where_parts_join() -> None:
     (finding,) = check(cosine(1, 0.1).then(constant(0.5, over=100)), 1000)
     assert finding.level == "warning"
-    assert finding.message == "the rate jumps from 0.1 to 0.5 at update 900"
+    assert finding.message == "the lr jumps from 0.1 to 0.5 at step 900"
     assert marked(finding) == "constant(0.5, over=100)"
     # A level can only be left by a step, so that is worth a note and no more.
     listed = levels([(epochs(1), 0.1), (epochs(2), 0.01)])
-    assert levels_of(listed, epochs(3), epoch=10) == ["note"]
+    assert levels_of(listed, epochs(3), steps_per_epoch=10) == ["note"]
     # Less than a hundredth of the peak is no jump.
     assert check(linear(1, 0.1).then(constant(0.105, over=10)), 100) == []
 
@@ -133,7 +133,7 @@ def test_jumps_are_found_inside_everything_that_holds_a_sequence() -> None:
         2 * jump,
         jump * constant(1),
         jump.clip(low=0),
-        jump.between(0, 1),
+        jump.rescale(0, 1),
         jump.over(100),
         constant(1, over=0).then(jump),
         jump.repeat(1),
@@ -150,21 +150,21 @@ def test_the_mark_is_on_the_part_meant_where_two_are_alike() -> None:
     assert finding.start > len(repr(part))
 
 
-def test_updates_at_rate_zero() -> None:
-    assert found(warmup(10), 10) == [("note", "update 0 has rate 0 and trains nothing")]
+def test_steps_at_lr_zero() -> None:
+    assert found(warmup(10), 10) == [("note", "step 0 has lr 0 and trains nothing")]
     assert marked(check(warmup(10).then(constant(1)), 20)[0]) == "warmup(10)"
     assert found(linear(1, 0, over=percent(100) - 1), 11) == [
-        ("note", "the last update, 10, has rate 0 and trains nothing")
+        ("note", "the last step, 10, has lr 0 and trains nothing")
     ]
     middle = linear(1, 0, over=50).then(linear(0, 1))
-    assert ("warning", "update 50 has rate 0 and trains nothing") in found(middle, 100)
-    assert found(linear(1, 0), 100) == []  # the end value is reached one past the last update
+    assert ("warning", "step 50 has lr 0 and trains nothing") in found(middle, 100)
+    assert found(linear(1, 0), 100) == []  # the end value is reached one past the last step
 
 
-def test_negative_rates() -> None:
+def test_negative_lrs() -> None:
     first = check(linear(1, -1), 10)[0]
     assert first.level == "error"
-    assert first.message == "the rate is negative: -0.8 at update 9"
+    assert first.message == "the lr is negative: -0.8 at step 9"
     assert "clip(low=0)" in first.fix
 
 
@@ -188,7 +188,7 @@ def test_worst_first() -> None:
 def test_a_finding_prints_the_text_the_mark_and_the_fix() -> None:
     (finding,) = check(cosine(1, 0.1).then(constant(0.5, over=100)), 1000)
     assert str(finding) == (
-        "warning: the rate jumps from 0.1 to 0.5 at update 900\n"
+        "warning: the lr jumps from 0.1 to 0.5 at step 900\n"
         "  cosine(1, 0.1).then(constant(0.5, over=100))\n"
         "                      ^^^^^^^^^^^^^^^^^^^^^^^\n"
         "  begin this part at the value where the part before it ends"
@@ -199,13 +199,13 @@ def test_endless_curves_and_other_clocks() -> None:
     assert check(triangular(5)) == []
     assert levels_of(triangular(5, low=0)) == ["warning", "note"]
     (finding,) = check(wsd(tokens(1e6), end=0.1), tokens(1e9))
-    assert finding.message == "update 0 has rate 0 and trains nothing"
+    assert finding.message == "step 0 has lr 0 and trains nothing"
 
 
 @given(schedules(), st.one_of(st.none(), spans))
 def test_it_never_fails(schedule, total) -> None:
     total = None if total is None else steps(total)
-    for finding in check(schedule, total, epoch=EPOCH):
+    for finding in check(schedule, total, steps_per_epoch=EPOCH):
         assert finding.level in ("error", "warning", "note")
         assert 0 <= finding.start < finding.end <= len(finding.text)
         assert finding.text == repr(schedule)

@@ -44,11 +44,11 @@ UP = warmup(10, start=0.1)
 """A warm-up that does not begin at 0, so that it has no finding of its own."""
 
 
-def found(schedule, total=None, **units):
+def found(schedule, total_steps=None, **units):
     """Return what was found as (level, message, the marked part of the text)."""
     return [
         (finding.level, finding.message, finding.text[finding.start : finding.end])
-        for finding in check(schedule, total, **units)
+        for finding in check(schedule, total_steps, **units)
     ]
 
 
@@ -62,8 +62,8 @@ FINDINGS = {
         [
             (
                 "error",
-                "cosine(1, 0.1) has no length of its own and needs total= to know where it ends; "
-                "give it over= or resolve with total=",
+                "cosine(1, 0.1) has no length of its own and needs total_steps= to know where it ends; "
+                "give it over= or resolve with total_steps=",
                 "cosine(1, 0.1)",
             )
         ],
@@ -74,7 +74,7 @@ FINDINGS = {
         [
             (
                 "error",
-                "no room: -5 updates left for cosine(1, 0.1), since the other parts take 10 of 5",
+                "no room: -5 steps left for cosine(1, 0.1), since the other parts take 10 of 5",
                 "warmup(10, start=0.1).then(cosine(1, 0.1))",
             )
         ],
@@ -85,13 +85,13 @@ FINDINGS = {
         [
             (
                 "error",
-                "cooldown(50, end=0.1) would begin at update 100, and the run ends at 100: it is "
+                "cooldown(50, end=0.1) would begin at step 100, and the run ends at 100: it is "
                 "never reached",
                 "cooldown(50, end=0.1)",
             ),
             (
                 "warning",
-                "the schedule is 150 updates long, and the run ends at 100, at rate 1",
+                "the schedule is 150 steps long, and the run ends at 100, at lr 1",
                 "warmup(10, start=0.1).then(constant(1, over=90)).then(cooldown(50, end=0.1))",
             ),
         ],
@@ -102,19 +102,19 @@ FINDINGS = {
         [
             (
                 "error",
-                "cosine(1, 0.1) would begin at update 100, and the run ends at 100: it is never "
+                "cosine(1, 0.1) would begin at step 100, and the run ends at 100: it is never "
                 "reached",
                 "cosine(1, 0.1)",
             )
         ],
     ),
-    "shorter than an update": (
+    "shorter than a step": (
         warmup(percent(10), start=0.1).then(cosine(1, 0.1)),
         5,
         [
             (
                 "warning",
-                "warmup(percent(10), start=0.1) is 0.5 updates long: no update may read it",
+                "warmup(percent(10), start=0.1) is 0.5 steps long: no step may read it",
                 "warmup(percent(10), start=0.1)",
             )
         ],
@@ -122,15 +122,15 @@ FINDINGS = {
     "of no length": (
         warmup(0).then(constant(1)),
         5,
-        [("warning", "warmup(0) is 0 updates long: no update may read it", "warmup(0)")],
+        [("warning", "warmup(0) is 0 steps long: no step may read it", "warmup(0)")],
     ),
-    "a leaf shorter than an update": (
+    "a leaf shorter than a step": (
         warmup(steps(0.25), start=0.1),
         steps(0.25),
         [
             (
                 "warning",
-                "warmup(steps(0.25), start=0.1) is 0.25 updates long: no update may read it",
+                "warmup(steps(0.25), start=0.1) is 0.25 steps long: no step may read it",
                 "warmup(steps(0.25), start=0.1)",
             )
         ],
@@ -141,7 +141,7 @@ FINDINGS = {
         [
             (
                 "error",
-                "the warm-up takes 500 updates, and the run has 300: it is cut short",
+                "the warm-up takes 500 steps, and the run has 300: it is cut short",
                 "warmup(500, start=0.1)",
             )
         ],
@@ -152,13 +152,13 @@ FINDINGS = {
         [
             (
                 "error",
-                "constant(1, over=50) would begin at update 500, and the run ends at 300: it is "
+                "constant(1, over=50) would begin at step 500, and the run ends at 300: it is "
                 "never reached",
                 "constant(1, over=50)",
             ),
             (
                 "error",
-                "the warm-up takes 500 updates, and the run has 300: it is cut short",
+                "the warm-up takes 500 steps, and the run has 300: it is cut short",
                 "cosine(0.1, 1, over=500)",
             ),
         ],
@@ -169,7 +169,7 @@ FINDINGS = {
         [
             (
                 "warning",
-                "the schedule is 190 updates long, and the run ends at 100, at rate 0.5",
+                "the schedule is 190 steps long, and the run ends at 100, at lr 0.5",
                 "warmup(10, start=0.1).then(cosine(1, 0, over=180))",
             )
         ],
@@ -180,7 +180,7 @@ FINDINGS = {
         [
             (
                 "warning",
-                "the schedule is 110 updates long, and the run ends at 60, at rate 0.55",
+                "the schedule is 110 steps long, and the run ends at 60, at lr 0.55",
                 "constant(0.1, over=10).then(warmup(100, start=0.1))",
             )
         ],
@@ -191,7 +191,7 @@ FINDINGS = {
         [
             (
                 "error",
-                "the schedule ends at update 100 at rate 0: the last 50 updates train nothing",
+                "the schedule ends at step 100 at lr 0: the last 50 steps train nothing",
                 "warmup(10, start=0.1).then(cosine(1, 0, over=90))",
             )
         ],
@@ -202,7 +202,7 @@ FINDINGS = {
         [
             (
                 "note",
-                "the schedule ends at update 100, and rate 0.25 holds for the last 50 updates",
+                "the schedule ends at step 100, and lr 0.25 holds for the last 50 steps",
                 "warmup(10, start=0.1).then(cosine(1, 0.25, over=90))",
             )
         ],
@@ -211,79 +211,79 @@ FINDINGS = {
         cosine(1, 0.25, over=10).then(linear(0.5, 0.1)),
         100,
         [
-            ("warning", "the rate jumps from 0.25 to 0.5 at update 10", "linear(0.5, 0.1)"),
+            ("warning", "the lr jumps from 0.25 to 0.5 at step 10", "linear(0.5, 0.1)"),
         ],
     ),
     "a jump down from a ramp": (
         UP.then(linear(0.5, 0.1)),
         100,
-        [("warning", "the rate jumps from 1 to 0.5 at update 10", "linear(0.5, 0.1)")],
+        [("warning", "the lr jumps from 1 to 0.5 at step 10", "linear(0.5, 0.1)")],
     ),
     "a jump from a level": (
         UP.then(constant(1, over=50)).then(constant(0.1)),
         100,
-        [("note", "the rate jumps from 1 to 0.1 at update 60", "constant(0.1)")],
+        [("note", "the lr jumps from 1 to 0.1 at step 60", "constant(0.1)")],
     ),
-    "a negative rate": (
+    "a negative lr": (
         linear(1, -1),
         steps(6.5),
-        [("error", "the rate is negative: -0.846154 at update 6", "linear(1, -1)")],
+        [("error", "the lr is negative: -0.846154 at step 6", "linear(1, -1)")],
     ),
-    "update 0": (
+    "step 0": (
         warmup(10).then(cosine(1, 0.1)),
         100,
-        [("note", "update 0 has rate 0 and trains nothing", "warmup(10)")],
+        [("note", "step 0 has lr 0 and trains nothing", "warmup(10)")],
     ),
-    "update 0 of a leaf": (
+    "step 0 of a leaf": (
         linear(0, 1),
         100,
-        [("note", "update 0 has rate 0 and trains nothing", "linear(0, 1)")],
+        [("note", "step 0 has lr 0 and trains nothing", "linear(0, 1)")],
     ),
-    "an update inside": (
+    "a step inside": (
         linear(1, 0, over=10).then(linear(0, 0.5)),
         100,
         [
             (
                 "warning",
-                "update 10 has rate 0 and trains nothing",
+                "step 10 has lr 0 and trains nothing",
                 "cooldown(10).then(linear(0, 0.5))",
             )
         ],
     ),
-    "the end is reached an update early": (
+    "the end is reached a step early": (
         cosine(1, 0, over=percent(100) - 1),
         100,
         [
             (
                 "note",
-                "the last update, 99, has rate 0 and trains nothing",
+                "the last step, 99, has lr 0 and trains nothing",
                 "cosine(1, 0, over=percent(100) - 1)",
             )
         ],
     ),
-    "the run ends less than an update late": (
+    "the run ends less than a step late": (
         cosine(1, 0, over=100),
         steps(100.75),
-        [("note", "the last update, 100, has rate 0 and trains nothing", "cosine(1, 0, over=100)")],
+        [("note", "the last step, 100, has lr 0 and trains nothing", "cosine(1, 0, over=100)")],
     ),
-    "the end is reached two updates early": (
+    "the end is reached two steps early": (
         cosine(1, 0, over=percent(100) - 2),
         100,
         [
             (
                 "error",
-                "the schedule ends at update 98 at rate 0: the last 2 updates train nothing",
+                "the schedule ends at step 98 at lr 0: the last 2 steps train nothing",
                 "cosine(1, 0, over=percent(100) - 2)",
             )
         ],
     ),
-    "the last update of a level": (
+    "the last step of a level": (
         staircase([1, 0.1, 0], at=[50, 99]),
         100,
         [
             (
                 "note",
-                "the last update, 99, has rate 0 and trains nothing",
+                "the last step, 99, has lr 0 and trains nothing",
                 "staircase([1, 0.1, 0], at=[50, 99])",
             )
         ],
@@ -294,7 +294,7 @@ FINDINGS = {
         [
             (
                 "warning",
-                "the rate grows again around update 54, after it had fallen to 0.1",
+                "the lr grows again around step 54, after it had fallen to 0.1",
                 "cosine(1, 0.1, 2)",
             )
         ],
@@ -305,7 +305,7 @@ FINDINGS = {
         [
             (
                 "warning",
-                "the rate grows again around update 70, after it had fallen to 0.5",
+                "the lr grows again around step 70, after it had fallen to 0.5",
                 "staircase([1, 0.5, 0.8], every=30)",
             )
         ],
@@ -326,17 +326,17 @@ FINE = {
     "warm-up and cosine": (UP.then(cosine(1, 0.1)), 100),
     "to zero": (UP.then(linear(1, 0)), 100),
     "to zero, rex": (rex(), 100),
-    "a run of one update": (linear(1, 0), 1),
-    "half an update over": (cosine(), steps(33.5)),
+    "a run of one step": (linear(1, 0), 1),
+    "half a step over": (cosine(), steps(33.5)),
     "a warm-up as long as the run": (UP, 10),
-    "a run that ends less than an update late": (cosine(1, 0.1, over=100), steps(100.75)),
+    "a run that ends less than a step late": (cosine(1, 0.1, over=100), steps(100.75)),
     "a run that ends before the end value": (cosine(over=percent(100) - steps(0.5)), 100),
     "cycles to 0, scaled": (2 * restarts(n=4), 100),
     "cycles to a floor": (restarts(10, grow=2, end=0.1), 70),
     "cycles after a warm-up": (UP.then(restarts(n=4, end=0.1)), 110),
     "a run that ends less than a rounding early": (cosine(1, 0.1, over=100), steps(100 - 1e-10)),
-    "a part of one update": (warmup(1, start=0.1).then(cosine(1, 0.1)), 100),
-    "a part of one update at the end": (UP.then(constant(1)).then(cooldown(1)), 100),
+    "a part of one step": (warmup(1, start=0.1).then(cosine(1, 0.1)), 100),
+    "a part of one step at the end": (UP.then(constant(1)).then(cooldown(1)), 100),
     "a small jump": (UP.then(linear(0.995, 0.1)), 100),
     "a fall by the clock": (UP.then(inverse_sqrt(10)), 100),
     "endless": (UP.then(decay(0.5, every=10)), None),
@@ -357,7 +357,7 @@ FINE = {
     "straight to zero": (linear_to_zero(), 100),
     "on another clock": (warmup(tokens(500), start=0.1).then(cosine(1, 0.1)), tokens(10**9)),
     "a wave of one way": (cosine(1, 0.1, 1), 100),
-    "tokens and updates": (UP.then(cosine(1, 0.1)), tokens(10**6)),
+    "tokens and steps": (UP.then(cosine(1, 0.1)), tokens(10**6)),
     "a limit": (UP.clip(low=0.5), 10),
 }
 
@@ -365,7 +365,7 @@ FINE = {
 @pytest.mark.parametrize("name", FINE)
 def test_it_finds_nothing_in(name):
     schedule, total = FINE[name]
-    assert found(schedule, total, tokens=1000) == []
+    assert found(schedule, total, tokens_per_step=1000) == []
 
 
 WARMED = {
@@ -382,39 +382,39 @@ WARMED = {
 @pytest.mark.parametrize("name", WARMED)
 def test_a_warm_up_from_zero_is_the_only_thing_to_say_about(name):
     assert found(WARMED[name], 100) == [
-        ("note", "update 0 has rate 0 and trains nothing", "warmup(10)")
+        ("note", "step 0 has lr 0 and trains nothing", "warmup(10)")
     ]
 
 
-def test_of_several_updates_at_zero_inside_only_the_first_is_named():
+def test_of_several_steps_at_zero_inside_only_the_first_is_named():
     schedule = staircase([1, 0, 0, 1], every=10)
-    zeros = [entry for entry in found(schedule, 40) if "has rate 0" in entry[1]]
-    assert zeros == [("warning", "update 10 has rate 0 and trains nothing", repr(schedule))]
+    zeros = [entry for entry in found(schedule, 40) if "has lr 0" in entry[1]]
+    assert zeros == [("warning", "step 10 has lr 0 and trains nothing", repr(schedule))]
 
 
-def test_the_rate_may_be_measured_on_another_clock_and_with_epochs():
+def test_the_lr_may_be_measured_on_another_clock_and_with_epochs():
     schedule = warmup(epochs(2), start=0.1).then(cosine(1, 0, over=epochs(2)))
-    assert found(schedule, epochs(5), epoch=10) == [
+    assert found(schedule, epochs(5), steps_per_epoch=10) == [
         (
             "error",
-            "the schedule ends at update 40 at rate 0: the last 10 updates train nothing",
+            "the schedule ends at step 40 at lr 0: the last 10 steps train nothing",
             repr(schedule),
         )
     ]
-    assert found(schedule, epochs(4), epoch=10) == []
+    assert found(schedule, epochs(4), steps_per_epoch=10) == []
     schedule = constant(1, over=samples(640)).then(constant(0.1))
-    assert found(schedule, 100, samples=32) == [
-        ("note", "the rate jumps from 1 to 0.1 at update 20", "constant(0.1)")
+    assert found(schedule, 100, samples_per_step=32) == [
+        ("note", "the lr jumps from 1 to 0.1 at step 20", "constant(0.1)")
     ]
 
 
 @pytest.mark.parametrize(
     ("total", "message"),
     [
-        (0, "total=0: a run needs at least one update"),
+        (0, "total_steps=0: a run needs at least one step"),
         (-5, "steps(-5): a length must be >= 0"),
-        (percent(50), "total=percent(50): the run itself cannot be a percent of the run"),
-        (epochs(3), "total=: epochs(3) needs epoch= (updates per epoch)"),
+        (percent(50), "total_steps=percent(50): the run itself cannot be a percent of the run"),
+        (epochs(3), "total_steps=: epochs(3) needs steps_per_epoch= (steps per epoch)"),
         (10**19, "a length must be >= 0 and at most 1e18"),
         (10**400, "is too large for a float"),
     ],
@@ -428,7 +428,7 @@ def test_a_run_that_cannot_be_is_a_finding(total, message):
 
 
 def test_a_total_of_the_wrong_type_is_a_type_error():
-    with pytest.raises(TypeError, match="total= must be an int"):
+    with pytest.raises(TypeError, match="total_steps= must be an int"):
         check(constant(1), 0.5)
 
 
@@ -443,7 +443,7 @@ AROUND = {
     "over": (INNER.over(100), 0, 1),
     "over twice": (INNER.over(100).over(100), 0, 1),
     "clip": (INNER.clip(high=5), 0, 1),
-    "between": (INNER.between(0, 3), 0, 3),
+    "between": (INNER.rescale(0, 3), 0, 3),
     "repeat": (INNER.repeat(2), 0, 1),
     "after": (cosine(0.5, 0.1, over=7).then(INNER), 7, 1),
     "after and over": (constant(0.1, over=7).then((4 * INNER).over(93)), 7, 4),
@@ -455,7 +455,7 @@ AROUND = {
 def test_a_jump_is_found_and_marked_inside_of(name):
     schedule, start, factor = AROUND[name]
     jumps = [finding for finding in check(schedule, 100) if "jumps" in finding.message]
-    expected = f"the rate jumps from {factor} to {round(factor / 10, 6)} at update {start + 30}"
+    expected = f"the lr jumps from {factor} to {round(factor / 10, 6)} at step {start + 30}"
     jump = next(finding for finding in jumps if finding.message == expected)
     assert jump.level == "note"
     assert jump.text[jump.start : jump.end] == "constant(0.1)"
@@ -470,9 +470,7 @@ def test_of_three_equal_parts_the_last_is_marked():
 
 def test_a_warm_up_below_a_scale_in_a_sequence_is_marked_without_its_factor():
     schedule = 3e-4 * warmup(10).then(cosine(1, 0.1))
-    assert found(schedule, 100) == [
-        ("note", "update 0 has rate 0 and trains nothing", "warmup(10)")
-    ]
+    assert found(schedule, 100) == [("note", "step 0 has lr 0 and trains nothing", "warmup(10)")]
     (finding,) = check(schedule, 100)
     assert (finding.start, finding.end) == (9, 19)
 
@@ -482,7 +480,7 @@ def test_a_part_of_a_cycle_that_is_too_short_is_found_in_the_first():
     assert found(schedule, 500) == [
         (
             "warning",
-            "warmup(percent(1), start=0.1) is 0.5 updates long: no update may read it",
+            "warmup(percent(1), start=0.1) is 0.5 steps long: no step may read it",
             "warmup(percent(1), start=0.1)",
         )
     ]
@@ -494,7 +492,7 @@ def test_the_percent_of_an_over_is_of_its_length():
     assert found(schedule, 1000) == [
         (
             "warning",
-            "warmup(percent(5), start=0.1) is 0.5 updates long: no update may read it",
+            "warmup(percent(5), start=0.1) is 0.5 steps long: no step may read it",
             "warmup(percent(5), start=0.1)",
         )
     ]
@@ -502,7 +500,7 @@ def test_the_percent_of_an_over_is_of_its_length():
 
 def test_a_warm_up_in_a_product_is_cut_as_it_is_alone():
     schedule = warmup(500, start=0.1).then(constant(1, over=10)) * constant(2)
-    assert ("error", "the warm-up takes 500 updates, and the run has 300: it is cut short",
+    assert ("error", "the warm-up takes 500 steps, and the run has 300: it is cut short",
             "warmup(500, start=0.1)") in found(schedule, 300)  # fmt: skip
 
 
@@ -510,7 +508,7 @@ def test_growth_of_a_function_is_found_in_the_part_that_owns_it():
     schedule = UP.then(custom(lambda t: abs(t - 40) / 40 + 0.1))
     ((level, message, marked),) = (f for f in found(schedule, 90) if "grows" in f[1])
     assert level == "warning"
-    assert message.startswith("the rate grows again around update 51, after it had fallen to 0.1")
+    assert message.startswith("the lr grows again around step 51, after it had fallen to 0.1")
     assert marked.startswith("custom(<")
 
 
@@ -518,7 +516,7 @@ def test_growth_in_a_schedule_without_parts_is_marked_at_its_leaf():
     schedule = 2 * custom(lambda t: abs(t - 50) + 1)
     ((level, message, marked),) = found(schedule, 100)
     assert (level, marked) == ("warning", repr(schedule)[4:])
-    assert message == "the rate grows again around update 51, after it had fallen to 2"
+    assert message == "the lr grows again around step 51, after it had fallen to 2"
 
 
 # What the parts of parts are ---------------------------------------------------------------------
@@ -538,27 +536,27 @@ INNER = warmup(4, start=0.1).then(constant(1, over=6))
 )
 def test_a_jump_after_a_part_with_parts_of_its_own_is_found(before, join):
     jumps = [message for _, message, _ in found(before.then(constant(0.1)), 100)]
-    assert any(f"at update {join}" in message and "jumps" in message for message in jumps)
+    assert any(f"at step {join}" in message and "jumps" in message for message in jumps)
 
 
 def test_a_scaled_level_is_a_level():
     assert found((2 * constant(1, over=9)).then(3 * constant(0.1, over=9)), 18) == [
-        ("note", "the rate jumps from 2 to 0.3 at update 9", "3 * constant(0.1, over=9)")
+        ("note", "the lr jumps from 2 to 0.3 at step 9", "3 * constant(0.1, over=9)")
     ]
 
 
 def test_reversed_parts_are_looked_at_where_they_are():
-    # A level of 100 updates, and then a fall over 500.
+    # A level of 100 steps, and then a fall over 500.
     schedule = warmup(500, start=0.1).then(constant(1, over=100)).reversed()
     assert [message for _, message, _ in found(schedule, 300)] == [
-        "the schedule is 600 updates long, and the run ends at 300, at rate 0.64"
+        "the schedule is 600 steps long, and the run ends at 300, at lr 0.64"
     ]
     assert "never reached" in found(schedule, 100)[0][1]
     assert found(schedule, 100)[0][2] == "warmup(500, start=0.1)"
     # The jump is at 60 of 100, and the part that begins there is the one written first.
     jump = linear(1, 0.5, over=40).then(linear(0.1, 0.8, over=60)).reversed()
     assert found(jump, 100) == [
-        ("warning", "the rate jumps from 0.1 to 0.5 at update 60", "cooldown(40, end=0.5)")
+        ("warning", "the lr jumps from 0.1 to 0.5 at step 60", "cooldown(40, end=0.5)")
     ]
 
 
@@ -568,7 +566,7 @@ def test_a_scaled_warm_up_that_is_cut_is_an_error_too():
     assert "is cut short" in message
 
 
-def test_a_function_that_fails_at_one_update_is_a_finding():
+def test_a_function_that_fails_at_one_step_is_a_finding():
     schedule = custom(lambda t: math.nan if t == 5 else 1.0)
     ((level, message, marked),) = found(schedule, 10)
     assert (level, marked) == ("error", repr(schedule))
@@ -589,11 +587,9 @@ def test_growth_beside_cycles_is_found():
 @pytest.mark.parametrize("total", [10**6, 10**12, 10**18])
 def test_a_long_run_costs_no_more_than_a_short_one(total):
     schedule = warmup(percent(1)).then(cosine(1, 0.1, over=percent(50))).then(constant(0.5))
-    kinds = [
-        (level, message.split(" at update")[0]) for level, message, _ in found(schedule, total)
-    ]
-    assert kinds[0] == ("warning", "the rate jumps from 0.1 to 0.5")
-    assert ("note", "update 0 has rate 0 and trains nothing") in kinds
+    kinds = [(level, message.split(" at step")[0]) for level, message, _ in found(schedule, total)]
+    assert kinds[0] == ("warning", "the lr jumps from 0.1 to 0.5")
+    assert ("note", "step 0 has lr 0 and trains nothing") in kinds
 
 
 # Findings as values ------------------------------------------------------------------------------
@@ -604,7 +600,7 @@ def test_findings_are_values():
     assert first == second
     assert hash(first) == hash(second)
     assert first == Finding(
-        "note", "update 0 has rate 0 and trains nothing",
+        "note", "step 0 has lr 0 and trains nothing",
         "begin above 0, for example with start=0.01", repr(warmup(10).then(cosine(1, 0.1))), 0, 10,
     )  # fmt: skip
 

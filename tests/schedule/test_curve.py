@@ -23,14 +23,14 @@ from ratecraft import (
     warmup,
 )
 
-CURVE = warmup(10).then(cosine(1, 0.1)).resolve(100)
+CURVE = warmup(10).then(cosine(1, 0.1)).resolve(total_steps=100)
 PAST_FLOAT32 = 2**24 + 1
 
 
 # Arrays ------------------------------------------------------------------------------------------
 
 
-def test_values_reads_every_update_of_the_run():
+def test_values_reads_every_step_of_the_run():
     values = CURVE.values()
     assert values.dtype == np.float64
     assert values.shape == (100,)
@@ -78,8 +78,8 @@ def test_small_floats_are_refused_since_they_cannot_count(steps_array):
         [None],
     ],
 )
-def test_what_is_no_number_is_no_update(steps_array):
-    with pytest.raises(TypeError, match="update numbers"):
+def test_what_is_no_number_is_no_step(steps_array):
+    with pytest.raises(TypeError, match="step numbers"):
         CURVE.values(steps_array)
 
 
@@ -102,7 +102,7 @@ EVERY_PIECE = {
     "scale": 3 * cosine(),
     "clip": cosine().clip(0.2, 0.8),
     "low clip": cosine().clip(low=0.2),
-    "between": cosine().between(1, 3),
+    "between": cosine().rescale(1, 3),
     "repeat": linear(1, 0).repeat(3),
     "growing repeat": linear(1, 0).repeat(3, grow=2, decay=0.5),
     "endless repeat": linear(1, 0, over=7).repeat(),
@@ -116,7 +116,7 @@ EVERY_PIECE = {
 @pytest.mark.parametrize("name", EVERY_PIECE)
 @pytest.mark.parametrize("shape", [(0,), (1,), (24,), (4, 6), (2, 3, 4), (0, 3), ()])
 def test_an_array_of_any_shape_keeps_its_shape(name, shape):
-    curve = EVERY_PIECE[name].resolve(steps(33.5))
+    curve = EVERY_PIECE[name].resolve(total_steps=steps(33.5))
     times = np.arange(math.prod(shape), dtype=np.float64).reshape(shape)
     expected = np.array([curve(t) for t in times.ravel()]).reshape(shape)
     np.testing.assert_allclose(curve.values(times), expected, rtol=0, atol=1e-14)
@@ -127,14 +127,14 @@ def test_an_array_of_any_shape_keeps_its_shape(name, shape):
 
 @pytest.mark.parametrize("name", EVERY_PIECE)
 def test_the_array_that_is_given_stays_as_it_was(name):
-    curve = EVERY_PIECE[name].resolve(40)
+    curve = EVERY_PIECE[name].resolve(total_steps=40)
     for times in (np.arange(-3.0, 50), np.arange(50.0, -3, -1), torch.arange(-3.0, 50).double()):
         before = times.copy() if isinstance(times, np.ndarray) else times.clone()
         curve.values(times)
         assert (times == before).all()
 
 
-def test_large_update_numbers_are_exact():
+def test_large_step_numbers_are_exact():
     curve = staircase([1, 2], at=[PAST_FLOAT32]).resolve()
     for array in (np.array, torch.tensor):
         values = curve.values(array([PAST_FLOAT32 - 1, PAST_FLOAT32]))
@@ -151,7 +151,7 @@ def test_gradients_are_none_of_its_business():
 
 def test_a_reading_is_a_python_float():
     for schedule in EVERY_PIECE.values():
-        curve = schedule.resolve(40)
+        curve = schedule.resolve(total_steps=40)
         for t in (0, 1, 7, 7.5, 39, 40, 41):
             assert type(curve(t)) is float
 
@@ -163,7 +163,7 @@ def test_numpy_and_torch_numbers_are_times():
 @pytest.mark.parametrize("t", [-1, -0.5, -1e300, -math.inf])
 def test_before_zero_the_value_at_zero_holds(t):
     for schedule in EVERY_PIECE.values():
-        curve = schedule.resolve(40)
+        curve = schedule.resolve(total_steps=40)
         assert curve(t) == curve(0)
         assert curve.values([t]).item() == curve(0)
 
@@ -171,7 +171,7 @@ def test_before_zero_the_value_at_zero_holds(t):
 @pytest.mark.parametrize("t", [40, 41, 1e300, math.inf])
 def test_past_the_end_the_last_value_holds(t):
     for schedule in EVERY_PIECE.values():
-        curve = schedule.resolve(40)
+        curve = schedule.resolve(total_steps=40)
         assert curve(t) == curve(40)
         assert curve.values([t]).item() == curve(40)
 
@@ -181,7 +181,7 @@ def test_an_endless_curve_can_be_read_as_far_as_one_likes():
     assert math.isfinite(warmup(7).repeat(grow=1.5).resolve()(1e300))
 
 
-def test_the_billionth_update_costs_what_the_first_does():
+def test_the_billionth_step_costs_what_the_first_does():
     curve = linear(1, 0, over=4).repeat(grow=1.001).resolve()
 
     def cost(t):
@@ -210,62 +210,62 @@ def test_the_billionth_update_costs_what_the_first_does():
         (epochs(2) - 1, 19),
     ],
 )
-def test_the_number_of_updates_is_the_total_rounded_up(total, count):
-    curve = linear(1, 0).resolve(total, epoch=10)
+def test_the_number_of_steps_is_the_total_rounded_up(total, count):
+    curve = linear(1, 0).resolve(total_steps=total, steps_per_epoch=10)
     assert len(curve) == len(list(curve)) == len(curve.values()) == count
 
 
 def test_an_endless_curve_has_no_length():
     curve = constant(1).resolve()
-    assert curve.total == math.inf
-    with pytest.raises(ScheduleError, match=r"len\(\) needs total=: this curve is endless"):
+    assert curve.length == math.inf
+    with pytest.raises(ScheduleError, match=r"len\(\) needs total_steps=: this curve is endless"):
         len(curve)
-    with pytest.raises(ScheduleError, match=r"values\(\) without steps needs total="):
+    with pytest.raises(ScheduleError, match=r"values\(\) without steps needs total_steps="):
         curve.values()
     assert curve.values([0, 10**9]).tolist() == [1, 1]
 
 
 def test_a_curve_says_what_it_is_of():
-    assert repr(warmup(4).resolve(10)) == "<Curve of warmup(4), total=10 updates>"
-    assert repr(warmup(4).resolve()) == "<Curve of warmup(4), endless updates>"
-    curve = warmup(tokens(9)).resolve(tokens(90))
-    assert repr(curve) == "<Curve of warmup(tokens(9)), total=90 tokens>"
-    assert warmup(4).resolve(10).schedule == warmup(4)
+    assert repr(warmup(4).resolve(total_steps=10)) == "<Curve of warmup(4), 10 steps>"
+    assert repr(warmup(4).resolve()) == "<Curve of warmup(4), endless steps>"
+    curve = warmup(tokens(9)).resolve(total_steps=tokens(90))
+    assert repr(curve) == "<Curve of warmup(tokens(9)), 90 tokens>"
+    assert warmup(4).resolve(total_steps=10).schedule == warmup(4)
 
 
 # Clocks ------------------------------------------------------------------------------------------
 
 
-def test_on_the_update_clock_tokens_are_divided_by_those_per_update():
-    curve = warmup(tokens(1000)).resolve(100, tokens=250)
+def test_on_the_step_clock_tokens_are_divided_by_those_per_step():
+    curve = warmup(tokens(1000)).resolve(total_steps=100, tokens_per_step=250)
     assert [curve(k) for k in (0, 1, 2, 4, 5)] == [0, 0.25, 0.5, 1, 1]
-    assert warmup(samples(64)).resolve(100, samples=32)(1) == 0.5
-    assert constant(1).resolve(tokens(1000) + 1, tokens=250).total == 5
+    assert warmup(samples(64)).resolve(total_steps=100, samples_per_step=32)(1) == 0.5
+    assert constant(1).resolve(total_steps=tokens(1000) + 1, tokens_per_step=250).length == 5
 
 
-def test_on_the_token_clock_t_counts_tokens_consumed_before_the_update():
-    curve = warmup(tokens(1000)).then(linear(1, 0)).resolve(tokens(11_000))
+def test_on_the_token_clock_t_counts_tokens_consumed_before_the_step():
+    curve = warmup(tokens(1000)).then(linear(1, 0)).resolve(total_steps=tokens(11_000))
     consumed = np.cumsum([0, 300, 300, 600, 4800, 5000])
-    assert curve.total == 11_000
+    assert curve.length == 11_000
     expected = [0, 0.3, 0.6, 0.98, 0.5, 0]
     assert [curve(t) for t in consumed] == pytest.approx(expected)
     assert curve.values(consumed).tolist() == pytest.approx(expected)
 
 
 def test_on_the_token_clock_percent_is_of_all_tokens():
-    curve = constant(1).then(cooldown(percent(20))).resolve(tokens(10_000))
+    curve = constant(1).then(cooldown(percent(20))).resolve(total_steps=tokens(10_000))
     assert curve(9000) == 0.5
 
 
 def test_on_the_sample_clock_t_counts_samples():
-    curve = warmup(samples(640)).resolve(samples(6400))
+    curve = warmup(samples(640)).resolve(total_steps=samples(6400))
     assert curve(320) == 0.5
 
 
 @pytest.mark.parametrize("unit", ["tokens", "samples"])
-def test_len_and_values_have_no_updates_to_count_on_another_clock(unit):
+def test_len_and_values_have_no_steps_to_count_on_another_clock(unit):
     length = tokens(100) if unit == "tokens" else samples(100)
-    curve = linear(1, 0).resolve(length)
+    curve = linear(1, 0).resolve(total_steps=length)
     for count in (lambda: len(curve), curve.values, lambda: list(curve)):
         with pytest.raises(ScheduleError, match=rf"the {unit[:-1]} clock.*positions in {unit}"):
             count()
@@ -275,18 +275,20 @@ def test_len_and_values_have_no_updates_to_count_on_another_clock(unit):
 @pytest.mark.parametrize(
     ("length", "words"),
     [
-        (10, r"needs tokens= \(tokens per update\)"),
-        (epochs(1), r"needs epoch= \(updates per epoch\) and tokens= \(tokens per update\)"),
+        (10, r"needs tokens_per_step= \(tokens per step\)"),
+        (epochs(1), r"needs steps_per_epoch= \(steps per epoch\) and tokens= \(tokens per step\)"),
     ],
 )
-def test_on_the_token_clock_updates_and_epochs_need_their_size(length, words):
+def test_on_the_token_clock_steps_and_epochs_need_their_size(length, words):
     with pytest.raises(ScheduleError, match=words):
-        warmup(length).resolve(tokens(1000))
-    curve = warmup(length).resolve(tokens(10_000), tokens=50, epoch=10)
+        warmup(length).resolve(total_steps=tokens(1000))
+    curve = warmup(length).resolve(
+        total_steps=tokens(10_000), tokens_per_step=50, steps_per_epoch=10
+    )
     assert curve(250) == 0.5
 
 
-def test_a_total_of_several_units_stays_on_the_update_clock():
-    assert constant().resolve(epochs(1) + 10, epoch=100).total == 110
-    with pytest.raises(ScheduleError, match="needs tokens="):
-        constant().resolve(tokens(1000) + 10)
+def test_a_total_of_several_units_stays_on_the_step_clock():
+    assert constant().resolve(total_steps=epochs(1) + 10, steps_per_epoch=100).length == 110
+    with pytest.raises(ScheduleError, match="needs tokens_per_step="):
+        constant().resolve(total_steps=tokens(1000) + 10)

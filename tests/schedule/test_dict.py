@@ -71,13 +71,13 @@ newer_leaves = st.one_of(
 def newer_schedules(draw):
     """Draw a random schedule joined to one of the newer words."""
     a, b = draw(newer_leaves), draw(schedules(2))
-    match draw(st.sampled_from(["alone", "then", "product", "between", "over"])):
+    match draw(st.sampled_from(["alone", "then", "product", "rescale", "over"])):
         case "then" if not (a._is_open() and b._is_open()):
             return a.then(b)
         case "product":
             return a * b
-        case "between":
-            return a.between(draw(numbers), draw(numbers))
+        case "rescale":
+            return a.rescale(draw(numbers), draw(numbers))
         case "over":
             return a.over(draw(newer_lengths))
     return a
@@ -154,7 +154,7 @@ LOOKS = [
     (warmup(5).repeat(3, decay=0), {"repeat": {"of": {"warmup": {"over": 5}}, "n": 3, "decay": 0}}),
     (warmup(5).clip(low=0), {"clip": {"of": {"warmup": {"over": 5}}, "low": 0}}),
     (warmup(5).clip(high=0.5), {"clip": {"of": {"warmup": {"over": 5}}, "high": 0.5}}),
-    (warmup(5).between(0, 1), {"between": {"of": {"warmup": {"over": 5}}, "low": 0, "high": 1}}),
+    (warmup(5).rescale(0, 1), {"rescale": {"of": {"warmup": {"over": 5}}, "low": 0, "high": 1}}),
     (
         warmup(5).over(epochs(1)),
         {"over": {"of": {"warmup": {"over": 5}}, "length": "epochs(1)"}},
@@ -191,7 +191,7 @@ def test_a_python_function_is_no_data(schedule):
         to_dict(schedule)
 
 
-# Written by hand ----------------------------------------------------------------------------------
+# DropInScheduler by hand ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -306,7 +306,7 @@ REFUSED = {
     "bool": ({"constant": {"value": True}}, "must be a number, not True (bool)"),
     "nan": ({"constant": {"value": math.nan}}, "must be finite, not nan"),
     "too large": ({"constant": {"value": 10**400}}, "is too large for a float"),
-    "share": ({"warmup": {"over": 0.1}}, "schedule.warmup: warmup: over= must be an int (updates)"),
+    "share": ({"warmup": {"over": 0.1}}, "schedule.warmup: warmup: over= must be an int (steps)"),
     "a wrong length": ({"warmup": {"over": "epoch(1)"}}, "schedule.warmup: 'epoch' is not a word "
                        "of the notation; did you mean 'epochs'?"),
     "a schedule": ({"warmup": {"over": "cosine()"}}, "schedule.warmup: the length must be an int"),
@@ -343,7 +343,7 @@ REFUSED = {
     "endless": ({"repeat": {"of": {"cosine": {}}}}, "schedule.repeat: cosine(1, 0) has no length"),
     "clip": ({"clip": {"of": WARM}}, "schedule.clip: .clip() needs low=, high= or both"),
     "limits": ({"clip": {"of": WARM, "low": 2, "high": 1}}, "schedule.clip: .clip(low=2, high=1)"),
-    "between": ({"between": {"of": WARM, "low": 0}}, "schedule.between: "),
+    "rescale": ({"rescale": {"of": WARM, "low": 0}}, "schedule.rescale: "),
     "over": ({"over": {"of": WARM, "length": "0.5"}}, "schedule.over: the length must be an int"),
     "reversed": ({"reversed": {"of": WARM, "n": 2}}, "schedule.reversed: "),
 }  # fmt: skip

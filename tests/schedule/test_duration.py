@@ -25,7 +25,7 @@ from ratecraft import (
 )
 from ratecraft.schedule._duration import Horizon, as_duration, as_number, number_text
 
-UPDATES = Horizon.of("steps", epoch=100, samples=32, tokens=1000)
+STEPS = Horizon.of("steps", steps_per_epoch=100, samples_per_step=32, tokens_per_step=1000)
 
 
 def test_sums_and_differences_keep_each_unit_apart():
@@ -64,12 +64,12 @@ def test_equal_lengths_have_equal_hashes():
         (epochs(0.1) + epochs(0.2), "epochs(0.30000000000000004)"),
     ],
 )
-def test_the_text_names_positive_units_first_and_whole_updates_as_ints(length, text):
+def test_the_text_names_positive_units_first_and_whole_steps_as_ints(length, text):
     assert repr(length) == text
     assert parse_length(text) == length
 
 
-def test_as_an_argument_whole_updates_are_a_plain_int():
+def test_as_an_argument_whole_steps_are_a_plain_int():
     assert str(steps(500)) == "500"
     assert str(steps(1.5)) == "steps(1.5)"
     assert str(epochs(1) + 100) == "epochs(1) + 100"
@@ -92,22 +92,22 @@ def test_a_sum_measures_the_sum(a, b):
 
     def size(length):
         # Far from 0, so that differences may be negative alone.
-        return UPDATES.measure(length + 10_000, 1000, "x") - 10_000
+        return STEPS.measure(length + 10_000, 1000, "x") - 10_000
 
     assert size(a + b) == pytest.approx(size(a) + size(b), abs=1e-9)
     assert size(a - b) == pytest.approx(size(a) - size(b), abs=1e-9)
 
 
 def test_each_unit_weighs_what_the_horizon_says():
-    assert UPDATES.measure(percent(10), 250, "x") == 25
-    assert UPDATES.measure(epochs(0.5), 250, "x") == 50
-    assert UPDATES.measure(samples(64), 250, "x") == 2
-    assert UPDATES.measure(tokens(500), 250, "x") == 0.5
-    assert UPDATES.measure(percent(100) - 1, 5, "x") == 4
+    assert STEPS.measure(percent(10), 250, "x") == 25
+    assert STEPS.measure(epochs(0.5), 250, "x") == 50
+    assert STEPS.measure(samples(64), 250, "x") == 2
+    assert STEPS.measure(tokens(500), 250, "x") == 0.5
+    assert STEPS.measure(percent(100) - 1, 5, "x") == 4
 
 
 def test_on_the_token_clock_everything_is_measured_in_tokens():
-    clock = Horizon.of("tokens", epoch=100, samples=32, tokens=1000)
+    clock = Horizon.of("tokens", steps_per_epoch=100, samples_per_step=32, tokens_per_step=1000)
     assert clock.measure(tokens(7), 1e6, "x") == 7
     assert clock.measure(steps(2), 1e6, "x") == 2000
     assert clock.measure(epochs(1), 1e6, "x") == 100_000
@@ -118,14 +118,16 @@ def test_on_the_token_clock_everything_is_measured_in_tokens():
 @pytest.mark.parametrize(
     ("length", "words"),
     [
-        (steps(1), r"needs tokens= \(tokens per update\)"),
-        (epochs(1), r"needs epoch= \(updates per epoch\) and tokens= \(tokens per update\)"),
-        (samples(1), r"needs tokens= \(tokens per update\)"),
+        (steps(1), r"needs tokens_per_step= \(tokens per step\)"),
+        (epochs(1), r"needs steps_per_epoch= \(steps per epoch\) and tokens= \(tokens per step\)"),
+        (samples(1), r"needs tokens_per_step= \(tokens per step\)"),
     ],
 )
 def test_on_the_token_clock_other_units_need_their_size(length, words):
     with pytest.raises(ScheduleError, match=words):
-        Horizon.of("tokens", epoch=None, samples=None, tokens=None).measure(length, 1, "x")
+        Horizon.of(
+            "tokens", steps_per_epoch=None, samples_per_step=None, tokens_per_step=None
+        ).measure(length, 1, "x")
 
 
 @pytest.mark.parametrize(
@@ -134,8 +136,8 @@ def test_on_the_token_clock_other_units_need_their_size(length, words):
 )
 def test_a_length_that_cannot_be_says_what_it_measures(length, size):
     with pytest.raises(ScheduleError) as refused:
-        UPDATES.measure(length, 1000, "here")
-    assert str(refused.value).startswith(f"here: {length} measures {size} updates")
+        STEPS.measure(length, 1000, "here")
+    assert str(refused.value).startswith(f"here: {length} measures {size} steps")
 
 
 @pytest.mark.parametrize("word", [steps, epochs, percent, samples, tokens])
@@ -157,12 +159,10 @@ def test_only_lengths_and_ints_are_added(other):
             operate()
 
 
-def test_a_float_is_told_from_a_share_and_from_updates():
+def test_a_float_is_told_from_a_share_and_from_steps():
     with pytest.raises(TypeError) as refused:
         as_duration(0.1, "over=")
-    assert "write percent(10) for a share of the run, or steps(0.1) for updates" in str(
-        refused.value
-    )
+    assert "write percent(10) for a share of the run, or steps(0.1) for steps" in str(refused.value)
 
 
 def test_a_sum_too_large_for_a_float_is_refused():
@@ -188,11 +188,11 @@ def test_the_text_of_a_number_reads_back_to_the_last_bit(number):
 def test_two_infinite_units_are_refused():
     lengths = epochs(1e308) - samples(1e308)
     with pytest.raises(ScheduleError, match="measures"):
-        constant(1, over=lengths).resolve(epoch=1e10, samples=1e-10)
+        constant(1, over=lengths).resolve(steps_per_epoch=1e10, samples_per_step=1e-10)
 
 
-def test_a_run_without_an_update_is_refused():
+def test_a_run_without_an_step_is_refused():
     for total in (0, steps(1e-12), steps(1e-9)):
-        with pytest.raises(ScheduleError, match="a run needs at least one update"):
-            linear(1, 0).resolve(total)
-    assert len(linear(1, 0).resolve(steps(2e-9))) == 1
+        with pytest.raises(ScheduleError, match="a run needs at least one step"):
+            linear(1, 0).resolve(total_steps=total)
+    assert len(linear(1, 0).resolve(total_steps=steps(2e-9))) == 1

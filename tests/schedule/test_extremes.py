@@ -52,10 +52,10 @@ def test_a_growing_cycle_owns_its_start_and_nothing_before_it(grow, cycle, k):
         (percent(1e300), {"total": 10**18}),
         (steps(1.1e18), {}),
     ],
-    ids=["sum", "product", "percent", "updates"],
+    ids=["sum", "product", "percent", "steps"],
 )
 def test_a_length_longer_than_all_is_refused_as_one(length, units):
-    with pytest.raises(ScheduleError, match=r"measures (inf|1\.1e\+18) updates; a length must be"):
+    with pytest.raises(ScheduleError, match=r"measures (inf|1\.1e\+18) steps; a length must be"):
         constant(1, over=length).resolve(**units)
 
 

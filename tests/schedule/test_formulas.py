@@ -113,7 +113,7 @@ def _fifty_digits():
 
 
 def points(length, count=60):
-    """Return times from 0 to the length: on updates, between them, and next to both ends."""
+    """Return times from 0 to the length: on steps, between them, and next to both ends."""
     inside = np.random.default_rng(7).uniform(0, length, count)
     whole = np.floor(inside)
     # Nearer than 1e-9 to its end a part is over: that is test_nodes.py's and test_pieces.py's.

@@ -55,7 +55,7 @@ def curve_of(schedule, total):
 
 
 def some_times(total):
-    """Return update numbers over the span and past it; at most some hundred."""
+    """Return step numbers over the span and past it; at most some hundred."""
     stride = max(1, int(total) // 200)
     return np.arange(0, int(total) + 3 * stride, stride, dtype=np.float64)
 
@@ -144,7 +144,7 @@ def wild_schedules(draw):
                 case "clip":
                     a = a.clip(*sorted([draw(wild), draw(wild)]))
                 case "between":
-                    a = a.between(draw(wild), draw(wild))
+                    a = a.rescale(draw(wild), draw(wild))
                 case "over":
                     a = a.over(draw(wild_lengths))
                 case "then":
@@ -159,7 +159,9 @@ def wild_schedules(draw):
 @given(wild_schedules(), st.one_of(spans, extremes, st.none()))
 def test_resolve_of_numbers_of_any_size_is_finite_or_raises_schedule_error(s, total):
     try:
-        curve = s.resolve(None if total is None else steps(total), epoch=EPOCH)
+        curve = s.resolve(
+            total_steps=None if total is None else steps(total), steps_per_epoch=EPOCH
+        )
     except ScheduleError:
         return
     times = [0.0, 1.0, 7.5, 8.0, 34.5, 1e6, 1e300]
@@ -314,8 +316,8 @@ def test_clip_distributes_over_then_inside_a_sequence(x, k, m, a, b, d, total):
 @given(closed(1), numbers, numbers, closed(1), schedules(1) | opened(1), closed(1), spans)
 def test_between_distributes_over_then_inside_a_sequence(x, low, high, a, b, d, total):
     assert_same(
-        lambda: x.then(a.then(b).between(low, high)).then(d),
-        lambda: x.then(a.between(low, high)).then(b.between(low, high)).then(d),
+        lambda: x.then(a.then(b).rescale(low, high)).then(d),
+        lambda: x.then(a.rescale(low, high)).then(b.rescale(low, high)).then(d),
         total,
     )
 
@@ -351,7 +353,7 @@ def test_a_factor_of_one_changes_nothing(a, total):
 
 
 @given(schedules(2), schedules(2), spans)
-def test_a_product_is_the_product_of_its_factors_at_every_update(a, b, total):
+def test_a_product_is_the_product_of_its_factors_at_every_step(a, b, total):
     # Factors that fill the span are read as they would be alone.
     left, right = curve_of(a, total), curve_of(b, total)
     both = curve_of(a * b, total)
@@ -442,7 +444,7 @@ def test_an_endless_repeat_begins_with_the_same_cycles_as_a_counted_one(a, decay
     curve_of(a, total)
     try:
         endless = a.repeat(decay=decay)
-        length = endless.resolve(epoch=EPOCH)._piece.piece.cycle
+        length = endless.resolve(steps_per_epoch=EPOCH)._piece.piece.cycle
     except ScheduleError:
         assume(False)
     assume(length > 0.5)
@@ -483,5 +485,5 @@ def test_a_ramp_reversed_is_the_ramp_read_from_its_end(ramp, total):
 
 @given(shares_of_scope, schedules(1))
 def test_every_verb_gives_a_schedule(length, a):
-    made = [2 * a, a * 2, a * a, a.clip(low=0), a.between(0, 1), a.over(length), a.reversed()]
+    made = [2 * a, a * 2, a * a, a.clip(low=0), a.rescale(0, 1), a.over(length), a.reversed()]
     assert all(isinstance(s, Schedule) for s in made)

@@ -34,7 +34,7 @@ from ratecraft import (
 
 def read(schedule, total, times, **units):
     """Return the values at some times, read one by one, after checking the array against them."""
-    curve = schedule.resolve(total, **units)
+    curve = schedule.resolve(total_steps=total, **units)
     one_by_one = [curve(t) for t in times]
     np.testing.assert_allclose(curve.values(times), one_by_one, rtol=0, atol=1e-15)
     return pytest.approx(one_by_one, abs=5e-7)
@@ -43,11 +43,11 @@ def read(schedule, total, times, **units):
 # Rules 1 to 5: who owns a time -----------------------------------------------------------------
 
 
-def test_rule_1_update_k_reads_t_equal_to_k():
+def test_rule_1_step_k_reads_t_equal_to_k():
     assert read(linear(1, 0), 4, range(6)) == [1, 0.75, 0.5, 0.25, 0, 0]
 
 
-def test_rule_1_a_time_between_two_updates_reads_the_same_curve():
+def test_rule_1_a_time_between_two_steps_reads_the_same_curve():
     assert read(linear(1, 0), 4, [0.5, 1.5, 2.5, 3.5]) == [0.875, 0.625, 0.375, 0.125]
 
 
@@ -78,9 +78,9 @@ def test_rule_4_a_part_of_zero_length_is_never_read():
 
 
 def test_rule_5_a_join_that_rounding_puts_late_still_belongs_to_the_later_part():
-    assert 10 * (0.1 + 0.2) > 3  # so the warm-up ends a hair after update 3
+    assert 10 * (0.1 + 0.2) > 3  # so the warm-up ends a hair after step 3
     s = warmup(epochs(0.1) + epochs(0.2)).then(constant(5))
-    assert read(s, None, [2, 3], epoch=10) == [0.666667, 5]
+    assert read(s, None, [2, 3], steps_per_epoch=10) == [0.666667, 5]
 
 
 def test_rule_5_holds_in_the_frame_of_a_cycle_and_backwards():
@@ -97,8 +97,8 @@ def test_rule_5_holds_in_the_frame_of_a_cycle_and_backwards():
 
 def test_rule_6_lengths_are_ints_words_sums_and_differences():
     assert read(linear(1, 0, over=percent(100) - 1), 5, range(5)) == [1, 0.75, 0.5, 0.25, 0]
-    assert linear(1, 0, over=epochs(1) + 100).resolve(epoch=50)._piece.length == 150
-    assert linear(1, 0, over=100 - epochs(1)).resolve(epoch=50)._piece.length == 50
+    assert linear(1, 0, over=epochs(1) + 100).resolve(steps_per_epoch=50)._piece.length == 150
+    assert linear(1, 0, over=100 - epochs(1)).resolve(steps_per_epoch=50)._piece.length == 50
 
 
 @pytest.mark.parametrize("length", [0.1, 100.0, np.float64(0.1)])
@@ -122,14 +122,14 @@ def test_rule_6_numpy_and_torch_ints_are_lengths():
 
 def test_rule_6_a_difference_must_measure_zero_or_more():
     s = linear(1, 0, over=percent(10) - 20)
-    assert s.resolve(200)(0) == 0  # zero: rule 4
-    with pytest.raises(ScheduleError, match=r"percent\(10\) - 20 measures -10 updates"):
-        s.resolve(100)
+    assert s.resolve(total_steps=200)(0) == 0  # zero: rule 4
+    with pytest.raises(ScheduleError, match=r"percent\(10\) - 20 measures -10 steps"):
+        s.resolve(total_steps=100)
 
 
-def test_rule_7_fractions_of_an_update_stay():
+def test_rule_7_fractions_of_an_step_stay():
     s = warmup(percent(10))
-    assert s.resolve(15)._piece.length == 1.5
+    assert s.resolve(total_steps=15)._piece.length == 1.5
     assert read(s, 15, [0, 1, 2]) == [0, 0.666667, 1]
 
 
@@ -144,7 +144,7 @@ def test_rule_8_percent_is_of_the_run_however_deep_in_sequences():
         lambda a: 1 * a,
         lambda a: a * constant(1, over=0),
         lambda a: a.clip(-9, 9),
-        lambda a: a.between(0, 1),
+        lambda a: a.rescale(0, 1),
         lambda a: a.reversed().reversed(),
         lambda a: constant(1, over=0).then(a),
     ],
@@ -163,7 +163,7 @@ def test_rule_9_two_parts_without_a_length_are_refused_where_they_are_joined():
 
 def test_rule_9_an_open_part_takes_what_the_others_leave():
     s = warmup(10).then(linear(1, 0)).then(constant(5, over=epochs(1)))
-    assert read(s, 100, [9, 10, 45, 80], epoch=20) == [0.9, 1, 0.5, 5]
+    assert read(s, 100, [9, 10, 45, 80], steps_per_epoch=20) == [0.9, 1, 0.5, 5]
 
 
 def test_rule_9_an_open_part_deep_inside_takes_what_is_left_there():
@@ -172,20 +172,20 @@ def test_rule_9_an_open_part_deep_inside_takes_what_is_left_there():
 
 
 def test_rule_9_no_room_is_an_error_that_says_how_much_is_missing():
-    with pytest.raises(ScheduleError, match=r"no room: -200 updates left for cosine\(1, 0\)"):
-        warmup(500).then(cosine()).resolve(300)
+    with pytest.raises(ScheduleError, match=r"no room: -200 steps left for cosine\(1, 0\)"):
+        warmup(500).then(cosine()).resolve(total_steps=300)
 
 
 def test_rule_9_a_room_of_zero_is_never_read():
     assert read(warmup(4).then(linear(9, 8)), 4, [3, 4]) == [0.75, 1]
 
 
-def test_rule_9_a_rounding_is_no_missing_update():
+def test_rule_9_a_rounding_is_no_missing_step():
     tenths = [warmup(epochs(0.1)) for _ in range(10)]
     s = tenths[0].then(*tenths[1:]).then(linear(9, 8))
     assert math.fsum([3 * 0.1] * 10) > 3 - 1e-15
-    assert s.resolve(epochs(1), epoch=3)(3) == pytest.approx(1)
-    assert warmup(steps(1 + 1e-12)).then(cosine()).resolve(1)(1) == pytest.approx(1)
+    assert s.resolve(total_steps=epochs(1), steps_per_epoch=3)(3) == pytest.approx(1)
+    assert warmup(steps(1 + 1e-12)).then(cosine()).resolve(total_steps=1)(1) == pytest.approx(1)
 
 
 def test_rule_10_a_closed_part_shorter_than_the_run_holds():
@@ -227,20 +227,20 @@ def test_rule_11_on_an_open_leaf_over_fills_in_the_argument():
     ],
 )
 def test_rule_12_what_needs_no_end_may_be_endless(schedule):
-    assert math.isinf(schedule.resolve().total)
+    assert math.isinf(schedule.resolve().length)
     assert math.isfinite(schedule.resolve()(10**9))
 
 
 @pytest.mark.parametrize(
     ("schedule", "words"),
     [
-        (cosine(), r"cosine\(1, 0\) has no length of its own and needs total="),
-        (warmup(percent(10)), r"percent\(10\) needs total="),
-        (warmup(4) * linear(1, 0), "needs total="),
-        (cosine().repeat(4), r"cosine\(1, 0\).repeat\(4\) divides the run .* needs total="),
-        (staircase([1, 2], every=percent(10)), "needs total="),
-        (constant().then(cooldown(5)), "comes after constant.*which has no end.*total="),
-        (constant().reversed(), "no end to begin from; it needs total="),
+        (cosine(), r"cosine\(1, 0\) has no length of its own and needs total_steps="),
+        (warmup(percent(10)), r"percent\(10\) needs total_steps="),
+        (warmup(4) * linear(1, 0), "needs total_steps="),
+        (cosine().repeat(4), r"cosine\(1, 0\).repeat\(4\) divides the run .* needs total_steps="),
+        (staircase([1, 2], every=percent(10)), "needs total_steps="),
+        (constant().then(cooldown(5)), "comes after constant.*which has no end.*total_steps="),
+        (constant().reversed(), "no end to begin from; it needs total_steps="),
     ],
 )
 def test_rule_12_what_needs_the_end_says_so(schedule, words):
@@ -265,7 +265,7 @@ def test_rule_13_everything_in_a_cycle_stretches():
 
 @pytest.mark.parametrize("grow", [1, 2, 0.5, 1.5, 1 + 1e-6, 1 - 1e-9, 1.0009, 1.0011])
 def test_rule_13_the_cycles_of_an_open_body_fill_the_room(grow):
-    curve = linear(1, 0).repeat(5, grow=grow).resolve(100)
+    curve = linear(1, 0).repeat(5, grow=grow).resolve(total_steps=100)
     first = 100 / sum(grow**i for i in range(5))
     start = 0.0
     for i in range(5):
@@ -343,7 +343,7 @@ def test_cycles_too_many_for_a_float_are_refused():
     for s in (warmup(4).repeat(10**400), warmup(4).repeat(9999, grow=2)):
         with pytest.raises(ScheduleError, match="too long or too high for a float"):
             s.resolve()
-    with pytest.raises(ScheduleError, match="more than 1e18 updates"):
+    with pytest.raises(ScheduleError, match="more than 1e18 steps"):
         warmup(4).repeat(10**18).resolve()
 
 
@@ -391,9 +391,9 @@ def test_rule_17_clip_keeps_to_both_limits():
     assert read(warmup(4).clip(0.25, 0.75), None, range(5)) == [0.25, 0.25, 0.5, 0.75, 0.75]
 
 
-def test_rule_18_between_reads_a_schedule_as_a_share_of_the_way():
-    assert read(warmup(4).between(0.5, 1), None, [0, 2, 4]) == [0.5, 0.75, 1]
-    assert read(warmup(4).between(1, 0.5), None, [0, 2, 4]) == [1, 0.75, 0.5]
+def test_rule_18_rescale_reads_a_schedule_as_a_share_of_the_way():
+    assert read(warmup(4).rescale(0.5, 1), None, [0, 2, 4]) == [0.5, 0.75, 1]
+    assert read(warmup(4).rescale(1, 0.5), None, [0, 2, 4]) == [1, 0.75, 0.5]
 
 
 def test_rule_19_reversed_reads_left_limits_from_the_end():
@@ -407,7 +407,7 @@ def test_rule_20_a_level_begins_at_its_own_time():
     s = staircase([1, 0.1, 0.01], at=[30, 60])
     assert read(s, None, [29, 30, 59, 60]) == [1, 0.1, 0.1, 0.01]
     assert read(
-        staircase([1, 0.1, 0.01], every=epochs(3)), 1000, [29, 30, 59, 60, 999], epoch=10
+        staircase([1, 0.1, 0.01], every=epochs(3)), 1000, [29, 30, 59, 60, 999], steps_per_epoch=10
     ) == [1, 0.1, 0.1, 0.01, 0.01]
 
 
@@ -429,20 +429,20 @@ def test_rule_20_times_must_not_go_down():
 # Against torch ---------------------------------------------------------------------------------
 
 
-def torch_rates(make, updates):
-    """Return what a torch scheduler sets for every update and one past, from a rate of 1."""
+def torch_lrs(make, steps):
+    """Return what a torch scheduler sets for every step and one past, from an lr of 1."""
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0, momentum=0.9)
     scheduler = make(optimizer)
-    rates = []
+    lrs = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch speaks of its own deprecations
-        for _ in range(updates + 1):
-            rates.append(optimizer.param_groups[0]["lr"])
-            if len(rates) <= updates:
+        for _ in range(steps + 1):
+            lrs.append(optimizer.param_groups[0]["lr"])
+            if len(lrs) <= steps:
                 optimizer.step()
-                if len(rates) < updates or not isinstance(scheduler, lr_scheduler.OneCycleLR):
+                if len(lrs) < steps or not isinstance(scheduler, lr_scheduler.OneCycleLR):
                     scheduler.step()
-    return np.array(rates)
+    return np.array(lrs)
 
 
 PEERS = {
@@ -466,7 +466,7 @@ PEERS = {
     ),
     "CyclicLR triangular2": (
         lambda o: lr_scheduler.CyclicLR(o, 0.1, 1, 20, mode="triangular2"),
-        linear(0, 1, over=20).then(linear(1, 0, over=20)).repeat(decay=0.5).between(0.1, 1),
+        linear(0, 1, over=20).then(linear(1, 0, over=20)).repeat(decay=0.5).rescale(0.1, 1),
         None,
         None,
     ),
@@ -498,52 +498,50 @@ PEERS = {
 
 
 @pytest.mark.parametrize("name", PEERS)
-def test_every_update_and_one_past_is_what_torch_sets(name):
+def test_every_step_and_one_past_is_what_torch_sets(name):
     make, ours, total, ends = PEERS[name]
-    updates = 150 if "Restarts" in name else 100
-    theirs = torch_rates(make, updates)
-    mine = ours.resolve(total).values(range(updates + 1))
+    steps = 150 if "Restarts" in name else 100
+    theirs = torch_lrs(make, steps)
+    mine = ours.resolve(total_steps=total).values(range(steps + 1))
     np.testing.assert_allclose(mine, theirs, rtol=0, atol=2e-15)
     if ends is not None:
         assert mine[-2:].tolist() == pytest.approx(ends, abs=5e-10)
 
 
 def test_step_lr_is_equal_to_the_last_bit_but_one():
-    theirs = torch_rates(lambda o: lr_scheduler.StepLR(o, 30, 0.1), 100)
+    theirs = torch_lrs(lambda o: lr_scheduler.StepLR(o, 30, 0.1), 100)
     mine = constant(over=30).repeat(decay=0.1).resolve().values(range(101))
     np.testing.assert_array_max_ulp(mine, theirs, 2)
 
 
 def test_a_milestone_at_the_end_is_read_by_torch_and_not_by_us():
-    theirs = torch_rates(lambda o: lr_scheduler.MultiStepLR(o, [30, 100], 0.1), 100)
-    mine = staircase([1, 0.1, 0.01], at=[30, 100]).resolve(100).values(range(101))
+    theirs = torch_lrs(lambda o: lr_scheduler.MultiStepLR(o, [30, 100], 0.1), 100)
+    mine = staircase([1, 0.1, 0.01], at=[30, 100]).resolve(total_steps=100).values(range(101))
     np.testing.assert_allclose(mine[:100], theirs[:100], rtol=0, atol=1e-17)
     assert mine[100] == 0.1
     assert theirs[100] == pytest.approx(0.01)
 
 
-def test_the_cosine_of_99_reads_its_floor_at_the_last_of_100_updates():
-    theirs = torch_rates(lambda o: lr_scheduler.CosineAnnealingLR(o, 99), 99)
-    mine = cosine(over=percent(100) - 1).resolve(100).values()
+def test_the_cosine_of_99_reads_its_floor_at_the_last_of_100_steps():
+    theirs = torch_lrs(lambda o: lr_scheduler.CosineAnnealingLR(o, 99), 99)
+    mine = cosine(over=percent(100) - 1).resolve(total_steps=100).values()
     np.testing.assert_allclose(mine, theirs, rtol=0, atol=5e-16)
     assert mine[99] == 0
 
 
-def test_one_cycle_lr_is_two_cosines_one_update_short():
-    theirs = torch_rates(
-        lambda o: lr_scheduler.OneCycleLR(o, 1, total_steps=100, div_factor=25), 100
-    )
+def test_one_cycle_lr_is_two_cosines_one_step_short():
+    theirs = torch_lrs(lambda o: lr_scheduler.OneCycleLR(o, 1, total_steps=100, div_factor=25), 100)
     s = cosine(0.04, 1, over=percent(30) - 1).then(cosine(1, 4e-6, over=percent(70)))
-    mine = s.resolve(100).values()
+    mine = s.resolve(total_steps=100).values()
     np.testing.assert_allclose(mine, theirs[:100], rtol=0, atol=1e-15)
     assert mine[98] == pytest.approx(0.000507465, abs=5e-10)
     assert mine[99] == 4e-6
 
 
-def test_the_librarys_own_fence_post_of_one_cycle_ends_one_update_later():
+def test_the_librarys_own_fence_post_of_one_cycle_ends_one_step_later():
     s = cosine(0.04, 1, over=percent(30)).then(cosine(1, 4e-6))
-    assert s.resolve(100)(99) == pytest.approx(0.000507465, abs=5e-6)
-    assert s.resolve(100)(100) == 4e-6
+    assert s.resolve(total_steps=100)(99) == pytest.approx(0.000507465, abs=5e-6)
+    assert s.resolve(total_steps=100)(100) == 4e-6
 
 
 # Values ------------------------------------------------------------------------------------------
@@ -559,7 +557,7 @@ def test_ints_floats_and_numpy_numbers_make_the_same_value():
 
 def test_minus_zero_is_zero():
     assert repr(constant(-0.0)) == "constant(0)"
-    assert math.copysign(1, linear(-0.0, 1).resolve(4)(0)) == 1
+    assert math.copysign(1, linear(-0.0, 1).resolve(total_steps=4)(0)) == 1
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 10**400])
@@ -569,7 +567,7 @@ def test_minus_zero_is_zero():
         constant,
         lambda x: x * cosine(),
         lambda x: cosine().clip(high=x),
-        lambda x: cosine().between(0, x),
+        lambda x: cosine().rescale(0, x),
         lambda x: staircase([x], at=[]),
         lambda x: polynomial(1, 0, x),
         lambda x: cosine().repeat(2, decay=x),
@@ -584,7 +582,7 @@ def test_no_number_that_is_not_finite_gets_in(make, bad):
 
 @pytest.mark.parametrize("bad", [True, "1", None, 1j, [1]])
 @pytest.mark.parametrize(
-    "make", [constant, lambda x: cosine().between(0, x), lambda x: x * cosine(), epochs]
+    "make", [constant, lambda x: cosine().rescale(0, x), lambda x: x * cosine(), epochs]
 )
 def test_only_numbers_are_numbers(make, bad):
     with pytest.raises(TypeError, match="must be a number, not"):
@@ -623,7 +621,7 @@ def test_the_text_is_a_function_of_the_value():
     assert repr(warmup(4).repeat(grow=2)) == "warmup(4).repeat(grow=2)"
     assert repr(warmup(4).repeat(3, decay=0.5)) == "warmup(4).repeat(3, decay=0.5)"
     assert repr(cosine().clip(0, 1)) == "cosine(1, 0).clip(low=0, high=1)"
-    assert repr(cosine().between(-1, 1e-5)) == "cosine(1, 0).between(-1, 1e-05)"
+    assert repr(cosine().rescale(-1, 1e-5)) == "cosine(1, 0).rescale(-1, 1e-05)"
     assert repr(cosine().reversed()) == "cosine(1, 0).reversed()"
 
 
@@ -637,7 +635,7 @@ def test_the_text_is_a_function_of_the_value():
         cosine() * cosine(),
         cosine().repeat(2),
         cosine().clip(low=0),
-        cosine().between(0, 1),
+        cosine().rescale(0, 1),
         warmup(4).over(2),
         cosine().reversed(),
         custom(abs),
@@ -665,7 +663,7 @@ def half_every_ten(t):
     return 0.5 ** (t // 10)
 
 
-def test_a_custom_function_is_asked_for_the_updates_since_its_start():
+def test_a_custom_function_is_asked_for_the_steps_since_its_start():
     s = warmup(10).then(custom(half_every_ten))
     assert read(s, None, [9, 10, 19, 20, 30]) == [0.9, 1, 1, 0.5, 0.25]
 
@@ -760,8 +758,8 @@ def test_a_staircase_says_when_its_levels_begin():
         staircase([1, 2], every=3, at=[3])
     with pytest.raises(ScheduleError, match=r"3 levels need 2 times in at=, not 3"):
         staircase([1, 2, 3], at=[1, 2, 3])
-    with pytest.raises(ScheduleError, match=r"every= measures 0 updates"):
-        staircase([1, 2], every=percent(100) - 50).resolve(50)
+    with pytest.raises(ScheduleError, match=r"every= measures 0 steps"):
+        staircase([1, 2], every=percent(100) - 50).resolve(total_steps=50)
     with pytest.raises(TypeError, match=r"at= must be a list, not 30"):
         staircase([1, 2], at=30)
     with pytest.raises(TypeError, match=r"values must be a list, not '12'"):
@@ -769,40 +767,43 @@ def test_a_staircase_says_when_its_levels_begin():
 
 
 @pytest.mark.parametrize("total", [0, -3, steps(0), tokens(0), 100 - epochs(20)])
-def test_a_run_has_at_least_one_update(total):
-    with pytest.raises(ScheduleError, match=r"at least one update|must be >= 0"):
-        constant().resolve(total, epoch=10)
+def test_a_run_has_at_least_one_step(total):
+    with pytest.raises(ScheduleError, match=r"at least one step|must be >= 0"):
+        constant().resolve(total_steps=total, steps_per_epoch=10)
 
 
 def test_the_run_is_no_percent_of_itself():
-    with pytest.raises(ScheduleError, match=r"total=percent\(50\): the run itself"):
-        constant().resolve(percent(50))
+    with pytest.raises(ScheduleError, match=r"total_steps=percent\(50\): the run itself"):
+        constant().resolve(total_steps=percent(50))
 
 
 @pytest.mark.parametrize("total", [0.5, 1000.0, "1000", True])
 def test_a_total_is_a_length(total):
-    with pytest.raises(TypeError, match=r"total= must be"):
-        constant().resolve(total)
+    with pytest.raises(TypeError, match=r"total_steps= must be"):
+        constant().resolve(total_steps=total)
 
 
 @pytest.mark.parametrize("units", [{"epoch": 0}, {"samples": -1}, {"tokens": 0}])
 def test_the_size_of_a_unit_is_positive(units):
     (name,) = units
     with pytest.raises(ScheduleError, match=rf"{name}= must be > 0"):
-        constant().resolve(100, **units)
+        constant().resolve(total_steps=100, **units)
 
 
 @pytest.mark.parametrize(
     ("length", "words"),
     [
-        (epochs(1), r"warmup\(epochs\(1\)\): epochs\(1\) needs epoch= \(updates per epoch\)"),
-        (samples(9), r"needs samples= \(samples per update\)"),
-        (tokens(9), r"needs tokens= \(tokens per update\)"),
+        (
+            epochs(1),
+            r"warmup\(epochs\(1\)\): epochs\(1\) needs steps_per_epoch= \(steps per epoch\)",
+        ),
+        (samples(9), r"needs samples_per_step= \(samples per step\)"),
+        (tokens(9), r"needs tokens_per_step= \(tokens per step\)"),
     ],
 )
 def test_a_unit_of_unknown_size_is_named_with_the_argument_that_gives_it(length, words):
     with pytest.raises(ScheduleError, match=words):
-        warmup(length).resolve(100)
+        warmup(length).resolve(total_steps=100)
 
 
 @pytest.mark.parametrize(
@@ -810,7 +811,7 @@ def test_a_unit_of_unknown_size_is_named_with_the_argument_that_gives_it(length,
     [
         1e200 * (1e200 * constant(1)),
         constant(1e200) * constant(1e200),
-        constant(1e200).between(0, 1e200),
+        constant(1e200).rescale(0, 1e200),
         linear(1.7e308, -1.7e308),
         2 * constant(1).clip(low=1e308),
         2 * constant(1).clip(high=-1e308),
@@ -819,12 +820,12 @@ def test_a_unit_of_unknown_size_is_named_with_the_argument_that_gives_it(length,
 )
 def test_values_that_would_overflow_are_refused(schedule):
     with pytest.raises(ScheduleError, match="overflows: its values are not finite numbers"):
-        schedule.resolve(100)
+        schedule.resolve(total_steps=100)
 
 
 def test_a_limit_out_of_reach_is_no_overflow():
-    assert (10 * constant(1).clip(high=1e308)).resolve(3)(0) == 10
-    assert (1e200 * constant(1e100).clip(high=2)).resolve(3)(0) == 2e200
+    assert (10 * constant(1).clip(high=1e308)).resolve(total_steps=3)(0) == 10
+    assert (1e200 * constant(1e100).clip(high=2)).resolve(total_steps=3)(0) == 2e200
 
 
 @pytest.mark.parametrize(
@@ -845,7 +846,7 @@ def test_a_percent_inside_a_leaf_is_of_the_length_it_is_put_over():
     # percent to the run.
     stairs = staircase([1, 0.5], every=percent(5))
     assert repr(stairs.over(100)) == "staircase([1, 0.5], every=percent(5)).over(100)"
-    curve = constant(7, over=5).then(stairs.over(100)).resolve(1000)
+    curve = constant(7, over=5).then(stairs.over(100)).resolve(total_steps=1000)
     assert [curve(5 + k) for k in (4, 5, 99)] == [1, 0.5, 0.5]
     plain = staircase([1, 0.5], every=5)
     assert plain.over(100) == staircase([1, 0.5], every=5, over=100)

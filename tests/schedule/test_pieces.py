@@ -38,7 +38,7 @@ KINDS = list(joined(steps(1000)))
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_join_belongs_to_the_later_part_and_the_update_before_to_the_earlier(kind, size):
+def test_a_join_belongs_to_the_later_part_and_the_step_before_to_the_earlier(kind, size):
     curve = joined(steps(size))[kind].resolve()
     assert readings(curve, size) == {2}
     assert readings(curve, size - 1) == {1}
@@ -48,7 +48,7 @@ def test_a_join_belongs_to_the_later_part_and_the_update_before_to_the_earlier(k
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_join_within_the_slack_belongs_to_the_later_part(kind, size):
-    late = max(2 * math.ulp(size), 0.5e-9)  # the join comes a hair after the update
+    late = max(2 * math.ulp(size), 0.5e-9)  # the join comes a hair after the step
     curve = joined(steps(size + late))[kind].resolve()
     assert readings(curve, size) == {2}
 
@@ -62,9 +62,9 @@ def test_a_join_beyond_the_slack_is_not_there_yet(kind, size):
 
 
 @pytest.mark.parametrize("size", [10**3, 10**6, 10**9])
-def test_the_cycles_of_a_repeat_begin_at_their_updates(size):
+def test_the_cycles_of_a_repeat_begin_at_their_steps(size):
     third = linear(1, 0, over=steps(1 / 3)).repeat().resolve()
-    tenth = linear(1, 0, over=epochs(0.1)).repeat().resolve(epoch=3)
+    tenth = linear(1, 0, over=epochs(0.1)).repeat().resolve(steps_per_epoch=3)
     assert all(abs(x - 1) < 1e-5 for x in readings(third, size))
     assert all(abs(x - 1) < 1e-5 for x in readings(tenth, size * 3))
 
@@ -73,9 +73,9 @@ def test_the_cycles_of_a_repeat_begin_at_their_updates(size):
 @pytest.mark.parametrize("early", [0, 2, -2])
 def test_the_end_is_read_from_the_left_even_where_rounding_moves_the_last_join(total, early):
     nudge = early * math.ulp(total)
-    curve = constant(1, over=steps(total + nudge)).then(constant(2)).resolve(total + 5)
+    curve = constant(1, over=steps(total + nudge)).then(constant(2)).resolve(total_steps=total + 5)
     assert curve(total) == 2
-    curve = staircase([1, 2], at=[steps(total + nudge)]).resolve(total)
+    curve = staircase([1, 2], at=[steps(total + nudge)]).resolve(total_steps=total)
     assert readings(curve, total) == {1}
     assert readings(curve, total + 1) == {1}
 
@@ -101,26 +101,26 @@ def test_parts_shorter_than_the_slack_are_passed_over():
     nothing = steps(1e-12)
     s = constant(1, over=5).then(constant(9, over=nothing), warmup(5))
     assert s.resolve()(5) == pytest.approx(0)
-    assert constant(1, over=5).then(constant(9, over=nothing)).resolve(5)(5) == 1
+    assert constant(1, over=5).then(constant(9, over=nothing)).resolve(total_steps=5)(5) == 1
     assert linear(1, 0.5, over=nothing).repeat(3, decay=0.5).resolve()(5) == 0.125
     cycles = constant(9, over=nothing).repeat(3)
     assert constant(1, over=5).then(cycles, constant(2)).resolve()(5) == 2
 
 
 def test_a_long_sequence_of_fractions_does_not_drift():
-    # 30,000 times 0.3 added up one by one misses the last joins by 1e-8 updates.
+    # 30,000 times 0.3 added up one by one misses the last joins by 1e-8 steps.
     parts = [constant(i, over=epochs(0.1)) for i in range(1, 30_001)]
-    curve = constant(0, over=epochs(0.1)).then(*parts).resolve(epoch=3)
+    curve = constant(0, over=epochs(0.1)).then(*parts).resolve(steps_per_epoch=3)
     whole = list(range(0, 9000, 3))
     assert [curve(k) for k in whole] == [10 * k / 3 for k in whole]
     assert curve.values(whole).tolist() == [10 * k / 3 for k in whole]
 
 
 def test_a_join_near_the_start_of_a_long_reversal_is_not_missed() -> None:
-    # Seen from the other end the join lies 2e-4 after update 5, two ulp of the length.
+    # Seen from the other end the join lies 2e-4 after step 5, two ulp of the length.
     length = 1e12
     levels = staircase([2, 1], at=[steps(length - 5 - 2e-4)], over=steps(length))
-    curve = levels.reversed().resolve(steps(length))
+    curve = levels.reversed().resolve(total_steps=steps(length))
     assert [curve(4), curve(5), curve(6)] == [1, 2, 2]
     assert curve.values([4, 5, 6]).tolist() == [1, 2, 2]
     assert curve.values([6, 5, 4]).tolist() == [2, 2, 1]

@@ -37,7 +37,7 @@ from ratecraft import (
 
 ROOT = math.sqrt(0.5)
 
-# Each row: a schedule, its text, the length of the run, and what it reads at some updates.
+# Each row: a schedule, its text, the length of the run, and what it reads at some steps.
 VALUES = [
     (
         wsd(10),
@@ -132,37 +132,37 @@ VALUES = [
     ),
     (
         triangular(4),
-        "warmup(4).then(cooldown(4)).repeat().between(0.1, 1)",
+        "warmup(4).then(cooldown(4)).repeat().rescale(0.1, 1)",
         100,
         {0: 0.1, 2: 0.55, 4: 1, 6: 0.55, 8: 0.1, 12: 1, 84: 1, 88: 0.1},
     ),
     (
         triangular(epochs(1), down=20, low=0.5),
-        "warmup(epochs(1)).then(cooldown(20)).repeat().between(0.5, 1)",
+        "warmup(epochs(1)).then(cooldown(20)).repeat().rescale(0.5, 1)",
         100,
         {0: 0.5, 5: 0.75, 10: 1, 20: 0.75, 30: 0.5, 40: 1},
     ),
     (
         triangular2(4, low=0),
-        "warmup(4).then(cooldown(4)).repeat(decay=0.5).between(0, 1)",
+        "warmup(4).then(cooldown(4)).repeat(decay=0.5).rescale(0, 1)",
         100,
         {0: 0, 4: 1, 8: 0, 12: 0.5, 14: 0.25, 20: 0.25, 28: 0.125},
     ),
     (
         triangular2(2, 6, 0.2),
-        "warmup(2).then(cooldown(6)).repeat(decay=0.5).between(0.2, 1)",
+        "warmup(2).then(cooldown(6)).repeat(decay=0.5).rescale(0.2, 1)",
         100,
         {0: 0.2, 2: 1, 5: 0.6, 8: 0.2, 10: 0.6, 18: 0.4},
     ),
     (
         exp_range(0.5, 2, low=0),
-        "(warmup(2).then(cooldown(2)).repeat() * decay(0.5, every=1)).between(0, 1)",
+        "(warmup(2).then(cooldown(2)).repeat() * decay(0.5, every=1)).rescale(0, 1)",
         100,
         {0: 0, 1: 0.25, 2: 0.25, 3: 0.0625, 4: 0, 6: 1 / 64},
     ),
     (
         exp_range(0.25, 1, 3, 0.5),
-        "(warmup(1).then(cooldown(3)).repeat() * decay(0.25, every=1)).between(0.5, 1)",
+        "(warmup(1).then(cooldown(3)).repeat() * decay(0.25, every=1)).rescale(0.5, 1)",
         100,
         {0: 0.5, 1: 0.625, 4: 0.5, 5: 0.5 + 0.5 * 0.25**5},
     ),
@@ -180,7 +180,7 @@ VALUES = [
     ),
     (
         restarts(n=4, end=0.2),
-        "cosine(1, 0).repeat(4).between(0.2, 1)",
+        "cosine(1, 0).repeat(4).rescale(0.2, 1)",
         100,
         {0: 1, 12.5: 0.6, 25: 1, 37.5: 0.6, 75: 1, 100: 0.2},
     ),
@@ -192,7 +192,7 @@ VALUES = [
     ),
     (
         restarts(epochs(1), 3, decay=0.5, end=0.2),
-        "cosine(1, 0, over=epochs(1)).repeat(3, decay=0.5).between(0.2, 1)",
+        "cosine(1, 0, over=epochs(1)).repeat(3, decay=0.5).rescale(0.2, 1)",
         100,
         {0: 1, 5: 0.6, 10: 0.6, 15: 0.4, 20: 0.4, 30: 0.2, 99: 0.2},
     ),
@@ -217,7 +217,7 @@ rows = pytest.mark.parametrize(
 
 @rows
 def test_a_word_reads_what_its_definition_says(schedule, text, total, numbers):
-    curve = schedule.resolve(total, epoch=10)
+    curve = schedule.resolve(total_steps=total, steps_per_epoch=10)
     for t, value in numbers.items():
         assert curve(t) == pytest.approx(value, rel=1e-14, abs=1e-16), t
     expected = [curve(t) for t in numbers]
@@ -293,7 +293,7 @@ def test_a_word_is_its_parts(schedule, parts):
 
 
 @pytest.mark.parametrize(("before", "width"), [(4000, 512), (10, 64), (1, 1)])
-def test_noam_is_the_transformers_own_rate(before, width):
+def test_noam_is_the_transformers_own_lr(before, width):
     schedule = noam(before, width)
     curve = schedule.resolve()
     for t in (1, 2, before // 2 or 1, before - 1 or 1, before, before + 1, 3 * before, 10**6):
@@ -312,20 +312,20 @@ def test_noam_prints_its_scale_and_its_parts():
     assert repr(noam(4, 25)) == "0.1 * warmup(4).then(inverse_sqrt(4))"
 
 
-def torch_rates(make, updates):
+def torch_lrs(make, steps):
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0, momentum=0.9)
     scheduler = make(optimizer)
-    rates = []
-    for _ in range(updates):
-        rates.append(optimizer.param_groups[0]["lr"])
+    lrs = []
+    for _ in range(steps):
+        lrs.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
         scheduler.step()
-    return rates
+    return lrs
 
 
 @pytest.mark.parametrize(("up", "down"), [(10, None), (7, 13)])
 @pytest.mark.parametrize("mode", ["triangular", "triangular2", "exp_range"])
-def test_the_triangles_are_torchs_cyclic_rates(mode, up, down):
+def test_the_triangles_are_torchs_cyclic_lrs(mode, up, down):
     def make(optimizer):
         return lr_scheduler.CyclicLR(
             optimizer, 0.1, 1.0, up, down, mode, gamma=0.99, cycle_momentum=False
@@ -337,7 +337,7 @@ def test_the_triangles_are_torchs_cyclic_rates(mode, up, down):
         "exp_range": exp_range(0.99, up, down),
     }
     ours = words[mode].resolve().values(range(200))
-    np.testing.assert_allclose(ours, torch_rates(make, 200), rtol=0, atol=2e-15)
+    np.testing.assert_allclose(ours, torch_lrs(make, 200), rtol=0, atol=2e-15)
 
 
 @pytest.mark.parametrize("first", [1, 10])
@@ -347,11 +347,11 @@ def test_restarts_are_torchs_warm_restarts(first, grow):
         return lr_scheduler.CosineAnnealingWarmRestarts(optimizer, first, grow, eta_min=0.1)
 
     ours = restarts(first, grow=grow, end=0.1).resolve().values(range(150))
-    np.testing.assert_allclose(ours, torch_rates(make, 150), rtol=0, atol=1e-15)
+    np.testing.assert_allclose(ours, torch_lrs(make, 150), rtol=0, atol=1e-15)
 
 
 @pytest.mark.parametrize("shape", ["cosine", "linear"])
-def test_one_cycle_in_three_phases_is_torchs_but_for_its_last_updates(shape):
+def test_one_cycle_in_three_phases_is_torchs_but_for_its_last_steps(shape):
     def make(optimizer):
         strategy = {"cosine": "cos", "linear": "linear"}[shape]
         return lr_scheduler.OneCycleLR(
@@ -359,17 +359,19 @@ def test_one_cycle_in_three_phases_is_torchs_but_for_its_last_updates(shape):
             cycle_momentum=False,
         )  # fmt: skip
 
-    # torch's rise ends at update 0.3 * 100 - 1, its way back at 2 * 0.3 * 100 - 2.
-    ours = one_cycle(percent(30) - 1, shape=shape, three_phase=True).resolve(100).values()
-    theirs = torch_rates(make, 100)
+    # torch's rise ends at step 0.3 * 100 - 1, its way back at 2 * 0.3 * 100 - 2.
+    ours = (
+        one_cycle(percent(30) - 1, shape=shape, three_phase=True).resolve(total_steps=100).values()
+    )
+    theirs = torch_lrs(make, 100)
     np.testing.assert_allclose(ours[:59], theirs[:59], rtol=0, atol=1e-15)
-    # It reaches the end at the last update; a length of its own is one past it.
+    # It reaches the end at the last step; a length of its own is one past it.
     assert theirs[99] == pytest.approx(4e-6)
     assert 4e-6 < ours[99] < 4e-5 + 0.04 / 40
 
 
 def test_the_power_scheduler_has_the_shift_of_its_warm_up():
-    curve = power_scheduler(percent(10), percent(25)).resolve(1000)
+    curve = power_scheduler(percent(10), percent(25)).resolve(total_steps=1000)
     for t in (100, 200, 250, 251, 500, 799):
         assert curve(t) == pytest.approx(min(1, (t / 250) ** -0.51), rel=1e-14)
     assert curve(900) == pytest.approx((900 / 250) ** -0.51 * 0.1, rel=1e-14)
@@ -436,23 +438,23 @@ def test_a_word_refuses_what_cannot_be(name):
     ],
 )
 def test_a_bare_share_is_no_length(make):
-    with pytest.raises(TypeError, match=r"must be (an int \(updates\)|a length)"):
+    with pytest.raises(TypeError, match=r"must be (an int \(steps\)|a length)"):
         make()
 
 
 @pytest.mark.parametrize(
     ("schedule", "total", "message"),
     [
-        (wsd(100, 50), 120, "no room: -30 updates left for constant(1)"),
-        (one_cycle(percent(60), three_phase=True), 100, "no room: -20 updates left"),
-        (knee(100), 90, "no room: -10 updates left for linear(1, 0)"),
-        (wsd(10), None, "needs total="),
-        (restarts(n=4), None, "divides the run into cycles and needs total="),
+        (wsd(100, 50), 120, "no room: -30 steps left for constant(1)"),
+        (one_cycle(percent(60), three_phase=True), 100, "no room: -20 steps left"),
+        (knee(100), 90, "no room: -10 steps left for linear(1, 0)"),
+        (wsd(10), None, "needs total_steps="),
+        (restarts(n=4), None, "divides the run into cycles and needs total_steps="),
         (triangular(0), 10, "a cycle of no length cannot be repeated endlessly"),
     ],
     ids=repr,
 )
 def test_a_word_says_why_it_does_not_fit_a_run(schedule, total, message):
     with pytest.raises(ScheduleError) as caught:
-        schedule.resolve(total)
+        schedule.resolve(total_steps=total)
     assert message in str(caught.value)

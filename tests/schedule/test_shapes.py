@@ -30,14 +30,14 @@ from ratecraft import (
     staircase,
     steps,
     tanh,
-    untuned,
+    untuned_warmup,
     warmup,
 )
 
 ROOT = math.sqrt(0.5)
 TANH_7, TANH_3, TANH_2 = math.tanh(-7), math.tanh(3), math.tanh(-2)
 
-# Each row: a schedule, its text, and what it reads at some times of a run of 100 updates.
+# Each row: a schedule, its text, and what it reads at some times of a run of 100 steps.
 VALUES = [
     (constant(), "constant(1)", {0: 1, 50: 1, 1000: 1}),
     (constant(0.25, over=10), "constant(0.25, over=10)", {0: 0.25, 99: 0.25}),
@@ -102,7 +102,7 @@ rows = pytest.mark.parametrize(
 @rows
 def test_a_word_reads_what_its_formula_says(schedule, text, numbers):
     # Past the end the left limit holds, so "at 100" is the value the ramp arrives at.
-    curve = schedule.resolve(100, epoch=10)
+    curve = schedule.resolve(total_steps=100, steps_per_epoch=10)
     for t, value in numbers.items():
         assert curve(t) == pytest.approx(value, rel=1e-8, abs=1e-15), t
     expected = [curve(t) for t in numbers]
@@ -124,7 +124,7 @@ def test_a_word_prints_what_parses_back_to_it(schedule, text, numbers):
         ("power_law(-0.51, 100, 10, over=50)", power_law(-0.51, 100, 10, 50)),
         ("warmup(10, shape='cosine')", cosine(0, 1, over=10)),
         ("warmup(10, start=0.1, hold=4)", constant(0.1, over=4).then(warmup(6, start=0.1))),
-        ("warmup(untuned(0.99))", warmup(200)),
+        ("warmup(untuned_warmup(0.99))", warmup(200)),
         ("cooldown(10, shape='1-sqrt')", one_minus_sqrt(1, 0, 10)),
         ("levels([(epochs(1), 0.5), (20, 2)])", levels([(epochs(1), 0.5), (20, 2)])),
         ("tanh(low=-1, high=1)", tanh(1, 0, -1, 1)),
@@ -156,8 +156,8 @@ def test_a_text_may_use_every_word(text, schedule):
     ids=repr,
 )
 def test_a_warm_up_rises_in_its_shape_and_then_the_rest_begins(schedule, values):
-    rates = schedule.then(constant(1)).resolve(6).values()
-    np.testing.assert_allclose(rates, values, rtol=1e-15, atol=0)
+    lrs = schedule.then(constant(1)).resolve(total_steps=6).values()
+    np.testing.assert_allclose(lrs, values, rtol=1e-15, atol=0)
 
 
 def test_a_warm_up_whose_shape_is_constant_jumps_only_where_something_follows():
@@ -171,19 +171,19 @@ def test_the_hold_is_part_of_the_length_and_may_be_of_another_unit():
     assert repr(schedule) == (
         "constant(0.5, over=epochs(1)).then(warmup(percent(10) - epochs(1), start=0.5))"
     )
-    curve = schedule.resolve(100, epoch=5)
+    curve = schedule.resolve(total_steps=100, steps_per_epoch=5)
     assert [curve(t) for t in (0, 5, 7.5, 10)] == [0.5, 0.5, 0.75, 1]
 
 
 @pytest.mark.parametrize(
-    ("beta2", "updates"), [(0.999, 2000), (0.99, 200), (0.95, 40), (0.9, 20), (0, 2), (0.3, 3)]
+    ("beta2", "length"), [(0.999, 2000), (0.99, 200), (0.95, 40), (0.9, 20), (0, 2), (0.3, 3)]
 )
-def test_untuned_is_two_by_one_minus_beta2(beta2, updates):
-    assert untuned(beta2) == steps(updates)
+def test_untuned_is_two_by_one_minus_beta2(beta2, length):
+    assert untuned_warmup(beta2) == steps(length)
 
 
 def test_untuned_is_that_of_adams_default():
-    assert untuned() == untuned(0.999)
+    assert untuned_warmup() == untuned_warmup(0.999)
 
 
 # Cooldowns -----------------------------------------------------------------------------------
@@ -238,9 +238,9 @@ def test_a_power_law_with_a_shift_goes_on_from_a_warm_up():
 
 
 def test_a_length_may_be_a_share_of_the_run():
-    curve = decay(0.5, every=percent(10)).resolve(1000)
+    curve = decay(0.5, every=percent(10)).resolve(total_steps=1000)
     assert [curve(t) for t in (0, 100, 300)] == [1, 0.5, 0.125]
-    curve = inverse_sqrt(percent(1)).resolve(2500)
+    curve = inverse_sqrt(percent(1)).resolve(total_steps=2500)
     assert curve(75) == 0.5
 
 
@@ -249,22 +249,22 @@ def test_a_fall_by_the_clock_needs_no_total_and_a_growth_needs_one():
     assert decay(1).resolve()(10**18) == 1
     with pytest.raises(ScheduleError, match=r"decay\(2, every=1\) grows without end; give it over"):
         decay(2).resolve()
-    assert decay(2, every=10).resolve(20)(10) == 2
+    assert decay(2, every=10).resolve(total_steps=20)(10) == 2
 
 
 def test_a_running_product_is_what_torch_calls_multiplicative():
     factors = [math.nan, 0.5, 3.0, 0.25]
-    curve = multiplicative(lambda k: factors[k]).resolve(4)
+    curve = multiplicative(lambda k: factors[k]).resolve(total_steps=4)
     assert curve.values().tolist() == [1, 0.5, 1.5, 0.375]
     assert curve(1000) == 0.375
     after = warmup(2).then(multiplicative(lambda k: factors[k], over=3)).then(constant(9))
-    assert after.resolve(7).values().tolist() == [0, 0.5, 1, 0.5, 1.5, 9, 9]
+    assert after.resolve(total_steps=7).values().tolist() == [0, 0.5, 1, 0.5, 1.5, 9, 9]
 
 
 @pytest.mark.parametrize(("total", "calls"), [(1, 0), (4, 3), (steps(4.5), 4)])
-def test_a_running_product_asks_its_function_once_an_update_from_one_on(total, calls):
+def test_a_running_product_asks_its_function_once_an_step_from_one_on(total, calls):
     asked = []
-    multiplicative(lambda k: asked.append(k) or 1).resolve(total)
+    multiplicative(lambda k: asked.append(k) or 1).resolve(total_steps=total)
     assert asked == list(range(1, calls + 1))
 
 
@@ -314,9 +314,9 @@ REFUSED = {
         lambda: cooldown(4, shape="sqrt"),
         "cooldown: shape='sqrt' is none of 'linear', 'cosine', 'exponential', '1-sqrt', 'square'",
     ),
-    "beta2 1": (lambda: untuned(1), "untuned: beta2=1.0 must be >= 0 and < 1"),
-    "beta2 < 0": (lambda: untuned(-0.1), "untuned: beta2=-0.1 must be >= 0 and < 1"),
-    "beta2 nan": (lambda: untuned(math.nan), "beta2 must be finite, not nan"),
+    "beta2 1": (lambda: untuned_warmup(1), "untuned_warmup: beta2=1.0 must be >= 0 and < 1"),
+    "beta2 < 0": (lambda: untuned_warmup(-0.1), "untuned_warmup: beta2=-0.1 must be >= 0 and < 1"),
+    "beta2 nan": (lambda: untuned_warmup(math.nan), "beta2 must be finite, not nan"),
     "gamma 0": (lambda: decay(0), "decay: gamma=0 must be > 0"),
     "gamma < 0": (lambda: decay(-0.5), "decay: gamma=-0.5 must be > 0"),
     "k": (lambda: exp_decay(math.inf), "k must be finite, not inf"),
@@ -351,30 +351,30 @@ WRONG_TYPES = {
     "bool": (lambda: cosine(True, 0), "cosine: start must be a number, not True (bool)"),
     "end": (lambda: rex(1, None), "end must be a number, not None (NoneType)"),
     "power": (lambda: polynomial(1, 0, "2"), "polynomial: a parameter must be a number, not '2'"),
-    "over": (lambda: linear(1, 0, 0.5), "over= must be an int (updates), steps(), epochs() or"),
+    "over": (lambda: linear(1, 0, 0.5), "over= must be an int (steps), steps(), epochs() or"),
     "warm-up": (lambda: warmup(None), "warmup: over= must be a length, not None"),
-    "hold": (lambda: warmup(10, hold=0.5), "warmup: hold= must be an int (updates)"),
-    "cooldown": (lambda: cooldown("10"), "cooldown: over= must be an int (updates)"),
+    "hold": (lambda: warmup(10, hold=0.5), "warmup: hold= must be an int (steps)"),
+    "cooldown": (lambda: cooldown("10"), "cooldown: over= must be an int (steps)"),
     "gamma": (lambda: decay("0.5"), "decay must be a number, not '0.5' (str)"),
-    "every": (lambda: decay(0.5, 0.5), "every= must be an int (updates)"),
+    "every": (lambda: decay(0.5, 0.5), "every= must be an int (steps)"),
     "a number for a list": (lambda: levels(5), "levels: the list must be a list, not 5"),
     "a root": (lambda: one_minus_sqrt("1"), "one_minus_sqrt: start must be a number, not '1'"),
     "a square": (lambda: square(1, "0"), "square: end must be a number, not '0'"),
     "sqrt": (lambda: sqrt(None), "sqrt: start must be a number, not None"),
     "k": (lambda: exp_decay("1"), "k must be a number, not '1' (str)"),
-    "beta2": (lambda: untuned("0.9"), "beta2 must be a number, not '0.9' (str)"),
-    "timescale": (lambda: inverse_sqrt(0.5), "timescale= must be an int (updates)"),
+    "beta2": (lambda: untuned_warmup("0.9"), "beta2 must be a number, not '0.9' (str)"),
+    "timescale": (lambda: inverse_sqrt(0.5), "timescale= must be an int (steps)"),
     "scale": (lambda: power_law(-1, None), "timescale= must be a length, not None"),
-    "shift": (lambda: power_law(-1, 10, 0.5), "shift= must be an int (updates)"),
+    "shift": (lambda: power_law(-1, 10, 0.5), "shift= must be an int (steps)"),
     "values": (lambda: staircase(5, every=1), "staircase: values must be a list, not 5"),
     "text": (lambda: staircase("123", every=1), "staircase: values must be a list, not '123'"),
     "level": (lambda: staircase([1, "2"], every=1), "staircase: a level must be a number, not '2'"),
     "at": (lambda: staircase([1, 2], at=5), "staircase: at= must be a list, not 5"),
-    "time": (lambda: staircase([1, 2], at=[0.5]), "at= must be an int (updates)"),
-    "width": (lambda: staircase([1, 2], every=0.5), "every= must be an int (updates)"),
+    "time": (lambda: staircase([1, 2], at=[0.5]), "at= must be an int (steps)"),
+    "width": (lambda: staircase([1, 2], every=0.5), "every= must be an int (steps)"),
     "pair": (lambda: levels([5]), "levels: each entry is (length, value), not 5"),
     "three": (lambda: levels([(1, 2, 3)]), "levels: each entry is (length, value), not (1, 2, 3)"),
-    "swapped": (lambda: levels([(0.1, 5)]), "levels: a length must be an int (updates)"),
+    "swapped": (lambda: levels([(0.1, 5)]), "levels: a length must be an int (steps)"),
     "no list": (lambda: levels("ab"), "must be a list, not 'ab'"),
     "custom": (lambda: custom(0.5), "custom() takes a function of t, not 0.5"),
     "product": (lambda: multiplicative([1]), "multiplicative() takes a function of k, not [1]"),
@@ -392,47 +392,47 @@ def test_a_word_says_which_argument_has_the_wrong_type(name):
 WHEN_RESOLVED = {
     "open": (
         lambda: cosine().resolve(),
-        "cosine(1, 0) has no length of its own and needs total= to know where it ends; give it "
-        "over= or resolve with total=",
+        "cosine(1, 0) has no length of its own and needs total_steps= to know where it ends; give it "
+        "over= or resolve with total_steps=",
     ),
     "product": (
         lambda: multiplicative(abs).resolve(),
-        "multiplicative(<builtins.abs>) is tabulated, one update after the other, and needs "
-        "total= or over=",
+        "multiplicative(<builtins.abs>) is tabulated, one step after the other, and needs "
+        "total_steps= or over=",
     ),
     "factor": (
-        lambda: multiplicative(lambda k: math.inf if k == 2 else 1).resolve(4),
+        lambda: multiplicative(lambda k: math.inf if k == 2 else 1).resolve(total_steps=4),
         " at 2 must be finite, not inf",
     ),
-    "too large": (lambda: multiplicative(lambda k: 1e200).resolve(4), "overflows"),
+    "too large": (lambda: multiplicative(lambda k: 1e200).resolve(total_steps=4), "overflows"),
     "every 0": (
-        lambda: decay(0.5, every=0).resolve(4),
-        "decay(0.5, every=0): 0 measures 0 updates, and divides t",
+        lambda: decay(0.5, every=0).resolve(total_steps=4),
+        "decay(0.5, every=0): 0 measures 0 steps, and divides t",
     ),
     "timescale 0": (
-        lambda: inverse_sqrt(epochs(0)).resolve(4),
-        "inverse_sqrt(0): 0 measures 0 updates, and divides t",
+        lambda: inverse_sqrt(epochs(0)).resolve(total_steps=4),
+        "inverse_sqrt(0): 0 measures 0 steps, and divides t",
     ),
     "levels 0": (
-        lambda: staircase([1, 2], every=0).resolve(4),
-        "staircase: every= measures 0 updates; a level needs some",
+        lambda: staircase([1, 2], every=0).resolve(total_steps=4),
+        "staircase: every= measures 0 steps; a level needs some",
     ),
     "down": (
-        lambda: staircase([1, 2, 3], at=[30, 20]).resolve(40),
+        lambda: staircase([1, 2, 3], at=[30, 20]).resolve(total_steps=40),
         "staircase: at= must not go down, but 20 comes after 30",
     ),
     "growth": (lambda: decay(2, over=5000).resolve(), "overflows: its values are not finite"),
     "hold": (
-        lambda: warmup(5, hold=10).resolve(20),
-        "measures -5 updates; a length must be >= 0 and at most 1e18",
+        lambda: warmup(5, hold=10).resolve(total_steps=20),
+        "measures -5 steps; a length must be >= 0 and at most 1e18",
     ),
     "percent": (
         lambda: decay(0.5, every=percent(1)).resolve(),
-        "percent(1) needs total=, since percent is of the run",
+        "percent(1) needs total_steps=, since percent is of the run",
     ),
     "epoch": (
-        lambda: power_law(-1, epochs(1)).resolve(4),
-        "power_law(-1, epochs(1)): epochs(1) needs epoch= (updates per epoch)",
+        lambda: power_law(-1, epochs(1)).resolve(total_steps=4),
+        "power_law(-1, epochs(1)): epochs(1) needs steps_per_epoch= (steps per epoch)",
     ),
 }
 

@@ -26,9 +26,13 @@ from ratecraft import (
 
 
 def test_what_is_left_for_an_open_part_is_exact_and_a_rounding_is_nothing():
-    rounded = warmup(epochs(0.1) + epochs(0.2)).then(cosine(1, 0)).resolve(epochs(0.3), epoch=10)
+    rounded = (
+        warmup(epochs(0.1) + epochs(0.2))
+        .then(cosine(1, 0))
+        .resolve(total_steps=epochs(0.3), steps_per_epoch=10)
+    )
     assert rounded.natural_length == pytest.approx(3, abs=1e-9)
-    assert warmup(steps(9.5)).then(cosine(1, 0)).resolve(10).natural_length == 10
+    assert warmup(steps(9.5)).then(cosine(1, 0)).resolve(total_steps=10).natural_length == 10
 
 
 def test_the_part_after_an_endless_one_is_the_one_that_is_named():
@@ -38,7 +42,7 @@ def test_the_part_after_an_endless_one_is_the_one_that_is_named():
 
 def test_a_sequence_of_no_length_reads_its_last_end():
     parts = [constant(value, over=0) for value in (1, 2, 3)]
-    assert parts[0].then(*parts[1:]).resolve(4)(2) == 3
+    assert parts[0].then(*parts[1:]).resolve(total_steps=4)(2) == 3
 
 
 @pytest.mark.parametrize(
@@ -58,13 +62,13 @@ def test_a_closed_cycle_that_names_percent_is_circular(body):
 
 
 def test_a_closed_cycle_without_percent_is_none():
-    assert warmup(4).over(5).repeat(2).resolve(10).natural_length == 10
+    assert warmup(4).over(5).repeat(2).resolve(total_steps=10).natural_length == 10
 
 
 def test_percent_in_every_leaf_is_of_the_run():
-    stairs = staircase([1, 0.5], at=[percent(50)]).resolve(10)
+    stairs = staircase([1, 0.5], at=[percent(50)]).resolve(total_steps=10)
     assert [stairs(4), stairs(5)] == [1, 0.5]
-    assert custom(lambda t: t, over=percent(50)).resolve(10)(9) == pytest.approx(5)
+    assert custom(lambda t: t, over=percent(50)).resolve(total_steps=10)(9) == pytest.approx(5)
 
 
 def test_joins_inside_a_stretched_cycle_are_as_sharp_as_outside():
@@ -86,17 +90,17 @@ def test_a_function_is_asked_for_every_time_and_for_left_limits():
     assert custom(lambda t: t // 30, over=60).resolve()(60) == 1
 
 
-def test_left_limits_within_the_first_update():
+def test_left_limits_within_the_first_step():
     assert levels([(steps(0.5), 1), (5, 0.1)]).resolve().left(0.5) == 1
 
 
 def test_limits_may_meet_and_are_named():
-    assert cosine().clip(0.5, 0.5).resolve(4)(0) == 0.5
+    assert cosine().clip(0.5, 0.5).resolve(total_steps=4)(0) == 0.5
     with pytest.raises(TypeError, match=r"^\.clip\(low=\) must be a number"):
         cosine().clip("1")
     for make, what in (
-        (lambda: cosine().between("0", 1), r"^\.between\(low\) must be"),
-        (lambda: cosine().between(0, "1"), r"^\.between\(high\) must be"),
+        (lambda: cosine().rescale("0", 1), r"^\.rescale\(low\) must be"),
+        (lambda: cosine().rescale(0, "1"), r"^\.rescale\(high\) must be"),
         (lambda: cosine().repeat(2, grow="2"), "^grow= must be"),
         (lambda: cosine().repeat(2, decay="2"), "^decay= must be"),
         (lambda: cosine(over=4).over("4"), r"^\.over\(\) must be"),
@@ -116,9 +120,12 @@ def test_a_height_that_no_float_holds_is_refused():
         constant(1, over=1).repeat(10**6, decay=2).resolve()
 
 
-def test_curves_that_differ_at_the_first_update_only():
-    one, other = linear(1, 0).resolve(4), levels([(1, 2), (3, 0)]).resolve(4)
-    assert levels([(1, 1), (3, 0)]).resolve(4).diff(other) == (0, 1.0, 0)
+def test_curves_that_differ_at_the_first_step_only():
+    one, other = (
+        linear(1, 0).resolve(total_steps=4),
+        levels([(1, 2), (3, 0)]).resolve(total_steps=4),
+    )
+    assert levels([(1, 1), (3, 0)]).resolve(total_steps=4).diff(other) == (0, 1.0, 0)
     assert one.diff(one) == (None, 0.0, None)
 
 
@@ -143,19 +150,19 @@ def test_less_than_one_of_a_unit_is_positive_too():
 
 
 def test_a_run_in_tokens_counts_tokens_also_where_the_batches_are_known():
-    curve = linear(1, 0).resolve(tokens(1000), tokens=10, epoch=5)
+    curve = linear(1, 0).resolve(total_steps=tokens(1000), tokens_per_step=10, steps_per_epoch=5)
     assert curve.horizon.clock == "tokens"
     with pytest.raises(ScheduleError, match="not defined on the token clock"):
         len(curve)
 
 
 def test_percent_of_a_table_of_products_is_of_the_run():
-    assert multiplicative(lambda k: 0.5, over=percent(50)).resolve(8)(7) == 0.125
+    assert multiplicative(lambda k: 0.5, over=percent(50)).resolve(total_steps=8)(7) == 0.125
 
 
 def test_bounds_are_bounds():
     assert decay(0.5).resolve().bound == 1
-    assert linear(-3, 1).clip(high=1).resolve(4).bound >= 3
+    assert linear(-3, 1).clip(high=1).resolve(total_steps=4).bound >= 3
 
 
 def test_an_object_that_is_called_is_named_by_its_kind():

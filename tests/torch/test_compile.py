@@ -1,4 +1,4 @@
-"""ScheduleLR with torch.compile: a thousand rates, and the step is compiled once."""
+"""ScheduleLR with torch.compile: a thousand lrs, and the step is compiled once."""
 
 import shutil
 from copy import deepcopy
@@ -15,13 +15,13 @@ from ratecraft.torch import ScheduleLR
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated")
 
 BASE = 0.125
-UPDATES = 1000
+STEPS = 1000
 PLAN = warmup(10).then(cosine(1, 0.1))
-# A rate that is not to be compiled in is a tensor, and so a float32.
+# An lr that is not to be compiled in is a tensor, and so a float32.
 CURVE = torch.tensor(
-    [BASE * value for value in map(PLAN.resolve(UPDATES), range(UPDATES))]
+    [BASE * value for value in map(PLAN.resolve(total_steps=STEPS), range(STEPS))]
 ).tolist()
-SETTLED = 3  # updates after which the optimizer has its state and its step is compiled
+SETTLED = 3  # steps after which the optimizer has its state and its step is compiled
 
 OPTIMIZERS = {
     "AdamW": torch.optim.AdamW,
@@ -42,21 +42,21 @@ def nothing_compiled_yet():
     torch._dynamo.reset()
 
 
-def driven(kind, *, tensor=True):
-    """Return a weight, and its optimizer with a schedule; a float or a tensor holds the rate."""
+def innermost_optimizer(kind, *, tensor=True):
+    """Return a weight, and its optimizer with a schedule; a float or a tensor holds the lr."""
     weight = torch.nn.Parameter(torch.ones(4))
     lr = torch.tensor(BASE) if tensor else BASE
     optimizer = OPTIMIZERS[kind]([{"params": [weight], "lr": lr}])
-    return weight, optimizer, ScheduleLR(optimizer, factor=PLAN, total=UPDATES)
+    return weight, optimizer, ScheduleLR(optimizer, factor=PLAN, total_steps=STEPS)
 
 
-class Updates:
-    """What some updates did: their rates, and how many graphs there were after each."""
+class Steps:
+    """What some steps did: their lrs, and how many graphs there were after each."""
 
-    def __init__(self, weight, optimizer, step, numbers=range(UPDATES)):
-        self.rates, self.graphs = [], []
+    def __init__(self, weight, optimizer, step, numbers=range(STEPS)):
+        self.lrs, self.graphs = [], []
         for k in numbers:
-            self.rates.append(float(optimizer.param_groups[0]["lr"]))
+            self.lrs.append(float(optimizer.param_groups[0]["lr"]))
             weight.grad = torch.arange(weight.numel()).add(k).cos().view_as(weight)
             step()
             self.graphs.append(counters["stats"]["unique_graphs"])
@@ -68,30 +68,30 @@ class Updates:
 
 @needs_compiler
 @both
-def test_163093_a_thousand_rates_recompile_nothing(kind):
-    weight, optimizer, _ = driven(kind)
-    run = Updates(weight, optimizer, torch.compile(optimizer.step))
-    assert run.rates == CURVE
+def test_163093_a_thousand_lrs_recompile_nothing(kind):
+    weight, optimizer, _ = innermost_optimizer(kind)
+    run = Steps(weight, optimizer, torch.compile(optimizer.step))
+    assert run.lrs == CURVE
     assert run.recompiled() == 0
-    plain, eager, _ = driven(kind)
-    Updates(plain, eager, eager.step)
+    plain, eager, _ = innermost_optimizer(kind)
+    Steps(plain, eager, eager.step)
     torch.testing.assert_close(weight, plain)
 
 
 @both
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
 def test_163093_nor_do_they_with_other_backends(kind, backend):
-    weight, optimizer, _ = driven(kind)
-    run = Updates(weight, optimizer, torch.compile(optimizer.step, backend=backend))
-    assert run.rates == CURVE
+    weight, optimizer, _ = innermost_optimizer(kind)
+    run = Steps(weight, optimizer, torch.compile(optimizer.step, backend=backend))
+    assert run.lrs == CURVE
     assert run.recompiled() == 0
 
 
 @both
-def test_a_rate_that_is_a_float_is_right_too_though_it_recompiles(kind):
-    weight, optimizer, _ = driven(kind, tensor=False)
-    run = Updates(weight, optimizer, torch.compile(optimizer.step, backend="eager"))
-    assert run.rates == [BASE * value for value in map(PLAN.resolve(UPDATES), range(UPDATES))]
+def test_a_lr_that_is_a_float_is_right_too_though_it_recompiles(kind):
+    weight, optimizer, _ = innermost_optimizer(kind, tensor=False)
+    run = Steps(weight, optimizer, torch.compile(optimizer.step, backend="eager"))
+    assert run.lrs == [BASE * value for value in map(PLAN.resolve(total_steps=STEPS), range(STEPS))]
 
 
 @both
@@ -100,41 +100,41 @@ def test_torchtune_2263_the_step_may_be_compiled_before_there_is_a_scheduler(kin
     optimizer = OPTIMIZERS[kind]([{"params": [weight], "lr": torch.tensor(BASE)}])
     optimizer.step = torch.compile(optimizer.step, backend="aot_eager")
     with pytest.raises(AttributeError, match="__func__"):
-        LambdaLR(optimizer, PLAN.resolve(UPDATES))  # as all of torch's do
+        LambdaLR(optimizer, PLAN.resolve(total_steps=STEPS))  # as all of torch's do
     del optimizer.param_groups[0]["initial_lr"]
-    ScheduleLR(optimizer, factor=PLAN, total=UPDATES)
-    run = Updates(weight, optimizer, optimizer.step)
-    assert run.rates == CURVE
+    ScheduleLR(optimizer, factor=PLAN, total_steps=STEPS)
+    run = Steps(weight, optimizer, optimizer.step)
+    assert run.lrs == CURVE
     assert run.recompiled() == 0
 
 
 @both
 def test_the_step_may_be_compiled_after_there_is_a_scheduler(kind):
-    weight, optimizer, scheduler = driven(kind)
+    weight, optimizer, scheduler = innermost_optimizer(kind)
     optimizer.step = torch.compile(optimizer.step, backend="aot_eager")
-    assert Updates(weight, optimizer, optimizer.step).rates == CURVE
-    assert scheduler.last_epoch == UPDATES
+    assert Steps(weight, optimizer, optimizer.step).lrs == CURVE
+    assert scheduler.last_epoch == STEPS
 
 
 @both
 def test_a_run_with_a_compiled_step_resumes_to_the_last_bit(kind):
-    weight, optimizer, scheduler = driven(kind)
+    weight, optimizer, scheduler = innermost_optimizer(kind)
     step = torch.compile(optimizer.step, backend="aot_eager")
-    Updates(weight, optimizer, step, range(20))
+    Steps(weight, optimizer, step, range(20))
     state = deepcopy((weight.data, optimizer.state_dict(), scheduler.state_dict()))
-    whole = Updates(weight, optimizer, step, range(20, 40))
-    again, theirs, resumed = driven(kind)
+    whole = Steps(weight, optimizer, step, range(20, 40))
+    again, theirs, resumed = innermost_optimizer(kind)
     again.data.copy_(state[0])
     theirs.load_state_dict(state[1])
     resumed.load_state_dict(state[2])
     step = torch.compile(theirs.step, backend="aot_eager")
-    assert Updates(again, theirs, step, range(20, 40)).rates == whole.rates == CURVE[20:40]
+    assert Steps(again, theirs, step, range(20, 40)).lrs == whole.lrs == CURVE[20:40]
     assert torch.equal(again, weight)
 
 
 @both
 def test_a_whole_training_step_may_be_compiled(kind):
-    weight, optimizer, _ = driven(kind)
+    weight, optimizer, _ = innermost_optimizer(kind)
 
     @torch.compile(backend="aot_eager")
     def step():
@@ -143,8 +143,8 @@ def test_a_whole_training_step_may_be_compiled(kind):
         optimizer.step()
         optimizer.zero_grad()
 
-    run = Updates(weight, optimizer, step)
-    assert run.rates == CURVE
+    run = Steps(weight, optimizer, step)
+    assert run.lrs == CURVE
     assert run.recompiled() == 0
 
 
@@ -152,7 +152,7 @@ def test_a_compiled_model_with_an_eager_optimizer_recompiles_nothing():
     torch.manual_seed(0)
     model = torch.nn.Linear(3, 1)
     optimizer = torch.optim.AdamW(model.parameters(), lr=BASE)
-    ScheduleLR(optimizer, factor=PLAN, total=UPDATES)
+    ScheduleLR(optimizer, factor=PLAN, total_steps=STEPS)
     forward = torch.compile(model, backend="aot_eager")
 
     def step():
@@ -160,6 +160,6 @@ def test_a_compiled_model_with_an_eager_optimizer_recompiles_nothing():
         forward(torch.ones(2, 3)).pow(2).sum().backward()
         optimizer.step()
 
-    run = Updates(model.weight, optimizer, step)
-    assert run.rates == [BASE * value for value in map(PLAN.resolve(UPDATES), range(UPDATES))]
+    run = Steps(model.weight, optimizer, step)
+    assert run.lrs == [BASE * value for value in map(PLAN.resolve(total_steps=STEPS), range(STEPS))]
     assert run.graphs[0] == run.graphs[-1] == 1

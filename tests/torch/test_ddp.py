@@ -13,24 +13,24 @@ from ratecraft.torch import ScheduleLR
 
 BASE, TOTAL, SAVE_AT = 0.1, 10, 4
 PLAN = warmup(3).then(cosine(1, 0.1))
-CURVE = [BASE * value for value in map(PLAN.resolve(TOTAL), range(TOTAL + 1))]
+CURVE = [BASE * value for value in map(PLAN.resolve(total_steps=TOTAL), range(TOTAL + 1))]
 
 
 def build(rank):
     torch.manual_seed(rank)  # DDP begins from the weights of rank 0
     model = DistributedDataParallel(torch.nn.Linear(3, 1))
     optimizer = torch.optim.AdamW(model.parameters(), lr=BASE)
-    return model, optimizer, ScheduleLR(optimizer, factor=PLAN, total=TOTAL)
+    return model, optimizer, ScheduleLR(optimizer, factor=PLAN, total_steps=TOTAL)
 
 
-def update(rank, k, model, optimizer):
-    """Train on this rank's own data; return the rate that was used."""
+def step(rank, k, model, optimizer):
+    """Train on this rank's own data; return the lr that was used."""
     generator = torch.Generator().manual_seed(10 * k + rank)
-    rate = optimizer.param_groups[0]["lr"]
+    lr = optimizer.param_groups[0]["lr"]
     optimizer.zero_grad()
     model(torch.randn(4, 3, generator=generator)).pow(2).mean().backward()
     optimizer.step()
-    return rate
+    return lr
 
 
 def weights(model):
@@ -40,20 +40,20 @@ def weights(model):
 def run_and_resume(rank):
     """Train; in the middle, let a second run take over the state; return what both did."""
     whole, resumed = build(rank), build(rank)
-    rates, later = [], []
+    lrs, later = [], []
     for k in range(TOTAL):
         if k == SAVE_AT:
             for ours, theirs in zip(resumed, whole, strict=True):
                 ours.load_state_dict(deepcopy(theirs.state_dict()))  # as through a file
-        rates.append(update(rank, k, *whole[:2]))
+        lrs.append(step(rank, k, *whole[:2]))
         if k >= SAVE_AT:
-            later.append(update(rank, k, *resumed[:2]))
-    rates += whole[2].get_last_lr()
+            later.append(step(rank, k, *resumed[:2]))
+    lrs += whole[2].get_last_lr()
     return {
-        "rates": rates,
-        "updates": whole[2].last_epoch,
+        "lrs": lrs,
+        "steps": whole[2].last_epoch,
         "weights": weights(whole[0]),
-        "resumed rates": later,
+        "resumed lrs": later,
         "resumed weights": weights(resumed[0]),
     }
 
@@ -65,8 +65,8 @@ def ranks(tmp_path_factory):
 
 def test_both_ranks_follow_the_curve(ranks):
     for rank in ranks:
-        assert rank["rates"] == CURVE
-        assert rank["updates"] == TOTAL
+        assert rank["lrs"] == CURVE
+        assert rank["steps"] == TOTAL
 
 
 def test_both_ranks_have_the_same_weights(ranks):
@@ -75,7 +75,7 @@ def test_both_ranks_have_the_same_weights(ranks):
 
 def test_both_ranks_resume_to_the_last_bit(ranks):
     for rank in ranks:
-        assert rank["resumed rates"] == CURVE[SAVE_AT:TOTAL]
+        assert rank["resumed lrs"] == CURVE[SAVE_AT:TOTAL]
         assert rank["resumed weights"] == rank["weights"]
 
 
@@ -84,7 +84,7 @@ def probed(rank):
     model, optimizer, _ = build(rank)
     with Probe(optimizer, model.module, every=3) as probe:
         for k in range(TOTAL):
-            update(rank, k, model, optimizer)
+            step(rank, k, model, optimizer)
     return [[row.unclipped, row.gradient] for row in probe.rows()]
 
 

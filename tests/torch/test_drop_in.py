@@ -10,10 +10,10 @@ import warnings
 
 import pytest
 import torch
-from drawn_schedulers import SINGLE, UPDATES
+from drawn_schedulers import SINGLE, STEPS
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from optimizers import first_rates, rates_of, sgd
+from optimizers import first_lrs, lrs_of, sgd
 from torch.optim import lr_scheduler
 
 from ratecraft import cosine, linear, warmup
@@ -41,13 +41,13 @@ def assert_alike(mine, its, rel=1e-9):
 @pytest.mark.parametrize("name", SINGLE)
 @given(data=st.data())
 @settings(max_examples=40)
-def test_every_class_gives_torchs_rates_also_after_a_resume(name, data):
+def test_every_class_gives_torchs_lrs_also_after_a_resume(name, data):
     make = data.draw(SINGLE[name])
-    stop = data.draw(st.integers(0, UPDATES - 1))
+    stop = data.draw(st.integers(0, STEPS - 1))
     mine, its = optimizer(), optimizer()
     ours, theirs = make(drop_in, mine), make(lr_scheduler, its)
     assert isinstance(ours, type(theirs))
-    for k in range(UPDATES):
+    for k in range(STEPS):
         if k == stop:
             state = saved({"scheduler": ours.state_dict(), "optimizer": mine.state_dict()})
             mine = optimizer()
@@ -58,7 +58,7 @@ def test_every_class_gives_torchs_rates_also_after_a_resume(name, data):
             if name in ("CyclicLR", "OneCycleLR") and not k % 2:
                 mine.load_state_dict(state["optimizer"])  # momentum is in there
         assert_alike(fields(mine), fields(its))
-        assert [float(rate) for rate in ours.get_last_lr()] == [g["lr"] for g in mine.param_groups]
+        assert [float(lr) for lr in ours.get_last_lr()] == [g["lr"] for g in mine.param_groups]
         for thing in (mine, ours, its, theirs):
             thing.step()
 
@@ -77,7 +77,7 @@ def test_two_of_a_kind_or_of_two_kinds_multiply_exactly(name, data):
     first, second = data.draw(SINGLE[name]), data.draw(SINGLE["ExponentialLR"])
     mine = optimizer()
     a, b = first(drop_in, mine), second(drop_in, mine)
-    for k in range(UPDATES):
+    for k in range(STEPS):
         product = [
             own * x * y
             for own, x, y in zip((0.1, 0.3), spread(a.factors()), spread(b.factors()), strict=True)
@@ -101,19 +101,19 @@ def test_step_and_exponential_over_100_epochs(module, theirs_first):
         lambda: module.ExponentialLR(mine, 0.9),
     ]
     parts = [make() for make in (build[::-1] if theirs_first else build)]
-    for k, rate in enumerate(first_rates(mine, 100, *parts)):
-        assert rate == pytest.approx(0.1 * 0.5 ** (k // 3) * 0.9**k, rel=1e-12)
+    for k, lr in enumerate(first_lrs(mine, 100, *parts)):
+        assert lr == pytest.approx(0.1 * 0.5 ** (k // 3) * 0.9**k, rel=1e-12)
     ours = parts[1] if theirs_first else parts[0]
     assert ours.factors(7) == 0.25
 
 
 def test_beside_a_schedule_of_ours():
     mine = sgd(0.1)
-    ScheduleLR(mine, factor=cosine(1, 0.1), total=50)
+    ScheduleLR(mine, factor=cosine(1, 0.1), total_steps=50)
     step = drop_in.StepLR(mine, 10, 0.5)
-    curve = cosine(1, 0.1).resolve(50)
-    for k, rate in enumerate(first_rates(mine, 50, step)):
-        assert rate == pytest.approx(0.1 * curve(k) * 0.5 ** (k // 10), rel=1e-12)
+    curve = cosine(1, 0.1).resolve(total_steps=50)
+    for k, lr in enumerate(first_lrs(mine, 50, step)):
+        assert lr == pytest.approx(0.1 * curve(k) * 0.5 ** (k // 10), rel=1e-12)
     assert describe(mine).groups[0].schedules["lr"] == "factor cosine(1, 0.1) and StepLR"
 
 
@@ -139,16 +139,16 @@ def chain(module, optimizer):
 def test_composites_are_torchs_also_after_a_resume(make, stop):
     mine, its = optimizer(), optimizer()
     ours, theirs = make(drop_in, mine), make(lr_scheduler, its)
-    assert_alike(rates_of(mine, stop, ours), rates_of(its, stop, theirs))
+    assert_alike(lrs_of(mine, stop, ours), lrs_of(its, stop, theirs))
     state = saved(ours.state_dict())
     mine = optimizer()
     ours = make(drop_in, mine)
     ours.load_state_dict(state)
-    assert_alike(rates_of(mine, UPDATES, ours), rates_of(its, UPDATES, theirs))
+    assert_alike(lrs_of(mine, STEPS, ours), lrs_of(its, STEPS, theirs))
 
 
 def test_67586_sequences_nest():
-    # torch's own shifts by an update, silently.
+    # torch's own shifts by a step, silently.
     mine = sgd(1.0)
     inner = drop_in.SequentialLR(
         mine,
@@ -156,7 +156,7 @@ def test_67586_sequences_nest():
         [2],
     )
     outer = drop_in.SequentialLR(mine, [drop_in.ConstantLR(mine, 0.1, 100), inner], [3])
-    assert first_rates(mine, 8, outer) == pytest.approx([0.1] * 3 + [0.5] * 2 + [0.2] * 3)
+    assert first_lrs(mine, 8, outer) == pytest.approx([0.1] * 3 + [0.5] * 2 + [0.2] * 3)
 
 
 def test_196243_a_chain_may_be_a_later_part():
@@ -165,14 +165,14 @@ def test_196243_a_chain_may_be_a_later_part():
     parts = [drop_in.ConstantLR(mine, 0.1, 100), drop_in.ExponentialLR(mine, 0.5),
              drop_in.ConstantLR(mine, 0.8, 100)]  # fmt: skip
     outer = drop_in.SequentialLR(mine, [parts[0], drop_in.ChainedScheduler(parts[1:])], [3])
-    assert first_rates(mine, 5, outer) == pytest.approx([0.1] * 3 + [0.8, 0.4])
+    assert first_lrs(mine, 5, outer) == pytest.approx([0.1] * 3 + [0.8, 0.4])
 
 
 # Where torch is wrong -----------------------------------------------------------------------------
 
 
 def test_193682_a_line_of_no_length_is_at_its_end():
-    assert first_rates(*with_(drop_in.LinearLR, 0.1, 0.8, 0)) == [0.8] * 3
+    assert first_lrs(*with_(drop_in.LinearLR, 0.1, 0.8, 0)) == [0.8] * 3
 
 
 def with_(kind, *arguments):
@@ -182,24 +182,24 @@ def with_(kind, *arguments):
 
 def test_a_constant_of_zero_comes_back():
     mine, _, scheduler = with_(drop_in.ConstantLR, 0.0, 2)
-    assert first_rates(mine, 4, scheduler) == [0.0, 0.0, 1.0, 1.0]
+    assert first_lrs(mine, 4, scheduler) == [0.0, 0.0, 1.0, 1.0]
 
 
 @pytest.mark.parametrize("anneal", ["linear", "cos"])
-def test_one_cycle_ends_at_its_lowest_rate(anneal):
+def test_one_cycle_ends_at_its_lowest_lr(anneal):
     mine = sgd(1.0)
     scheduler = drop_in.OneCycleLR(mine, 1.0, 10, anneal_strategy=anneal, cycle_momentum=False)
-    rates = [*first_rates(mine, 10, scheduler), mine.param_groups[0]["lr"]]
-    assert min(rates) > 0
-    assert rates[9] == rates[10] == pytest.approx(1 / 25 / 1e4)
+    lrs = [*first_lrs(mine, 10, scheduler), mine.param_groups[0]["lr"]]
+    assert min(lrs) > 0
+    assert lrs[9] == lrs[10] == pytest.approx(1 / 25 / 1e4)
     with pytest.raises(ValueError, match="Tried to step 11 times"):
         scheduler.step()
 
 
-def test_one_cycle_with_a_rise_of_one_update():
+def test_one_cycle_with_a_rise_of_one_step():
     mine = sgd(1.0)
     scheduler = drop_in.OneCycleLR(mine, 1.0, 10, pct_start=0.1, cycle_momentum=False)
-    assert first_rates(mine, 1, scheduler)[0] == pytest.approx(1.0)
+    assert first_lrs(mine, 1, scheduler)[0] == pytest.approx(1.0)
 
 
 def test_a_state_of_a_cycle_can_be_loaded_twice():
@@ -227,7 +227,7 @@ def test_verbose_is_accepted_as_ever_and_logs_every_change(caplog):
     with caplog.at_level(logging.INFO, "ratecraft.torch"):
         scheduler = drop_in.StepLR(mine, 1, 0.5, -1, True)
         scheduler.step()
-    assert "StepLR: update 1: lr [0.05]" in caplog.text
+    assert "StepLR: step 1: lr [0.05]" in caplog.text
     assert not drop_in.StepLR(mine, 1, verbose="deprecated").verbose
     with pytest.raises(TypeError, match=r"StepLR\(\): missing a required argument"):
         drop_in.StepLR(mine)
@@ -236,18 +236,18 @@ def test_verbose_is_accepted_as_ever_and_logs_every_change(caplog):
 def test_a_state_of_torchs_own_class_is_taken_over():
     its = sgd(0.1)
     theirs = lr_scheduler.CosineAnnealingLR(its, 30)
-    rates_of(its, 11, theirs)
+    lrs_of(its, 11, theirs)
     mine = sgd(0.1)
     ours = drop_in.CosineAnnealingLR(mine, 30)
     ours.load_state_dict(theirs.state_dict())
-    assert_alike([first_rates(mine, 15, ours)], [first_rates(its, 15, theirs)])
+    assert_alike([first_lrs(mine, 15, ours)], [first_lrs(its, 15, theirs)])
 
 
 @pytest.mark.parametrize("loaded", [False, True])
 def test_last_epoch_means_what_torch_documents(loaded):
     whole = sgd(0.1)
     scheduler = drop_in.ExponentialLR(whole, 0.9)
-    rates_of(whole, 8, scheduler)
+    lrs_of(whole, 8, scheduler)
     mine = sgd(0.1)
     if loaded:
         mine.load_state_dict(whole.state_dict())
@@ -255,7 +255,7 @@ def test_last_epoch_means_what_torch_documents(loaded):
         mine.param_groups[0]["initial_lr"] = 0.1
     again = drop_in.ExponentialLR(mine, 0.9, last_epoch=7)
     assert again.last_epoch == 8
-    assert_alike([first_rates(mine, 5, again)], [first_rates(whole, 5, scheduler)])
+    assert_alike([first_lrs(mine, 5, again)], [first_lrs(whole, 5, scheduler)])
 
 
 def test_it_ends_with_whoever_holds_on_to_it():
@@ -263,27 +263,27 @@ def test_it_ends_with_whoever_holds_on_to_it():
     scheduler = drop_in.StepLR(mine, 1, 0.5)
     scheduler.step()
     del scheduler
-    assert first_rates(mine, 3) == [0.05] * 3
+    assert first_lrs(mine, 3) == [0.05] * 3
 
 
 def test_warm_up_and_milestones():
     mine = sgd(0.01)
     scheduler = drop_in.WarmupMultiFactorScheduler(mine, [75, 50], 0.1, 0.001, 10)
-    rates = first_rates(mine, 80, scheduler)
+    lrs = first_lrs(mine, 80, scheduler)
     expected = {0: 1e-5, 5: 0.005005, 10: 0.01, 49: 0.01, 50: 0.001, 75: 0.0001}
-    assert {k: rates[k] for k in expected} == pytest.approx(expected)
+    assert {k: lrs[k] for k in expected} == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("module", [drop_in, lr_scheduler])
 def test_a_curve_is_a_function_for_lambda_lr_and_its_state_is_plain(module):
     mine = sgd(0.1)
-    scheduler = module.LambdaLR(mine, warmup(10).then(cosine(1, 0)).resolve(40))
-    rates_of(mine, 7, scheduler)
+    scheduler = module.LambdaLR(mine, warmup(10).then(cosine(1, 0)).resolve(total_steps=40))
+    lrs_of(mine, 7, scheduler)
     other = sgd(0.1)
-    again = module.LambdaLR(other, warmup(10).then(cosine(1, 0)).resolve(40))
+    again = module.LambdaLR(other, warmup(10).then(cosine(1, 0)).resolve(total_steps=40))
     again.load_state_dict(saved(scheduler.state_dict()))
     other.load_state_dict(mine.state_dict())
-    assert rates_of(other, 20, again) == rates_of(mine, 20, scheduler)
+    assert lrs_of(other, 20, again) == lrs_of(mine, 20, scheduler)
 
 
 # Plateau ------------------------------------------------------------------------------------------
@@ -319,7 +319,7 @@ def warm_plateau():
     mine = sgd(0.1)
     return (
         mine,
-        ScheduleLR(mine, factor=warmup(10).then(linear(1, 0.5)), total=40),
+        ScheduleLR(mine, factor=warmup(10).then(linear(1, 0.5)), total_steps=40),
         drop_in.ReduceLROnPlateau(mine, patience=2, factor=0.5),
     )
 
@@ -327,20 +327,20 @@ def warm_plateau():
 def test_68978_a_plateau_beside_a_warm_up_and_its_resume():
     mine, ours, plateau = warm_plateau()
     curve = ours.curve
-    rates = []
+    lrs = []
     for k in range(40):
         if k == 17:
             states = [saved(thing.state_dict()) for thing in (mine, ours, plateau)]
-        rates.append(mine.param_groups[0]["lr"])
+        lrs.append(mine.param_groups[0]["lr"])
         mine.step()
         plateau.step(1.0)
     falls = [0.5 ** max((k - 1) // 3, 0) for k in range(40)]
-    assert rates[:16] == pytest.approx([0.1 * curve(k) * falls[k] for k in range(16)])
+    assert lrs[:16] == pytest.approx([0.1 * curve(k) * falls[k] for k in range(16)])
     again, resumed, level = warm_plateau()
     for thing, state in zip((level, resumed, again), states[::-1], strict=True):
         thing.load_state_dict(state)
     for k in range(17, 40):
-        assert again.param_groups[0]["lr"] == rates[k]
+        assert again.param_groups[0]["lr"] == lrs[k]
         again.step()
         level.step(1.0)
 
@@ -360,9 +360,9 @@ def test_a_sequence_is_previewed_as_it_goes_on_also_before_a_milestone(done):
     mine = sgd(0.1)
     parts = [drop_in.LinearLR(mine, 0.1, total_iters=5), drop_in.CosineAnnealingLR(mine, 15)]
     scheduler = drop_in.SequentialLR(mine, parts, [5])
-    first_rates(mine, done, scheduler)
+    first_lrs(mine, done, scheduler)
     ahead = preview(scheduler, 6)["0"]
-    assert ahead == pytest.approx(first_rates(mine, 6, scheduler), rel=1e-12)
+    assert ahead == pytest.approx(first_lrs(mine, 6, scheduler), rel=1e-12)
 
 
 def pickled(scheduler):
@@ -374,20 +374,20 @@ def test_a_copy_drives_the_copy_of_its_optimizer(copied):
     mine = optimizer()
     scheduler = drop_in.CosineAnnealingLR(mine, 30, eta_min=0.01)
     other = drop_in.StepLR(mine, 100, 0.5)
-    rates_of(mine, 7, scheduler, other)
+    lrs_of(mine, 7, scheduler, other)
     for group in mine.param_groups:
         group["lr"] /= 2  # by hand
     twin = copied(scheduler)
-    expected = rates_of(mine, 9, scheduler)
-    assert_alike(rates_of(twin.optimizer, 9, twin), expected, rel=1e-12)
+    expected = lrs_of(mine, 9, scheduler)
+    assert_alike(lrs_of(twin.optimizer, 9, twin), expected, rel=1e-12)
     assert preview(scheduler, 3)["0"][0] == mine.param_groups[0]["lr"]
 
 
-def test_a_late_group_is_decayed_from_its_own_rate():
+def test_a_late_group_is_decayed_from_its_own_lr():
     mine = sgd(0.1)
     scheduler = drop_in.StepLR(mine, 2, 0.5)
     mine.add_param_group({"params": [torch.nn.Parameter(torch.ones(1))], "lr": 1.0})
-    assert rates_of(mine, 3, scheduler)[2] == [0.05, 0.5]
+    assert lrs_of(mine, 3, scheduler)[2] == [0.05, 0.5]
 
 
 def test_signatures_of_our_own_and_of_somebodys_subclass():
@@ -400,4 +400,4 @@ def test_signatures_of_our_own_and_of_somebodys_subclass():
 
     assert list(inspect.signature(Mine).parameters) == ["optimizer", "size"]
     mine = sgd(1.0)
-    assert first_rates(mine, 5, Mine(mine)) == [1.0, 1.0, 0.5, 0.5, 0.25]
+    assert first_lrs(mine, 5, Mine(mine)) == [1.0, 1.0, 0.5, 0.5, 0.25]

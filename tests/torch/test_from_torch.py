@@ -1,8 +1,8 @@
-"""Schedulers of torch read back: the same rates at every update."""
+"""Schedulers of torch read back: the same lrs at every step."""
 
 import pytest
 import torch
-from optimizers import first_rates, named, rates_of, sgd
+from optimizers import first_lrs, lrs_of, named, sgd
 from torch.optim import lr_scheduler
 
 from ratecraft import cosine
@@ -44,23 +44,23 @@ KINDS = {
 @pytest.mark.parametrize("module", [lr_scheduler, drop_in])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("at", [0, 5, 13])
-def test_what_is_read_gives_the_same_rates(module, kind, at):
+def test_what_is_read_gives_the_same_lrs(module, kind, at):
     optimizer = sgd(0.1, 0.3, momentum=0.9)
     scheduler = KINDS[kind](module, optimizer)
-    rates_of(optimizer, at, scheduler)
+    lrs_of(optimizer, at, scheduler)
     said = from_torch(scheduler)
     each = [said, said] if not isinstance(said, dict) else [said["0"], said["1"]]
-    curves = [rate.resolve(60) for rate in each]
-    for k, rates in enumerate(rates_of(optimizer, 45, scheduler), at):
-        assert rates == pytest.approx([curve(k) for curve in curves], rel=1e-9, abs=1e-15)
+    curves = [lr.resolve(total_steps=60) for lr in each]
+    for k, lrs in enumerate(lrs_of(optimizer, 45, scheduler), at):
+        assert lrs == pytest.approx([curve(k) for curve in curves], rel=1e-9, abs=1e-15)
 
 
 def test_a_run_goes_on_under_what_was_read():
     its, mine = sgd(0.1), sgd(0.1)
     theirs = lr_scheduler.CosineAnnealingLR(its, 30)
-    rates_of(its, 11, theirs)
-    ScheduleLR(mine, rate=from_torch(theirs), start=theirs.last_epoch)
-    assert first_rates(mine, 15) == pytest.approx(first_rates(its, 15, theirs), rel=1e-9)
+    lrs_of(its, 11, theirs)
+    ScheduleLR(mine, lr=from_torch(theirs), initial_step=theirs.last_epoch)
+    assert first_lrs(mine, 15) == pytest.approx(first_lrs(its, 15, theirs), rel=1e-9)
 
 
 def test_groups_are_called_by_their_names():
@@ -81,12 +81,15 @@ REFUSED = {
         lambda o: lr_scheduler.CyclicLR(o, 0.1, 1.0, 3, scale_fn=lambda x: 1, cycle_momentum=False),
         "has no notation",
     ),
-    "ours": (lambda o: ScheduleLR(o, factor=cosine(), total=9), "has its schedule already: cosine"),
-    "rates in a chain": (
+    "ours": (
+        lambda o: ScheduleLR(o, factor=cosine(), total_steps=9),
+        "has its schedule already: cosine",
+    ),
+    "lrs in a chain": (
         lambda o: lr_scheduler.ChainedScheduler(
             [lr_scheduler.CosineAnnealingLR(o, 9, 0.1), lr_scheduler.ExponentialLR(o, 0.9)]
         ),
-        "a CosineAnnealingLR writes rates",
+        "a CosineAnnealingLR writes lrs",
     ),
     "no beginning": (
         lambda o: lr_scheduler.SequentialLR(
@@ -106,7 +109,7 @@ def test_what_no_schedule_says_is_refused(name):
         from_torch(make(sgd(1.0)))
 
 
-def test_a_rate_that_somebody_else_changes_too_is_refused():
+def test_a_lr_that_somebody_else_changes_too_is_refused():
     optimizer = sgd(0.1)
     step = lr_scheduler.StepLR(optimizer, 3)
     lr_scheduler.ExponentialLR(optimizer, 0.9)

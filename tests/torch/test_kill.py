@@ -1,6 +1,6 @@
-"""Kill a training process at any update, resume from its last checkpoint: bit for bit the same.
+"""Kill a training process at any step, resume from its last checkpoint: bit for bit the same.
 
-Each training is a process of its own, which writes a checkpoint every few updates and is killed
+Each training is a process of its own, which writes a checkpoint every few steps and is killed
 with SIGKILL at a random one. Its successor knows nothing but the file.
 """
 
@@ -43,7 +43,7 @@ from ratecraft import (
 )
 from ratecraft.torch import ScheduleLR
 
-UPDATES, EVERY, KILLS = 60, 4, 50
+STEPS, EVERY, KILLS = 60, 4, 50
 
 
 def bumpy(t):
@@ -83,7 +83,7 @@ FAMILIES = {
     "noam": 100 * noam(10, 64),
     "product": warmup(10) * cosine(1, 0.1),
     "clip": (2 * cosine()).clip(high=1),
-    "between": cosine().between(0.1, 1),
+    "between": cosine().rescale(0.1, 1),
     "over": cosine().over(40),
     "reversed": warmup(30).then(cosine()).reversed(),
 }
@@ -99,8 +99,8 @@ def training(family):
     ours = ScheduleLR(
         optimizer,
         factor=FAMILIES[family],
-        fields={"weight_decay": linear(1, 0)},
-        total=UPDATES,
+        hyperparam_factors={"weight_decay": linear(1, 0)},
+        total_steps=STEPS,
     )
     return {"model": model, "optimizer": optimizer, "ours": ours, "foreign": foreign}
 
@@ -108,31 +108,31 @@ def training(family):
 def train(family, path, die_at=None):
     """Train to the end, or be killed; checkpoints go to ``path``, which is read first."""
     parts = training(family)
-    rates, losses, first = [], [], 0
+    lrs, losses, first = [], [], 0
     if path.exists():
         state = torch.load(path, weights_only=True)
-        first, rates, losses = state["update"], state["rates"], state["losses"]
+        first, lrs, losses = state["step"], state["lrs"], state["losses"]
         for name in random.sample(list(parts), len(parts)):  # in any order
             parts[name].load_state_dict(state[name])
     model, optimizer = parts["model"], parts["optimizer"]
-    for update in range(first, UPDATES):
-        if update % EVERY == 0:
+    for step in range(first, STEPS):
+        if step % EVERY == 0:
             state = {name: part.state_dict() for name, part in parts.items()}
-            state |= {"update": update, "rates": rates, "losses": losses}
+            state |= {"step": step, "lrs": lrs, "losses": losses}
             torch.save(state, path.with_suffix(".part"))
             os.replace(path.with_suffix(".part"), path)
-        if update == die_at:
+        if step == die_at:
             os.kill(os.getpid(), signal.SIGKILL)
-        batch = torch.from_numpy(np.random.default_rng(update).normal(size=(8, 4))).float()
+        batch = torch.from_numpy(np.random.default_rng(step).normal(size=(8, 4))).float()
         loss = ((model(batch) - batch.sum(1, keepdim=True)) ** 2).mean()
         optimizer.zero_grad()
         loss.backward()
-        rates.append([group["lr"] for group in optimizer.param_groups])
+        lrs.append([group["lr"] for group in optimizer.param_groups])
         losses.append(loss.item())
         optimizer.step()
         parts["foreign"].step()
     weights = [p.detach().clone() for p in model.parameters()]
-    torch.save({"rates": rates, "losses": losses, "weights": weights}, path.with_suffix(".end"))
+    torch.save({"lrs": lrs, "losses": losses, "weights": weights}, path.with_suffix(".end"))
 
 
 def run(*arguments):
@@ -169,7 +169,7 @@ def uninterrupted(tmp_path_factory):
 
 CHANCE = random.Random(4)
 KILLED = [
-    (family, CHANCE.randrange(1, UPDATES))
+    (family, CHANCE.randrange(1, STEPS))
     for family, _ in zip(list(FAMILIES) * 2, range(KILLS), strict=False)
 ]
 
@@ -182,8 +182,8 @@ def test_a_killed_run_resumes_bit_for_bit(family, die_at, uninterrupted, tmp_pat
     assert run(family, killed) == 0
     expected = uninterrupted(family)
     seen = torch.load(killed.with_suffix(".end"), weights_only=True)
-    assert seen["rates"] == expected["rates"]
+    assert seen["lrs"] == expected["lrs"]
     assert seen["losses"] == expected["losses"]
     for a, b in zip(seen["weights"], expected["weights"], strict=True):
         assert torch.equal(a, b)
-    assert len(expected["rates"]) == UPDATES
+    assert len(expected["lrs"]) == STEPS

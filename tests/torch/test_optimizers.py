@@ -44,9 +44,9 @@ def test_each_of_torchs_is_built_searched_and_trained(name: str) -> None:
     path, settings = OPTIMIZERS[name]
     assert type(optimizer).__name__ == path.rpartition(".")[2]
     assert all(optimizer.defaults[field] == value for field, value in settings.items())
-    found = find_lr(model, optimizer, task.train, task.loss, total=64)
-    assert found.rate is not None, found.reason
-    run = train(task, cosine(1, 0), rate=found.rate, total=64)
+    found = find_lr(model, optimizer, task.train, task.loss, total_steps=64)
+    assert found.lr is not None, found.reason
+    run = train(task, cosine(1, 0), lr=found.lr, total_steps=64)
     assert run.final() < 0.5 * run.losses[0]
 
 
@@ -72,7 +72,7 @@ def test_what_is_none_is_told(name: str, words: str) -> None:
 
 def test_compare_trains_with_the_optimizer_that_is_named() -> None:
     schedules = [cosine(1, 0)]
-    settings = {"rates": 0.05, "seeds": 1, "total": 20, "workers": 0}
+    settings = {"lrs": 0.05, "seeds": 1, "total": 20, "workers": 0}
     usual = compare(plane, schedules, **settings)
     named = compare(plane, schedules, optimizers="sgd", **settings)
     assert named.runs[0].losses[0] == usual.runs[0].losses[0]
@@ -82,6 +82,6 @@ def test_compare_trains_with_the_optimizer_that_is_named() -> None:
 
 
 def test_lbfgs_is_given_its_closure() -> None:
-    run = train(with_optimizer(plane(), "lbfgs"), cosine(1, 0), rate=0.5, total=16)
+    run = train(with_optimizer(plane(), "lbfgs"), cosine(1, 0), lr=0.5, total_steps=16)
     assert run.final() < 1e-3
     assert not math.isnan(sum(run.losses))

@@ -4,7 +4,7 @@ import warnings
 
 import pytest
 import torch
-from optimizers import first_rates, named, rates_of, sgd
+from optimizers import first_lrs, lrs_of, named, sgd
 from torch.optim import lr_scheduler
 
 from ratecraft import constant, cosine, epochs, linear, one_cycle, percent, tokens, warmup, wsd
@@ -17,20 +17,20 @@ PLAN = warmup(5).then(cosine(1, 0))
 
 def test_29697_state_of_the_scheduler_alone_is_enough():
     whole = sgd(0.1)
-    scheduler = ScheduleLR(whole, factor=PLAN, total=30)
-    rates_of(whole, 12)
+    scheduler = ScheduleLR(whole, factor=PLAN, total_steps=30)
+    lrs_of(whole, 12)
     fresh = sgd(0.1)
-    resumed = ScheduleLR(fresh, factor=PLAN, total=30)
+    resumed = ScheduleLR(fresh, factor=PLAN, total_steps=30)
     resumed.load_state_dict(scheduler.state_dict())
-    assert first_rates(fresh, 18) == first_rates(whole, 18)
+    assert first_lrs(fresh, 18) == first_lrs(whole, 18)
 
 
-def test_65342_loading_writes_the_rate_back():
+def test_65342_loading_writes_the_lr_back():
     whole = sgd(0.1)
-    scheduler = ScheduleLR(whole, factor=PLAN, total=30)
-    rates_of(whole, 12)
+    scheduler = ScheduleLR(whole, factor=PLAN, total_steps=30)
+    lrs_of(whole, 12)
     fresh = sgd(0.1)
-    resumed = ScheduleLR(fresh, factor=PLAN, total=30)
+    resumed = ScheduleLR(fresh, factor=PLAN, total_steps=30)
     resumed.load_state_dict(scheduler.state_dict())
     assert fresh.param_groups[0]["lr"] == whole.param_groups[0]["lr"] == resumed.get_last_lr()[0]
 
@@ -38,30 +38,30 @@ def test_65342_loading_writes_the_rate_back():
 def test_162591_a_scheduler_built_after_the_optimizer_was_loaded():
     # torch's own are right for 7 kinds of 15 in this order.
     whole = sgd(0.1)
-    scheduler = ScheduleLR(whole, factor=PLAN, total=30)
-    rates_of(whole, 12)
+    scheduler = ScheduleLR(whole, factor=PLAN, total_steps=30)
+    lrs_of(whole, 12)
     fresh = sgd(0.1)
     fresh.load_state_dict(whole.state_dict())
-    resumed = ScheduleLR(fresh, factor=PLAN, total=30)
+    resumed = ScheduleLR(fresh, factor=PLAN, total_steps=30)
     resumed.load_state_dict(scheduler.state_dict())
-    assert first_rates(fresh, 18) == first_rates(whole, 18)
+    assert first_lrs(fresh, 18) == first_lrs(whole, 18)
 
 
-def test_168044_a_schedule_is_stateless_and_start_means_updates_done():
+def test_168044_a_schedule_is_stateless_and_start_means_steps_done():
     whole = sgd(0.1)
-    ScheduleLR(whole, factor=PLAN, total=30)
-    expected = first_rates(whole, 30)
+    ScheduleLR(whole, factor=PLAN, total_steps=30)
+    expected = first_lrs(whole, 30)
     for at in range(30):
         fresh = sgd(0.1)
-        ScheduleLR(fresh, factor=PLAN, total=30, start=at)
+        ScheduleLR(fresh, factor=PLAN, total_steps=30, initial_step=at)
         assert fresh.param_groups[0]["lr"] == expected[at]
 
 
 def skipping(fused):
-    """Return an optimizer, its scheduler and a scaled training of 3 updates, one skipped."""
+    """Return an optimizer, its scheduler and a scaled training of 3 steps, one skipped."""
     weight = torch.nn.Parameter(torch.ones(1))
     optimizer = torch.optim.Adam([weight], lr=0.1, fused=fused)
-    scheduler = ScheduleLR(optimizer, factor=linear(1, 0), total=10)
+    scheduler = ScheduleLR(optimizer, factor=linear(1, 0), total_steps=10)
     scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
     seen = []
     with warnings.catch_warnings():
@@ -76,18 +76,20 @@ def skipping(fused):
     return seen
 
 
-def test_44511_an_update_that_amp_skips_does_not_count():
+def test_44511_an_step_that_amp_skips_does_not_count():
     assert skipping(fused=False) == [1, 1, 2]
 
 
 def test_67590_neither_does_one_that_a_fused_optimizer_skips():
-    # A fused optimizer's step is called for skipped updates, too, with found_inf set.
+    # A fused optimizer's step is called for skipped steps, too, with found_inf set.
     assert skipping(fused=True) == [1, 1, 2]
 
 
 def test_steps_or_epochs_an_epoch_is_said_once_and_stepping_twice_is_harmless():
     optimizer = sgd(0.1)
-    scheduler = ScheduleLR(optimizer, factor=warmup(epochs(1)), total=epochs(3), epoch=4)
+    scheduler = ScheduleLR(
+        optimizer, factor=warmup(epochs(1)), total_steps=epochs(3), steps_per_epoch=4
+    )
     for _ in range(2):
         for _ in range(4):
             optimizer.step()
@@ -99,13 +101,13 @@ def test_steps_or_epochs_an_epoch_is_said_once_and_stepping_twice_is_harmless():
 
 def test_67761_a_schedule_for_one_group_only():
     optimizer = named(body=0.1, head=1.0)
-    ScheduleLR(optimizer, factor={"head": linear(1, 0), "body": constant(1)}, total=10)
-    assert rates_of(optimizer, 6)[5] == [0.1, 0.5]
+    ScheduleLR(optimizer, factor={"head": linear(1, 0), "body": constant(1)}, total_steps=10)
+    assert lrs_of(optimizer, 6)[5] == [0.1, 0.5]
 
 
 def test_53712_a_group_added_later_is_scheduled():
     optimizer = sgd(0.1)
-    ScheduleLR(optimizer, factor=linear(1, 0), total=10)
+    ScheduleLR(optimizer, factor=linear(1, 0), total_steps=10)
     optimizer.step()
     optimizer.add_param_group({"params": [torch.nn.Parameter(torch.ones(1))], "lr": 1.0})
     optimizer.step()
@@ -120,8 +122,8 @@ def test_53712_a_group_added_later_is_scheduled():
 def test_193682_lengths_of_zero_are_ends_reached_at_once(schedule):
     # torch's LinearLR(total_iters=0) stays at its start for ever.
     optimizer = sgd(0.1)
-    ScheduleLR(optimizer, factor=schedule, total=10)
-    assert first_rates(optimizer, 2)[0] == pytest.approx(0.1)
+    ScheduleLR(optimizer, factor=schedule, total_steps=10)
+    assert first_lrs(optimizer, 2)[0] == pytest.approx(0.1)
 
 
 def test_68332_preview_of_a_foreign_scheduler_touches_nothing():
@@ -130,13 +132,13 @@ def test_68332_preview_of_a_foreign_scheduler_touches_nothing():
     before = optimizer.state_dict(), theirs.state_dict()
     seen = preview(theirs, 20)["0"]
     assert (optimizer.state_dict(), theirs.state_dict()) == before
-    assert first_rates(optimizer, 19, theirs) == seen[:19]
+    assert first_lrs(optimizer, 19, theirs) == seen[:19]
 
 
 def test_184517_every_value_is_closed_form():
-    # No evaluation depends on an earlier one: asked backwards, the rates are the same.
+    # No evaluation depends on an earlier one: asked backwards, the lrs are the same.
     optimizer = sgd(0.1)
-    scheduler = ScheduleLR(optimizer, factor=PLAN, total=30, clock="step")
+    scheduler = ScheduleLR(optimizer, factor=PLAN, total_steps=30, clock="step")
     forwards = [scheduler.preview(30)["0"][k] for k in range(30)]
     backwards = []
     for k in reversed(range(30)):
@@ -148,24 +150,26 @@ def test_184517_every_value_is_closed_form():
 def test_78003_an_optimizer_whose_last_schedule_ended_at_zero_can_be_used_again(caplog):
     # torch's cosine, built again after the first has ended, stays at 0 for ever.
     optimizer = sgd(0.1)
-    rates_of(optimizer, 10, lr_scheduler.CosineAnnealingLR(optimizer, 10))
+    lrs_of(optimizer, 10, lr_scheduler.CosineAnnealingLR(optimizer, 10))
     assert optimizer.param_groups[0]["lr"] == 0
-    ScheduleLR(optimizer, factor=linear(1, 0), total=10)
-    assert first_rates(optimizer, 2) == pytest.approx([0.1, 0.09])
+    ScheduleLR(optimizer, factor=linear(1, 0), total_steps=10)
+    assert first_lrs(optimizer, 2) == pytest.approx([0.1, 0.09])
     assert "the schedule begins from initial_lr" in caplog.text
 
 
 def test_22343_weight_decay_follows_a_schedule_too():
     optimizer = sgd(0.1, weight_decay=0.2)
-    ScheduleLR(optimizer, factor=PLAN, fields={"weight_decay": linear(1, 0)}, total=10)
-    rates_of(optimizer, 5)
+    ScheduleLR(
+        optimizer, factor=PLAN, hyperparam_factors={"weight_decay": linear(1, 0)}, total_steps=10
+    )
+    lrs_of(optimizer, 5)
     assert optimizer.param_groups[0]["weight_decay"] == 0.1
 
 
 def test_a_closure_optimizer_counts_once_a_step():
     weight = torch.nn.Parameter(torch.ones(1))
     optimizer = torch.optim.LBFGS([weight], lr=0.1, max_iter=5)
-    scheduler = ScheduleLR(optimizer, factor=linear(1, 0), total=10)
+    scheduler = ScheduleLR(optimizer, factor=linear(1, 0), total_steps=10)
     calls = []
 
     def closure():
@@ -181,9 +185,9 @@ def test_a_closure_optimizer_counts_once_a_step():
     assert scheduler.last_epoch == 3
 
 
-def test_gradient_accumulation_counts_updates_not_batches():
+def test_gradient_accumulation_counts_steps_not_batches():
     optimizer = sgd(0.1)
-    scheduler = ScheduleLR(optimizer, factor=linear(1, 0), total=10)
+    scheduler = ScheduleLR(optimizer, factor=linear(1, 0), total_steps=10)
     for batch in range(12):
         if batch % 4 == 3:
             optimizer.step()
@@ -193,7 +197,7 @@ def test_gradient_accumulation_counts_updates_not_batches():
 
 def test_clock_step_counts_calls_as_torch_does():
     optimizer = sgd(0.1)
-    scheduler = ScheduleLR(optimizer, factor=linear(1, 0), total=10, clock="step")
+    scheduler = ScheduleLR(optimizer, factor=linear(1, 0), total_steps=10, clock="step")
     for _ in range(4):
         optimizer.step()
     assert scheduler.last_epoch == 0
@@ -209,16 +213,16 @@ def test_clock_step_counts_calls_as_torch_does():
 def test_a_token_clock_is_the_callers():
     # The numbers of docs/semantics.md: batches of 300, 300 and 600 tokens.
     optimizer = sgd(1.0)
-    scheduler = ScheduleLR(optimizer, factor=warmup(tokens(1000)), total=tokens(3000))
-    rates = []
+    scheduler = ScheduleLR(optimizer, factor=warmup(tokens(1000)), total_steps=tokens(3000))
+    lrs = []
     for batch in (300, 300, 600, 600):
-        rates.append(optimizer.param_groups[0]["lr"])
+        lrs.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
         scheduler.step(tokens=batch)
-    assert rates == pytest.approx([0, 0.3, 0.6, 1])
+    assert lrs == pytest.approx([0, 0.3, 0.6, 1])
     assert scheduler.last_epoch == 4
     again = sgd(1.0)
-    resumed = ScheduleLR(again, factor=warmup(tokens(1000)), total=tokens(3000))
+    resumed = ScheduleLR(again, factor=warmup(tokens(1000)), total_steps=tokens(3000))
     resumed.load_state_dict(scheduler.state_dict())
     resumed.step(tokens=100)
     assert resumed.state_dict()["position"] == 1900
@@ -226,8 +230,8 @@ def test_a_token_clock_is_the_callers():
 
 
 def test_a_clock_refuses_what_it_does_not_count():
-    by_tokens = ScheduleLR(sgd(1.0), factor=linear(1, 0), total=tokens(100))
-    with pytest.raises(TypeError, match=r"write step\(tokens=n\) after each update"):
+    by_tokens = ScheduleLR(sgd(1.0), factor=linear(1, 0), total_steps=tokens(100))
+    with pytest.raises(TypeError, match=r"write step\(tokens=n\) after each step"):
         by_tokens.step()
     with pytest.raises(TypeError, match=r"step\(samples=...\) needs a run whose total is in samp"):
         by_tokens.step(samples=5)
@@ -236,14 +240,14 @@ def test_a_clock_refuses_what_it_does_not_count():
     with pytest.raises(BindingError, match=r"step\(tokens=-5\): expected 0 or more"):
         by_tokens.step(tokens=-5)
     assert by_tokens.last_epoch == 0
-    by_updates = ScheduleLR(sgd(1.0), factor=linear(1, 0), total=10)
-    with pytest.raises(TypeError, match="this one's is in updates"):
-        by_updates.step(tokens=5)
-    with pytest.raises(BindingError, match='sample="mid" is half an update'):
-        ScheduleLR(sgd(1.0), factor=linear(1, 0), total=tokens(9), sample="mid")
+    by_steps = ScheduleLR(sgd(1.0), factor=linear(1, 0), total_steps=10)
+    with pytest.raises(TypeError, match="this one's is in steps"):
+        by_steps.step(tokens=5)
+    with pytest.raises(BindingError, match='sample="mid" is half a step'):
+        ScheduleLR(sgd(1.0), factor=linear(1, 0), total_steps=tokens(9), midpoint=True)
     with pytest.raises(BindingError, match="follows the optimizer here and cannot be set"):
-        by_updates.last_epoch = 3
-    with pytest.raises(BindingError, match="start= counts updates, and this run is in tokens"):
-        ScheduleLR(sgd(1.0), factor=linear(1, 0), total=tokens(1000), start=50)
-    with pytest.raises(BindingError, match="how many tokens the coming updates take"):
+        by_steps.last_epoch = 3
+    with pytest.raises(BindingError, match="start= counts steps, and this run is in tokens"):
+        ScheduleLR(sgd(1.0), factor=linear(1, 0), total_steps=tokens(1000), initial_step=50)
+    with pytest.raises(BindingError, match="how many tokens the coming steps take"):
         by_tokens.preview(3)

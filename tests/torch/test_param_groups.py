@@ -1,4 +1,4 @@
-"""param_groups: every parameter in exactly one group, at the rate that was said."""
+"""param_groups: every parameter in exactly one group, at the lr that was said."""
 
 from itertools import pairwise
 
@@ -78,10 +78,10 @@ def test_layer_decay_on_a_residual_network() -> None:
     model = ResNet()
     groups = param_groups(model, lr=1e-2, layer_decay=0.75)
     layers = ["conv1", "layer1.0", "layer1.1", "layer2.0", "layer2.1", "fc"]
-    rates = table(groups, "lr")
-    assert list(rates) == layers
+    lrs = table(groups, "lr")
+    assert list(lrs) == layers
     for i, layer in enumerate(layers):
-        assert rates[layer][0] == pytest.approx(1e-2 * 0.75 ** (5 - i))
+        assert lrs[layer][0] == pytest.approx(1e-2 * 0.75 ** (5 - i))
     found = by_name(model, groups)
     assert found["bn1.weight"] == "conv1"
     assert found["layer1.1.skip.1.bias"] == "layer1.1"
@@ -98,7 +98,7 @@ def test_all_of_it_at_once_with_schedules_that_drive_exactly_their_groups() -> N
     heads = [g["name"] for g in groups if g["name"].startswith("fc")]
     assert heads == ["fc", "fc, no decay"]
     factor = {g["name"]: cosine(1, 0) if g["name"] in heads else constant(1) for g in groups}
-    ScheduleLR(optimizer, factor=factor, total=10)
+    ScheduleLR(optimizer, factor=factor, total_steps=10)
     for _ in range(5):
         model(torch.rand(2, 1, 8, 8)).sum().backward()
         optimizer.step()
@@ -112,10 +112,10 @@ def test_all_of_it_at_once_with_schedules_that_drive_exactly_their_groups() -> N
         assert group["name"] in text
 
 
-def test_a_spread_of_rates_is_geometric_from_the_first_layer_to_the_last() -> None:
+def test_a_spread_of_lrs_is_geometric_from_the_first_layer_to_the_last() -> None:
     model = nn.Sequential(*[nn.Linear(2, 2) for _ in range(5)])
-    rates = [g["lr"] for g in param_groups(model, lr=(1e-5, 1e-1))]
-    assert rates == pytest.approx([1e-5, 1e-4, 1e-3, 1e-2, 1e-1])
+    lrs = [g["lr"] for g in param_groups(model, lr=(1e-5, 1e-1))]
+    assert lrs == pytest.approx([1e-5, 1e-4, 1e-3, 1e-2, 1e-1])
     assert [g["lr"] for g in param_groups(nn.Linear(2, 2), lr=(1e-5, 1e-1))] == [0.1]
 
 
@@ -183,7 +183,7 @@ def test_frozen_parameters_are_left_out_or_wait_for_their_schedule() -> None:
     model.requires_grad_(True)
     optimizer = torch.optim.AdamW(groups)
     wait = constant(0, over=3).then(constant(1))
-    ScheduleLR(optimizer, factor={"0": wait, "rest": constant(1)}, total=6)
+    ScheduleLR(optimizer, factor={"0": wait, "rest": constant(1)}, total_steps=6)
     before = [p.clone() for p in model.parameters()]
     for k in range(4):
         model(torch.ones(1, 2)).sum().backward()
@@ -235,9 +235,9 @@ def test_layers_may_be_given() -> None:
     ("wrong", "words"),
     [
         ({"lr": -1.0}, "lr= -1.0: expected a finite number >= 0"),
-        ({"lr": "fast"}, "lr= 'fast' is no rate"),
-        ({"lr": True}, "lr= True is no rate"),
-        ({"lr": (0.1, 0.2, 0.3)}, "expected a rate, or two of them"),
+        ({"lr": "fast"}, "lr= 'fast' is no lr"),
+        ({"lr": True}, "lr= True is no lr"),
+        ({"lr": (0.1, 0.2, 0.3)}, "expected an lr, or two of them"),
         ({"lr": (0.0, 0.2)}, "nothing is spread geometrically"),
         ({"lr": (0.1, 0.2), "layer_decay": 0.5}, "two of them and no layer_decay"),
         ({"layer_decay": 1.5}, "layer_decay=1.5"),
@@ -313,8 +313,8 @@ class ConvNorm(nn.Module):
 
 def test_a_block_with_norm_in_its_name_is_a_layer() -> None:
     model = nn.Sequential(ConvNorm(), ConvNorm(), ConvNorm(), nn.Linear(4, 2))
-    rates = [group["lr"] for group in param_groups(model, lr=1.0, layer_decay=0.5)]
-    assert rates == [0.125, 0.25, 0.5, 1.0]
+    lrs = [group["lr"] for group in param_groups(model, lr=1.0, layer_decay=0.5)]
+    assert lrs == [0.125, 0.25, 0.5, 1.0]
 
 
 @pytest.mark.parametrize(("first", "last"), [("embedding", "head"), ("embed", "lm_head")])
@@ -328,6 +328,6 @@ def test_a_tied_output_is_of_the_first_layer_and_none_of_its_own(first: str, las
     assert [group["lr"] for group in groups] == [0.25, 0.5, 1.0]
 
 
-def test_rates_may_come_from_numpy_and_torch() -> None:
-    for rate in (np.float32(0.5), np.int64(1), torch.tensor(0.5)):
-        assert param_groups(nn.Linear(1, 1), lr=rate)[0]["lr"] == float(rate)
+def test_lrs_may_come_from_numpy_and_torch() -> None:
+    for lr in (np.float32(0.5), np.int64(1), torch.tensor(0.5)):
+        assert param_groups(nn.Linear(1, 1), lr=lr)[0]["lr"] == float(lr)

@@ -14,12 +14,12 @@ from torch.optim import lr_scheduler
 
 from ratecraft import Schedule, constant, cosine, linear, staircase, tokens, warmup
 from ratecraft.diagnostics import describe, preview
-from ratecraft.errors import BindingError, PlanChanged
+from ratecraft.errors import BindingError, ScheduleChanged
 from ratecraft.torch import PlateauLR, ScheduleLR
 from ratecraft.torch.drop_in import ReduceLROnPlateau
 
 OPEN = warmup(10).then(cosine(1, 0.1))
-TOTAL, EVERY = 60, 3  # a metric after every third update
+TOTAL, EVERY = 60, 3  # a metric after every third step
 
 losses = st.floats(-5, 5) | st.sampled_from([0.0, math.nan, math.inf, 1.0, 1.0])
 rules = {
@@ -34,7 +34,7 @@ rules = {
 }
 
 
-def rates(optimizer):
+def lrs(optimizer):
     return [group["lr"] for group in optimizer.param_groups]
 
 
@@ -47,10 +47,10 @@ def saved(state):
 
 
 def run(optimizer, scheduler, metrics, done=0):
-    """Train on; return the rates before each update."""
+    """Train on; return the lrs before each step."""
     seen = []
     for k in range(done, EVERY * len(metrics)):
-        seen.append(rates(optimizer))
+        seen.append(lrs(optimizer))
         optimizer.step()
         if k % EVERY == EVERY - 1:
             scheduler.step(metrics[k // EVERY])
@@ -59,21 +59,21 @@ def run(optimizer, scheduler, metrics, done=0):
 
 def warm(**said):
     mine = sgd(0.1, 1.0)
-    return mine, PlateauLR(ScheduleLR(mine, factor=OPEN, total=TOTAL), **said)
+    return mine, PlateauLR(ScheduleLR(mine, factor=OPEN, total_steps=TOTAL), **said)
 
 
 @given(metrics=st.lists(losses, max_size=40), **rules)
-def test_decisions_are_torchs_and_the_rate_is_theirs_times_the_schedule(metrics, **said):
+def test_decisions_are_torchs_and_the_lr_is_theirs_times_the_schedule(metrics, **said):
     mine, its = sgd(0.1, 1.0), sgd(0.1, 1.0)
-    schedule = ScheduleLR(mine, factor=OPEN, total=TOTAL)
+    schedule = ScheduleLR(mine, factor=OPEN, total_steps=TOTAL)
     ours, theirs = PlateauLR(schedule, **said), lr_scheduler.ReduceLROnPlateau(its, **said)
     for k, metric in enumerate(metrics):
         mine.step()
         ours.step(metric)
         theirs.step(metric)
-        expected = [rate * schedule.curve(k + 1) for rate in rates(its)]
-        assert rates(mine) == pytest.approx(expected, rel=1e-12)
-        assert ours.get_last_lr() == rates(mine)
+        expected = [lr * schedule.curve(k + 1) for lr in lrs(its)]
+        assert lrs(mine) == pytest.approx(expected, rel=1e-12)
+        assert ours.get_last_lr() == lrs(mine)
         assert ours.num_bad_epochs == theirs.num_bad_epochs
         assert ours.cooldown_counter == theirs.cooldown_counter
 
@@ -85,11 +85,11 @@ def test_the_decisions_replay_without_the_metric(metrics, **said):
     again = plateau.as_schedule()
     other = sgd(0.1, 1.0)
     if isinstance(again, Schedule):
-        ScheduleLR(other, factor=OPEN * again, total=TOTAL)
+        ScheduleLR(other, factor=OPEN * again, total_steps=TOTAL)
     else:
-        ScheduleLR(other, factor={name: OPEN * s for name, s in again.items()}, total=TOTAL)
+        ScheduleLR(other, factor={name: OPEN * s for name, s in again.items()}, total_steps=TOTAL)
     for row in seen:
-        assert rates(other) == pytest.approx(row, rel=1e-12)
+        assert lrs(other) == pytest.approx(row, rel=1e-12)
         other.step()
 
 
@@ -105,7 +105,7 @@ def test_resumes_bit_for_bit(metrics, done, optimizer_first, **said):
     for k in range(TOTAL):
         if k == done:
             states = saved(mine.state_dict()), saved(plateau.state_dict())
-        whole.append(rates(mine))
+        whole.append(lrs(mine))
         mine.step()
         if k % EVERY == EVERY - 1:
             plateau.step(metrics[k // EVERY])
@@ -135,12 +135,12 @@ def test_nan_is_no_improvement(mode):
     assert other.reduced == [0.1, 0.1]
 
 
-def test_min_lr_bounds_the_highest_rate_of_the_schedule_not_the_present_one():
+def test_min_lr_bounds_the_highest_lr_of_the_schedule_not_the_present_one():
     mine = sgd(1.0)
     plateau = PlateauLR(
-        ScheduleLR(mine, rate=1e-3 * OPEN, total=TOTAL), patience=0, factor=0.1, min_lr=5e-4
+        ScheduleLR(mine, lr=1e-3 * OPEN, total_steps=TOTAL), patience=0, factor=0.1, min_lr=5e-4
     )
-    # At update 0 of the warm-up the rate is 0, and still the factor falls, but to a half only.
+    # At step 0 of the warm-up the lr is 0, and still the factor falls, but to a half only.
     plateau.step(1.0)
     plateau.step(1.0)
     assert plateau.reduced == [0.5]
@@ -148,16 +148,16 @@ def test_min_lr_bounds_the_highest_rate_of_the_schedule_not_the_present_one():
     assert plateau.reduced == [0.5]
     for _ in range(10):
         mine.step()
-    assert rates(mine) == [5e-4]
+    assert lrs(mine) == [5e-4]
 
 
-def test_the_highest_rate_of_a_long_schedule_is_found_to_the_update():
+def test_the_highest_lr_of_a_long_schedule_is_found_to_the_step():
     mine = sgd(1.0)
-    schedule = ScheduleLR(mine, rate=warmup(1237).then(linear(1, 0)), total=100_000)
+    schedule = ScheduleLR(mine, lr=warmup(1237).then(linear(1, 0)), total_steps=100_000)
     assert schedule.highest() == [1.0]
 
 
-def test_tensor_rates_are_told_as_copies():
+def test_tensor_lrs_are_told_as_copies():
     mine = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=torch.tensor(0.1))
     plateau = ReduceLROnPlateau(mine, patience=0, factor=0.5)
     plateau.step(1.0)
@@ -170,7 +170,9 @@ def test_tensor_rates_are_told_as_copies():
 def test_min_lr_under_a_floor():
     mine = sgd(0.1)
     plateau = PlateauLR(
-        ScheduleLR(mine, factor=cosine(0.5, 0), floor=0.02, total=10), patience=0, min_lr=0.03
+        ScheduleLR(mine, factor=cosine(0.5, 0), eta_min=0.02, total_steps=10),
+        patience=0,
+        min_lr=0.03,
     )
     assert plateau.scheduler.highest() == pytest.approx([0.02 + 0.08 * 0.5])
     plateau.step(1.0)
@@ -178,7 +180,7 @@ def test_min_lr_under_a_floor():
     assert plateau.reduced == pytest.approx([0.5])
 
 
-def test_the_record_says_what_led_to_what():
+def test_the_result_says_what_led_to_what():
     mine, plateau = warm(patience=1, factor=0.5)
     run(mine, plateau, [3.0, 2.0, 2.5, 2.5, 1.0, 1.0, 1.0])
     assert plateau.decisions == [
@@ -196,19 +198,22 @@ def test_no_decision_is_a_constant():
     assert warm()[1].as_schedule() == constant(1)
 
 
-def test_decisions_between_two_updates_are_one_level():
+def test_decisions_between_two_steps_are_one_level():
     mine, plateau = warm(patience=0, factor=0.5)
     for _ in range(3):
         plateau.step(1.0)
     assert plateau.as_schedule() == staircase([1, 0.25], at=[0])
     mine.step()
-    assert rates(mine) == pytest.approx([0.1 * 0.1 * 0.25, 0.1 * 0.25])
+    assert lrs(mine) == pytest.approx([0.1 * 0.1 * 0.25, 0.1 * 0.25])
 
 
 def test_groups_that_reach_their_own_bound_replay_each_by_name():
     mine = named(body=0.1, head=1.0)
     plateau = PlateauLR(
-        ScheduleLR(mine, factor=constant(1), total=9), factor=0.1, patience=0, min_lr=[0.05, 0]
+        ScheduleLR(mine, factor=constant(1), total_steps=9),
+        factor=0.1,
+        patience=0,
+        min_lr=[0.05, 0],
     )
     run(mine, plateau, [1.0, 1.0])
     assert plateau.as_schedule() == {
@@ -228,7 +233,7 @@ def test_the_drop_in_replays_over_its_calls():
 
 def test_on_the_token_clock_decisions_are_at_tokens():
     mine = sgd(0.1)
-    schedule = ScheduleLR(mine, factor=constant(1), total=tokens(1000))
+    schedule = ScheduleLR(mine, factor=constant(1), total_steps=tokens(1000))
     plateau = PlateauLR(schedule, patience=0, factor=0.5)
     for _ in range(2):
         mine.step()
@@ -264,13 +269,13 @@ def test_a_state_kept_in_memory_does_not_change_with_the_scheduler():
     drop_in, alone = fallen()
     for optimizer, scheduler in ((mine, plateau), (drop_in, alone)):
         scheduler.step(1.0)
-        kept, held = scheduler.state_dict(), rates(optimizer)
+        kept, held = scheduler.state_dict(), lrs(optimizer)
         before = copy.deepcopy(kept)
         for _ in range(3):
             scheduler.step(1.0)
         assert kept == before
         scheduler.load_state_dict(kept)
-        assert rates(optimizer) == held
+        assert lrs(optimizer) == held
         scheduler.step(1.0)
         assert kept == before
 
@@ -295,9 +300,9 @@ def test_the_drop_in_resumes_in_every_order(loaded):
     states = saved(mine.state_dict()), saved(plateau.state_dict())
     other, again = loaded_in_order(states, loaded)
     for optimizer, scheduler in ((mine, plateau), (other, again)):
-        assert rates(optimizer) == [0.05]
+        assert lrs(optimizer) == [0.05]
         scheduler.step(1.0)
-        assert rates(optimizer) == [0.025]
+        assert lrs(optimizer) == [0.025]
 
 
 @pytest.mark.parametrize("loaded", ["before", "first", "last", "never"])
@@ -306,9 +311,9 @@ def test_a_state_of_torchs_own_goes_on_where_it_was(loaded):
     theirs.step(1.0)
     states = saved(its.state_dict()), saved(theirs.state_dict())
     other, again = loaded_in_order(states, loaded)
-    assert rates(other) == [0.025]
+    assert lrs(other) == [0.025]
     again.step(1.0)
-    assert rates(other) == [0.0125]
+    assert lrs(other) == [0.0125]
 
 
 # Mistakes -----------------------------------------------------------------------------------------
@@ -331,13 +336,13 @@ def test_another_plan_is_asked_about_and_nothing_has_changed():
     run(mine, plateau, [1.0, 1.0])
     state = saved(plateau.state_dict())
     other = sgd(0.1, 1.0)
-    fresh = PlateauLR(ScheduleLR(other, factor=OPEN, total=2 * TOTAL), patience=0)
-    with pytest.raises(PlanChanged, match="total"):
+    fresh = PlateauLR(ScheduleLR(other, factor=OPEN, total_steps=2 * TOTAL), patience=0)
+    with pytest.raises(ScheduleChanged, match="total"):
         fresh.load_state_dict(state)
     assert fresh.reduced == [1.0, 1.0]
     assert fresh.last_epoch == 0
     other.step()
-    assert rates(other) == pytest.approx([0.1 * 0.1, 0.1])
+    assert lrs(other) == pytest.approx([0.1 * 0.1, 0.1])
 
 
 def test_a_state_of_something_else_is_refused():
@@ -363,18 +368,18 @@ def test_a_copy_of_the_drop_in_goes_on(copied):
     assert other.state_dict() == plateau.state_dict()
     for scheduler in (plateau, other):
         scheduler.step(1.0)
-        assert rates(scheduler.optimizer) == [0.025]
+        assert lrs(scheduler.optimizer) == [0.025]
     assert other.decisions == plateau.decisions
     assert preview(plateau, 3, metrics=[0.5, 0.5, 0.5]) == {"0": [0.025, 0.025, 0.0125]}
 
 
-def test_removed_it_leaves_the_rates_alone():
+def test_removed_it_leaves_the_lrs_alone():
     mine, plateau = warm(patience=0)
     run(mine, plateau, [1.0, 1.0])
-    held = rates(mine)
+    held = lrs(mine)
     plateau.remove()
     mine.step()
-    assert rates(mine) == held
+    assert lrs(mine) == held
     assert describe(mine).groups[0].schedules == {}
 
 
@@ -385,4 +390,4 @@ def test_what_a_hand_multiplied_stays():
         group["lr"] *= 3
     run(mine, plateau, [1.0, 1.0], done=3)
     expected = 3 * plateau.scheduler.curve(6) * 0.5
-    assert rates(mine) == pytest.approx([0.1 * expected, expected], rel=1e-12)
+    assert lrs(mine) == pytest.approx([0.1 * expected, expected], rel=1e-12)

@@ -1,4 +1,4 @@
-"""The ledger: base x our factors x what others did, whoever comes first."""
+"""The writer: base x our factors x what others did, whoever comes first."""
 
 import copy
 import logging
@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from optimizers import first_rates, named, rates_of, sgd
+from optimizers import first_lrs, lrs_of, named, sgd
 from torch.optim import lr_scheduler
 
 from ratecraft import (
@@ -34,21 +34,21 @@ STEEP = decay(0.9).resolve()
 def test_beside_a_scheduler_that_multiplies_the_product_is_written(ours_first, clock):
     optimizer = sgd(0.1)
     build = [
-        lambda: ScheduleLR(optimizer, factor=COSINE, total=100, clock=clock),
+        lambda: ScheduleLR(optimizer, factor=COSINE, total_steps=100, clock=clock),
         lambda: lr_scheduler.ExponentialLR(optimizer, 0.9),
     ]
     schedulers = [make() for make in (build if ours_first else build[::-1])]
-    curve = COSINE.resolve(100)
-    for k, rate in enumerate(first_rates(optimizer, 100, *schedulers)):
-        assert rate == pytest.approx(0.1 * curve(k) * 0.9**k, rel=1e-12)
+    curve = COSINE.resolve(total_steps=100)
+    for k, lr in enumerate(first_lrs(optimizer, 100, *schedulers)):
+        assert lr == pytest.approx(0.1 * curve(k) * 0.9**k, rel=1e-12)
 
 
-def test_100_000_updates_beside_others_do_not_drift():
+def test_100_000_steps_beside_others_do_not_drift():
     gammas = [0.99999, 1.00001, 0.999995]
     optimizer = sgd(0.1)
-    ours = ScheduleLR(optimizer, factor=COSINE, total=100_000, clock="step")
+    ours = ScheduleLR(optimizer, factor=COSINE, total_steps=100_000, clock="step")
     theirs = [lr_scheduler.ExponentialLR(optimizer, gamma) for gamma in gammas]
-    curve = COSINE.resolve(100_000)
+    curve = COSINE.resolve(total_steps=100_000)
     optimizer.step()  # torch warns about the order otherwise
     worst = 0.0
     for k in range(100_000):
@@ -64,37 +64,37 @@ def test_100_000_updates_beside_others_do_not_drift():
 
 def test_several_of_ours_multiply():
     optimizer = sgd(0.1, 0.2)
-    ScheduleLR(optimizer, factor=COSINE, total=20)
-    ScheduleLR(optimizer, factor=warmup(10), total=20)
+    ScheduleLR(optimizer, factor=COSINE, total_steps=20)
+    ScheduleLR(optimizer, factor=warmup(10), total_steps=20)
     ScheduleLR(optimizer, factor=constant(0.5))
-    cos, warm = COSINE.resolve(20), warmup(10).resolve(20)
-    for k, rates in enumerate(rates_of(optimizer, 20)):
+    cos, warm = COSINE.resolve(total_steps=20), warmup(10).resolve(total_steps=20)
+    for k, lrs in enumerate(lrs_of(optimizer, 20)):
         product = 0.5 * cos(k) * warm(k)
-        assert rates == pytest.approx([0.1 * product, 0.2 * product], rel=1e-15)
+        assert lrs == pytest.approx([0.1 * product, 0.2 * product], rel=1e-15)
 
 
-def test_a_rate_and_a_factor_multiply():
+def test_a_lr_and_a_factor_multiply():
     optimizer = sgd(0.7)
-    ScheduleLR(optimizer, factor=warmup(10), total=20)
-    ScheduleLR(optimizer, rate=0.3 * COSINE, total=20)
-    cos, warm = COSINE.resolve(20), warmup(10).resolve(20)
+    ScheduleLR(optimizer, factor=warmup(10), total_steps=20)
+    ScheduleLR(optimizer, lr=0.3 * COSINE, total_steps=20)
+    cos, warm = COSINE.resolve(total_steps=20), warmup(10).resolve(total_steps=20)
     expected = [0.3 * cos(k) * warm(k) for k in range(20)]
-    assert first_rates(optimizer, 20) == pytest.approx(expected, rel=1e-15)
+    assert first_lrs(optimizer, 20) == pytest.approx(expected, rel=1e-15)
 
 
-def test_two_rates_are_refused_and_nothing_is_changed():
+def test_two_lrs_are_refused_and_nothing_is_changed():
     optimizer = sgd(0.7)
-    ScheduleLR(optimizer, rate=0.3 * COSINE, total=20)
-    with pytest.raises(BindingError, match="driven by a schedule with rate= already"):
-        ScheduleLR(optimizer, rate=0.2 * COSINE, total=20)
+    ScheduleLR(optimizer, lr=0.3 * COSINE, total_steps=20)
+    with pytest.raises(BindingError, match="innermost_optimizer by a schedule with lr= already"):
+        ScheduleLR(optimizer, lr=0.2 * COSINE, total_steps=20)
     assert optimizer.param_groups[0]["lr"] == 0.3
-    assert first_rates(optimizer, 3)[2] == 0.3 * COSINE.resolve(20)(2)
+    assert first_lrs(optimizer, 3)[2] == 0.3 * COSINE.resolve(total_steps=20)(2)
 
 
 def test_what_a_person_sets_is_carried_on_as_a_ratio():
     optimizer = sgd(0.1, 0.2)
-    ScheduleLR(optimizer, factor=linear(1, 0), total=10)
-    rates_of(optimizer, 4)
+    ScheduleLR(optimizer, factor=linear(1, 0), total_steps=10)
+    lrs_of(optimizer, 4)
     optimizer.param_groups[0]["lr"] /= 2
     optimizer.step()
     assert optimizer.param_groups[0]["lr"] == pytest.approx(0.1 * 0.5 * 0.5)
@@ -107,7 +107,7 @@ def test_what_a_person_sets_is_carried_on_as_a_ratio():
 
 def test_a_change_while_the_schedule_is_at_zero_is_told_once(caplog):
     optimizer = sgd(0.1, 0.1)
-    ScheduleLR(optimizer, factor=warmup(5), total=10)
+    ScheduleLR(optimizer, factor=warmup(5), total_steps=10)
     for group in optimizer.param_groups:
         group["lr"] = 0.05
     with caplog.at_level(logging.WARNING, "ratecraft.torch"):
@@ -118,19 +118,19 @@ def test_a_change_while_the_schedule_is_at_zero_is_told_once(caplog):
 
 def test_a_foreign_zero_is_passed_through_and_forgotten():
     optimizer = sgd(0.1)
-    ScheduleLR(optimizer, factor=linear(1, 0.5), total=10)
+    ScheduleLR(optimizer, factor=linear(1, 0.5), total_steps=10)
     optimizer.param_groups[0]["lr"] = 0.0
     optimizer.step()
     assert optimizer.param_groups[0]["lr"] == 0
-    optimizer.param_groups[0]["lr"] = 0.1 * linear(1, 0.5).resolve(10)(1)
+    optimizer.param_groups[0]["lr"] = 0.1 * linear(1, 0.5).resolve(total_steps=10)(1)
     optimizer.step()
     assert optimizer.param_groups[0]["lr"] == pytest.approx(0.1 * 0.9)
 
 
 def test_a_frozen_group_that_is_unfrozen_by_hand_gets_a_base():
     optimizer = sgd(0.1, 0.0)
-    ScheduleLR(optimizer, factor=linear(1, 0), total=10)
-    rates_of(optimizer, 5)
+    ScheduleLR(optimizer, factor=linear(1, 0), total_steps=10)
+    lrs_of(optimizer, 5)
     optimizer.param_groups[1]["lr"] = 0.02
     optimizer.step()
     assert optimizer.param_groups[1]["lr"] == pytest.approx(0.04 * 0.4)
@@ -141,31 +141,31 @@ def test_a_linear_warm_up_of_torch_built_before_is_carried(caplog):
     optimizer = sgd(0.1)
     theirs = lr_scheduler.LinearLR(optimizer, 0.5, total_iters=5)
     with caplog.at_level(logging.WARNING, "ratecraft.torch"):
-        ScheduleLR(optimizer, factor=COSINE, total=20)
+        ScheduleLR(optimizer, factor=COSINE, total_steps=20)
         assert not caplog.text  # a state may be loaded next
-        seen = first_rates(optimizer, 20, theirs)
+        seen = first_lrs(optimizer, 20, theirs)
     assert caplog.text.count("0.5 of its initial_lr 0.1") == 1
-    curve = COSINE.resolve(20)
-    for k, rate in enumerate(seen):
-        assert rate == pytest.approx(0.1 * curve(k) * min(0.5 + 0.1 * k, 1.0), rel=1e-12)
+    curve = COSINE.resolve(total_steps=20)
+    for k, lr in enumerate(seen):
+        assert lr == pytest.approx(0.1 * curve(k) * min(0.5 + 0.1 * k, 1.0), rel=1e-12)
 
 
-def test_removing_keeps_the_rates_and_another_begins_from_the_base():
+def test_removing_keeps_the_lrs_and_another_begins_from_the_base():
     optimizer = sgd(0.1)
-    first = ScheduleLR(optimizer, factor=linear(1, 0), total=10)
-    rates_of(optimizer, 10)
+    first = ScheduleLR(optimizer, factor=linear(1, 0), total_steps=10)
+    lrs_of(optimizer, 10)
     first.remove()
-    assert first_rates(optimizer, 2) == [0.0, 0.0]
-    ScheduleLR(optimizer, factor=linear(1, 0.5), total=10)
-    assert first_rates(optimizer, 3) == pytest.approx([0.1, 0.095, 0.09])
+    assert first_lrs(optimizer, 2) == [0.0, 0.0]
+    ScheduleLR(optimizer, factor=linear(1, 0.5), total_steps=10)
+    assert first_lrs(optimizer, 3) == pytest.approx([0.1, 0.095, 0.09])
 
 
 def test_what_others_did_before_a_second_one_of_ours_is_carried():
     optimizer = sgd(0.1)
     ScheduleLR(optimizer, factor=constant(1))
     optimizer.param_groups[0]["lr"] = 0.05
-    ScheduleLR(optimizer, factor=linear(1, 0), total=10)
-    assert first_rates(optimizer, 2) == pytest.approx([0.05, 0.045])
+    ScheduleLR(optimizer, factor=linear(1, 0), total_steps=10)
+    assert first_lrs(optimizer, 2) == pytest.approx([0.05, 0.045])
 
 
 def test_what_others_did_before_the_optimizer_is_loaded_is_carried():
@@ -174,12 +174,12 @@ def test_what_others_did_before_the_optimizer_is_loaded_is_carried():
     ScheduleLR(optimizer, factor=constant(1))
     theirs = lr_scheduler.LinearLR(optimizer, 0.5, total_iters=4)
     optimizer.load_state_dict(optimizer.state_dict())
-    assert first_rates(optimizer, 6, theirs)[4:] == pytest.approx([0.1, 0.1])
+    assert first_lrs(optimizer, 6, theirs)[4:] == pytest.approx([0.1, 0.1])
 
 
 def test_a_removed_scheduler_does_nothing_any_more():
     optimizer = sgd(1.0)
-    scheduler = ScheduleLR(optimizer, factor=linear(1, 0), total=10, clock="step")
+    scheduler = ScheduleLR(optimizer, factor=linear(1, 0), total_steps=10, clock="step")
     state = scheduler.state_dict()
     for _ in range(5):
         scheduler.step()
@@ -191,37 +191,37 @@ def test_a_removed_scheduler_does_nothing_any_more():
         scheduler.load_state_dict(state)
 
 
-def test_after_a_removal_a_new_base_rate_is_a_new_base_rate():
+def test_after_a_removal_a_new_base_lr_is_a_new_base_lr():
     optimizer = sgd(0.1)
     ScheduleLR(optimizer, factor=constant(0.5)).remove()
     assert optimizer.param_groups[0]["lr"] == 0.05
     del optimizer.param_groups[0]["initial_lr"]
-    ScheduleLR(optimizer, factor=linear(1, 0), total=10)
-    assert first_rates(optimizer, 2) == pytest.approx([0.05, 0.045])
+    ScheduleLR(optimizer, factor=linear(1, 0), total_steps=10)
+    assert first_lrs(optimizer, 2) == pytest.approx([0.05, 0.045])
 
 
 def test_the_same_schedule_twice_is_told(caplog):
     optimizer = sgd(0.1)
-    ScheduleLR(optimizer, factor=linear(1, 0), total=10)
-    ScheduleLR(optimizer, factor=linear(1, 0), total=10)
+    ScheduleLR(optimizer, factor=linear(1, 0), total_steps=10)
+    ScheduleLR(optimizer, factor=linear(1, 0), total_steps=10)
     assert "factor linear(1, 0) drives this optimizer already, and the two multiply" in caplog.text
 
 
 def test_freezing_a_group_and_small_ratios_are_no_slips():
     said = {0: cosine(), "1": constant(0)}  # an int is as good a name for an unnamed group
     optimizer = sgd(0.1, 7.0)
-    ScheduleLR(optimizer, factor=said, total=10)
-    assert rates_of(optimizer, 1) == [[0.1, 0.0]]
+    ScheduleLR(optimizer, factor=said, total_steps=10)
+    assert lrs_of(optimizer, 1) == [[0.1, 0.0]]
     ScheduleLR(sgd(0.1, 7.0), factor={0: constant(0.01), 1: constant(1)})
     with pytest.raises(BindingError, match=r"constant\(0.01\) multiplies lr=7 by at most"):
         ScheduleLR(sgd(0.1, 7.0), factor={0: constant(0.001), 1: constant(0.01)})
 
 
 def test_long_runs_are_no_slips():
-    ScheduleLR(sgd(1.0), factor=wsd(percent(5)), total=tokens(3e9))
-    ScheduleLR(sgd(1.0), factor=staircase([0, 1], at=[60_000]), total=1_000_000)
+    ScheduleLR(sgd(1.0), factor=wsd(percent(5)), total_steps=tokens(3e9))
+    ScheduleLR(sgd(1.0), factor=staircase([0, 1], at=[60_000]), total_steps=1_000_000)
     ScheduleLR(sgd(1.0), factor=staircase([0, 1], at=[60_000]))
-    with pytest.raises(BindingError, match="did you mean rate="):
+    with pytest.raises(BindingError, match="did you mean lr="):
         ScheduleLR(sgd(1.0), factor=3e-4 * constant(1))
 
 
@@ -244,7 +244,7 @@ def test_a_function_that_fails_leaves_the_clock_where_it_was():
 def test_torchs_own_sequence_is_refused_with_the_way_to_say_it():
     optimizer = sgd(1.0)
     parts = [
-        ScheduleLR(optimizer, factor=warmup(3), total=10, clock="step"),
+        ScheduleLR(optimizer, factor=warmup(3), total_steps=10, clock="step"),
         lr_scheduler.ExponentialLR(optimizer, 0.9),
     ]
     with pytest.raises(BindingError, match=r"write a.then\(b\)"):
@@ -256,7 +256,7 @@ def test_torchs_own_sequence_is_refused_with_the_way_to_say_it():
 
 
 def test_a_copy_would_drive_nothing_and_is_refused():
-    scheduler = ScheduleLR(sgd(1.0), factor=linear(1, 0), total=10)
+    scheduler = ScheduleLR(sgd(1.0), factor=linear(1, 0), total_steps=10)
     with pytest.raises(TypeError, match="belongs to its optimizer and cannot be copied"):
         copy.deepcopy(scheduler)
     with pytest.raises(BindingError, match="base_lrs cannot be set"):
@@ -265,16 +265,16 @@ def test_a_copy_would_drive_nothing_and_is_refused():
 
 def test_what_a_trainer_reads_is_its_own_copy_and_up_to_date():
     optimizer = adam(0.1)
-    scheduler = ScheduleLR(optimizer, factor=linear(1, 0), total=10)
+    scheduler = ScheduleLR(optimizer, factor=linear(1, 0), total_steps=10)
     kept = [scheduler.get_last_lr()[0] for _ in range(3) if optimizer.step() is None]
-    assert [float(rate) for rate in kept] == pytest.approx([0.09, 0.08, 0.07])
+    assert [float(lr) for lr in kept] == pytest.approx([0.09, 0.08, 0.07])
     assert isinstance(scheduler.get_lr()[0], torch.Tensor)
     plain = sgd(0.1)
-    scheduler = ScheduleLR(plain, factor=linear(1, 0), total=10)
+    scheduler = ScheduleLR(plain, factor=linear(1, 0), total_steps=10)
     plain.param_groups[0]["lr"] /= 2
     assert scheduler.get_lr() == [0.05]
     assert preview(scheduler, 2)["0"] == pytest.approx([0.05, 0.045])
-    assert describe(plain).groups[0].carried == 0.5
+    assert describe(plain).groups[0].external_factor == 0.5
 
 
 # Groups -----------------------------------------------------------------------------------------
@@ -283,55 +283,55 @@ def test_what_a_trainer_reads_is_its_own_copy_and_up_to_date():
 def test_a_schedule_for_each_named_group():
     optimizer = named(body=0.1, head=1.0)
     said = {"head": linear(1, 0), "body": warmup(5)}
-    ScheduleLR(optimizer, factor=said, total=10)
-    head, body = linear(1, 0).resolve(10), warmup(5).resolve(10)
-    assert rates_of(optimizer, 10) == [[0.1 * body(k), 1.0 * head(k)] for k in range(10)]
+    ScheduleLR(optimizer, factor=said, total_steps=10)
+    head, body = linear(1, 0).resolve(total_steps=10), warmup(5).resolve(total_steps=10)
+    assert lrs_of(optimizer, 10) == [[0.1 * body(k), 1.0 * head(k)] for k in range(10)]
 
 
-def test_a_rate_for_each_group_by_number():
+def test_a_lr_for_each_group_by_number():
     optimizer = sgd(0.1, 0.2)
-    ScheduleLR(optimizer, rate={"0": 3e-4 * COSINE, "1": 0.5 * COSINE}, total=10)
-    curve = COSINE.resolve(10)
+    ScheduleLR(optimizer, lr={"0": 3e-4 * COSINE, "1": 0.5 * COSINE}, total_steps=10)
+    curve = COSINE.resolve(total_steps=10)
     expected = [[3e-4 * curve(k), 0.5 * curve(k)] for k in range(10)]
-    assert rates_of(optimizer, 10) == expected
+    assert lrs_of(optimizer, 10) == expected
 
 
 def test_groups_that_do_not_match_are_named():
     with pytest.raises(BindingError, match="no group is called 'heat'; the groups are body, head"):
-        ScheduleLR(named(body=1, head=1), factor={"body": COSINE, "heat": COSINE}, total=9)
+        ScheduleLR(named(body=1, head=1), factor={"body": COSINE, "heat": COSINE}, total_steps=9)
     with pytest.raises(BindingError, match=r"'head' is missing; .* takes constant"):
-        ScheduleLR(named(body=1, head=1), factor={"body": COSINE}, total=9)
+        ScheduleLR(named(body=1, head=1), factor={"body": COSINE}, total_steps=9)
     twice = named(body=1.0, head=1.0)
     twice.param_groups[1]["name"] = "body"
     with pytest.raises(BindingError, match="two param groups have the same name"):
-        ScheduleLR(twice, factor=COSINE, total=9)
+        ScheduleLR(twice, factor=COSINE, total_steps=9)
 
 
-def weight(rate, **more):
-    return {"params": [torch.nn.Parameter(torch.ones(1))], "lr": rate, **more}
+def weight(lr, **more):
+    return {"params": [torch.nn.Parameter(torch.ones(1))], "lr": lr, **more}
 
 
 def test_a_late_group_joins_with_its_own_base():
     optimizer = sgd(0.1)
-    ScheduleLR(optimizer, factor=linear(1, 0), total=10)
-    rates_of(optimizer, 4)
+    ScheduleLR(optimizer, factor=linear(1, 0), total_steps=10)
+    lrs_of(optimizer, 4)
     optimizer.add_param_group(weight(0.5))
     trained = []
     optimizer.register_step_pre_hook(
         lambda o, *_: trained.append([g["lr"] for g in o.param_groups])
     )
     optimizer.step()
-    assert trained == [pytest.approx([0.1 * 0.6, 0.5 * 0.6])]  # its first update is scheduled, too
+    assert trained == [pytest.approx([0.1 * 0.6, 0.5 * 0.6])]  # its first step is scheduled, too
     assert [g["lr"] for g in optimizer.param_groups] == [0.1 * 0.5, 0.5 * 0.5]
     assert optimizer.param_groups[1]["initial_lr"] == 0.5
     optimizer.add_param_group(weight(2.0))
     optimizer.add_param_group(weight(3.0))
-    assert rates_of(optimizer, 2)[1] == pytest.approx([0.04, 0.2, 0.8, 1.2])
+    assert lrs_of(optimizer, 2)[1] == pytest.approx([0.04, 0.2, 0.8, 1.2])
 
 
-def test_a_late_group_under_one_rate_keeps_its_ratio(caplog):
+def test_a_late_group_under_one_lr_keeps_its_ratio(caplog):
     optimizer = sgd(0.1)
-    ScheduleLR(optimizer, rate=linear(1, 0), total=10)
+    ScheduleLR(optimizer, lr=linear(1, 0), total_steps=10)
     optimizer.add_param_group(weight(0.01))
     with caplog.at_level(logging.WARNING, "ratecraft.torch"):
         optimizer.step()
@@ -339,20 +339,20 @@ def test_a_late_group_under_one_rate_keeps_its_ratio(caplog):
     assert [g["lr"] for g in optimizer.param_groups] == pytest.approx([0.9, 0.09])
 
 
-@pytest.mark.parametrize("mode", ["rate", "factor"])
+@pytest.mark.parametrize("mode", ["lr", "factor"])
 def test_a_late_group_that_no_schedule_names_stays(mode):
     optimizer = named(body=0.1, head=1.0)
     said = {"head": linear(1, 0), "body": linear(1, 0)}
-    ScheduleLR(optimizer, total=10, **{mode: said})
+    ScheduleLR(optimizer, total_steps=10, **{mode: said})
     optimizer.add_param_group(weight(0.7, name="late"))
-    assert rates_of(optimizer, 3)[2][2] == 0.7
-    assert rates_of(optimizer, 2)[1][1] == pytest.approx(0.6)
+    assert lrs_of(optimizer, 3)[2][2] == 0.7
+    assert lrs_of(optimizer, 2)[1][1] == pytest.approx(0.6)
 
 
 def test_a_late_group_beside_several_of_ours():
     optimizer = sgd(0.1)
-    ScheduleLR(optimizer, factor=linear(1, 0), total=10)
-    ScheduleLR(optimizer, factor=linear(1, 0), total=10, floor=0.05)
+    ScheduleLR(optimizer, factor=linear(1, 0), total_steps=10)
+    ScheduleLR(optimizer, factor=linear(1, 0), total_steps=10, eta_min=0.05)
     optimizer.step()
     optimizer.add_param_group(weight(1.0))
     optimizer.step()
@@ -363,15 +363,15 @@ def test_a_late_group_beside_several_of_ours():
 
 def test_a_group_that_went_away_is_told():
     optimizer = sgd(0.1, 0.2)
-    first = ScheduleLR(optimizer, factor=linear(1, 0), total=10)
+    first = ScheduleLR(optimizer, factor=linear(1, 0), total_steps=10)
     del optimizer.param_groups[1]
     with pytest.raises(BindingError, match="has 1 param groups, and had 2"):
         optimizer.step()
     with pytest.raises(BindingError, match=r"remove\(\) it and build another"):
-        ScheduleLR(optimizer, factor=linear(1, 0), total=10)
+        ScheduleLR(optimizer, factor=linear(1, 0), total_steps=10)
     first.remove()
-    ScheduleLR(optimizer, factor=linear(1, 0), total=10)
-    assert first_rates(optimizer, 2)[1] == pytest.approx(0.09)
+    ScheduleLR(optimizer, factor=linear(1, 0), total_steps=10)
+    assert first_lrs(optimizer, 2)[1] == pytest.approx(0.09)
 
 
 # Floors, samples, fields ------------------------------------------------------------------------
@@ -379,10 +379,10 @@ def test_a_group_that_went_away_is_told():
 
 def test_a_floor_is_torchs_eta_min():
     optimizer = sgd(1e-3, 1e-4)
-    ScheduleLR(optimizer, factor=cosine(1, 0), total=100, floor=1e-5)
+    ScheduleLR(optimizer, factor=cosine(1, 0), total_steps=100, eta_min=1e-5)
     theirs = sgd(1e-3, 1e-4)
     peer = lr_scheduler.CosineAnnealingLR(theirs, 100, eta_min=1e-5)
-    for ours, its in zip(rates_of(optimizer, 101), rates_of(theirs, 101, peer), strict=True):
+    for ours, its in zip(lrs_of(optimizer, 101), lrs_of(theirs, 101, peer), strict=True):
         assert ours == pytest.approx(its, rel=1e-12)
     assert sgd_at(0.5, 1e-3) == pytest.approx(5.05e-4, rel=1e-15)
     assert sgd_at(0.5, 1e-4) == pytest.approx(5.5e-5, rel=1e-15)
@@ -390,29 +390,29 @@ def test_a_floor_is_torchs_eta_min():
 
 def sgd_at(factor, base):
     optimizer = sgd(base)
-    ScheduleLR(optimizer, factor=constant(factor), floor=1e-5)
+    ScheduleLR(optimizer, factor=constant(factor), eta_min=1e-5)
     return optimizer.param_groups[0]["lr"]
 
 
 def test_a_floor_for_each_group():
     optimizer = named(body=0.1, head=1.0)
-    ScheduleLR(optimizer, factor=linear(1, 0), total=10, floor={"body": 0.1, "head": 0})
-    assert rates_of(optimizer, 6)[5] == pytest.approx([0.1, 0.5])
+    ScheduleLR(optimizer, factor=linear(1, 0), total_steps=10, eta_min={"body": 0.1, "head": 0})
+    assert lrs_of(optimizer, 6)[5] == pytest.approx([0.1, 0.5])
 
 
 def test_a_floor_that_is_none_is_refused():
     with pytest.raises(BindingError, match=r"floor=0.2 of group 0: expected between 0 and"):
-        ScheduleLR(sgd(0.1), factor=COSINE, total=9, floor=0.2)
+        ScheduleLR(sgd(0.1), factor=COSINE, total_steps=9, eta_min=0.2)
     with pytest.raises(BindingError, match="floor= goes with factor="):
-        ScheduleLR(sgd(0.1), rate=COSINE, total=9, floor=0.2)
+        ScheduleLR(sgd(0.1), lr=COSINE, total_steps=9, eta_min=0.2)
     with pytest.raises(BindingError, match=r"no group is called 'x'"):
-        ScheduleLR(sgd(0.1), factor=COSINE, total=9, floor={"x": 0})
+        ScheduleLR(sgd(0.1), factor=COSINE, total_steps=9, eta_min={"x": 0})
 
 
-def test_mid_reads_between_two_updates():
+def test_mid_reads_between_two_steps():
     optimizer = sgd(1.0)
-    ScheduleLR(optimizer, factor=linear(1, 0), total=4, sample="mid")
-    assert first_rates(optimizer, 5) == [0.875, 0.625, 0.375, 0.125, 0]
+    ScheduleLR(optimizer, factor=linear(1, 0), total_steps=4, midpoint=True)
+    assert first_lrs(optimizer, 5) == [0.875, 0.625, 0.375, 0.125, 0]
 
 
 def test_other_fields_are_factors_of_their_own_values():
@@ -421,8 +421,8 @@ def test_other_fields_are_factors_of_their_own_values():
     ScheduleLR(
         optimizer,
         factor=constant(1),
-        fields={"weight_decay": linear(1, 0), "betas[0]": linear(1, 0.5)},
-        total=10,
+        hyperparam_factors={"weight_decay": linear(1, 0), "betas[0]": linear(1, 0.5)},
+        total_steps=10,
     )
     for _ in range(5):
         optimizer.step()
@@ -437,35 +437,41 @@ def test_other_fields_are_factors_of_their_own_values():
 def test_a_field_that_is_not_there_is_named_before_anything_is_written():
     optimizer = sgd(0.1)
     with pytest.raises(BindingError, match=r"has no number 'betas\[0\]' to schedule; it has lr, m"):
-        ScheduleLR(optimizer, factor=linear(0.5, 0), fields={"betas[0]": COSINE}, total=9)
+        ScheduleLR(
+            optimizer, factor=linear(0.5, 0), hyperparam_factors={"betas[0]": COSINE}, total_steps=9
+        )
     with pytest.raises(BindingError, match=r"no number 'nesterov'"):
-        ScheduleLR(optimizer, factor=linear(0.5, 0), fields={"nesterov": COSINE}, total=9)
-    with pytest.raises(TypeError, match="lr is said by rate= or factor="):
-        ScheduleLR(optimizer, factor=linear(0.5, 0), fields={"lr": COSINE}, total=9)
+        ScheduleLR(
+            optimizer, factor=linear(0.5, 0), hyperparam_factors={"nesterov": COSINE}, total_steps=9
+        )
+    with pytest.raises(TypeError, match="lr is said by lr= or factor="):
+        ScheduleLR(
+            optimizer, factor=linear(0.5, 0), hyperparam_factors={"lr": COSINE}, total_steps=9
+        )
     assert optimizer.param_groups[0]["lr"] == 0.1
     adam = torch.optim.Adam([torch.nn.Parameter(torch.ones(1))])
     with pytest.raises(BindingError, match=r"it has lr, eps, weight_decay, betas\[0\], betas\[1\]"):
-        ScheduleLR(adam, factor=COSINE, fields={"betas[2]": COSINE}, total=9)
+        ScheduleLR(adam, factor=COSINE, hyperparam_factors={"betas[2]": COSINE}, total_steps=9)
 
 
 # Tensors ------------------------------------------------------------------------------------------
 
 
-def adam(*rates):
-    groups = [weight(torch.tensor(rate)) for rate in rates]
+def adam(*lrs):
+    groups = [weight(torch.tensor(lr)) for lr in lrs]
     return torch.optim.AdamW(groups, lr=1.0)
 
 
-def test_tensor_rates_stay_the_same_objects():
+def test_tensor_lrs_stay_the_same_objects():
     optimizer = adam(0.1, 0.2)
     held = [group["lr"] for group in optimizer.param_groups]
-    ScheduleLR(optimizer, factor=linear(1, 0), total=10)
-    assert rates_of(optimizer, 3)[2] == pytest.approx([0.08, 0.16], rel=1e-6)
+    ScheduleLR(optimizer, factor=linear(1, 0), total_steps=10)
+    assert lrs_of(optimizer, 3)[2] == pytest.approx([0.08, 0.16], rel=1e-6)
     assert all(a is group["lr"] for a, group in zip(held, optimizer.param_groups, strict=True))
 
 
-def test_a_factor_on_a_tensor_rate_does_not_drift():
-    # Recursion with a float32 rate drifts by 3 % in 10^6 updates; the ledger writes afresh.
+def test_a_factor_on_a_tensor_lr_does_not_drift():
+    # Recursion with a float32 lr drifts by 3 % in 10^6 steps; the writer writes afresh.
     optimizer = adam(0.1)
     ours = ScheduleLR(optimizer, factor=decay(0.9999), clock="step")
     for _ in range(20_000):
@@ -473,57 +479,57 @@ def test_a_factor_on_a_tensor_rate_does_not_drift():
     assert float(optimizer.param_groups[0]["lr"]) == pytest.approx(0.1 * 0.9999**20_000, rel=1e-6)
 
 
-def test_tensor_rates_beside_a_scheduler_that_multiplies():
+def test_tensor_lrs_beside_a_scheduler_that_multiplies():
     optimizer = adam(0.1)
-    ScheduleLR(optimizer, factor=COSINE, total=100)
+    ScheduleLR(optimizer, factor=COSINE, total_steps=100)
     peer = lr_scheduler.ExponentialLR(optimizer, 0.9)
-    curve = COSINE.resolve(100)
-    for k, rate in enumerate(first_rates(optimizer, 100, peer)):
-        assert rate == pytest.approx(0.1 * curve(k) * 0.9**k, rel=1e-4)
+    curve = COSINE.resolve(total_steps=100)
+    for k, lr in enumerate(first_lrs(optimizer, 100, peer)):
+        assert lr == pytest.approx(0.1 * curve(k) * 0.9**k, rel=1e-4)
 
 
 def test_a_tensor_that_is_filled_with_what_it_holds_was_not_changed():
     optimizer = adam(0.1)
-    ScheduleLR(optimizer, factor=linear(1, 0), total=10)
+    ScheduleLR(optimizer, factor=linear(1, 0), total_steps=10)
     for _ in range(5):
         optimizer.step()
-        rate = optimizer.param_groups[0]["lr"]
-        rate.fill_(rate.item())  # another version of the same float32
-    assert describe(optimizer).groups[0].carried == 1
+        lr = optimizer.param_groups[0]["lr"]
+        lr.fill_(lr.item())  # another version of the same float32
+    assert describe(optimizer).groups[0].external_factor == 1
 
 
 def test_a_late_group_on_the_default_tensor_takes_the_base_of_the_others():
     optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.ones(1))], lr=torch.tensor(0.1))
-    ScheduleLR(optimizer, factor=linear(1, 0), total=10)
-    rates_of(optimizer, 5)
+    ScheduleLR(optimizer, factor=linear(1, 0), total_steps=10)
+    lrs_of(optimizer, 5)
     optimizer.add_param_group({"params": [torch.nn.Parameter(torch.ones(1))]})
     optimizer.step()
-    assert rates_of(optimizer, 1)[0] == pytest.approx([0.04, 0.04])
+    assert lrs_of(optimizer, 1)[0] == pytest.approx([0.04, 0.04])
     held = [group["lr"] for group in optimizer.param_groups]
     assert held[0] is not held[1]
 
 
 def test_a_tensor_and_a_number_that_are_alike_are_alike():
     optimizer = torch.optim.SGD([weight(torch.tensor(0.1)), weight(0.1)])
-    ScheduleLR(optimizer, rate=0.3 * linear(1, 0), total=10)
-    assert rates_of(optimizer, 2)[1] == pytest.approx([0.27, 0.27])
+    ScheduleLR(optimizer, lr=0.3 * linear(1, 0), total_steps=10)
+    assert lrs_of(optimizer, 2)[1] == pytest.approx([0.27, 0.27])
 
 
 def test_groups_that_share_a_tensor_cannot_differ():
-    rate = torch.tensor(0.1)
-    optimizer = torch.optim.AdamW([weight(rate), weight(rate)])
+    lr = torch.tensor(0.1)
+    optimizer = torch.optim.AdamW([weight(lr), weight(lr)])
     with pytest.raises(BindingError, match="share one lr tensor"):
-        ScheduleLR(optimizer, factor={"0": COSINE, "1": constant(1)}, total=9)
-    ScheduleLR(optimizer, factor=linear(1, 0), total=10)
-    assert rates_of(optimizer, 2)[1] == pytest.approx([0.09, 0.09])
+        ScheduleLR(optimizer, factor={"0": COSINE, "1": constant(1)}, total_steps=9)
+    ScheduleLR(optimizer, factor=linear(1, 0), total_steps=10)
+    assert lrs_of(optimizer, 2)[1] == pytest.approx([0.09, 0.09])
 
 
 def test_a_number_that_somebody_replaces_by_a_tensor():
     optimizer = sgd(0.1)
-    ScheduleLR(optimizer, factor=linear(1, 0), total=10)
-    rates_of(optimizer, 2)
+    ScheduleLR(optimizer, factor=linear(1, 0), total_steps=10)
+    lrs_of(optimizer, 2)
     held = torch.tensor(optimizer.param_groups[0]["lr"])
     optimizer.param_groups[0]["lr"] = held
-    rates_of(optimizer, 3)
+    lrs_of(optimizer, 3)
     assert optimizer.param_groups[0]["lr"] is held
     assert float(held) == pytest.approx(0.05)

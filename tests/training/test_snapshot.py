@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, RandomSampler, TensorDataset
 
 from ratecraft._training._snapshot import _restore_all
 from ratecraft.errors import TaskError
-from ratecraft.finder import preserved
+from ratecraft.finder import preserve_state
 
 
 def disturb(model, optimizer, loader) -> None:
@@ -23,14 +23,14 @@ def disturb(model, optimizer, loader) -> None:
 
 
 def normally(model, optimizer, loader) -> None:
-    with preserved(model, optimizer, loader):
+    with preserve_state(model, optimizer, loader):
         disturb(model, optimizer, loader)
 
 
 def by(error: BaseException):
     def trial(model, optimizer, loader) -> None:
         def interrupted() -> None:
-            with preserved(model, optimizer, loader):
+            with preserve_state(model, optimizer, loader):
                 disturb(model, optimizer, loader)
                 raise error
 
@@ -98,26 +98,26 @@ def test_lbfgs_keeps_its_history() -> None:
         return weight.detach().clone()
 
     run()
-    with preserved(nn.Module(), optimizer):
+    with preserve_state(nn.Module(), optimizer):
         first = run()
     assert torch.equal(run(), first)
 
 
-def test_a_tensor_rate_comes_back_in_place() -> None:
-    rate = torch.tensor(0.5)
+def test_a_tensor_lr_comes_back_in_place() -> None:
+    lr = torch.tensor(0.5)
     weight = nn.Parameter(torch.ones(1))
-    optimizer = torch.optim.Adam([weight], lr=rate)
-    with preserved(nn.Module(), optimizer):
-        rate.fill_(9.0)
+    optimizer = torch.optim.Adam([weight], lr=lr)
+    with preserve_state(nn.Module(), optimizer):
+        lr.fill_(9.0)
         optimizer.param_groups[0]["lr"] = 3.0
-    assert optimizer.param_groups[0]["lr"] is rate
-    assert float(rate) == 0.5
+    assert optimizer.param_groups[0]["lr"] is lr
+    assert float(lr) == 0.5
 
 
 def test_a_buffer_whose_elements_share_memory_comes_back() -> None:
     model, optimizer, _ = world()
     model.register_buffer("mask", torch.ones(1, 4).expand(8, 4))
-    with preserved(model, optimizer):
+    with preserve_state(model, optimizer):
         optimizer.param_groups[0]["lr"] = 3.0
         model.mask = torch.zeros(8, 4)
     assert torch.equal(model.mask, torch.ones(8, 4))
@@ -145,7 +145,7 @@ def test_generators_of_samplers_come_back() -> None:
     sampler = RandomSampler(data, generator=torch.Generator().manual_seed(5))
     loader = DataLoader(data, batch_size=2, sampler=sampler)
     model, optimizer, _ = world()
-    with preserved(model, optimizer, loader):
+    with preserve_state(model, optimizer, loader):
         first = [batch[0].tolist() for batch in loader]
     assert [batch[0].tolist() for batch in loader] == first
 
@@ -153,5 +153,5 @@ def test_generators_of_samplers_come_back() -> None:
 def test_a_one_way_stream_is_refused() -> None:
     model, optimizer, loader = world()
     refused = pytest.raises(TaskError, match=r"one-way stream .* give a list of batches")
-    with refused, preserved(model, optimizer, iter(loader)):
+    with refused, preserve_state(model, optimizer, iter(loader)):
         pass

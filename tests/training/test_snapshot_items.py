@@ -1,4 +1,4 @@
-"""Item by item: what `preserved` puts back, and that each item would show a trace without it."""
+"""Item by item: what `preserve_state` puts back, and that each item would show a trace without it."""
 
 import os
 import random
@@ -17,7 +17,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, RandomSampler, Sampler, TensorDataset
 
 from ratecraft import cosine
-from ratecraft.finder import preserved
+from ratecraft.finder import preserve_state
 from ratecraft.torch import ScheduleLR
 
 # Python 3.12 warns where a worker of a DataLoader is forked from a process with threads.
@@ -86,8 +86,8 @@ def plain(value: Any) -> Any:
     return value
 
 
-def step(model: nn.Module, optimizer: torch.optim.Optimizer, updates: int = 3) -> None:
-    for _ in range(updates):
+def step(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int = 3) -> None:
+    for _ in range(steps):
         optimizer.zero_grad()
         model(torch.randn(8, 3)).pow(2).mean().backward()
         optimizer.step()
@@ -489,7 +489,7 @@ def memory_of_all_tensors() -> Case:
 
 def a_schedule_and_a_hook_of_torch() -> Case:
     model, optimizer = net()
-    scheduler = ScheduleLR(optimizer, factor=cosine(1, 0), total=50)
+    scheduler = ScheduleLR(optimizer, factor=cosine(1, 0), total_steps=50)
     seen: list[float] = []
     optimizer.register_step_post_hook(lambda one, *_: seen.append(one.param_groups[0]["lr"]))
 
@@ -624,7 +624,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def tried(case: Case, error: type[BaseException] | None) -> None:
     refused = nullcontext() if error is None else pytest.raises(error)
-    with refused, preserved(case.model, case.optimizer, case.loader, **case.settings):
+    with refused, preserve_state(case.model, case.optimizer, case.loader, **case.settings):
         case.disturb()
         if error is not None:
             raise error

@@ -9,19 +9,27 @@ import ratecraft
 from ratecraft import Curve, Duration, Finding, Schedule, cosine, epochs, parse, percent, warmup
 from ratecraft.diagnostics import Probe, doctor
 from ratecraft.experiments import Plateau, Progress, Task, compare, load_task, merge, train
-from ratecraft.finder import find_lr, preserved, range_test
+from ratecraft.finder import find_lr, preserve_state, range_test
 from ratecraft.forecasting import bound, cooldown_gains, extend, forecast, read_logs, transfer
 from ratecraft.report import plot_comparison, save_figure, terminal_curve, write_report
-from ratecraft.results import Comparison, Forecast, FoundRate, RangeTest, Run, Summary, load
+from ratecraft.results import (
+    Comparison,
+    Forecast,
+    LRFinderResult,
+    LRRangeTestResult,
+    Run,
+    Summary,
+    load,
+)
 from ratecraft.torch import PlateauLR, ScheduleLR, param_groups
 from ratecraft.torch.drop_in import CosineAnnealingLR
 
 
 def say() -> list[float]:
     schedule: Schedule = 3e-4 * warmup(percent(5)).then(cosine(1, 0.1))
-    curve: Curve = schedule.resolve(total=1000, epoch=100)
+    curve: Curve = schedule.resolve(total_steps=1000, steps_per_epoch=100)
     length: Duration = epochs(3) + 10
-    findings: list[Finding] = list(ratecraft.check(schedule, length, epoch=100))
+    findings: list[Finding] = list(ratecraft.check(schedule, length, steps_per_epoch=100))
     same: bool = parse(repr(schedule)) == schedule and not findings
     values: list[float] = curve.values().tolist()
     return [curve(0), float(len(curve)), float(same), *values]
@@ -30,7 +38,7 @@ def say() -> list[float]:
 def use(model: nn.Module, batches: list[torch.Tensor]) -> None:
     groups = param_groups(model, lr=1e-3, rules={"head": 1e-2}, no_decay=True, weight_decay=0.1)
     optimizer = torch.optim.AdamW(groups)
-    scheduler = ScheduleLR(optimizer, factor=warmup(10), total=100)
+    scheduler = ScheduleLR(optimizer, factor=warmup(10), total_steps=100)
     plateau = PlateauLR(scheduler, factor=0.5, patience=2)
     CosineAnnealingLR(torch.optim.SGD(model.parameters(), lr=0.1), T_max=10)
     with Probe(optimizer, model) as probe:
@@ -39,7 +47,7 @@ def use(model: nn.Module, batches: list[torch.Tensor]) -> None:
             loss.backward()
             optimizer.step()
             plateau.step(float(loss))
-    print(len(probe.rows()), doctor(model, optimizer, scheduler, total=100))
+    print(len(probe.rows()), doctor(model, optimizer, scheduler, total_steps=100))
 
 
 def find(model: nn.Module, batches: list[torch.Tensor]) -> float | None:
@@ -49,20 +57,20 @@ def find(model: nn.Module, batches: list[torch.Tensor]) -> float | None:
         value: torch.Tensor = model(batch).mean()
         return value
 
-    found: FoundRate = find_lr(model, optimizer, batches, loss, total=1000)
-    swept: RangeTest = range_test(model, optimizer, batches, loss)
-    with preserved(model, optimizer, batches):
+    found: LRFinderResult = find_lr(model, optimizer, batches, loss, total_steps=1000)
+    swept: LRRangeTestResult = range_test(model, optimizer, batches, loss)
+    with preserve_state(model, optimizer, batches):
         pass
-    return found.rate or swept.suggestion
+    return found.lr or swept.suggestion
 
 
 def foresee(log: Path) -> Forecast:
-    line = cosine(1, 0).resolve(400)
-    print(bound(line).best, transfer(1e-3, line, warmup(40).resolve(400)))
+    line = cosine(1, 0).resolve(total_steps=400)
+    print(bound(line).best, transfer(1e-3, line, warmup(40).resolve(total_steps=400)))
     longer = extend(ratecraft.wsd(0), 4000, 8000)
     print(longer.factor, cooldown_gains(ratecraft.wsd(0), 400, (0.1,)))
-    record: Forecast = forecast(read_logs(log), {"cosine": cosine(1, 0)}, 1000)
-    return record
+    result: Forecast = forecast(read_logs(log), {"cosine": cosine(1, 0)}, 1000)
+    return result
 
 
 def prove() -> str:
@@ -70,14 +78,14 @@ def prove() -> str:
         print(progress.what, progress.done, progress.planned, progress.left)
 
     task: Task = load_task("digits")
-    run: Run = train(task, cosine(1, 0), rate=0.01, total=epochs(1))
+    run: Run = train(task, cosine(1, 0), lr=0.01, total_steps=epochs(1))
     result: Comparison = compare(
         "digits",
         {"cosine": cosine(1, 0), "plateau": Plateau(patience=2)},
-        rates=[0.001, 0.01],
+        lrs=[0.001, 0.01],
         optimizers=["adamw", "momentum"],
         seeds=2,
-        total=[epochs(1), 90],
+        total_steps=[epochs(1), 90],
         store="runs.db",
         branches=True,
         progress=hear,
@@ -88,9 +96,9 @@ def prove() -> str:
 
 
 def see(path: Path) -> Path:
-    record = load(path)
-    if isinstance(record, Comparison):
-        save_figure(plot_comparison(record), "figure.svg")
-        return write_report("report.html", comparison=record, title="Schedules")
-    print(terminal_curve({"cosine": cosine(1, 0).resolve(100)}))
+    result = load(path)
+    if isinstance(result, Comparison):
+        save_figure(plot_comparison(result), "figure.svg")
+        return write_report("report.html", comparison=result, title="Schedules")
+    print(terminal_curve({"cosine": cosine(1, 0).resolve(total_steps=100)}))
     return path

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-_HUGE = 1e300  # beyond it the span of an axis overflows; no rate and no loss goes there
+_HUGE = 1e300  # beyond it the span of an axis overflows; no lr and no loss goes there
 _SAME = 1e-12  # a relative span below this is rounding, not a change
 
 

@@ -1,4 +1,4 @@
-"""Updates as the run is going to make them, from one start, as often as a test likes."""
+"""Steps as the run is going to make them, from one start, as often as a test likes."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ratecraft.errors import BindingError, SettingError, TaskError
 
-from ._snapshot import Batches, preserved
+from ._snapshot import Batches, preserve_state
 
-CHECK_EVERY: Final = 8  # updates between two looks at losses that lie on a device
+CHECK_EVERY: Final = 8  # steps between two looks at losses that lie on a device
 
 Loss = Callable[[Any, Any], torch.Tensor]
 Clip = float | Callable[[list[torch.Tensor]], object]
 
 
-class How(TypedDict, total=False):
-    """How updates are made: what every test takes; `range_test` tells what they are."""
+class StepOptions(TypedDict, total=False):
+    """StepOptions steps are made: what every test takes; `range_test` tells what they are."""
 
     accumulate: int
     clip: Clip | None
@@ -32,12 +32,12 @@ class How(TypedDict, total=False):
     on_disk: bool | str
 
 
-class Testbed:
-    """What is tested, and how it makes its updates; the arguments are those of `range_test`.
+class ShortRunner:
+    """What is tested, and how it makes its steps; the arguments are those of `range_test`.
 
     Attributes:
-        made: updates made so far, of all starts.
-        looked: batches whose loss was computed without an update.
+        made: steps made so far, of all starts.
+        looked: batches whose loss was computed without a step.
         batches: batches that were used up.
         optimizer: the class of the optimizer, or of all of them, in words.
         on_device: whether losses lie where looking at one means waiting for it.
@@ -84,18 +84,18 @@ class Testbed:
 
     @property
     def check_every(self) -> int:
-        """Updates between two looks at their losses."""
+        """Steps between two looks at their losses."""
         return self._check_every or (CHECK_EVERY if self.on_device else 1)
 
     @contextmanager
-    def fresh(self) -> Iterator[Updates]:
+    def fresh(self) -> Iterator[Steps]:
         """Begin anew: weights, optimizer, batches and random numbers as they were, and are after.
 
         Raises:
             TaskError: the loader is a one-way stream.
         """
         with (
-            preserved(
+            preserve_state(
                 self.models, self.optimizers, self.loader, scaler=self.scaler, on_disk=self.on_disk
             ),
             closing(_cycle(self.loader)) as batches,
@@ -105,7 +105,7 @@ class Testbed:
                     one.train()
             for optimizer in self.optimizers:
                 switch(optimizer, "train")
-            yield Updates(self, batches)
+            yield Steps(self, batches)
 
     def refuse_closures(self, what: str) -> None:
         """Raise TaskError if the optimizer wants a closure."""
@@ -132,28 +132,28 @@ class Testbed:
         return int(tensor)
 
 
-class Updates:
-    """One update after the other, each at the rate that was set last."""
+class Steps:
+    """One step after the other, each at the lr that was set last."""
 
-    def __init__(self, bed: Testbed, batches: Generator[Any]) -> None:
+    def __init__(self, bed: ShortRunner, batches: Generator[Any]) -> None:
         self._bed, self._batches = bed, batches
         self._ratios = ratios(bed.optimizers)
 
-    def at(self, rate: float, momentum: float | None = None) -> None:
-        """Set the rate, of the group with the highest one; the others keep their ratios to it."""
+    def at(self, lr: float, momentum: float | None = None) -> None:
+        """Set the lr, of the group with the highest one; the others keep their ratios to it."""
         for group, ratio in self._ratios:
-            _set_rate(group, rate * ratio)
+            _set_lr(group, lr * ratio)
             if momentum is not None:
                 _set_momentum(group, momentum)
 
     def take(self) -> list[Any]:
-        """Return the batches of the next update."""
+        """Return the batches of the next step."""
         few = [next(self._batches) for _ in range(self._bed.accumulate)]
         self._bed.batches += len(few)
         return few
 
     def make(self, few: list[Any] | None = None) -> torch.Tensor:
-        """Make one update, on the batches given or the next ones; return the loss before it."""
+        """Make one step, on the batches given or the next ones; return the loss before it."""
         bed = self._bed
         few = self.take() if few is None else few
         bed.made += 1
@@ -267,26 +267,25 @@ def _cycle(loader: Batches) -> Generator[Any]:
 
 
 def ratios(optimizers: list[torch.optim.Optimizer]) -> list[tuple[dict[str, Any], float]]:
-    """Return every param group with its rate's ratio to the highest one."""
+    """Return every param group with its lr's ratio to the highest one."""
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
-    rates = set_rates(optimizers)
-    highest = max(rates)
-    if (highest <= 0 and len(set(rates)) > 1) or min(rates) < 0:
-        raise BindingError(f"the optimizer's rates {rates} have no ratios that could be kept")
+    lrs = initial_lrs(optimizers)
+    highest = max(lrs)
+    if (highest <= 0 and len(set(lrs)) > 1) or min(lrs) < 0:
+        raise BindingError(f"the optimizer's lrs {lrs} have no ratios that could be kept")
     return [
-        (group, rate / highest if highest > 0 else 1.0)
-        for group, rate in zip(groups, rates, strict=True)
+        (group, lr / highest if highest > 0 else 1.0) for group, lr in zip(groups, lrs, strict=True)
     ]
 
 
-def set_rates(optimizers: list[torch.optim.Optimizer]) -> list[float]:
-    """Return the rate of every param group as it was set, before any schedule."""
+def initial_lrs(optimizers: list[torch.optim.Optimizer]) -> list[float]:
+    """Return the lr of every param group as it was set, before any schedule."""
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
-    # A scheduler that begins at 0, as a warm-up does, has left the rates in initial_lr.
-    rates = [float(group["lr"]) for group in groups]
-    if max(rates) <= 0:
-        rates = [float(group.get("initial_lr", group["lr"])) for group in groups]
-    return rates
+    # A scheduler that begins at 0, as a warm-up does, has left the lrs in initial_lr.
+    lrs = [float(group["lr"]) for group in groups]
+    if max(lrs) <= 0:
+        lrs = [float(group.get("initial_lr", group["lr"])) for group in groups]
+    return lrs
 
 
 def momentum_of(optimizers: list[torch.optim.Optimizer]) -> float | None:
@@ -309,11 +308,11 @@ def check_loss(loss: object, *, trains: bool = True) -> None:
         )
 
 
-def _set_rate(group: dict[str, Any], rate: float) -> None:
+def _set_lr(group: dict[str, Any], lr: float) -> None:
     if isinstance(group["lr"], torch.Tensor):
-        group["lr"].fill_(rate)
+        group["lr"].fill_(lr)
     else:
-        group["lr"] = rate
+        group["lr"] = lr
 
 
 def _set_momentum(group: dict[str, Any], value: float) -> None:

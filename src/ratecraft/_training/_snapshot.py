@@ -31,7 +31,7 @@ LARGE: Final = 2**20  # bytes: smaller tensors stay in memory
 
 
 @contextmanager
-def preserved(
+def preserve_state(
     model: nn.Module | Sequence[nn.Module],
     optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer],
     loader: Batches = (),
@@ -46,8 +46,8 @@ def preserved(
     the GradScaler, the random state of torch (CPU and CUDA), numpy and `random`, and of the
     loader, its samplers and datasets their generators, plain attributes (a position, a count)
     and persistent workers. Tensors are restored in place: the same objects in the same memory.
-    Hooks that follow the optimizer's updates, as schedulers have, are off in the block; those
-    before an update run.
+    Hooks that follow the optimizer's steps, as schedulers have, are off in the block; those
+    before a step run.
 
     Args:
         model: the model that is tried out, or several.
@@ -65,7 +65,7 @@ def preserved(
     >>> layer = nn.Linear(2, 1)
     >>> before = layer.weight.clone()
     >>> optimizer = torch.optim.SGD(layer.parameters(), lr=1.0)
-    >>> with preserved(layer, optimizer):
+    >>> with preserve_state(layer, optimizer):
     ...     layer(torch.ones(1, 2)).sum().backward()
     ...     optimizer.step()
     >>> torch.equal(layer.weight, before), layer.weight.grad
@@ -103,7 +103,7 @@ def preserved(
             undo.append(keeper.keep(vars(scaler)))
         owners = _owners(loader)
         undo += _of_loader(owners, keeper)
-        stack.enter_context(preserved_rng())
+        stack.enter_context(preserve_rng())
         try:
             # From here on things change, and of each the way back is known before.
             for one in optimizers:
@@ -119,7 +119,7 @@ def preserved(
 
 
 @contextmanager
-def preserved_rng() -> Iterator[None]:
+def preserve_rng() -> Iterator[None]:
     """Restore the random state of torch (CPU and CUDA), numpy and `random` at the block's end."""
     restore = random_state()
     try:

@@ -27,7 +27,7 @@ Exit codes: 0 done; 1 no result, or errors found; 2 used wrongly; 130 stopped wi
 stopped by SIGTERM. `NO_COLOR=1` leaves colours out, `RATECRAFT_TRACEBACK=1` shows where an
 unexpected error came from.
 
-Example: `ratecraft find digits --total "epochs(10)"`
+Example: `ratecraft find digits --total-steps "epochs(10)"`
 """,
     version=__version__,
     version_flags=["--version"],

@@ -25,15 +25,15 @@ FLAGS: Final = ("halving", "branches", "quiet")
 
 
 @dataclass(slots=True)
-class Told:
+class CompareConfig:
     """The settings of a comparison, as they are written in options or in a file."""
 
     task: str
     schedules: Sequence[str] | Mapping[str, str] = ()
-    rates: Any = "find"
+    lrs: Any = "find"
     optimizers: Any = None
     seeds: int = 3
-    total: Any = "epochs(10)"
+    total_steps: Any = "epochs(10)"
     workers: int | None = None
     engine: str = "local"
     address: str | None = None
@@ -49,7 +49,7 @@ class Told:
     quiet: bool = False
 
     @classmethod
-    def read(cls, task: str, given: Mapping[str, Any]) -> Told:
+    def read(cls, task: str, given: Mapping[str, Any]) -> CompareConfig:
         """Return what was given, with the rest from a .toml file, where the task is one.
 
         Paths in the file are taken from the folder of the file.
@@ -97,17 +97,17 @@ class Told:
         return {name: parse_candidate(text) for name, text in named.items()}
 
     def multiples(self) -> list[float]:
-        """Return the rates; none if they are to be found.
+        """Return the lrs; none if they are to be found.
 
         Raises:
-            SettingError: one is no rate.
+            SettingError: one is no lr.
         """
-        if self.rates == "find":
+        if self.lrs == "find":
             return []
-        rates = [number(str(one), "--rates") for one in _list(self.rates)]
-        if any(one < 0 for one in rates):
-            raise SettingError(f"--rates {self.rates}: a rate must be >= 0")
-        return rates
+        lrs = [number(str(one), "--lrs") for one in _list(self.lrs)]
+        if any(one < 0 for one in lrs):
+            raise SettingError(f"--lrs {self.lrs}: an lr must be >= 0")
+        return lrs
 
     def kinds(self) -> list[str] | None:
         """Return the optimizers, or None for the task's own."""
@@ -119,7 +119,7 @@ class Told:
         Raises:
             ScheduleError: one is no length.
         """
-        return [parse_length(str(one)) for one in _list(self.total)]
+        return [parse_length(str(one)) for one in _list(self.total_steps)]
 
     def part(self) -> tuple[int, int]:
         """Return which part of how many is to be done.
@@ -144,9 +144,9 @@ def _checked(path: Path, name: str, value: Any) -> Any:
     texts = isinstance(value, dict) and all(isinstance(one, str) for one in value.values())
     expected, fits = {
         "schedules": ("texts, or a table of texts by name", texts or _all(value, str)),
-        "rates": ('numbers, or "find"', isinstance(value, str) or _all(value, int | float)),
+        "lrs": ('numbers, or "find"', isinstance(value, str) or _all(value, int | float)),
         "optimizers": ("texts", _all(value, str)),
-        "total": ("updates or a length, or several", _all(value, int | str)),
+        "total": ("steps or a length, or several", _all(value, int | str)),
         "output": ("file names", _all(value, str)),
         **{one: ("a file name", isinstance(value, str)) for one in PATHS},
         **{one: ("a whole number", _all(value, int) and not _many(value)) for one in WHOLE},

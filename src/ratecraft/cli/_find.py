@@ -1,4 +1,4 @@
-"""find: the rate for a run, by short runs or by a range test."""
+"""find: the lr for a run, by short runs or by a range test."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from ._console import bar, check_output, out
 
 if TYPE_CHECKING:
     from ratecraft.experiments import Task
-    from ratecraft.results import FoundRate, RangeTest
+    from ratecraft.results import LRFinderResult, LRRangeTestResult
 
 
 def find(
     task: str,
     *,
-    total: Annotated[str | None, Parameter(alias="-t")] = None,
-    updates: int | None = None,
+    total_steps: Annotated[str | None, Parameter(alias="-t")] = None,
+    steps: int | None = None,
     optimizer: str | None = None,
     seed: int = 0,
     classic: bool = False,
@@ -36,28 +36,28 @@ def find(
 ) -> None:
     """Find the learning rate for a run, by short runs, or with --classic by a range test.
 
-    Example: `ratecraft find my_task.py:task --total "epochs(30)"`
+    Example: `ratecraft find my_task.py:task --total-steps "epochs(30)"`
 
     Args:
         task: digits, stdlib-text, or your own as file.py:function.
-        total: Length of the run to come: updates, or a length such as "epochs(30)"; default
+        total_steps: Length of the run to come: steps, or a length such as "epochs(30)"; default
             "epochs(10)".
-        updates: What the search may cost, default 200; with --classic the length of the test,
-            default one epoch, or 100 updates if that is longer.
+        steps: What the search may cost, default 200; with --classic the length of the test,
+            default one epoch, or 100 steps if that is longer.
         optimizer: Optimizer in place of the task's: sgd, momentum, nesterov, adagrad, adadelta,
             rmsprop, adam, adamw, nadam, radam, adamax, lbfgs, muon, schedulefree-adamw, prodigy,
             or a class such as torch.optim.AdamW.
         seed: Seed of initial weights and data order.
         classic: Run the classical range test, and show what known rules make of it.
-        low: First rate of the range test, default 1e-8.
-        high: Last rate of the range test, default 10.
-        linear: Raise the rate of the range test linearly, not geometrically.
-        save: Write the record as JSON.
+        low: First lr of the range test, default 1e-8.
+        high: Last lr of the range test, default 10.
+        linear: Raise the lr of the range test linearly, not geometrically.
+        save: Write the result as JSON.
         output: Also write a figure: a .png, .svg or .pdf file.
     """
     from ratecraft.experiments import load_task
     from ratecraft.experiments._task import with_optimizer
-    from ratecraft.report import plot_found_rate, plot_range_test, save_figure
+    from ratecraft.report import plot_lr_finder, plot_range_test, save_figure
     from ratecraft.results._range_test_rules import RULES
 
     check_output(save, ".json")
@@ -66,75 +66,77 @@ def find(
     sweep = {name: value for name, value in sweep.items() if value is not None}
     if sweep and not classic:
         raise SettingError("--low, --high and --linear belong to the range test; add --classic")
-    if classic and total is not None:
-        raise SettingError("--total: the range test knows nothing of the run; leave out --classic")
-    if updates is not None:
-        sweep["updates"] = updates
+    if classic and total_steps is not None:
+        raise SettingError(
+            "--total-steps: the range test knows nothing of the run; leave out --classic"
+        )
+    if steps is not None:
+        sweep["steps"] = steps
     loaded = load_task(task)
     if optimizer is not None:
         loaded = with_optimizer(loaded, optimizer)
-    record: FoundRate | RangeTest
+    result: LRFinderResult | LRRangeTestResult
     if classic:
-        record = _sweep(loaded, task, seed=seed, **sweep)
-        rate, figure = record.suggestion, partial(plot_range_test, record, tuple(RULES))
+        result = _sweep(loaded, task, seed=seed, **sweep)
+        lr, figure = result.suggestion, partial(plot_range_test, result, tuple(RULES))
         for rule in RULES:
-            told, reason = record.suggest(rule)
+            told, reason = result.suggest(rule)
             cell = "-" if told is None else f"{told:.3g}"
             out.print(f"  {rule:<11}{cell:>9}  {reason}", markup=False)
     else:
-        record = find_rate(
-            loaded, task, total=parse_length(total or "epochs(10)"), seed=seed, **sweep
+        result = find_and_print(
+            loaded, task, total_steps=parse_length(total_steps or "epochs(10)"), seed=seed, **sweep
         )
-        rate, figure = record.rate, partial(plot_found_rate, record)
+        lr, figure = result.lr, partial(plot_lr_finder, result)
     if save is not None:
-        out.print(f"record: {record.save(save)}", markup=False)
+        out.print(f"result: {result.save(save)}", markup=False)
     if output is not None:
         out.print(f"figure: {save_figure(figure(), output)}", markup=False)
-    if rate is None:
-        raise RunFailed(record.reason)
+    if lr is None:
+        raise RunFailed(result.reason)
 
 
-def find_rate(
+def find_and_print(
     task: Task,
     name: str,
     *,
-    total: Duration | int,
+    total_steps: Duration | int,
     seed: int = 0,
     to: Console = out,
     **settings: Any,
-) -> FoundRate:
-    """Find the rate for a fresh model, with a bar, and print how."""
+) -> LRFinderResult:
+    """Find the lr for a fresh model, with a bar, and print how."""
     from ratecraft._training._snapshot import seed_everything
     from ratecraft.experiments._train import curve_of, start
     from ratecraft.finder import find_lr
-    from ratecraft.report import terminal_found_rate
+    from ratecraft.report import terminal_lr_finder
 
-    length = len(curve_of(constant(1), 1.0, total, task.epoch))
+    length = len(curve_of(constant(1), 1.0, total_steps, task.steps_per_epoch))
     seed_everything(seed)
     model, optimizer = start(task)
-    with bar("short runs", "updates at most") as progress:
-        record = find_lr(
+    with bar("short runs", "steps at most") as progress:
+        result = find_lr(
             model,
             optimizer,
             task.train,
             task.loss,
-            total=length,
+            total_steps=length,
             progress=progress,
             task=task.name or name,
             **settings,
         )
-    record = replace(record, seed=seed)
-    to.print(terminal_found_rate(record), markup=False)
-    to.print(f"{record.task}\n{record.optimizer}: {record.cost}", markup=False)
-    to.print(record.reason, markup=False)
-    if record.rate is not None:
+    result = replace(result, seed=seed)
+    to.print(terminal_lr_finder(result), markup=False)
+    to.print(f"{result.task}\n{result.optimizer}: {result.cost}", markup=False)
+    to.print(result.reason, markup=False)
+    if result.lr is not None:
         to.print(
-            f"rate: [bold]{record.rate:.3g}[/bold] (as good: {record.low:.3g} to {record.high:.3g})"
+            f"lr: [bold]{result.lr:.3g}[/bold] (as good: {result.low:.3g} to {result.high:.3g})"
         )
-    return record
+    return result
 
 
-def _sweep(task: Task, name: str, *, seed: int = 0, **settings: Any) -> RangeTest:
+def _sweep(task: Task, name: str, *, seed: int = 0, **settings: Any) -> LRRangeTestResult:
     """Run a range test on a fresh model, with a bar, and print its curve and its suggestion."""
     from ratecraft._training._snapshot import seed_everything
     from ratecraft.experiments._train import start
@@ -143,8 +145,8 @@ def _sweep(task: Task, name: str, *, seed: int = 0, **settings: Any) -> RangeTes
 
     seed_everything(seed)
     model, optimizer = start(task)
-    with bar("range test", "updates") as progress:
-        record = range_test(
+    with bar("range test", "steps") as progress:
+        result = range_test(
             model,
             optimizer,
             task.train,
@@ -153,12 +155,12 @@ def _sweep(task: Task, name: str, *, seed: int = 0, **settings: Any) -> RangeTes
             task=task.name or name,
             **settings,
         )
-    record = replace(record, seed=seed)
-    lines = {"smoothed loss": (record.rates, record.smoothed)}
-    plot = terminal_plot(lines, log_x=True, x_label="rate", y_label="loss", mark=record.suggestion)
+    result = replace(result, seed=seed)
+    lines = {"smoothed loss": (result.lrs, result.smoothed)}
+    plot = terminal_plot(lines, log_x=True, x_label="lr", y_label="loss", mark=result.suggestion)
     out.print(plot, markup=False)
-    out.print(f"{record.task}\ntested with {record.optimizer}: {record.cost}", markup=False)
-    out.print(f"{record.stopped}; {record.reason}", markup=False)
-    if record.suggestion is not None:
-        out.print(f"suggested rate: [bold]{record.suggestion:.3g}[/bold]")
-    return record
+    out.print(f"{result.task}\ntested with {result.optimizer}: {result.cost}", markup=False)
+    out.print(f"{result.stopped}; {result.reason}", markup=False)
+    if result.suggestion is not None:
+        out.print(f"suggested lr: [bold]{result.suggestion:.3g}[/bold]")
+    return result

@@ -16,8 +16,8 @@ from ._console import check_output, colored, out
 
 def predict(
     *logs_and_schedules: str,
-    total: Annotated[int | None, Parameter(alias="-t")] = None,
-    epoch: float | None = None,
+    total_steps: Annotated[int | None, Parameter(alias="-t")] = None,
+    steps_per_epoch: float | None = None,
     plan: tuple[str, ...] = (),
     plan_total: tuple[int, ...] = (),
     loss: str | None = None,
@@ -28,19 +28,19 @@ def predict(
 
     Without schedules it recommends one of the WSD family.
 
-    Example: `ratecraft predict log.csv "warmup(500).then(cosine(1, 0))" --total 20000`
+    Example: `ratecraft forecast log.csv "warmup(500).then(cosine(1, 0))" --total-steps 20000`
 
     Args:
         logs_and_schedules: Logs (CSV, JSON, JSON lines, trainer_state.json, TensorBoard's events,
-            a saved comparison) and texts of schedules: factors of the logs' peak rate, or rates.
-        total: Updates of the run to foresee. Default: as many as the longest log has.
-        epoch: Updates per epoch, if schedules speak of epochs.
-        plan: The schedule of a log, as the rate itself; once for each log, in order. Needed where
-            a log has no rates, better where it begins late.
-        plan_total: Updates that the plan was made for, where the log ends before; once for each
+            a saved comparison) and texts of schedules: factors of the logs' peak lr, or lrs.
+        total_steps: Steps of the run to foresee. Default: as many as the longest log has.
+        steps_per_epoch: Steps per epoch, if schedules speak of epochs.
+        plan: The schedule of a log, as the lr itself; once for each log, in order. Needed where
+            a log has no lrs, better where it begins late.
+        plan_total: Steps that the plan was made for, where the log ends before; once for each
             plan.
         loss: The logs' column of losses, if it is none of the usual ones.
-        save: Write the record as JSON.
+        save: Write the result as JSON.
         output: Write a report (.html) or a figure (.png, .svg, .pdf).
     """
     from rich.table import Table
@@ -52,14 +52,14 @@ def predict(
     schedules = {one: parse(one) for one in logs_and_schedules if one not in paths}
     if not paths:
         raise ScheduleError(
-            'predict needs the log of a run: ratecraft predict log.csv "cosine(1, 0)"'
+            'predict needs the log of a run: ratecraft forecast log.csv "cosine(1, 0)"'
         )
     if plan and len(plan) != len(paths):
         raise SettingError(f"--plan is given {len(plan)} times for {len(paths)} logs")
     if plan_total and len(plan_total) != len(plan):
         raise SettingError(f"--plan-total is given {len(plan_total)} times for {len(plan)} plans")
-    if total is not None and total < 1:
-        raise SettingError(f"--total {total}: expected a number of updates, at least 1")
+    if total_steps is not None and total_steps < 1:
+        raise SettingError(f"--total-steps {total_steps}: expected a number of steps, at least 1")
     check_output(save, ".json")
     check_output(output, ".html", ".png", ".svg", ".pdf")
     plans = [parse(text) for text in plan] if plan else [None] * len(paths)
@@ -67,33 +67,35 @@ def predict(
     logs = [
         log
         for path, one, long in zip(paths, plans, lengths, strict=True)
-        for log in read_logs(path, schedule=one, total=long, loss=loss, epoch=epoch)
+        for log in read_logs(
+            path, schedule=one, total_steps=long, loss=loss, steps_per_epoch=steps_per_epoch
+        )
     ]
-    length = max(len(log.every_rate) for log in logs) if total is None else total
-    record = (
-        forecast(logs, schedules, length, epoch=epoch)
+    length = max(len(log.every_lr) for log in logs) if total_steps is None else total_steps
+    result = (
+        forecast(logs, schedules, length, steps_per_epoch=steps_per_epoch)
         if schedules
-        else recommend(logs, length, epoch=epoch)
+        else recommend(logs, length, steps_per_epoch=steps_per_epoch)
     )
-    out.print(terminal_forecast(record, color=colored()), markup=False)
-    table = Table(title=f"Loss after {length:,} updates")
+    out.print(terminal_forecast(result, color=colored()), markup=False)
+    table = Table(title=f"Loss after {length:,} steps")
     table.add_column("schedule", overflow="fold")
     table.add_column("foreseen", justify="right", no_wrap=True)
     table.add_column("band", justify="right", no_wrap=True)
-    for one in record.candidates:
+    for one in result.candidates:
         text = escape("\n  ".join([one.name, *one.notes]))
         table.add_row(text, f"{one.loss:.4f}", f"{one.low:.4f} to {one.high:.4f}")
     out.print(table)
-    for note in record.notes:
+    for note in result.notes:
         out.print(f"weak: {note}", markup=False)
-    out.print(record.verdict(), markup=False)
+    out.print(result.verdict(), markup=False)
     if save is not None:
-        out.print(f"record: {record.save(save)}", markup=False)
+        out.print(f"result: {result.save(save)}", markup=False)
     if output is not None and output.suffix.lower() == ".html":
         title = "What other schedules would have cost"
-        out.print(f"report: {write_report(output, forecast=record, title=title)}", markup=False)
+        out.print(f"report: {write_report(output, forecast=result, title=title)}", markup=False)
     elif output is not None:
-        out.print(f"figure: {save_figure(plot_forecast(record), output)}", markup=False)
+        out.print(f"figure: {save_figure(plot_forecast(result), output)}", markup=False)
 
 
 def _is_there(text: str) -> bool:

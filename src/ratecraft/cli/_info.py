@@ -12,7 +12,7 @@ from ratecraft._version import __version__
 from ._console import out
 
 EXTRAS: Final = {
-    "torch": ("torch", "driving optimizers, finding rates, training"),
+    "torch": ("torch", "driving optimizers, finding lrs, training"),
     "plot": ("matplotlib", "figures as .png, .svg and .pdf"),
     "digits": ("scikit-learn", "the task digits, and the demo"),
     "tensorboard": ("tensorboard", "reading TensorBoard's logs in predict"),

@@ -1,4 +1,4 @@
-"""How a comparison stands, while it runs: a live view, plain lines, lines of JSON, or nothing."""
+"""StepOptions a comparison stands, while it runs: a live view, plain lines, lines of JSON, or nothing."""
 
 from __future__ import annotations
 
@@ -57,9 +57,9 @@ def _told(progress: Progress) -> str:
     rest = "" if progress.left is None else f"; {duration(progress.left)} left"
     run = progress.run
     if run is None or run.diverged is not None:
-        return f"{progress.name}: diverged at update {run.diverged if run else '?'}{rest}"
+        return f"{progress.name}: diverged at step {run.diverged if run else '?'}{rest}"
     if run.stopped is not None:
-        return f"{progress.name}: stopped early after {run.stopped} updates{rest}"
+        return f"{progress.name}: stopped early after {run.stopped} steps{rest}"
     return f"{progress.name}: loss {run.final():.4g} in {duration(run.seconds)}{rest}"
 
 

@@ -18,43 +18,47 @@ from ._console import colored, out
 
 def show(
     *schedules: str,
-    total: Annotated[str | None, Parameter(alias="-t")] = None,
-    epoch: float | None = None,
+    total_steps: Annotated[str | None, Parameter(alias="-t")] = None,
+    steps_per_epoch: float | None = None,
     log: bool = False,
     output: Annotated[Path | None, Parameter(alias="-o")] = None,
 ) -> None:
     """Draw schedules in the terminal, without training anything.
 
-    Example: `ratecraft show "3e-4 * warmup(500).then(cosine(1, 0.1))" --total 10000`
+    Example: `ratecraft show "3e-4 * warmup(500).then(cosine(1, 0.1))" --total-steps 10000`
 
     Args:
         schedules: Texts of schedules; several are overlaid.
-        total: Length of the run: updates, or a length such as "epochs(10)". Default: where the
+        total_steps: Length of the run: steps, or a length such as "epochs(10)". Default: where the
             schedule itself ends.
-        epoch: Updates per epoch, if anything is said in epochs.
-        log: Draw the rate on a logarithmic axis.
+        steps_per_epoch: Steps per epoch, if anything is said in epochs.
+        log: Draw the lr on a logarithmic axis.
         output: Also write a figure: a .png, .svg or .pdf file.
     """
     from ratecraft.report import plot_curves, save_figure, terminal_curve
 
     if not schedules:
         raise ScheduleError('show needs a schedule, for example: ratecraft show "cosine(1, 0)"')
-    length: Duration | float | None = None if total is None else parse_length(total)
+    length: Duration | float | None = None if total_steps is None else parse_length(total_steps)
     curves = {}
     for text in schedules:
         schedule = parse(text)
-        curve = schedule.resolve(length, epoch=epoch)
+        curve = schedule.resolve(total_steps=length, steps_per_epoch=steps_per_epoch)
         if length is None:
             if curve.natural_length == float("inf"):
-                raise ScheduleError(f"{schedule!r} has no end; say how far to draw: --total 10000")
-            curve = schedule.resolve(steps(curve.natural_length), epoch=epoch)
+                raise ScheduleError(
+                    f"{schedule!r} has no end; say how far to draw: --total-steps 10000"
+                )
+            curve = schedule.resolve(
+                total_steps=steps(curve.natural_length), steps_per_epoch=steps_per_epoch
+            )
         curves[repr(schedule)] = curve
     out.print(terminal_curve(curves, log_y=log, color=colored()), markup=False)
     for name, curve in curves.items():
         unit = CLOCK_NAMES[curve.horizon.clock]
-        span, last = f"{curve.total:,.12g} {unit}s", curve.left(curve.total)
-        if unit == "update":
-            span, last = f"{len(curve):,} updates", curve(len(curve) - 1)
+        span, last = f"{curve.length:,.12g} {unit}s", curve.left(curve.length)
+        if unit == "step":
+            span, last = f"{len(curve):,} steps", curve(len(curve) - 1)
         out.print(f"{name}\n  first {curve(0):.6g}, last {last:.6g}, {span}", markup=False)
     if output is not None:
         out.print(f"figure: {save_figure(plot_curves(curves, log=log), output)}", markup=False)
@@ -62,42 +66,42 @@ def show(
 
 def check(
     *schedules: str,
-    total: Annotated[str | None, Parameter(alias="-t")] = None,
-    epoch: float | None = None,
+    total_steps: Annotated[str | None, Parameter(alias="-t")] = None,
+    steps_per_epoch: float | None = None,
 ) -> None:
     """Say what schedules will do over a run that nobody may have meant.
 
     Exits with 1 if there is an error among the findings.
 
-    Example: `ratecraft check "warmup(500).then(cosine(1, 0, over=1000))" --total 2000`
+    Example: `ratecraft check "warmup(500).then(cosine(1, 0, over=1000))" --total-steps 2000`
 
     Args:
         schedules: Texts of schedules.
-        total: Length of the run: updates, or a length such as "epochs(10)".
-        epoch: Updates per epoch, if anything is said in epochs.
+        total_steps: Length of the run: steps, or a length such as "epochs(10)".
+        steps_per_epoch: Steps per epoch, if anything is said in epochs.
     """
     if not schedules:
         raise ScheduleError('check needs a schedule, for example: ratecraft check "cosine(1, 0)"')
-    length = None if total is None else parse_length(total)
+    length = None if total_steps is None else parse_length(total_steps)
     found = []
     for text in schedules:
-        findings = check_schedule(parse(text), length, epoch=epoch)
+        findings = check_schedule(parse(text), length, steps_per_epoch=steps_per_epoch)
         _print_findings(findings, text)
         found += findings
     _fail_on_errors(found)
 
 
-def doctor(setup: str, *, total: Annotated[int | None, Parameter(alias="-t")] = None) -> None:
+def doctor(setup: str, *, total_steps: Annotated[int | None, Parameter(alias="-t")] = None) -> None:
     """Say what is wrong with a training set-up before it runs.
 
     Exits with 1 if there is an error among the findings.
 
-    Example: `ratecraft doctor train.py:build --total 10000`
+    Example: `ratecraft doctor train.py:build --total-steps 10000`
 
     Args:
         setup: A function as file.py:function that builds all and returns it: models,
             optimizers, schedulers, a Hugging Face Trainer; one, or several in any order.
-        total: Updates that the run is going to make.
+        total_steps: Steps that the run is going to make.
     """
     from ratecraft.diagnostics import doctor as examine
     from ratecraft.experiments._source import called, load_function
@@ -105,7 +109,7 @@ def doctor(setup: str, *, total: Annotated[int | None, Parameter(alias="-t")] = 
     things = called(load_function(setup), setup)
     things = things if isinstance(things, tuple | list) else (things,)
     try:
-        findings = examine(*things, total=total)
+        findings = examine(*things, total_steps=total_steps)
     except TypeError as error:
         raise SettingError(f"{setup}: {error}") from None
     _print_findings(findings, setup)

@@ -1,4 +1,4 @@
-"""The rate of every single weight under an adaptive method, from the optimizer's own state."""
+"""The lr of every single weight under an adaptive method, from the optimizer's own state."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ Group = Mapping[str, Any]
 
 
 def _steps(state: State) -> torch.Tensor:
-    """Return how many updates there were, in float64: 1 - beta^step loses digits otherwise."""
+    """Return how many steps there were, in float64: 1 - beta^step loses digits otherwise."""
     return torch.as_tensor(state["step"], dtype=torch.float64)
 
 
 def _adam(state: State, group: Group, lr: Any, _: Any) -> torch.Tensor:
     second: torch.Tensor = state["max_exp_avg_sq" if group["amsgrad"] else "exp_avg_sq"]
     root = (1 - group["betas"][1] ** _steps(state)) ** 0.5
-    rates: torch.Tensor = lr / (second.sqrt() / root + group["eps"])
-    return rates
+    lrs: torch.Tensor = lr / (second.sqrt() / root + group["eps"])
+    return lrs
 
 
 def _nadam(state: State, group: Group, lr: Any, _: Any) -> torch.Tensor:
     corrected: torch.Tensor = state["exp_avg_sq"] / (1 - group["betas"][1] ** _steps(state))
-    rates: torch.Tensor = lr / (corrected.sqrt() + group["eps"])
-    return rates
+    lrs: torch.Tensor = lr / (corrected.sqrt() + group["eps"])
+    return lrs
 
 
 def _radam(state: State, group: Group, lr: Any, _: Any) -> torch.Tensor:
@@ -49,36 +49,36 @@ def _radam(state: State, group: Group, lr: Any, _: Any) -> torch.Tensor:
     top = (length - 4) * (length - 2) * longest
     rectified = (top / ((longest - 4) * (longest - 2) * length)).clamp_min(0).sqrt()
     adaptive = rectified * (1 - power).sqrt() / (state["exp_avg_sq"].sqrt() + group["eps"])
-    rates: torch.Tensor = lr * torch.where(length > 5, adaptive, torch.ones_like(adaptive))
-    return rates
+    lrs: torch.Tensor = lr * torch.where(length > 5, adaptive, torch.ones_like(adaptive))
+    return lrs
 
 
 def _adamax(state: State, group: Group, lr: Any, _: Any) -> torch.Tensor:
     largest: torch.Tensor = state["exp_inf"]
-    rates: torch.Tensor = lr / largest
-    return rates
+    lrs: torch.Tensor = lr / largest
+    return lrs
 
 
 def _adagrad(state: State, group: Group, lr: Any, _: Any) -> torch.Tensor:
     decayed = lr / (1 + (_steps(state) - 1) * group["lr_decay"])
-    total: torch.Tensor = state["sum"]
-    rates: torch.Tensor = decayed / (total.sqrt() + group["eps"])
-    return rates
+    total_steps: torch.Tensor = state["sum"]
+    lrs: torch.Tensor = decayed / (total_steps.sqrt() + group["eps"])
+    return lrs
 
 
 def _rmsprop(state: State, group: Group, lr: Any, _: Any) -> torch.Tensor:
     second: torch.Tensor = state["square_avg"]
     if group["centered"]:
         second = second - state["grad_avg"] ** 2
-    rates: torch.Tensor = lr / (second.sqrt() + group["eps"])
-    return rates
+    lrs: torch.Tensor = lr / (second.sqrt() + group["eps"])
+    return lrs
 
 
 def _adadelta(state: State, group: Group, lr: Any, before: torch.Tensor | None) -> torch.Tensor:
     second: torch.Tensor = state["square_avg"]
     steps = torch.zeros_like(second) if before is None else before
-    rates: torch.Tensor = lr * (steps + group["eps"]).sqrt() / (second + group["eps"]).sqrt()
-    return rates
+    lrs: torch.Tensor = lr * (steps + group["eps"]).sqrt() / (second + group["eps"]).sqrt()
+    return lrs
 
 
 NEEDED: Final = (
@@ -92,7 +92,7 @@ NEEDED: Final = (
 )
 """State with a number for each coordinate that some formula reads."""
 
-RATES: Final[dict[type[Optimizer], tuple[Callable[..., torch.Tensor], str]]] = {
+LRS: Final[dict[type[Optimizer], tuple[Callable[..., torch.Tensor], str]]] = {
     Adam: (_adam, "exp_avg_sq"),
     AdamW: (_adam, "exp_avg_sq"),
     NAdam: (_nadam, "exp_avg_sq"),
@@ -107,18 +107,18 @@ RATES: Final[dict[type[Optimizer], tuple[Callable[..., torch.Tensor], str]]] = {
 
 def _formula(optimizer: Optimizer, states: Sequence[State]) -> Callable[..., torch.Tensor] | None:
     """Return the formula of a method that has one, and has its state."""
-    for kind, (formula, needed) in RATES.items():
+    for kind, (formula, needed) in LRS.items():
         if isinstance(optimizer, kind):
             return formula if all(needed in state for state in states) else None
     return None
 
 
 def used_before(optimizer: Optimizer) -> str | None:
-    """Return the name of the state that an update uses as it was before, or None."""
+    """Return the name of the state that a step uses as it was before, or None."""
     return "acc_delta" if isinstance(optimizer, Adadelta) else None
 
 
-def coordinate_rates(
+def coordinate_lrs(
     optimizer: Optimizer,
     parameter: torch.Tensor,
     group: Group,
@@ -126,31 +126,31 @@ def coordinate_rates(
     lr: Any = None,
     before: torch.Tensor | None = None,
 ) -> torch.Tensor | None:
-    """Return what multiplied each coordinate of a parameter in the update that was just made.
+    """Return what multiplied each coordinate of a parameter in the step that was just made.
 
     Of the corrected first moment: lr / (sqrt(v) + eps) for Adam, AdamW and NAdam, where v is the
     corrected second moment; that times the rectification for RAdam; lr / u for Adamax. Of the
     gradient: lr_t / (sqrt(sum of g^2) + eps) for Adagrad, lr / (sqrt(v) + eps) for RMSprop,
     lr sqrt(D + eps) / sqrt(v + eps) for Adadelta, where D is the average of squared steps before
-    the update. All else is as it is after the update, which used it so. Decay is not in it.
+    the step. All else is as it is after the step, which used it so. Decay is not in it.
 
     Args:
         optimizer: an optimizer of torch's.
         parameter: one of its parameters.
         group: its param group.
-        lr: the rate of the update; default the group's present one.
-        before: for Adadelta its ``acc_delta`` before the update; default zero, as at first.
+        lr: the lr of the step; default the group's present one.
+        before: for Adadelta its ``acc_delta`` before the step; default zero, as at first.
 
     Returns:
         A tensor like the parameter, of a complex one with its two parts last; None for methods
-        that have one rate for all, and where the optimizer has no state of the parameter yet.
+        that have one lr for all, and where the optimizer has no state of the parameter yet.
 
     >>> weight = torch.nn.Parameter(torch.tensor([1.0, 1.0]))
     >>> optimizer = torch.optim.Adagrad([weight], lr=0.5)
     >>> weight.grad = torch.tensor([1.0, 2.0])
     >>> optimizer.step()
-    >>> rates = coordinate_rates(optimizer, weight, optimizer.param_groups[0])
-    >>> [round(x, 6) for x in rates.tolist()]
+    >>> lrs = coordinate_lrs(optimizer, weight, optimizer.param_groups[0])
+    >>> [round(x, 6) for x in lrs.tolist()]
     [0.5, 0.25]
     """
     state: State = optimizer.state.get(parameter, {})
@@ -165,15 +165,15 @@ def coordinate_rates(
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """The state behind the rates of every so manieth coordinate of some parameters.
+    """The state behind the lrs of every so manieth coordinate of some parameters.
 
     Attributes:
-        formula: one of `RATES`.
+        formula: one of `LRS`.
         state: the state's parts, one parameter's coordinates after the other's.
-        steps: how many updates each parameter had.
+        steps: how many steps each parameter had.
         counts: how many coordinates each has here.
         group: what the param group said.
-        lr: the rate of the update.
+        lr: the lr of the step.
         before: what `used_before` names, if anything.
     """
 
@@ -186,8 +186,8 @@ class Sample:
     before: torch.Tensor | None
 
     @torch.no_grad()
-    def rates(self) -> list[torch.Tensor]:
-        """Return what `coordinate_rates` says of these coordinates, parameter by parameter."""
+    def lrs(self) -> list[torch.Tensor]:
+        """Return what `coordinate_lrs` says of these coordinates, parameter by parameter."""
         state: dict[str, Any] = {name: piece.cpu() for name, piece in self.state.items()}
         if self.steps is not None:
             steps = self.steps.to("cpu", torch.float64)
@@ -207,7 +207,7 @@ def sample(
     lr: Any,
     before: Sequence[torch.Tensor | None] | None,
 ) -> Sample | None:
-    """Keep what `coordinate_rates` needs for every so manieth coordinate of some parameters.
+    """Keep what `coordinate_lrs` needs for every so manieth coordinate of some parameters.
 
     The formulas wait until somebody asks for their results: what a measurement costs is mostly
     the number of calls of torch.
@@ -217,11 +217,11 @@ def sample(
         parameters: some of its parameters, on one device.
         group: their param group.
         strides: of each, how many coordinates to go from one to the next.
-        lr: the rate of the update.
+        lr: the lr of the step.
         before: of each, what `used_before` names, or None where there was no state yet.
 
     Returns:
-        What was kept; None where `coordinate_rates` returns it.
+        What was kept; None where `coordinate_lrs` returns it.
     """
     states: list[State] = [optimizer.state.get(parameter, {}) for parameter in parameters]
     formula = _formula(optimizer, states)
@@ -241,7 +241,7 @@ def sample(
         steps = torch.stack([_tensor(state["step"]) for state in states])
     early = None
     if before is not None:
-        # Where there was no state yet, the first update found zeros.
+        # Where there was no state yet, the first step found zeros.
         early = torch.cat([
             _every(torch.zeros_like(p) if one is None else one, stride)
             for p, one, stride in zip(parameters, before, strides, strict=True)
@@ -267,7 +267,7 @@ def _tensor(step: Any) -> torch.Tensor:
 
 
 def decoupled_decay(optimizer: Optimizer, group: Group, lr: Any) -> Any:
-    """Return by what share of itself an update shrinks a weight beside the step: lr x decay.
+    """Return by what share of itself a step shrinks a weight beside the step: lr x decay.
 
     0 where weight decay is part of the gradient, as in SGD, Adam, Adagrad and others.
     """

@@ -19,7 +19,7 @@ from ratecraft.errors import BindingError
 from ratecraft.results import Breakdown
 from ratecraft.torch._plateau import PlateauLR
 from ratecraft.torch._scheduler import ScheduleLR
-from ratecraft.torch._writer import driven, ledgers_of
+from ratecraft.torch._writer import innermost_optimizer, writers_of
 from ratecraft.torch.drop_in._schedulers import asked
 
 FIRST: Final = 3  # names of parameters that the table shows
@@ -34,11 +34,11 @@ class GroupDescription:
         name: its name, or its number.
         tensors: how many parameters it has.
         weights: how many numbers they hold.
-        base: its own rate, which factors multiply.
-        rate: its present rate.
+        base: its own lr, which factors multiply.
+        lr: its present lr.
         decay: its weight decay; None if its optimizer knows none.
         parameters: their names, as far as they are known.
-        carried: by how much others than ratecraft multiply it.
+        external_factor: by how much others than ratecraft multiply it.
         schedules: what drives it, by field.
     """
 
@@ -46,8 +46,8 @@ class GroupDescription:
     tensors: int
     weights: int
     base: float
-    rate: float
-    carried: float = 1.0
+    lr: float
+    external_factor: float = 1.0
     schedules: dict[str, str] = field(default_factory=dict)
     decay: float | None = None
     parameters: tuple[str, ...] = ()
@@ -66,19 +66,19 @@ class Description:
     def rows(self) -> list[tuple[str, ...]]:
         """Return the table: a row of headings, and one for each group."""
         rows: list[tuple[str, ...]] = [
-            ("group", "tensors", "weights", "base", "rate", "decay", "schedule", "parameters")
+            ("group", "tensors", "weights", "base", "lr", "decay", "schedule", "parameters")
         ]
         for group in self.groups:
             said = [text if name == "lr" else f"{name}: {text}" for name, text in
                     group.schedules.items()]  # fmt: skip
             if group.carried != 1:
-                said.append(f"times {group.carried:.6g} by others")
+                said.append(f"times {group.external_factor:.6g} by others")
             names = list(group.parameters[:FIRST])
             if len(group.parameters) > FIRST:
                 names.append("...")
             rows.append((
                 group.name, f"{group.tensors:,}", f"{group.weights:,}", f"{group.base:.6g}",
-                f"{group.rate:.6g}", "-" if group.decay is None else f"{group.decay:.6g}",
+                f"{group.lr:.6g}", "-" if group.decay is None else f"{group.decay:.6g}",
                 "; ".join(said) or "none", ", ".join(names),
             ))  # fmt: skip
         if not any(row[-1] for row in rows[1:]):
@@ -105,7 +105,7 @@ class Description:
 
 
 def describe(optimizer: Optimizer, model: torch.nn.Module | None = None) -> Description:
-    """Return every param group's name, size, base rate, present rate and what drives it.
+    """Return every param group's name, size, base lr, present lr and what drives it.
 
     Args:
         optimizer: any torch optimizer; the schedules are those of `ScheduleLR`.
@@ -118,35 +118,37 @@ def describe(optimizer: Optimizer, model: torch.nn.Module | None = None) -> Desc
     ...     {"params": [net.weight], "lr": 0.1, "name": "weight"},
     ...     {"params": [net.bias], "lr": 0.2, "name": "bias"},
     ... ])
-    >>> _ = ScheduleLR(optimizer, factor=cosine(1, 0.1), total=100)
+    >>> _ = ScheduleLR(optimizer, factor=cosine(1, 0.1), total_steps=100)
     >>> print(describe(optimizer))
-    group   tensors  weights  base  rate  decay  schedule
+    group   tensors  weights  base  lr  decay  schedule
     weight        1        6   0.1   0.1      0  factor cosine(1, 0.1)
     bias          1        2   0.2   0.2      0  factor cosine(1, 0.1)
     """
     if not isinstance(optimizer, Optimizer):
         raise TypeError(f"describe() looks at a torch optimizer, not {type(optimizer).__name__}")
-    ledgers = {what: led for what, led in ledgers_of(driven(optimizer)).items() if led.voices}
-    for ledger in ledgers.values():
-        ledger.sync()
+    writers = {
+        what: led for what, led in writers_of(innermost_optimizer(optimizer)).items() if led.sources
+    }
+    for writer in writers.values():
+        writer.sync()
     known = {} if model is None else {id(p): name for name, p in model.named_parameters()}
     groups = []
     for i, group in enumerate(optimizer.param_groups):
         name = str(group.get("name", i))
-        base, carried = float(group.get("initial_lr", group["lr"])), 1.0
+        base, external_factor = float(group.get("initial_lr", group["lr"])), 1.0
         schedules = {}
-        for what, ledger in ledgers.items():
-            texts = [text for voice in ledger.voices if (text := voice.text(name))]
+        for what, writer in writers.items():
+            texts = [text for source in writer.sources if (text := source.text(name))]
             if texts:
                 schedules[what] = " and ".join(texts)
             if what == "lr":
-                base, carried = ledger.own[i], ledger.carried[i]
+                base, external_factor = writer.own[i], writer.external_factor[i]
         weights = sum(p.numel() for p in group["params"])
         names = [known[id(p)] for p in group["params"] if id(p) in known]
         decay = group.get("weight_decay")
         groups.append(
             GroupDescription(
-                name, len(group["params"]), weights, base, float(group["lr"]), carried, schedules,
+                name, len(group["params"]), weights, base, float(group["lr"]), external_factor, schedules,
                 None if decay is None else float(decay),
                 tuple(names or group.get("param_names", ())),
             )
@@ -154,34 +156,34 @@ def describe(optimizer: Optimizer, model: torch.nn.Module | None = None) -> Desc
     return Description(tuple(groups))
 
 
-def breakdown(*schedulers: Any, updates: int, group: str | int = 0) -> Breakdown:
-    """Return each scheduler's own factor beside their product, from update 0 on.
+def breakdown(*schedulers: Any, steps: int, group: str | int = 0) -> Breakdown:
+    """Return each scheduler's own factor beside their product, from step 0 on.
 
-    The product is what these schedulers make of a group's base rate, each stepped once an update;
+    The product is what these schedulers make of a group's base lr, each stepped once a step;
     what others do is not in it. `ratecraft.report.plot_breakdown` draws it.
 
     Args:
         schedulers: of one optimizer: `ScheduleLR`, drop-in ones or torch's own, in any number;
             a chain counts as its parts, a `PlateauLR` as schedule and plateau, the latter as
             decided so far.
-        updates: how many updates.
+        steps: how many steps.
         group: the param group, by name or place.
 
     Raises:
         TypeError: a scheduler that cannot be asked.
-        BindingError: no scheduler, several optimizers, two schedulers that write rates, or no
+        BindingError: no scheduler, several optimizers, two schedulers that write lrs, or no
             such group.
 
     >>> from ratecraft.torch.drop_in import ExponentialLR, StepLR
     >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
-    >>> seen = breakdown(StepLR(optimizer, 3, 0.5), ExponentialLR(optimizer, 0.9), updates=5)
+    >>> seen = breakdown(StepLR(optimizer, 3, 0.5), ExponentialLR(optimizer, 0.9), steps=5)
     >>> seen.factors["StepLR"]
     (1.0, 1.0, 1.0, 0.5, 0.5)
-    >>> [round(rate, 6) for rate in seen.rates]
+    >>> [round(lr, 6) for lr in seen.lrs]
     [0.1, 0.09, 0.081, 0.03645, 0.032805]
     """
     parts = [part for scheduler in schedulers for part in _parts(scheduler)]
-    optimizers = {id(driven(part.optimizer)) for part in parts}
+    optimizers = {id(innermost_optimizer(part.optimizer)) for part in parts}
     if len(optimizers) != 1:
         raise BindingError(
             f"breakdown() looks at the schedulers of one optimizer; given {len(optimizers)}"
@@ -198,17 +200,17 @@ def breakdown(*schedulers: Any, updates: int, group: str | int = 0) -> Breakdown
     absolute = [part for part in saying if getattr(part, "is_absolute", False)]
     if len(absolute) > 1:
         kinds = " and ".join(type(part).__name__ for part in absolute)
-        raise BindingError(f"{kinds} both write rates, and have no product")
+        raise BindingError(f"{kinds} both write lrs, and have no product")
     factors: dict[str, tuple[float, ...]] = {}
     for part in saying:
-        said = [part.factors(k) for k in range(updates)]
+        said = [part.factors(k) for k in range(steps)]
         values = [one[i] if isinstance(one, list) else one for one in said]
         if absolute and part is absolute[0]:
             values = [value / base if base else value for value in values]
         factors[_label(part, names[i], factors)] = tuple(map(float, values))
     rows = zip(*factors.values(), strict=True)
-    rates = tuple((base if base or not absolute else 1.0) * math.prod(row) for row in rows)
-    return Breakdown(names[i], base, factors, rates)
+    lrs = tuple((base if base or not absolute else 1.0) * math.prod(row) for row in rows)
+    return Breakdown(names[i], base, factors, lrs)
 
 
 def _parts(scheduler: Any) -> Iterator[Any]:
@@ -235,20 +237,20 @@ def _label(scheduler: Any, group: str, taken: dict[str, tuple[float, ...]]) -> s
 
 
 def preview(
-    scheduler: Any, updates: int, *, metrics: Sequence[float] | None = None
+    scheduler: Any, steps: int, *, metrics: Sequence[float] | None = None
 ) -> dict[str, list[float]]:
-    """Return the rates that a torch scheduler is going to give, without touching its optimizer.
+    """Return the lrs that a torch scheduler is going to give, without touching its optimizer.
 
     A copy of the scheduler steps an optimizer of the same param groups without the parameters.
 
     Args:
         scheduler: any ``torch.optim.lr_scheduler``, or a `ScheduleLR`.
-        updates: how many updates to look ahead, from where the scheduler is.
-        metrics: for ReduceLROnPlateau: what its ``step`` will be given, one for each update.
+        steps: how many steps to look ahead, from where the scheduler is.
+        metrics: for ReduceLROnPlateau: what its ``step`` will be given, one for each step.
 
     Returns:
-        For each param group, by name or number (both, where names are alike), the rate at each
-        of the updates; the first is the present rate.
+        For each param group, by name or number (both, where names are alike), the lr at each
+        of the steps; the first is the present lr.
 
     Raises:
         TypeError: no scheduler.
@@ -260,32 +262,32 @@ def preview(
     >>> preview(step, 5)
     {'0': [1.0, 1.0, 0.5, 0.5, 0.25]}
     """
-    if isinstance(updates, bool) or not isinstance(updates, int) or updates < 0:
-        raise BindingError(f"preview(): updates={updates!r} must be an int >= 0")
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 0:
+        raise BindingError(f"preview(): steps={steps!r} must be an int >= 0")
     if isinstance(scheduler, ScheduleLR):
-        return scheduler.preview(updates)
+        return scheduler.preview(steps)
     if not isinstance(scheduler, LRScheduler | ReduceLROnPlateau):
         raise TypeError(f"preview() looks at a torch scheduler, not {type(scheduler).__name__}")
     if isinstance(scheduler, ReduceLROnPlateau) and metrics is None:
-        raise BindingError("a ReduceLROnPlateau follows a metric: give metrics=, one an update")
-    if metrics is not None and len(metrics) < updates:
-        raise BindingError(f"{len(metrics)} metrics for {updates} updates: give one for each")
+        raise BindingError("a ReduceLROnPlateau follows a metric: give metrics=, one a step")
+    if metrics is not None and len(metrics) < steps:
+        raise BindingError(f"{len(metrics)} metrics for {steps} steps: give one for each")
     twin = on_stand_in(scheduler)
     stand_in = twin.optimizer
     names = [str(group.get("name", i)) for i, group in enumerate(stand_in.param_groups)]
     if len(set(names)) < len(names):
         names = [f"{name} ({i})" for i, name in enumerate(names)]
-    rates: dict[str, list[float]] = {name: [] for name in names}
+    lrs: dict[str, list[float]] = {name: [] for name in names}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the stand-in never steps, which torch warns about
-        for k in range(updates):
-            for seen, group in zip(rates.values(), stand_in.param_groups, strict=True):
+        for k in range(steps):
+            for seen, group in zip(lrs.values(), stand_in.param_groups, strict=True):
                 seen.append(float(group["lr"]))
             if isinstance(twin, ReduceLROnPlateau):
                 twin.step((metrics or [])[k])
-            elif k < updates - 1:
+            elif k < steps - 1:
                 twin.step()
-    return rates
+    return lrs
 
 
 def on_stand_in(scheduler: Any) -> Any:

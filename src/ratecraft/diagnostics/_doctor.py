@@ -20,37 +20,37 @@ from ratecraft.torch._plateau import PlateauLR
 from ratecraft.torch._scheduler import ScheduleLR
 
 from ._describe import on_stand_in
-from ._setup import Patient, SetUp
+from ._setup import SchedulerUsage, TrainingSetup
 
 NEAR: Final = 0.01  # a horizon this near to the run's length is the run's length
-MULTIPLE: Final = 1.8  # so many steps an update are several; fewer may be updates that AMP skipped,
+MULTIPLE: Final = 1.8  # so many steps a step are several; fewer may be steps that AMP skipped,
 SKIPPED: Final = 8  # and so may be so few
 EPOCH: Final = 5  # a run that is so many times longer than a schedule may be counted in epochs
 COUNTED: Final = 3  # calls after which it is clear how often a scheduler is stepped
-AHEAD: Final = 10  # updates that a loaded state is followed for
+AHEAD: Final = 10  # steps that a loaded state is followed for
 NAMES: Final = 3  # of many parameters, so many are named
 PLAIN: Final = ("builtins", "torch", "torch.nn.parameter")
 
 
-def doctor(*things: Any, total: int | None = None, done: int | None = None) -> list[Finding]:
+def doctor(*things: Any, total_steps: int | None = None, done: int | None = None) -> list[Finding]:
     """Return what is wrong with a live set-up, worst first; nothing is changed.
 
     Looked for: a scheduler that drives another optimizer than the one that steps; one stepped
-    once an epoch though it counts updates, or several times an update; a horizon that the run
+    once an epoch though it counts steps, or several times a step; a horizon that the run
     misses or overshoots; parameters that no optimizer holds, or that are another model's; a
     state that does not bring back what it was saved from; and, of a `ScheduleLR`, what `check`
     says about its schedule.
 
-    Call it when all is built, and again after a few updates, when it can see how often a
-    scheduler is stepped: optimizers of Adam's kind count their updates, a trainer does, or you
+    Call it when all is built, and again after a few steps, when it can see how often a
+    scheduler is stepped: optimizers of Adam's kind count their steps, a trainer does, or you
     say ``done=``.
 
     Args:
         things: models, optimizers, schedulers, a Lightning ``Trainer`` (while it fits, as in
             ``on_train_start``) or a Hugging Face ``Trainer``, in any order and number, also in
             lists and dicts.
-        total: updates the run is going to make, if no trainer says so.
-        done: updates made so far.
+        total_steps: steps the run is going to make, if no trainer says so.
+        done: steps made so far.
 
     Raises:
         TypeError: something that is none of these.
@@ -59,12 +59,12 @@ def doctor(*things: Any, total: int | None = None, done: int | None = None) -> l
     >>> model = torch.nn.Linear(3, 1)
     >>> optimizer = torch.optim.SGD([model.weight], lr=0.1)
     >>> scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, 500)
-    >>> for finding in doctor(model, optimizer, scheduler, total=1000):
+    >>> for finding in doctor(model, optimizer, scheduler, total_steps=1000):
     ...     print(finding.level, finding.message)
     error no optimizer holds 1 of 2 trainable parameters: bias
-    error OneCycleLR ends after 500 of the run's 1000 updates, and raises an error there
+    error OneCycleLR ends after 500 of the run's 1000 steps, and raises an error there
     """
-    setup = SetUp.of(things, total, done)
+    setup = TrainingSetup.of(things, total_steps, done)
     found = [
         *_others(setup),
         *_parameters(setup),
@@ -78,7 +78,7 @@ def doctor(*things: Any, total: int | None = None, done: int | None = None) -> l
     return sorted(found, key=lambda finding: ("error", "warning", "note").index(finding.level))
 
 
-def _others(setup: SetUp) -> Iterator[Finding]:
+def _others(setup: TrainingSetup) -> Iterator[Finding]:
     """Find schedulers and optimizers that have nothing to do with each other."""
     for patient in setup.patients:
         scheduler = patient.scheduler
@@ -86,14 +86,14 @@ def _others(setup: SetUp) -> Iterator[Finding]:
             yield Finding(
                 "error",
                 f"the Trainer was given a {patient.name} without its optimizer, and builds an "
-                "optimizer of its own: it will train at a constant rate and log the schedule",
+                "optimizer of its own: it will train at a constant lr and log the schedule",
                 "optimizers=(optimizer, scheduler), or ratecraft.torch.for_trainer(trainer, ...)",
             )
         elif setup.optimizers and not patient.drives(setup.optimizers):
             yield Finding(
                 "error",
                 f"{patient.name} drives another optimizer than the one that steps: this one "
-                f"stays at {_rates(setup.optimizers[0])}, and the log shows the schedule",
+                f"stays at {_lrs(setup.optimizers[0])}, and the log shows the schedule",
                 "build the scheduler with the optimizer that is stepped, after the last time "
                 "that one was built anew",
             )
@@ -110,17 +110,17 @@ def _others(setup: SetUp) -> Iterator[Finding]:
                 else "warning",
                 f"no scheduler drives {type(optimizer).__name__}"
                 f"{f' (number {i + 1})' if len(setup.optimizers) > 1 else ''}, which stays at "
-                f"{_rates(optimizer)}",
+                f"{_lrs(optimizer)}",
                 "give it a scheduler of its own, if that is not meant",
             )  # fmt: skip
 
 
-def _rates(optimizer: Optimizer) -> str:
-    rates = dict.fromkeys(f"{float(group['lr']):g}" for group in optimizer.param_groups)
-    return "lr " + ", ".join(rates)
+def _lrs(optimizer: Optimizer) -> str:
+    lrs = dict.fromkeys(f"{float(group['lr']):g}" for group in optimizer.param_groups)
+    return "lr " + ", ".join(lrs)
 
 
-def _parameters(setup: SetUp) -> Iterator[Finding]:
+def _parameters(setup: TrainingSetup) -> Iterator[Finding]:
     """Find parameters that nothing trains, and those trained for nobody."""
     if not setup.models or not setup.optimizers:
         return
@@ -177,30 +177,30 @@ def _parameters(setup: SetUp) -> Iterator[Finding]:
         )
 
 
-def _steps(patient: Patient) -> Iterator[Finding]:
+def _steps(patient: SchedulerUsage) -> Iterator[Finding]:
     """Find schedulers that are stepped more often than the optimizer."""
     if patient.counts_itself or isinstance(patient.scheduler, ReduceLROnPlateau):
         return
-    calls, done, total = patient.calls, patient.done, patient.total
+    calls, done, total_steps = patient.calls, patient.done, patient.total_steps
     fix = (
         "call step() once after each optimizer.step(), not for every batch or process; or "
-        "ratecraft.torch.ScheduleLR, which counts the updates themselves"
+        "ratecraft.torch.ScheduleLR, which counts the steps themselves"
     )
     end = _end(patient.scheduler)
     if patient.processes > 1:
         times = patient.processes
-        if end and total and _near(end.calls, total * times):
+        if end and total_steps and _near(end.calls, total_steps * times):
             return  # planned so, as Accelerate's own examples do
         yield Finding(
-            "error" if end and total else "warning",
-            f"{patient.name} is stepped {times} times an update: {patient.why}",
+            "error" if end and total_steps else "warning",
+            f"{patient.name} is stepped {times} times a step: {patient.why}",
             fix,
         )
     elif done and calls >= MULTIPLE * done and calls - done >= SKIPPED:
         yield Finding(
             "error",
-            f"{patient.name} is stepped {calls / done:.3g} times an update: {calls} calls of "
-            f"step() in {done} updates",
+            f"{patient.name} is stepped {calls / done:.3g} times a step: {calls} calls of "
+            f"step() in {done} steps",
             f"{fix}. If only one of the two states was loaded: load both",
         )
 
@@ -227,7 +227,7 @@ def _end(scheduler: Any) -> _End | None:
         case lr_scheduler.CosineAnnealingLR():
             return _End(scheduler.T_max, "and rises again")
         case lr_scheduler.PolynomialLR():
-            return _End(scheduler.total_iters, "and stays at rate 0")
+            return _End(scheduler.total_iters, "and stays at lr 0")
         case lr_scheduler.LinearLR() if scheduler.end_factor < scheduler.start_factor:
             return _End(scheduler.total_iters, f"and stays at a factor of {scheduler.end_factor:g}")
         case lr_scheduler.LinearLR() | lr_scheduler.ConstantLR():
@@ -249,47 +249,51 @@ def _last(scheduler: ScheduleLR) -> str:
     """Say where a schedule stays past its end."""
     last = scheduler.factors(scheduler.horizon)
     value = max(last) if isinstance(last, list) else last
-    return f"and stays at a {'rate' if scheduler.is_absolute else 'factor'} of {value:g}"
+    return f"and stays at a {'lr' if scheduler.is_absolute else 'factor'} of {value:g}"
 
 
 def _of_function(function: Any) -> _End | None:
     """Read the horizon of one of transformers' schedules."""
     said = function.keywords if isinstance(function, partial) else {}
-    total = said.get("num_training_steps")
-    if total is None and "num_decay_steps" in said:
+    total_steps = said.get("num_training_steps")
+    if total_steps is None and "num_decay_steps" in said:
         phases = [said.get(f"num_{name}_steps", 0) for name in ("warmup", "stable", "decay")]
-        total = sum(phases) if all(isinstance(length, int) for length in phases) else None
-    return _End(total) if isinstance(total, int) else None
+        total_steps = sum(phases) if all(isinstance(length, int) for length in phases) else None
+    return _End(total_steps) if isinstance(total_steps, int) else None
 
 
-def _horizons(patient: Patient, setup: SetUp) -> Iterator[Finding]:
+def _horizons(patient: SchedulerUsage, setup: TrainingSetup) -> Iterator[Finding]:
     """Find schedules that end before or after their run."""
     if setup.swaps:
         return
     for part in patient.parts():
         end = _end(part.scheduler)
-        if end is not None and part.total is not None and (found := _missed(part, end, part.total)):
+        if (
+            end is not None
+            and part.total_steps is not None
+            and (found := _missed(part, end, part.total_steps))
+        ):
             yield found
 
 
-def _missed(patient: Patient, end: _End, total: int) -> Finding | None:
+def _missed(patient: SchedulerUsage, end: _End, total_steps: int) -> Finding | None:
     """Return by how much a scheduler's end and its run's are apart, if they are."""
-    known = patient.counts_itself or patient.per_update is not None
-    low, high = (1.0, 1.0) if patient.counts_itself else patient.per_update or (1.0, 1.0)
-    least, most = total * low, total * high
-    per_update = low == high == 1
-    unit = "updates" if per_update else "calls of step()"
-    in_run = "" if per_update else f" ({patient.why})"
+    known = patient.counts_itself or patient.per_step is not None
+    low, high = (1.0, 1.0) if patient.counts_itself else patient.per_step or (1.0, 1.0)
+    least, most = total_steps * low, total_steps * high
+    per_step = low == high == 1
+    unit = "steps" if per_step else "calls of step()"
+    in_run = "" if per_step else f" ({patient.why})"
     run = f"{round(least)}" if round(least) == round(most) else f"{least:.0f} to {most:.0f}"
     fix = f"give it the run's length, {run}"
     if end.calls > most + _margin(most):
-        if high < 1 and _near(end.calls, total):
+        if high < 1 and _near(end.calls, total_steps):
             return Finding(
                 "error",
-                f"{patient.name} counts {end.calls} updates, but is stepped {run} times in this "
+                f"{patient.name} counts {end.calls} steps, but is stepped {run} times in this "
                 f"run{in_run}: it will hardly move",
-                'step it after every update: interval="step" in Lightning, or ScheduleLR, which '
-                "counts updates by itself",
+                'step it after every step: interval="step" in Lightning, or ScheduleLR, which '
+                "counts steps by itself",
             )
         if low != high and patient.calls < COUNTED:
             return None  # too early to say how often it is stepped
@@ -302,12 +306,12 @@ def _missed(patient: Patient, end: _End, total: int) -> Finding | None:
         )
     if not end.whole or end.calls >= least - (0.0 if end.raises else _margin(least)):
         return None
-    if not known and end.calls * EPOCH <= total:
+    if not known and end.calls * EPOCH <= total_steps:
         return Finding(
             "note",
             f"{patient.name} ends after {end.calls} calls of step(), {end.past}; the run has "
-            f"{total} updates",
-            "right if it is stepped once an epoch; call doctor() again after some updates",
+            f"{total_steps} steps",
+            "right if it is stepped once an epoch; call doctor() again after some steps",
         )
     if low != high and patient.calls < COUNTED:
         return None
@@ -326,7 +330,7 @@ def _near(calls: float, others: float) -> bool:
     return abs(calls - others) <= _margin(others)
 
 
-def _state(patient: Patient) -> Iterator[Finding]:
+def _state(patient: SchedulerUsage) -> Iterator[Finding]:
     """Save a scheduler's state, load it into a copy that went on, and see where that is."""
     scheduler = patient.scheduler
     file = io.BytesIO()
@@ -346,14 +350,14 @@ def _state(patient: Patient) -> Iterator[Finding]:
         )
         return
     if patient.ours is not None:
-        plan = state if patient.ours is scheduler else state["schedule"]
-        differences = patient.ours.differences(plan)
+        config = state if patient.ours is scheduler else state["schedule"]
+        differences = patient.ours.differences(config)
         if differences:
             yield Finding(
                 "warning",
                 f"a run that resumes from the state of this ScheduleLR will be asked about "
                 f"{', '.join(differences)}: one lambda cannot be told from another",
-                "give the function a name (def), or say on_plan_change=",
+                "give the function a name (def), or say on_change=",
             )
         return
     try:
@@ -364,15 +368,15 @@ def _state(patient: Patient) -> Iterator[Finding]:
         yield Finding(
             "warning",
             f"the state of {patient.name} could not be tried: {type(error).__name__}: {error}",
-            "try by hand whether a run that resumes goes on at the same rates",
+            "try by hand whether a run that resumes goes on at the same lrs",
         )
         return
-    what = "factor" if hasattr(scheduler, "factors") else "rate"
+    what = "factor" if hasattr(scheduler, "factors") else "lr"
     for k, (one, other) in enumerate(zip(ahead, again, strict=True)):
         if one != other:
             yield Finding(
                 "error",
-                f"the state of {patient.name} does not bring it back: {k} updates after loading "
+                f"the state of {patient.name} does not bring it back: {k} steps after loading "
                 f"it the {what} is {other[0]:g} in place of {one[0]:g}",
                 "put everything that step() changes into state_dict()",
             )
@@ -392,7 +396,7 @@ def _odd(value: Any, place: str = "") -> str:
 
 
 def _tried(scheduler: Any, state: dict[str, Any]) -> tuple[list[list[float]], list[list[float]]]:
-    """Return the coming rates, and those after a copy went on and was set back by a state."""
+    """Return the coming lrs, and those after a copy went on and was set back by a state."""
     twin = on_stand_in(scheduler)
     held = [
         copy.deepcopy({name: value for name, value in group.items() if name != "params"})
@@ -406,7 +410,7 @@ def _tried(scheduler: Any, state: dict[str, Any]) -> tuple[list[list[float]], li
 
 
 def _ahead(scheduler: Any) -> list[list[float]]:
-    """Step a scheduler some updates ahead; return its factors, or the rates of somebody else's."""
+    """Step a scheduler some steps ahead; return its factors, or the lrs of somebody else's."""
     seen = []
     for _ in range(AHEAD):
         if hasattr(scheduler, "factors"):  # ours may have others beside them
@@ -421,11 +425,11 @@ def _ahead(scheduler: Any) -> list[list[float]]:
     return seen
 
 
-def _schedules(setup: SetUp) -> Iterator[Finding]:
+def _schedules(setup: TrainingSetup) -> Iterator[Finding]:
     """Say what `check` says of each schedule over its run."""
     for patient in setup.patients:
         ours = patient.ours
         if ours is not None:
-            said = ours.plan.schedules["lr"]
+            said = ours.config.schedules["lr"]
             for schedule in [said] if isinstance(said, Schedule) else dict.fromkeys(said.values()):
-                yield from check(schedule, ours.plan.total, **ours.plan.units)
+                yield from check(schedule, ours.config.total_steps, **ours.config.units)

@@ -1,4 +1,4 @@
-"""What an update really did to each layer: measured beside training, which it leaves alone."""
+"""What a step really did to each layer: measured beside training, which it leaves alone."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from torch import nn
 from torch.optim import Optimizer
 
 from ratecraft.errors import BindingError, SettingError
-from ratecraft.results import Measured, layer_names
-from ratecraft.torch._writer import driven
+from ratecraft.results import LayerStats, layer_names
+from ratecraft.torch._writer import innermost_optimizer
 
 from ._coordinate import Sample, decoupled_decay, sample, used_before
 
 QUANTILES: Final = (0.05, 0.5, 0.95)
-SAMPLE: Final = 512  # coordinates of a layer whose rates are looked at, about
+SAMPLE: Final = 512  # coordinates of a layer whose lrs are looked at, about
 
 
 class Probe:
-    """Measures every so many updates of an optimizer, from hooks, while it trains.
+    """Measures every so many steps of an optimizer, from hooks, while it trains.
 
     Nothing is read back from a device before the rows are asked for. Training is bit for bit
     what it would be without.
@@ -35,7 +35,7 @@ class Probe:
     Args:
         optimizer: any torch optimizer.
         model: the model, for the layers' names.
-        every: updates from one measurement to the next.
+        every: steps from one measurement to the next.
         scaler: a GradScaler, if there is one, to tell gradients before clipping in their own
             scale.
 
@@ -49,9 +49,9 @@ class Probe:
     ...     for _ in range(10):
     ...         net(torch.ones(2, 4)).mean().backward()
     ...         optimizer.step()
-    >>> [(row.update, row.layer) for row in probe.rows()]
+    >>> [(row.step, row.layer) for row in probe.rows()]
     [(0, '0'), (0, '2'), (5, '0'), (5, '2')]
-    >>> probe.rows()[0].rate
+    >>> probe.rows()[0].lr
     0.01
     """
 
@@ -59,8 +59,8 @@ class Probe:
         self, optimizer: Optimizer, model: nn.Module, *, every: int = 10, scaler: Any = None
     ) -> None:
         if every < 1:
-            raise SettingError(f"every={every}: expected a number of updates, at least 1")
-        self._optimizer = driven(optimizer, counted=True)
+            raise SettingError(f"every={every}: expected a number of steps, at least 1")
+        self._optimizer = innermost_optimizer(optimizer, counted=True)
         self._model, self._every, self._scaler = model, every, scaler
         self._layers: dict[int, str | None] = {}  # None: of another model
         self._strides: dict[int, int] = {}
@@ -79,7 +79,7 @@ class Probe:
         self._steady = True
         self._before: list[_Held] = []
         self._raw: list[_Raw] = []
-        self._rows: list[Measured] = []
+        self._rows: list[LayerStats] = []
 
     def _name_layers(self) -> None:
         """Learn the model's layers, and which of their coordinates to look at."""
@@ -126,13 +126,13 @@ class Probe:
             handle.remove()
         self._handles, self._listening, self._before, self._unclipped = [], [], [], {}
 
-    def rows(self) -> list[Measured]:
-        """Return what was measured: a row for each layer of each measured update."""
+    def rows(self) -> list[LayerStats]:
+        """Return what was measured: a row for each layer of each measured step."""
         waiting, self._raw = self._raw, []
-        skipped = [update for update, found in self._skipped if float(found)]
+        skipped = [step for step, found in self._skipped if float(found)]
         for raw in waiting:
-            if raw.update not in skipped:
-                self._rows += raw.rows(sum(update < raw.update for update in skipped))
+            if raw.step not in skipped:
+                self._rows += raw.rows(sum(step < raw.step for step in skipped))
         return list(self._rows)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
@@ -150,7 +150,7 @@ class Probe:
         target.parent.mkdir(parents=True, exist_ok=True)
         with target.open("w", encoding="utf-8", newline="") as file:
             if target.suffix == ".csv":
-                writer = csv.DictWriter(file, [field.name for field in fields(Measured)])
+                writer = csv.DictWriter(file, [field.name for field in fields(LayerStats)])
                 writer.writeheader()
                 writer.writerows(map(asdict, self.rows()))
             else:
@@ -158,14 +158,14 @@ class Probe:
         return target
 
     def log(self, logger: Any) -> None:
-        """Hand the rows to a logger: ``add_scalar(name, value, update)``, or a function of these.
+        """Hand the rows to a logger: ``add_scalar(name, value, step)``, or a function of these.
 
         Names are ``column/layer``, as in ``effective/blocks.0``. Each call sends all rows again:
         call it once, after training.
 
         Args:
             logger: an object with ``add_scalar``, such as TensorBoard's ``SummaryWriter``, or a
-                function of (name, value, update).
+                function of (name, value, step).
 
         Raises:
             SettingError: a logger that is neither.
@@ -176,17 +176,17 @@ class Probe:
         if add is None:
             raise SettingError(
                 f"{type(logger).__name__} has no add_scalar and is no function of "
-                "(name, value, update)"
+                "(name, value, step)"
             )
         rows = self.rows()
         names = layer_names(rows)
         for row in rows:
             for column, value in asdict(row).items():
-                if column not in ("update", "group", "layer"):
-                    add(f"{column}/{names[row.group, row.layer]}", value, row.update)
+                if column not in ("step", "group", "layer"):
+                    add(f"{column}/{names[row.group, row.layer]}", value, row.step)
 
     def _listen(self) -> None:
-        """Learn when backward has left the gradients of the next update.
+        """Learn when backward has left the gradients of the next step.
 
         A hook on two parameters is enough where the same ones get gradients every time; which
         these are nobody knows before the first time, and where it is wrong once all have a hook.
@@ -223,9 +223,9 @@ class Probe:
     def _look(
         self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        """Before the update: keep what it is about to change."""
+        """Before the step: keep what it is about to change."""
         found = getattr(optimizer, "found_inf", None)
-        if found is not None:  # an optimizer that leaves out updates by itself, as fused ones do
+        if found is not None:  # an optimizer that leaves out steps by itself, as fused ones do
             self._skipped.append((self._count, found.clone()))
         if self._count % self._every:
             return None
@@ -245,7 +245,7 @@ class Probe:
         return args, {**kwargs, "closure": seen}
 
     def _keep(self) -> None:
-        """Keep weights, norms of gradients, and rates."""
+        """Keep weights, norms of gradients, and lrs."""
         for handle in self._listening:
             handle.remove()
         self._listening = []
@@ -257,7 +257,7 @@ class Probe:
         self._unclipped, self._passes = {}, 0
 
     def _kept(self, group: dict[str, Any]) -> Iterator[_Held]:
-        """Yield a group's weights, gradients' norms and settings before the update, by device."""
+        """Yield a group's weights, gradients' norms and settings before the step, by device."""
         found: dict[torch.device, tuple[list[torch.Tensor], list[torch.Tensor]]] = {}
         for parameter in group["params"]:
             gradient = parameter.grad
@@ -283,7 +283,7 @@ class Probe:
         scale, still = None, getattr(self._optimizer, "grad_scale", None)
         if self._scaler is not None and self._scaler.is_enabled():
             scale = _copy(getattr(self._scaler, "_get_scale_async", self._scaler.get_scale)())
-        # Fields may be on a schedule, which sets the next update's when this one is done.
+        # Fields may be on a schedule, which sets the next step's when this one is done.
         settings = {name: _copy(value) for name, value in group.items() if name != "params"}
         settings["lr"] = _scalar(settings.get("lr"))
         # One call of torch's for all tensors, as its own gradient clipping does: most of what a
@@ -307,7 +307,7 @@ class Probe:
         )
 
     def _after(self, *_: object) -> None:
-        """After the update: measure it, if it is one of those, and get ready for the next."""
+        """After the step: measure it, if it is one of those, and get ready for the next."""
         if self._before:
             self._measure()
         self._before = []
@@ -318,11 +318,11 @@ class Probe:
 
     @torch.no_grad()
     def _measure(self) -> None:
-        """Measure what the update did; nothing leaves the device."""
+        """Measure what the step did; nothing leaves the device."""
         for held in self._before:
             lr = held.settings["lr"]
             decay = decoupled_decay(self._optimizer, held.settings, lr)
-            if isinstance(decay, torch.Tensor):  # as a rate in a tensor makes it
+            if isinstance(decay, torch.Tensor):  # as an lr in a tensor makes it
                 still = torch._foreach_mul(held.weights, 1 - decay)
                 changes = torch._foreach_sub(held.parameters, still)
             else:
@@ -377,16 +377,16 @@ def _copy(value: Any) -> Any:
     return value.clone() if isinstance(value, torch.Tensor) else value
 
 
-def _scalar(rate: Any) -> Any:
-    """Return a rate as a number or a tensor without dimensions; nan where a group has none."""
-    if isinstance(rate, torch.Tensor):
-        return rate.reshape(())
-    return math.nan if rate is None else rate
+def _scalar(lr: Any) -> Any:
+    """Return an lr as a number or a tensor without dimensions; nan where a group has none."""
+    if isinstance(lr, torch.Tensor):
+        return lr.reshape(())
+    return math.nan if lr is None else lr
 
 
 @dataclass(frozen=True, slots=True)
 class _Held:
-    """Parameters of one group on one device before their update."""
+    """Parameters of one group on one device before their step."""
 
     group: dict[str, Any]
     settings: dict[str, Any]
@@ -403,7 +403,7 @@ class _Held:
 class _Raw:
     """One of these measured, as tensors on their device; the size of the model is not in it."""
 
-    update: int
+    step: int
     group: str
     layers: list[str]
     norms: torch.Tensor
@@ -414,32 +414,32 @@ class _Raw:
     decay: Any
     sample: Sample | None
 
-    def rows(self, skipped: int) -> Iterator[Measured]:
-        """Yield the layers' rows, read back from the device; some updates before were left out."""
+    def rows(self, skipped: int) -> Iterator[LayerStats]:
+        """Yield the layers' rows, read back from the device; some steps before were left out."""
         n, norms = len(self.layers), self.norms.tolist()
         steps, weights, gradients, l1 = (norms[i * n : (i + 1) * n] for i in range(4))
         unclipped = dict(zip(self.heard, norms[4 * n :], strict=True))
-        rate, decay = float(self.lr), float(self.decay)
+        lr, decay = float(self.lr), float(self.decay)
         scale = 1.0 if self.scale is None else float(self.scale)
         still = 1.0 if self.still is None else float(self.still)
-        rates = [] if self.sample is None else [one.float() for one in self.sample.rates()]
+        lrs = [] if self.sample is None else [one.float() for one in self.sample.lrs()]
         for layer in dict.fromkeys(self.layers):
             places = [i for i, one in enumerate(self.layers) if one == layer]
             gradient = math.hypot(*(gradients[i] for i in places)) / still
             weight = math.hypot(*(weights[i] for i in places))
             step = math.hypot(*(steps[i] for i in places))
-            quantiles = [rate] * len(QUANTILES)
-            if rates:
-                some = torch.cat([rates[i] for i in places])
+            quantiles = [lr] * len(QUANTILES)
+            if lrs:
+                some = torch.cat([lrs[i] for i in places])
                 if len(some):
                     quantiles = torch.quantile(some, torch.tensor(QUANTILES)).tolist()
-            yield Measured(
-                update=self.update - skipped,
+            yield LayerStats(
+                step=self.step - skipped,
                 group=self.group,
                 layer=layer,
-                rate=rate,
+                lr=lr,
                 weight=weight,
-                step=step,
+                step_norm=step,
                 gradient=gradient,
                 gradient_l1=math.fsum(l1[i] for i in places) / still,
                 unclipped=math.hypot(*(unclipped.get(i, 0.0) for i in places)) / scale,

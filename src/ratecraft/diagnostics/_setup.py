@@ -16,27 +16,27 @@ from torch.optim.swa_utils import SWALR
 from ratecraft.errors import BindingError
 from ratecraft.torch._plateau import PlateauLR
 from ratecraft.torch._scheduler import ScheduleLR
-from ratecraft.torch._writer import driven
+from ratecraft.torch._writer import innermost_optimizer
 
 
 @dataclass(slots=True)
-class Patient:
+class SchedulerUsage:
     """A scheduler, and how it is stepped as far as that is known.
 
     Attributes:
         scheduler: it.
-        per_update: least and most calls of ``step()`` for each update; ``None`` if nobody knows.
+        per_step: least and most calls of ``step()`` for each step; ``None`` if nobody knows.
         why: how that is known.
-        done: updates that its optimizer has made, if somebody counted.
-        total: updates that its optimizer is going to make, if known.
+        done: steps that its optimizer has made, if somebody counted.
+        total_steps: steps that its optimizer is going to make, if known.
         processes: how many times Accelerate calls it for one call of the user's.
     """
 
     scheduler: Any
-    per_update: tuple[float, float] | None = None
+    per_step: tuple[float, float] | None = None
     why: str = ""
     done: int | None = None
-    total: int | None = None
+    total_steps: int | None = None
     processes: int = 1
 
     @property
@@ -60,16 +60,16 @@ class Patient:
     def count(self) -> None:
         """Say from the counts how often it is stepped, where that is seldom and nobody knows."""
         follows = self.counts_itself or isinstance(self.scheduler, ReduceLROnPlateau)
-        if follows or self.per_update is not None or not self.done:
+        if follows or self.per_step is not None or not self.done:
             return
         if self.calls * 2 + 2 <= self.done:
             # Once an epoch, or forgotten: the next call may be due at any time.
-            self.per_update = self.calls / self.done, (self.calls + 1) / self.done
-            self.why = f"{self.calls} calls of step() in {self.done} updates"
+            self.per_step = self.calls / self.done, (self.calls + 1) / self.done
+            self.why = f"{self.calls} calls of step() in {self.done} steps"
 
     @property
     def calls(self) -> int:
-        """How often it was stepped; torch's chain does not count."""
+        """StepOptions often it was stepped; torch's chain does not count."""
         scheduler = self.scheduler
         while isinstance(scheduler, ChainedScheduler):
             scheduler = scheduler._schedulers[0]
@@ -77,65 +77,67 @@ class Patient:
 
     def drives(self, optimizers: list[Optimizer]) -> bool:
         """Return whether its optimizer is among these."""
-        own = driven(self.scheduler.optimizer)
-        return any(own is driven(optimizer) for optimizer in optimizers)
+        own = innermost_optimizer(self.scheduler.optimizer)
+        return any(own is innermost_optimizer(optimizer) for optimizer in optimizers)
 
-    def parts(self) -> list[Patient]:
+    def parts(self) -> list[SchedulerUsage]:
         """Return the schedulers of a chain, each stepped as the chain is; or itself."""
         if not isinstance(self.scheduler, ChainedScheduler):
             return [self]
         return [
             inner
             for part in self.scheduler._schedulers
-            for inner in Patient(
-                part, self.per_update, self.why, self.done, self.total, self.processes
+            for inner in SchedulerUsage(
+                part, self.per_step, self.why, self.done, self.total_steps, self.processes
             ).parts()
         ]
 
 
 @dataclass(slots=True)
-class SetUp:
+class TrainingSetup:
     """What is to be looked at.
 
     Attributes:
-        total: updates the run is going to make.
-        done: updates made.
+        total_steps: steps the run is going to make.
+        done: steps made.
         builds_own: the trainer will build an optimizer of its own beside a given scheduler.
         swaps: an SWALR takes over from the others before the run ends.
     """
 
     models: list[torch.nn.Module] = field(default_factory=list)
     optimizers: list[Optimizer] = field(default_factory=list)
-    patients: list[Patient] = field(default_factory=list)
-    total: int | None = None
+    patients: list[SchedulerUsage] = field(default_factory=list)
+    total_steps: int | None = None
     done: int | None = None
     builds_own: bool = False
     swaps: bool = False
 
     @classmethod
-    def of(cls, things: tuple[Any, ...], total: int | None, done: int | None) -> SetUp:
+    def of(
+        cls, things: tuple[Any, ...], total_steps: int | None, done: int | None
+    ) -> TrainingSetup:
         """Return the set-up of things, taken by what they are; lists of them are looked into.
 
         Raises:
             TypeError: something that is none of these.
             BindingError: a length that is none, or a trainer that has nothing yet.
         """
-        for name, least, value in (("total", 1, total), ("done", 0, done)):
+        for name, least, value in (("total", 1, total_steps), ("done", 0, done)):
             if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
-                raise TypeError(f"doctor({name}={value!r}): expected an int, counting updates")
+                raise TypeError(f"doctor({name}={value!r}): expected an int, counting steps")
             if value is not None and value < least:
                 raise BindingError(f"doctor({name}={value}): expected {least} or more")
-        setup = cls(total=total, done=done)
+        setup = cls(total_steps=total_steps, done=done)
         for thing in things:
             setup._take(thing)
         setup.swaps = any(isinstance(patient.scheduler, SWALR) for patient in setup.patients)
-        counts = {id(driven(one)): _counted(one) for one in setup.optimizers}
+        counts = {id(innermost_optimizer(one)): _counted(one) for one in setup.optimizers}
         alike = len({count for count in counts.values() if count is not None}) <= 1
         for patient in setup.patients:
-            own = counts.get(id(driven(patient.scheduler.optimizer)))
+            own = counts.get(id(innermost_optimizer(patient.scheduler.optimizer)))
             patient.done = (setup.done if own is None else own) if done is None else done
-            # Of optimizers at different paces nobody knows whose updates a total counts.
-            patient.total = setup.total if alike else None
+            # Of optimizers at different paces nobody knows whose steps a total counts.
+            patient.total_steps = setup.total_steps if alike else None
             patient.count()
         return setup
 
@@ -169,19 +171,19 @@ class SetUp:
         self.optimizers += trainer.optimizers
         automatic = trainer.lightning_module.automatic_optimization
         if len(trainer.optimizers) == 1:
-            # Of several Lightning counts the updates together.
+            # Of several Lightning counts the steps together.
             self.done = trainer.global_step
-            if self.total is None and 0 < trainer.estimated_stepping_batches < math.inf:
-                self.total = int(trainer.estimated_stepping_batches)
+            if self.total_steps is None and 0 < trainer.estimated_stepping_batches < math.inf:
+                self.total_steps = int(trainer.estimated_stepping_batches)
         batches = trainer.num_training_batches
         for config in trainer.lr_scheduler_configs:
-            patient = Patient(config.scheduler)
+            patient = SchedulerUsage(config.scheduler)
             if automatic and config.interval == "step":
-                patient.per_update = (1 / config.frequency,) * 2
+                patient.per_step = (1 / config.frequency,) * 2
                 patient.why = 'its interval is "step"'
             elif automatic and math.isfinite(batches):
-                epoch = math.ceil(batches / trainer.accumulate_grad_batches)
-                patient.per_update = (1 / epoch / config.frequency,) * 2
+                steps_per_epoch = math.ceil(batches / trainer.accumulate_grad_batches)
+                patient.per_step = (1 / steps_per_epoch / config.frequency,) * 2
                 patient.why = 'its interval is "epoch"'
             self.patients.append(patient)
 
@@ -191,21 +193,21 @@ class SetUp:
             self.optimizers.append(trainer.optimizer)
         self.done = trainer.state.global_step
         arguments = trainer.args
-        if self.total is None and trainer.state.max_steps > 0:
-            self.total = trainer.state.max_steps
-        elif self.total is None and arguments.max_steps > 0:
-            self.total = arguments.max_steps
-        elif self.total is None and hasattr(trainer.train_dataset, "__len__"):
+        if self.total_steps is None and trainer.state.max_steps > 0:
+            self.total_steps = trainer.state.max_steps
+        elif self.total_steps is None and arguments.max_steps > 0:
+            self.total_steps = arguments.max_steps
+        elif self.total_steps is None and hasattr(trainer.train_dataset, "__len__"):
             prepared = list(trainer.accelerator._dataloaders)
             batches = len(trainer.get_train_dataloader())
             trainer.accelerator._dataloaders[:] = prepared  # where it would be kept for ever
-            updates = max(math.ceil(batches / arguments.gradient_accumulation_steps), 1)
-            self.total = math.ceil(arguments.num_train_epochs * updates)
+            steps = max(math.ceil(batches / arguments.gradient_accumulation_steps), 1)
+            self.total_steps = math.ceil(arguments.num_train_epochs * steps)
         if trainer.lr_scheduler is not None:
             self.builds_own = trainer.optimizer is None
             patient = _patient(trainer.lr_scheduler)
-            patient.per_update = patient.per_update or (1.0, 1.0)
-            patient.why = patient.why or "the Trainer steps it once an update"
+            patient.per_step = patient.per_step or (1.0, 1.0)
+            patient.why = patient.why or "the Trainer steps it once a step"
             self.patients.append(patient)
 
 
@@ -215,18 +217,18 @@ def _is_accelerates(thing: Any) -> bool:
     )
 
 
-def _patient(scheduler: Any) -> Patient:
+def _patient(scheduler: Any) -> SchedulerUsage:
     if not _is_accelerates(scheduler):
-        return Patient(scheduler)
+        return SchedulerUsage(scheduler)
     if not scheduler.step_with_optimizer or scheduler.split_batches:
-        return Patient(scheduler.scheduler)
+        return SchedulerUsage(scheduler.scheduler)
     processes = int(sys.modules[type(scheduler).__module__].AcceleratorState().num_processes)
     why = f"Accelerate steps it once for each of {processes} processes"
-    return Patient(scheduler.scheduler, (float(processes),) * 2, why, processes=processes)
+    return SchedulerUsage(scheduler.scheduler, (float(processes),) * 2, why, processes=processes)
 
 
 def _counted(optimizer: Optimizer) -> int | None:
-    """Return the updates made, where an optimizer's state counts them."""
+    """Return the steps made, where an optimizer's state counts them."""
     counts = [
         int(state["step"])
         for state in optimizer.state.values()

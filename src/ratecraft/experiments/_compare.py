@@ -1,4 +1,4 @@
-"""compare: every schedule, rate and optimizer with every seed, as one record."""
+"""compare: every schedule, lr and optimizer with every seed, as one result."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from typing import Any, Final, SupportsFloat, SupportsIndex
 import numpy
 import torch
 
-from ratecraft._training._snapshot import preserved_rng
+from ratecraft._training._snapshot import preserve_rng
 from ratecraft._version import __version__
 from ratecraft.errors import RunFailed, ScheduleError, SettingError, TaskError
 from ratecraft.results import Comparison, Run
 from ratecraft.schedule import Duration, Schedule, epochs
 
-from ._engines import Engine, HereEngine, LocalEngine, RayEngine, WorkerDied, cores
+from ._engines import Engine, InlineEngine, LocalEngine, RayEngine, WorkerDied, cores
 from ._jobs import Failure, give_back_loaders, work
 from ._plateau import Candidate, Plateau, parse_candidate
-from ._progress import Progress, Teller
+from ._progress import Progress, ProgressReporter
 from ._source import reference, source_of
 from ._store import Store
 from ._task import Task, build_task, load_task, with_optimizer
 from ._train import Training, curve_of, start
-from ._trials import How, Job, Plan, Trial
+from ._trials import Job, JobMode, Trial, TrialPlan
 
 TRIES: Final = 3  # of a job whose worker dies
 
@@ -39,10 +39,10 @@ def compare(
     task: str | Callable[[], Task],
     schedules: Mapping[str, Candidate] | Sequence[Candidate] | Candidate,
     *,
-    rates: float | Sequence[float],
+    lrs: float | Sequence[float],
     optimizers: str | Sequence[str] | None = None,
     seeds: int | Sequence[int] = 3,
-    total: int | Duration | Sequence[int | Duration] | None = None,
+    total_steps: int | Duration | Sequence[int | Duration] | None = None,
     workers: int | None = None,
     engine: Engine | str | None = None,
     store: str | os.PathLike[str] | None = None,
@@ -51,7 +51,7 @@ def compare(
     shard: tuple[int, int] = (1, 1),
     progress: Callable[[Progress], None] | None = None,
 ) -> Comparison:
-    """Train every schedule at every rate, with every optimizer and seed; return all side by side.
+    """Train every schedule at every lr, with every optimizer and seed; return all side by side.
 
     Runs of one seed share their initial weights and data order, whatever their schedule. A run
     that diverges is a result; one that raises is told in ``failed``, and the others go on. With a
@@ -61,32 +61,32 @@ def compare(
     Args:
         task: a task's name (see `load_task`) or a function that returns a `Task`.
         schedules: by name, or a list whose texts are the names; a `Plateau` is one, too.
-        rates: what each schedule multiplies, or several of these; 1 if the schedules are rates
+        lrs: what each schedule multiplies, or several of these; 1 if the schedules are lrs
             themselves.
         optimizers: short name or class of one to train with in place of the task's, such as
             "adamw" or "torch.optim.AdamW", or several.
         seeds: how many (0, 1, ...), or which.
-        total: length of each run, in updates or ``epochs(n)``, or several; default ``epochs(10)``.
+        total_steps: length of each run, in steps or ``epochs(n)``, or several; default ``epochs(10)``.
         workers: worker processes; default one a core. 0 trains in this process.
         engine: "local", "ray", or what runs the trials, in place of workers; an engine that is
             given is not closed.
         store: an SQLite file to keep runs in; several comparisons may share it.
-        halving: end the worse half of the rates of each schedule after a quarter and after half of
+        halving: end the worse half of the lrs of each schedule after a quarter and after half of
             the run, as `ratecraft.experiments._halving` says; what they would have come to is not
             known then.
-        branches: train once what runs of one rate, optimizer and seed share at their beginning;
+        branches: train once what runs of one lr, optimizer and seed share at their beginning;
             the same numbers for less, one after the other in one worker.
         shard: (i, n) does the i-th of n parts alone, for job arrays; see `merge`.
         progress: called with a `Progress` whenever something happens.
 
     Raises:
         TaskError, ScheduleError, SettingError: before anything is trained.
-        RecordError: the store is none.
+        ResultError: the store is none.
         RunFailed: no run gave a result, or a worker process died three times on one.
 
     >>> from ratecraft import constant, cosine
     >>> result = compare(
-    ...     "digits", [constant(1), cosine(1, 0)], rates=0.05, seeds=1, total=20, workers=0
+    ...     "digits", [constant(1), cosine(1, 0)], lrs=0.05, seeds=1, total_steps=20, workers=0
     ... )
     >>> [summary.seeds for summary in result.summaries()]
     [1, 1]
@@ -95,18 +95,18 @@ def compare(
     named = _named(schedules)
     wanted = seeds if isinstance(seeds, Iterable) else range(_whole("seeds", seeds))
     chosen = [_whole("seed", one) for one in wanted]
-    multiples = [_rate(one) for one in _list(rates)]
+    multiples = [_lr(one) for one in _list(lrs)]
     if workers is not None and workers < 0:
         raise SettingError(f"workers={workers}: expected a number >= 0")
     kinds = _list(optimizers)
-    lengths = [_length(one) for one in _list(total)]
+    lengths = [_length(one) for one in _list(total_steps)]
     if not named or not chosen or not multiples or not kinds or not lengths:
-        raise ScheduleError("compare needs at least one schedule, one rate and one seed")
-    _refuse_twice(rate=multiples, optimizer=kinds, seed=chosen, length=lengths)
+        raise ScheduleError("compare needs at least one schedule, one lr and one seed")
+    _refuse_twice(lr=multiples, optimizer=kinds, seed=chosen, length=lengths)
     if halving and branches:
         raise SettingError("halving and branches cannot be combined; leave one out")
     if halving and len(multiples) < 2:
-        raise SettingError("halving chooses among rates; give several")
+        raise SettingError("halving chooses among lrs; give several")
     if not 1 <= shard[0] <= shard[1]:
         raise SettingError(f"shard {shard[0]}/{shard[1]}: expected i/n with i from 1 to n")
     first = load_task(task) if isinstance(task, str) else build_task(task, repr(task))
@@ -117,8 +117,8 @@ def compare(
     # Without a store nobody asks later what a function in this very process was.
     known = store is not None or not here or isinstance(task, str)
     place, code = (_place(task), source_of(task)) if known else ("", "")
-    how: How = "branched" if branches else "halved" if halving else "alone"
-    plan = Plan.of(place, code, named, multiples, kinds, chosen, totals, how, shard)
+    how: JobMode = "branched" if branches else "halved" if halving else "alone"
+    plan = TrialPlan.of(place, code, named, multiples, kinds, chosen, totals, how, shard)
     with Store(":memory:" if store is None else store) as kept:
         kept.plan(plan.trials)
         done, failed = _run_all(plan, kept, source, engine, workers, progress)
@@ -157,18 +157,18 @@ def _whole(what: str, value: Any) -> int:
     return index(value)
 
 
-def _rate(value: Any) -> float:
-    rate = float(value) if isinstance(value, SupportsFloat) and not isinstance(value, bool) else -1
-    if not rate >= 0:
-        raise SettingError(f"rate {value!r}: expected numbers >= 0")
-    return rate
+def _lr(value: Any) -> float:
+    lr = float(value) if isinstance(value, SupportsFloat) and not isinstance(value, bool) else -1
+    if not lr >= 0:
+        raise SettingError(f"lr {value!r}: expected numbers >= 0")
+    return lr
 
 
 def _length(value: Any) -> int | Duration:
     if value is None:
         return epochs(10)
     if isinstance(value, str):
-        raise SettingError(f"total={value!r}: ratecraft.parse_length reads a text")
+        raise SettingError(f"total_steps={value!r}: ratecraft.parse_length reads a text")
     return value if isinstance(value, Duration) else _whole("total", value)
 
 
@@ -181,30 +181,30 @@ def _refuse_twice(**given: Sequence[Any]) -> None:
 def _totals(
     task: Task,
     named: Mapping[str, Candidate],
-    rates: Sequence[float],
+    lrs: Sequence[float],
     lengths: Sequence[int | Duration],
 ) -> dict[str, int]:
-    """Return each length in updates, by its text; every schedule has room in each of them."""
+    """Return each length in steps, by its text; every schedule has room in each of them."""
     totals: dict[str, int] = {}
     for length in lengths:
         for schedule in named.values():
-            for rate in rates:
-                totals[str(length)] = len(curve_of(schedule, rate, length, task.epoch))
+            for lr in lrs:
+                totals[str(length)] = len(curve_of(schedule, lr, length, task.steps_per_epoch))
     if len(set(totals.values())) < len(lengths):
         raise SettingError(f"the same length is given twice: {', '.join(totals)}")
     return totals
 
 
 def _try_out(
-    task: Task, named: Mapping[str, Candidate], kinds: Sequence[str | None], total: int
+    task: Task, named: Mapping[str, Candidate], kinds: Sequence[str | None], total_steps: int
 ) -> None:
     """Build what is going to be trained once, so that a mistake is told before any training."""
     for kind in kinds:
-        with preserved_rng():
+        with preserve_rng():
             start(task if kind is None else with_optimizer(task, kind))
     for schedule in named.values():
         if isinstance(schedule, Plateau):  # its metric must be one of the task's
-            Training(task, schedule, total=total)
+            Training(task, schedule, total_steps=total_steps)
 
 
 def _place(task: str | Callable[[], Task]) -> str:
@@ -236,7 +236,7 @@ def _named(
 
 
 def _run_all(
-    plan: Plan,
+    plan: TrialPlan,
     store: Store,
     source: str | Callable[[], Task],
     engine: Engine | str | None,
@@ -245,7 +245,7 @@ def _run_all(
 ) -> tuple[dict[Trial, Run], dict[Trial, Failure]]:
     """Run what the store lacks; return the runs, and why others failed."""
     done, failed = store.runs(list(plan.trials)), dict[Trial, Failure]()
-    teller = Teller(len(plan.trials), progress)
+    teller = ProgressReporter(len(plan.trials), progress)
     for trial, run in done.items():
         teller.kept(plan.trials[trial], run)
     missing = [job for job in plan.jobs if any(trial not in done for trial in job.trials)]
@@ -263,7 +263,7 @@ def _run_all(
             failed[trial] = found
             teller.failed(plan.trials[trial], found.line)
             if found.expected and len(failed) == len(plan.trials):
-                # Nothing worked: the message says it better than a record.
+                # Nothing worked: the message says it better than a result.
                 raise RunFailed(found.line)
     finally:
         give_back_loaders()
@@ -277,7 +277,7 @@ def _engine(engine: Engine | str | None, workers: int | None, jobs: int) -> Engi
         return RayEngine()
     if engine is None or engine == "local":
         slots = cores() if workers is None else workers
-        return HereEngine() if slots == 0 else LocalEngine(min(slots, jobs))
+        return InlineEngine() if slots == 0 else LocalEngine(min(slots, jobs))
     if isinstance(engine, str):
         raise SettingError(f'engine {engine!r}: expected "local", "ray" or an engine')
     if engine.slots < 1:
@@ -287,11 +287,11 @@ def _engine(engine: Engine | str | None, workers: int | None, jobs: int) -> Engi
 
 def _results(
     jobs: Sequence[Job],
-    plan: Plan,
+    plan: TrialPlan,
     store: Store,
     source: str | Callable[[], Task],
     engine: Engine,
-    teller: Teller,
+    teller: ProgressReporter,
 ) -> Iterator[tuple[Trial, Run | Failure]]:
     """Yield each trial with its run or why there is none; those of other drivers come last.
 

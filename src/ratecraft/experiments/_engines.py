@@ -34,7 +34,7 @@ class Engine(Protocol):
 
     @property
     def slots(self) -> int:
-        """How many at once."""
+        """StepOptions many at once."""
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
         """Run ``function(*arguments)`` and return its future."""
@@ -43,7 +43,7 @@ class Engine(Protocol):
         """Stop at once, finished or not."""
 
 
-class HereEngine:
+class InlineEngine:
     """This process: one run after the other, for a debugger or a notebook's own functions."""
 
     slots = 1

@@ -1,4 +1,4 @@
-"""Early stopping among the rates of one schedule: at two places the worse half ends."""
+"""Early stopping among the lrs of one schedule: at two places the worse half ends."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ RECENT: Final = 0.1  # of the run: the training losses that count
 
 
 def halve(trainings: Mapping[float, Sequence[Training]]) -> dict[float, int | None]:
-    """Train runs by rate, each rate with its seeds; return where each rate was stopped, if it was.
+    """Train runs by lr, each lr with its seeds; return where each lr was stopped, if it was.
 
-    After a quarter and after half of the run the rates are ranked by their mean training loss over
-    the last tenth of the run, over all seeds, and the better half (rounded up) goes on. Rates of
+    After a quarter and after half of the run the lrs are ranked by their mean training loss over
+    the last tenth of the run, over all seeds, and the better half (rounded up) goes on. LRs of
     one schedule can be compared so early, since all have the same shape before them; schedules
     cannot: on a set of 24 the final best stood 18th early on.
 
@@ -26,19 +26,19 @@ def halve(trainings: Mapping[float, Sequence[Training]]) -> dict[float, int | No
     stopped: dict[float, int | None] = dict.fromkeys(trainings)
     alive = list(trainings)
     for place in (*PLACES, 1.0):
-        for rate in alive:
-            for training in trainings[rate]:
-                training.advance(_updates(place, training))
+        for lr in alive:
+            for training in trainings[lr]:
+                training.advance(_steps(place, training))
         if place == 1.0 or len(alive) < 2:
             continue
-        alive.sort(key=lambda rate: _standing(trainings[rate]))
+        alive.sort(key=lambda lr: _standing(trainings[lr]))
         ended, alive = alive[(len(alive) + 1) // 2 :], alive[: (len(alive) + 1) // 2]
-        for rate in ended:
-            stopped[rate] = _updates(place, trainings[rate][0])
+        for lr in ended:
+            stopped[lr] = _steps(place, trainings[lr][0])
     return stopped
 
 
-def _updates(place: float, training: Training) -> int:
+def _steps(place: float, training: Training) -> int:
     return max(round(place * training.planned), 1)
 
 

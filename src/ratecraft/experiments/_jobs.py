@@ -61,14 +61,18 @@ def work(source: str | Callable[[], Task], job: Job) -> list[Run | Failure]:
 def _alone(source: str | Callable[[], Task], trials: Sequence[Trial]) -> list[Run]:
     (trial,) = trials
     candidate = parse_candidate(trial.schedule)
-    total = parse_length(trial.total)
-    return [train(_task(source, trial), candidate, rate=trial.rate, seed=trial.seed, total=total)]
+    total_steps = parse_length(trial.total_steps)
+    return [
+        train(
+            _task(source, trial), candidate, lr=trial.lr, seed=trial.seed, total_steps=total_steps
+        )
+    ]
 
 
 def _branched(source: str | Callable[[], Task], trials: Sequence[Trial]) -> list[Run]:
     first = trials[0]
-    branches = [(parse_candidate(one.schedule), parse_length(one.total)) for one in trials]
-    return train_branches(_task(source, first), branches, rate=first.rate, seed=first.seed)
+    branches = [(parse_candidate(one.schedule), parse_length(one.total_steps)) for one in trials]
+    return train_branches(_task(source, first), branches, lr=first.lr, seed=first.seed)
 
 
 def _halved(source: str | Callable[[], Task], trials: Sequence[Trial]) -> list[Run]:
@@ -76,9 +80,9 @@ def _halved(source: str | Callable[[], Task], trials: Sequence[Trial]) -> list[R
         trial: Training(
             _task(source, trial),
             parse_candidate(trial.schedule),
-            rate=trial.rate,
+            lr=trial.lr,
             seed=trial.seed,
-            total=parse_length(trial.total),
+            total_steps=parse_length(trial.total_steps),
         )
         for trial in trials
     }
@@ -88,11 +92,11 @@ def _halved(source: str | Callable[[], Task], trials: Sequence[Trial]) -> list[R
             "halving trains several runs side by side, and all of them read one DataLoader; make "
             "it inside the function that returns the Task"
         )
-    rates: dict[float, list[Training]] = {}
+    lrs: dict[float, list[Training]] = {}
     for trial, training in made.items():
-        rates.setdefault(trial.rate, []).append(training)
-    stopped = halve(rates)
-    return [training.record(stopped[trial.rate]) for trial, training in made.items()]
+        lrs.setdefault(trial.lr, []).append(training)
+    stopped = halve(lrs)
+    return [training.result(stopped[trial.lr]) for trial, training in made.items()]
 
 
 def _task(source: str | Callable[[], Task], trial: Trial) -> Task:

@@ -52,10 +52,10 @@ class Progress:
             last = self.run.evaluations[-1] if self.run.evaluations else None
             told |= {
                 "schedule": self.run.schedule,
-                "rate": self.run.rate,
+                "lr": self.run.lr,
                 "optimizer": self.run.optimizer,
                 "seed": self.run.seed,
-                "updates": len(self.run.losses),
+                "steps": len(self.run.losses),
                 "diverged": self.run.diverged,
                 "stopped": self.run.stopped,
                 "took": round(self.run.seconds, 3),
@@ -67,7 +67,7 @@ class Progress:
         return told
 
 
-class Teller:
+class ProgressReporter:
     """Counts what happens, and tells it."""
 
     def __init__(self, planned: int, hear: Callable[[Progress], None] | None) -> None:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from ratecraft._training._snapshot import preserved_rng, seed_everything
+from ratecraft._training._snapshot import preserve_rng, seed_everything
 from ratecraft._version import __version__
 from ratecraft.errors import TaskError
 
@@ -203,7 +203,7 @@ def _the_same_every_time() -> Iterator[None]:
     Every run builds its task anew; what the task draws, such as a random split, must not differ
     from run to run, or schedules would be compared on different data.
     """
-    with preserved_rng():
+    with preserve_rng():
         seed_everything(0)
         yield
 

@@ -17,7 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Final, Self
 
-from ratecraft.errors import RecordError, RunFailed
+from ratecraft.errors import ResultError, RunFailed
 from ratecraft.results import Evaluation, Run
 
 from ._trials import Trial
@@ -53,7 +53,7 @@ class Store:
         alone: have the file for oneself; default where it lies on a network filesystem.
 
     Raises:
-        RecordError: a file that is no store, or a damaged one; it is left as it is.
+        ResultError: a file that is no store, or a damaged one; it is left as it is.
         RunFailed: another driver has the file for itself.
     """
 
@@ -89,7 +89,7 @@ class Store:
                     "SELECT value FROM about WHERE name = 'format'"
                 ).fetchone()
                 if found != FORMAT:
-                    raise RecordError(
+                    raise ResultError(
                         f"{self.path} has format {found}, and this version reads {FORMAT}"
                     )
         except BaseException:
@@ -100,11 +100,11 @@ class Store:
             threading.Thread(target=self._beat, daemon=True).start()
 
     def _refuse_others(self) -> None:
-        """Raise RecordError if this is an SQLite file of somebody else's, before it is touched."""
+        """Raise ResultError if this is an SQLite file of somebody else's, before it is touched."""
         found = self._base.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
         there = {name for (name,) in found}
         if there and not there >= {"about", "trials"}:
-            raise RecordError(
+            raise ResultError(
                 f"{self.path} is an SQLite file of something else (tables "
                 f"{', '.join(sorted(there))}), and was left as it is: name another file"
             )
@@ -120,7 +120,7 @@ class Store:
         self._closed.set()
         with self._told():
             self._base.execute(
-                "UPDATE trials SET status = 'planned', owner = NULL "
+                "STEP trials SET status = 'planned', owner = NULL "
                 "WHERE status = 'running' AND owner = ?",
                 (self._owner,),
             )
@@ -135,7 +135,7 @@ class Store:
             )
             # What failed is tried again: its reason may be gone.
             self._base.executemany(
-                "UPDATE trials SET status = 'planned', error = NULL "
+                "STEP trials SET status = 'planned', error = NULL "
                 "WHERE key = ? AND status = 'failed'",
                 [(trial.key,) for trial in trials],
             )
@@ -156,7 +156,7 @@ class Store:
                 if status in ("planned", "running"):  # ours: its worker died, once more
                     free.append((self._owner, time.time(), trial.key))
             self._base.executemany(
-                "UPDATE trials SET status = 'running', owner = ?, beat = ? WHERE key = ?", free
+                "STEP trials SET status = 'running', owner = ?, beat = ? WHERE key = ?", free
             )
             return bool(free)
 
@@ -167,7 +167,7 @@ class Store:
                 base = sqlite3.connect(self.path, timeout=5)
                 with base:
                     base.execute(
-                        "UPDATE trials SET beat = ? WHERE status = 'running' AND owner = ?",
+                        "STEP trials SET beat = ? WHERE status = 'running' AND owner = ?",
                         (time.time(), self._owner),
                     )
                 base.close()
@@ -180,7 +180,7 @@ class Store:
         packed = zlib.compress(array.array("d", run.losses).tobytes())
         with self._told():
             self._base.execute(
-                "UPDATE trials SET status = 'done', owner = NULL, run = ?, losses = ?, "
+                "STEP trials SET status = 'done', owner = NULL, run = ?, losses = ?, "
                 "error = NULL WHERE key = ?",
                 (json.dumps(told), packed, trial.key),
             )
@@ -190,7 +190,7 @@ class Store:
         with self._told():
             self._base.execute(
                 # A run that is there stays: this may be a job that was done again for others.
-                "UPDATE trials SET status = 'failed', owner = NULL, error = ? "
+                "STEP trials SET status = 'failed', owner = NULL, error = ? "
                 "WHERE key = ? AND status != 'done'",
                 (error, trial.key),
             )
@@ -269,7 +269,7 @@ class Store:
                 f"{self.path}: {error}; what was complete before is still in it"
             ) from None
         except sqlite3.DatabaseError as error:
-            raise RecordError(
+            raise ResultError(
                 f"{self.path} is no store of runs, or a damaged one ({error}); it was left as it "
                 "is: name another file"
             ) from None
@@ -291,13 +291,13 @@ def merge(target: str | os.PathLike[str], *sources: str | os.PathLike[str]) -> i
         sources: the others, as shards of one comparison wrote them. They are left as they are.
 
     Raises:
-        RecordError: a source is missing, or no store.
+        ResultError: a source is missing, or no store.
 
     >>> import tempfile
     >>> from ratecraft import constant
     >>> from ratecraft.experiments import compare
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     how = {"rates": [0.02, 0.05], "seeds": 1, "total": 5, "workers": 0}
+    ...     how = {"lrs": [0.02, 0.05], "seeds": 1, "total": 5, "workers": 0}
     ...     parts = [f"{folder}/{i}.db" for i in (1, 2)]
     ...     for i, part in enumerate(parts, 1):
     ...         _ = compare("digits", constant(1), store=part, shard=(i, 2), **how)
@@ -306,11 +306,11 @@ def merge(target: str | os.PathLike[str], *sources: str | os.PathLike[str]) -> i
     """
     for source in sources:
         if not Path(source).is_file():
-            raise RecordError(f"there is no store {source}")
+            raise ResultError(f"there is no store {source}")
         if not Path(source).stat().st_size:
-            raise RecordError(f"{source} is empty: its shard was not begun")
+            raise ResultError(f"{source} is empty: its shard was not begun")
         if Path(source).resolve() == Path(target).resolve():
-            raise RecordError(f"{source} cannot be merged into itself; name the target first")
+            raise ResultError(f"{source} cannot be merged into itself; name the target first")
     with Store(target) as store:
         count = 0
         for source in sources:

@@ -33,7 +33,7 @@ class Task:
         loss: ``loss(model, batch)`` returns the training loss, a tensor of one element.
         train: the training batches: a DataLoader, a list, anything that can be iterated again.
         val: the validation batches, likewise.
-        optimizer: ``optimizer(model)`` returns the optimizer; default AdamW. Its rates are
+        optimizer: ``optimizer(model)`` returns the optimizer; default AdamW. Its lrs are
             overwritten.
         metrics: more validation metrics by name, each ``metric(model, batch)``, a mean over the
             batch; ``loss`` is always measured.
@@ -87,8 +87,8 @@ class Task:
                 )
 
     @property
-    def epoch(self) -> int:
-        """Updates in an epoch: the number of training batches."""
+    def steps_per_epoch(self) -> int:
+        """Steps in an epoch: the number of training batches."""
         return len(self.train)  # type: ignore[arg-type]  # checked on construction
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from ratecraft._training._short_runner import check_loss, ratios, switch, wants_closure
-from ratecraft._training._snapshot import loader_state, preserved_rng, random_state, seed_everything
+from ratecraft._training._snapshot import loader_state, preserve_rng, random_state, seed_everything
 from ratecraft.errors import ScheduleError, TaskError
 from ratecraft.results import Evaluation, Run
 from ratecraft.schedule import Curve, Duration, Schedule, epochs
@@ -31,9 +31,9 @@ def train(
     task: Task,
     schedule: Candidate,
     *,
-    rate: float = 1.0,
+    lr: float = 1.0,
     seed: int = 0,
-    total: int | Duration | None = None,
+    total_steps: int | Duration | None = None,
     progress: Callable[[int, int], None] | None = None,
     watch: Callable[[Evaluation], None] | None = None,
 ) -> Run:
@@ -45,13 +45,13 @@ def train(
     training batches; that changes nothing of the training.
 
     Args:
-        task: what to train. Groups of different rates keep their ratios.
-        schedule: the schedule, or a `Plateau`; ``rate`` times it is the learning rate, of the
+        task: what to train. Groups of different lrs keep their ratios.
+        schedule: the schedule, or a `Plateau`; ``lr`` times it is the learning rate, of the
             group with the highest one.
-        rate: what the schedule multiplies.
+        lr: what the schedule multiplies.
         seed: seed of initial weights and data order.
-        total: length of the run, in updates or ``epochs(n)``; default ``epochs(10)``.
-        progress: called with (updates done, updates planned) after each update.
+        total_steps: length of the run, in steps or ``epochs(n)``; default ``epochs(10)``.
+        progress: called with (steps done, steps planned) after each step.
         watch: called with each evaluation.
 
     Raises:
@@ -67,18 +67,18 @@ def train(
     ...     train=x.split(8),
     ...     val=[x],
     ... )
-    >>> run = train(line, cosine(1, 0), rate=0.1, total=200)
+    >>> run = train(line, cosine(1, 0), lr=0.1, total_steps=200)
     >>> run.final() < 0.001
     True
     """
-    training = Training(task, schedule, rate=rate, seed=seed, total=total)
+    training = Training(task, schedule, lr=lr, seed=seed, total_steps=total_steps)
     training.advance(progress=progress, watch=watch)
-    return training.record()
+    return training.result()
 
 
 @dataclass(slots=True)
-class Mark:
-    """A training as it was after an update, from which another one goes on, once.
+class TrainingSnapshot:
+    """A training as it was after a step, from which another one goes on, once.
 
     Attributes:
         training: its model, optimizer and what it had seen, copied.
@@ -102,13 +102,13 @@ class Training:
         task: Task,
         schedule: Candidate,
         *,
-        rate: float = 1.0,
+        lr: float = 1.0,
         seed: int = 0,
-        total: int | Duration | None = None,
+        total_steps: int | Duration | None = None,
         marks: bool = False,
     ) -> None:
-        self.task, self.rate, self.seed = task, rate, seed
-        self._plan(schedule, total)
+        self.task, self.lr, self.seed = task, lr, seed
+        self._plan(schedule, total_steps)
         self.losses: list[float] = []
         self.evaluations: list[Evaluation] = []
         self.diverged: int | None = None
@@ -117,7 +117,7 @@ class Training:
         self._batches: Iterator[Any] | None = None
         self._drawn = 0
         self._recent: deque[Any] = deque(maxlen=RECENT)
-        with preserved_rng():
+        with preserve_rng():
             seed_everything(seed)
             self.model, self.optimizer = start(task)
             self._ratios = [ratio for _, ratio in ratios([self.optimizer])]
@@ -127,9 +127,9 @@ class Training:
             self._random = random_state()
             self._epoch = (self._random, loader_state(task.train) if marks else _nothing)
 
-    def _plan(self, schedule: Candidate, total: int | Duration | None) -> None:
+    def _plan(self, schedule: Candidate, total_steps: int | Duration | None) -> None:
         self.schedule = schedule
-        self.curve = curve_of(schedule, self.rate, total, self.task.epoch)
+        self.curve = curve_of(schedule, self.lr, total_steps, self.task.steps_per_epoch)
         self.planned = len(self.curve)
         if isinstance(schedule, Plateau) and schedule.metric not in ("loss", *self.task.metrics):
             raise ScheduleError(
@@ -138,16 +138,20 @@ class Training:
             )
 
     def _drive(self, done: int) -> None:
-        """Bind the schedule to the optimizer, with ``done`` updates behind it."""
+        """Bind the schedule to the optimizer, with ``done`` steps behind it."""
         plain = self.schedule.schedule if isinstance(self.schedule, Plateau) else self.schedule
-        rate: Schedule | dict[str, Schedule] = self.rate * plain
+        lr: Schedule | dict[str, Schedule] = self.lr * plain
         if any(ratio != 1 for ratio in self._ratios):
-            rate = {}
+            lr = {}
             for i, group in enumerate(self.optimizer.param_groups):
                 group.setdefault("name", _free(str(i), self.optimizer))
-                rate[str(group["name"])] = (self.rate * self._ratios[i]) * plain
+                lr[str(group["name"])] = (self.lr * self._ratios[i]) * plain
         scheduler = ScheduleLR(
-            self.optimizer, rate=rate, total=self.planned, epoch=self.task.epoch, start=done
+            self.optimizer,
+            lr=lr,
+            total_steps=self.planned,
+            steps_per_epoch=self.task.steps_per_epoch,
+            initial_step=done,
         )
         self._plateau = None
         if isinstance(self.schedule, Plateau):
@@ -163,7 +167,7 @@ class Training:
 
     @property
     def ended(self) -> bool:
-        """Whether nothing is left to do: all updates are made, or the loss is not finite."""
+        """Whether nothing is left to do: all steps are made, or the loss is not finite."""
         return self.diverged is not None or len(self.losses) == self.planned
 
     def advance(
@@ -173,24 +177,24 @@ class Training:
         progress: Callable[[int, int], None] | None = None,
         watch: Callable[[Evaluation], None] | None = None,
     ) -> None:
-        """Go on to an update, or to the end; the caller's random numbers are left alone."""
+        """Go on to a step, or to the end; the caller's random numbers are left alone."""
         end = self.planned if until is None else min(until, self.planned)
         started = time.perf_counter()
-        with preserved_rng():
+        with preserve_rng():
             self._random()
             closes = wants_closure(self.optimizer)
             while len(self.losses) < end and self.diverged is None:
-                self._update(self._next_batch(), closes)
+                self._step(self._next_batch(), closes)
                 if self.diverged is not None:
                     break
                 if progress:
                     progress(len(self.losses), self.planned)
-                if self.evaluations and watch and self.evaluations[-1].update == len(self.losses):
+                if self.evaluations and watch and self.evaluations[-1].step == len(self.losses):
                     watch(self.evaluations[-1])
             self._random = random_state()
         self.seconds += time.perf_counter() - started
 
-    def _update(self, batch: Any, closes: bool) -> None:
+    def _step(self, batch: Any, closes: bool) -> None:
         task, model, optimizer = self.task, self.model, self.optimizer
         optimizer.zero_grad(set_to_none=True)
         loss = task.loss(model, batch)
@@ -202,26 +206,26 @@ class Training:
             self.diverged = len(self.losses) - 1
             return
         done = len(self.losses)
-        looks = done % task.epoch == 0 or done == self.planned
-        # The scheduler writes the next rate as soon as the update is done.
-        rates = _rates(optimizer) if looks else {}
+        looks = done % task.steps_per_epoch == 0 or done == self.planned
+        # The scheduler writes the next lr as soon as the step is done.
+        lrs = _lrs(optimizer) if looks else {}
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         if closes:
             optimizer.step(_closure(task, model, optimizer, batch))
         else:
             optimizer.step()
         if looks:
-            self._look(rates)
+            self._look(lrs)
 
-    def _look(self, rates: dict[str, float]) -> None:
+    def _look(self, lrs: dict[str, float]) -> None:
         """Measure on validation and recent training batches; a plateau hears of an epoch's."""
         done = len(self.losses)
-        with preserved_rng():
+        with preserve_rng():
             switch(self.optimizer, "eval")
             found = _evaluate(self.task, self.model, self.task.val)
             seen = _evaluate(self.task, self.model, self._recent)
             switch(self.optimizer, "train")
-        self.evaluations.append(Evaluation(done, found, seen, rates))
+        self.evaluations.append(Evaluation(done, found, seen, lrs))
         if done == self.planned and not math.isfinite(found["loss"]):
             self.diverged = done
         elif self._plateau is not None and isinstance(self.schedule, Plateau):
@@ -248,7 +252,7 @@ class Training:
             self._epoch = random_state(), loader_state(self.task.train)
         self._batches, self._drawn = iter(self.task.train), 0
 
-    def mark(self) -> Mark:
+    def mark(self) -> TrainingSnapshot:
         """Return what another training can go on from; this one goes on as if nobody had asked.
 
         Raises:
@@ -274,13 +278,15 @@ class Training:
             "_ratios": self._ratios,
             "_begun": self._batches is not None,
             "task": self.task,
-            "rate": self.rate,
+            "lr": self.lr,
             "seed": self.seed,
         }
-        return Mark(kept, self.seconds)
+        return TrainingSnapshot(kept, self.seconds)
 
     @classmethod
-    def resumed(cls, mark: Mark, schedule: Candidate, total: int | Duration | None) -> Training:
+    def resumed(
+        cls, mark: TrainingSnapshot, schedule: Candidate, total_steps: int | Duration | None
+    ) -> Training:
         """Return a training that goes on from a mark along another schedule.
 
         It is bit for bit the one that was trained with that schedule from the beginning, if both
@@ -292,8 +298,8 @@ class Training:
         for name, value in mark.training.items():
             setattr(self, name, value)
         self._marks, self.diverged, self.seconds, self._batches = True, None, mark.seconds, None
-        self._plan(schedule, total)
-        with preserved_rng():
+        self._plan(schedule, total_steps)
+        with preserve_rng():
             for group in self.optimizer.param_groups:
                 group.pop("initial_lr", None)  # the other scheduler's
             self._drive(len(self.losses))
@@ -307,26 +313,26 @@ class Training:
                     next(self._batches)
         return self
 
-    def record(self, stopped: int | None = None) -> Run:
+    def result(self, stopped: int | None = None) -> Run:
         """Return what happened; ``stopped`` says where early stopping ended it."""
-        driven = ""
+        innermost_optimizer = ""
         if isinstance(self.schedule, Plateau) and self._plateau is not None:
             factor = self._plateau.as_schedule()
             if isinstance(factor, dict):
                 factor = next(iter(factor.values()))
-            driven = repr(self.schedule.schedule * factor)
+            innermost_optimizer = repr(self.schedule.schedule * factor)
         return Run(
             schedule=repr(self.schedule),
-            rate=self.rate,
+            lr=self.lr,
             seed=self.seed,
-            total=self.planned,
-            epoch=self.task.epoch,
+            total_steps=self.planned,
+            steps_per_epoch=self.task.steps_per_epoch,
             losses=tuple(self.losses),
             evaluations=tuple(self.evaluations),
             diverged=self.diverged,
             seconds=self.seconds,
             stopped=stopped,
-            driven=driven,
+            innermost_optimizer=innermost_optimizer,
         )
 
 
@@ -334,17 +340,22 @@ def _nothing() -> None:
     """Restore nothing: no epoch has begun."""
 
 
-def curve_of(schedule: Candidate, rate: float, total: int | Duration | None, epoch: int) -> Curve:
-    """Return the rates of a run, of a plateau without its falls.
+def curve_of(
+    schedule: Candidate, lr: float, total_steps: int | Duration | None, steps_per_epoch: int
+) -> Curve:
+    """Return the lrs of a run, of a plateau without its falls.
 
     Raises:
         ScheduleError: the schedule does not resolve over the run.
     """
     plain = schedule.schedule if isinstance(schedule, Plateau) else schedule
-    curve = (rate * plain).resolve(epochs(10) if total is None else total, epoch=epoch)
-    if (unit := CLOCK_NAMES[curve.horizon.clock]) != "update":
+    curve = (lr * plain).resolve(
+        total_steps=epochs(10) if total_steps is None else total_steps,
+        steps_per_epoch=steps_per_epoch,
+    )
+    if (unit := CLOCK_NAMES[curve.horizon.clock]) != "step":
         raise ScheduleError(
-            f"total={total}: a Task's run is counted in updates, not in {unit}s; say a number of "
+            f"total_steps={total_steps}: a Task's run is counted in steps, not in {unit}s; say a number of "
             "them, or epochs(n)"
         )
     return curve
@@ -372,7 +383,7 @@ def _free(name: str, optimizer: torch.optim.Optimizer) -> str:
     return name
 
 
-def _rates(optimizer: torch.optim.Optimizer) -> dict[str, float]:
+def _lrs(optimizer: torch.optim.Optimizer) -> dict[str, float]:
     return {
         str(group.get("name", i)): float(group["lr"])
         for i, group in enumerate(optimizer.param_groups)
@@ -412,7 +423,7 @@ def _evaluate(task: Task, model: nn.Module, batches: Iterable[Any]) -> dict[str,
         module.training = mode
     if not rows:
         raise TaskError("the batches of val= have no rows; give some to measure on")
-    return {name: total / rows for name, total in totals.items()}
+    return {name: total_steps / rows for name, total_steps in totals.items()}
 
 
 def _rows(batch: Any) -> int:

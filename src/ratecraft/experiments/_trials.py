@@ -14,7 +14,7 @@ from ratecraft.results import Setting
 
 from ._plateau import Candidate
 
-How = Literal["alone", "branched", "halved"]
+JobMode = Literal["alone", "branched", "halved"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,20 +25,20 @@ class Trial:
         task: the name by which a worker finds the task.
         source: what the task's code was, as a hash; other code is another trial.
         schedule: the text of the schedule.
-        rate: what the schedule multiplies.
+        lr: what the schedule multiplies.
         optimizer: an optimizer in place of the task's own, or None.
         seed: of initial weights and data order.
-        total: length of the run, as text.
-        halved: the rates and seeds among which early stopping chooses, as text; empty without.
+        total_steps: length of the run, as text.
+        halved: the lrs and seeds among which early stopping chooses, as text; empty without.
     """
 
     task: str
     source: str
     schedule: str
-    rate: float
+    lr: float
     optimizer: str | None
     seed: int
-    total: str
+    total_steps: str
     halved: str = ""
 
     @property
@@ -54,12 +54,12 @@ class Job(NamedTuple):
     """Trials that one worker does in one go, and how.
 
     Attributes:
-        how: "alone", one trial; "branched", runs that share a beginning; "halved", the rates of
+        how: "alone", one trial; "branched", runs that share a beginning; "halved", the lrs of
             one schedule, of which early stopping ends the worse ones.
         trials: what is done.
     """
 
-    how: How
+    how: JobMode
     trials: tuple[Trial, ...]
 
 
@@ -67,13 +67,13 @@ class Named(NamedTuple):
     """A candidate: a schedule's text, and what tells it from others of that schedule."""
 
     schedule: str
-    rate: float
+    lr: float
     optimizer: str | None
-    total: str
+    total_steps: str
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class TrialPlan:
     """Everything that a comparison trains.
 
     Attributes:
@@ -94,34 +94,34 @@ class Plan:
         place: str,
         code: str,
         named: Mapping[str, Candidate],
-        rates: Sequence[float],
+        lrs: Sequence[float],
         kinds: Sequence[str | None],
         seeds: Sequence[int],
         totals: Mapping[str, int],
-        how: How,
+        how: JobMode,
         shard: tuple[int, int],
-    ) -> Plan:
-        """Return the plan of schedules x rates x optimizers x lengths x seeds."""
-        chosen = candidates(named, kinds, rates, list(totals))
-        among = f"rates {list(rates)}, seeds {list(seeds)}" if how == "halved" else ""
+    ) -> TrialPlan:
+        """Return the plan of schedules x lrs x optimizers x lengths x seeds."""
+        chosen = candidates(named, kinds, lrs, list(totals))
+        among = f"lrs {list(lrs)}, seeds {list(seeds)}" if how == "halved" else ""
         trials = {
-            Trial(place, code, *one[:3], seed, one.total, among): f"{name}, seed {seed}"
+            Trial(place, code, *one[:3], seed, one.total_steps, among): f"{name}, seed {seed}"
             for name, one in chosen.items()
             for seed in seeds
         }
         groups: dict[object, list[Trial]] = {}
         for trial in trials:
-            shared: dict[How, object] = {
+            shared: dict[JobMode, object] = {
                 "alone": trial,
-                "branched": (trial.optimizer, trial.rate, trial.seed),
-                "halved": (trial.optimizer, trial.schedule, trial.total),
+                "branched": (trial.optimizer, trial.lr, trial.seed),
+                "halved": (trial.optimizer, trial.schedule, trial.total_steps),
             }
             groups.setdefault(shared[how], []).append(trial)
         jobs = [Job(how, tuple(some)) for some in groups.values()][shard[0] - 1 :: shard[1]]
         mine = {trial for job in jobs for trial in job.trials}
-        several = len(rates) > 1 or len(kinds) > 1 or len(totals) > 1
+        several = len(lrs) > 1 or len(kinds) > 1 or len(totals) > 1
         settings = {
-            name: Setting(one.rate, one.optimizer or "", totals[one.total])
+            name: Setting(one.lr, one.optimizer or "", totals[one.total_steps])
             for name, one in chosen.items()
             if several
         }
@@ -132,7 +132,7 @@ class Plan:
 def candidates(
     named: Mapping[str, Candidate],
     kinds: Sequence[str | None],
-    rates: Sequence[float],
+    lrs: Sequence[float],
     totals: Sequence[str],
 ) -> dict[str, Named]:
     """Return every candidate by what tells it from the others.
@@ -141,16 +141,16 @@ def candidates(
         SettingError: two would have one name.
     """
     found: dict[str, Named] = {}
-    every = list(itertools.product(named.items(), kinds, totals, rates))
-    for (name, schedule), kind, total, rate in every:
+    every = list(itertools.product(named.items(), kinds, totals, lrs))
+    for (name, schedule), kind, total_steps, lr in every:
         parts = [name]
         if kind is not None and len(kinds) > 1:
             parts.append(kind)
         if len(totals) > 1:
-            parts.append(f"{total} updates" if total.isdigit() else total)
-        if len(rates) > 1:
-            parts.append(f"rate {rate:g}")
-        found[", ".join(parts)] = Named(repr(schedule), rate, kind, total)
+            parts.append(f"{total_steps} steps" if total_steps.isdigit() else total_steps)
+        if len(lrs) > 1:
+            parts.append(f"lr {lr:g}")
+        found[", ".join(parts)] = Named(repr(schedule), lr, kind, total_steps)
     if len(found) < len(every):
-        raise SettingError("two candidates would have one name; rates must differ in 6 digits")
+        raise SettingError("two candidates would have one name; lrs must differ in 6 digits")
     return found

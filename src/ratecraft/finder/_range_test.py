@@ -1,4 +1,4 @@
-"""The classical range test: raise the rate every update and watch the loss."""
+"""The classical range test: raise the lr every step and watch the loss."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any, Final, Literal
 import torch
 from torch import nn
 
-from ratecraft._training._short_runner import Clip, Loss, Testbed
+from ratecraft._training._short_runner import Clip, Loss, ShortRunner
 from ratecraft._training._snapshot import Batches
 from ratecraft.errors import RunFailed, SettingError
-from ratecraft.results import RangeTest
+from ratecraft.results import LRRangeTestResult
 
-LEAST_UPDATES: Final = 100
-FEW: Final = 10  # updates whose average is of too few losses to be a minimum or an explosion
+LEAST_STEPS: Final = 100
+FEW: Final = 10  # steps whose average is of too few losses to be a minimum or an explosion
 
 
 def range_test(
@@ -27,7 +27,7 @@ def range_test(
     *,
     low: float = 1e-8,
     high: float = 10.0,
-    updates: int | None = None,
+    steps: int | None = None,
     spacing: Literal["geometric", "linear"] = "geometric",
     beta: float | None = None,
     control: int = 0,
@@ -41,48 +41,48 @@ def range_test(
     on_disk: bool | str = False,
     progress: Callable[[int, int], None] | None = None,
     task: str = "",
-) -> RangeTest:
-    """Train with a rate that grows each update, and leave everything as it was.
+) -> LRRangeTestResult:
+    """Train with an lr that grows each step, and leave everything as it was.
 
-    rate_k = low (high / low)^(k / (updates - 1)), or low + (high - low) k / (updates - 1); the
+    lr_k = low (high / low)^(k / (steps - 1)), or low + (high - low) k / (steps - 1); the
     loss is smoothed as a_k = beta a_(k-1) + (1 - beta) loss_k, s_k = a_k / (1 - beta^(k+1)); the
     test ends when s_k exceeds ``stop`` times its minimum so far, or a loss is not finite. See
-    `preserved` for what is put back, on a normal end, on an exception and on Ctrl-C. The average
-    of the first 10 updates is of too few losses to count as a minimum or as an explosion.
+    `preserve_state` for what is put back, on a normal end, on an exception and on Ctrl-C. The average
+    of the first 10 steps is of too few losses to count as a minimum or as an explosion.
 
     Args:
         model: the model, or several; trained in the modes its modules are in, and in training
             mode if it is in evaluation mode.
-        optimizer: its optimizer, or several; param groups keep the ratios of their rates, and
-            the recorded rate is that of the group with the highest. One that wants a closure,
+        optimizer: its optimizer, or several; param groups keep the ratios of their lrs, and
+            the recorded lr is that of the group with the highest. One that wants a closure,
             such as LBFGS, is given one.
         loader: batches of any structure, iterated again and again; or a function that opens a
             stream of them anew.
         loss: ``loss(model, batch)`` returns the training loss as a tensor; of more than one
             element the mean is taken. Mixed precision is said in there, with ``autocast``.
-        low: first rate.
-        high: last rate.
-        updates: number of updates; default one pass over the loader, or 100 if that is longer.
-        spacing: "geometric" or "linear" rates.
+        low: first lr.
+        high: last lr.
+        steps: number of steps; default one pass over the loader, or 100 if that is longer.
+        spacing: "geometric" or "linear" lrs.
         beta: smoothing, 0 <= beta < 1; default 0.98, or 0.9 with ``control``.
         control: this many batches are used again and again, and of each loss only its distance
             to the one its batch had before training is smoothed: a control variate, without
             which the luck of the batches has to be smoothed away. The suggestion is a quarter of
-            the minimum's rate then. 0: every batch is used once.
+            the minimum's lr then. 0: every batch is used once.
         stop: how many times its minimum the smoothed loss may reach. Where losses can be <= 0
             the same is asked of the rise above the minimum, relative to the fall before it.
-        accumulate: batches an update; their mean gradient and mean loss are taken.
+        accumulate: batches a step; their mean gradient and mean loss are taken.
         clip: largest norm of the gradients, or a function that clips those of the parameters.
         scaler: a GradScaler, as the run will use.
         momentum: first and last momentum (of Adam's kind: the first of ``betas``) over the test.
         reduce: whether losses are averaged over the processes of a distributed run, so that all
             see the same and stop together; default: if the model is a DistributedDataParallel.
-        check_every: updates between two looks at the losses; default 8 where they lie on a
-            device, which is not waited for in between, and 1 otherwise. Up to as many updates
+        check_every: steps between two looks at the losses; default 8 where they lie on a
+            device, which is not waited for in between, and 1 otherwise. Up to as many steps
             are made in vain after an explosion.
         on_disk: keep the copies of large tensors in a temporary folder, not in memory.
-        progress: called with (updates done, updates planned) after each update.
-        task: what is tested, in words, for the record.
+        progress: called with (steps done, steps planned) after each step.
+        task: what is tested, in words, for the result.
 
     Raises:
         SettingError: a setting is outside its range.
@@ -107,15 +107,15 @@ def range_test(
         raise SettingError(f"control={control}: expected a number of batches, or 0 for none")
     if momentum is not None and not all(0 <= value < 1 for value in momentum):
         raise SettingError(f"momentum={momentum}: expected two numbers, 0 <= m < 1")
-    bed = Testbed(
+    bed = ShortRunner(
         model, optimizer, loader, loss, accumulate=accumulate, clip=clip, scaler=scaler,
         reduce=reduce, check_every=check_every, on_disk=on_disk,
     )  # fmt: skip
-    planned = bed.least(updates) if updates is not None else planned_updates(bed)
+    planned = bed.least(steps) if steps is not None else planned_steps(bed)
     if planned < 2:
-        raise SettingError(f"updates={planned}: a range test needs at least 2")
+        raise SettingError(f"steps={planned}: a range test needs at least 2")
     started = time.perf_counter()
-    stopped = f"all {planned} updates were made"
+    stopped = f"all {planned} steps were made"
     waiting: list[tuple[float, torch.Tensor]] = []
     with bed.fresh() as run:
         again = [run.take() for _ in range(control)]
@@ -125,10 +125,10 @@ def range_test(
         geometric = spacing == "geometric"
         for k in range(planned):
             done = k / (planned - 1)
-            rate = low * (high / low) ** done if geometric else low + (high - low) * done
+            lr = low * (high / low) ** done if geometric else low + (high - low) * done
             turned = momentum and momentum[0] + (momentum[1] - momentum[0]) * done
-            run.at(rate, turned)
-            waiting.append((rate, run.make(again[k % control] if again else None)))
+            run.at(lr, turned)
+            waiting.append((lr, run.make(again[k % control] if again else None)))
             if progress:
                 progress(k + 1, planned)
             if k > 0 and len(waiting) < bed.check_every and k < planned - 1:
@@ -137,8 +137,8 @@ def range_test(
                 stopped = end
                 break
             waiting.clear()
-    return RangeTest.from_curve(
-        curve.rates,
+    return LRRangeTestResult.from_curve(
+        curve.lrs,
         curve.losses,
         curve.smoothed,
         stopped,
@@ -163,16 +163,16 @@ def _check_range(low: float, high: float, spacing: str, beta: float, stop: float
         raise SettingError(f'spacing={spacing!r} is neither "geometric" nor "linear"')
 
 
-def planned_updates(bed: Testbed) -> int:
-    """Return the updates of a test whose length is not said."""
-    return max((bed.epoch() or 0) // bed.accumulate, LEAST_UPDATES)
+def planned_steps(bed: ShortRunner) -> int:
+    """Return the steps of a test whose length is not said."""
+    return max((bed.epoch() or 0) // bed.accumulate, LEAST_STEPS)
 
 
 class _Curve:
     """The losses so far, smoothed, and the rule that ends the test."""
 
     def __init__(self, beta: float, stop: float, starts: list[float]) -> None:
-        self.rates: list[float] = []
+        self.lrs: list[float] = []
         self.losses: list[float] = []
         self.smoothed: list[float] = []
         self._beta, self._stop, self._starts = beta, stop, starts
@@ -180,30 +180,30 @@ class _Curve:
         self._average, self._best, self._signed = 0.0, math.inf, False
 
     def take(self, waiting: list[tuple[float, torch.Tensor]]) -> str:
-        """Take in some updates up to the one that ends the test; return why it ends there."""
+        """Take in some steps up to the one that ends the test; return why it ends there."""
         # One transfer for all of them: a device is waited for once. A single one has a shorter way.
         several = len(waiting) > 1
         losses = [loss for _, loss in waiting]
         values = torch.stack(losses).tolist() if several else [losses[0].item()]
-        for (rate, _), value in zip(waiting, values, strict=True):
+        for (lr, _), value in zip(waiting, values, strict=True):
             if not math.isfinite(value):
-                if not self.rates:
+                if not self.lrs:
                     raise RunFailed(
-                        f"the loss is {value} at the first update, before any training; "
+                        f"the loss is {value} at the first step, before any training; "
                         "check the data and the loss function"
                     )
-                return f"the loss was {value} at rate {rate:.3g}"
-            if self._add(rate, value):
+                return f"the loss was {value} at lr {lr:.3g}"
+            if self._add(lr, value):
                 times = f"{self._stop:g} times its minimum"
-                return f"the smoothed loss exceeded {times} at rate {rate:.3g}"
+                return f"the smoothed loss exceeded {times} at lr {lr:.3g}"
         return ""
 
-    def _add(self, rate: float, loss: float) -> bool:
-        """Take in one update; return whether the loss has exploded."""
+    def _add(self, lr: float, loss: float) -> bool:
+        """Take in one step; return whether the loss has exploded."""
         start = self._starts[len(self.losses) % len(self._starts)] if self._starts else 0.0
         self._average = self._beta * self._average + (1 - self._beta) * (loss - start)
         smooth = self._level + self._average / (1 - self._beta ** (len(self.losses) + 1))
-        self.rates.append(rate)
+        self.lrs.append(lr)
         self.losses.append(loss)
         self.smoothed.append(smooth)
         self._signed = self._signed or loss <= 0

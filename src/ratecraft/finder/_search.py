@@ -1,6 +1,6 @@
-"""Which rate to try next, and what to make of those that were tried: numbers, without torch.
+"""Which lr to try next, and what to make of those that were tried: numbers, without torch.
 
-Rates are written as decades from the one that the search began with; what each of them gained,
+LRs are written as decades from the one that the search began with; what each of them gained,
 the loss before less the loss after, is -inf where training diverged.
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 STEP: Final = 0.5  # decades between the best place and those beside it, in the end
-SLIGHT: Final = 0.01  # of the loss: where less is gained, the rate is far too low
+SLIGHT: Final = 0.01  # of the loss: where less is gained, the lr is far too low
 FAR: Final = 1.5  # decades below the best place that are looked at before it is believed
 LEAN: Final = 0.25  # of the way from the top to the lowest place that is as good
 NEAR: Final = 0.1  # of the best gain: what misses no more is as good
@@ -46,7 +46,7 @@ def next_place(gains: Gains, before: float) -> float | None:
     if not harmless:
         return min(gains) - (1.0 if len(gains) == 1 else 2.0)
     if gains[best] < slight and max(harmless) != best:
-        # Which is best is luck. If there is more to gain, then at the highest rate that does no
+        # Which is best is luck. If there is more to gain, then at the highest lr that does no
         # harm, or above; only when that is enclosed, too, is the best one looked at.
         place = _between(gains, max(harmless), 2.0)
         if place is not None:
@@ -59,7 +59,7 @@ def next_place(gains: Gains, before: float) -> float | None:
     place = _between(gains, best, 0.0, side=-1)
     if place is not None:
         return place
-    # A network that has died at a high rate may have gained, too: the true top lies far below.
+    # A network that has died at a high lr may have gained, too: the true top lies far below.
     return best - FAR if min(gains) > best - FAR else None
 
 
@@ -89,7 +89,7 @@ def top(gains: Gains, best: float | None = None) -> Top | None:
     """Return where most is gained: the parabola's top through the best place and its neighbours.
 
     The place is then moved a quarter of the way to the lowest where all but 10 % as much is
-    gained, since a rate that is too low costs less than one that is too high. None if nothing is
+    gained, since an lr that is too low costs less than one that is too high. None if nothing is
     gained. ``best`` says which place is the best, where that is known better.
 
     >>> low, place, high = top({-1: 0.2, -0.5: 0.9, 0: 1.0, 0.5: 0.9, 1: -math.inf})

@@ -5,7 +5,7 @@ refine.py      the schedule that logged gradient norms ask for
 logs.py        logs of runs, from the files that people have
 law.py         a law of the loss under any schedule, fitted to logs
 forecast.py    forecast: the losses of schedules that were not run; recommend: which to choose
-averaging.py   averaging: over how many updates AdamW's weights average, what is left of the first
+averaging.py   averaging: over how many steps AdamW's weights average, what is left of the first
 measured.py    what a Probe measured, in the form in which the rest of this wing wants it
 
 Importing this loads the standard library only; numpy and scipy come with the first use.
@@ -24,7 +24,7 @@ from ._bound import transfer as transfer
 from ._forecast import forecast as forecast
 from ._forecast import recommend as recommend
 from ._gradients import gradient_norms as gradient_norms
-from ._gradients import measured_averaging as measured_averaging
+from ._gradients import layer_averaging as layer_averaging
 from ._law import FittedLaw as FittedLaw
 from ._law import Law as Law
 from ._law import fit as fit

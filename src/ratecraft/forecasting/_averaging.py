@@ -16,8 +16,8 @@ class Averaging:
     """What the weights at the end of a run are made of.
 
     Attributes:
-        timescales: of each update, 1 / (rate x weight decay) in updates; inf where that is 0.
-        effective: how many updates count in the end: 1 over the sum of squares of their shares.
+        timescales: of each step, 1 / (lr x weight decay) in steps; inf where that is 0.
+        effective: how many steps count in the end: 1 over the sum of squares of their shares.
         initial: the share of the initial weights that is left.
     """
 
@@ -27,48 +27,48 @@ class Averaging:
 
     def __str__(self) -> str:
         return (
-            f"these weights average the last {self.effective:,.0f} updates or so; "
+            f"these weights average the last {self.effective:,.0f} steps or so; "
             f"{self.initial:.1%} of the initial weights is left"
         )
 
 
-def averaging(rate: Curve, decay: float | Curve) -> Averaging:
-    """Return what decoupled weight decay and a schedule of rates average over.
+def averaging(lr: Curve, decay: float | Curve) -> Averaging:
+    """Return what decoupled weight decay and a schedule of lrs average over.
 
-    AdamW's update w <- (1 - a_k) w + a_k (-s_k / decay), where a_k = rate_k x decay_k and s_k is
-    Adam's step, is an exponential average of past steps with a timescale of 1 / a_k updates. In
-    the end update i counts with c_i = a_i x product of (1 - a_j) over all later j, and the
+    AdamW's step w <- (1 - a_k) w + a_k (-s_k / decay), where a_k = lr_k x decay_k and s_k is
+    Adam's step, is an exponential average of past steps with a timescale of 1 / a_k steps. In
+    the end step i counts with c_i = a_i x product of (1 - a_j) over all later j, and the
     initial weights with the product of all (1 - a_j).
 
     Args:
-        rate: the rate of every update, as ``schedule.resolve(total)`` gives it.
+        lr: the lr of every step, as ``schedule.resolve(total)`` gives it.
         decay: the weight decay, or its curve.
 
     Raises:
-        SettingError: a rate or decay below 0, or a product above 1, which is no average.
+        SettingError: an lr or decay below 0, or a product above 1, which is no average.
         ScheduleError: a curve without an end.
         TypeError: a schedule where its curve belongs.
 
     >>> from ratecraft import constant, linear
-    >>> print(averaging((0.05 * linear(1, 0)).resolve(1000), 0.1))
-    these weights average the last 867 updates or so; 8.2% of the initial weights is left
-    >>> round(averaging((0.05 * constant(1)).resolve(1000), 0.1).effective)
+    >>> print(averaging((0.05 * linear(1, 0)).resolve(total_steps=1000), 0.1))
+    these weights average the last 867 steps or so; 8.2% of the initial weights is left
+    >>> round(averaging((0.05 * constant(1)).resolve(total_steps=1000), 0.1).effective)
     394
 
     Source: Wang & Aitchison 2024, arXiv 2405.13698.
     """
-    for what, given in (("rate", rate), ("decay", decay)):
+    for what, given in (("lr", lr), ("decay", decay)):
         if isinstance(given, Schedule):
             raise TypeError(
                 f"{what} is a schedule without a length; give schedule.resolve(total), a curve"
             )
-    updates = range(len(rate))
-    decays = map(decay, updates) if isinstance(decay, Curve) else itertools.repeat(float(decay))
-    return averaging_of([rate(k) * one for k, one in zip(updates, decays, strict=False)])
+    steps = range(len(lr))
+    decays = map(decay, steps) if isinstance(decay, Curve) else itertools.repeat(float(decay))
+    return averaging_of([lr(k) * one for k, one in zip(steps, decays, strict=False)])
 
 
 def averaging_of(shares: Sequence[float]) -> Averaging:
-    """Return what `averaging` does, from rate x weight decay of every update.
+    """Return what `averaging` does, from lr x weight decay of every step.
 
     Raises:
         SettingError: a share that is none.
@@ -76,7 +76,7 @@ def averaging_of(shares: Sequence[float]) -> Averaging:
     for k, share in enumerate(shares):
         if not 0 <= share <= 1:
             raise SettingError(
-                f"rate x weight decay is {share:g} at update {k}; expected 0 to 1, a share of the "
+                f"lr x weight decay is {share:g} at step {k}; expected 0 to 1, a share of the "
                 "weights"
             )
     kept, counted = 1.0, []

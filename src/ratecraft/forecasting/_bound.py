@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """A bound on the suboptimality of the last weights, as a function of the rate.
+    """A bound on the suboptimality of the last weights, as a function of the lr.
 
-    at(rate) = start / rate + rate * noise.
+    at(lr) = start / lr + lr * noise.
 
     Attributes:
         start: D^2 / (2 sum u): what is left of the way from the initial weights.
-        noise: what the noise of the last updates leaves.
-        rate: what the shape times this gives is the best rate: sqrt(start / noise).
+        noise: what the noise of the last steps leaves.
+        lr: what the shape times this gives is the best lr: sqrt(start / noise).
         best: the bound there: 2 sqrt(start * noise).
     """
 
@@ -34,7 +34,7 @@ class Bound:
     noise: float
 
     @property
-    def rate(self) -> float:
+    def lr(self) -> float:
         """The factor on the shape with which the bound is lowest."""
         return math.sqrt(self.start) / math.sqrt(self.noise)
 
@@ -43,47 +43,47 @@ class Bound:
         """The bound at that factor."""
         return 2 * math.sqrt(self.start) * math.sqrt(self.noise)
 
-    def at(self, rate: float) -> float:
-        """Return the bound for ``rate`` times the shape.
+    def at(self, lr: float) -> float:
+        """Return the bound for ``lr`` times the shape.
 
         Args:
-            rate: what the shape is multiplied by.
+            lr: what the shape is multiplied by.
 
         Raises:
-            SettingError: a rate that is not above 0.
+            SettingError: an lr that is not above 0.
         """
-        if not 0 < rate < math.inf:
-            raise SettingError(f"rate={rate}: expected a number above 0")
-        return self.start / rate + rate * self.noise
+        if not 0 < lr < math.inf:
+            raise SettingError(f"lr={lr}: expected a number above 0")
+        return self.start / lr + lr * self.noise
 
 
 def bound(curve: Curve, *, gradient: float | Sequence[float] = 1.0, distance: float = 1.0) -> Bound:
     """Return a bound on E f(last weights) - min f of subgradient descent under a curve.
 
-    For convex f with E|gradient_t|^2 <= G_t^2 and |first weights - optimum| = D, rates
-    rate * u_1 .. rate * u_T:
+    For convex f with E|gradient_t|^2 <= G_t^2 and |first weights - optimum| = D, lrs
+    lr * u_1 .. lr * u_T:
 
     start = D^2 / (2 sum u),
     noise = sum u^2 G^2 / (2 sum u)
     + 1/2 sum_{k<T} u_k / (sum_{t>k} u_t) * (sum_{t>=k} u_t^2 G_t^2) / (sum_{t>=k} u_t).
 
     Nothing is known of the loss of a network by it; that ratios between shapes carry over is
-    what was measured (Schaipp et al.: cooldown and length, within some per cent). Its best rate
+    what was measured (Schaipp et al.: cooldown and length, within some per cent). Its best lr
     falls with T^-1/2, where real logs show T^-1/4.
 
     Args:
-        curve: a resolved schedule, any multiple of the shape; rates of 0 at its end are left out.
-        gradient: G, for all updates or one by one (`gradient_norms` has them from a Probe).
+        curve: a resolved schedule, any multiple of the shape; lrs of 0 at its end are left out.
+        gradient: G, for all steps or one by one (`gradient_norms` has them from a Probe).
         distance: D.
 
     Raises:
-        SettingError: a rate below 0, no rate above 0, or gradients of another length.
+        SettingError: an lr below 0, no lr above 0, or gradients of another length.
         ScheduleError: a curve without an end.
 
     >>> from ratecraft import constant, linear
-    >>> round(bound(linear(1, 0).resolve(400)).best, 5)
+    >>> round(bound(linear(1, 0).resolve(total_steps=400)).best, 5)
     0.10063
-    >>> round(bound(constant(1).resolve(400)).rate, 5)
+    >>> round(bound(constant(1).resolve(total_steps=400)).lr, 5)
     0.01818
 
     Source: Defazio et al. 2023, arXiv 2310.07831, theorem 10; Schaipp et al. 2025,
@@ -91,75 +91,78 @@ def bound(curve: Curve, *, gradient: float | Sequence[float] = 1.0, distance: fl
     """
     if not isinstance(curve, Curve):
         raise TypeError(f"give schedule.resolve(total), a curve, not {curve!r}")
-    rates = curve.values()
-    return _bound(rates, gradient, distance, repr(curve.schedule))
+    lrs = curve.values()
+    return _bound(lrs, gradient, distance, repr(curve.schedule))
 
 
 def _bound(
-    rates: NDArray[Any], gradient: float | Sequence[float], distance: float, name: str
+    lrs: NDArray[Any], gradient: float | Sequence[float], distance: float, name: str
 ) -> Bound:
     import numpy as np
 
     norms = np.asarray(gradient, dtype=float)
-    if norms.ndim and len(norms) != len(rates):
+    if norms.ndim and len(norms) != len(lrs):
         raise SettingError(
-            f"gradient= has {len(norms)} values for {len(rates)} updates; give one for each update"
+            f"gradient= has {len(norms)} values for {len(lrs)} steps; give one for each step"
         )
     finite = np.isfinite(norms).all() and math.isfinite(distance)
     if not finite or not (norms > 0).all() or not distance > 0:
         raise SettingError("gradient= and distance= are norms; expected numbers above 0")
-    if (rates < 0).any():
-        at = int((rates < 0).argmax())
-        raise SettingError(f"{name} is {rates[at]:g} at update {at}; a bound needs rates of 0 up")
-    if not (rates > 0).any():
-        raise SettingError(f"{name} has no rate above 0")
-    # Rates of 0 at the end change no weights, and would divide by zero.
-    end = int(np.flatnonzero(rates)[-1]) + 1
-    # Of shapes by their highest rate, which nothing depends on, so that no square is 0 or inf.
-    peak = float(rates.max())
-    u = rates[:end] / peak
+    if (lrs < 0).any():
+        at = int((lrs < 0).argmax())
+        raise SettingError(f"{name} is {lrs[at]:g} at step {at}; a bound needs lrs of 0 up")
+    if not (lrs > 0).any():
+        raise SettingError(f"{name} has no lr above 0")
+    # LRs of 0 at the end change no weights, and would divide by zero.
+    end = int(np.flatnonzero(lrs)[-1]) + 1
+    # Of shapes by their highest lr, which nothing depends on, so that no square is 0 or inf.
+    peak = float(lrs.max())
+    u = lrs[:end] / peak
     noise = (u * norms if norms.ndim == 0 else u * norms[:end]) ** 2
-    # Sums from each update to the end, taken from the end: differences would cancel.
+    # Sums from each step to the end, taken from the end: differences would cancel.
     tail, tail_noise = np.cumsum(u[::-1])[::-1], np.cumsum(noise[::-1])[::-1]
     inner = u[:-1] / tail[1:] * tail_noise[:-1] / tail[:-1]
-    total = float(tail[0])
-    start, left = distance**2 / (2 * total), float(tail_noise[0] / total + inner.sum()) / 2
+    total_steps = float(tail[0])
+    start, left = (
+        distance**2 / (2 * total_steps),
+        float(tail_noise[0] / total_steps + inner.sum()) / 2,
+    )
     return Bound(start / peak, left * peak)
 
 
-def transfer(rate: float, tried: Curve, wanted: Curve) -> float:
-    """Return the rate for another schedule from one that was tuned: the ratio of their best ones.
+def transfer(lr: float, tried: Curve, wanted: Curve) -> float:
+    """Return the lr for another schedule from one that was tuned: the ratio of their best ones.
 
-    ``rate * bound(wanted).rate / bound(tried).rate``; D and G cancel. Over the same number of
-    updates, that is: for a longer run the bound lowers rates too much.
+    ``lr * bound(wanted).lr / bound(tried).lr``; D and G cancel. Over the same number of
+    steps, that is: for a longer run the bound lowers lrs too much.
 
     Args:
-        rate: what the tried schedule was multiplied by, as tuned.
+        lr: what the tried schedule was multiplied by, as tuned.
         tried: that schedule, resolved.
-        wanted: the other one, resolved over as many updates.
+        wanted: the other one, resolved over as many steps.
 
     Raises:
-        SettingError: as `bound`; a rate that is not above 0.
+        SettingError: as `bound`; an lr that is not above 0.
 
     >>> from ratecraft import linear, wsd
-    >>> tried, wanted = wsd(0, shape="linear").resolve(400), linear(1, 0).resolve(400)
+    >>> tried, wanted = wsd(0, shape="linear").resolve(total_steps=400), linear(1, 0).resolve(total_steps=400)
     >>> round(transfer(1e-3, tried, wanted), 6)
     0.001953
     """
-    if not 0 < rate < math.inf:
-        raise SettingError(f"rate={rate}: expected a number above 0")
-    return rate * bound(wanted).rate / bound(tried).rate
+    if not 0 < lr < math.inf:
+        raise SettingError(f"lr={lr}: expected a number above 0")
+    return lr * bound(wanted).lr / bound(tried).lr
 
 
 @dataclass(frozen=True, slots=True)
 class Extension:
-    """How a finished run may go on, from before its cooldown, with the rate it was tuned for.
+    """StepOptions a finished run may go on, from before its cooldown, with the lr it was tuned for.
 
     Attributes:
-        since: the update to go on from: before it both runs are the same.
-        factor: what to multiply all rates from there on by, with the same share of cooldown;
+        since: the step to go on from: before it both runs are the same.
+        factor: what to multiply all lrs from there on by, with the same share of cooldown;
             None where nothing is right.
-        cooldown: or the share of the longer run to cool down over, with the same rates; None
+        cooldown: or the share of the longer run to cool down over, with the same lrs; None
             where none is enough.
         begins: where that cooldown begins; before ``since`` it takes an earlier checkpoint.
     """
@@ -172,27 +175,29 @@ class Extension:
     def __str__(self) -> str:
         ways = []
         if self.factor is not None:
-            ways.append(f"from update {self.since:,} on multiply the rates by {self.factor:.3g}")
+            ways.append(f"from step {self.since:,} on multiply the lrs by {self.factor:.3g}")
         if self.cooldown is not None and self.begins is not None:
             early = ", which takes an earlier checkpoint" if self.begins < self.since else ""
             ways.append(
-                f"keep the rates and cool down over the last {self.cooldown:.0%}, from update "
+                f"keep the lrs and cool down over the last {self.cooldown:.0%}, from step "
                 f"{self.begins:,} on{early}"
             )
-        return "; or ".join(ways) or "neither lower rates nor a longer cooldown would do"
+        return "; or ".join(ways) or "neither lower lrs nor a longer cooldown would do"
 
 
-def extend(schedule: Schedule, total: int, to: int, *, epoch: float | None = None) -> Extension:
-    """Return how to lengthen a finished run whose rate was good, as the bound sees it.
+def extend(
+    schedule: Schedule, total_steps: int, to: int, *, steps_per_epoch: float | None = None
+) -> Extension:
+    """Return how to lengthen a finished run whose lr was good, as the bound sees it.
 
-    From the checkpoint before the cooldown there are two ways to keep the best rate where it
-    was: lower rates from there on, or a longer cooldown.
+    From the checkpoint before the cooldown there are two ways to keep the best lr where it
+    was: lower lrs from there on, or a longer cooldown.
 
     Args:
         schedule: one that ends in a part of its own length, as a WSD does.
-        total: updates of the finished run.
-        to: updates of the longer one.
-        epoch: updates per epoch, if the schedule speaks of epochs.
+        total_steps: steps of the finished run.
+        to: steps of the longer one.
+        steps_per_epoch: steps per epoch, if the schedule speaks of epochs.
 
     Raises:
         ScheduleError: a schedule without such an end, or that differs from the start.
@@ -205,32 +210,39 @@ def extend(schedule: Schedule, total: int, to: int, *, epoch: float | None = Non
 
     Source: Schaipp et al. 2025, arXiv 2501.18965, section 5.
     """
-    if not to > total:
-        raise SettingError(f"to={to}: expected more updates than the {total} of the finished run")
-    _, remade = _ending(schedule)
-    old, new = (schedule.resolve(n, epoch=epoch) for n in (total, to))
-    first = old.diff(new).first
-    if first is None or first < 2:  # the first rate of a warm-up is 0 in both
-        raise ScheduleError(
-            f"{schedule!r} over {to} updates differs from the run over {total} from the start, so "
-            "it cannot go on from it; give lengths in updates to what comes before the end"
+    if not to > total_steps:
+        raise SettingError(
+            f"to={to}: expected more steps than the {total_steps} of the finished run"
         )
-    since = first - 1  # where the cooldown of the finished run begins: its first rate is the same
-    wanted, rates = bound(old).rate, new.values()
+    _, remade = _ending(schedule)
+    old, new = (
+        schedule.resolve(total_steps=n, steps_per_epoch=steps_per_epoch) for n in (total_steps, to)
+    )
+    first = old.diff(new).first
+    if first is None or first < 2:  # the first lr of a warm-up is 0 in both
+        raise ScheduleError(
+            f"{schedule!r} over {to} steps differs from the run over {total_steps} from the start, so "
+            "it cannot go on from it; give lengths in steps to what comes before the end"
+        )
+    since = first - 1  # where the cooldown of the finished run begins: its first lr is the same
+    wanted, lrs = bound(old).lr, new.values()
 
     def gap(factor: float) -> float:
-        changed = rates.copy()
+        changed = lrs.copy()
         changed[since:] *= factor
-        return _bound(changed, 1.0, 1.0, repr(schedule)).rate - wanted
+        return _bound(changed, 1.0, 1.0, repr(schedule)).lr - wanted
 
     def gap_of_share(share: float) -> float:
-        return bound(remade(share).resolve(to, epoch=epoch)).rate - wanted
+        return (
+            bound(remade(share).resolve(total_steps=to, steps_per_epoch=steps_per_epoch)).lr
+            - wanted
+        )
 
-    shares = [k / 50 for k in range(50, 0, -1) if _fits(remade(k / 50), to, epoch)]
+    shares = [k / 50 for k in range(50, 0, -1) if _fits(remade(k / 50), to, steps_per_epoch)]
     share = _crossing(gap_of_share, shares)
     return Extension(
         since,
-        # Far below 1 the best rate falls again: the first crossing is the one that is meant.
+        # Far below 1 the best lr falls again: the first crossing is the one that is meant.
         _crossing(gap, [0.9**k for k in range(60)]),
         share,
         None if share is None else round(to * (1 - share)),
@@ -239,18 +251,18 @@ def extend(schedule: Schedule, total: int, to: int, *, epoch: float | None = Non
 
 def cooldown_gains(
     schedule: Schedule,
-    total: int,
+    total_steps: int,
     shares: Sequence[float] = (0.05, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8),
     *,
-    epoch: float | None = None,
+    steps_per_epoch: float | None = None,
 ) -> dict[float, Bound]:
     """Return the bound for cooldowns of different lengths: what the next 10 % of it would buy.
 
     Args:
         schedule: one that ends in a part of its own length, as a WSD does.
-        total: updates of the run.
+        total_steps: steps of the run.
         shares: lengths of that part, as shares of the run; those without room are left out.
-        epoch: updates per epoch, if the schedule speaks of epochs.
+        steps_per_epoch: steps per epoch, if the schedule speaks of epochs.
 
     Raises:
         ScheduleError: a schedule without such an end.
@@ -262,9 +274,11 @@ def cooldown_gains(
     """
     _, remade = _ending(schedule)
     return {
-        share: bound(remade(share).resolve(total, epoch=epoch))
+        share: bound(
+            remade(share).resolve(total_steps=total_steps, steps_per_epoch=steps_per_epoch)
+        )
         for share in shares
-        if _fits(remade(share), total, epoch)
+        if _fits(remade(share), total_steps, steps_per_epoch)
     }
 
 
@@ -294,9 +308,9 @@ def _ending(schedule: Schedule) -> tuple[Schedule, Callable[[float], Schedule]]:
     return last, remade
 
 
-def _fits(schedule: Schedule, total: int, epoch: float | None) -> bool:
+def _fits(schedule: Schedule, total_steps: int, steps_per_epoch: float | None) -> bool:
     try:
-        schedule.resolve(total, epoch=epoch)
+        schedule.resolve(total_steps=total_steps, steps_per_epoch=steps_per_epoch)
     except ScheduleError:  # no room beside the warm-up
         return False
     return True

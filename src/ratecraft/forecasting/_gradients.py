@@ -7,25 +7,27 @@ import math
 from collections.abc import Sequence
 
 from ratecraft.errors import SettingError
-from ratecraft.results import Measured, layer_names
+from ratecraft.results import LayerStats, layer_names
 
 from ._averaging import Averaging, averaging_of
 
 
-def gradient_norms(rows: Sequence[Measured], total: int, *, l1: bool = False) -> list[float]:
-    """Return the norm of the whole gradient at each of ``total`` updates, from a Probe's rows.
+def gradient_norms(
+    rows: Sequence[LayerStats], total_steps: int, *, l1: bool = False
+) -> list[float]:
+    """Return the norm of the whole gradient at each of ``total_steps`` steps, from a Probe's rows.
 
     sqrt(sum over layers of gradient^2), or the sum of L1 norms, before clipping where the Probe
     saw that (a layer's L1 norm is scaled as its L2 norm was); where it was measured, geometric
     between, and as at the nearest measurement before the first and after the last.
 
     Args:
-        rows: what ``Probe.rows()`` returns, or ``ratecraft.results.load_measured``.
-        total: updates of the run.
+        rows: what ``Probe.rows()`` returns, or ``ratecraft.results.load_layer_stats``.
+        total_steps: steps of the run.
         l1: the L1 norm, for Adam's kind of method.
 
     Raises:
-        SettingError: no rows, or no update with a gradient above 0.
+        SettingError: no rows, or no step with a gradient above 0.
 
     >>> import torch
     >>> from ratecraft.diagnostics import Probe
@@ -44,21 +46,21 @@ def gradient_norms(rows: Sequence[Measured], total: int, *, l1: bool = False) ->
         # Norms that were clipped are all alike and say nothing of the run.
         clipped = row.unclipped / row.gradient if row.unclipped and row.gradient else 1.0
         part = clipped * row.gradient_l1 if l1 else (clipped * row.gradient) ** 2
-        sums[row.update] = sums.get(row.update, 0.0) + part
+        sums[row.step] = sums.get(row.step, 0.0) + part
     power = 1.0 if l1 else 0.5
     known = {k: power * math.log(x) for k, x in sums.items() if 0 < x < math.inf}
-    return [math.exp(x) for x in _between(known, total, "a gradient above 0")]
+    return [math.exp(x) for x in _between(known, total_steps, "a gradient above 0")]
 
 
-def measured_averaging(rows: Sequence[Measured], total: int) -> dict[str, Averaging]:
-    """Return over how many updates each layer's weights average, from a Probe's rows.
+def layer_averaging(rows: Sequence[LayerStats], total_steps: int) -> dict[str, Averaging]:
+    """Return over how many steps each layer's weights average, from a Probe's rows.
 
     What `averaging` says of a plan, said of what was done: ``decay``, the share by which
-    decoupled weight decay shrank the weights, is linear between the updates that were measured.
+    decoupled weight decay shrank the weights, is linear between the steps that were measured.
 
     Args:
-        rows: what ``Probe.rows()`` returns, or ``ratecraft.results.load_measured``.
-        total: updates of the run.
+        rows: what ``Probe.rows()`` returns, or ``ratecraft.results.load_layer_stats``.
+        total_steps: steps of the run.
 
     Raises:
         SettingError: no rows.
@@ -70,27 +72,28 @@ def measured_averaging(rows: Sequence[Measured], total: int) -> dict[str, Averag
     >>> with Probe(optimizer, net) as probe:
     ...     net(torch.ones(1, 1)).sum().backward()
     ...     optimizer.step()
-    >>> print(measured_averaging(probe.rows(), 500)["0"])
-    these weights average the last 196 updates or so; 0.7% of the initial weights is left
+    >>> print(layer_averaging(probe.rows(), 500)["0"])
+    these weights average the last 196 steps or so; 0.7% of the initial weights is left
     """
     layers: dict[str, dict[int, float]] = {}
     names = layer_names(rows)
     for row in rows:
-        layers.setdefault(names[row.group, row.layer], {})[row.update] = row.decay
+        layers.setdefault(names[row.group, row.layer], {})[row.step] = row.decay
     if not layers:
         raise SettingError("no rows of a Probe were given")
     return {
-        layer: averaging_of(_between(known, total, "a decay")) for layer, known in layers.items()
+        layer: averaging_of(_between(known, total_steps, "a decay"))
+        for layer, known in layers.items()
     }
 
 
-def _between(known: dict[int, float], total: int, what: str) -> list[float]:
-    """Return a value for each update, linear between the known ones, constant outside."""
+def _between(known: dict[int, float], total_steps: int, what: str) -> list[float]:
+    """Return a value for each step, linear between the known ones, constant outside."""
     if not known:
         raise SettingError(f"no row of a Probe has {what}")
     places = sorted(known)
-    values = [known[places[0]]] * min(places[0], total)
+    values = [known[places[0]]] * min(places[0], total_steps)
     for a, b in itertools.pairwise(places):
         values += [known[a] + (known[b] - known[a]) * (k - a) / (b - a) for k in range(a, b)]
-    values += [known[places[-1]]] * (total - len(values))
-    return values[:total]
+    values += [known[places[-1]]] * (total_steps - len(values))
+    return values[:total_steps]

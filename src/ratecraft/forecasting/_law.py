@@ -15,39 +15,39 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-NODES: Final = 250  # changes of the rate are gathered into about so many to fit a law,
+NODES: Final = 250  # changes of the lr are gathered into about so many to fit a law,
 READ: Final = 4000  # and into so many to read it
 POINTS: Final = 120  # losses of a log that are fitted, at most
-CLEAR: Final = 1e-3  # of the peak: smaller changes in one update are no turn
-LOWEST: Final = 1e-9  # a rate of 0 has no power of -0.6
+CLEAR: Final = 1e-3  # of the peak: smaller changes in one step are no turn
+LOWEST: Final = 1e-9  # an lr of 0 has no power of -0.6
 FLATTEST, STEEPEST = 0.6, 0.6  # beta and gamma: published fits give .58 to .60 and .64 to .66
 NOISE: Final = 0.002  # of the logarithm of a loss that was logged
 
 
 @dataclass(frozen=True, slots=True)
 class Law:
-    """The multi-power law of the loss after update t.
+    """The multi-power law of the loss after step t.
 
     L(t) = floor + amplitude * (S1 / 1000)^-alpha
     - drop * sum_{k<=t} (u_{k-1} - u_k) * (1 - (1 + speed * u_k^-gamma * S_k)^-beta),
 
-    where u is the rate / the peak rate, S1 the sum of u up to t, S_k the sum of u from k to t,
-    and k goes over the updates after the warm-up.
+    where u is the lr / the peak lr, S1 the sum of u up to t, S_k the sum of u from k to t,
+    and k goes over the steps after the warm-up.
 
     Attributes:
         floor: the loss that is left however long a run is.
-        amplitude: the loss above the floor after 1000 updates at the peak rate.
+        amplitude: the loss above the floor after 1000 steps at the peak lr.
         alpha: how steeply that falls with S1.
-        drop: by how much the loss falls in the end if the rate falls from its peak to 0.
-        speed: how soon after a change of the rate that comes, per update at the peak rate.
+        drop: by how much the loss falls in the end if the lr falls from its peak to 0.
+        speed: how soon after a change of the lr that comes, per step at the peak lr.
         beta: how steeply what is still to come of it falls with S_k.
-        gamma: how much sooner it comes at lower rates.
-        warmup: whether k goes over the updates of the warm-up, too.
+        gamma: how much sooner it comes at lower lrs.
+        warmup: whether k goes over the steps of the warm-up, too.
 
     >>> from ratecraft import constant, wsd
     >>> law = Law(2.5, 0.9, 0.45, 0.2, 0.012)
     >>> for shape in constant(1), wsd(0):
-    ...     print(law.losses(shape.resolve(2000).values(), [1000, 2000]).round(3))
+    ...     print(law.losses(shape.resolve(total_steps=2000).values(), [1000, 2000]).round(3))
     [3.4   3.159]
     [3.4   3.138]
 
@@ -65,13 +65,13 @@ class Law:
 
     @classmethod
     def published(cls, parameters: Sequence[float], peak: float) -> Law:
-        """Return the law with parameters as Luo et al. give them, of rates as they are.
+        """Return the law with parameters as Luo et al. give them, of lrs as they are.
 
         Their sum goes over the warm-up as well, whose rises count as drops below zero.
 
         Args:
             parameters: L0, A, alpha, B, C, beta, gamma.
-            peak: the highest rate.
+            peak: the highest lr.
         """
         floor, amplitude, alpha, drop, speed, beta, gamma = parameters
         return cls(
@@ -85,31 +85,31 @@ class Law:
             warmup=True,
         )
 
-    def losses(self, rates: NDArray[Any], updates: Sequence[int] | NDArray[Any]) -> NDArray[Any]:
-        """Return the loss after some numbers of updates of a run with these rates.
+    def losses(self, lrs: NDArray[Any], steps: Sequence[int] | NDArray[Any]) -> NDArray[Any]:
+        """Return the loss after some numbers of steps of a run with these lrs.
 
         Args:
-            rates: the rate of every update of the run, an array of one dimension.
-            updates: after how many updates, from 1 to the length of ``rates``.
+            lrs: the lr of every step of the run, an array of one dimension.
+            steps: after how many steps, from 1 to the length of ``lrs``.
         """
-        return _Course(rates, updates, self.warmup, READ).losses(self)
+        return _Course(lrs, steps, self.warmup, READ).losses(self)
 
 
 class _Course:
-    """A run's rates as the law reads them: sums, and its changes gathered into nodes."""
+    """A run's lrs as the law reads them: sums, and its changes gathered into nodes."""
 
     def __init__(
         self,
-        rates: NDArray[Any],
-        updates: Sequence[int] | NDArray[Any],
+        lrs: NDArray[Any],
+        steps: Sequence[int] | NDArray[Any],
         warmup: bool = False,
         nodes: int = NODES,
     ) -> None:
         import numpy as np
 
-        u = np.maximum(rates / rates.max(), LOWEST)
+        u = np.maximum(lrs / lrs.max(), LOWEST)
         sums = np.concatenate([[0.0], np.cumsum(u)])
-        at = np.asarray(updates, dtype=int)
+        at = np.asarray(steps, dtype=int)
         self.total = sums[at]
         start = 0 if warmup else int(u.argmax())
         changes = np.diff(u, prepend=0.0 if warmup else u[0])
@@ -119,13 +119,13 @@ class _Course:
         self.drops = -np.add.reduceat(changes[places], first)
         weighed = np.add.reduceat(sizes * places, first) / np.add.reduceat(sizes, first)
         middle = np.rint(weighed).astype(int)
-        self.rates = u[middle]
+        self.lrs = u[middle]
         # The sum of u from node k to t, for each t and node; nothing before the node.
         self.since = np.maximum(sums[at][:, None] - sums[middle][None, :], 0.0)
 
     def losses(self, law: Law) -> NDArray[Any]:
-        """Return the loss at each of the updates."""
-        inner = 1 - (1 + law.speed * self.rates**-law.gamma * self.since) ** -law.beta
+        """Return the loss at each of the steps."""
+        inner = 1 - (1 + law.speed * self.lrs**-law.gamma * self.since) ** -law.beta
         falls = law.drop * (inner * self.drops).sum(axis=1)
         losses: NDArray[Any] = law.floor + law.amplitude * (self.total / 1000) ** -law.alpha - falls
         return losses
@@ -137,7 +137,7 @@ class FittedLaw:
 
     Attributes:
         law: the most likely one.
-        peak: the highest rate of the runs, which all candidates must share.
+        peak: the highest lr of the runs, which all candidates must share.
         spread: covariance of the logarithms of the fitted parameters.
         error: root mean square of what was not explained of the logarithm of the losses.
         notes: what weakens the fit, in words.
@@ -149,34 +149,34 @@ class FittedLaw:
     error: float
     notes: tuple[str, ...]
 
-    def losses(self, rates: NDArray[Any], updates: Sequence[int] | NDArray[Any]) -> NDArray[Any]:
+    def losses(self, lrs: NDArray[Any], steps: Sequence[int] | NDArray[Any]) -> NDArray[Any]:
         """Return what `Law.losses` does.
 
         Args:
-            rates: the rate of every update of the run, an array of one dimension.
-            updates: after how many updates, from 1 to the length of ``rates``.
+            lrs: the lr of every step of the run, an array of one dimension.
+            steps: after how many steps, from 1 to the length of ``lrs``.
         """
-        return self.law.losses(rates, updates)
+        return self.law.losses(lrs, steps)
 
-    def slopes(self, rates: NDArray[Any], update: int) -> NDArray[Any]:
-        """Return how the loss after ``update`` follows the logarithm of each fitted parameter.
+    def slopes(self, lrs: NDArray[Any], step: int) -> NDArray[Any]:
+        """Return how the loss after ``step`` follows the logarithm of each fitted parameter.
 
         Args:
-            rates: the rate of every update of the run, an array of one dimension.
-            update: after how many updates, from 1 to the length of ``rates``.
+            lrs: the lr of every step of the run, an array of one dimension.
+            step: after how many steps, from 1 to the length of ``lrs``.
         """
         import numpy as np
 
-        course = _Course(rates, [update], self.law.warmup)
+        course = _Course(lrs, [step], self.law.warmup)
         point = _logarithms(self.law, len(self.spread))
-        step, found = 1e-4, []
+        delta, found = 1e-4, []
         for i in range(len(point)):
             ends = []
             for sign in (1, -1):
                 moved = point.copy()
-                moved[i] += sign * step
+                moved[i] += sign * delta
                 ends.append(course.losses(_law(moved))[0])
-            found.append((ends[0] - ends[1]) / (2 * step))
+            found.append((ends[0] - ends[1]) / (2 * delta))
         return np.array(found)
 
 
@@ -186,10 +186,10 @@ PRIOR: Final = ((math.log(0.01), 1.0), (math.log(0.075), 0.4))  # of speed; of d
 
 
 def fit(logs: Sequence[Log], *, full: bool = False) -> FittedLaw:
-    """Fit the law to one run or several of one model, data and peak rate.
+    """Fit the law to one run or several of one model, data and peak lr.
 
     Five parameters by soft-L1 least squares of the logarithm of the loss, with weak priors for
-    the speed (about 0.01 an update) and the drop (about 0.075 of the loss), which runs without a
+    the speed (about 0.01 a step) and the drop (about 0.075 of the loss), which runs without a
     plateau and a decay leave open. What was logged in the warm-up is left out.
 
     Args:
@@ -197,12 +197,12 @@ def fit(logs: Sequence[Log], *, full: bool = False) -> FittedLaw:
         full: fit the two exponents of the last term as well.
 
     Raises:
-        LogError: no logs, logs of different peak rates, or too few losses after the warm-up.
+        LogError: no logs, logs of different peak lrs, or too few losses after the warm-up.
 
     >>> from ratecraft import wsd
-    >>> made, updates = (0.01 * wsd(50)).resolve(1000), range(20, 1001, 20)
-    >>> losses = Law(2.5, 0.9, 0.45, 0.2, 0.012).losses(made.values(), updates)
-    >>> fitted = fit([Log(updates, losses.tolist(), schedule=made)])
+    >>> made, steps = (0.01 * wsd(50)).resolve(total_steps=1000), range(20, 1001, 20)
+    >>> losses = Law(2.5, 0.9, 0.45, 0.2, 0.012).losses(made.values(), steps)
+    >>> fitted = fit([Log(steps, losses.tolist(), schedule=made)])
     >>> round(fitted.law.floor, 1), fitted.peak, fitted.error < 0.001
     (2.5, 0.01, True)
 
@@ -220,11 +220,11 @@ def fit(logs: Sequence[Log], *, full: bool = False) -> FittedLaw:
     for log in logs[1:]:
         if abs(log.peak / peak - 1) > SAME:
             raise LogError(
-                f"{logs[0].name} has a peak rate of {peak:.4g}, {log.name} of {log.peak:.4g}; "
-                "the law knows one peak rate: give runs of one"
+                f"{logs[0].name} has a peak lr of {peak:.4g}, {log.name} of {log.peak:.4g}; "
+                "the law knows one peak lr: give runs of one"
             )
     seen = [_points(log) for log in logs]
-    courses = [_Course(log.every_rate, at) for log, (at, _) in zip(logs, seen, strict=True)]
+    courses = [_Course(log.every_lr, at) for log, (at, _) in zip(logs, seen, strict=True)]
     measured = [np.log(losses) for _, losses in seen]
     lowest = min(float(np.exp(one).min()) for one in measured)
 
@@ -246,7 +246,7 @@ def fit(logs: Sequence[Log], *, full: bool = False) -> FittedLaw:
 
     best: Any = None
     for share, alpha, speed in STARTS:
-        first = _Course(logs[0].every_rate, seen[0][0][:1]).total[0] / 1000
+        first = _Course(logs[0].every_lr, seen[0][0][:1]).total[0] / 1000
         amplitude = max(math.exp(measured[0][0]) - share * lowest, 0.05 * lowest) * first**alpha
         start = np.log([share * lowest, amplitude, alpha, 0.075 * lowest, speed, 0.6, 0.6])
         point = start if full else start[:5]
@@ -282,7 +282,7 @@ def _limits(point: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     return low, high
 
 
-SAME: Final = 0.01  # of a peak rate
+SAME: Final = 0.01  # of a peak lr
 LOUD: Final = 0.03  # unexplained: more is told
 FEW: Final = 0.2  # a stretch shorter than this share of a run tells little
 
@@ -290,14 +290,14 @@ FEW: Final = 0.2  # a stretch shorter than this share of a run tells little
 def _weaknesses(logs: Sequence[Log], error: float) -> tuple[str, ...]:
     """Return what these runs cannot tell, in words."""
     plateau = max(
-        float((log.every_rate[log.warmup :] >= (1 - SAME) * log.peak).mean()) for log in logs
+        float((log.every_lr[log.warmup :] >= (1 - SAME) * log.peak).mean()) for log in logs
     )
-    ends = [float(log.every_rate[-max(len(log.every_rate) // 100, 1) :].mean()) for log in logs]
+    ends = [float(log.every_lr[-max(len(log.every_lr) // 100, 1) :].mean()) for log in logs]
     notes = [
-        f"the rates of {log.name} begin at update {log.begins:,}; those before were taken "
-        f"to be {log.every_rate[0]:.3g} as there: say the plan of that run"
+        f"the lrs of {log.name} begin at step {log.begins:,}; those before were taken "
+        f"to be {log.every_lr[0]:.3g} as there: say the plan of that run"
         for log in logs
-        if log.begins > 0.05 * len(log.every_rate)
+        if log.begins > 0.05 * len(log.every_lr)
     ]
     if error > LOUD:
         notes.append(
@@ -306,12 +306,12 @@ def _weaknesses(logs: Sequence[Log], error: float) -> tuple[str, ...]:
         )
     if plateau < FEW:
         notes.append(
-            "none of the runs stays at its peak rate, so that time and decay cannot be told "
+            "none of the runs stays at its peak lr, so that time and decay cannot be told "
             "apart well: add a run with a plateau and a decay, such as a WSD"
         )
     if min(end / log.peak for end, log in zip(ends, logs, strict=True)) > 0.5:
         notes.append(
-            "none of the runs lets its rate fall, so that what a decay gives is a guess from "
+            "none of the runs lets its lr fall, so that what a decay gives is a guess from "
             "other models: add a run with a decay, such as a WSD"
         )
     return tuple(notes)
@@ -321,16 +321,16 @@ def _points(log: Log) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return the losses of a log after its warm-up, gathered into at most `POINTS` means."""
     import numpy as np
 
-    updates, losses = np.asarray(log.updates, int), np.asarray(log.losses, float)
-    late = updates > max(log.warmup, 0)
-    updates, losses = updates[late], losses[late]
-    if len(updates) < FEWEST:
+    steps, losses = np.asarray(log.steps, int), np.asarray(log.losses, float)
+    late = steps > max(log.warmup, 0)
+    steps, losses = steps[late], losses[late]
+    if len(steps) < FEWEST:
         raise LogError(
-            f"{log.name}: {len(updates)} losses after its warm-up of {log.warmup} updates; a law "
+            f"{log.name}: {len(steps)} losses after its warm-up of {log.warmup} steps; a law "
             f"needs at least {FEWEST}, better 50"
         )
-    groups = np.array_split(np.arange(len(updates)), min(POINTS, len(updates)))
-    middle = np.array([round(updates[group].mean()) for group in groups])
+    groups = np.array_split(np.arange(len(steps)), min(POINTS, len(steps)))
+    middle = np.array([round(steps[group].mean()) for group in groups])
     return middle, np.array([losses[group].mean() for group in groups])
 
 
@@ -347,7 +347,7 @@ def _logarithms(law: Law, count: int) -> NDArray[Any]:
 
 
 def _gathered(changes: NDArray[Any], count: int) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return the updates that change something, and where groups that act as one begin in them.
+    """Return the steps that change something, and where groups that act as one begin in them.
 
     There are about ``count`` groups. Each has a like share of all that changes; clear rises and
     falls, and what lies far apart, stay apart. What is small, as the rounding of a log, goes with

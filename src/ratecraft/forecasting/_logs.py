@@ -1,4 +1,4 @@
-"""Logs of runs as tables of update, rate and loss, from the files that people have."""
+"""Logs of runs as tables of step, lr and loss, from the files that people have."""
 
 from __future__ import annotations
 
@@ -20,99 +20,97 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-LONGEST: Final = 10**8  # updates; more are tokens
+LONGEST: Final = 10**8  # steps; more are tokens
 FEWEST: Final = 8  # losses, below which five parameters are not worth the fit
 TOLERANCE: Final = 1e-3  # of the peak: logs round
 
 STEP: Final = (
-    "step", "global_step", "trainer/global_step", "train/global_step", "_step", "update",
+    "step", "global_step", "trainer/global_step", "train/global_step", "_step", "step",
     "iteration", "iter",
 )  # fmt: skip
 LOSS: Final = (
     "eval_loss", "val_loss", "eval/loss", "val/loss", "valid_loss", "validation_loss", "loss",
     "train_loss", "train/loss", "training_loss", "train_loss_step", "lm loss",
 )  # fmt: skip
-RATE: Final = (
-    "lr", "learning_rate", "train/learning_rate", "train/lr", "rate", "optimizer/lr",
+LR: Final = (
+    "lr", "learning_rate", "train/learning_rate", "train/lr", "lr", "optimizer/lr",
     "learning rate",
 )  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
 class Log:
-    """A run's losses, and the rate of every update up to the last of them.
+    """A run's losses, and the lr of every step up to the last of them.
 
     Args:
-        updates: after how many updates each loss was measured, rising.
+        steps: after how many steps each loss was measured, rising.
         losses: the losses.
-        rates: the rates that were logged; linear between. Before the first one it is taken to
+        lrs: the lrs that were logged; linear between. Before the first one it is taken to
             hold.
-        schedule: or the whole plan, resolved and as the rate itself; with ``rates`` both must
+        schedule: or the whole plan, resolved and as the lr itself; with ``lrs`` both must
             say the same.
         name: what to call the run.
-        rate_updates: after how many updates each rate was logged; default those of the losses.
+        lr_steps: after how many steps each lr was logged; default those of the losses.
 
     Raises:
         LogError: a table that cannot be used, with the reason.
 
     >>> log = Log(range(100, 1100, 100), [5 - 0.1 * k for k in range(10)], [0.1] * 10)
-    >>> log.peak, len(log.every_rate)
+    >>> log.peak, len(log.every_lr)
     (0.1, 1000)
     """
 
-    updates: Sequence[int]
+    steps: Sequence[int]
     losses: Sequence[float]
-    rates: Sequence[float] | None = None
+    lrs: Sequence[float] | None = None
     schedule: Curve | None = None
     name: str = "run"
-    rate_updates: Sequence[int] | None = None
-    every_rate: NDArray[Any] = field(init=False, repr=False)
+    lr_steps: Sequence[int] | None = None
+    every_lr: NDArray[Any] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         import numpy as np
 
-        updates, losses = np.asarray(self.updates, float), np.asarray(self.losses, float)
-        self._check(updates, losses)
-        end = int(updates[-1])
+        steps, losses = np.asarray(self.steps, float), np.asarray(self.losses, float)
+        self._check(steps, losses)
+        end = int(steps[-1])
         times = np.arange(end, dtype=float)
-        rated = updates if self.rate_updates is None else np.asarray(self.rate_updates, float)
+        rated = steps if self.lr_steps is None else np.asarray(self.lr_steps, float)
         if self.schedule is not None:
             every = self._planned(self.schedule, rated, end)
-        elif self.rates is not None:
-            every = np.interp(times, rated - 1, np.asarray(self.rates, float))
+        elif self.lrs is not None:
+            every = np.interp(times, rated - 1, np.asarray(self.lrs, float))
         else:
-            raise LogError(f"{self.name}: no rates were logged; say the schedule of the run")
+            raise LogError(f"{self.name}: no lrs were logged; say the schedule of the run")
         if not np.isfinite(every).all() or (every < 0).any() or not (every > 0).any():
-            raise LogError(f"{self.name}: rates must be finite, not below 0, and some above it")
-        object.__setattr__(self, "every_rate", every)
+            raise LogError(f"{self.name}: lrs must be finite, not below 0, and some above it")
+        object.__setattr__(self, "every_lr", every)
 
     @property
     def peak(self) -> float:
-        """The highest rate."""
-        return float(self.every_rate.max())
+        """The highest lr."""
+        return float(self.every_lr.max())
 
     @property
     def warmup(self) -> int:
-        """How many updates it took to get to the peak, by a log within a thousandth of it."""
+        """StepOptions many steps it took to get to the peak, by a log within a thousandth of it."""
         near = TOLERANCE if self.schedule is None else 1e-9
-        return int((self.every_rate >= (1 - near) * self.peak).argmax())
+        return int((self.every_lr >= (1 - near) * self.peak).argmax())
 
     @property
     def begins(self) -> int:
-        """The update from which on the rates are known."""
+        """The step from which on the lrs are known."""
         if self.schedule is not None:
             return 0
-        return int((self.updates if self.rate_updates is None else self.rate_updates)[0])
+        return int((self.steps if self.lr_steps is None else self.lr_steps)[0])
 
-    def _check(self, updates: NDArray[Any], losses: NDArray[Any]) -> None:
+    def _check(self, steps: NDArray[Any], losses: NDArray[Any]) -> None:
         import numpy as np
 
         name = self.name
-        rated = self.updates if self.rate_updates is None else self.rate_updates
-        if len(updates) != len(losses) or (
-            self.rates is not None and len(self.rates) != len(rated)
-        ):
-            raise LogError(f"{name}: updates, losses and rates must be of one length")
+        rated = self.steps if self.lr_steps is None else self.lr_steps
+        if len(steps) != len(losses) or (self.lrs is not None and len(self.lrs) != len(rated)):
+            raise LogError(f"{name}: steps, losses and lrs must be of one length")
         if self.schedule is not None and not isinstance(self.schedule, Curve):
             raise TypeError(f"{name}: give schedule.resolve(total), a curve, as schedule=")
         if len(losses) < FEWEST:
@@ -120,28 +118,27 @@ class Log:
                 f"{name}: {len(losses)} losses; a law needs at least {FEWEST}, better 50, spread "
                 "over the run"
             )
-        for what, values in (("update", updates), ("loss", losses)):
+        for what, values in (("step", steps), ("loss", losses)):
             if not np.isfinite(values).all():
                 at = int((~np.isfinite(values)).argmax())
                 raise LogError(
                     f"{name}: the {what} of row {at + 1} is {values[at]}; leave out what is no "
                     "number, and a run that diverged"
                 )
-        if (updates < 0).any() or (updates % 1 != 0).any():
-            raise LogError(f"{name}: updates must be whole numbers from 0 up")
-        if (np.diff(updates) <= 0).any():
-            at = int((np.diff(updates) <= 0).argmax()) + 1
-            how = "is there twice" if updates[at] == updates[at - 1] else (
-                f"comes after {updates[at - 1]:.0f}"
+        if (steps < 0).any() or (steps % 1 != 0).any():
+            raise LogError(f"{name}: steps must be whole numbers from 0 up")
+        if (np.diff(steps) <= 0).any():
+            at = int((np.diff(steps) <= 0).argmax()) + 1
+            how = "is there twice" if steps[at] == steps[at - 1] else (
+                f"comes after {steps[at - 1]:.0f}"
             )  # fmt: skip
             raise LogError(
-                f"{name}: update {updates[at]:.0f} of row {at + 1} {how}; give one row for each "
-                "update, in order (two runs in one file? a run that was resumed? cut it)"
+                f"{name}: step {steps[at]:.0f} of row {at + 1} {how}; give one row for each "
+                "step, in order (two runs in one file? a run that was resumed? cut it)"
             )
-        if updates[-1] > LONGEST:
+        if steps[-1] > LONGEST:
             raise LogError(
-                f"{name}: {updates[-1]:.3g} updates; are these tokens or samples? The law counts "
-                "updates"
+                f"{name}: {steps[-1]:.3g} steps; are these tokens or samples? The law counts steps"
             )
         if (losses <= 0).any():
             at = int((losses <= 0).argmax())
@@ -149,27 +146,27 @@ class Log:
                 f"{name}: the loss of row {at + 1} is {losses[at]:g}; the law is of losses above 0"
             )
 
-    def _planned(self, curve: Curve, updates: NDArray[Any], end: int) -> NDArray[Any]:
+    def _planned(self, curve: Curve, steps: NDArray[Any], end: int) -> NDArray[Any]:
         import numpy as np
 
-        if curve.total < end:
+        if curve.length < end:
             raise LogError(
-                f"{self.name}: the plan ends after {curve.total:.0f} updates, the log goes on to "
+                f"{self.name}: the plan ends after {curve.length:.0f} steps, the log goes on to "
                 f"{end}; expected the plan over its whole length"
             )
         every: NDArray[Any] = curve.values(np.arange(end, dtype=float))
-        if self.rates is None:
+        if self.lrs is None:
             return every
-        logged = np.asarray(self.rates, float)
-        # A log has the rate of the update just made, or already the next one's.
-        near = [curve.values(np.maximum(updates + k, 0.0)) for k in (-1, 0, 1)]
+        logged = np.asarray(self.lrs, float)
+        # A log has the lr of the step just made, or already the next one's.
+        near = [curve.values(np.maximum(steps + k, 0.0)) for k in (-1, 0, 1)]
         gaps = np.abs(np.array(near) - logged).min(axis=0)
         if (gaps > TOLERANCE * every.max()).any():
             at = int((gaps > TOLERANCE * every.max()).argmax())
             raise LogError(
-                f"{self.name}: at update {updates[at]:.0f} the log has a rate of {logged[at]:.4g}, "
+                f"{self.name}: at step {steps[at]:.0f} the log has an lr of {logged[at]:.4g}, "
                 f"the schedule {near[1][at]:.4g}; expected the schedule that this run was trained "
-                "with, as the rate itself, over its planned length (total=, or --plan-total)"
+                "with, as the lr itself, over its planned length (total_steps=, or --plan-total)"
             )
         return every
 
@@ -186,27 +183,27 @@ def log_of_run(run: Run, name: str = "") -> Log:
 
     >>> from ratecraft import wsd
     >>> from ratecraft.experiments import load_task, train
-    >>> log = log_of_run(train(load_task("digits"), wsd(2), rate=0.01, total=20))
+    >>> log = log_of_run(train(load_task("digits"), wsd(2), lr=0.01, total_steps=20))
     >>> log.peak, log.warmup, len(log.losses)
     (0.01, 2, 20)
     """
     name = name or f"{run.schedule}, seed {run.seed}"
     if run.diverged is not None:
-        raise LogError(f"{name}: diverged at update {run.diverged}")
-    seen = [(e.update, e.metrics["loss"]) for e in run.evaluations if "loss" in e.metrics]
+        raise LogError(f"{name}: diverged at step {run.diverged}")
+    seen = [(e.step, e.metrics["loss"]) for e in run.evaluations if "loss" in e.metrics]
     if len(seen) < FEWEST:
         seen = [(k + 1, loss) for k, loss in enumerate(run.losses)]
-    updates, losses = zip(*seen, strict=True) if seen else ((), ())
-    return Log(updates, losses, schedule=run.curve(), name=name)
+    steps, losses = zip(*seen, strict=True) if seen else ((), ())
+    return Log(steps, losses, schedule=run.curve(), name=name)
 
 
 def read_logs(
     path: str | os.PathLike[str],
     *,
     schedule: Schedule | None = None,
-    total: int | None = None,
+    total_steps: int | None = None,
     loss: str | None = None,
-    epoch: float | None = None,
+    steps_per_epoch: float | None = None,
 ) -> list[Log]:
     """Read the log of a run, or of several, from a file of a kind that people have.
 
@@ -217,11 +214,11 @@ def read_logs(
 
     Args:
         path: the file.
-        schedule: the plan of the run, as the rate itself, where the log lacks rates or begins
+        schedule: the plan of the run, as the lr itself, where the log lacks lrs or begins
             late.
-        total: planned updates; default the last update of the log.
+        total_steps: planned steps; default the last step of the log.
         loss: the name of the column, if another one is meant.
-        epoch: updates per epoch, if the plan speaks of epochs.
+        steps_per_epoch: steps per epoch, if the plan speaks of epochs.
 
     Raises:
         LogError: a file that cannot be read, or a table that cannot be used.
@@ -233,7 +230,7 @@ def read_logs(
     ...     file = Path(folder) / "run.json"
     ...     _ = file.write_text(json.dumps(rows))
     ...     (log,) = read_logs(file)
-    >>> log.name, log.peak, len(log.every_rate)
+    >>> log.name, log.peak, len(log.every_lr)
     ('run.json', 0.1, 1000)
     """
     source = Path(path)
@@ -247,11 +244,11 @@ def read_logs(
         if isinstance(rows, Comparison):
             return _of_comparison(rows, source, schedule, loss)
         columns = _columns(rows, source)
-    return [_log(columns, source, schedule, total, loss, epoch)]
+    return [_log(columns, source, schedule, total_steps, loss, steps_per_epoch)]
 
 
 def _of_comparison(
-    record: Comparison, source: Path, schedule: Schedule | None, loss: str | None
+    result: Comparison, source: Path, schedule: Schedule | None, loss: str | None
 ) -> list[Log]:
     if schedule is not None or loss is not None:
         raise LogError(
@@ -260,8 +257,8 @@ def _of_comparison(
         )
     logs = [
         log_of_run(run, f"{name}, seed {run.seed}")
-        for name in record.schedules
-        for run in record.of(name)
+        for name in result.schedules
+        for run in result.runs_for(name)
         if run.diverged is None
     ]
     if not logs:
@@ -273,9 +270,9 @@ def _log(
     columns: Mapping[str, list[tuple[float, float]]],
     source: Path,
     schedule: Schedule | None,
-    total: int | None,
+    total_steps: int | None,
     loss: str | None,
-    epoch: float | None,
+    steps_per_epoch: float | None,
 ) -> Log:
     there = ", ".join(columns) or "none"
     wanted = LOSS if loss is None else (loss.lower(),)
@@ -287,17 +284,17 @@ def _log(
             f"{source}: no column {' or '.join(wanted[:4])}; there is {there}; name it with loss="
         )
     # The same value twice, as of an evaluation after the last one, is one.
-    updates, losses = zip(*dict.fromkeys(columns[chosen]), strict=True)
-    rated = _first(columns, RATE) or next((one for one in columns if one.startswith("lr-")), None)
-    rates: Sequence[float] | None = None
+    steps, losses = zip(*dict.fromkeys(columns[chosen]), strict=True)
+    rated = _first(columns, LR) or next((one for one in columns if one.startswith("lr-")), None)
+    lrs: Sequence[float] | None = None
     at: Sequence[float] | None = None
     if rated is not None:
-        at, rates = zip(*sorted(dict(columns[rated]).items()), strict=True)
+        at, lrs = zip(*sorted(dict(columns[rated]).items()), strict=True)
     curve = None
     if schedule is not None:
-        length = int(max(updates)) if total is None else total
-        curve = schedule.resolve(length, epoch=epoch)
-    return Log(updates, losses, rates, curve, source.name, at)  # type: ignore[arg-type]  # floats
+        length = int(max(steps)) if total_steps is None else total_steps
+        curve = schedule.resolve(total_steps=length, steps_per_epoch=steps_per_epoch)
+    return Log(steps, losses, lrs, curve, source.name, at)  # type: ignore[arg-type]  # floats
 
 
 def _first(columns: Mapping[str, Any], names: Iterable[str]) -> str | None:
@@ -305,7 +302,7 @@ def _first(columns: Mapping[str, Any], names: Iterable[str]) -> str | None:
 
 
 def _rows(source: Path) -> Any:
-    """Return a file's rows as dicts, or one of our own records."""
+    """Return a file's rows as dicts, or one of our own results."""
     kind = source.suffix.lower()
     try:
         # Spreadsheets put a mark before the first letter.
@@ -321,10 +318,10 @@ def _rows(source: Path) -> Any:
     except (OSError, ValueError, csv.Error) as error:
         raise LogError(f"{source}: {error}; expected CSV, JSON, JSON lines or events") from None
     if isinstance(data, dict) and "ratecraft" in data:
-        record = load(source)
-        if not isinstance(record, Comparison):
-            raise LogError(f"{source}: a saved {type(record).__name__}; expected a Comparison")
-        return record
+        result = load(source)
+        if not isinstance(result, Comparison):
+            raise LogError(f"{source}: a saved {type(result).__name__}; expected a Comparison")
+        return result
     if isinstance(data, dict) and "log_history" in data:
         return data["log_history"]
     if isinstance(data, dict) and all(isinstance(one, list) for one in data.values()):
@@ -333,7 +330,7 @@ def _rows(source: Path) -> Any:
 
 
 def _columns(rows: Any, source: Path) -> dict[str, list[tuple[float, float]]]:
-    """Return the numbers of each column, with the update of their row."""
+    """Return the numbers of each column, with the step of their row."""
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise LogError(f"{source}: expected a table, rows of names and numbers")
     columns: dict[str, list[tuple[float, float]]] = {}
@@ -354,7 +351,7 @@ def _columns(rows: Any, source: Path) -> dict[str, list[tuple[float, float]]]:
             if value is not None and str(value).strip():
                 told[name] = value
         step = _first(told, STEP)
-        said = [name for name in told if name in LOSS or name in RATE]
+        said = [name for name in told if name in LOSS or name in LR]
         if step is None:
             if not said:
                 continue  # an empty row, or what is no measurement

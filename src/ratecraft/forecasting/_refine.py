@@ -16,7 +16,7 @@ def refine(norms: Sequence[float], *, adaptive: bool = False, pieces: int = 20) 
     line to 0; high ones at the start a warm-up.
 
     Args:
-        norms: the norm of the whole gradient at each update, before clipping, which
+        norms: the norm of the whole gradient at each step, before clipping, which
             `gradient_norms` has from a Probe, with ``l1=True`` for Adam's kind.
         adaptive: they are L1 norms of a run with Adam's kind of method.
         pieces: how many straight pieces the schedule is made of.
@@ -24,7 +24,7 @@ def refine(norms: Sequence[float], *, adaptive: bool = False, pieces: int = 20) 
     Raises:
         SettingError: fewer norms than pieces, or one that is not above 0.
 
-    >>> refine([2.0] * 1000, pieces=2).resolve(1000).values([0, 250, 500]).round(2)
+    >>> refine([2.0] * 1000, pieces=2).resolve(total_steps=1000).values([0, 250, 500]).round(2)
     array([1.  , 0.75, 0.5 ])
 
     Source: Defazio et al. 2023, arXiv 2310.07831, algorithm 1.
@@ -35,7 +35,7 @@ def refine(norms: Sequence[float], *, adaptive: bool = False, pieces: int = 20) 
     gradients = np.asarray(norms, float)
     if not 0 < pieces < len(gradients):
         raise SettingError(
-            f"{len(gradients)} norms and pieces={pieces}; give a norm for each update, and fewer "
+            f"{len(gradients)} norms and pieces={pieces}; give a norm for each step, and fewer "
             "pieces than these"
         )
     if not np.isfinite(gradients).all() or not (gradients > 0).all():
@@ -45,9 +45,9 @@ def refine(norms: Sequence[float], *, adaptive: bool = False, pieces: int = 20) 
     )
     weights = smooth ** (-1.0 if adaptive else -2.0)
     after = np.append(np.cumsum(weights[::-1])[::-1][1:], 0.0)
-    rates = np.append(weights * after, 0.0)
+    lrs = np.append(weights * after, 0.0)
     places = np.linspace(0, len(gradients), pieces + 1).round().astype(int)
-    heights = (rates / rates.max())[places].round(6).tolist()
+    heights = (lrs / lrs.max())[places].round(6).tolist()
     shares = (np.diff(places) / len(gradients) * 100).tolist()
     parts = [
         linear(a, b, over=percent(share))

@@ -1,4 +1,4 @@
-"""A rate with what a trainer knows: model, optimizer, batches, precision, clipping, length.
+"""An lr with what a trainer knows: model, optimizer, batches, precision, clipping, length.
 
 Neither library is imported here: what is asked of a trainer is read from the one that was given.
 """
@@ -16,21 +16,21 @@ from torch import nn
 
 from ratecraft.errors import BindingError, TaskError
 from ratecraft.finder._find_lr import find_lr
-from ratecraft.finder._range_test import LEAST_UPDATES, range_test
-from ratecraft.results import FoundRate, RangeTest
+from ratecraft.finder._range_test import LEAST_STEPS, range_test
+from ratecraft.results import LRFinderResult, LRRangeTestResult
 
 
-class World(NamedTuple):
-    """What a trainer trains and how; the updates of an epoch and of the run, if it knows them."""
+class TrainerContext(NamedTuple):
+    """What a trainer trains and how; the steps of an epoch and of the run, if it knows them."""
 
     things: tuple[Any, Any, Any, Any]  # model, optimizer, loader, loss
     how: dict[str, Any]
-    epoch: int | None
-    total: int | None
+    steps_per_epoch: int | None
+    total_steps: int | None
 
 
-def find_lr_for(trainer: Any, **settings: Any) -> FoundRate:
-    """Find the rate inside a trainer, which goes on as if nobody had.
+def find_lr_for(trainer: Any, **settings: Any) -> LRFinderResult:
+    """Find the lr inside a trainer, which goes on as if nobody had.
 
     Model, optimizer, batches, accumulation, clipping, GradScaler, precision and the run's length
     are the trainer's. A Lightning ``Trainer`` has them while it fits; a Hugging Face ``Trainer``
@@ -38,7 +38,7 @@ def find_lr_for(trainer: Any, **settings: Any) -> FoundRate:
 
     Args:
         trainer: a Lightning or a Hugging Face ``Trainer``.
-        settings: what `find_lr` takes: ``updates=``, ``total=`` and so on; they go before the
+        settings: what `find_lr` takes: ``steps=``, ``total_steps=`` and so on; they go before the
             trainer's.
 
     Raises:
@@ -50,18 +50,18 @@ def find_lr_for(trainer: Any, **settings: Any) -> FoundRate:
 
         class Module(lightning.LightningModule):
             def on_train_start(self):
-                print(find_lr_for(self.trainer).rate)
+                print(find_lr_for(self.trainer).lr)
     """
     with _world(trainer, "find_lr_for") as world:
-        return find_lr(*world.things, **({"total": world.total} | world.how | settings))
+        return find_lr(*world.things, **({"total_steps": world.total_steps} | world.how | settings))
 
 
-def range_test_for(trainer: Any, **settings: Any) -> RangeTest:
+def range_test_for(trainer: Any, **settings: Any) -> LRRangeTestResult:
     """Run a range test inside a trainer, which goes on as if it had not been.
 
     Args:
         trainer: a Lightning or a Hugging Face ``Trainer``, as `find_lr_for` takes it.
-        settings: what `range_test` takes: ``low=``, ``high=``, ``updates=`` and so on; they go
+        settings: what `range_test` takes: ``low=``, ``high=``, ``steps=`` and so on; they go
             before the trainer's.
 
     Raises:
@@ -76,11 +76,11 @@ def range_test_for(trainer: Any, **settings: Any) -> RangeTest:
                 print(range_test_for(self.trainer).suggestion)
     """
     with _world(trainer, "range_test_for") as world:
-        length = {"updates": max(world.epoch, LEAST_UPDATES)} if world.epoch else {}
+        length = {"steps": max(world.steps_per_epoch, LEAST_STEPS)} if world.steps_per_epoch else {}
         return range_test(*world.things, **(length | world.how | settings))
 
 
-def _world(trainer: Any, what: str) -> AbstractContextManager[World]:
+def _world(trainer: Any, what: str) -> AbstractContextManager[TrainerContext]:
     if hasattr(trainer, "lr_scheduler_configs") and hasattr(trainer, "strategy"):
         return _of_lightning(trainer, what)
     if hasattr(trainer, "create_optimizer_and_scheduler") and hasattr(trainer, "args"):
@@ -89,7 +89,7 @@ def _world(trainer: Any, what: str) -> AbstractContextManager[World]:
 
 
 @contextmanager
-def _of_lightning(trainer: Any, what: str) -> Iterator[World]:
+def _of_lightning(trainer: Any, what: str) -> Iterator[TrainerContext]:
     if not trainer.optimizers or trainer.train_dataloader is None:
         raise BindingError(
             f"this Trainer has no optimizers yet; call {what}(self.trainer) while it fits, "
@@ -121,14 +121,14 @@ def _of_lightning(trainer: Any, what: str) -> Iterator[World]:
         if str(getattr(trainer.gradient_clip_algorithm, "value", "norm")) == "value":
             bound = float(trainer.gradient_clip_val)
             how["clip"] = lambda parameters: nn.utils.clip_grad_value_(parameters, bound)
-    epoch = None
+    steps_per_epoch = None
     if math.isfinite(trainer.num_training_batches):
-        epoch = math.ceil(trainer.num_training_batches / how["accumulate"])
-    total = trainer.estimated_stepping_batches
-    total = int(total) if math.isfinite(total) and total > 0 else None
+        steps_per_epoch = math.ceil(trainer.num_training_batches / how["accumulate"])
+    total_steps = trainer.estimated_stepping_batches
+    total_steps = int(total_steps) if math.isfinite(total_steps) and total_steps > 0 else None
     things = trainer.model, trainer.optimizers, trainer.train_dataloader, loss
     with _silent(module):
-        yield World(things, how, epoch, total)
+        yield TrainerContext(things, how, steps_per_epoch, total_steps)
 
 
 @contextmanager
@@ -150,7 +150,7 @@ def _silent(module: Any) -> Iterator[None]:
 
 
 @contextmanager
-def _of_hugging_face(trainer: Any) -> Iterator[World]:
+def _of_hugging_face(trainer: Any) -> Iterator[TrainerContext]:
     arguments, accelerator = trainer.args, trainer.accelerator
 
     def loss(model: nn.Module, batch: Any) -> torch.Tensor:
@@ -172,11 +172,13 @@ def _of_hugging_face(trainer: Any) -> Iterator[World]:
         if trainer.optimizer is None:
             trainer.create_optimizer()
         loader = trainer.get_train_dataloader()
-        total = arguments.max_steps if arguments.max_steps > 0 else None
-        if total is None and hasattr(loader, "__len__"):
-            epoch = math.ceil(len(loader) / how["accumulate"])
-            total = math.ceil(arguments.num_train_epochs * epoch)
-        yield World((trainer.model, trainer.optimizer, loader, loss), how, None, total)
+        total_steps = arguments.max_steps if arguments.max_steps > 0 else None
+        if total_steps is None and hasattr(loader, "__len__"):
+            steps_per_epoch = math.ceil(len(loader) / how["accumulate"])
+            total_steps = math.ceil(arguments.num_train_epochs * steps_per_epoch)
+        yield TrainerContext(
+            (trainer.model, trainer.optimizer, loader, loss), how, None, total_steps
+        )
     finally:
         trainer.optimizer = given
         accelerator._dataloaders[:] = prepared

@@ -1,4 +1,4 @@
-"""Trainers that know how long the run is: the user never counts updates.
+"""Trainers that know how long the run is: the user never counts steps.
 
 Neither library is imported here: what is asked of a trainer is read from the one that was given.
 """
@@ -27,7 +27,7 @@ def for_lightning(
 ) -> dict[str, Any]:
     """Return what a LightningModule's ``configure_optimizers`` returns, its horizon filled in.
 
-    ``total`` is the trainer's ``estimated_stepping_batches`` and ``epoch`` the updates in one of
+    ``total_steps`` is the trainer's ``estimated_stepping_batches`` and ``steps_per_epoch`` the steps in one of
     its epochs, accumulation and devices taken into account.
 
     Args:
@@ -39,7 +39,7 @@ def for_lightning(
             rise, such as an accuracy, needs ``plateau={"mode": "max", ...}``.
         frequency: every how many epochs that metric is there; default the trainer's
             ``check_val_every_n_epoch``.
-        said: what `ScheduleLR` takes: ``rate=``, ``factor=`` and so on; ``total=`` and ``epoch=``
+        said: what `ScheduleLR` takes: ``lr=``, ``factor=`` and so on; ``total_steps=`` and ``steps_per_epoch=``
             go before the trainer's.
 
     Raises:
@@ -58,16 +58,16 @@ def for_lightning(
     trainer = module.trainer
     if trainer.train_dataloader is None:
         trainer.fit_loop.setup_data()  # which is what estimated_stepping_batches does, mostly
-    total = trainer.estimated_stepping_batches
-    if 0 < total < math.inf:  # -1: an endless loader
-        said.setdefault("total", int(total))
+    total_steps = trainer.estimated_stepping_batches
+    if 0 < total_steps < math.inf:  # -1: an endless loader
+        said.setdefault("total", int(total_steps))
     batches = trainer.num_training_batches
     if math.isfinite(batches):
-        said.setdefault("epoch", math.ceil(batches / trainer.accumulate_grad_batches))
+        said.setdefault("steps_per_epoch", math.ceil(batches / trainer.accumulate_grad_batches))
     scheduler = ScheduleLR(optimizer, **said)
     config = {"scheduler": scheduler, "interval": "step", "frequency": 1}
     if plateau is not None:
-        # The schedule counts the updates by itself; the trainer hands on the metric.
+        # The schedule counts the steps by itself; the trainer hands on the metric.
         level = PlateauLR(scheduler, **plateau)
         every = frequency or trainer.check_val_every_n_epoch or 1
         config = {"scheduler": level, "interval": "epoch", "frequency": every, "monitor": monitor}
@@ -77,19 +77,19 @@ def for_lightning(
 def for_trainer(trainer: Any, *, plateau: Mapping[str, Any] | None = None, **said: Any) -> None:
     """Give a Hugging Face ``Trainer`` a schedule in place of its own; its horizon is filled in.
 
-    ``total`` is the number of updates the trainer is going to make and ``epoch`` those in one of
+    ``total_steps`` is the number of steps the trainer is going to make and ``steps_per_epoch`` those in one of
     its epochs (where the run is one epoch or more, and not said by ``max_steps``). The clock is
-    "step": the trainer reads the rate that it logs between the update and ``step()``, which it
-    calls for every update that was not skipped. With ``plateau=`` it calls ``step`` with the
-    metric only, so there the schedule counts the optimizer's updates, and the log holds the
-    rate of the next one.
+    "step": the trainer reads the lr that it logs between the step and ``step()``, which it
+    calls for every step that was not skipped. With ``plateau=`` it calls ``step`` with the
+    metric only, so there the schedule counts the optimizer's steps, and the log holds the
+    lr of the next one.
 
     Args:
         trainer: the ``transformers.Trainer``, before ``train()``.
         plateau: what `PlateauLR` takes, ``{"patience": 3}``; the schedule is multiplied by a
             factor that falls whenever the trainer's ``metric_for_best_model`` has stopped to
             improve; whether that is to fall or to rise is the trainer's ``greater_is_better``.
-        said: what `ScheduleLR` takes: ``rate=``, ``factor=`` and so on; ``total=`` and ``epoch=``
+        said: what `ScheduleLR` takes: ``lr=``, ``factor=`` and so on; ``total_steps=`` and ``steps_per_epoch=``
             go before the trainer's.
 
     Raises:
@@ -132,8 +132,8 @@ def for_trainer(trainer: Any, *, plateau: Mapping[str, Any] | None = None, **sai
             horizon: dict[str, Any] = {"total": num_training_steps, "clock": clock}
             epochs = trainer.args.num_train_epochs
             if trainer.args.max_steps <= 0 and epochs >= 1:
-                # The trainer rounds epochs x updates up, by less than one update.
-                horizon["epoch"] = math.floor(num_training_steps / epochs)
+                # The trainer rounds epochs x steps up, by less than one step.
+                horizon["steps_per_epoch"] = math.floor(num_training_steps / epochs)
             target = trainer.optimizer if optimizer is None else optimizer
             if made:  # train() was called before: its schedule has ended
                 made.pop().remove()

@@ -1,7 +1,7 @@
-"""SEE: schedules, searches for a rate and comparisons as pictures, from values and records alone.
+"""SEE: schedules, searches for an lr and comparisons as pictures, from values and results alone.
 
     axis.py       from numbers to places and tick labels; thinning a long line
-    series.py     from records to the lines worth drawing
+    series.py     from results to the lines worth drawing
     terminal.py   plain text in braille, for a terminal or a log
     svg.py        one small SVG line chart
     picture.py    what a notebook shows of a schedule
@@ -22,8 +22,8 @@ from ._figures import plot_breakdown as plot_breakdown
 from ._figures import plot_comparison as plot_comparison
 from ._figures import plot_curves as plot_curves
 from ._figures import plot_forecast as plot_forecast
-from ._figures import plot_found_rate as plot_found_rate
-from ._figures import plot_measured as plot_measured
+from ._figures import plot_layer_stats as plot_layer_stats
+from ._figures import plot_lr_finder as plot_lr_finder
 from ._figures import plot_range_test as plot_range_test
 from ._figures import plot_schedule as plot_schedule
 from ._figures import save_figure as save_figure
@@ -32,7 +32,7 @@ from ._picture import curve_svg as curve_svg
 from ._picture import schedule_svg as schedule_svg
 from ._terminal import terminal_curve as terminal_curve
 from ._terminal import terminal_forecast as terminal_forecast
-from ._terminal import terminal_found_rate as terminal_found_rate
+from ._terminal import terminal_lr_finder as terminal_lr_finder
 from ._terminal import terminal_plot as terminal_plot
 
 _set_public_module(globals())

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from html import escape
 
 from ratecraft._render._axis import number
-from ratecraft.results import Comparison, Flat, Reached, Summary
+from ratecraft.results import Comparison, Flat, Summary, TimeToTarget
 
 from . import _html as html
 from . import _series as series
@@ -49,9 +49,9 @@ def _setting(comparison: Comparison) -> str:
     runs = comparison.runs
     parts = [comparison.task, html.counted(len(comparison.schedules), "candidate")]
     parts.append(html.counted(len({run.seed for run in runs}), "seed"))
-    if totals := {run.total for run in runs}:
-        parts.append(f"{joined(totals)} updates")
-        parts.append(f"rate {joined({run.rate for run in runs})}")
+    if totals := {run.total_steps for run in runs}:
+        parts.append(f"{joined(totals)} steps")
+        parts.append(f"lr {joined({run.lr for run in runs})}")
     return " · ".join(part for part in parts if part)
 
 
@@ -59,11 +59,11 @@ def _summary(comparison: Comparison) -> list[str]:
     metrics, summaries = comparison.metrics(), comparison.summaries()
     some_diverged = any(row.diverged for row in summaries)
     some_timed = any(run.seconds for run in comparison.runs)
-    lengths = len({row.total for row in summaries if row.total}) > 1
+    lengths = len({row.total_steps for row in summaries if row.total_steps}) > 1
     rows, keys = [], figure_keys(comparison)
     firsts: dict[int, str] = {}  # the best of each length, with which the others are compared
     for row in summaries:
-        first = firsts.setdefault(row.total, row.name) == row.name
+        first = firsts.setdefault(row.total_steps, row.name) == row.name
         name = f"{keys[row.name]}<strong>{escape(row.name)}</strong>"
         name += f"<code>{escape(row.schedule)}</code>"
         if row.stopped:
@@ -71,15 +71,15 @@ def _summary(comparison: Comparison) -> list[str]:
         if row.missing:
             name += f'<div class="soft">seeds missing: {row.missing}</div>'
         values = [mean_and_spread(row, metric) for metric in metrics]
-        cells = [name, *[f"{row.total:,}"] * lengths, str(row.seeds)]
+        cells = [name, *[f"{row.total_steps:,}"] * lengths, str(row.seeds)]
         cells += [values[0], "" if first else _gap(row), *values[1:]]
         cells += [str(row.diverged)] * some_diverged
         cells += [_seconds(comparison, row.name)] * some_timed
         best = first and not math.isnan(row.mean["loss"])
         rows.append(html.row(cells, kind="best" if best else ""))
-    head = ["schedule", *["updates"] * lengths, "seeds", "validation loss", "above the best"]
+    head = ["schedule", *["steps"] * lengths, "seeds", "validation loss", "above the best"]
     head += [*metrics[1:], *["diverged"] * some_diverged, *["time"] * some_timed]
-    of_length = " of as many updates" if lengths else ""
+    of_length = " of as many steps" if lengths else ""
     note = (
         "Last value on the validation data: mean ± sample standard deviation over seeds; above the "
         f"best{of_length}: the mean of the differences seed by seed, and its 95 % confidence "
@@ -115,34 +115,34 @@ def mean_and_spread(row: Summary, metric: str = "loss") -> str:
 
 def _seconds(comparison: Comparison, name: str) -> str:
     """Return the mean wall time of a candidate's runs."""
-    seconds = [run.seconds for run in comparison.of(name)]
+    seconds = [run.seconds for run in comparison.runs_for(name)]
     return f"{number(sum(seconds) / len(seconds), 3)} s" if seconds else "-"
 
 
 def _sensitivity(comparison: Comparison) -> list[str]:
-    """Draw the loss of each schedule over rates, if there are several, and say what is flat."""
+    """Draw the loss of each schedule over lrs, if there are several, and say what is flat."""
     families = comparison.families()
     drawn = series.shown(comparison).schedules
     kept = [name for names in families.values() if set(names) & set(drawn) for name in names]
-    lines, bands = series.sensitivity(comparison.among(kept))
-    if not any(len(rates) > 1 for rates, _ in lines.values()):
+    lines, bands = series.sensitivity(comparison.select(kept))
+    if not any(len(lrs) > 1 for lrs, _ in lines.values()):
         return []
     caption = (
-        "Mean over seeds; the band is from the lowest to the highest. A rate at which a seed "
-        "diverged or was stopped early is left out. The figures of losses and rates over updates "
-        "are those of each schedule's best rate."
+        "Mean over seeds; the band is from the lowest to the highest. An lr at which a seed "
+        "diverged or was stopped early is left out. The figures of losses and lrs over steps "
+        "are those of each schedule's best lr."
     )
     figure = html.figure(
         lines,
         caption + _left_out(comparison),
-        title="Validation loss over rates",
-        x_label="rate",
+        title="Validation loss over lrs",
+        x_label="lr",
         y_label="loss",
         log_x=True,
         log_y=series.spans_decade([y for _, ys in lines.values() for y in ys]),
         band=bands,
     )
-    return ["<h2>How much the rate matters</h2>", figure, *_flat(comparison)]
+    return ["<h2>How much the lr matters</h2>", figure, *_flat(comparison)]
 
 
 def _flat(comparison: Comparison) -> list[str]:
@@ -151,35 +151,35 @@ def _flat(comparison: Comparison) -> list[str]:
         key = next((keys[name] for name in families[family] if keys[name]), "")
         low = f"{number(flat.low)} or lower" if flat.open_low else number(flat.low)
         high = f"{number(flat.high)} or higher" if flat.open_high else number(flat.high)
-        seeds = min(len(comparison.of(name)) for name in families[family])
+        seeds = min(len(comparison.runs_for(name)) for name in families[family])
         cells = [f"{key}{escape(family)}", number(flat.best)]
         cells += [low if low == high else f"{low} to {high}", _meaning(flat, seeds)]
         rows.append(html.row(cells))
     if not rows:
         return []
     note = (
-        "The rates around the best one that 95 % confidence does not tell from it, by the "
-        "differences seed by seed. More seeds would make these regions narrower, more rates "
+        "The lrs around the best one that 95 % confidence does not tell from it, by the "
+        "differences seed by seed. More seeds would make these regions narrower, more lrs "
         "their ends sharper."
     )
-    head = ["schedule", "best rate", "not told from it", "in words"]
+    head = ["schedule", "best lr", "not told from it", "in words"]
     return [html.table(head, rows, kind="prose"), f'<p class="soft">{note}</p>']
 
 
 def _meaning(flat: Flat, seeds: int) -> str:
-    """Return what a flat region means for whoever picks a rate."""
+    """Return what a flat region means for whoever picks an lr."""
     if seeds < 2:
-        return "one seed tells no rate from another"
+        return "one seed tells no lr from another"
     if flat.open_high and flat.best == flat.high:
-        return "the best rate is the highest tried: try higher ones"
+        return "the best lr is the highest tried: try higher ones"
     if flat.open_low and flat.best == flat.low:
-        return "the best rate is the lowest tried: try lower ones"
+        return "the best lr is the lowest tried: try lower ones"
     if flat.open_low or flat.open_high:
         side = "" if flat.open_low and flat.open_high else "lower " if flat.open_low else "higher "
-        return f"no {side}rate that was tried is told to be worse"
+        return f"no {side}lr that was tried is told to be worse"
     if flat.low == flat.high:
-        return "its neighbours are worse: the rate matters"
-    return f"within a factor of {number(flat.high / flat.low, 2)} the rate hardly matters"
+        return "its neighbours are worse: the lr matters"
+    return f"within a factor of {number(flat.high / flat.low, 2)} the lr hardly matters"
 
 
 def _how_soon(comparison: Comparison) -> list[str]:
@@ -187,31 +187,31 @@ def _how_soon(comparison: Comparison) -> list[str]:
     target = comparison.target()
     if target is None:
         return []
-    best = comparison.at_best_rates()
-    reached, keys = best.to_target(target), figure_keys(comparison)
+    best = comparison.best_per_schedule()
+    reached, keys = best.time_to_target(target), figure_keys(comparison)
     some_timed = any(run.seconds for run in best.runs)
     rows = []
     for name, one in sorted(reached.items(), key=lambda pair: _place(pair[1])):
         cells = [f"{keys[name]}{escape(name)}"]
-        cells.append("-" if math.isnan(one.updates) else f"{one.updates:,.0f}")
+        cells.append("-" if math.isnan(one.steps) else f"{one.steps:,.0f}")
         time = "-" if math.isnan(one.seconds) else f"{number(one.seconds, 3)} s"
-        cells += [*[time] * some_timed, f"{one.seeds} of {len(best.of(name))}"]
+        cells += [*[time] * some_timed, f"{one.seeds} of {len(best.runs_for(name))}"]
         rows.append(html.row(cells))
     note = (
         f"Down to a validation loss of {number(target)}: the lowest that every finished schedule "
-        "reached with all its seeds, at its best rate. Losses are known at evaluations only; means "
+        "reached with all its seeds, at its best lr. Losses are known at evaluations only; means "
         "over seeds, where all came there."
     )
     return [
         "<h2>How soon</h2>",
-        html.table(["schedule", "updates", *["time"] * some_timed, "seeds"], rows),
+        html.table(["schedule", "steps", *["time"] * some_timed, "seeds"], rows),
         f'<p class="soft">{note}</p>',
     ]
 
 
-def _place(one: Reached) -> tuple[bool, float]:
+def _place(one: TimeToTarget) -> tuple[bool, float]:
     """Return what sorts the soonest first, and last those of which a seed never came there."""
-    return math.isnan(one.updates), -one.seeds if math.isnan(one.updates) else one.updates
+    return math.isnan(one.steps), -one.seeds if math.isnan(one.steps) else one.steps
 
 
 def _budgets(comparison: Comparison) -> list[str]:
@@ -223,14 +223,14 @@ def _budgets(comparison: Comparison) -> list[str]:
     kept = sorted(lines, key=lambda label: lines[label][1][-1])[: series.MOST]
     lines = {label: line for label, line in lines.items() if label in kept}
     caption = (
-        "Final validation loss of runs of different lengths, each at its best rate: mean over "
+        "Final validation loss of runs of different lengths, each at its best lr: mean over "
         "seeds, from the lowest to the highest."
     )
     figure = html.figure(
         lines,
         caption,
         title="Loss over budgets",
-        x_label="updates of the run",
+        x_label="steps of the run",
         y_label="loss",
         log_x=series.spans_decade([x for xs, _ in lines.values() for x in xs]),
         log_y=series.spans_decade([y for _, ys in lines.values() for y in ys]),
@@ -241,7 +241,7 @@ def _budgets(comparison: Comparison) -> list[str]:
 
 def _left_out(comparison: Comparison) -> str:
     """Say of how many lines the figures show the best ones."""
-    count = len(comparison.at_best_rates().schedules)
+    count = len(comparison.best_per_schedule().schedules)
     return f" Drawn are the {series.MOST} best of {count}." if count > series.MOST else ""
 
 
@@ -251,22 +251,22 @@ def _figures(comparison: Comparison) -> list[str]:
     ends = _left_out(comparison)
     if any(run.diverged is not None for run in shown.runs):
         ends = f" A line ends where the first of its seeds diverged.{ends}"
-    rates = html.figure(
-        series.rates(shown),
-        f"The rate of every update.{_left_out(comparison)}",
+    lrs = html.figure(
+        series.lrs(shown),
+        f"The lr of every step.{_left_out(comparison)}",
         title="Schedules",
-        x_label="update",
-        y_label="rate",
+        x_label="step",
+        y_label="lr",
     )
     training = html.figure(
         losses,
         f"Exponential moving average over 2 % of the run, mean over seeds.{ends}",
         title="Training loss, smoothed",
-        x_label="update",
+        x_label="step",
         y_label="loss",
         log_y=series.spans_decade([y for _, ys in losses.values() for y in ys]),
     )
-    return [rates, *_metrics(shown, ends), training]
+    return [lrs, *_metrics(shown, ends), training]
 
 
 def _metrics(shown: Comparison, ends: str) -> list[str]:
@@ -275,13 +275,13 @@ def _metrics(shown: Comparison, ends: str) -> list[str]:
     for metric in shown.metrics():
         spreads = series.validation(shown, metric)
         lines: Mapping[str, series.Line] = {
-            name: (spread.updates, spread.mean) for name, spread in spreads.items()
+            name: (spread.steps, spread.mean) for name, spread in spreads.items()
         }
         figure = html.figure(
             lines,
             f"Mean over seeds; the band is from the lowest to the highest.{ends}",
             title=f"Validation {metric}",
-            x_label="update",
+            x_label="step",
             y_label=metric,
             log_y=series.spans_decade([y for _, ys in lines.values() for y in ys]),
             band={name: (spread.low, spread.high) for name, spread in spreads.items()},

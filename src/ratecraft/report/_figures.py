@@ -14,9 +14,9 @@ from ratecraft.results import (
     Breakdown,
     Comparison,
     Forecast,
-    FoundRate,
-    Measured,
-    RangeTest,
+    LayerStats,
+    LRFinderResult,
+    LRRangeTestResult,
     layer_names,
 )
 from ratecraft.schedule import Curve, Schedule
@@ -38,9 +38,9 @@ _LINES = ("-", "--", ":", "-.")
 
 def plot_schedule(
     schedules: Schedule | Sequence[Schedule] | Mapping[str, Schedule],
-    total: object = None,
+    total_steps: object = None,
     *,
-    epoch: float | None = None,
+    steps_per_epoch: float | None = None,
     ax: Axes | None = None,
     log: bool = False,
 ) -> Axes:
@@ -48,18 +48,18 @@ def plot_schedule(
 
     Args:
         schedules: one, several, or several by name; the names are texts otherwise.
-        total: length of the run; default a run of nominal length, in which an epoch has 100
-            updates.
-        epoch: updates per epoch, beside ``total``; then there is an axis in epochs as well.
+        total_steps: length of the run; default a run of nominal length, in which an epoch has 100
+            steps.
+        steps_per_epoch: steps per epoch, beside ``total_steps``; then there is an axis in epochs as well.
         ax: axes to draw on; default a new figure's.
-        log: logarithmic rate axis; zeros are gaps.
+        log: logarithmic lr axis; zeros are gaps.
 
     Raises:
         RatecraftError: matplotlib is not installed.
-        ScheduleError: a schedule does not resolve over ``total``.
+        ScheduleError: a schedule does not resolve over ``total_steps``.
 
     >>> from ratecraft import cosine, linear
-    >>> axes = plot_schedule([cosine(1, 0), linear(1, 0)], total=100)
+    >>> axes = plot_schedule([cosine(1, 0), linear(1, 0)], total_steps=100)
     >>> len(axes.get_lines())
     2
     """
@@ -67,26 +67,28 @@ def plot_schedule(
         schedules = [schedules]
     named = schedules if isinstance(schedules, Mapping) else {repr(s): s for s in schedules}
     curves = {
-        name: nominal_curve(s) if total is None else s.resolve(total, epoch=epoch)
+        name: nominal_curve(s)
+        if total_steps is None
+        else s.resolve(total_steps=total_steps, steps_per_epoch=steps_per_epoch)
         for name, s in named.items()
     }
     return plot_curves(curves, ax=ax, log=log)
 
 
 def plot_curves(curves: Mapping[str, Curve], *, ax: Axes | None = None, log: bool = False) -> Axes:
-    """Draw resolved schedules over their updates and return the axes.
+    """Draw resolved schedules over their steps and return the axes.
 
     Args:
         curves: resolved schedules, by name.
         ax: axes to draw on; default a new figure's.
-        log: logarithmic rate axis; zeros are gaps.
+        log: logarithmic lr axis; zeros are gaps.
 
     Raises:
         RatecraftError: matplotlib is not installed, or the curves run on different clocks.
         ScheduleError: a curve is endless.
 
     >>> from ratecraft import cosine
-    >>> axes = plot_curves({"cosine": cosine(1, 0.01).resolve(total=100)}, log=True)
+    >>> axes = plot_curves({"cosine": cosine(1, 0.01).resolve(total_steps=100)}, log=True)
     >>> axes.get_title(), axes.get_yscale()
     ('cosine', 'log')
     """
@@ -94,13 +96,13 @@ def plot_curves(curves: Mapping[str, Curve], *, ax: Axes | None = None, log: boo
     if len(units) > 1:
         raise RatecraftError(f"curves on different clocks ({', '.join(sorted(units))}) in one plot")
     lines = {name: series.sampled(curve, POINTS) for name, curve in curves.items()}
-    unit = next(iter(units), "update")
+    unit = next(iter(units), "step")
     axes = ax
     if axes is None:
-        axes = _axes(_figure(7, 4 + 0.22 * (len(lines) - 1)), 111, "", unit, "rate")
+        axes = _axes(_figure(7, 4 + 0.22 * (len(lines) - 1)), 111, "", unit, "lr")
     else:
         axes.set_xlabel(unit)
-        axes.set_ylabel("rate")
+        axes.set_ylabel("lr")
     drawn = [_draw(axes, i, xs, ys) for i, (xs, ys) in enumerate(lines.values())]
     if len(drawn) > 1 and ax is None:
         # Above the axes: the names are whole schedules, too long to lie beside the lines.
@@ -120,10 +122,10 @@ def plot_curves(curves: Mapping[str, Curve], *, ax: Axes | None = None, log: boo
 
 
 def _epochs(axes: Axes, size: float) -> None:
-    """Put a second axis on top that counts epochs of ``size`` updates."""
+    """Put a second axis on top that counts epochs of ``size`` steps."""
 
-    def shown(updates: Any) -> Any:
-        return updates / size
+    def shown(steps: Any) -> Any:
+        return steps / size
 
     def back(epochs: Any) -> Any:
         return epochs * size
@@ -131,114 +133,114 @@ def _epochs(axes: Axes, size: float) -> None:
     axes.secondary_xaxis("top", functions=(shown, back)).set_xlabel("epoch")
 
 
-def plot_breakdown(record: Breakdown) -> Figure:
-    """Return a figure of who makes the rate: above the rate, below each scheduler's own factor.
+def plot_breakdown(result: Breakdown) -> Figure:
+    """Return a figure of who makes the lr: above the lr, below each scheduler's own factor.
 
     Args:
-        record: what `ratecraft.torch.breakdown` returned.
+        result: what `ratecraft.torch.breakdown` returned.
 
     Raises:
         RatecraftError: matplotlib is not installed.
 
     >>> from ratecraft.results import Breakdown
-    >>> record = Breakdown("head", 0.1, {"StepLR": (1.0, 0.5)}, (0.1, 0.05))
-    >>> [axes.get_ylabel() for axes in plot_breakdown(record).axes]
-    ['rate', 'factor']
+    >>> result = Breakdown("head", 0.1, {"StepLR": (1.0, 0.5)}, (0.1, 0.05))
+    >>> [axes.get_ylabel() for axes in plot_breakdown(result).axes]
+    ['lr', 'factor']
     """
-    names = list(record.factors)
+    names = list(result.factors)
     figure = _figure(7, 5 + 0.22 * len(names))
-    title = f"group {record.group}, base {number(record.base)}"
-    above = _axes(figure, 211, title, "", "rate")
-    below = _axes(figure, 212, "", "update", "factor")
-    updates = range(len(record.rates))
-    above.plot(updates, record.rates, color="0.13")
+    title = f"group {result.group}, base {number(result.base)}"
+    above = _axes(figure, 211, title, "", "lr")
+    below = _axes(figure, 212, "", "step", "factor")
+    steps = range(len(result.lrs))
+    above.plot(steps, result.lrs, color="0.13")
     above.sharex(below)
     above.tick_params(labelbottom=False)
-    drawn = [_draw(below, i, updates, ys) for i, ys in enumerate(record.factors.values())]
-    for axes, lines in ((above, [record.rates]), (below, list(record.factors.values()))):
+    drawn = [_draw(below, i, steps, ys) for i, ys in enumerate(result.factors.values())]
+    for axes, lines in ((above, [result.lrs]), (below, list(result.factors.values()))):
         if all(min(ys, default=0) >= 0 for ys in lines):
             axes.set_ylim(bottom=0)
     _legend(figure, drawn, names, loc="outside lower left")
     return figure
 
 
-def plot_range_test(record: RangeTest, rules: Sequence[str] = ()) -> Figure:
-    """Return a figure of a range test: the losses, their average and the rates that rules read.
+def plot_range_test(result: LRRangeTestResult, rules: Sequence[str] = ()) -> Figure:
+    """Return a figure of a range test: the losses, their average and the lrs that rules read.
 
     Args:
-        record: what the test saw.
-        rules: other known rules (see `RangeTest.suggest`) whose rates are marked, too.
+        result: what the test saw.
+        rules: other known rules (see `LRRangeTestResult.suggest`) whose lrs are marked, too.
 
     Raises:
         RatecraftError: matplotlib is not installed, or there is no such rule.
 
-    >>> from ratecraft.results import RangeTest
+    >>> from ratecraft.results import LRRangeTestResult
     >>> curve = (0.01, 0.1, 1.0), (2.0, 1.0, 4.0), (2.0, 1.5, 2.5)
-    >>> figure = plot_range_test(RangeTest(*curve, "the loss rose", 0.1, "by hand"))
+    >>> figure = plot_range_test(LRRangeTestResult(*curve, "the loss rose", 0.1, "by hand"))
     >>> [line.get_label() for line in figure.axes[0].get_lines()]
     ['loss', 'smoothed', 'suggestion 0.1']
     """
     figure = _figure(7, 4)
-    axes = _axes(figure, 111, record.task or "range test", "rate", "training loss")
-    if record.spacing == "geometric":
+    axes = _axes(figure, 111, result.task or "range test", "lr", "training loss")
+    if result.spacing == "geometric":
         axes.set_xscale("log")
-    axes.plot(record.rates, record.losses, color="0.72", linewidth=1, label="loss")
-    axes.plot(record.rates, record.smoothed, color=PALETTE[0], linewidth=2, label="smoothed")
-    if record.suggestion is not None:
-        label = f"suggestion {number(record.suggestion)}"
-        axes.axvline(record.suggestion, color="0.13", linestyle="--", linewidth=1, label=label)
+    axes.plot(result.lrs, result.losses, color="0.72", linewidth=1, label="loss")
+    axes.plot(result.lrs, result.smoothed, color=PALETTE[0], linewidth=2, label="smoothed")
+    if result.suggestion is not None:
+        label = f"suggestion {number(result.suggestion)}"
+        axes.axvline(result.suggestion, color="0.13", linestyle="--", linewidth=1, label=label)
     for i, rule in enumerate(rules):
-        rate = record.suggest(rule).rate
-        if rate is not None and rate != record.suggestion:
+        lr = result.suggest(rule).lr
+        if lr is not None and lr != result.suggestion:
             color = PALETTE[1 + i % (len(PALETTE) - 1)]
-            label = f"{rule}: {number(rate)}"
-            axes.axvline(rate, color=color, linestyle=":", linewidth=1.5, label=label)
-    if window := series.loss_window(record):
+            label = f"{rule}: {number(lr)}"
+            axes.axvline(lr, color=color, linestyle=":", linewidth=1.5, label=label)
+    if window := series.loss_window(result):
         axes.set_ylim(window)
     axes.legend(frameon=False)
     return figure
 
 
-def plot_found_rate(record: FoundRate) -> Figure:
-    """Return a figure of a search: the loss after each short run, the rate and its band.
+def plot_lr_finder(result: LRFinderResult) -> Figure:
+    """Return a figure of a search: the loss after each short run, the lr and its band.
 
     A cross at the upper edge is a run that diverged, or did more harm than the figure shows.
 
     Args:
-        record: what `find_lr` returned.
+        result: what `find_lr` returned.
 
     Raises:
         RatecraftError: matplotlib is not installed.
 
-    >>> from ratecraft.results import FoundRate, ShortRun
+    >>> from ratecraft.results import LRFinderResult, ShortRun
     >>> runs = tuple(ShortRun(10.0**-k, (1.0, 0.5), 0.1 * k, 0.01) for k in (1, 2, 3))
-    >>> figure = plot_found_rate(FoundRate(1e-3, 5e-4, 2e-3, "the best", 1.0, runs, length=20))
+    >>> figure = plot_lr_finder(LRFinderResult(1e-3, 5e-4, 2e-3, "the best", 1.0, runs, length=20))
     >>> figure.axes[0].get_lines()[-1].get_label()
     '0.001 (0.0005 to 0.002)'
     """
     figure = _figure(7, 4)
-    axes = _axes(figure, 111, record.task or "find_lr", "rate", "loss after the short run")
+    axes = _axes(figure, 111, result.task or "find_lr", "lr", "loss after the short run")
     axes.set_xscale("log")
-    axes.axhline(record.before, color="0.72", linewidth=1, label="before training")
-    low, high = series.gain_window(record)
-    shown = [(rate, loss) for rate, loss in zip(*record.curve, strict=True) if loss <= high]
+    axes.axhline(result.before, color="0.72", linewidth=1, label="before training")
+    low, high = series.gain_window(result)
+    shown = [(lr, loss) for lr, loss in zip(*result.curve, strict=True) if loss <= high]
     axes.plot(*zip(*shown, strict=True), marker="o", color=PALETTE[0], label="short runs")
-    rest = sorted({run.rate for run in record.runs} - {rate for rate, _ in shown})
+    rest = sorted({run.lr for run in result.runs} - {lr for lr, _ in shown})
     if rest:
         axes.plot(rest, [high] * len(rest), "x", color=PALETTE[1], label="worse, or diverged",
                   clip_on=False)  # fmt: skip
-    if record.rate is not None and record.low is not None and record.high is not None:
-        axes.axvspan(record.low, record.high, color=PALETTE[2], alpha=0.15, linewidth=0)
-        label = f"{record.rate:.2g} ({record.low:.2g} to {record.high:.2g})"
-        label += f" for a run of {record.total} updates" if record.total else ""
-        axes.axvline(record.rate, color="0.13", linestyle="--", linewidth=1, label=label)
+    if result.lr is not None and result.low is not None and result.high is not None:
+        axes.axvspan(result.low, result.high, color=PALETTE[2], alpha=0.15, linewidth=0)
+        label = f"{result.lr:.2g} ({result.low:.2g} to {result.high:.2g})"
+        label += f" for a run of {result.total_steps} steps" if result.total_steps else ""
+        axes.axvline(result.lr, color="0.13", linestyle="--", linewidth=1, label=label)
     axes.set_ylim(low, high)
     axes.legend(frameon=False)
     return figure
 
 
-def plot_measured(
-    rows: Sequence[Measured] | Mapping[str, Sequence[Measured]], column: str = "effective"
+def plot_layer_stats(
+    rows: Sequence[LayerStats] | Mapping[str, Sequence[LayerStats]], column: str = "effective"
 ) -> Figure:
     """Return a figure of what a Probe measured: above by layer over time, beneath the schedule.
 
@@ -249,10 +251,10 @@ def plot_measured(
     Raises:
         RatecraftError: matplotlib is not installed, there are no rows, or no such column.
 
-    >>> from ratecraft.results import Measured
-    >>> rows = [Measured(k, "0", "head", 0.1, *[1.0] * 11) for k in range(3)]
-    >>> [axes.get_ylabel() for axes in plot_measured(rows, "relative").axes]
-    ['relative', 'rate']
+    >>> from ratecraft.results import LayerStats
+    >>> rows = [LayerStats(k, "0", "head", 0.1, *[1.0] * 11) for k in range(3)]
+    >>> [axes.get_ylabel() for axes in plot_layer_stats(rows, "relative").axes]
+    ['relative', 'lr']
     """
     runs = rows if isinstance(rows, Mapping) else {"": rows}
     if not runs or not all(runs.values()):
@@ -268,13 +270,13 @@ def plot_measured(
     drawn: dict[str, Line2D] = {}
     for i, (name, one) in enumerate(runs.items()):
         above = _axes(figure, grid[0, i], name, "", "" if i else column)
-        below = _axes(figure, grid[1, i], "", "update", "" if i else "rate")
+        below = _axes(figure, grid[1, i], "", "step", "" if i else "lr")
         for layer, line in series.measured(one, column).items():
             drawn[layer] = _draw(above, layers.index(layer), *line)
         if any(getattr(row, column) > 0 for row in one):
             above.set_yscale("log", nonpositive="mask")
-        rates = series.measured_rates(one)
-        for xs, ys in rates.values():
+        lrs = series.measured_lrs(one)
+        for xs, ys in lrs.values():
             below.plot(xs, ys, color="0.13")
         below.set_ylim(bottom=0)
         above.sharex(below)
@@ -289,54 +291,54 @@ def plot_measured(
     return figure
 
 
-def plot_forecast(record: Forecast) -> Figure:
-    """Return a figure of a forecast: rates, predicted losses over logged ones, and final bands.
+def plot_forecast(result: Forecast) -> Figure:
+    """Return a figure of a forecast: lrs, predicted losses over logged ones, and final bands.
 
     Args:
-        record: what `ratecraft.forecasting._forecast` returned.
+        result: what `ratecraft.forecasting._forecast` returned.
 
     Raises:
         RatecraftError: matplotlib is not installed.
 
-    >>> from ratecraft.results import Forecast, Foreseen
-    >>> one = Foreseen("cosine", "0.1 * cosine(1, 0)", 1.0, 0.9, 1.1, (50, 100), (1.5, 1.0))
+    >>> from ratecraft.results import Forecast, ForecastEntry
+    >>> one = ForecastEntry("cosine", "0.1 * cosine(1, 0)", 1.0, 0.9, 1.1, (50, 100), (1.5, 1.0))
     >>> figure = plot_forecast(Forecast((one,), (), 100, None, 0.1, {}, {}, 0.01))
     >>> [axes.get_title() for axes in figure.axes]
-    ['Schedules', 'Foreseen loss', 'after 100 updates']
+    ['Schedules', 'Foreseen loss', 'after 100 steps']
     """
-    count = len(record.candidates)
+    count = len(result.candidates)
     figure = _figure(13, 4.4 + 0.22 * count)
-    rates = _axes(figure, 131, "Schedules", "update", "rate")
-    losses = _axes(figure, 132, "Foreseen loss", "update", "loss")
-    ends = _axes(figure, 133, f"after {record.total:,} updates", "loss", "")
-    for updates, logged in record.logs.values():
-        losses.plot(updates, logged, color="0.72", linewidth=1)
+    lrs = _axes(figure, 131, "Schedules", "step", "lr")
+    losses = _axes(figure, 132, "Foreseen loss", "step", "loss")
+    ends = _axes(figure, 133, f"after {result.total_steps:,} steps", "loss", "")
+    for steps, logged in result.logs.values():
+        losses.plot(steps, logged, color="0.72", linewidth=1)
     drawn = []
-    for i, one in enumerate(record.candidates):
-        curve = one.curve(record.total, record.epoch)
-        drawn.append(_draw(rates, i, *series.sampled(curve, POINTS)))
-        _draw(losses, i, one.updates, one.losses)
+    for i, one in enumerate(result.candidates):
+        curve = one.curve(result.total_steps, result.steps_per_epoch)
+        drawn.append(_draw(lrs, i, *series.sampled(curve, POINTS)))
+        _draw(losses, i, one.steps, one.losses)
         color = drawn[-1].get_color()
         ends.plot([one.low, one.high], [i, i], color=color, linewidth=6, alpha=0.3)
         ends.plot([one.loss], [i], "o", color=color)
-    rates.set_ylim(bottom=0)
-    losses.set_ylim(series.foreseen_window(record))
+    lrs.set_ylim(bottom=0)
+    losses.set_ylim(series.foreseen_window(result))
     ends.set_yticks([])
     ends.invert_yaxis()
     ends.ticklabel_format(axis="x", useOffset=False)
-    names = [one.name for one in record.candidates]
-    if any(one.updates for one in record.candidates) and record.logs:
+    names = [one.name for one in result.candidates]
+    if any(one.steps for one in result.candidates) and result.logs:
         drawn.append(losses.get_lines()[0])
         names.append("logged")
     _legend(figure, drawn, names, loc="outside lower center", ncols=1 if count > 4 else 2)
     return figure
 
 
-def plot_comparison(record: Comparison) -> Figure:
-    """Return a figure of a comparison: rates, validation loss and training loss over updates.
+def plot_comparison(result: Comparison) -> Figure:
+    """Return a figure of a comparison: lrs, validation loss and training loss over steps.
 
-    Of several rates each schedule's best one is drawn, and there is a panel of the final loss over
-    rates: a thick line is the flat region, whose rates 95 % confidence does not tell from the best.
+    Of several lrs each schedule's best one is drawn, and there is a panel of the final loss over
+    lrs: a thick line is the flat region, whose lrs 95 % confidence does not tell from the best.
     There is a panel of the first metric beside the loss, if there is one. Of more than 8 schedules
     the best are drawn, and the legend says so.
 
@@ -344,22 +346,22 @@ def plot_comparison(record: Comparison) -> Figure:
     loss is smoothed and averaged over seeds.
 
     Args:
-        record: what `ratecraft.experiments.compare` returned.
+        result: what `ratecraft.experiments.compare` returned.
 
     Raises:
         RatecraftError: matplotlib is not installed.
 
     >>> from ratecraft.results import Comparison, Evaluation, Run
     >>> text, ends = "cosine(1, 0)", (Evaluation(4, {"loss": 0.5}),)
-    >>> run = Run(text, 0.1, seed=0, total=4, epoch=2, losses=(1, 0.8, 0.6, 0.5), evaluations=ends)
-    >>> record = Comparison("a quadratic", {"cosine": text}, (run,))
-    >>> [axes.get_title() for axes in plot_comparison(record).axes]
+    >>> run = Run(text, 0.1, seed=0, total_steps=4, steps_per_epoch=2, losses=(1, 0.8, 0.6, 0.5), evaluations=ends)
+    >>> result = Comparison("a quadratic", {"cosine": text}, (run,))
+    >>> [axes.get_title() for axes in plot_comparison(result).axes]
     ['Schedules', 'Validation loss', 'Training loss, smoothed']
     """
-    shown = series.shown(record)
+    shown = series.shown(result)
     names = list(shown.schedules)
-    over_rates, ends = series.sensitivity(record)
-    several = any(len(xs) > 1 for xs, _ in over_rates.values())
+    over_lrs, ends = series.sensitivity(result)
+    several = any(len(xs) > 1 for xs, _ in over_lrs.values())
     metrics = shown.metrics()[:2]
     count = 2 + several + len(metrics)
     columns = count if count <= 3 else (count + 1) // 2
@@ -371,54 +373,54 @@ def plot_comparison(record: Comparison) -> Figure:
     grid = figure.add_gridspec(rows, columns)
     places = (grid[i] for i in range(count))
 
-    rates = _axes(figure, next(places), "Schedules", "update", "rate")
-    drawn = [_draw(rates, i, *line) for i, line in enumerate(series.rates(shown).values())]
+    lrs = _axes(figure, next(places), "Schedules", "step", "lr")
+    drawn = [_draw(lrs, i, *line) for i, line in enumerate(series.lrs(shown).values())]
     if several:
-        axes = _axes(figure, next(places), "Validation loss over rates", "rate", "loss")
-        _draw_rates(axes, record, names, over_rates, ends)
+        axes = _axes(figure, next(places), "Validation loss over lrs", "lr", "loss")
+        _draw_lrs(axes, result, names, over_lrs, ends)
     for metric in metrics:
-        axes = _axes(figure, next(places), f"Validation {metric}", "update", metric)
+        axes = _axes(figure, next(places), f"Validation {metric}", "step", metric)
         spreads = series.validation(shown, metric).values()
         for i, spread in enumerate(spreads):
-            color = _draw(axes, i, spread.updates, spread.mean).get_color()
+            color = _draw(axes, i, spread.steps, spread.mean).get_color()
             axes.fill_between(
-                spread.updates, spread.low, spread.high, color=color, alpha=0.15, linewidth=0
+                spread.steps, spread.low, spread.high, color=color, alpha=0.15, linewidth=0
             )
         _log_if_wide(axes, [value for spread in spreads for value in spread.mean])
-    training = _axes(figure, next(places), "Training loss, smoothed", "update", "loss")
+    training = _axes(figure, next(places), "Training loss, smoothed", "step", "loss")
     losses = series.training(shown).values()
     for i, smooth in enumerate(losses):
         _draw(training, i, *smooth)
     _log_if_wide(training, [loss for _, ys in losses for loss in ys])
     _legend(figure, drawn, names, loc="outside lower center", ncols=per_row)
-    every = len(record.at_best_rates().schedules)
+    every = len(result.best_per_schedule().schedules)
     if every > len(names):
         figure.legends[0].set_title(f"the {len(names)} best of {every}")
     return figure
 
 
-def _draw_rates(
+def _draw_lrs(
     axes: Axes,
-    record: Comparison,
+    result: Comparison,
     names: Sequence[str],
     lines: Mapping[str, series.Line],
     ends: Mapping[str, series.Line],
 ) -> None:
-    """Draw the loss over rates of the schedules that have a line in the other panels."""
+    """Draw the loss over lrs of the schedules that have a line in the other panels."""
     axes.set_xscale("log")
-    flat = record.flat()
-    for family, members in record.families().items():
+    flat = result.flat()
+    for family, members in result.families().items():
         place = next((names.index(name) for name in members if name in names), None)
         if place is None or not lines[family][0]:
             continue
-        rates, losses = lines[family]
-        color = _draw(axes, place, rates, losses).get_color()
-        axes.fill_between(rates, *ends[family], color=color, alpha=0.1, linewidth=0)
+        lrs, losses = lines[family]
+        color = _draw(axes, place, lrs, losses).get_color()
+        axes.fill_between(lrs, *ends[family], color=color, alpha=0.1, linewidth=0)
         if family in flat:
             inside = [
-                (rate, loss)
-                for rate, loss in zip(rates, losses, strict=True)
-                if flat[family].low <= rate <= flat[family].high
+                (lr, loss)
+                for lr, loss in zip(lrs, losses, strict=True)
+                if flat[family].low <= lr <= flat[family].high
             ]
             axes.plot(*zip(*inside, strict=True), color=color, linewidth=5, alpha=0.4)
     _log_if_wide(axes, [loss for _, losses in lines.values() for loss in losses])
@@ -442,7 +444,7 @@ def save_figure(drawn: Figure | Axes, path: str | os.PathLike[str]) -> Path:
     >>> import tempfile
     >>> from ratecraft import cosine
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     path = save_figure(plot_schedule(cosine(1, 0), total=100), f"{folder}/cosine.svg")
+    ...     path = save_figure(plot_schedule(cosine(1, 0), total_steps=100), f"{folder}/cosine.svg")
     ...     path.name, path.is_file()
     ('cosine.svg', True)
     """
@@ -496,7 +498,7 @@ def _draw(axes: Axes, i: int, xs: Sequence[float], ys: Sequence[float]) -> Line2
 
 
 def _legend(owner: Any, lines: Sequence[Line2D], names: Sequence[str], **place: Any) -> None:
-    # Written afterwards, since a label that starts with "_" would be left out, and "$" is no math.
+    # DropInScheduler afterwards, since a label that starts with "_" would be left out, and "$" is no math.
     legend = owner.legend(lines, [str(i) for i in range(len(lines))], frameon=False, **place)
     for text, name in zip(legend.get_texts(), names, strict=True):
         text.set_text(name)

@@ -9,7 +9,14 @@ from pathlib import Path
 
 from ratecraft._render._axis import number
 from ratecraft.errors import RatecraftError
-from ratecraft.results import Comparison, Forecast, FoundRate, Measured, RangeTest, Run
+from ratecraft.results import (
+    Comparison,
+    Forecast,
+    LayerStats,
+    LRFinderResult,
+    LRRangeTestResult,
+    Run,
+)
 
 from . import _html as html
 from . import _series as series
@@ -23,19 +30,19 @@ def write_report(
     *,
     comparison: Comparison | None = None,
     forecast: Forecast | None = None,
-    found: FoundRate | RangeTest | None = None,
-    measured: Sequence[Measured] = (),
+    found: LRFinderResult | LRRangeTestResult | None = None,
+    measured: Sequence[LayerStats] = (),
     title: str,
 ) -> Path:
     """Write a comparison, a forecast or both as one HTML file that opens anywhere; return its path.
 
-    All numbers come from the records.
+    All numbers come from the results.
 
     Args:
         path: the file to write.
         comparison: what was trained.
         forecast: what was foreseen.
-        found: what chose the rate, `find_lr` or a range test, to show it, too.
+        found: what chose the lr, `find_lr` or a range test, to show it, too.
         measured: what a Probe measured in one such run.
         title: the page's heading.
 
@@ -45,10 +52,10 @@ def write_report(
     >>> import tempfile
     >>> from ratecraft.results import Comparison, Evaluation, Run
     >>> text, ends = "cosine(1, 0)", (Evaluation(4, {"loss": 0.5}),)
-    >>> run = Run(text, 0.1, seed=0, total=4, epoch=2, losses=(1, 0.8, 0.6, 0.5), evaluations=ends)
-    >>> record = Comparison("a quadratic", {"cosine": text}, (run,))
+    >>> run = Run(text, 0.1, seed=0, total_steps=4, steps_per_epoch=2, losses=(1, 0.8, 0.6, 0.5), evaluations=ends)
+    >>> result = Comparison("a quadratic", {"cosine": text}, (run,))
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     page = write_report(f"{folder}/report.html", comparison=record, title="A quadratic")
+    ...     page = write_report(f"{folder}/report.html", comparison=result, title="A quadratic")
     ...     "<h1>A quadratic</h1>" in page.read_text(encoding="utf-8")
     True
     """
@@ -59,8 +66,8 @@ def write_report(
         *(comparison_section(comparison) if comparison else []),
         *(beside_section(forecast, comparison) if forecast and comparison else []),
         *(forecast_section(forecast, alone=comparison is None) if forecast else []),
-        *(_range_test_section(found) if isinstance(found, RangeTest) else []),
-        *(_found_rate_section(found) if isinstance(found, FoundRate) else []),
+        *(_range_test_section(found) if isinstance(found, LRRangeTestResult) else []),
+        *(_lr_finder_section(found) if isinstance(found, LRFinderResult) else []),
         *(_measured_section(measured) if measured else []),
         *([*runs_section(comparison), _footer(comparison)] if comparison else []),
     ]
@@ -70,87 +77,87 @@ def write_report(
     return target
 
 
-def _range_test_section(record: RangeTest) -> list[str]:
-    found = "No rate suggested" if record.suggestion is None else number(record.suggestion)
-    about = [record.task, record.optimizer, f"{len(record.rates)} updates", record.stopped]
+def _range_test_section(result: LRRangeTestResult) -> list[str]:
+    found = "No lr suggested" if result.suggestion is None else number(result.suggestion)
+    about = [result.task, result.optimizer, f"{len(result.lrs)} steps", result.stopped]
     figure = html.figure(
-        {"loss": (record.rates, record.losses), "smoothed": (record.rates, record.smoothed)},
+        {"loss": (result.lrs, result.losses), "smoothed": (result.lrs, result.smoothed)},
         " · ".join(part for part in about if part),
-        title="Training loss while the rate rises",
-        x_label="rate",
+        title="Training loss while the lr rises",
+        x_label="lr",
         y_label="loss",
         log_x=True,
-        mark=record.suggestion,
-        y_range=series.loss_window(record),
+        mark=result.suggestion,
+        y_range=series.loss_window(result),
         faint=("loss",),
     )
     return [
         "<h2>Range test</h2>",
-        f"<p><strong>{found}</strong>: {escape(record.reason)}</p>",
+        f"<p><strong>{found}</strong>: {escape(result.reason)}</p>",
         figure,
     ]
 
 
-def _found_rate_section(record: FoundRate) -> list[str]:
-    if not record.runs:
-        return ["<h2>The rate</h2>", f"<p><strong>No answer</strong>: {escape(record.reason)}</p>"]
-    low, high = series.gain_window(record)
-    rates, losses = record.curve
-    shown = [(rate, loss) for rate, loss in zip(rates, losses, strict=True) if loss <= high]
+def _lr_finder_section(result: LRFinderResult) -> list[str]:
+    if not result.runs:
+        return ["<h2>The lr</h2>", f"<p><strong>No answer</strong>: {escape(result.reason)}</p>"]
+    low, high = series.gain_window(result)
+    lrs, losses = result.curve
+    shown = [(lr, loss) for lr, loss in zip(lrs, losses, strict=True) if loss <= high]
     lines = {
-        "after a short run": ([rate for rate, _ in shown], [loss for _, loss in shown]),
-        "before": ([record.runs[0].rate, record.runs[-1].rate], [record.before] * 2),
+        "after a short run": ([lr for lr, _ in shown], [loss for _, loss in shown]),
+        "before": ([result.runs[0].lr, result.runs[-1].lr], [result.before] * 2),
     }
-    about = [record.task, record.optimizer, record.cost]
+    about = [result.task, result.optimizer, result.cost]
     figure = html.figure(
         lines,
         " · ".join(part for part in about if part),
-        title="Loss after short runs at different rates",
-        x_label="rate",
+        title="Loss after short runs at different lrs",
+        x_label="lr",
         y_label="loss",
         log_x=True,
-        mark=record.rate,
+        mark=result.lr,
         y_range=(low, high),
         faint=("before",),
     )
     answer = "No answer"
-    if record.rate is not None and record.low is not None and record.high is not None:
-        answer = f"{record.rate:.2g}, from {record.low:.2g} to {record.high:.2g}"
+    if result.lr is not None and result.low is not None and result.high is not None:
+        answer = f"{result.lr:.2g}, from {result.low:.2g} to {result.high:.2g}"
     return [
-        "<h2>The rate</h2>",
-        f"<p><strong>{answer}</strong>: {escape(record.reason)}</p>",
+        "<h2>The lr</h2>",
+        f"<p><strong>{answer}</strong>: {escape(result.reason)}</p>",
         figure,
     ]
 
 
-def _measured_section(rows: Sequence[Measured]) -> list[str]:
+def _measured_section(rows: Sequence[LayerStats]) -> list[str]:
     def figure(
         lines: dict[str, series.Line], caption: str, title: str, height: int, *, log: bool
     ) -> str:
         return html.figure(
-            lines, caption, title=title, x_label="update", y_label="", log_y=log, height=height
+            lines, caption, title=title, x_label="step", y_label="", log_y=log, height=height
         )
 
     return [
-        "<h2>What updates did</h2>",
+        "<h2>What steps did</h2>",
         figure(
             series.measured(rows, "effective"),
-            "Norm of what an update added / norm of the gradient.",
-            "Effective rate by layer",
+            "Norm of what a step added / norm of the gradient.",
+            "Effective lr by layer",
             320,
             log=True,
         ),
         figure(
             series.measured(rows, "relative"),
-            "Norm of what an update added / norm of the weights.",
+            "Norm of what a step added / norm of the weights.",
             "Relative change by layer",
             320,
             log=True,
         ),
         figure(
-            series.measured_rates(rows),
-            "The schedule of the same updates.",
-            "Rate of each param group",
+            series.measured_lrs(rows),
+            "The schedule of the same steps.",
+            "LR of each param group",
             220,
             log=False,
         ),
@@ -165,7 +172,7 @@ def _footer(comparison: Comparison) -> str:
     return (
         "<footer>\n<h2>Reproduce</h2>\n"
         "<p>Seeds set the initial weights and the order of the data. "
-        "These curves hold the rate of every update:</p>\n"
+        "These curves hold the lr of every step:</p>\n"
         f"<pre><code>{escape(_recipe(comparison))}</code></pre>\n"
         + (f"<h2>Environment</h2>\n<dl>\n{entries}\n</dl>\n" if entries else "")
         + "</footer>"
@@ -177,12 +184,14 @@ def _recipe(comparison: Comparison) -> str:
     lines = ["from ratecraft import parse", ""]
     for name in comparison.schedules:
         curves: dict[str, list[Run]] = {}
-        for run in comparison.of(name):
+        for run in comparison.runs_for(name):
             # What a plateau did differs from seed to seed, and is written down as a schedule.
-            curves.setdefault(run.driven or run.schedule, []).append(run)
+            curves.setdefault(run.innermost_optimizer or run.schedule, []).append(run)
         for text, runs in curves.items():
             run, seeds = runs[0], ", ".join(str(one.seed) for one in runs)
             lines.append(f"# {' '.join(name.split())}: seeds {seeds}")
-            schedule = f"({run.rate!r} * parse({text!r}))"
-            lines.append(f"{schedule}.resolve({run.total}, epoch={run.epoch})")
+            schedule = f"({run.lr!r} * parse({text!r}))"
+            lines.append(
+                f"{schedule}.resolve({run.total_steps}, steps_per_epoch={run.steps_per_epoch})"
+            )
     return "\n".join(lines)

@@ -19,23 +19,26 @@ POINTS: Final = 1000
 def nominal_curve(schedule: Schedule) -> Curve:
     """Return a schedule over a run to look at: its own length, or the first round one that fits.
 
-    If it says epochs, samples or tokens, these have nominal sizes: 100 updates an epoch, 1 sample
-    and 1 token an update.
+    If it says epochs, samples or tokens, these have nominal sizes: 100 steps an epoch, 1 sample
+    and 1 token a step.
 
     Raises:
-        ScheduleError: no run up to 10^8 updates fits.
+        ScheduleError: no run up to 10^8 steps fits.
     """
-    sizes: tuple[dict[str, float], ...] = ({}, {"epoch": EPOCH, "samples": 1, "tokens": 1})
+    sizes: tuple[dict[str, float], ...] = (
+        {},
+        {"steps_per_epoch": EPOCH, "samples_per_step": 1, "tokens_per_step": 1},
+    )
     for units in sizes:
         try:
             natural = schedule.resolve(**units).natural_length
             if 0 < natural < math.inf:
-                return schedule.resolve(math.ceil(natural), **units)
+                return schedule.resolve(total_steps=math.ceil(natural), **units)
         except ScheduleError:
             pass  # it needs to know the run; the loop below offers it some
         for span in SPANS:
             try:
-                return schedule.resolve(span, **units)
+                return schedule.resolve(total_steps=span, **units)
             except ScheduleError as error:
                 refusal = error
     raise refusal
@@ -48,7 +51,7 @@ def schedule_svg(schedule: Schedule) -> str:
         schedule: the schedule.
 
     Raises:
-        ScheduleError: no run up to 10^8 updates fits.
+        ScheduleError: no run up to 10^8 steps fits.
 
     >>> from ratecraft import cosine
     >>> "<title>cosine(1, 0)</title>" in schedule_svg(cosine(1, 0))
@@ -64,14 +67,14 @@ def curve_svg(curve: Curve) -> str:
         curve: the resolved schedule; an endless one is drawn over a run of nominal length.
 
     Raises:
-        ScheduleError: an endless curve, and no run up to 10^8 updates fits.
+        ScheduleError: an endless curve, and no run up to 10^8 steps fits.
 
     >>> from ratecraft import cosine
-    >>> "<title>cosine(1, 0)</title>" in curve_svg(cosine(1, 0).resolve(total=100))
+    >>> "<title>cosine(1, 0)</title>" in curve_svg(cosine(1, 0).resolve(total_steps=100))
     True
     """
     shown = curve
-    if math.isinf(curve.total):
+    if math.isinf(curve.length):
         shown = nominal_curve(curve.schedule)
     return svg_chart(
         {"": sampled(shown, POINTS)},

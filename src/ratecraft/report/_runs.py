@@ -21,7 +21,9 @@ def runs_section(comparison: Comparison) -> list[str]:
     most = max(ROWS // max(len(comparison.runs), 1), 5)
     folds = []
     for name, key in figure_keys(comparison).items():
-        tables = [_epochs(run, columns, most) for run in comparison.of(name) if run.evaluations]
+        tables = [
+            _epochs(run, columns, most) for run in comparison.runs_for(name) if run.evaluations
+        ]
         if tables:
             folds.append(html.fold(f"{key}{escape(name)}", tables))
     return [html.fold("Every run", [_overview(comparison), *folds])]
@@ -31,12 +33,12 @@ def _overview(comparison: Comparison) -> str:
     metrics = comparison.metrics()
     rows, keys = [], figure_keys(comparison)
     for name in comparison.schedules:
-        for run in comparison.of(name):
-            cells = [f"{keys[name]}{escape(name)}", str(run.seed), number(run.rate)]
+        for run in comparison.runs_for(name):
+            cells = [f"{keys[name]}{escape(name)}", str(run.seed), number(run.lr)]
             cells += [_text(run.final(metric)) for metric in metrics]
             cells += [f"{len(run.losses)}{_fate(run)}", f"{number(run.seconds, 3)} s"]
             rows.append(html.row(cells))
-    head = ["schedule", "seed", "rate", "validation loss", *metrics[1:], "updates", "time"]
+    head = ["schedule", "seed", "lr", "validation loss", *metrics[1:], "steps", "time"]
     return html.table(head, rows)
 
 
@@ -62,20 +64,20 @@ class _Columns:
             for kind in ("training", "validation")
             if kind == "validation" or name in trained
         ]
-        self.groups = list(dict.fromkeys(name for one in evaluations for name in one.rates))
+        self.groups = list(dict.fromkeys(name for one in evaluations for name in one.lrs))
 
     def head(self) -> list[str]:
-        rates = [f"rate of {name}" for name in self.groups] if len(self.groups) > 1 else ["rate"]
-        return ["epoch", "update", *(f"{kind} {name}" for kind, name in self.measured), *rates]
+        lrs = [f"lr of {name}" for name in self.groups] if len(self.groups) > 1 else ["lr"]
+        return ["epoch", "step", *(f"{kind} {name}" for kind, name in self.measured), *lrs]
 
     def cells(self, run: Run, one: Evaluation) -> list[str]:
         sides = {"training": one.train, "validation": one.metrics}
         values = [sides[kind].get(name, math.nan) for kind, name in self.measured]
-        values += [one.rates.get(name, math.nan) for name in self.groups]
-        if not self.groups:  # a record that was written before rates were noted
-            values.append(run.curve()(one.update - 1))
-        epoch = number(one.update / max(run.epoch, 1))
-        return [epoch, str(one.update), *map(_text, values)]
+        values += [one.lrs.get(name, math.nan) for name in self.groups]
+        if not self.groups:  # a result that was written before lrs were noted
+            values.append(run.curve()(one.step - 1))
+        epoch = number(one.step / max(run.steps_per_epoch, 1))
+        return [epoch, str(one.step), *map(_text, values)]
 
 
 def _epochs(run: Run, columns: _Columns, most: int) -> str:
@@ -85,6 +87,6 @@ def _epochs(run: Run, columns: _Columns, most: int) -> str:
     title = f"seed {run.seed}{_fate(run)}"
     if count > most:
         kept = sorted({round(i * (count - 1) / (most - 1)) for i in range(most)})
-        title += f": {len(kept)} of {count} evaluations, all of which are in the record"
+        title += f": {len(kept)} of {count} evaluations, all of which are in the result"
     rows = [html.row(columns.cells(run, run.evaluations[i]), texts=0) for i in kept]
     return f"<p>{title}</p>\n{html.table(columns.head(), rows, texts=0, kind='small')}"

@@ -1,4 +1,4 @@
-"""From records to the lines worth drawing; every number comes from the record."""
+"""From results to the lines worth drawing; every number comes from the result."""
 
 from __future__ import annotations
 
@@ -8,7 +8,14 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
-from ratecraft.results import Comparison, Forecast, FoundRate, Measured, RangeTest, layer_names
+from ratecraft.results import (
+    Comparison,
+    Forecast,
+    LayerStats,
+    LRFinderResult,
+    LRRangeTestResult,
+    layer_names,
+)
 from ratecraft.schedule import Curve
 
 MOST: Final = 8  # lines in one figure
@@ -17,50 +24,50 @@ Line = tuple[Sequence[float], Sequence[float]]
 
 
 class Spread(NamedTuple):
-    """A metric over updates: mean, lowest and highest over the seeds."""
+    """A metric over steps: mean, lowest and highest over the seeds."""
 
-    updates: list[float]
+    steps: list[float]
     mean: list[float]
     low: list[float]
     high: list[float]
 
 
 def unit(curve: Curve) -> str:
-    """Return what the curve's time counts: update, sample or token."""
-    return {"steps": "update", "samples": "sample", "tokens": "token"}[curve.horizon.clock]
+    """Return what the curve's time counts: step, sample or token."""
+    return {"steps": "step", "samples": "sample", "tokens": "token"}[curve.horizon.clock]
 
 
 def shown(comparison: Comparison) -> Comparison:
-    """Return what is worth drawing: each schedule at its best rate, the `MOST` best of them."""
-    best = comparison.at_best_rates()
+    """Return what is worth drawing: each schedule at its best lr, the `MOST` best of them."""
+    best = comparison.best_per_schedule()
     kept = {row.name for row in best.summaries()[:MOST]}
-    return best.among([name for name in best.schedules if name in kept])
+    return best.select([name for name in best.schedules if name in kept])
 
 
-def rates(comparison: Comparison) -> dict[str, Line]:
-    """Return the rate of every update, by schedule (of its first run)."""
+def lrs(comparison: Comparison) -> dict[str, Line]:
+    """Return the lr of every step, by schedule (of its first run)."""
     lines: dict[str, Line] = {}
     for name in comparison.schedules:
-        runs = comparison.of(name)
+        runs = comparison.runs_for(name)
         values = runs[0].curve().values().tolist() if runs else []
         lines[name] = (range(len(values)), values)
     return lines
 
 
 def validation(comparison: Comparison, metric: str = "loss") -> dict[str, Spread]:
-    """Return a validation metric over updates, by schedule.
+    """Return a validation metric over steps, by schedule.
 
-    Only updates that every seed reached are here: a mean without the seed that diverged would
+    Only steps that every seed reached are here: a mean without the seed that diverged would
     flatter its schedule.
     """
     spreads = {}
     for name in comparison.schedules:
-        runs = comparison.of(name)
+        runs = comparison.runs_for(name)
         seen: dict[int, list[float]] = {}
         for run in runs:
             for evaluation in run.evaluations:
                 if metric in evaluation.metrics:
-                    seen.setdefault(evaluation.update, []).append(evaluation.metrics[metric])
+                    seen.setdefault(evaluation.step, []).append(evaluation.metrics[metric])
         rows = [(u, seen[u]) for u in sorted(seen) if len(seen[u]) == len(runs)]
         rows = [(u, values) for u, values in rows if all(map(math.isfinite, values))]
         spreads[name] = Spread(
@@ -75,20 +82,20 @@ def validation(comparison: Comparison, metric: str = "loss") -> dict[str, Spread
 def sensitivity(
     comparison: Comparison,
 ) -> tuple[Mapping[str, Line], Mapping[str, Line]]:
-    """Return the last validation loss over rates, by schedule and optimizer: mean, and its ends."""
+    """Return the last validation loss over lrs, by schedule and optimizer: mean, and its ends."""
     # All of them, in the order of the other figures, so that each has its colour of there.
     lines: dict[str, tuple[list[float], list[float]]] = {
         family: ([], []) for family in comparison.families()
     }
     bands: dict[str, tuple[list[float], list[float]]] = {family: ([], []) for family in lines}
     families = {name: family for family, some in comparison.families().items() for name in some}
-    for name, (rate, _, _) in sorted(comparison.settings.items(), key=lambda one: one[1].rate):
-        finals = [run.final() for run in comparison.of(name)]
+    for name, (lr, _, _) in sorted(comparison.settings.items(), key=lambda one: one[1].lr):
+        finals = [run.final() for run in comparison.runs_for(name)]
         if not finals or not all(map(math.isfinite, finals)):
             continue
         label = families[name]
         (xs, ys), (low, high) = lines[label], bands[label]
-        xs.append(rate)
+        xs.append(lr)
         ys.append(statistics.fmean(finals))
         low.append(min(finals))
         high.append(max(finals))
@@ -96,18 +103,18 @@ def sensitivity(
 
 
 def budgets(comparison: Comparison) -> tuple[dict[str, Line], dict[str, Line]]:
-    """Return the last validation loss over updates planned: mean, and its ends.
+    """Return the last validation loss over steps planned: mean, and its ends.
 
-    A line is of one schedule and optimizer, at the best rate of each length; only what was trained
+    A line is of one schedule and optimizer, at the best lr of each length; only what was trained
     over several lengths has one.
     """
-    best = comparison.at_best_rates()
+    best = comparison.best_per_schedule()
     alike: dict[tuple[str, str], dict[int, str]] = {}
     for row in best.summaries():
         if math.isfinite(row.mean["loss"]):
-            alike.setdefault((row.schedule, best.of(row.name)[0].optimizer), {})[row.total] = (
-                row.name
-            )
+            alike.setdefault((row.schedule, best.runs_for(row.name)[0].optimizer), {})[
+                row.total_steps
+            ] = row.name
     places = {name: place for place, name in enumerate(best.schedules)}
     lines: dict[str, Line] = {}
     bands: dict[str, Line] = {}
@@ -115,7 +122,9 @@ def budgets(comparison: Comparison) -> tuple[dict[str, Line], dict[str, Line]]:
         if len(names) < 2:
             continue
         totals = sorted(names)
-        finals = [[run.final() for run in best.of(names[total])] for total in totals]
+        finals = [
+            [run.final() for run in best.runs_for(names[total_steps])] for total_steps in totals
+        ]
         label = _shared(list(names.values()))
         lines[label] = totals, [statistics.fmean(values) for values in finals]
         bands[label] = [min(values) for values in finals], [max(values) for values in finals]
@@ -133,7 +142,7 @@ def training(comparison: Comparison) -> dict[str, Line]:
     """Return the training loss, smoothed and averaged over seeds, by schedule."""
     lines: dict[str, Line] = {}
     for name in comparison.schedules:
-        smooth = [_smoothed(run.losses, run.total / 50) for run in comparison.of(name)]
+        smooth = [_smoothed(run.losses, run.total_steps / 50) for run in comparison.runs_for(name)]
         # The shortest seed ends the line, for the same reason as in `validation`.
         means = [statistics.fmean(losses) for losses in zip(*smooth, strict=False)]
         lines[name] = (range(len(means)), means)
@@ -153,12 +162,12 @@ def _smoothed(losses: Sequence[float], window: float) -> list[float]:
     return smooth
 
 
-def loss_window(record: RangeTest) -> tuple[float, float] | None:
+def loss_window(result: LRRangeTestResult) -> tuple[float, float] | None:
     """Return the losses worth showing: the blow-up at the end would flatten all before it."""
-    smooth = [loss for loss in record.smoothed if math.isfinite(loss)]
+    smooth = [loss for loss in result.smoothed if math.isfinite(loss)]
     if not smooth:
         return None
-    low = min(smooth + [loss for loss in record.losses if math.isfinite(loss)])
+    low = min(smooth + [loss for loss in result.losses if math.isfinite(loss)])
     start = max(smooth[: len(smooth) // 10 + 1])
     high = min(max(smooth), start + 0.5 * (start - min(smooth)))
     if high <= low:
@@ -167,11 +176,11 @@ def loss_window(record: RangeTest) -> tuple[float, float] | None:
     return low - margin, high + margin
 
 
-def gain_window(record: FoundRate) -> tuple[float, float]:
+def gain_window(result: LRFinderResult) -> tuple[float, float]:
     """Return the losses worth showing: from the best up to a little above where they began."""
-    low = min([record.before, *record.curve[1]])
-    fall = record.before - low or abs(record.before) or 1.0
-    return low - 0.1 * fall, record.before + 0.3 * fall
+    low = min([result.before, *result.curve[1]])
+    fall = result.before - low or abs(result.before) or 1.0
+    return low - 0.1 * fall, result.before + 0.3 * fall
 
 
 COLUMNS: Final = (
@@ -181,41 +190,41 @@ COLUMNS: Final = (
 """What a Probe measures of each layer."""
 
 
-def measured(rows: Sequence[Measured], column: str) -> dict[str, Line]:
-    """Return one of `COLUMNS` over updates, by layer."""
+def measured(rows: Sequence[LayerStats], column: str) -> dict[str, Line]:
+    """Return one of `COLUMNS` over steps, by layer."""
     lines: dict[str, tuple[list[float], list[float]]] = {}
     names = layer_names(rows)
     for row in rows:
         xs, ys = lines.setdefault(names[row.group, row.layer], ([], []))
-        xs.append(row.update)
+        xs.append(row.step)
         ys.append(getattr(row, column))
     return dict(lines)
 
 
-def foreseen(record: Forecast) -> dict[str, Line]:
-    """Return the predicted losses over updates, by schedule."""
-    return {one.name: (one.updates, one.losses) for one in record.candidates}
+def foreseen(result: Forecast) -> dict[str, Line]:
+    """Return the predicted losses over steps, by schedule."""
+    return {one.name: (one.steps, one.losses) for one in result.candidates}
 
 
-def foreseen_window(record: Forecast) -> tuple[float, float]:
+def foreseen_window(result: Forecast) -> tuple[float, float]:
     """Return the losses worth showing: the fall at the start would flatten all that differs."""
-    low = min(one.low for one in record.candidates)
+    low = min(one.low for one in result.candidates)
     late = [
         loss
-        for one in record.candidates
-        for update, loss in zip(one.updates, one.losses, strict=True)
-        if update > record.total / 4
+        for one in result.candidates
+        for step, loss in zip(one.steps, one.losses, strict=True)
+        if step > result.total_steps / 4
     ]
-    high = max(late + [one.high for one in record.candidates])
+    high = max(late + [one.high for one in result.candidates])
     margin = 0.05 * (high - low) or 0.1
     return low - margin, high + margin
 
 
-def measured_rates(rows: Sequence[Measured]) -> dict[str, Line]:
-    """Return the rate over updates, by group."""
+def measured_lrs(rows: Sequence[LayerStats]) -> dict[str, Line]:
+    """Return the lr over steps, by group."""
     lines: dict[str, dict[float, float]] = {}
     for row in rows:
-        lines.setdefault(row.group, {})[row.update] = row.rate
+        lines.setdefault(row.group, {})[row.step] = row.lr
     return {group: (list(line), list(line.values())) for group, line in lines.items()}
 
 
@@ -227,10 +236,10 @@ def spans_decade(values: Sequence[float]) -> bool:
 
 def sampled(curve: Curve, count: int) -> tuple[list[float], list[float]]:
     """Return evenly spaced points up to the end of the run, and each peak and trough between."""
-    whole = curve.horizon.clock == "steps" or math.isinf(curve.total)
-    end = len(curve) if whole else curve.total  # raises for an endless curve, and says what to do
+    whole = curve.horizon.clock == "steps" or math.isinf(curve.length)
+    end = len(curve) if whole else curve.length  # raises for an endless curve, and says what to do
     times = [float(i * end // count) if whole else end * i / count for i in range(count + 1)]
-    times = list(dict.fromkeys(times))  # a short run has fewer updates than samples
+    times = list(dict.fromkeys(times))  # a short run has fewer steps than samples
     values = [curve(t) for t in times]
     if len(times) > count:
         for i in range(1, count):

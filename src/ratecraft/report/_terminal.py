@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from ratecraft._render._axis import Axis, number
 from ratecraft.errors import RatecraftError
-from ratecraft.results import Forecast, FoundRate
+from ratecraft.results import Forecast, LRFinderResult
 from ratecraft.schedule import Curve
 
 from ._series import foreseen, foreseen_window, gain_window, sampled, unit
@@ -26,13 +26,13 @@ def terminal_curve(
     width: int = 72,
     height: int = 16,
     log_y: bool = False,
-    y_label: str = "rate",
+    y_label: str = "lr",
     mark: float | None = None,
     color: bool = False,
 ) -> str:
     """Return resolved schedules as a text plot, as `terminal_plot` draws it.
 
-    A long run is read at a few hundred updates, so this is quick for any length.
+    A long run is read at a few hundred steps, so this is quick for any length.
 
     Args:
         curves: resolved schedules, by name.
@@ -48,16 +48,16 @@ def terminal_curve(
         ScheduleError: a curve is endless.
 
     >>> from ratecraft import constant, warmup
-    >>> curve = warmup(300).then(constant(1)).resolve(900)
+    >>> curve = warmup(300).then(constant(1)).resolve(total_steps=900)
     >>> print(terminal_curve({"warmup": curve}, width=32, height=4))
-    rate
+    lr
     1.0 ┤       ⡠⠞⠉⠉⠉⠉⠉⠉⠉⠉⠉⠉⠉⠉⠉⠉⠉⠉⠉⠉
         │    ⢀⡤⠊
     0.5 ┤  ⢠⠔⠉
       0 ┤⡠⠞⠁
         └┬─────────────┬────────────
          0            500
-                              update
+                              step
     """
     units = {unit(curve) for curve in curves.values()}
     if len(units) > 1:
@@ -68,65 +68,65 @@ def terminal_curve(
         width=width,
         height=height,
         log_y=log_y,
-        x_label=next(iter(units), "update"),
+        x_label=next(iter(units), "step"),
         y_label=y_label,
         mark=mark,
         color=color,
     )
 
 
-def terminal_found_rate(record: FoundRate, *, width: int = 72, height: int = 12) -> str:
-    """Return the losses after the short runs of a search as a text plot, the rate marked.
+def terminal_lr_finder(result: LRFinderResult, *, width: int = 72, height: int = 12) -> str:
+    """Return the losses after the short runs of a search as a text plot, the lr marked.
 
     What is worse than before training is drawn at the upper edge.
 
     Args:
-        record: what `find_lr` returned.
+        result: what `find_lr` returned.
         width: columns of the whole plot.
         height: rows of the area with the lines.
 
-    >>> from ratecraft.results import FoundRate, ShortRun
+    >>> from ratecraft.results import LRFinderResult, ShortRun
     >>> runs = tuple(ShortRun(10.0**-k, (1.0, 0.5), 0.1 * k, 0.01) for k in (1, 2, 3))
-    >>> record = FoundRate(1e-3, 5e-4, 2e-3, "the best", 1.0, runs, length=20)
-    >>> print(terminal_found_rate(record, width=60, height=4))
-    loss   ● loss after a short run   ▲ before   ┊ rate 1e-3
+    >>> result = LRFinderResult(1e-3, 5e-4, 2e-3, "the best", 1.0, runs, length=20)
+    >>> print(terminal_lr_finder(result, width=60, height=4))
+    loss   ● loss after a short run   ▲ before   ┊ lr 1e-3
     1.0 ┤⠉⠉⠉⠉⠉⠉⠉⠉⠉▲⠉⠉⠉⠉⠉⠉⠉⠉⠉⠉⠉⠉▲⠉⠉⠉⠉⠉⠉⠉⠉⠉⠉⠉⠉▲⠉⠉⠉⠉⠉⠉⠉⠉⠉⠉⠉⠉▲⠉⠉⠉⠉⠉⠉
         │┊                                        ⣀●⣀⣀⣀⡠⠤⠤⠤⠤⠤⠒⠒⠒
     0.8 ┤┊                  ⣀⣀⣀⣀⣀⡠⠤⠤⠤⠤●⠒⠒⠒⠒⠒⠊⠉⠉⠉⠉⠉
         │⣀⣀⣀●⠤⠤⠤⠤⠔⠒⠒⠒⠒⠊⠉⠉●⠉⠉
         └┬──────────────────────────┬──────────────────────────┬
         1e-3                       0.01                      0.1
-                                                            rate
+                                                            lr
     """
-    _, high = gain_window(record)
-    known = dict(zip(*record.curve, strict=True))
-    rates = sorted({run.rate for run in record.runs})
-    losses = [min(known.get(rate, high), high) for rate in rates]
+    _, high = gain_window(result)
+    known = dict(zip(*result.curve, strict=True))
+    lrs = sorted({run.lr for run in result.runs})
+    losses = [min(known.get(lr, high), high) for lr in lrs]
     lines = {
-        "loss after a short run": (rates, losses),
-        "before": (rates, [record.before] * len(rates)),
+        "loss after a short run": (lrs, losses),
+        "before": (lrs, [result.before] * len(lrs)),
     }
     return terminal_plot(
-        lines, width=width, height=height, log_x=True, x_label="rate", y_label="loss",
-        mark=record.rate,
+        lines, width=width, height=height, log_x=True, x_label="lr", y_label="loss",
+        mark=result.lr,
     )  # fmt: skip
 
 
 def terminal_forecast(
-    record: Forecast, *, width: int = 72, height: int = 14, color: bool = False
+    result: Forecast, *, width: int = 72, height: int = 14, color: bool = False
 ) -> str:
     """Return the predicted losses as a text plot; their fall at the start is left out.
 
     Args:
-        record: what `ratecraft.forecasting._forecast` returned; its six best are drawn.
+        result: what `ratecraft.forecasting._forecast` returned; its six best are drawn.
         width: columns of the whole plot.
         height: rows of the area with the lines.
         color: colour the lines with ANSI escapes.
 
-    >>> from ratecraft.results import Forecast, Foreseen
-    >>> one = Foreseen("cosine", "0.1 * cosine(1, 0)", 1.0, 0.9, 1.1, (50, 100), (1.5, 1.0))
-    >>> record = Forecast((one,), (), 100, None, 0.1, {}, {}, 0.01)
-    >>> print(terminal_forecast(record, width=32, height=4))
+    >>> from ratecraft.results import Forecast, ForecastEntry
+    >>> one = ForecastEntry("cosine", "0.1 * cosine(1, 0)", 1.0, 0.9, 1.1, (50, 100), (1.5, 1.0))
+    >>> result = Forecast((one,), (), 100, None, 0.1, {}, {}, 0.01)
+    >>> print(terminal_forecast(result, width=32, height=4))
     loss
     1.5 ┤⠉⠒⠒⠤⢄⣀⡀
         │      ⠈⠉⠒⠒⠤⢄⣀⡀
@@ -134,12 +134,12 @@ def terminal_forecast(
     1.0 ┤                    ⠈⠉⠑⠒⠤⠤⣀
         └─────┬──────────┬─────────┬
               60         80      100
-                              update
+                              step
     """
-    _, high = foreseen_window(record)
+    _, high = foreseen_window(result)
     lines = {}
-    for name, (updates, losses) in list(foreseen(record).items())[:6]:
-        kept = [(k, loss) for k, loss in zip(updates, losses, strict=True) if loss <= high]
+    for name, (steps, losses) in list(foreseen(result).items())[:6]:
+        kept = [(k, loss) for k, loss in zip(steps, losses, strict=True) if loss <= high]
         lines[name] = ([k for k, _ in kept], [loss for _, loss in kept])
     return terminal_plot(lines, width=width, height=height, y_label="loss", color=color)
 
@@ -151,8 +151,8 @@ def terminal_plot(
     height: int = 16,
     log_x: bool = False,
     log_y: bool = False,
-    x_label: str = "update",
-    y_label: str = "rate",
+    x_label: str = "step",
+    y_label: str = "lr",
     mark: float | None = None,
     color: bool = False,
 ) -> str:
@@ -181,7 +181,7 @@ def terminal_plot(
     0 ┤            ⠈⠉⠑⠒⠢⠤⢄⣀⣀⣀⣀⣀⣀⣀⣀⣀⣀
       └┬────────┬─────────┬────────┬
        0        1         2        3
-                              update
+                              step
     """
     marks = [] if mark is None else [mark]
     points = [p for xs, ys in series.values() for p in zip(xs, ys, strict=False)]

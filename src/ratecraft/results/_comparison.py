@@ -20,19 +20,19 @@ SHOWN: Final = 4  # names in a sentence
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What was measured after a number of updates.
+    """What was measured after a number of steps.
 
     Attributes:
-        update: how many updates were done.
+        step: how many steps were done.
         metrics: on the validation data; ``loss`` is always there.
         train: the same metrics on the last training batches, likewise in evaluation mode.
-        rates: the rate of the update before, by the param group's name or number.
+        lrs: the lr of the step before, by the param group's name or number.
     """
 
-    update: int
+    step: int
     metrics: Mapping[str, float]
     train: Mapping[str, float] = field(default_factory=dict)
-    rates: Mapping[str, float] = field(default_factory=dict)
+    lrs: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,36 +40,38 @@ class Run:
     """One training run.
 
     Attributes:
-        schedule: the schedule's text, as a factor of ``rate``.
-        rate: what the schedule multiplies.
+        schedule: the schedule's text, as a factor of ``lr``.
+        lr: what the schedule multiplies.
         seed: the seed of initial weights and data order.
-        total: updates planned; ``epoch`` of them make an epoch.
-        losses: the training loss of each update that was made.
+        total_steps: steps planned; ``steps_per_epoch`` of them make an epoch.
+        losses: the training loss of each step that was made.
         evaluations: what was measured, in time order; the last is the result.
-        diverged: the update at which the loss stopped being finite, or ``None``.
+        diverged: the step at which the loss stopped being finite, or ``None``.
         seconds: wall time of the run.
         optimizer: the optimizer in place of the task's own; empty for that one.
-        stopped: the update after which early stopping ended it, or ``None``.
-        driven: where the schedule follows a metric, the schedule of what it did; else empty.
+        stopped: the step after which early stopping ended it, or ``None``.
+        innermost_optimizer: where the schedule follows a metric, the schedule of what it did; else empty.
     """
 
     schedule: str
-    rate: float
+    lr: float
     seed: int
-    total: int
-    epoch: int
+    total_steps: int
+    steps_per_epoch: int
     losses: tuple[float, ...]
     evaluations: tuple[Evaluation, ...]
     diverged: int | None = None
     seconds: float = 0.0
     optimizer: str = ""
     stopped: int | None = None
-    driven: str = ""
+    innermost_optimizer: str = ""
 
     def curve(self) -> Curve:
-        """Return the rates that this run was trained with."""
-        text = self.driven or self.schedule
-        return (self.rate * parse(text)).resolve(self.total, epoch=self.epoch)
+        """Return the lrs that this run was trained with."""
+        text = self.innermost_optimizer or self.schedule
+        return (self.lr * parse(text)).resolve(
+            total_steps=self.total_steps, steps_per_epoch=self.steps_per_epoch
+        )
 
     def final(self, metric: str = "loss") -> float:
         """Return a metric's last value; NaN if the run diverged or was stopped early.
@@ -86,14 +88,14 @@ class Setting(NamedTuple):
     """What tells candidates of one schedule apart.
 
     Attributes:
-        rate: what the schedule multiplies.
+        lr: what the schedule multiplies.
         optimizer: in place of the task's own; empty for that one.
-        total: updates of the run.
+        total_steps: steps of the run.
     """
 
-    rate: float
+    lr: float
     optimizer: str
-    total: int
+    total_steps: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,13 +109,13 @@ class Summary:
         diverged: how many of them diverged.
         mean: of each metric; NaN if a run diverged or was stopped early.
         spread: sample standard deviation over seeds.
-        gap: how far its validation loss is above the best one's of as many updates, by pairs of
+        gap: how far its validation loss is above the best one's of as many steps, by pairs of
             one seed; NaN where there are no pairs.
         gap_low: the low end of the 95 % confidence interval of that; NaN with fewer than 2 pairs.
         gap_high: the high end.
         stopped: how many of its runs were stopped early.
-        missing: how many seeds that others of as many updates have it lacks.
-        total: updates of its runs, 0 if it has none.
+        missing: how many seeds that others of as many steps have it lacks.
+        total_steps: steps of its runs, 0 if it has none.
     """
 
     name: str
@@ -127,15 +129,15 @@ class Summary:
     gap_high: float = math.nan
     stopped: int = 0
     missing: int = 0
-    total: int = 0
+    total_steps: int = 0
 
 
 class Flat(NamedTuple):
-    """The rates around a schedule's best one that cannot be told from it.
+    """The lrs around a schedule's best one that cannot be told from it.
 
     Attributes:
-        best: the rate with the lowest mean validation loss.
-        low: the lowest rate next to it whose loss 95 % confidence does not tell from the best.
+        best: the lr with the lowest mean validation loss.
+        low: the lowest lr next to it whose loss 95 % confidence does not tell from the best.
         high: the highest.
         open_low: nothing lower was tried that is told to be worse.
         open_high: nothing higher.
@@ -148,17 +150,17 @@ class Flat(NamedTuple):
     open_high: bool
 
 
-class Reached(NamedTuple):
+class TimeToTarget(NamedTuple):
     """What it took to come down to a loss.
 
     Attributes:
         seeds: how many runs came there.
-        updates: mean updates until the first evaluation there; NaN unless all runs came there.
-        seconds: mean wall time until then, taking all updates of a run for equally long.
+        steps: mean steps until the first evaluation there; NaN unless all runs came there.
+        seconds: mean wall time until then, taking all steps of a run for equally long.
     """
 
     seeds: int
-    updates: float
+    steps: float
     seconds: float
 
 
@@ -194,30 +196,30 @@ class Comparison:
             run
             for run in self.runs
             if run.schedule == text
-            and setting in (None, Setting(run.rate, run.optimizer, run.total))
+            and setting in (None, Setting(run.lr, run.optimizer, run.total_steps))
         )
 
     def families(self) -> dict[str, tuple[str, ...]]:
-        """Return the candidates that differ in nothing but the rate, by what they share."""
+        """Return the candidates that differ in nothing but the lr, by what they share."""
         alike: dict[object, list[str]] = {}
         for name, text in self.schedules.items():
             setting = self.settings.get(name)
             alike.setdefault((text, *setting[1:]) if setting else name, []).append(name)
-        # Names are built by `ratecraft.experiments`: where there are several rates they come last.
+        # Names are built by `ratecraft.experiments`: where there are several lrs they come last.
         return {
-            names[0].removesuffix(f", rate {self.settings[names[0]].rate:g}")
+            names[0].removesuffix(f", lr {self.settings[names[0]].lr:g}")
             if len(names) > 1
             else names[0]: tuple(names)
             for names in alike.values()
         }
 
-    def at_best_rates(self) -> Comparison:
-        """Return the same with the best rate of each schedule, optimizer and length alone."""
+    def best_per_schedule(self) -> Comparison:
+        """Return the same with the best lr of each schedule, optimizer and length alone."""
         places = {row.name: place for place, row in enumerate(self.summaries())}
         kept = {min(names, key=places.__getitem__) for names in self.families().values()}
-        return self.among([name for name in self.schedules if name in kept])
+        return self.select([name for name in self.schedules if name in kept])
 
-    def among(self, names: Sequence[str]) -> Comparison:
+    def select(self, names: Sequence[str]) -> Comparison:
         """Return the same with some of the candidates alone.
 
         Args:
@@ -227,7 +229,7 @@ class Comparison:
             self,
             schedules={name: self.schedules[name] for name in names},
             settings={name: self.settings[name] for name in names if name in self.settings},
-            runs=tuple(run for name in names for run in self.of(name)),
+            runs=tuple(run for name in names for run in self.runs_for(name)),
         )
 
     def metrics(self) -> tuple[str, ...]:
@@ -244,33 +246,35 @@ class Comparison:
         rows = []
         seeds: dict[int, set[int]] = {}
         for run in self.runs:
-            seeds.setdefault(run.total, set()).add(run.seed)
+            seeds.setdefault(run.total_steps, set()).add(run.seed)
         for name, text in self.schedules.items():
-            runs = self.of(name)
+            runs = self.runs_for(name)
             diverged = sum(run.diverged is not None for run in runs)
             stopped = sum(run.stopped is not None for run in runs)
             values = {m: [run.final(m) for run in runs] for m in self.metrics()}
-            total = runs[0].total if runs else 0
-            missing = len(seeds.get(total, ())) - len({run.seed for run in runs})
+            total_steps = runs[0].total_steps if runs else 0
+            missing = len(seeds.get(total_steps, ())) - len({run.seed for run in runs})
             told = bool(runs) and not diverged and not stopped and not missing
             mean = {m: statistics.fmean(v) if told else math.nan for m, v in values.items()}
             spread = {m: _spread(v) if told else math.nan for m, v in values.items()}
-            counts = {"stopped": stopped, "missing": missing, "total": total}
+            counts = {"stopped": stopped, "missing": missing, "total": total_steps}
             rows.append(Summary(name, text, len(runs), diverged, mean, spread, **counts))
-        rows.sort(key=lambda r: (-r.total, math.isnan(r.mean["loss"]), r.mean["loss"]))
+        rows.sort(key=lambda r: (-r.total_steps, math.isnan(r.mean["loss"]), r.mean["loss"]))
         best: dict[int, str] = {}
         for row in rows:
-            best.setdefault(row.total, row.name)
+            best.setdefault(row.total_steps, row.name)
         return tuple(
             dataclasses.replace(row, gap=gap, gap_low=low, gap_high=high)
             for row in rows
-            for gap, low, high in [self._gap(best[row.total], row.name)]
+            for gap, low, high in [self._gap(best[row.total_steps], row.name)]
         )
 
     def _gap(self, best: str, other: str) -> tuple[float, float, float]:
         """Return how far one is above another, by pairs of one seed, with its 95 % interval."""
-        firsts = {run.seed: run.final() for run in self.of(best)}
-        pairs = [run.final() - firsts[run.seed] for run in self.of(other) if run.seed in firsts]
+        firsts = {run.seed: run.final() for run in self.runs_for(best)}
+        pairs = [
+            run.final() - firsts[run.seed] for run in self.runs_for(other) if run.seed in firsts
+        ]
         if not pairs or not all(map(math.isfinite, pairs)):
             return math.nan, math.nan, math.nan
         gap = statistics.fmean(pairs)
@@ -283,27 +287,27 @@ class Comparison:
         return gap, gap - half, gap + half
 
     def flat(self) -> dict[str, Flat]:
-        """Return the flat region of each schedule's rates, where several finished.
+        """Return the flat region of each schedule's lrs, where several finished.
 
-        It reaches from the best rate as far as no rate between is told to be worse, by the 95 %
+        It reaches from the best lr as far as no lr between is told to be worse, by the 95 %
         confidence interval of the differences seed by seed. One seed tells nothing.
         """
         found = {}
         for family, names in self.families().items():
-            rows = [row for row in self.among(names).summaries() if row.seeds]
+            rows = [row for row in self.select(names).summaries() if row.seeds]
             if len(rows) < 2 or math.isnan(rows[0].mean["loss"]):
                 continue
-            rates = {row.name: self.of(row.name)[0].rate for row in rows}
-            best = rates[rows[0].name]
-            equal = {rates[row.name] for row in rows if not row.gap_low > 0 and row.gap == row.gap}
-            lower = sorted((rate for rate in rates.values() if rate < best), reverse=True)
-            higher = sorted(rate for rate in rates.values() if rate > best)
+            lrs = {row.name: self.runs_for(row.name)[0].lr for row in rows}
+            best = lrs[rows[0].name]
+            equal = {lrs[row.name] for row in rows if not row.gap_low > 0 and row.gap == row.gap}
+            lower = sorted((lr for lr in lrs.values() if lr < best), reverse=True)
+            higher = sorted(lr for lr in lrs.values() if lr > best)
             low, open_low = _reach(best, lower, equal)
             high, open_high = _reach(best, higher, equal)
             found[family] = Flat(best, low, high, open_low, open_high)
         return found
 
-    def to_target(self, loss: float) -> dict[str, Reached]:
+    def time_to_target(self, loss: float) -> dict[str, TimeToTarget]:
         """Return what each candidate needed to come down to a validation loss, at evaluations.
 
         Args:
@@ -311,9 +315,9 @@ class Comparison:
         """
         found = {}
         for name in self.schedules:
-            runs = self.of(name)
+            runs = self.runs_for(name)
             places = [
-                next((e.update for e in run.evaluations if e.metrics["loss"] <= loss), None)
+                next((e.step for e in run.evaluations if e.metrics["loss"] <= loss), None)
                 for run in runs
             ]
             there = [
@@ -322,7 +326,7 @@ class Comparison:
                 if place is not None
             ]
             every = bool(runs) and len(there) == len(runs)
-            found[name] = Reached(
+            found[name] = TimeToTarget(
                 len(there),
                 statistics.fmean(place for place, _ in there) if every else math.nan,
                 statistics.fmean(seconds for _, seconds in there) if every else math.nan,
@@ -330,13 +334,13 @@ class Comparison:
         return found
 
     def target(self) -> float | None:
-        """Return the lowest loss that every finished schedule reached at its best rate.
+        """Return the lowest loss that every finished schedule reached at its best lr.
 
         ``None`` if fewer than two finished.
         """
-        best = self.at_best_rates()
+        best = self.best_per_schedule()
         lowest = [
-            max(_lowest(run) for run in best.of(row.name))
+            max(_lowest(run) for run in best.runs_for(row.name))
             for row in best.summaries()
             if not math.isnan(row.mean["loss"])
         ]
@@ -349,13 +353,18 @@ class Comparison:
         initial weights and data order. What 95 % confidence (Student's t) does not tell from the
         best is named. Runs of different lengths are judged apart.
         """
-        totals = list(dict.fromkeys(row.total for row in self.summaries() if row.total))
+        totals = list(dict.fromkeys(row.total_steps for row in self.summaries() if row.total_steps))
         if len(totals) > 1:
             names = {
-                total: [row.name for row in self.summaries() if row.total == total]
-                for total in totals
+                total_steps: [
+                    row.name for row in self.summaries() if row.total_steps == total_steps
+                ]
+                for total_steps in totals
             }
-            told = (f"{total:,} updates: {self.among(names[total]).verdict()}" for total in totals)
+            told = (
+                f"{total_steps:,} steps: {self.select(names[total_steps]).verdict()}"
+                for total_steps in totals
+            )
             return " ".join(told)
         rows = [row for row in self.summaries() if row.seeds and not math.isnan(row.mean["loss"])]
         stopped = sum(row.stopped > 0 for row in self.summaries())
@@ -363,7 +372,7 @@ class Comparison:
         if not rows and missing:
             return "No schedule has a run that finished for every seed."
         if not rows:
-            return "Every schedule diverged, on one seed at least: train at a lower rate."
+            return "Every schedule diverged, on one seed at least: train at a lower lr."
         best = rows[0]
         late = (
             f" Early stopping ended {stopped} of {len(self.schedules)} candidates, so their final "
@@ -388,7 +397,7 @@ class Comparison:
         return f"{lead}; {best.seeds} seeds cannot tell {_and(_some(near))} from it.{late}"
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write this record as JSON and return its path.
+        """Write this result as JSON and return its path.
 
         Args:
             path: the file; folders that are missing are made. `ratecraft.results.load` reads it.
@@ -397,12 +406,12 @@ class Comparison:
 
 
 def _reach(best: float, outward: Sequence[float], equal: set[float]) -> tuple[float, bool]:
-    """Return how far the rates that are equal to the best one go, and whether that is open."""
+    """Return how far the lrs that are equal to the best one go, and whether that is open."""
     end = best
-    for rate in outward:
-        if rate not in equal:
+    for lr in outward:
+        if lr not in equal:
             return end, False
-        end = rate
+        end = lr
     return end, True
 
 

@@ -1,4 +1,4 @@
-"""Records as JSON files that are there whole or not at all."""
+"""Results as JSON files that are there whole or not at all."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from typing import Any, Final
 FORMAT: Final = 1
 
 
-def save(record: Any, path: str | os.PathLike[str]) -> Path:
-    """Write a record as JSON and return its path."""
+def save(result: Any, path: str | os.PathLike[str]) -> Path:
+    """Write a result as JSON and return its path."""
     target = Path(path)
-    head = {"ratecraft": type(record).__name__, "format": FORMAT}
-    text = json.dumps(head | _plain(record), allow_nan=False)
+    head = {"ratecraft": type(result).__name__, "format": FORMAT}
+    text = json.dumps(head | _plain(result), allow_nan=False)
     target.parent.mkdir(parents=True, exist_ok=True)
     # A file is there whole or not at all.
     partial = target.with_name(target.name + ".partial")

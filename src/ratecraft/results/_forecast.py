@@ -13,16 +13,16 @@ from ._files import save
 
 
 @dataclass(frozen=True, slots=True)
-class Foreseen:
+class ForecastEntry:
     """What a law says of one schedule that was not run.
 
     Attributes:
         name: what the schedule is called.
-        schedule: its text, as the rate itself.
+        schedule: its text, as the lr itself.
         loss: the loss at the end of the run.
         low: the low end of the band that it lies in, four times of five or more.
         high: the high end.
-        updates: some updates on the way, and
+        steps: some steps on the way, and
         losses: the losses after these.
         notes: what makes this one uncertain, in words.
     """
@@ -32,18 +32,20 @@ class Foreseen:
     loss: float
     low: float
     high: float
-    updates: tuple[int, ...]
+    steps: tuple[int, ...]
     losses: tuple[float, ...]
     notes: tuple[str, ...] = ()
 
-    def curve(self, total: int, epoch: float | None = None) -> Curve:
-        """Return the rates of this schedule.
+    def curve(self, total_steps: int, steps_per_epoch: float | None = None) -> Curve:
+        """Return the lrs of this schedule.
 
         Args:
-            total: length of the run, in updates.
-            epoch: updates per epoch, if the schedule speaks of epochs.
+            total_steps: length of the run, in steps.
+            steps_per_epoch: steps per epoch, if the schedule speaks of epochs.
         """
-        return parse(self.schedule).resolve(total, epoch=epoch)
+        return parse(self.schedule).resolve(
+            total_steps=total_steps, steps_per_epoch=steps_per_epoch
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,19 +55,19 @@ class Forecast:
     Attributes:
         candidates: the schedules, by predicted loss.
         tied: pairs of names of which the law cannot say which is better.
-        total: length of the runs, in updates.
-        epoch: updates per epoch, if there is such.
-        peak: the highest rate of the logged runs.
-        logs: by name, after how many updates each loss was logged, and the losses.
+        total_steps: length of the runs, in steps.
+        steps_per_epoch: steps per epoch, if there is such.
+        peak: the highest lr of the logged runs.
+        logs: by name, after how many steps each loss was logged, and the losses.
         law: the parameters of the law.
         error: root mean square of what the law leaves of the logarithms of the logged losses.
         notes: what weakens all of it, in words.
     """
 
-    candidates: tuple[Foreseen, ...]
+    candidates: tuple[ForecastEntry, ...]
     tied: tuple[tuple[str, str], ...]
-    total: int
-    epoch: float | None
+    total_steps: int
+    steps_per_epoch: float | None
     peak: float
     logs: Mapping[str, tuple[tuple[int, ...], tuple[float, ...]]]
     law: Mapping[str, float]
@@ -88,7 +90,7 @@ class Forecast:
         return f"{told}, {second.loss - best.loss:.2g} below {second.name}"
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write this record as JSON and return its path.
+        """Write this result as JSON and return its path.
 
         Args:
             path: the file; folders that are missing are made. `ratecraft.results.load` reads it.

@@ -3,7 +3,7 @@
 duration.py    how long: steps, epochs, percent, and what they measure on a run
 formulas.py    one formula per shape, over math, numpy or torch
 pieces.py      resolved parts that read a value at a time
-curve.py       a resolved schedule: a pure function of the update number
+curve.py       a resolved schedule: a pure function of the step number
 nodes.py       the values, and the ways to combine them
 leaves.py      the values without parts
 shapes.py      the words for leaves: constant, linear, cosine, warmup, ...
@@ -60,7 +60,7 @@ from ._shapes import sqrt as sqrt
 from ._shapes import square as square
 from ._shapes import staircase as staircase
 from ._shapes import tanh as tanh
-from ._shapes import untuned as untuned
+from ._shapes import untuned_warmup as untuned_warmup
 from ._shapes import warmup as warmup
 
 _set_public_module(globals())

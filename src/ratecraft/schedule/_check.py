@@ -76,48 +76,53 @@ class _Part:
 
 def check(
     schedule: Schedule,
-    total: int | Duration | None = None,
+    total_steps: int | Duration | None = None,
     *,
-    epoch: float | None = None,
-    samples: float | None = None,
-    tokens: float | None = None,
+    steps_per_epoch: float | None = None,
+    samples_per_step: float | None = None,
+    tokens_per_step: float | None = None,
 ) -> list[Finding]:
     """Return what will happen over the run that may not be meant, worst first.
 
-    Looked for: a part that is never reached or shorter than an update; a warm-up longer than the
-    run; a run longer or shorter than the schedule; jumps where parts join; updates at rate 0 and
-    negative rates; growth after decay. Cycles are looked at once.
+    Looked for: a part that is never reached or shorter than a step; a warm-up longer than the
+    run; a run longer or shorter than the schedule; jumps where parts join; steps at lr 0 and
+    negative lrs; growth after decay. Cycles are looked at once.
 
     Args:
         schedule: the schedule.
-        total: length of the run, as `Schedule.resolve` takes it; likewise the next three.
-        epoch: updates per epoch.
-        samples: samples per update.
-        tokens: tokens per update.
+        total_steps: length of the run, as `Schedule.resolve` takes it; likewise the next three.
+        steps_per_epoch: steps per epoch.
+        samples_per_step: samples per step.
+        tokens_per_step: tokens per step.
 
     >>> from ratecraft import cosine, warmup
-    >>> for finding in check(warmup(500).then(cosine(1, 0, over=1000)), total=2000):
+    >>> for finding in check(warmup(500).then(cosine(1, 0, over=1000)), total_steps=2000):
     ...     print(finding.level, finding.message)
-    error the schedule ends at update 1500 at rate 0: the last 500 updates train nothing
-    note update 0 has rate 0 and trains nothing
+    error the schedule ends at step 1500 at lr 0: the last 500 steps train nothing
+    note step 0 has lr 0 and trains nothing
     """
     text = repr(schedule)
     whole = (0, len(text))
     try:
-        curve = schedule.resolve(total, epoch=epoch, samples=samples, tokens=tokens)
+        curve = schedule.resolve(
+            total_steps=total_steps,
+            steps_per_epoch=steps_per_epoch,
+            samples_per_step=samples_per_step,
+            tokens_per_step=tokens_per_step,
+        )
     except ScheduleError as error:
         return [Finding("error", str(error), "it does not resolve over this run", text, *whole)]
-    span = curve.total, curve.total
+    span = curve.length, curve.length
     parts = list(_parts(_Part(schedule, 0.0, 0.0, whole, True), curve.horizon, *span))
     try:
         found = [
             *_reach(curve, parts),
             *_horizon(curve, parts, whole),
             *_jumps(curve, parts),
-            *_rates(curve, parts, whole),
+            *_lrs(curve, parts, whole),
             *_growth(curve, parts),
         ]
-    except ScheduleError as error:  # a Python function may fail at any one update
+    except ScheduleError as error:  # a Python function may fail at any one step
         return [Finding("error", str(error), "let the function return numbers", text, *whole)]
     order: dict[Level, int] = {"error": 0, "warning": 1, "note": 2}
     findings = [Finding(level, message, fix, text, *span) for level, message, fix, span in found]
@@ -176,18 +181,18 @@ def _parts(part: _Part, horizon: Horizon, scope: float, room: float) -> Iterator
 def _reach(curve: Curve, parts: list[_Part]) -> Found:
     """Parts that the run does not reach, or that are too short to be read."""
     for part in parts:
-        if part.in_sequence and part.start + slack(part.start) >= curve.total:
+        if part.in_sequence and part.start + slack(part.start) >= curve.length:
             yield (
                 "error",
-                f"{part.schedule!r} would begin at update {_n(part.start)}, and the run ends at "
-                f"{_n(curve.total)}: it is never reached",
+                f"{part.schedule!r} would begin at step {_n(part.start)}, and the run ends at "
+                f"{_n(curve.length)}: it is never reached",
                 "shorten what comes before it, or train longer",
                 part.span,
             )
         elif part.length < 1 and (part.in_sequence or len(parts) == 1):
             yield (
                 "warning",
-                f"{part.schedule!r} is {_n(part.length)} updates long: no update may read it",
+                f"{part.schedule!r} is {_n(part.length)} steps long: no step may read it",
                 "make it longer, or leave it out",
                 part.span,
             )
@@ -195,33 +200,33 @@ def _reach(curve: Curve, parts: list[_Part]) -> Found:
 
 def _horizon(curve: Curve, parts: list[_Part], whole: tuple[int, int]) -> Found:
     """A run that is shorter or longer than the schedule."""
-    total, natural = curve.total, curve.natural_length
-    if math.isinf(total):
+    total_steps, natural = curve.length, curve.natural_length
+    if math.isinf(total_steps):
         return
     for part in parts:
-        cut = part.start < total < part.end - slack(part.end)
+        cut = part.start < total_steps < part.end - slack(part.end)
         if cut and part.first and part.is_rise():
             yield (
                 "error",
-                f"the warm-up takes {_n(part.length)} updates, and the run has {_n(total)}: it "
+                f"the warm-up takes {_n(part.length)} steps, and the run has {_n(total_steps)}: it "
                 "is cut short",
-                f"shorten it, for example to percent(5), which is {_n(total * 0.05)} updates",
+                f"shorten it, for example to percent(5), which is {_n(total_steps * 0.05)} steps",
                 part.span,
             )
             return
-    if math.isfinite(natural) and natural > total + slack(total):
+    if math.isfinite(natural) and natural > total_steps + slack(total_steps):
         yield (
             "warning",
-            f"the schedule is {_n(natural)} updates long, and the run ends at {_n(total)}, at "
-            f"rate {_n(curve(total))}",
+            f"the schedule is {_n(natural)} steps long, and the run ends at {_n(total_steps)}, at "
+            f"lr {_n(curve(total_steps))}",
             "leave over= out of one part, so that it takes what is left, or train longer",
             whole,
         )
-    missed = total - natural
-    if missed > 1 and curve(total) == 0:
+    missed = total_steps - natural
+    if missed > 1 and curve(total_steps) == 0:
         yield (
             "error",
-            f"the schedule ends at update {_n(natural)} at rate 0: the last {_n(missed)} updates "
+            f"the schedule ends at step {_n(natural)} at lr 0: the last {_n(missed)} steps "
             "train nothing",
             "leave over= out of one part, so that it takes what is left",
             whole,
@@ -229,8 +234,8 @@ def _horizon(curve: Curve, parts: list[_Part], whole: tuple[int, int]) -> Found:
     elif missed > 1:
         yield (
             "note",
-            f"the schedule ends at update {_n(natural)}, and rate {_n(curve(total))} holds for the "
-            f"last {_n(missed)} updates",
+            f"the schedule ends at step {_n(natural)}, and lr {_n(curve(total_steps))} holds for the "
+            f"last {_n(missed)} steps",
             "leave over= out of one part if it was meant to fill the run",
             whole,
         )
@@ -241,7 +246,7 @@ def _jumps(curve: Curve, parts: list[_Part]) -> Found:
     peak = _peak(curve)
     for part in parts:
         join = part.start
-        if part.previous is None or not 0 < join < curve.total:
+        if part.previous is None or not 0 < join < curve.length:
             continue
         left, right = curve.left(join), curve(join)
         if abs(right - left) <= JUMP * peak:
@@ -249,7 +254,7 @@ def _jumps(curve: Curve, parts: list[_Part]) -> Found:
         yield (
             # A level is left by a step or not at all.
             "note" if _is_level(part.previous) else "warning",
-            f"the rate jumps from {_n(left)} to {_n(right)} at update {_n(join)}",
+            f"the lr jumps from {_n(left)} to {_n(right)} at step {_n(join)}",
             "begin this part at the value where the part before it ends",
             part.span,
         )
@@ -261,8 +266,8 @@ def _is_level(schedule: Schedule) -> bool:
     return isinstance(schedule, Ramp) and schedule.start == schedule.end
 
 
-def _rates(curve: Curve, parts: list[_Part], whole: tuple[int, int]) -> Found:
-    """Updates that train nothing, or uphill."""
+def _lrs(curve: Curve, parts: list[_Part], whole: tuple[int, int]) -> Found:
+    """Steps that train nothing, or uphill."""
     times = _probes(curve)
     values = [curve(t) for t in times]
     lowest = min(values)
@@ -270,35 +275,35 @@ def _rates(curve: Curve, parts: list[_Part], whole: tuple[int, int]) -> Found:
         at = times[values.index(lowest)]
         yield (
             "error",
-            f"the rate is negative: {_n(lowest)} at update {_n(at)}",
+            f"the lr is negative: {_n(lowest)} at step {_n(at)}",
             "keep it at 0 or above with .clip(low=0)",
             whole,
         )
     if values[0] == 0:
         yield (
             "note",
-            "update 0 has rate 0 and trains nothing",
+            "step 0 has lr 0 and trains nothing",
             "begin above 0, for example with start=0.01",
             next(
                 (part.span for part in parts if part.first and isinstance(part.schedule, Leaf)),
                 whole,
             ),
         )
-    natural = min(curve.natural_length, curve.total)
+    natural = min(curve.natural_length, curve.length)
     inside = [t for t, v in zip(times, values, strict=True) if v == 0 and 0 < t < natural - 1]
     if inside:
         yield (
             "warning",
-            f"update {_n(inside[0])} has rate 0 and trains nothing",
+            f"step {_n(inside[0])} has lr 0 and trains nothing",
             "end the part before it above 0: cosine(1, 0.01)",
             whole,
         )
-    last = math.ceil(curve.total - slack(curve.total)) - 1 if curve.total < math.inf else None
+    last = math.ceil(curve.length - slack(curve.length)) - 1 if curve.length < math.inf else None
     if last and curve(last) == 0 and natural >= last:
         yield (
             "note",
-            f"the last update, {_n(last)}, has rate 0 and trains nothing",
-            "let the end value be reached one update later, or end above 0",
+            f"the last step, {_n(last)}, has lr 0 and trains nothing",
+            "let the end value be reached one step later, or end above 0",
             whole,
         )
 
@@ -327,7 +332,7 @@ def _growth(curve: Curve, parts: list[_Part]) -> Found:
         if not isinstance(ramp, Ramp) or ramp.shape == "cosine":
             yield (
                 "warning",
-                f"the rate grows again around update {_n(t)}, after it had fallen to {_n(lowest)}",
+                f"the lr grows again around step {_n(t)}, after it had fallen to {_n(lowest)}",
                 "leave half_cycles= out, or write the rise as a part of its own",
                 owner.span,
             )
@@ -335,8 +340,8 @@ def _growth(curve: Curve, parts: list[_Part]) -> Found:
 
 
 def _probes(curve: Curve) -> list[float]:
-    """Return some updates all over the run; of an endless one its own length, or the first ones."""
-    span = curve.total if math.isfinite(curve.total) else curve.natural_length
+    """Return some steps all over the run; of an endless one its own length, or the first ones."""
+    span = curve.length if math.isfinite(curve.length) else curve.natural_length
     count = max(math.ceil(span - slack(span)), 1) if math.isfinite(span) else PROBES
     stride = max(count // PROBES, 1)
     # Not evenly, or a cycle as long as the stride would be seen at one point only.

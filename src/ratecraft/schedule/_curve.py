@@ -1,4 +1,4 @@
-"""A resolved schedule: a pure function of the update number."""
+"""A resolved schedule: a pure function of the step number."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
     from ._nodes import Schedule
 
 
-CHUNK: Final = 2**16  # updates at a time, so that a long run needs no long array
+CHUNK: Final = 2**16  # steps at a time, so that a long run needs no long array
 
 
 class Difference(NamedTuple):
-    """How two curves differ.
+    """StepOptions two curves differ.
 
     Attributes:
-        first: the first update at which they differ; ``None`` if they never do.
+        first: the first step at which they differ; ``None`` if they never do.
         largest: the largest gap between them.
-        at: the update that it is at; ``None`` if there is no gap.
+        at: the step that it is at; ``None`` if there is no gap.
     """
 
     first: int | None
@@ -37,17 +37,17 @@ class Difference(NamedTuple):
 class Curve:
     """The values of a schedule over a run whose units are known; made by `Schedule.resolve`.
 
-    Update k reads the value at t = k; before 0 the value at 0 holds, past the end the last value
-    (the left limit at ``total``) does. No evaluation depends on an earlier one, and update 10^9
-    costs what update 0 costs.
+    Step k reads the value at t = k; before 0 the value at 0 holds, past the end the last value
+    (the left limit at ``total_steps``) does. No evaluation depends on an earlier one, and step 10^9
+    costs what step 0 costs.
 
     Attributes:
         schedule: the schedule this came from.
-        total: where the run ends, in updates (infinite when no total was given).
-        horizon: what an epoch, a sample and a token weigh in updates.
+        length: where the run ends, in steps (infinite when no length was given).
+        horizon: what an epoch, a sample and a token weigh in steps.
 
     >>> from ratecraft import cosine, warmup
-    >>> c = (2 * warmup(4).then(cosine(1, 0))).resolve(total=8)
+    >>> c = (2 * warmup(4).then(cosine(1, 0))).resolve(total_steps=8)
     >>> c(2), c(4), c(100)
     (1.0, 2.0, 0.0)
     >>> len(c), [round(v, 3) for v in c]
@@ -62,25 +62,25 @@ class Curve:
         "_piece",
         "_readers",
         "horizon",
+        "length",
         "schedule",
-        "total",
     )
 
-    def __init__(self, schedule: Schedule, piece: Piece, total: float, horizon: Horizon) -> None:
-        self.schedule, self.total, self.horizon = schedule, total, horizon
+    def __init__(self, schedule: Schedule, piece: Piece, length: float, horizon: Horizon) -> None:
+        self.schedule, self.length, self.horizon = schedule, length, horizon
         self._piece = piece
-        end = min(total, LONGEST)
+        end = min(length, LONGEST)
         self._end, self._final = end - slack(end), piece.at(end, -slack(end))
         segments = piece.segments(0.0, 1.0)
         self._joins = tuple(start - slack(start) for start, _ in segments[1:])
         self._readers = tuple(reader for _, reader in segments)
 
     def __call__(self, t: float) -> float:
-        """Return the value at time ``t``: an update number, or any real time between two."""
+        """Return the value at time ``t``: a step number, or any real time between two."""
         t = t + 0.0  # an int would be converted at each comparison below
         if not t < self._end:  # nan is caught here, where it costs the other times nothing
             if math.isnan(t):
-                raise ScheduleError("a curve has no value at nan; give an update number")
+                raise ScheduleError("a curve has no value at nan; give a step number")
             return self._final
         if t < 0.0:  # noqa: PLR1730 - max() would cost a quarter of this whole reading
             t = 0.0
@@ -120,7 +120,7 @@ class Curve:
 
     @property
     def natural_length(self) -> float:
-        """How long the schedule itself is, in updates, whether the run cuts it or not."""
+        """StepOptions long the schedule itself is, in steps, whether the run cuts it or not."""
         return self._piece.length
 
     @property
@@ -129,16 +129,16 @@ class Curve:
         return self._piece.bound()
 
     def __len__(self) -> int:
-        """Return the number of updates of the run."""
-        self._needs_updates("len()")
-        return math.ceil(self.total - slack(self.total))
+        """Return the number of steps of the run."""
+        self._needs_steps("len()")
+        return math.ceil(self.length - slack(self.length))
 
     def __iter__(self) -> Iterator[float]:
         return map(self, range(len(self)))
 
     def __repr__(self) -> str:
-        total = "endless" if math.isinf(self.total) else f"total={number_text(self.total)}"
-        return f"<Curve of {self.schedule!r}, {total} {CLOCK_NAMES[self.horizon.clock]}s>"
+        length = "endless" if math.isinf(self.length) else number_text(self.length)
+        return f"<Curve of {self.schedule!r}, {length} {CLOCK_NAMES[self.horizon.clock]}s>"
 
     def _repr_svg_(self) -> str:
         """Return what a notebook shows."""
@@ -150,37 +150,37 @@ class Curve:
         """Return the values at many times as an array: the same formulas, at array speed.
 
         Args:
-            steps: an int64 or float64 array of update numbers (numpy, torch, or any array with
+            steps: an int64 or float64 array of step numbers (numpy, torch, or any array with
                 the same namespace functions; the result stays on its device), or a sequence of
-                numbers. Default: every update of the run.
+                numbers. Default: every step of the run.
 
         Raises:
             TypeError: an array of float32 or smaller, which cannot hold 2**24 + 1.
-            ScheduleError: no ``steps`` and no ``total=`` either.
+            ScheduleError: no ``steps`` and no ``total_steps=`` either.
 
         >>> from ratecraft import linear
-        >>> linear(1, 0).resolve(total=4).values()
+        >>> linear(1, 0).resolve(total_steps=4).values()
         array([1.  , 0.75, 0.5 , 0.25])
         """
         if steps is None:
-            self._needs_updates("values() without steps")
+            self._needs_steps("values() without steps")
             xp: Any = _numpy()
             times = xp.arange(len(self), dtype=xp.float64)
         else:
             xp, times = _as_times(steps)
         packed = Times.of(times, xp)
-        if math.isinf(self.total):
+        if math.isinf(self.length):
             return self._piece.array(packed)
-        final, total = self._final, self.total
+        final, total_steps = self._final, self.length
         return packed.select(
-            [total], [self._piece.array, lambda late: late.full(final)], [0.0, 0.0]
+            [total_steps], [self._piece.array, lambda late: late.full(final)], [0.0, 0.0]
         )
 
     def first_below(self, value: float) -> int | None:
-        """Return the first update whose rate is below ``value``; None if there is none.
+        """Return the first step whose lr is below ``value``; None if there is none.
 
         >>> from ratecraft import linear
-        >>> linear(1, 0).resolve(total=4).first_below(0.6)
+        >>> linear(1, 0).resolve(total_steps=4).first_below(0.6)
         2
         """
         for start in range(0, len(self), CHUNK):
@@ -190,14 +190,14 @@ class Curve:
         return None
 
     def sum(self) -> float:
-        """Return the sum of all values: the area under the curve, in rate times updates.
+        """Return the sum of all values: the area under the curve, in lr times steps.
 
         >>> from ratecraft import linear
-        >>> linear(1, 0).resolve(total=4).sum()
+        >>> linear(1, 0).resolve(total_steps=4).sum()
         2.5
         """
-        updates = len(self)
-        return math.fsum(float(self._chunk(k, updates).sum()) for k in range(0, updates, CHUNK))
+        steps = len(self)
+        return math.fsum(float(self._chunk(k, steps).sum()) for k in range(0, steps, CHUNK))
 
     def diff(self, other: Curve) -> Difference:
         """Return where this curve and another first differ, and where they differ most.
@@ -209,30 +209,30 @@ class Curve:
             ScheduleError: a curve is endless, or counts tokens or samples.
 
         >>> from ratecraft import constant, linear
-        >>> linear(1, 0).resolve(total=4).diff(constant(1).resolve(total=4))
+        >>> linear(1, 0).resolve(total_steps=4).diff(constant(1).resolve(total_steps=4))
         Difference(first=1, largest=0.75, at=3)
         """
-        updates = max(len(self), len(other))
+        steps = max(len(self), len(other))
         first, largest, at = None, 0.0, None
-        for start in range(0, updates, CHUNK):
-            gap = abs(self._chunk(start, updates) - other._chunk(start, updates))
+        for start in range(0, steps, CHUNK):
+            gap = abs(self._chunk(start, steps) - other._chunk(start, steps))
             if first is None and gap.any():
                 first = start + int((gap > 0).argmax())
             if gap.max() > largest:
                 largest, at = float(gap.max()), start + int(gap.argmax())
         return Difference(first, largest, at)
 
-    def _chunk(self, start: int, updates: int) -> Any:
-        """Return the values of up to CHUNK updates from ``start`` on, of a run of ``updates``."""
-        return self.values(_numpy().arange(start, min(start + CHUNK, updates)))
+    def _chunk(self, start: int, steps: int) -> Any:
+        """Return the values of up to CHUNK steps from ``start`` on, of a run of ``steps``."""
+        return self.values(_numpy().arange(start, min(start + CHUNK, steps)))
 
-    def _needs_updates(self, what: str) -> None:
-        if math.isinf(self.total):
-            raise ScheduleError(f"{what} needs total=: this curve is endless")
+    def _needs_steps(self, what: str) -> None:
+        if math.isinf(self.length):
+            raise ScheduleError(f"{what} needs total_steps=: this curve is endless")
         if self.horizon.clock != "steps":
             unit = CLOCK_NAMES[self.horizon.clock]
             raise ScheduleError(
-                f"{what} is not defined on the {unit} clock, where the number of updates depends "
+                f"{what} is not defined on the {unit} clock, where the number of steps depends "
                 f"on the batches; write values(positions), positions in {unit}s"
             )
 
@@ -244,7 +244,7 @@ def _numpy() -> Any:
 
 
 def _as_times(steps: Any) -> tuple[Any, Any]:
-    """Return the namespace of an array of update numbers, and the array as float64."""
+    """Return the namespace of an array of step numbers, and the array as float64."""
     if hasattr(steps, "__array_namespace__"):
         xp = steps.__array_namespace__()
     elif hasattr(steps, "dtype") and not isinstance(steps, int | float):
@@ -253,11 +253,11 @@ def _as_times(steps: Any) -> tuple[Any, Any]:
         xp = _numpy()
         steps = xp.asarray(steps)
         if steps.dtype.kind not in "iuf":
-            raise TypeError(f"update numbers must be numbers, not {steps.dtype}")
+            raise TypeError(f"step numbers must be numbers, not {steps.dtype}")
     if "float" in str(steps.dtype) and steps.dtype != xp.float64:
         raise TypeError(
-            f"update numbers of {steps.dtype} cannot hold 2**24 + 1; give int64 or float64"
+            f"step numbers of {steps.dtype} cannot hold 2**24 + 1; give int64 or float64"
         )
     if "bool" in str(steps.dtype) or "complex" in str(steps.dtype):
-        raise TypeError(f"update numbers must be int64 or float64, not {steps.dtype}")
+        raise TypeError(f"step numbers must be int64 or float64, not {steps.dtype}")
     return xp, xp.asarray(steps, dtype=xp.float64)

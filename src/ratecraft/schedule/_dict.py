@@ -1,6 +1,6 @@
 """A schedule as plain data, for JSON and YAML: ``from_dict(to_dict(s)) == s``.
 
-Leaves are their word with its arguments, combinations are their verb, lengths are ints (updates)
+Leaves are their word with its arguments, combinations are their verb, lengths are ints (steps)
 or text::
 
     {"scale": {"by": 0.0003, "of": {"then": [
@@ -20,7 +20,7 @@ from ratecraft.errors import ScheduleError
 
 from ._duration import Duration, number_text
 from ._leaves import Leaf
-from ._nodes import Between, Clip, Over, Product, Repeat, Reversed, Scale, Schedule, Sequence
+from ._nodes import Clip, Over, Product, Repeat, Rescale, Reversed, Scale, Schedule, Sequence
 from ._parser import MAX_DEPTH, MAX_PARTS, UNREADABLE, VERBS, WORDS, call, guess, parse_length
 
 LIST_DEPTH: Final = 2  # levels() takes a list of pairs; nothing takes more
@@ -53,8 +53,8 @@ def to_dict(schedule: Schedule) -> dict[str, Any]:
             return {"repeat": {"of": to_dict(body)} | _given(given)}
         case Clip(body, low, high):
             return {"clip": {"of": to_dict(body)} | _given({"low": low, "high": high})}
-        case Between(body, low, high):
-            return {"between": {"of": to_dict(body), "low": _plain(low), "high": _plain(high)}}
+        case Rescale(body, low, high):
+            return {"rescale": {"of": to_dict(body), "low": _plain(low), "high": _plain(high)}}
         case Over(body, length):
             return {"over": {"of": to_dict(body), "length": _plain(length)}}
         case Reversed(body):
@@ -73,7 +73,7 @@ def from_dict(data: Mapping[str, Any]) -> Schedule:
     """Return the schedule that `to_dict` wrote, or that somebody wrote in a config file.
 
     Args:
-        data: a dict with one word or verb; lengths are ints (updates) or text.
+        data: a dict with one word or verb; lengths are ints (steps) or text.
 
     Raises:
         ScheduleError: the data is no schedule; the message names the place.

@@ -1,4 +1,4 @@
-"""How long: a length is an int (updates) or a sum of ``steps``, ``epochs``, ``percent``, ...
+"""StepOptions long: a length is an int (steps) or a sum of ``steps``, ``epochs``, ``percent``, ...
 
 A `Duration` is a value with one coefficient per unit; a `Horizon` says what each unit
 weighs on the clock of a run, and `Horizon.measure` turns the one into a number.
@@ -15,8 +15,8 @@ from typing import Any, Final
 from ratecraft.errors import ScheduleError
 
 UNITS: Final = ("percent", "epochs", "steps", "samples", "tokens")
-LONGEST: Final = 1e18  # updates, samples or tokens; more cannot be told apart, let alone run
-CLOCK_NAMES: Final = {"steps": "update", "samples": "sample", "tokens": "token"}
+LONGEST: Final = 1e18  # steps, samples or tokens; more cannot be told apart, let alone run
+CLOCK_NAMES: Final = {"steps": "step", "samples": "sample", "tokens": "token"}
 
 
 def as_number(value: object, what: str) -> float:
@@ -42,13 +42,13 @@ class Duration:
     """A length of training in mixed units, e.g. ``epochs(1) + 100`` or ``percent(30) - 1``.
 
     Built by `steps`, `epochs`, `percent`, `samples` and `tokens`; sums and differences of
-    these and of ints (updates) are allowed. What it measures is decided when a schedule is
+    these and of ints (steps) are allowed. What it measures is decided when a schedule is
     resolved.
 
     Attributes:
         percent: percent of the scope: the run, the cycle, or the span of `over`.
         epochs: number of epochs.
-        steps: number of updates.
+        steps: number of steps.
         samples: number of training samples.
         tokens: number of training tokens.
 
@@ -109,14 +109,14 @@ class Duration:
         return text or "steps(0)"
 
     def __str__(self) -> str:
-        """Return the text used as an argument, where whole updates are a plain int."""
+        """Return the text used as an argument, where whole steps are a plain int."""
         text = repr(self)
         inner = text[6:-1]
         return inner if text.startswith("steps(") and inner.isdigit() else text
 
 
 Length = int | Duration
-"""What may be written where a length is asked for; a plain int counts updates."""
+"""What may be written where a length is asked for; a plain int counts steps."""
 
 
 def _one(unit: str, value: object) -> Duration:
@@ -127,7 +127,7 @@ def _one(unit: str, value: object) -> Duration:
 
 
 def steps(n: float) -> Duration:
-    """Return a length of ``n`` updates (optimizer steps); a plain int means the same.
+    """Return a length of ``n`` steps (optimizer steps); a plain int means the same.
 
     >>> steps(500)
     steps(500)
@@ -136,7 +136,7 @@ def steps(n: float) -> Duration:
 
 
 def epochs(n: float) -> Duration:
-    """Return a length of ``n`` epochs; ``resolve(epoch=...)`` says how many updates one has.
+    """Return a length of ``n`` epochs; ``resolve(steps_per_epoch=...)`` says how many steps one has.
 
     >>> epochs(0.5)
     epochs(0.5)
@@ -154,7 +154,7 @@ def percent(p: float) -> Duration:
 
 
 def samples(n: float) -> Duration:
-    """Return a length of ``n`` training samples; ``resolve(samples=...)`` gives those per update.
+    """Return a length of ``n`` training samples; ``resolve(samples_per_step=...)`` gives those per step.
 
     >>> samples(50_000)
     samples(50000)
@@ -163,7 +163,7 @@ def samples(n: float) -> Duration:
 
 
 def tokens(n: float) -> Duration:
-    """Return a length of ``n`` training tokens; ``resolve(tokens=...)`` gives those per update.
+    """Return a length of ``n`` training tokens; ``resolve(tokens_per_step=...)`` gives those per step.
 
     >>> tokens(3e9)
     tokens(3000000000)
@@ -172,7 +172,7 @@ def tokens(n: float) -> Duration:
 
 
 def as_duration(value: object, what: str) -> Duration:
-    """Return ``value`` as a `Duration`: it is one, or an int that counts updates."""
+    """Return ``value`` as a `Duration`: it is one, or an int that counts steps."""
     if isinstance(value, Duration):
         return value
     if isinstance(value, bool) or value is None:
@@ -183,9 +183,9 @@ def as_duration(value: object, what: str) -> Duration:
         hint = "write 500, epochs(2) or percent(10)"
         if isinstance(value, Real):
             hint = f"write percent({number_text(float(value) * 100)}) for a share of the run"
-            hint += f", or steps({number_text(float(value))}) for updates"
+            hint += f", or steps({number_text(float(value))}) for steps"
         raise TypeError(
-            f"{what} must be an int (updates), steps(), epochs() or percent(), "
+            f"{what} must be an int (steps), steps(), epochs() or percent(), "
             f"not {value!r} ({type(value).__name__}); {hint}"
         ) from None
     return steps(count)
@@ -195,8 +195,8 @@ def as_duration(value: object, what: str) -> Duration:
 class Horizon:
     """What one unit of each kind weighs on the clock of a run (None: not known).
 
-    ``clock`` is "steps", "samples" or "tokens": what t counts. On the update clock
-    ``epochs`` is the number of updates in an epoch and ``tokens`` is 1 / (tokens per update).
+    ``clock`` is "steps", "samples" or "tokens": what t counts. On the step clock
+    ``epochs`` is the number of steps in an epoch and ``tokens`` is 1 / (tokens per step).
     """
 
     clock: str = "steps"
@@ -206,23 +206,34 @@ class Horizon:
     tokens: float | None = None
 
     @classmethod
-    def of(cls, clock: str, *, epoch: object, samples: object, tokens: object) -> Horizon:
-        """Build from what a user says: updates per epoch, samples and tokens per update."""
-        per_update = {"steps": 1.0}
-        for unit, size in (("epochs", epoch), ("samples", samples), ("tokens", tokens)):
+    def of(
+        cls,
+        clock: str,
+        *,
+        steps_per_epoch: object,
+        samples_per_step: object,
+        tokens_per_step: object,
+    ) -> Horizon:
+        """Build from what a user says: steps per epoch, samples and tokens per step."""
+        per_step = {"steps": 1.0}
+        for unit, size in (
+            ("epochs", steps_per_epoch),
+            ("samples", samples_per_step),
+            ("tokens", tokens_per_step),
+        ):
             if size is not None:
-                name = "epoch" if unit == "epochs" else unit
-                per_update[unit] = as_number(size, f"{name}=")
-                if per_update[unit] <= 0:
+                name = "steps_per_epoch" if unit == "epochs" else f"{unit}_per_step"
+                per_step[unit] = as_number(size, f"{name}=")
+                if per_step[unit] <= 0:
                     raise ScheduleError(f"{name}= must be > 0, not {size!r}")
-        updates = {unit: 1 / size for unit, size in per_update.items()}
-        if "epochs" in per_update:
-            updates["epochs"] = per_update["epochs"]
+        steps = {unit: 1 / size for unit, size in per_step.items()}
+        if "epochs" in per_step:
+            steps["epochs"] = per_step["epochs"]
         if clock == "steps":
-            return cls(clock, **updates)
-        if clock not in updates:
+            return cls(clock, **steps)
+        if clock not in steps:
             return cls(clock, **{"steps": None, clock: 1.0})
-        weight = {u: n * per_update[clock] for u, n in updates.items()} | {clock: 1.0}
+        weight = {u: n * per_step[clock] for u, n in steps.items()} | {clock: 1.0}
         return cls(clock, **weight)
 
     def measure(self, length: Duration, scope: float, what: str) -> float:
@@ -234,21 +245,23 @@ class Horizon:
         parts = []
         if length.percent:
             if math.isinf(scope):
-                raise ScheduleError(f"{what}: {length} needs total=, since percent is of the run")
+                raise ScheduleError(
+                    f"{what}: {length} needs total_steps=, since percent is of the run"
+                )
             parts.append(length.percent * scope / 100)
         for unit in UNITS[1:]:
             if coefficient := getattr(length, unit):
                 parts.append(coefficient * self.size(unit, f"{what}: {length}"))
         try:
-            total = math.fsum(parts)
+            total_steps = math.fsum(parts)
         except (OverflowError, ValueError):  # ValueError: infinite parts of both signs
-            total = math.inf
-        if not 0 <= total <= LONGEST:
+            total_steps = math.inf
+        if not 0 <= total_steps <= LONGEST:
             raise ScheduleError(
-                f"{what}: {length} measures {number_text(total)} {CLOCK_NAMES[self.clock]}s; "
+                f"{what}: {length} measures {number_text(total_steps)} {CLOCK_NAMES[self.clock]}s; "
                 "a length must be >= 0 and at most 1e18"
             )
-        return total
+        return total_steps
 
     def size(self, unit: str, what: str) -> float:
         """Return what one ``unit`` weighs, or say which argument of ``resolve`` is missing."""
@@ -256,11 +269,11 @@ class Horizon:
         if size is not None:
             return float(size)
         if self.clock == "steps" or unit == "epochs":
-            argument = "epoch" if unit == "epochs" else unit
-            meaning = "updates per epoch" if unit == "epochs" else f"{unit} per update"
+            argument = "steps_per_epoch" if unit == "epochs" else f"{unit}_per_step"
+            meaning = "steps per epoch" if unit == "epochs" else f"{unit} per step"
             needs = f"{argument}= ({meaning})"
             if self.clock != "steps" and self.steps is None:
-                needs += f" and {self.clock}= ({self.clock} per update)"
+                needs += f" and {self.clock}_per_step= ({self.clock} per step)"
         else:
-            needs = f"{self.clock}= ({self.clock} per update)"
+            needs = f"{self.clock}_per_step= ({self.clock} per step)"
         raise ScheduleError(f"{what} needs {needs}")

@@ -21,7 +21,7 @@ HALF_PI: Final = math.pi / 2
 def linear(xp: Any, length: float, start: float, end: float) -> Function:
     """Return t -> start (1 - x) + end x.
 
-    Written symmetrically, so that values near a zero end keep their relative accuracy.
+    DropInScheduler symmetrically, so that values near a zero end keep their relative accuracy.
     """
     return lambda t: start * ((length - t) / length) + end * (t / length)
 

@@ -21,7 +21,7 @@ from ._nodes import Schedule, set_fields
 from ._pieces import Piece
 
 Call = tuple[str, list[Any], dict[str, Any]]
-"""How a leaf is written: its word, and the word's positional and named arguments."""
+"""StepOptions a leaf is written: its word, and the word's positional and named arguments."""
 
 ONE_MINUS: Final = {0.5: "one_minus_sqrt", 2.0: "square"}
 
@@ -109,8 +109,8 @@ class Ramp(Leaf):
             return pieces.Constant(self.end, length)
         if math.isinf(length):
             raise ScheduleError(
-                f"{self!r} has no length of its own and needs total= to know where it ends; "
-                "give it over= or resolve with total="
+                f"{self!r} has no length of its own and needs total_steps= to know where it ends; "
+                "give it over= or resolve with total_steps="
             )
         exact = self.shape != "tanh" and (self.shape != "cosine" or self.parameters == (1.0,))
         ends = self.start, self.end, *self.parameters
@@ -161,10 +161,12 @@ class Clocked(Leaf):
     def _build(self, horizon: Horizon, scope: float, room: float) -> Piece:
         sizes = [horizon.measure(length, scope, repr(self)) for length in self.lengths]
         if sizes[0] == 0:
-            raise ScheduleError(f"{self!r}: {self.lengths[0]} measures 0 updates, and divides t")
+            raise ScheduleError(f"{self!r}: {self.lengths[0]} measures 0 steps, and divides t")
         length = self._length(horizon, scope, room)
         if math.isinf(length) and self.number > 1:
-            raise ScheduleError(f"{self!r} grows without end; give it over= or resolve with total=")
+            raise ScheduleError(
+                f"{self!r} grows without end; give it over= or resolve with total_steps="
+            )
         return pieces.Span(
             pieces.Clocked(CLOCKED[self.shape], (self.number, *sizes), length), length
         )
@@ -211,7 +213,7 @@ class Staircase(Leaf):
         if self.every is not None:
             width = horizon.measure(self.every, scope, "staircase: every=")
             if width == 0:
-                raise ScheduleError("staircase: every= measures 0 updates; a level needs some")
+                raise ScheduleError("staircase: every= measures 0 steps; a level needs some")
             joins = [i * width for i in range(1, len(self.values))]
         else:
             joins = [horizon.measure(x, scope, "staircase: at=") for x in self.at or ()]
@@ -232,7 +234,7 @@ class Staircase(Leaf):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Custom(Leaf):
-    """A leaf that is a Python function of the time since its start, in updates."""
+    """A leaf that is a Python function of the time since its start, in steps."""
 
     function: Callable[[float], float]
     over_: Duration | None = None
@@ -265,12 +267,12 @@ class Multiplicative(Leaf):
         length = self._length(horizon, scope, room)
         if math.isinf(length):
             raise ScheduleError(
-                f"{self!r} is tabulated, one update after the other, and needs total= or over="
+                f"{self!r} is tabulated, one step after the other, and needs total_steps= or over="
             )
-        updates = range(1, math.ceil(length))
-        factors = (as_number(self.function(k), f"{self!r} at {k}") for k in updates)
+        steps = range(1, math.ceil(length))
+        factors = (as_number(self.function(k), f"{self!r} at {k}") for k in steps)
         levels = tuple(accumulate(factors, operator.mul, initial=1.0))
-        return pieces.Span(pieces.Staircase(levels, updates), length)
+        return pieces.Span(pieces.Staircase(levels, steps), length)
 
     def call(self) -> Call:
         """Return how this leaf is written; the function's name, which nothing reads back."""

@@ -14,6 +14,7 @@ from fractions import Fraction
 from itertools import accumulate
 from typing import Any, ClassVar, NoReturn
 
+from ratecraft._keywords import explain_arguments
 from ratecraft.errors import ScheduleError
 
 from . import _pieces as pieces
@@ -26,14 +27,14 @@ class Schedule:
     """A number over training time, as a value.
 
     Build one from the words of `ratecraft` (``warmup``, ``cosine``, ...) and combine: ``.then``,
-    ``k *``, ``*``, ``.repeat``, ``.clip``, ``.between``, ``.over``, ``.reversed``. ``repr`` is
+    ``k *``, ``*``, ``.repeat``, ``.clip``, ``.rescale``, ``.over``, ``.reversed``. ``repr`` is
     Python that builds an equal schedule, and `ratecraft.parse` reads it back.
 
     >>> from ratecraft import cosine, warmup
     >>> schedule = 0.1 * warmup(100).then(cosine(1, 0))
     >>> schedule
     0.1 * warmup(100).then(cosine(1, 0))
-    >>> schedule.resolve(total=1000)(50)
+    >>> schedule.resolve(total_steps=1000)(50)
     0.05
     """
 
@@ -57,46 +58,52 @@ class Schedule:
     def _bracketed(self) -> str:
         return repr(self) if self._binds_tighter else f"({self!r})"
 
+    @explain_arguments("resolve() takes the length by name: write resolve(total_steps=1000)")
     def resolve(
         self,
-        total: object = None,
         *,
-        epoch: float | None = None,
-        samples: float | None = None,
-        tokens: float | None = None,
+        total_steps: object = None,
+        steps_per_epoch: float | None = None,
+        samples_per_step: float | None = None,
+        tokens_per_step: float | None = None,
     ) -> Curve:
         """Return the curve of this schedule over a run.
 
         Args:
-            total: length of the run: updates, or epochs() and the like. ``None``: endless,
+            total_steps: length of the run: steps, or epochs() and the like. ``None``: endless,
                 allowed when no part needs to know the end. ``tokens(3e9)`` or ``samples(n)`` put
                 the curve on that clock: t then counts tokens (samples) consumed.
-            epoch: updates per epoch, if the schedule or the total says epochs.
-            samples: samples per update, if something is said in samples.
-            tokens: tokens per update, if something is said in tokens.
+            steps_per_epoch: steps per epoch, if the schedule or the total says epochs.
+            samples_per_step: samples per step, if something is said in samples.
+            tokens_per_step: tokens per step, if something is said in tokens.
 
         Raises:
-            ScheduleError: a unit is unknown, the parts do not fit, or a part needs ``total=``.
+            ScheduleError: a unit is unknown, the parts do not fit, or a part needs ``total_steps=``.
 
         >>> from ratecraft import cosine, epochs, warmup
-        >>> warmup(epochs(1)).then(cosine(1, 0)).resolve(epochs(10), epoch=100)(50)
+        >>> warmup(epochs(1)).then(cosine(1, 0)).resolve(epochs(10), steps_per_epoch=100)(50)
         0.5
         """
         clock, length = "steps", None
-        if total is not None:
-            length = as_duration(total, "total=")
+        if total_steps is not None:
+            length = as_duration(total_steps, "total_steps=")
             if length.percent:
                 raise ScheduleError(
-                    f"total={length}: the run itself cannot be a percent of the run"
+                    f"total_steps={length}: the run itself cannot be a percent of the run"
                 )
             if length in (Duration(tokens=length.tokens), Duration(samples=length.samples)):
                 clock = "tokens" if length.tokens else "samples" if length.samples else "steps"
-        horizon = Horizon.of(clock, epoch=epoch, samples=samples, tokens=tokens)
+        horizon = Horizon.of(
+            clock,
+            steps_per_epoch=steps_per_epoch,
+            samples_per_step=samples_per_step,
+            tokens_per_step=tokens_per_step,
+        )
         end = math.inf
         if length is not None:
-            end = horizon.measure(length, math.inf, "total=")
-            if end <= pieces.SLACK:  # rule 5: update 0 would belong to what comes after
-                raise ScheduleError(f"total={length}: a run needs at least one update")
+            end = horizon.measure(length, math.inf, "total_steps=")
+            if end <= pieces.SLACK:  # rule 5: step 0 would belong to what comes after
+                raise ScheduleError(f"total_steps={length}: a run needs at least one step")
         piece = self._build(horizon, end, end)
         if not math.isfinite(piece.bound()):
             raise ScheduleError(f"{self!r} overflows: its values are not finite numbers")
@@ -141,7 +148,7 @@ class Schedule:
             decay: factor from each cycle's height to the next.
 
         >>> from ratecraft import cosine, constant
-        >>> cosine(1, 0, over=10).repeat(grow=2).resolve(total=70)(10)
+        >>> cosine(1, 0, over=10).repeat(grow=2).resolve(total_steps=70)(10)
         1.0
         >>> constant(0.1, over=30).repeat(decay=0.1).resolve()(60)
         0.0010000000000000002
@@ -161,7 +168,7 @@ class Schedule:
         """
         return Clip(self, low, high)
 
-    def between(self, low: float, high: float) -> Schedule:
+    def rescale(self, low: float, high: float) -> Schedule:
         """Return ``low`` (1 - a) + ``high`` a: this schedule read as a share of the way.
 
         Args:
@@ -169,10 +176,10 @@ class Schedule:
             high: value where it is 1.
 
         >>> from ratecraft import warmup
-        >>> warmup(4).between(0.5, 1).resolve()(2)
+        >>> warmup(4).rescale(0.5, 1).resolve()(2)
         0.75
         """
-        return Between(self, low, high)
+        return Rescale(self, low, high)
 
     def over(self, length: Length) -> Schedule:
         """Return this schedule within a length of its own, cut or held there, never stretched.
@@ -180,7 +187,7 @@ class Schedule:
         Inside, ``percent`` is of that length. A leaf without a length just takes it as ``over=``.
 
         Args:
-            length: updates, or epochs() and the like; as ``percent`` it is of the scope outside.
+            length: steps, or epochs() and the like; as ``percent`` it is of the scope outside.
 
         >>> from ratecraft import constant, cooldown, percent
         >>> constant(1).then(cooldown(percent(20))).over(50)
@@ -197,22 +204,22 @@ class Schedule:
         """
         return Reversed(self)
 
-    def plot(self, total: object = None, **settings: Any) -> Any:
+    def plot(self, total_steps: object = None, **settings: Any) -> Any:
         """Draw this schedule with matplotlib and return the axes; see `view.plot_schedule`.
 
         Args:
-            total: length of the run; default a run of nominal length.
-            settings: what `view.plot_schedule` takes: ``epoch=``, ``ax=`` and ``log=``.
+            total_steps: length of the run; default a run of nominal length.
+            settings: what `view.plot_schedule` takes: ``steps_per_epoch=``, ``ax=`` and ``log=``.
 
         >>> from ratecraft import cosine
-        >>> axes = cosine(1, 0).plot(total=100)
+        >>> axes = cosine(1, 0).plot(total_steps=100)
         >>> axes.get_xlabel(), axes.get_ylabel()
-        ('update', 'rate')
+        ('step', 'lr')
         """
         # The one door upstairs: a value that a notebook holds should show itself.
         from ratecraft.report import plot_schedule
 
-        return plot_schedule(self, total, **settings)
+        return plot_schedule(self, total_steps, **settings)
 
     def _repr_svg_(self) -> str | None:
         """Return what a notebook shows; nothing if no nominal run fits."""
@@ -232,7 +239,7 @@ class Schedule:
     def _no_operator(self, _: object) -> NoReturn:
         raise TypeError(
             "schedules are joined with .then(), since every operator binds looser than '*': "
-            "write a.then(b); to multiply use '*', to set limits .clip() or .between()"
+            "write a.then(b); to multiply use '*', to set limits .clip() or .rescale()"
         )
 
     __add__ = __radd__ = __sub__ = __rsub__ = __truediv__ = __rshift__ = __rrshift__ = _no_operator
@@ -274,17 +281,17 @@ class Sequence(Schedule):
                 continue
             left = room - fixed
             if -pieces.slack(fixed) <= left < 0:
-                left = 0.0  # rule 5: a rounding is not a missing update
+                left = 0.0  # rule 5: a rounding is not a missing step
             if left < 0:
                 raise ScheduleError(
-                    f"no room: {number_text(left)} updates left for {part!r}, since the other "
+                    f"no room: {number_text(left)} steps left for {part!r}, since the other "
                     f"parts take {number_text(fixed)} of {number_text(room)}"
                 )
             built[i] = part._build(horizon, scope, left)
             if math.isinf(built[i].length) and i < len(self.parts) - 1:
                 raise ScheduleError(
                     f"{self.parts[i + 1]!r} comes after {part!r}, which has no end: "
-                    "give that one over=, or resolve with total="
+                    "give that one over=, or resolve with total_steps="
                 )
         return [built[i] for i in range(len(self.parts))]
 
@@ -423,8 +430,8 @@ class Repeat(Wrapped):
             return self.schedule._build(horizon, math.nan, math.nan)
         if math.isinf(room):
             raise ScheduleError(
-                f"{self!r} divides the run into cycles and needs total= to do so; "
-                "resolve with total=, or give the cycle over="
+                f"{self!r} divides the run into cycles and needs total_steps= to do so; "
+                "resolve with total_steps=, or give the cycle over="
             )
         cycle = room / self._cycles()
         return self.schedule._build(horizon, cycle, cycle)
@@ -435,7 +442,7 @@ class Repeat(Wrapped):
             raise ScheduleError(f"{self!r}: a cycle of no length cannot be repeated endlessly")
         length = room if self._is_open() else body.length * cycles
         if math.isfinite(body.length) and self.n is not None and length > LONGEST:
-            raise ScheduleError(f"{self!r}: its cycles take more than 1e18 updates together")
+            raise ScheduleError(f"{self!r}: its cycles take more than 1e18 steps together")
         return pieces.Span(pieces.Repeat(body, self.n, self.grow, self.decay), length)
 
     def __repr__(self) -> str:
@@ -474,7 +481,7 @@ class Clip(Wrapped):
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Between(Wrapped):
+class Rescale(Wrapped):
     """low (1 - a) + high a for a schedule a."""
 
     schedule: Schedule
@@ -482,7 +489,7 @@ class Between(Wrapped):
     high: float
 
     def __post_init__(self) -> None:
-        low, high = as_number(self.low, ".between(low)"), as_number(self.high, ".between(high)")
+        low, high = as_number(self.low, ".rescale(low)"), as_number(self.high, ".rescale(high)")
         set_fields(self, low=low, high=high)
 
     def _build(self, horizon: Horizon, scope: float, room: float) -> Piece:
@@ -490,7 +497,7 @@ class Between(Wrapped):
 
     def __repr__(self) -> str:
         limits = _arguments(number_text(self.low), number_text(self.high))
-        return f"{self.schedule._bracketed()}.between({limits})"
+        return f"{self.schedule._bracketed()}.rescale({limits})"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -523,7 +530,9 @@ class Reversed(Wrapped):
     def _build(self, horizon: Horizon, scope: float, room: float) -> Piece:
         piece = self.schedule._build(horizon, scope, room)
         if math.isinf(piece.length):
-            raise ScheduleError(f"{self!r} has no end to begin from; it needs total= or over=")
+            raise ScheduleError(
+                f"{self!r} has no end to begin from; it needs total_steps= or over="
+            )
         return pieces.Span(pieces.Reversed(piece), piece.length)  # holds its left limit
 
     def __repr__(self) -> str:

@@ -47,7 +47,7 @@ WORDS: Final[Mapping[str, Callable[..., Any]]] = {
         shapes.square,
         shapes.staircase,
         shapes.tanh,
-        shapes.untuned,
+        shapes.untuned_warmup,
         shapes.warmup,
         recipes.exp_range,
         recipes.knee,
@@ -67,7 +67,7 @@ WORDS: Final[Mapping[str, Callable[..., Any]]] = {
         duration.tokens,
     )
 }
-VERBS: Final = ("then", "repeat", "clip", "between", "over", "reversed")
+VERBS: Final = ("then", "repeat", "clip", "rescale", "over", "reversed")
 ALLOWED: Final = re.compile(r"[\w\s.,()\[\]*+=\"'<>|/-]*", re.ASCII)
 OPERATORS: Final = {
     ast.RShift: ">>", ast.BitOr: "|", ast.Div: "/", ast.Pow: "**", ast.Add: "+", ast.Sub: "-",
@@ -93,7 +93,7 @@ def parse(text: str) -> Schedule:
         return value
     kind = "a length" if isinstance(value, Duration) else "no schedule"
     if isinstance(value, int | float) and not isinstance(value, bool):
-        kind = f"a number; a fixed rate is written constant({value!r})"
+        kind = f"a number; a fixed lr is written constant({value!r})"
     raise ScheduleError(f"{text.strip()!r} is {kind}, where a schedule was expected")
 
 
@@ -101,7 +101,7 @@ def parse_length(text: str) -> Duration:
     """Return the length that a text names: ``"10000"``, ``"epochs(3)"``, ``"tokens(3e9)"``.
 
     Args:
-        text: an int (updates), ``epochs(n)`` and the like, or a sum or difference of these.
+        text: an int (steps), ``epochs(n)`` and the like, or a sum or difference of these.
 
     Raises:
         ScheduleError: the text is no length.

@@ -6,7 +6,7 @@ start and its left limit after its end. Two readers, one rule:
 * ``at(t, e)`` for a number,
 * ``array(times)`` for many, on numpy, torch or any array with the same namespace.
 
-``e`` is the *signed slack*. Who owns time t is decided at t + e: with e > 0 (1e-9 updates or
+``e`` is the *signed slack*. Who owns time t is decided at t + e: with e > 0 (1e-9 steps or
 more) a join belongs to the later part even when rounding put t a hair before it; with e < 0 the
 same reading gives the left limit. So one method serves reading, holding and reversal.
 """
@@ -50,7 +50,7 @@ class Times:
         """Wrap a float64 array, with the slack that each of its times has; before 0 it is 0."""
         on_host = xp.__name__ == "numpy"  # elsewhere a question about values may stop a device
         if on_host and xp.isnan(t).any():
-            raise ScheduleError("a curve has no value at nan; give update numbers")
+            raise ScheduleError("a curve has no value at nan; give step numbers")
         if on_host and t.ndim == 1 and t.size and bool((t[1:] >= t[:-1]).all()):
             if t[0] < 0 or t[-1] > LONGEST:
                 t = xp.clip(t, 0.0, LONGEST)
@@ -271,8 +271,8 @@ class Custom(Piece):
     def at(self, t: float, e: float) -> float:
         t = max(t, 0.0)
         whole = round(t)
-        # Rule 5: where rounding put t a hair beside an update, the function is asked for the
-        # update itself, so that `t // 30` changes where it was meant to.
+        # Rule 5: where rounding put t a hair beside a step, the function is asked for the
+        # step itself, so that `t // 30` changes where it was meant to.
         near: float = whole if abs(t - whole) <= abs(e) else t
         asked = near if e > 0 or near == 0 else math.nextafter(near, 0.0)
         return as_number(self.function(asked), f"the value of {self.name} at {asked}")
@@ -496,15 +496,17 @@ class Repeat(Piece):
 
     def _index(self, cycles: float) -> float:
         """Return which cycle owns a time given in lengths of the first cycle."""
-        grown = 1 + cycles * (self.grow - 1)
-        if grown <= 0:
+        growth = cycles * (self.grow - 1)
+        if growth <= -1:
             return self.top
-        i = float(math.floor(math.log(grown) / math.log(self.grow)))
+        # log1p, since 1 + growth has lost all its digits where grow is next to 1.
+        i = float(math.floor(math.log1p(growth) / math.log(self.grow)))
         i = min(max(i, 0.0), self.top)
-        # The logarithm is right to a rounding; the sum itself decides.
-        while i < self.top and geometric_sum(self.grow, i + 1, math.expm1) <= cycles:
+        # The logarithm is right to a rounding; the sum itself decides. One correction each way, as
+        # for arrays: from 2^53 on i + 1 is i, and a loop would not end.
+        if i < self.top and geometric_sum(self.grow, i + 1, math.expm1) <= cycles:
             i += 1
-        while i > 0 and geometric_sum(self.grow, i, math.expm1) > cycles:
+        if i > 0 and geometric_sum(self.grow, i, math.expm1) > cycles:
             i -= 1
         return i
 
@@ -522,8 +524,8 @@ class Repeat(Piece):
             local, e = t - i * cycle, times.e
         else:
             cycles = owned / cycle
-            grown = xp.clip(1 + cycles * (grow - 1), math.ulp(1.0), None)
-            i = xp.clip(xp.floor(xp.log(grown) / math.log(grow)), 0.0, last)
+            growth = xp.clip(cycles * (grow - 1), math.ulp(1.0) - 1, None)
+            i = xp.clip(xp.floor(xp.log1p(growth) / math.log(grow)), 0.0, last)
             late = geometric_sum(grow, i + 1, xp.expm1) <= cycles
             i = xp.clip(xp.where(late, i + 1, i), 0.0, last)
             early = geometric_sum(grow, i, xp.expm1) > cycles

@@ -92,10 +92,10 @@ def linear_to_zero(warmup: Length = 0) -> Schedule:
 
 
 def noam(warmup: int, model_width: int) -> Schedule:
-    """Return the Transformer's own rate: width^-0.5 min(t^-0.5, t warmup^-1.5).
+    """Return the Transformer's own lr: width^-0.5 min(t^-0.5, t warmup^-1.5).
 
     Args:
-        warmup: length of the warm-up in updates.
+        warmup: length of the warm-up in steps.
         model_width: the model's width, d_model.
 
     Source: Vaswani et al. 2017, arXiv 1706.03762, eq. 3.
@@ -123,14 +123,14 @@ def power_scheduler(
 
     Args:
         warmup: length of the warm-up.
-        timescale: until when the rate stays at 1; then it falls as (t / timescale)^exponent.
+        timescale: until when the lr stays at 1; then it falls as (t / timescale)^exponent.
         exponent: the power, < 0.
         cooldown: length of the cooldown, at the end of the run.
         end: what the cooldown multiplies the power law by at the end, > 0.
 
     Source: Shen et al. 2024, arXiv 2408.13359.
 
-    >>> curve = power_scheduler(10, 100, cooldown=percent(10)).resolve(total=1000)
+    >>> curve = power_scheduler(10, 100, cooldown=percent(10)).resolve(total_steps=1000)
     >>> curve(100), round(curve(800), 4)
     (1.0, 0.3463)
     """
@@ -187,7 +187,7 @@ def triangular(up: Length, down: Length | None = None, low: float = 0.1) -> Sche
     >>> triangular(2, low=0.5).resolve().values([0, 1, 2, 3, 4])
     array([0.5 , 0.75, 1.  , 0.75, 0.5 ])
     """
-    return _triangle(up, down).repeat().between(low, 1)
+    return _triangle(up, down).repeat().rescale(low, 1)
 
 
 def triangular2(up: Length, down: Length | None = None, low: float = 0.1) -> Schedule:
@@ -203,14 +203,14 @@ def triangular2(up: Length, down: Length | None = None, low: float = 0.1) -> Sch
     >>> triangular2(2, low=0.5).resolve().values([2, 6])
     array([1.  , 0.75])
     """
-    return _triangle(up, down).repeat(decay=0.5).between(low, 1)
+    return _triangle(up, down).repeat(decay=0.5).rescale(low, 1)
 
 
 def exp_range(gamma: float, up: Length, down: Length | None = None, low: float = 0.1) -> Schedule:
-    """Return `triangular` whose height is multiplied by gamma at every update.
+    """Return `triangular` whose height is multiplied by gamma at every step.
 
     Args:
-        gamma: factor per update.
+        gamma: factor per step.
         up: length of the rise.
         down: length of the fall; default the same.
         low: first and lowest value; CyclicLR's base_lr / max_lr.
@@ -220,7 +220,7 @@ def exp_range(gamma: float, up: Length, down: Length | None = None, low: float =
     >>> exp_range(0.5, 2, low=0).resolve().values([1, 2])
     array([0.25, 0.25])
     """
-    return (_triangle(up, down).repeat() * decay(gamma)).between(low, 1)
+    return (_triangle(up, down).repeat() * decay(gamma)).rescale(low, 1)
 
 
 def restarts(
@@ -241,14 +241,14 @@ def restarts(
 
     Source: Loshchilov & Hutter 2017, arXiv 1608.03983.
 
-    >>> restarts(10, grow=2).resolve(total=70).values([0, 5, 10, 30]).round(6)
+    >>> restarts(10, grow=2).resolve(total_steps=70).values([0, 5, 10, 30]).round(6)
     array([1. , 0.5, 1. , 1. ])
     """
     if first is None and n is None:
         raise ScheduleError("restarts: say first= (the first cycle's length) or n= (how many)")
     wave = cosine(1, 0, over=None if first is None else as_duration(first, "restarts: first="))
     cycles = wave.repeat(n, grow=grow, decay=decay)
-    return cycles.between(end, 1) if end else cycles
+    return cycles.rescale(end, 1) if end else cycles
 
 
 def _triangle(up: Length, down: Length | None) -> Schedule:

@@ -54,7 +54,7 @@ def linear(start: float, end: float, over: Length | None = None) -> Schedule:
         end: value at the end.
         over: length; default what is left.
 
-    >>> linear(1, 0).resolve(total=4).values()
+    >>> linear(1, 0).resolve(total_steps=4).values()
     array([1.  , 0.75, 0.5 , 0.25])
     """
     return Ramp("linear", start, end, _length(over))
@@ -73,7 +73,7 @@ def cosine(
 
     Source: Loshchilov & Hutter 2017, arXiv 1608.03983, eq. 5.
 
-    >>> cosine(1, 0.1).resolve(total=4).values().round(3)
+    >>> cosine(1, 0.1).resolve(total_steps=4).values().round(3)
     array([1.   , 0.868, 0.55 , 0.232])
     """
     return Ramp("cosine", start, end, _length(over), (half_cycles,))
@@ -90,7 +90,7 @@ def exponential(start: float, end: float, over: Length | None = None) -> Schedul
     Raises:
         ScheduleError: an end is 0, or the ends are on two sides of 0.
 
-    >>> round(exponential(1, 0.01).resolve(total=10)(5), 12)
+    >>> round(exponential(1, 0.01).resolve(total_steps=10)(5), 12)
     0.1
     """
     return Ramp("exponential", start, end, _length(over))
@@ -107,7 +107,7 @@ def polynomial(start: float, end: float, power: float = 1, over: Length | None =
 
     Source: Chen et al. 2016 (DeepLab, "poly"), arXiv 1606.00915.
 
-    >>> polynomial(1, 0, 2).resolve(total=4).values()
+    >>> polynomial(1, 0, 2).resolve(total_steps=4).values()
     array([1.    , 0.5625, 0.25  , 0.0625])
     """
     return Ramp("polynomial", start, end, _length(over), (power,))
@@ -123,7 +123,7 @@ def one_minus_sqrt(start: float = 1, end: float = 0, over: Length | None = None)
 
     Source: Hägele et al. 2024, arXiv 2405.18392 (the "1-sqrt" cooldown).
 
-    >>> one_minus_sqrt(1, 0).resolve(total=4).values([0, 1, 4])
+    >>> one_minus_sqrt(1, 0).resolve(total_steps=4).values([0, 1, 4])
     array([1. , 0.5, 0. ])
     """
     return Ramp("one_minus_power", *_ends("one_minus_sqrt", start, end), _length(over), (0.5,))
@@ -139,7 +139,7 @@ def square(start: float = 1, end: float = 0, over: Length | None = None) -> Sche
 
     Source: Hägele et al. 2024, arXiv 2405.18392 (the "square" cooldown).
 
-    >>> square(1, 0).resolve(total=4).values([0, 2, 4])
+    >>> square(1, 0).resolve(total_steps=4).values([0, 2, 4])
     array([1.  , 0.75, 0.  ])
     """
     return Ramp("one_minus_power", *_ends("square", start, end), _length(over), (2,))
@@ -153,7 +153,7 @@ def sqrt(start: float = 1, end: float = 0, over: Length | None = None) -> Schedu
         end: value at the end.
         over: length; default what is left.
 
-    >>> sqrt(1, 0).resolve(total=4).values([0, 3, 4])
+    >>> sqrt(1, 0).resolve(total_steps=4).values([0, 3, 4])
     array([1. , 0.5, 0. ])
     """
     return polynomial(*_ends("sqrt", start, end), 0.5, over)
@@ -176,7 +176,7 @@ def tanh(
 
     Source: Hsueh et al. 2018, arXiv 1806.01593.
 
-    >>> tanh(1, 0).resolve(total=100).values([0, 70, 100]).round(4)
+    >>> tanh(1, 0).resolve(total_steps=100).values([0, 70, 100]).round(4)
     array([1.    , 0.5   , 0.0025])
     """
     return Ramp("tanh", start, end, _length(over), (low, high))
@@ -192,7 +192,7 @@ def rex(start: float = 1, end: float = 0, over: Length | None = None) -> Schedul
 
     Source: Chen et al. 2021, arXiv 2107.04197.
 
-    >>> rex(1, 0).resolve(total=4).values([0, 2, 4]).round(4)
+    >>> rex(1, 0).resolve(total_steps=4).values([0, 2, 4]).round(4)
     array([1.    , 0.6667, 0.    ])
     """
     return Ramp("rex", start, end, _length(over))
@@ -278,7 +278,7 @@ def warmup(
     """Return a rise from ``start`` to 1; linear: f(t) = start (1 - x) + x, x = t / length.
 
     Args:
-        over: length of the whole warm-up; ``untuned(0.999)`` follows from Adam's beta2.
+        over: length of the whole warm-up; ``untuned_warmup(0.999)`` follows from Adam's beta2.
         start: first value.
         shape: "linear", "cosine", "exponential" (start > 0), or "constant", which holds
             ``start`` and then jumps.
@@ -304,21 +304,21 @@ def warmup(
     return _chosen(rises, shape, "warmup")
 
 
-def untuned(beta2: float = 0.999) -> Duration:
-    """Return the warm-up length that follows from Adam's beta2: 2 / (1 - beta2) updates.
+def untuned_warmup(beta2: float = 0.999) -> Duration:
+    """Return the warm-up length that follows from Adam's beta2: 2 / (1 - beta2) steps.
 
     Args:
         beta2: Adam's second beta, >= 0 and < 1.
 
     Source: Ma & Yarats 2019, arXiv 1910.04209.
 
-    >>> warmup(untuned(0.999))
+    >>> warmup(untuned_warmup(0.999))
     warmup(2000)
     """
     beta2 = as_number(beta2, "beta2")
     if not 0 <= beta2 < 1:
-        raise ScheduleError(f"untuned: beta2={beta2} must be >= 0 and < 1")
-    return as_duration(round(2 / (1 - beta2)), "untuned()")
+        raise ScheduleError(f"untuned_warmup: beta2={beta2} must be >= 0 and < 1")
+    return as_duration(round(2 / (1 - beta2)), "untuned_warmup()")
 
 
 def cooldown(over: Length, end: float = 0, *, shape: str = "linear") -> Schedule:
@@ -331,7 +331,7 @@ def cooldown(over: Length, end: float = 0, *, shape: str = "linear") -> Schedule
 
     Source: Hägele et al. 2024, arXiv 2405.18392.
 
-    >>> constant(1).then(cooldown(4)).resolve(total=10)(8)
+    >>> constant(1).then(cooldown(4)).resolve(total_steps=10)(8)
     0.5
     """
     length = as_duration(over, "cooldown: over=")
@@ -379,7 +379,7 @@ def staircase(
 
 
 def custom(function: Callable[[float], float], over: Length | None = None) -> Schedule:
-    """Return a Python function of t, the updates since its start: f(t) = function(t).
+    """Return a Python function of t, the steps since its start: f(t) = function(t).
 
     Two are equal if their functions are the same object. It has no notation that can be read
     back, so `parse` refuses what it prints.
@@ -418,14 +418,14 @@ def levels(pairs: Iterable[tuple[Length, float]]) -> Schedule:
 def multiplicative(function: Callable[[int], float], over: Length | None = None) -> Schedule:
     """Return running products: f(0) = 1, f(k) = f(k - 1) function(k), as MultiplicativeLR.
 
-    Tabulated when it is resolved, which takes as many calls as there are updates, and needs
-    ``total=`` or ``over=``. Like `custom` it has no notation that can be read back.
+    Tabulated when it is resolved, which takes as many calls as there are steps, and needs
+    ``total_steps=`` or ``over=``. Like `custom` it has no notation that can be read back.
 
     Args:
-        function: takes k, an int >= 1, and returns the factor from update k - 1 to k.
+        function: takes k, an int >= 1, and returns the factor from step k - 1 to k.
         over: length; default what is left.
 
-    >>> multiplicative(lambda k: 0.5).resolve(total=4).values()
+    >>> multiplicative(lambda k: 0.5).resolve(total_steps=4).values()
     array([1.   , 0.5  , 0.25 , 0.125])
     """
     return Multiplicative(function, _length(over))

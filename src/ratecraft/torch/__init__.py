@@ -1,18 +1,18 @@
 """USE: a schedule driving a torch optimizer.
 
-plan.py        what a scheduler was told, as a value; the clock that bends on "continue"
-ledger.py      one ledger per optimizer and field: base x factors x what others did
+config.py        what a scheduler was told, as a value; the clock that bends on "continue"
+writer.py      one writer per optimizer and field: base x factors x what others did
 saved.py       a saved state, read and checked
-scheduler.py   ScheduleLR: a torch LRScheduler that reads a curve at the update count
-written.py     what makes a scheduler class of torch's write through the ledger
+scheduler.py   ScheduleLR: a torch LRScheduler that reads a curve at the step count
+written.py     what makes a scheduler class of torch's write through the writer
 plateau.py     a factor that follows a metric, alone or with its schedule
-drop_in.py     every class of torch.optim.lr_scheduler by its own name, on the same ledger
+drop_in.py     every class of torch.optim.lr_scheduler by its own name, on the same writer
 from_torch.py  a live scheduler of torch read back into a schedule
 groups.py      param_groups: a model's parameters in named groups, each in exactly one
 optimizers.py  optimizers by name
-probe.py       Probe: what an update really did to each layer
-coordinate.py  the rate of every single weight under an adaptive method
-describe.py    who drives which group, who has which share in the rate, what is going to happen
+probe.py       Probe: what a step really did to each layer
+coordinate.py  the lr of every single weight under an adaptive method
+describe.py    who drives which group, who has which share in the lr, what is going to happen
 setup.py       a live set-up: models, optimizers, schedulers, and who steps them
 doctor.py      what is wrong with one
 trainers.py    Lightning and the Hugging Face Trainer, which know how long the run is

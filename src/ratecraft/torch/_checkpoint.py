@@ -8,22 +8,22 @@ from typing import Any, NamedTuple
 
 from ratecraft.errors import BindingError
 
-from ._config import Bend, Plan
+from ._config import ScheduleConfig, TimeMap
 
 
 class Saved(NamedTuple):
     """A saved state, read and checked."""
 
-    updates: int
+    steps: int
     position: float
-    plan: Plan
+    config: ScheduleConfig
     groups: int
     fields: dict[str, Any]
-    bend: Bend | None
+    bend: TimeMap | None
 
     @classmethod
-    def read(cls, state: Any, like: Plan) -> Saved:
-        """Return a saved state; a Python function in its plan is taken from ``like``.
+    def read(cls, state: Any, like: ScheduleConfig) -> Saved:
+        """Return a saved state; a Python function in its config is taken from ``like``.
 
         Raises:
             BindingError: this is no state of a ScheduleLR, or a damaged one.
@@ -33,7 +33,7 @@ class Saved(NamedTuple):
             if isinstance(state, Mapping) and isinstance(state.get("last_epoch"), int):
                 hint = (
                     "; it looks like a torch scheduler's: build this one with "
-                    f"start={state['last_epoch']} instead"
+                    f"initial_step={state['last_epoch']} instead"
                 )
             raise BindingError(f"this is no state of a ScheduleLR{hint}")
         try:
@@ -42,11 +42,11 @@ class Saved(NamedTuple):
                 knots = tuple((float(k), float(u)) for k, u in state["bend"]["knots"])
                 if len(knots) < 2 or any(a[0] >= b[0] for a, b in pairwise(knots)):
                     raise ValueError(f"the knots {knots} are no clock")
-                bend = Bend(Plan.from_dict(state["bend"]["plan"], like), knots)
+                bend = TimeMap(ScheduleConfig.from_dict(state["bend"]["plan"], like), knots)
             return cls(
-                int(state["updates"]),
+                int(state["steps"]),
                 float(state["position"]),
-                Plan.from_dict(state["plan"], like),
+                ScheduleConfig.from_dict(state["plan"], like),
                 int(state["groups"]),
                 dict(state["fields"]),
                 bend,
@@ -55,8 +55,8 @@ class Saved(NamedTuple):
             raise BindingError(f"the state of this ScheduleLR cannot be read: {error}") from None
 
 
-def read_at(position: float, plan: Plan, bend: Bend | None) -> float:
-    """Return where the curves are read at a position; half an update later for "mid"."""
-    if plan.sample == "mid":
+def read_at(position: float, config: ScheduleConfig, bend: TimeMap | None) -> float:
+    """Return where the curves are read at a position; half a step later for "mid"."""
+    if config.midpoint:
         position += 0.5
     return position if bend is None else bend(position)

@@ -13,86 +13,87 @@ from ratecraft.schedule._duration import as_duration, as_number
 Schedules = Schedule | Mapping[str, Schedule]
 """One schedule for all param groups, or one for each named group."""
 
-UNITS: Final = ("epoch", "samples", "tokens")
-HORIZON: Final = ("total", *UNITS)
+UNITS: Final = ("steps_per_epoch", "samples_per_step", "tokens_per_step")
+HORIZON: Final = ("total_steps", *UNITS)
 """What "continue" may change: how long the run is, in which units."""
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ScheduleConfig:
     """The schedules of every field and what they are resolved with.
 
     Attributes:
-        mode: "rate" or "factor": what the schedules of ``lr`` mean.
+        mode: "lr" or "factor": what the schedules of ``lr`` mean.
         schedules: by field, ``lr`` first; of the other fields they are factors.
-        total: length of the run.
-        units: updates per epoch, samples and tokens per update, as far as they are known.
-        floor: lowest rate, for all groups or by group.
-        sample: "start" or "mid": where between two updates the curve is read.
+        total_steps: length of the run.
+        units: steps per epoch, samples and tokens per step, as far as they are known.
+        eta_min: lowest lr, for all groups or by group.
+        midpoint: the curve is read half a step later.
         clock: "optimizer", "step", "samples" or "tokens".
     """
 
-    mode: Literal["rate", "factor"]
+    mode: Literal["lr", "factor"]
     schedules: Mapping[str, Schedules]
-    total: Duration | None = None
+    total_steps: Duration | None = None
     units: Mapping[str, float] = field(default_factory=dict)
-    floor: float | Mapping[str, float] | None = None
-    sample: Literal["start", "mid"] = "start"
+    eta_min: float | Mapping[str, float] | None = None
+    midpoint: bool = False
     clock: str = "optimizer"
 
     @property
     def counts(self) -> str:
-        """What the clock counts: "updates", "samples" or "tokens"."""
-        return "updates" if self.clock in ("optimizer", "step") else self.clock
+        """What the clock counts: "steps", "samples" or "tokens"."""
+        return "steps" if self.clock in ("optimizer", "step") else self.clock
 
     def as_dict(self) -> dict[str, Any]:
         """Return the plan as plain data: texts, numbers and dicts of them."""
         data: dict[str, Any] = {self.mode: _texts(self.schedules["lr"])}
         fields = {name: _texts(said) for name, said in self.schedules.items() if name != "lr"}
         if fields:
-            data["fields"] = fields
-        if self.total is not None:
-            data["total"] = str(self.total)
+            data["hyperparam_factors"] = fields
+        if self.total_steps is not None:
+            data["total_steps"] = str(self.total_steps)
         data |= self.units
-        if self.floor is not None:
-            data["floor"] = dict(self.floor) if isinstance(self.floor, Mapping) else self.floor
-        if self.sample != "start":
-            data["sample"] = self.sample
+        if self.eta_min is not None:
+            by_group = isinstance(self.eta_min, Mapping)
+            data["eta_min"] = dict(self.eta_min) if by_group else self.eta_min
+        if self.midpoint:
+            data["midpoint"] = True
         if self.clock != "optimizer":
             data["clock"] = self.clock
         return data
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any], like: Plan) -> Plan:
+    def from_dict(cls, data: Mapping[str, Any], like: ScheduleConfig) -> ScheduleConfig:
         """Return the plan that was saved as data.
 
         A Python function has no text to be read back: where ``like`` says the same text, its
         schedule is taken.
 
         Raises:
-            BindingError: the data is no plan, or holds a function that ``like`` does not have.
+            BindingError: the data is no config, or holds a function that ``like`` does not have.
         """
         try:
-            mode: Literal["rate", "factor"] = "rate" if "rate" in data else "factor"
-            texts = {"lr": data[mode], **data.get("fields", {})}
+            mode: Literal["lr", "factor"] = "lr" if "lr" in data else "factor"
+            texts = {"lr": data[mode], **data.get("hyperparam_factors", {})}
             return cls(
                 mode,
                 {name: _schedules(said, like.schedules.get(name)) for name, said in texts.items()},
-                parse_length(data["total"]) if "total" in data else None,
+                parse_length(data["total_steps"]) if "total_steps" in data else None,
                 {unit: data[unit] for unit in UNITS if unit in data},
-                _floor(data.get("floor")),
-                data.get("sample", "start"),
+                _eta_min(data.get("eta_min")),
+                bool(data.get("midpoint", False)),
                 data.get("clock", "optimizer"),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise BindingError(f"the saved plan cannot be read: {error}") from None
 
-    def differences(self, other: Plan) -> list[str]:
+    def differences(self, other: ScheduleConfig) -> list[str]:
         """Return the names of what is said differently; functions are compared by their names."""
         mine, its = self.as_dict(), other.as_dict()
         names = list(dict.fromkeys((*mine, *its)))
         different = [name for name in names if mine.get(name) != its.get(name)]
-        for name in (self.mode, "fields"):
+        for name in (self.mode, "hyperparam_factors"):
             # One lambda cannot be told from another.
             if name not in different and "<lambda>" in str(mine.get(name)):
                 different.append(name)
@@ -101,11 +102,11 @@ class Plan:
     def resolve(self, schedule: Schedule) -> Curve:
         """Return a schedule's curve over this run."""
         units: dict[str, Any] = {unit: self.units.get(unit) for unit in UNITS}
-        return schedule.resolve(self.total, **units)
+        return schedule.resolve(total_steps=self.total_steps, **units)
 
     def drive(
         self, name: str, groups: Sequence[str], base: Sequence[float], first: int | None = None
-    ) -> Drive:
+    ) -> GroupCurves:
         """Return how the schedules of a field move the named groups, whose bases are given.
 
         ``first``: how many of them there were at the beginning; the others were added late.
@@ -128,23 +129,23 @@ class Plan:
             curves = [self.resolve(schedule) for schedule in distinct]
             owners = [distinct.index(said[group]) for group in groups]
         floors = None
-        if self.floor is not None and name == "lr":
-            given = self.floor
+        if self.eta_min is not None and name == "lr":
+            given = self.eta_min
             if isinstance(given, Mapping):
-                _match(given, groups, "floor=")
+                _match(given, groups, "eta_min=")
             floors = [given[g] if isinstance(given, Mapping) else given for g in groups]
             for group, floor, own in zip(groups, floors, base, strict=True):
                 if not 0 <= floor <= own:
                     raise BindingError(
-                        f"floor={floor:g} of group {group}: expected between 0 and its base "
-                        f"rate, {own:g}"
+                        f"eta_min={floor:g} of group {group}: expected between 0 and its base "
+                        f"lr, {own:g}"
                     )
         shares = None
         if floors is not None:
             shares = [floor / own if own else 0.0 for floor, own in zip(floors, base, strict=True)]
-        return Drive(curves, owners, shares)
+        return GroupCurves(curves, owners, shares)
 
-    def add_late_group(self, drive: Drive, name: str, own: float) -> None:
+    def add_late_group(self, drive: GroupCurves, name: str, own: float) -> None:
         """Let a group that was added later into a drive, with its own value as its base.
 
         A schedule for all takes it in; where schedules are said by group, it keeps its value.
@@ -152,22 +153,22 @@ class Plan:
         if isinstance(self.schedules[name], Schedule):
             drive.owners.append(0)
         else:
-            absolute = name == "lr" and self.mode == "rate"
+            absolute = name == "lr" and self.mode == "lr"
             drive.curves.append(constant(own if absolute else 1).resolve())
             drive.owners.append(len(drive.curves) - 1)
         if drive.floors is not None:
-            floor = 0.0 if isinstance(self.floor, Mapping) else self.floor or 0.0
+            floor = 0.0 if isinstance(self.eta_min, Mapping) else self.eta_min or 0.0
             drive.floors.append(min(floor / own, 1.0) if own else 0.0)
 
 
-def _floor(data: Any) -> float | dict[str, float] | None:
+def _eta_min(data: Any) -> float | dict[str, float] | None:
     if isinstance(data, Mapping):
-        return {str(group): as_number(floor, "floor") for group, floor in data.items()}
-    return None if data is None else as_number(data, "floor")
+        return {str(group): as_number(floor, "eta_min") for group, floor in data.items()}
+    return None if data is None else as_number(data, "eta_min")
 
 
 @dataclass(slots=True)
-class Drive:
+class GroupCurves:
     """The curves that move one field of some groups, and which curve moves which group.
 
     ``floors`` are shares of each group's base: f becomes floor + (1 - floor) f.
@@ -195,17 +196,17 @@ class Drive:
 
 
 @dataclass(frozen=True, slots=True)
-class Bend:
-    """A clock that runs at another pace from a knot on: update k reads the curve at ``u(k)``.
+class TimeMap:
+    """A clock that runs at another pace from a knot on: step k reads the curve at ``u(k)``.
 
     ``knots`` are pairs (k, u), from (0, 0) to (new total, old total), joined by straight lines.
     """
 
-    plan: Plan
+    config: ScheduleConfig
     knots: tuple[tuple[float, float], ...]
 
     def __call__(self, k: float) -> float:
-        """Return where on the old clock update ``k`` is."""
+        """Return where on the old clock step ``k`` is."""
         (k0, u0), (k1, u1) = self.knots[0], self.knots[1]
         for left, right in zip(self.knots, self.knots[1:], strict=False):
             (k0, u0), (k1, u1) = left, right
@@ -213,11 +214,11 @@ class Bend:
                 break
         return u0 + (k - k0) * ((u1 - u0) / (k1 - k0))
 
-    def bent_again(self, at: float, total: float) -> Bend:
+    def remapped(self, at: float, total_steps: float) -> TimeMap:
         """Return this clock with what is left after ``at`` running up to a new total."""
         end = self.knots[-1][1]
         kept = tuple(knot for knot in self.knots[:-1] if knot[0] < at)
-        return replace(self, knots=(*kept, (at, self(at)), (total, end)))
+        return replace(self, knots=(*kept, (at, self(at)), (total_steps, end)))
 
 
 def _texts(said: Schedules) -> Any:
@@ -246,50 +247,46 @@ def _match(said: Mapping[str, Any], groups: Sequence[str], what: str) -> None:
         problem = f"no group is called {unknown[0]!r}" if unknown else f"{missing[0]!r} is missing"
         raise BindingError(
             f"{what} is said by group, and {problem}; the groups are {', '.join(groups)}; a group "
-            "that keeps its rate takes constant(1) as its factor"
+            "that keeps its lr takes constant(1) as its factor"
         )
 
 
-def plan_of(
-    rate: Schedules | None,
-    factor: Schedules | None,
-    fields: Mapping[str, Schedules] | None,
-    total: int | Duration | None,
+def make_config(
+    lr: Schedules | str | None,
+    factor: Schedules | str | None,
+    hyperparam_factors: Mapping[str, Schedules | str] | None,
+    total_steps: int | Duration | None,
     units: Mapping[str, float | None],
-    floor: float | Mapping[str, float] | None,
-    sample: str,
+    eta_min: float | Mapping[str, float] | None,
+    midpoint: bool,
     clock: str,
-) -> Plan:
+) -> ScheduleConfig:
     """Check what was said, as far as that can be done without the optimizer."""
-    said = rate if factor is None else factor
-    if said is None or (rate is not None and factor is not None):
+    if isinstance(lr, int | float) and factor is not None:
+        raise TypeError(f"lr= is the schedule itself; write lr={lr!r} * {factor!r}")
+    chosen = lr if factor is None else factor
+    if chosen is None or (lr is not None and factor is not None):
         raise TypeError(
-            "ScheduleLR takes exactly one of rate= (the schedule is the rate) and "
+            "ScheduleLR takes exactly one of lr= (the schedule is the learning rate) and "
             "factor= (the schedule multiplies each group's lr)"
         )
-    schedules = {name: _by_name(one) for name, one in {"lr": said, **(fields or {})}.items()}
-    if fields and "lr" in fields:
-        raise TypeError("fields= is for the other fields; lr is said by rate= or factor=")
-    for one in schedules.values():
-        for schedule in one.values() if isinstance(one, Mapping) else [one]:
-            if not isinstance(schedule, Schedule):
-                raise TypeError(
-                    f"a Schedule was expected, not {schedule!r}; a fixed rate is constant(value), "
-                    "and a text is read by ratecraft.parse"
-                )
-    mode: Literal["rate", "factor"] = "rate" if factor is None else "factor"
-    if floor is not None:
-        if mode == "rate":
+    if hyperparam_factors and "lr" in hyperparam_factors:
+        raise TypeError("hyperparam_factors= is for the others; lr is set by lr= or factor=")
+    given = {"lr": chosen, **(hyperparam_factors or {})}
+    schedules = {name: _parsed(value) for name, value in given.items()}
+    mode: Literal["lr", "factor"] = "lr" if factor is None else "factor"
+    if eta_min is not None:
+        if mode == "lr":
             raise BindingError(
-                "floor= goes with factor=, where it is a different factor for each group; a rate "
+                "eta_min= goes with factor=, where it is a different factor for each group; an lr "
                 "that ends above 0 is written cosine(1, 0.1), or .clip(low=...)"
             )
-        floor = (
-            {str(name): as_number(value, f"floor of {name}") for name, value in floor.items()}
-            if isinstance(floor, Mapping)
-            else as_number(floor, "floor=")
+        eta_min = (
+            {str(name): as_number(value, f"eta_min of {name}") for name, value in eta_min.items()}
+            if isinstance(eta_min, Mapping)
+            else as_number(eta_min, "eta_min=")
         )
-    length = None if total is None else as_duration(total, "total=")
+    length = None if total_steps is None else as_duration(total_steps, "total_steps=")
     if clock not in ("optimizer", "step"):
         raise BindingError(f"clock={clock!r} is neither 'optimizer' nor 'step'")
     if length is not None:
@@ -300,17 +297,22 @@ def plan_of(
         ]
         if counted and length != Duration():
             clock = counted[0]
-    if sample not in ("start", "mid"):
-        raise BindingError(f"sample={sample!r} is neither 'start' nor 'mid'")
-    if sample == "mid" and clock in ("tokens", "samples"):
-        raise BindingError(f'sample="mid" is half an update, which is no number of {clock}')
+    if midpoint and clock in ("tokens", "samples"):
+        raise BindingError(f"midpoint=True is half a step, which is no number of {clock}")
     known = {name: as_number(size, f"{name}=") for name, size in units.items() if size is not None}
-    middle: Literal["start", "mid"] = "mid" if sample == "mid" else "start"
-    return Plan(mode, schedules, length, known, floor, middle, clock)
+    return ScheduleConfig(mode, schedules, length, known, eta_min, bool(midpoint), clock)
 
 
-def _by_name(said: Any) -> Any:
-    """Return what is said by group with the names as texts; unnamed groups go by number."""
-    if not isinstance(said, Mapping):
-        return said
-    return {str(group): schedule for group, schedule in said.items()}
+def _parsed(value: Any) -> Schedules:
+    """Return a schedule, or one for each group by its name; a text is read, a number refused."""
+    if isinstance(value, Mapping):
+        return {str(group): _parsed_one(schedule) for group, schedule in value.items()}
+    return _parsed_one(value)
+
+
+def _parsed_one(value: Any) -> Schedule:
+    if isinstance(value, str):
+        return parse(value)
+    if not isinstance(value, Schedule):
+        raise TypeError(f"expected a schedule or its text, not {value!r}; write constant(value)")
+    return value

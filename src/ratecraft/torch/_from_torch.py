@@ -30,9 +30,9 @@ NEAR: Final = 1e-6  # relative: recursion in float32 is no better
 
 
 def from_torch(scheduler: Any) -> Schedule | dict[str, Schedule]:
-    """Return the schedule of a torch scheduler: its rates over the calls of its ``step()``.
+    """Return the schedule of a torch scheduler: its lrs over the calls of its ``step()``.
 
-    Go on with it as ``ScheduleLR(optimizer, rate=from_torch(s), start=s.last_epoch)``. Momentum,
+    Go on with it as ``ScheduleLR(optimizer, lr=from_torch(s), start=s.last_epoch)``. Momentum,
     which OneCycleLR and CyclicLR set on the way, is not part of it.
 
     Args:
@@ -44,7 +44,7 @@ def from_torch(scheduler: Any) -> Schedule | dict[str, Schedule]:
     Raises:
         TypeError: no scheduler.
         BindingError: no schedule says the same: it follows a metric, its class is not torch's, or
-            the optimizer's rate is not what this scheduler alone would have made of it;
+            the optimizer's lr is not what this scheduler alone would have made of it;
             or it is a `ScheduleLR`, whose schedule is ``scheduler.curve.schedule``.
 
     >>> import torch
@@ -57,19 +57,22 @@ def from_torch(scheduler: Any) -> Schedule | dict[str, Schedule]:
     if not isinstance(scheduler, LRScheduler):
         raise TypeError(f"from_torch() reads a torch scheduler, not {type(scheduler).__name__}")
     groups = scheduler.optimizer.param_groups
-    rates = [_rate(scheduler, i) for i in range(len(groups))]
-    for i, (group, rate) in enumerate(zip(groups, rates, strict=True)):
+    lrs = [_lr(scheduler, i) for i in range(len(groups))]
+    for i, (group, lr) in enumerate(zip(groups, lrs, strict=True)):
         epoch = _epoch(scheduler)
-        tabulated = "multiplicative(" in repr(rate)  # that alone needs an end
-        said, found = rate.resolve(epoch + 1 if tabulated else None)(epoch), float(group["lr"])
+        tabulated = "multiplicative(" in repr(lr)  # that alone needs an end
+        said, found = (
+            lr.resolve(total_steps=epoch + 1 if tabulated else None)(epoch),
+            float(group["lr"]),
+        )
         if not math.isclose(said, found, rel_tol=NEAR, abs_tol=1e-15):
             raise BindingError(
                 f"group {i} has lr {found:g}, where this {type(scheduler).__name__} alone would "
                 f"have set {said:g} at epoch {epoch}: somebody else changes it, too"
             )
-    if all(rate == rates[0] for rate in rates):
-        return rates[0]
-    return {str(group.get("name", i)): rates[i] for i, group in enumerate(groups)}
+    if all(lr == lrs[0] for lr in lrs):
+        return lrs[0]
+    return {str(group.get("name", i)): lrs[i] for i, group in enumerate(groups)}
 
 
 def _of_ours(scheduler: ScheduleLR) -> Schedule | dict[str, Schedule]:
@@ -96,8 +99,8 @@ def _kind(scheduler: Any) -> str:
     )
 
 
-def _rate(scheduler: Any, i: int) -> Schedule:
-    """Return the rates of group i."""
+def _lr(scheduler: Any, i: int) -> Schedule:
+    """Return the lrs of group i."""
     kind = _kind(scheduler)
     if isinstance(scheduler, ReduceLROnPlateau):
         raise BindingError("a ReduceLROnPlateau follows a metric, and no schedule can say that")
@@ -109,13 +112,13 @@ def _rate(scheduler: Any, i: int) -> Schedule:
             factor = factor * other
         return _base(scheduler._schedulers[0], i) * factor
     if kind == "CyclicLR":
-        return _cycles(scheduler).between(float(scheduler.base_lrs[i]), float(scheduler.max_lrs[i]))
+        return _cycles(scheduler).rescale(float(scheduler.base_lrs[i]), float(scheduler.max_lrs[i]))
     if kind == "OneCycleLR":
         return _one_cycle(scheduler, scheduler.optimizer.param_groups[i])
     floor = getattr(scheduler, "eta_min", 0)
     base = _base(scheduler, i)
     if floor:
-        return _waves(scheduler).between(float(floor), base)
+        return _waves(scheduler).rescale(float(floor), base)
     return base * _factor(scheduler, i)
 
 
@@ -126,24 +129,24 @@ def _base(scheduler: Any, i: int) -> float:
 
 
 def _factor(scheduler: Any, i: int) -> Schedule:
-    """Return what a scheduler multiplies group i's base rate by."""
+    """Return what a scheduler multiplies group i's base lr by."""
     kind = _kind(scheduler)
     match kind:
         case "StepLR":
-            return constant(1, over=_updates(scheduler.step_size)).repeat(decay=scheduler.gamma)
+            return constant(1, over=_steps(scheduler.step_size)).repeat(decay=scheduler.gamma)
         case "MultiStepLR":
             at = sorted(scheduler.milestones.elements())
             levels = [scheduler.gamma**n for n in range(len(at) + 1)]
-            return staircase(levels, at=[_updates(x) for x in at])
+            return staircase(levels, at=[_steps(x) for x in at])
         case "ConstantLR":
-            return staircase([scheduler.factor, 1], at=[_updates(scheduler.total_iters)])
+            return staircase([scheduler.factor, 1], at=[_steps(scheduler.total_iters)])
         case "LinearLR":
             ends = scheduler.start_factor, scheduler.end_factor
-            return linear(*ends, over=_updates(scheduler.total_iters))
+            return linear(*ends, over=_steps(scheduler.total_iters))
         case "ExponentialLR":
             return decay(scheduler.gamma)
         case "PolynomialLR":
-            return polynomial(1, 0, scheduler.power, over=_updates(scheduler.total_iters))
+            return polynomial(1, 0, scheduler.power, over=_steps(scheduler.total_iters))
         case "CosineAnnealingLR" | "CosineAnnealingWarmRestarts" if not scheduler.eta_min:
             return _waves(scheduler)
         case "LambdaLR":
@@ -151,19 +154,19 @@ def _factor(scheduler: Any, i: int) -> Schedule:
         case "MultiplicativeLR":
             return multiplicative(scheduler.lr_lambdas[i])
     raise BindingError(
-        f"a {kind} writes rates and cannot be multiplied with others by torch; write the product "
+        f"a {kind} writes lrs and cannot be multiplied with others by torch; write the product "
         "in the notation"
     )
 
 
-def _updates(n: Any) -> Any:
+def _steps(n: Any) -> Any:
     """Return a number of torch's as a length; torch counts in whole epochs, or means to."""
     return n if isinstance(n, int) else steps(n)
 
 
 def _waves(scheduler: Any) -> Schedule:
     if _kind(scheduler) == "CosineAnnealingLR":  # torch's rises again after T_max
-        length = _updates(scheduler.T_max)
+        length = _steps(scheduler.T_max)
         return cosine(1, 0, over=length).then(cosine(0, 1, over=length)).repeat()
     return cosine(1, 0, over=scheduler.T_0).repeat(grow=scheduler.T_mult)
 
@@ -200,8 +203,8 @@ def _sequence(scheduler: Any, i: int) -> Schedule:
                 f"torch has no beginning of its own for a {_kind(part)} inside a SequentialLR; "
                 "write the sequence in the notation"
             )
-    rates = [_rate(part, i) for part in scheduler._schedulers]
+    lrs = [_lr(part, i) for part in scheduler._schedulers]
     spans = [b - a for a, b in pairwise([0, *scheduler._milestones])]
-    timed = [rate.over(span) for rate, span in zip(rates, spans, strict=False)]
-    first, *others = [*timed, rates[-1]]
+    timed = [lr.over(span) for lr, span in zip(lrs, spans, strict=False)]
+    first, *others = [*timed, lrs[-1]]
     return first.then(*others)

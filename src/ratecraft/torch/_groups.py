@@ -51,20 +51,20 @@ def param_groups(
 ) -> list[dict[str, Any]]:
     """Return a model's parameters as named param groups, each parameter in exactly one.
 
-    The rate of a parameter in layer i of n is lr x factor x layer_decay^(n - 1 - i), where its
-    rule says a factor, or the rate that its rule says, without any of that; for a pair (a, b) as
+    The lr of a parameter in layer i of n is lr x factor x layer_decay^(n - 1 - i), where its
+    rule says a factor, or the lr that its rule says, without any of that; for a pair (a, b) as
     ``lr`` it is factor x a (b / a)^(i / (n - 1)) instead. Groups are named after the rule, or the
     layer where layers differ, so that schedules can address them, and come in the model's order.
 
     Args:
         model: the model; tied parameters count once.
-        lr: the rate of all that no rule speaks of; or the first and the last layer's rate,
+        lr: the lr of all that no rule speaks of; or the first and the last layer's lr,
             between which the others are spread geometrically.
         rules: what is different for some, the first that fits counts: by a name or path
             ("head", "blocks.3"), a pattern ("*.attn.*"), all but one ("!head"), a module's class,
-            or a function of name and parameter; to a rate, or a dict of ``lr`` or ``factor`` and
+            or a function of name and parameter; to an lr, or a dict of ``lr`` or ``factor`` and
             any other field of the optimizer, ``name`` among them.
-        layer_decay: what each layer's rate is of the next one's, 0 < layer_decay <= 1.
+        layer_decay: what each layer's lr is of the next one's, 0 < layer_decay <= 1.
         layers: paths from the input to the output; default what `model` is made of, in order,
             containers of layers opened. What lies in none of them counts as the first.
         no_decay: whether biases, norms and embeddings have no weight decay; or which of them.
@@ -73,7 +73,7 @@ def param_groups(
         settings: fields of all groups, such as ``weight_decay=0.05``.
 
     Raises:
-        BindingError: a rule, layer or pattern that fits nothing, or nothing that is left; a rate
+        BindingError: a rule, layer or pattern that fits nothing, or nothing that is left; an lr
             that is none; a model without parameters to train.
 
     >>> model = nn.Sequential(nn.Linear(4, 8), nn.LayerNorm(8), nn.Linear(8, 2))
@@ -101,15 +101,15 @@ def param_groups(
         )
     spread = lr if isinstance(lr, tuple) else None
     if spread is not None and (len(spread) != 2 or layer_decay is not None):
-        raise BindingError(f"lr={lr}: expected a rate, or two of them and no layer_decay")
-    base = _rate(spread[1] if spread is not None else lr, "lr=")
-    if spread is not None and (_rate(spread[0], "lr=") == 0 or base == 0):
-        raise BindingError(f"lr={lr}: between 0 and another rate nothing is spread geometrically")
+        raise BindingError(f"lr={lr}: expected an lr, or two of them and no layer_decay")
+    base = _lr(spread[1] if spread is not None else lr, "lr=")
+    if spread is not None and (_lr(spread[0], "lr=") == 0 or base == 0):
+        raise BindingError(f"lr={lr}: between 0 and another lr nothing is spread geometrically")
     if layer_decay is not None and not 0 < layer_decay <= 1:
         raise BindingError(f"layer_decay={layer_decay}: expected a number above 0 and up to 1")
     ranked = spread is not None or layer_decay is not None
     if layers is not None and not ranked:
-        raise BindingError("layers= says nothing without layer_decay= or a pair of rates as lr=")
+        raise BindingError("layers= says nothing without layer_decay= or a pair of lrs as lr=")
     places, count = _layers(model, every, layers) if ranked else ({}, 1)
     said = _said(rules or {}, named, every)
     labels = {label for label, _ in said.values()}
@@ -123,22 +123,22 @@ def param_groups(
     groups: dict[str, dict[str, Any]] = {}
     for one in named:
         name, own = said.get(id(one.parameter), ("rest" if rules else "all", {}))
-        rate = own.get("lr")
-        if rate is None:
-            rate = base * own.get("factor", 1.0)
+        group_lr = own.get("lr")
+        if group_lr is None:
+            group_lr = base * own.get("factor", 1.0)
             if ranked:
                 layer, place = places[id(one.parameter)]
                 up = count - 1 - place
                 if spread is not None:
-                    rate *= (spread[0] / base) ** (up / max(count - 1, 1))
+                    group_lr *= (spread[0] / base) ** (up / max(count - 1, 1))
                 else:
-                    rate *= (layer_decay or 1.0) ** up
+                    group_lr *= (layer_decay or 1.0) ** up
                 plain = name == layer or (name in ("rest", "all") and layer not in labels)
                 name = layer if plain else f"{name}: {layer}"
         fields = settings | {k: v for k, v in own.items() if k not in ("lr", "factor", "name")}
         if bare and "weight_decay" not in own and _is_one_of(one, bare):
             name, fields = f"{name}, no decay", fields | {"weight_decay": 0.0}
-        fields = {"name": name, "lr": rate, **fields}
+        fields = {"name": name, "lr": group_lr, **fields}
         group = groups.setdefault(name, {"params": [], **fields})
         if {field: value for field, value in group.items() if field != "params"} != fields:
             raise BindingError(
@@ -163,15 +163,15 @@ def _named(model: nn.Module) -> list[Named]:
     return [Named(p, tuple(names[i]), tuple(owners[i])) for i, p in found.items()]
 
 
-def _rate(value: object, what: str) -> float:
+def _lr(value: object, what: str) -> float:
     if isinstance(value, torch.Tensor) and value.numel() == 1:
         value = value.item()
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise BindingError(f"{what} {value!r} is no rate; expected a number >= 0")
-    rate = float(value)
-    if not 0 <= rate < math.inf:
+        raise BindingError(f"{what} {value!r} is no lr; expected a number >= 0")
+    lr = float(value)
+    if not 0 <= lr < math.inf:
         raise BindingError(f"{what} {value!r}: expected a finite number >= 0")
-    return rate
+    return lr
 
 
 def _said(
@@ -186,7 +186,7 @@ def _said(
             raise BindingError(f"the rule {label!r} says both lr and factor; which of them counts?")
         for field in ("lr", "factor"):
             if field in own:
-                own[field] = _rate(own[field], f"the rule {label!r}: {field}=")
+                own[field] = _lr(own[field], f"the rule {label!r}: {field}=")
         fitting = [one for one in named if _fits(which, one)]
         if not fitting:
             if any(_fits(which, one) for one in every):

@@ -18,7 +18,7 @@ from .drop_in import ReduceLROnPlateau
 class PlateauLR(ReduceLROnPlateau):
     """A schedule, times a factor that falls whenever a metric has stopped to improve.
 
-    The rate before update k is curve(k) x factor. The schedule goes on with every update, by its
+    The lr before step k is curve(k) x factor. The schedule goes on with every step, by its
     own clock; ``step(metric)`` is called whenever there is a metric, once an epoch or once a
     validation. It *is* a torch ``ReduceLROnPlateau``, so Lightning and the Hugging Face Trainer,
     which hand a metric to nothing else, hand it to this; and one state holds both parts.
@@ -33,14 +33,14 @@ class PlateauLR(ReduceLROnPlateau):
         threshold: by how much a metric must be better to count.
         threshold_mode: "rel": that share of the best one; "abs": that much.
         cooldown: how many metrics are passed over after a decision.
-        min_lr: the schedule's highest rate is not taken below this; one number, or one a group.
-        eps: a fall of the highest rate by less than this is left out.
+        min_lr: the schedule's highest lr is not taken below this; one number, or one a group.
+        eps: a fall of the highest lr by less than this is left out.
         verbose: log every change.
 
     Attributes:
         scheduler: the `ScheduleLR`.
         reduced: the present factor of each param group.
-        decisions: what was decided so far, as plain data: "at" (updates, or what the clock
+        decisions: what was decided so far, as plain data: "at" (steps, or what the clock
             counts), "metric", "best" and "factors".
 
     Raises:
@@ -49,7 +49,7 @@ class PlateauLR(ReduceLROnPlateau):
     >>> import torch
     >>> from ratecraft import cosine, warmup
     >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
-    >>> schedule = ScheduleLR(optimizer, factor=warmup(4), total=100)
+    >>> schedule = ScheduleLR(optimizer, factor=warmup(4), total_steps=100)
     >>> scheduler = PlateauLR(schedule, factor=0.5, patience=0)
     >>> for loss in [2.0, 1.0, 1.0]:
     ...     for _ in range(3):
@@ -90,21 +90,21 @@ class PlateauLR(ReduceLROnPlateau):
         return self.scheduler.position
 
     def _length(self, at: float) -> int | Duration:
-        unit = self.scheduler.plan.counts
-        return int(at) if unit == "updates" else Duration(**{unit: at})
+        unit = self.scheduler.config.counts
+        return int(at) if unit == "steps" else Duration(**{unit: at})
 
     def _highest(self) -> list[float]:
         return self.scheduler.highest()
 
     def get_last_lr(self) -> list[Any]:
-        """Return the rates that the groups have now."""
+        """Return the lrs that the groups have now."""
         return self.scheduler.get_last_lr()
 
     def remove(self) -> None:
-        """Stop driving the optimizer; its rates stay as they are now."""
+        """Stop driving the optimizer; its lrs stay as they are now."""
         self.scheduler.remove()
         if self._is_heard():
-            self._ledger.remove(self._voice)
+            self._writer.remove(self._source)
 
     def __getstate__(self) -> NoReturn:
         """Refuse to be copied: a copy would drive nothing."""
@@ -119,7 +119,7 @@ class PlateauLR(ReduceLROnPlateau):
         return state | {"_last_lr": self.get_last_lr(), "schedule": self.scheduler.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go to a saved state and write the rates that belong there.
+        """Go to a saved state and write the lrs that belong there.
 
         Nothing is changed where this raises.
 
@@ -127,7 +127,7 @@ class PlateauLR(ReduceLROnPlateau):
             state_dict: what `state_dict` returned.
 
         Raises:
-            PlanChanged: the state's schedule is another one, as `ScheduleLR.load_state_dict` says.
+            ScheduleChanged: the state's schedule is another one, as `ScheduleLR.load_state_dict` says.
             BindingError: no state of a PlateauLR.
         """
         state = copy.deepcopy(dict(state_dict))
@@ -137,13 +137,13 @@ class PlateauLR(ReduceLROnPlateau):
                 "plan" in state
             )
             raise BindingError(f"this is no state of a PlateauLR{hint}")
-        for name in ("carried", "base"):  # the schedule's part says them
+        for name in ("external_factor", "base"):  # the schedule's part says them
             state.pop(name, None)
-        before = self._voice.factors
-        self._voice.factors = list(reduced)
+        before = self._source.factors
+        self._source.factors = list(reduced)
         try:
             self.scheduler.load_state_dict(schedule)
         except BaseException:
-            self._voice.factors = before
+            self._source.factors = before
             raise
         lr_scheduler.ReduceLROnPlateau.load_state_dict(self, state)

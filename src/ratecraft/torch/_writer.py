@@ -1,6 +1,6 @@
-"""One ledger per optimizer and field: rate = base x factors x what others did, written afresh.
+"""One writer per optimizer and field: lr = base x factors x what others did, written afresh.
 
-Every `ScheduleLR` on an optimizer has a *voice* in the ledger of each field it drives. A write
+Every `ScheduleLR` on an optimizer has a *source* in the writer of each field it drives. A write
 multiplies a few numbers afresh, so nothing drifts; and it first looks at what it finds: if
 somebody else changed a value since the last write (a scheduler that multiplies, a person), that
 ratio is carried on.
@@ -28,14 +28,14 @@ LEDGERS: Final = "_ratecraft_ledgers"
 NEAR: Final = 1e-9  # relative: a saved value this near to the product is the product
 
 
-class Voice:
-    """One scheduler's part in a ledger: a factor for all groups, or one for each.
+class FactorSource:
+    """One scheduler's part in a writer: a factor for all groups, or one for each.
 
     Attributes:
         absolute: the factor is the value itself, so that the base plays no part.
         shared: one schedule speaks for all groups, also for those that are added later.
         uniform: it says the same factor for all groups.
-        factors: what this voice says now.
+        factors: what this source says now.
     """
 
     def __init__(self, *, absolute: bool = False, shared: bool = True) -> None:
@@ -52,36 +52,36 @@ class Voice:
         return ""
 
 
-class Ledger:
+class HyperparamWriter:
     """The values of one field in all param groups of an optimizer.
 
     Attributes:
-        base: each group's own value, which factors multiply; 1 where a voice is absolute.
-        own: each group's own value, also where a voice is absolute.
-        carried: what others multiplied it by.
+        base: each group's own value, which factors multiply; 1 where a source is absolute.
+        own: each group's own value, also where a source is absolute.
+        external_factor: what others multiplied it by.
     """
 
     def __init__(self, optimizer: Optimizer, field: str) -> None:
-        # The optimizer holds its ledgers. A reference back would keep it alive until the next
+        # The optimizer holds its writers. A reference back would keep it alive until the next
         # collection, and every scheduler with it.
         self._optimizer, self.field = weakref.ref(optimizer), field
         parts = FIELD.fullmatch(field)
         self.name = parts[1] if parts else field
         self.index = int(parts[2]) if parts and parts[2] else None
-        self.voices: list[Voice] = []
+        self.sources: list[FactorSource] = []
         self.base: list[float] = []
         self.own: list[float] = []
-        self.carried: list[float] = []
+        self.external_factor: list[float] = []
         self._scale: list[float] = []
         self._written: list[Any] = []  # what the groups held after the last write
         self._tensors: list[float] = []  # the same as numbers, where they are tensors
         self._versions: list[int] | None = None  # of tensors, whose changes keep their identity
         self._told_zero = False
-        self._expected: tuple[Voice, Factors, list[Any]] | None = None
-        self.doubts: list[str] = []  # told at the first update, unless a state is loaded before
-        # What makes a write quick: plain numbers, and an only voice that says one factor for all.
+        self._expected: tuple[FactorSource, Factors, list[Any]] | None = None
+        self.doubts: list[str] = []  # told at the first step, unless a state is loaded before
+        # What makes a write quick: plain numbers, and an only source that says one factor for all.
         self._plain = False
-        self._alone: Voice | None = None
+        self._alone: FactorSource | None = None
         self._count = 0
 
     @property
@@ -90,22 +90,22 @@ class Ledger:
         return cast(Optimizer, self._optimizer()).param_groups
 
     @staticmethod
-    def of(optimizer: Optimizer, field: str) -> Ledger:
-        """Return the ledger of a field; the optimizer holds it, so that both end together.
+    def of(optimizer: Optimizer, field: str) -> HyperparamWriter:
+        """Return the writer of a field; the optimizer holds it, so that both end together.
 
         One that nobody speaks in any more is taken up again only if nothing has changed since.
 
         Raises:
             BindingError: a group has no such field, or it holds no number.
         """
-        ledger = ledgers_of(optimizer).get(field)
-        if ledger is not None and (ledger.voices or ledger.is_untouched()):
-            ledger.sync()
-            return ledger
-        ledger = Ledger(optimizer, field)
+        writer = writers_of(optimizer).get(field)
+        if writer is not None and (writer.sources or writer.is_untouched()):
+            writer.sync()
+            return writer
+        writer = HyperparamWriter(optimizer, field)
         for i, group in enumerate(optimizer.param_groups):
-            ledger.check(group, i)
-        return ledger
+            writer.check(group, i)
+        return writer
 
     def is_untouched(self) -> bool:
         """Return whether the groups hold what was written, and their bases are the same."""
@@ -142,18 +142,18 @@ class Ledger:
 
     # Joining ------------------------------------------------------------------------------
 
-    def check_voice(self, voice: Voice) -> None:
-        """Refuse a second voice that is absolute, or one that a shared tensor cannot follow."""
+    def check_voice(self, source: FactorSource) -> None:
+        """Refuse a second source that is absolute, or one that a shared tensor cannot follow."""
         held = [self._held(group) for group in self.groups]
         tensors = [id(value) for value in held if isinstance(value, torch.Tensor)]
-        if len(set(tensors)) < len(tensors) and not voice.uniform:
+        if len(set(tensors)) < len(tensors) and not source.uniform:
             raise BindingError(
                 f"param groups share one {self.field} tensor and cannot have different values; "
                 f"give each group a tensor of its own"
             )
-        if voice.absolute and any(other.absolute for other in self.voices):
+        if source.absolute and any(other.absolute for other in self.sources):
             raise BindingError(
-                f"{self.field}: this optimizer's {self.field} is driven by a schedule with rate= "
+                f"{self.field}: this optimizer's {self.field} is innermost_optimizer by a schedule with lr= "
                 "already; give the second one as factor=, or remove() the first"
             )
 
@@ -179,39 +179,40 @@ class Ledger:
         """Return the same as the groups' types hold it."""
         return [_rounded(n, held) for n, held in zip(self.numbers(), self._written, strict=True)]
 
-    def add(self, voice: Voice, base: list[float], carried: list[float]) -> None:
-        """Let a voice in; the first one's ``base`` and ``carried`` open the ledger."""
+    def add(self, source: FactorSource, base: list[float], external_factor: list[float]) -> None:
+        """Let a source in; the first one's ``base`` and ``carried`` open the writer."""
         if not self.own:
-            self.own, self.carried = list(base), list(carried)
+            self.own, self.external_factor = list(base), list(external_factor)
             self._remember(self.groups)
         optimizer = cast(Optimizer, self._optimizer())
-        ledgers = vars(optimizer).setdefault(LEDGERS, {})
-        if not ledgers and "_optimizer_step_pre_hooks" in vars(optimizer):
+        writers = vars(optimizer).setdefault(LEDGERS, {})
+        if not writers and "_optimizer_step_pre_hooks" in vars(optimizer):
             optimizer.register_load_state_dict_pre_hook(_loading)
             optimizer.register_load_state_dict_post_hook(_loaded)
             hook = torch.compiler.disable(_stepping)  # type: ignore[no-untyped-call]
             optimizer.register_step_pre_hook(hook)
-        ledgers[self.field] = self
+        writers[self.field] = self
         self.absorb()  # under the factors that were in force
-        self.voices.append(voice)
+        self.sources.append(source)
         self._remember(self.groups)
         self._rescale()
 
-    def remove(self, voice: Voice) -> None:
-        """Take a voice out; the values stay as they are until the next write."""
+    def remove(self, source: FactorSource) -> None:
+        """Take a source out; the values stay as they are until the next write."""
         fits = len(self.groups) >= len(self.own)
         if fits:
             self.sync()
-        self.voices.remove(voice)
+        self.sources.remove(source)
         if fits:
             self._remember(self.groups, self.numbers())
             self._rescale()
 
     def _rescale(self) -> None:
-        absolute = any(voice.absolute for voice in self.voices)
+        absolute = any(source.absolute for source in self.sources)
         self.base = [1.0] * len(self.own) if absolute else list(self.own)
         self._scale = [
-            base * carried for base, carried in zip(self.base, self.carried, strict=True)
+            base * external_factor
+            for base, external_factor in zip(self.base, self.external_factor, strict=True)
         ]
 
     def sync(self) -> None:
@@ -245,15 +246,15 @@ class Ledger:
         if shared and isinstance(held, torch.Tensor):
             # The optimizer's default tensor, which we fill: what it holds is no base. The group
             # gets a tensor of its own, and the base and the rest from the group beside it.
-            own, ratio = self.own[shared[0]], self.carried[shared[0]]
+            own, ratio = self.own[shared[0]], self.external_factor[shared[0]]
             group[self.name] = held.clone()
-        elif any(voice.absolute and voice.shared for voice in self.voices) and self.own[0]:
-            # Under one rate= for all there is no base to multiply: what a group keeps is its ratio.
+        elif any(source.absolute and source.shared for source in self.sources) and self.own[0]:
+            # Under one lr= for all there is no base to multiply: what a group keeps is its ratio.
             ratio = own / self.own[0]
         name = group_name(group, i)
         if ratio != 1.0:
             log.warning(
-                "%s joined with %s %g beside %g: it keeps that ratio, %g, to the scheduled rate",
+                "%s joined with %s %g beside %g: it keeps that ratio, %g, to the scheduled lr",
                 name, self.field, own, self.own[0], ratio,
             )  # fmt: skip
         else:
@@ -261,9 +262,9 @@ class Ledger:
         if self.field == "lr":
             own = float(group.setdefault("initial_lr", own))
         self.own.append(own)
-        self.carried.append(ratio)
-        for voice in self.voices:
-            voice.factors = voice.join(own)
+        self.external_factor.append(ratio)
+        for source in self.sources:
+            source.factors = source.join(own)
         return found
 
     # Reading and writing ------------------------------------------------------------------
@@ -279,7 +280,7 @@ class Ledger:
         self._tensors = numbers or list(map(float, self._written)) if tensors else []
         self._count = len(groups)
         self._plain = not tensors and self.index is None
-        only = self.voices[0] if len(self.voices) == 1 else None
+        only = self.sources[0] if len(self.sources) == 1 else None
         self._alone = only if self._plain and only and only.uniform else None
 
     def absorb(self) -> None:
@@ -294,7 +295,7 @@ class Ledger:
         ):
             return
         if self._expected is not None and found == self._expected[2]:
-            # Ignite asks for the rates and writes them itself.
+            # Ignite asks for the lrs and writes them itself.
             self._expected[0].factors = self._expected[1]
             self._remember(groups)
             return
@@ -309,9 +310,9 @@ class Ledger:
     def _carry(self, i: int, found: float, product: float) -> None:
         name = group_name(self.groups[i], i)
         if self.base[i] * product != 0:
-            self.carried[i] = found / (self.base[i] * product)
+            self.external_factor[i] = found / (self.base[i] * product)
             log.debug("%s: %s was set to %g beside us: a factor of %g is carried on",
-                      name, self.field, found, self.carried[i])  # fmt: skip
+                      name, self.field, found, self.external_factor[i])  # fmt: skip
         elif self.base[i] == 0:
             self.own[i] = found / product if product else found
             if self.field == "lr":
@@ -324,84 +325,86 @@ class Ledger:
                 "multiply it cannot be seen, and it is not carried on", name, self.field, found,
             )  # fmt: skip
 
-    def _multiplied_with(self, voice: Voice, factors: Factors) -> Factors:
-        """Return the product if this voice said that."""
-        said = voice.factors
+    def _multiplied_with(self, source: FactorSource, factors: Factors) -> Factors:
+        """Return the product if this source said that."""
+        said = source.factors
         try:
-            voice.factors = factors
+            source.factors = factors
             return self._multiplied()
         finally:
-            voice.factors = said
+            source.factors = said
 
     def _multiplied(self) -> Factors:
-        """Return the product of all voices: a number while they agree over the groups."""
-        return multiplied([voice.factors for voice in self.voices])
+        """Return the product of all sources: a number while they agree over the groups."""
+        return multiplied([source.factors for source in self.sources])
 
-    def say(self, voice: Voice, factors: Factors, groups: list[dict[str, Any]]) -> None:
-        """Let a voice say its factors now, and write every group's value afresh."""
-        # Few names and few calls, since this runs after every update: benchmarks/step_speed.py.
-        if voice is self._alone and self._count == len(groups) == 1:
+    def say(self, source: FactorSource, factors: Factors, groups: list[dict[str, Any]]) -> None:
+        """Let a source say its factors now, and write every group's value afresh."""
+        # Few names and few calls, since this runs after every step: benchmarks/step_speed.py.
+        if source is self._alone and self._count == len(groups) == 1:
             group, name = groups[0], self.name
             if group[name] is self._written[0]:
                 group[name] = value = self._scale[0] * factors  # type: ignore[operator]  # uniform
                 self._written = [value]
-                voice.factors = factors
+                source.factors = factors
                 return
         if self._plain and len(groups) == self._count:
-            self._say_plainly(voice, factors, groups)
+            self._say_plainly(source, factors, groups)
         else:
-            self._say_slowly(voice, factors)
+            self._say_slowly(source, factors)
 
-    def _say_plainly(self, voice: Voice, factors: Factors, groups: list[dict[str, Any]]) -> None:
+    def _say_plainly(
+        self, source: FactorSource, factors: Factors, groups: list[dict[str, Any]]
+    ) -> None:
         """Write plain numbers, in one pass that notices who else was here."""
-        alone = len(self.voices) == 1
-        product = factors if alone else self._multiplied_with(voice, factors)
+        alone = len(self.sources) == 1
+        product = factors if alone else self._multiplied_with(source, factors)
         name = self.name
         values: list[Any] = []
         if isinstance(product, list):
             rows = zip(groups, self._scale, self._written, product)  # noqa: B905 - slow
             for group, scale, before, share in rows:
                 if group[name] is not before:
-                    self._look_closely(voice, factors, values)
+                    self._look_closely(source, factors, values)
                     return
                 group[name] = value = scale * share
                 values.append(value)
         else:
             for group, scale, before in zip(groups, self._scale, self._written):  # noqa: B905 - slow
                 if group[name] is not before:
-                    self._look_closely(voice, factors, values)
+                    self._look_closely(source, factors, values)
                     return
                 group[name] = value = scale * product
                 values.append(value)
         self._written = values
-        voice.factors = factors
+        source.factors = factors
 
-    def _look_closely(self, voice: Voice, factors: Factors, written: list[float]) -> None:
+    def _look_closely(self, source: FactorSource, factors: Factors, written: list[float]) -> None:
         """Somebody was here: go back to where this pass began, and carry on what they did."""
         for group, before in zip(self.groups, self._written[: len(written)], strict=False):
             group[self.name] = before
-        self._say_slowly(voice, factors)
+        self._say_slowly(source, factors)
 
-    def _say_slowly(self, voice: Voice, factors: Factors) -> None:
+    def _say_slowly(self, source: FactorSource, factors: Factors) -> None:
         groups = self.groups
         late = len(groups) > len(self.own)
         self.sync()
-        if not late:  # else every voice was asked for factors with the late group
-            voice.factors = factors
+        if not late:  # else every source was asked for factors with the late group
+            source.factors = factors
         self._put(groups, self.values())
 
-    def expect(self, voice: Voice, factors: Factors, values: list[Any]) -> None:
+    def expect(self, source: FactorSource, factors: Factors, values: list[Any]) -> None:
         """Note values that somebody asked for and may write: found there, they are our own."""
-        self._expected = voice, factors, values
+        self._expected = source, factors, values
 
-    def asked(self, voice: Voice, factors: Factors) -> list[float]:
-        """Return what each group would get if this voice said that; nothing is written."""
-        said = voice.factors
+    def asked(self, source: FactorSource, factors: Factors) -> list[float]:
+        """Return what each group would get if this source said that; nothing is written."""
+        said = source.factors
         try:
-            voice.factors = factors
+            source.factors = factors
             return self.values()
         finally:
-            voice.factors = said
+            source.factors = said
 
     def values(self) -> list[float]:
         """Return what belongs into each group now."""
@@ -426,14 +429,18 @@ class Ledger:
     # Saving -------------------------------------------------------------------------------
 
     def state(self) -> dict[str, list[float]]:
-        """Return the ledger as plain data, with what others have done up to now."""
+        """Return the writer as plain data, with what others have done up to now."""
         self.sync()
-        return {"base": list(self.own), "carried": list(self.carried), "now": self.numbers()}
+        return {
+            "base": list(self.own),
+            "external_factor": list(self.external_factor),
+            "now": self.numbers(),
+        }
 
     def check_state(self, state: Any) -> None:
-        """Refuse a saved ledger that is not about this optimizer, before anything is changed."""
+        """Refuse a saved writer that is not about this optimizer, before anything is changed."""
         groups = len(self.groups)
-        for key in ("base", "carried", "now"):
+        for key in ("base", "external_factor", "now"):
             values = state.get(key) if isinstance(state, dict) else None
             if not isinstance(values, list) or not all(isinstance(v, int | float) for v in values):
                 raise BindingError(f"the saved state has no {key!r} for {self.field!r}")
@@ -444,10 +451,10 @@ class Ledger:
                 )
 
     def restore(self, state: dict[str, list[float]]) -> None:
-        """Take over a saved ledger and write: the saved values to the last bit, where they fit."""
+        """Take over a saved writer and write: the saved values to the last bit, where they fit."""
         self.doubts = []
         groups = self.groups
-        self.own, self.carried = list(state["base"]), list(state["carried"])
+        self.own, self.external_factor = list(state["base"]), list(state["external_factor"])
         if self.field == "lr":
             for group, own in zip(groups, self.own, strict=True):
                 if not isinstance(group.get("initial_lr"), torch.Tensor):
@@ -483,41 +490,41 @@ def multiplied(said: list[Factors]) -> Factors:
     return product
 
 
-def ledgers_of(optimizer: Optimizer) -> dict[str, Ledger]:
-    """Return an optimizer's ledgers by field."""
-    ledgers: dict[str, Ledger] = vars(optimizer).get(LEDGERS, {})
-    return ledgers
+def writers_of(optimizer: Optimizer) -> dict[str, HyperparamWriter]:
+    """Return an optimizer's writers by field."""
+    writers: dict[str, HyperparamWriter] = vars(optimizer).get(LEDGERS, {})
+    return writers
 
 
 def _loading(optimizer: Optimizer, _: Any) -> None:
     """Before ``optimizer.load_state_dict``: what others did up to now is theirs."""
-    for ledger in ledgers_of(optimizer).values():
-        if ledger.voices:
-            ledger.sync()
+    for writer in writers_of(optimizer).values():
+        if writer.sources:
+            writer.sync()
 
 
 def _loaded(optimizer: Optimizer) -> None:
     """After ``optimizer.load_state_dict``: what it holds is old, and nobody's deed."""
-    for ledger in ledgers_of(optimizer).values():
-        if ledger.voices:
-            ledger.rewrite()
+    for writer in writers_of(optimizer).values():
+        if writer.sources:
+            writer.rewrite()
 
 
 def _stepping(optimizer: Optimizer, *_: Any) -> None:
-    """Before an update: a late group is trained at its scheduled value from the first on."""
+    """Before a step: a late group is trained at its scheduled value from the first on."""
     groups = optimizer.param_groups
-    for ledger in ledgers_of(optimizer).values():
-        if ledger.doubts:
-            for doubt in ledger.doubts:
+    for writer in writers_of(optimizer).values():
+        if writer.doubts:
+            for doubt in writer.doubts:
                 log.warning(doubt)
-            ledger.doubts = []
-        if len(groups) == len(ledger.own) or not ledger.voices:
+            writer.doubts = []
+        if len(groups) == len(writer.own) or not writer.sources:
             continue
-        for i in range(len(ledger.own), len(groups)):
-            for other in ledgers_of(optimizer).values():
+        for i in range(len(writer.own), len(groups)):
+            for other in writers_of(optimizer).values():
                 other.check(groups[i], i)
-        ledger.sync()
-        ledger.write()
+        writer.sync()
+        writer.write()
 
 
 def _rounded(number: float, like: Any) -> float:
@@ -536,11 +543,11 @@ def group_name(group: dict[str, Any], i: int) -> str:
     return repr(group["name"]) if "name" in group else f"group {i}"
 
 
-def driven(optimizer: Optimizer, *, counted: bool = False) -> Optimizer:
-    """Return the optimizer whose step really updates: Accelerate's stands around it.
+def innermost_optimizer(optimizer: Optimizer, *, counted: bool = False) -> Optimizer:
+    """Return the optimizer whose step really steps: Accelerate's stands around it.
 
     Raises:
-        BindingError: its updates are to be ``counted``, and it has no step hooks.
+        BindingError: its steps are to be ``counted``, and it has no step hooks.
     """
     inner: Any = optimizer
     while "_optimizer_step_post_hooks" not in vars(inner):
@@ -549,8 +556,8 @@ def driven(optimizer: Optimizer, *, counted: bool = False) -> Optimizer:
             continue
         if counted:
             raise BindingError(
-                f"{type(optimizer).__name__} has no step hooks, so its updates cannot be counted; "
-                'write clock="step" and call step() after each update'
+                f"{type(optimizer).__name__} has no step hooks, so its steps cannot be counted; "
+                'write clock="step" and call step() after each step'
             )
         return optimizer
     return cast(Optimizer, inner)

@@ -1,4 +1,4 @@
-"""Written: what makes a scheduler class of torch's write through the ledger."""
+"""DropInScheduler: what makes a scheduler class of torch's write through the writer."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Final
 
 from torch.optim.lr_scheduler import LRScheduler
 
-from ratecraft.torch._writer import Factors, Ledger, Voice, driven
+from ratecraft.torch._writer import Factors, FactorSource, HyperparamWriter, innermost_optimizer
 
 log = logging.getLogger("ratecraft.torch")
 
@@ -18,10 +18,10 @@ ASKED_OUTSIDE: Final = (
 )
 
 
-class _DropInVoice(Voice):
-    """The voice of a drop-in scheduler, which does not know it: they end each on their own."""
+class _DropInSource(FactorSource):
+    """The source of a drop-in scheduler, which does not know it: they end each on their own."""
 
-    def __init__(self, kind: type[Written]) -> None:
+    def __init__(self, kind: type[DropInScheduler]) -> None:
         super().__init__(absolute=kind._absolute)
         self.kind = kind
 
@@ -29,28 +29,28 @@ class _DropInVoice(Voice):
         return self.kind.__name__
 
 
-class Written(LRScheduler):
-    """What makes a torch scheduler write through the ledger; stands before torch's class.
+class DropInScheduler(LRScheduler):
+    """What makes a torch scheduler write through the writer; stands before torch's class.
 
-    Slots keep the voice out of ``__dict__``, which torch takes for the state.
+    Slots keep the source out of ``__dict__``, which torch takes for the state.
     """
 
-    __slots__ = ("_ledger", "_voice")
-    _absolute: ClassVar[bool] = False  # the factor is the rate itself
+    __slots__ = ("_writer", "_source")
+    _absolute: ClassVar[bool] = False  # the factor is the lr itself
     _overwrites: ClassVar[bool] = False  # torch's own writes base x factor over what is there
 
-    _tells_base: ClassVar[bool] = False  # torch's state says no base rates
+    _tells_base: ClassVar[bool] = False  # torch's state says no base lrs
 
     _taken: ClassVar[inspect.Signature]  # what the constructor takes
     verbose: bool
     _copied: dict[str, list[float]]
-    _ledger: Ledger
-    _voice: _DropInVoice
+    _writer: HyperparamWriter
+    _source: _DropInSource
 
     def __init_subclass__(cls, **more: Any) -> None:
         super().__init_subclass__(**more)
         # torch's signature, and the verbose= that it had until 2.6.
-        torchs = cls.__mro__[cls.__mro__.index(Written) + 1]
+        torchs = cls.__mro__[cls.__mro__.index(DropInScheduler) + 1]
         theirs = inspect.signature(torchs)
         told = inspect.Parameter("verbose", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=False)
         cls._taken = theirs.replace(parameters=[*theirs.parameters.values(), told])
@@ -71,14 +71,14 @@ class Written(LRScheduler):
 
     @property
     def is_absolute(self) -> bool:
-        """Whether its factors are the rates themselves."""
+        """Whether its factors are the lrs themselves."""
         return self._absolute
 
     def factors(self, k: int | None = None) -> Factors:
-        """Return this scheduler's own factor at update k (default: now).
+        """Return this scheduler's own factor at step k (default: now).
 
         One number for all param groups, or a list with one for each; for schedulers that write
-        rates (CyclicLR, OneCycleLR) these are rates.
+        lrs (CyclicLR, OneCycleLR) these are lrs.
         """
         return self._factors(self.last_epoch if k is None else k)
 
@@ -98,62 +98,62 @@ class Written(LRScheduler):
 
     def _speak(self, factors: Factors) -> None:
         groups = self.optimizer.param_groups
-        ledger, voice = self._heard(factors)
-        ledger.say(voice, factors, groups)
-        self._last_lr = ledger.copies()
+        writer, source = self._heard(factors)
+        writer.say(source, factors, groups)
+        self._last_lr = writer.copies()
         if self.verbose:
-            log.info("%s: update %d: lr %s", type(self).__name__, self.last_epoch, self._last_lr)
+            log.info("%s: step %d: lr %s", type(self).__name__, self.last_epoch, self._last_lr)
 
     def _is_heard(self) -> bool:
         try:
-            return self._voice in self._ledger.voices
+            return self._source in self._writer.sources
         except AttributeError:  # before the first word
             return False
 
-    def _heard(self, factors: Factors) -> tuple[Ledger, Voice]:
-        """Return the ledger and the voice in it, which joins if it is not there."""
+    def _heard(self, factors: Factors) -> tuple[HyperparamWriter, FactorSource]:
+        """Return the writer and the source in it, which joins if it is not there."""
         if self._is_heard():
-            return self._ledger, self._voice
-        # Accelerate's optimizer stands around the one whose ledger this is.
-        ledger = Ledger.of(driven(self.optimizer), "lr")
+            return self._writer, self._source
+        # Accelerate's optimizer stands around the one whose writer this is.
+        writer = HyperparamWriter.of(innermost_optimizer(self.optimizer), "lr")
         # Not by way of __dict__, which Python slows an object down for ever after.
         copied: dict[str, list[float]] | None = getattr(self, "_copied", None)
         if copied is not None:
-            del self._copied  # its ledger is a new one
-        base, carried = ledger.own, ledger.carried
+            del self._copied  # its writer is a new one
+        base, external_factor = writer.own, writer.carried
         if not base:
             groups = self.optimizer.param_groups
-            found = ledger.found()
+            found = writer.found()
             base = [float(group.get("initial_lr", group["lr"])) for group in groups]
             fresh = self.last_epoch <= 0 and not self._absolute
-            carried = [
+            external_factor = [
                 lr / own if fresh and own and lr else 1.0
                 for lr, own in zip(found, base, strict=True)
             ]
             if copied is not None:
-                base, carried = copied["base"], copied["carried"]
-        if not hasattr(self, "_voice"):
-            self._voice = _DropInVoice(type(self))
-            # In torch a scheduler that writes rates wipes out an earlier one, and one that resumes
+                base, external_factor = copied["base"], copied["external_factor"]
+        if not hasattr(self, "_source"):
+            self._source = _DropInSource(type(self))
+            # In torch a scheduler that writes lrs wipes out an earlier one, and one that resumes
             # goes on with it. Here the earlier one of its kind is silent until it steps again.
-            for other in list(ledger.voices):
-                of_its_kind = isinstance(other, _DropInVoice) and other.kind is type(self)
+            for other in list(writer.sources):
+                of_its_kind = isinstance(other, _DropInSource) and other.kind is type(self)
                 replaces = self._overwrites or self.last_epoch > 0
                 if (other.absolute and self._absolute) or (of_its_kind and replaces):
-                    ledger.remove(other)
-        self._voice.uniform = not isinstance(factors, list)
-        ledger.add(self._voice, base, carried)
-        self._ledger = ledger
-        return ledger, self._voice
+                    writer.remove(other)
+        self._source.uniform = not isinstance(factors, list)
+        writer.add(self._source, base, external_factor)
+        self._writer = writer
+        return writer, self._source
 
     def _silence(self) -> None:
         """Say nothing until the next step: another part of a sequence has its turn."""
         if self._is_heard():
-            self._ledger.remove(self._voice)
-            self._ledger.write()
+            self._writer.remove(self._source)
+            self._writer.write()
 
     def _resume(self) -> None:
-        """Speak again as of the present update."""
+        """Speak again as of the present step."""
         self._speak(self._said(self.last_epoch))
 
     def _update_lr(self, epoch: int | None = None) -> None:
@@ -161,20 +161,20 @@ class Written(LRScheduler):
         self._speak(self._said(self.last_epoch))
 
     def get_lr(self) -> list[Any]:
-        """Return the rates of this update; as torch's, to be called within ``step`` only."""
+        """Return the lrs of this step; as torch's, to be called within ``step`` only."""
         if not self._get_lr_called_within_step:
             warnings.warn(ASKED_OUTSIDE, UserWarning, stacklevel=2)
         factors = self._said(self.last_epoch)
-        ledger, voice = self._heard(factors)
-        values = ledger.asked(voice, factors)
-        ledger.expect(voice, factors, list(values))
+        writer, source = self._heard(factors)
+        values = writer.asked(source, factors)
+        writer.expect(source, factors, list(values))
         return values
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what a copy needs to join the ledger of its own optimizer when it steps."""
+        """Return what a copy needs to join the writer of its own optimizer when it steps."""
         state = dict(self.__dict__)
-        if hasattr(self, "_ledger"):  # also of a part that is silent at present
-            state["_copied"] = self._ledger.state()
+        if hasattr(self, "_writer"):  # also of a part that is silent at present
+            state["_copied"] = self._writer.state()
         return state
 
     def state_dict(self) -> dict[str, Any]:
@@ -182,31 +182,31 @@ class Written(LRScheduler):
         state: dict[str, Any] = dict(super().state_dict())
         held = state.pop("_copied", None)
         if self._is_heard():
-            held = self._ledger.state()
+            held = self._writer.state()
         if held is not None:
-            if any(ratio != 1 for ratio in held["carried"]):
-                state["carried"] = held["carried"]
+            if any(ratio != 1 for ratio in held["external_factor"]):
+                state["external_factor"] = held["external_factor"]
             if self._tells_base:
                 state["base"] = held["base"]
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load a state, torch's own too, and write the rates that belong there."""
+        """Load a state, torch's own too, and write the lrs that belong there."""
         state = dict(state_dict)
-        carried, base = state.pop("carried", None), state.pop("base", None)
+        external_factor, base = state.pop("external_factor", None), state.pop("base", None)
         super().load_state_dict(state)
         if not self._is_heard():
             if hasattr(self, "_copied"):
                 held = self._copied
                 self._copied = held | {
-                    "base": base or held["base"], "carried": carried or held["carried"]
+                    "base": base or held["base"], "external_factor": carried or held["external_factor"]
                 }  # fmt: skip
             return
         said = list(map(float, self._last_lr))
-        self._voice.factors = self._said(self.last_epoch)
-        ledger = self._ledger
-        base = list(map(float, base or state.get("base_lrs", ledger.own)))
-        saved = {"base": base, "carried": carried or [1.0] * len(base), "now": said}
-        ledger.sync()
-        ledger.check_state(saved)
-        ledger.restore(saved)
+        self._source.factors = self._said(self.last_epoch)
+        writer = self._writer
+        base = list(map(float, base or state.get("base_lrs", writer.own)))
+        saved = {"base": base, "external_factor": carried or [1.0] * len(base), "now": said}
+        writer.sync()
+        writer.check_state(saved)
+        writer.restore(saved)

@@ -17,13 +17,13 @@ from torch.optim.lr_scheduler import EPOCH_DEPRECATION_WARNING
 from ratecraft.schedule import Duration, Schedule, constant, staircase
 from ratecraft.torch._writer import Factors, multiplied
 
-from ._base import Written
+from ._base import DropInScheduler
 
 
-class ReduceLROnPlateau(Written, lr_scheduler.ReduceLROnPlateau):
+class ReduceLROnPlateau(DropInScheduler, lr_scheduler.ReduceLROnPlateau):
     """A factor that falls whenever a metric has stopped to improve.
 
-    It multiplies whatever else drives the rate; ``min_lr`` and ``eps`` are of its own share, base
+    It multiplies whatever else drives the lr; ``min_lr`` and ``eps`` are of its own share, base
     x factor, so that a warm-up beside it changes no decision. A metric that is NaN is no
     improvement.
 
@@ -92,7 +92,7 @@ class ReduceLROnPlateau(Written, lr_scheduler.ReduceLROnPlateau):
         else:
             warnings.warn(EPOCH_DEPRECATION_WARNING, UserWarning, stacklevel=2)
         self.last_epoch = epoch
-        if not self._is_heard():  # a copy, which joins the ledger of its own optimizer
+        if not self._is_heard():  # a copy, which joins the writer of its own optimizer
             self._resume()
         best = self.best
         if self._is_better(metric, best):  # type: ignore[no-untyped-call]  # torch's
@@ -107,10 +107,10 @@ class ReduceLROnPlateau(Written, lr_scheduler.ReduceLROnPlateau):
             self._decide(metric, best)
             self.cooldown_counter = self.cooldown
             self.num_bad_epochs = 0
-        rates = [group["lr"] for group in self.optimizer.param_groups]
-        if self._ledger.has_tensors():  # asking each value is what costs torch's own most
-            rates = [lr.clone() if isinstance(lr, Tensor) else lr for lr in rates]
-        self._last_lr = rates
+        lrs = [group["lr"] for group in self.optimizer.param_groups]
+        if self._writer.has_tensors():  # asking each value is what costs torch's own most
+            lrs = [lr.clone() if isinstance(lr, Tensor) else lr for lr in lrs]
+        self._last_lr = lrs
 
     def _decide(self, metric: float, best: float) -> None:
         before = list(self.reduced)
@@ -128,49 +128,53 @@ class ReduceLROnPlateau(Written, lr_scheduler.ReduceLROnPlateau):
         return int(at)
 
     def _highest(self) -> list[float]:
-        """Return each group's own rate before this factor, which ``min_lr`` is compared with."""
-        return list(self._ledger.own)
+        """Return each group's own lr before this factor, which ``min_lr`` is compared with."""
+        return list(self._writer.own)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state, plain data of its own; the groups' base rates are in it, too."""
+        """Return the state, plain data of its own; the groups' base lrs are in it, too."""
         return copy.deepcopy(super().state_dict())
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load a state and write the rates that belong there.
+        """Load a state and write the lrs that belong there.
 
-        One of torch's own says no factors: they are what its rates are of the bases.
+        One of torch's own says no factors: they are what its lrs are of the bases.
         """
         state = copy.deepcopy(dict(state_dict))
         if "reduced" not in state and self._is_heard():
-            state["reduced"] = self._of_rates(state["_last_lr"])
+            state["reduced"] = self._of_lrs(state["_last_lr"])
             state["decisions"] = []
         super().load_state_dict(state)
 
-    def _of_rates(self, rates: list[Any]) -> list[float]:
-        """Return this scheduler's factors, if those were the rates."""
-        ledger = self._ledger
-        ledger.sync()
-        others = multiplied([said.factors for said in ledger.voices if said is not self._voice])
-        beside = others if isinstance(others, list) else [others] * len(ledger.own)
+    def _of_lrs(self, lrs: list[Any]) -> list[float]:
+        """Return this scheduler's factors, if those were the lrs."""
+        writer = self._writer
+        writer.sync()
+        others = multiplied([said.factors for said in writer.sources if said is not self._source])
+        beside = others if isinstance(others, list) else [others] * len(writer.own)
         products = [
-            base * carried * share
-            for base, carried, share in zip(ledger.base, ledger.carried, beside, strict=True)
+            base * external_factor * share
+            for base, external_factor, share in zip(
+                writer.base, writer.external_factor, beside, strict=True
+            )
         ]
         return [
-            float(rate) / product if product else 1.0
-            for rate, product in zip(rates, products, strict=True)
+            float(lr) / product if product else 1.0
+            for lr, product in zip(lrs, products, strict=True)
         ]
 
     def _reduce_lr(self, epoch: int) -> None:
         groups = self.optimizer.param_groups
-        self._ledger.sync()
+        self._writer.sync()
         self.reduced = [*self.reduced, *[1.0] * (len(groups) - len(self.reduced))]
         if len(self.min_lrs) != len(groups):
             if self.default_min_lr is None:
                 super()._reduce_lr(epoch)  # which says what to do
             self.min_lrs = [cast(float, self.default_min_lr)] * len(groups)
-        for i, (own, carried) in enumerate(zip(self._highest(), self._ledger.carried, strict=True)):
-            old = own * carried * self.reduced[i]
+        for i, (own, external_factor) in enumerate(
+            zip(self._highest(), self._writer.external_factor, strict=True)
+        ):
+            old = own * external_factor * self.reduced[i]
             new, lowest = old * self.factor, self.min_lrs[i]
             if old - max(new, lowest) > self.eps:
                 self.reduced[i] *= self.factor if new >= lowest else lowest / old

@@ -1,7 +1,7 @@
 """Every class of ``torch.optim.lr_scheduler`` by its own name: change one import, lose nothing.
 
 Each class is torch's own, with its signature, checks, warnings and state, and stands for it in
-``isinstance``. What differs is how the rate is written: through the ledger of `ScheduleLR`, as
+``isinstance``. What differs is how the lr is written: through the writer of `ScheduleLR`, as
 base x factor(k) x what others did, in closed form. So a chain is the product of its parts,
 exactly, whatever kinds they are; a part can be asked for its own factor; and a state resumes
 without the optimizer's.
@@ -22,7 +22,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from ratecraft.torch._writer import Factors, multiplied
 
-from ._base import Written
+from ._base import DropInScheduler
 from ._plateau import ReduceLROnPlateau
 
 HALF_PI: Final = math.pi / 2
@@ -32,8 +32,8 @@ def _copy(value: Any) -> Any:
     return value.clone() if isinstance(value, Tensor) else value
 
 
-class LambdaLR(Written, lr_scheduler.LambdaLR):
-    """Base rate times a function of the update, one for all groups or one for each."""
+class LambdaLR(DropInScheduler, lr_scheduler.LambdaLR):
+    """Base lr times a function of the step, one for all groups or one for each."""
 
     _overwrites = True
 
@@ -44,10 +44,10 @@ class LambdaLR(Written, lr_scheduler.LambdaLR):
         return [function(k) for function in functions]
 
 
-class MultiplicativeLR(Written, lr_scheduler.MultiplicativeLR):
-    """Running products of a function of the update."""
+class MultiplicativeLR(DropInScheduler, lr_scheduler.MultiplicativeLR):
+    """Running products of a function of the step."""
 
-    __slots__ = ("_latest",)  # asked for one update after the other, each costs one call
+    __slots__ = ("_latest",)  # asked for one step after the other, each costs one call
     _latest: tuple[int, list[float]] | None
 
     def _factors(self, k: int) -> Factors:
@@ -80,28 +80,28 @@ class MultiplicativeLR(Written, lr_scheduler.MultiplicativeLR):
         super().load_state_dict(state_dict)
 
 
-class StepLR(Written, lr_scheduler.StepLR):
+class StepLR(DropInScheduler, lr_scheduler.StepLR):
     """gamma^(k // step_size)."""
 
     def _factors(self, k: int) -> Factors:
         return self.gamma ** (k // self.step_size)
 
 
-class MultiStepLR(Written, lr_scheduler.MultiStepLR):
+class MultiStepLR(DropInScheduler, lr_scheduler.MultiStepLR):
     """Gamma to the number of milestones reached."""
 
     def _factors(self, k: int) -> Factors:
         return self.gamma ** sum(n for at, n in self.milestones.items() if at <= k)
 
 
-class ConstantLR(Written, lr_scheduler.ConstantLR):
+class ConstantLR(DropInScheduler, lr_scheduler.ConstantLR):
     """``factor``, and 1 from ``total_iters`` on."""
 
     def _factors(self, k: int) -> Factors:
         return self.factor if k < self.total_iters else 1.0
 
 
-class LinearLR(Written, lr_scheduler.LinearLR):
+class LinearLR(DropInScheduler, lr_scheduler.LinearLR):
     """A line from ``start_factor`` to ``end_factor``."""
 
     def _factors(self, k: int) -> Factors:
@@ -110,14 +110,14 @@ class LinearLR(Written, lr_scheduler.LinearLR):
         return self.start_factor + (self.end_factor - self.start_factor) * k / self.total_iters
 
 
-class ExponentialLR(Written, lr_scheduler.ExponentialLR):
+class ExponentialLR(DropInScheduler, lr_scheduler.ExponentialLR):
     """gamma^k."""
 
     def _factors(self, k: int) -> Factors:
         return self.gamma**k
 
 
-class PolynomialLR(Written, lr_scheduler.PolynomialLR):
+class PolynomialLR(DropInScheduler, lr_scheduler.PolynomialLR):
     """(1 - k / total_iters)^power."""
 
     def _factors(self, k: int) -> Factors:
@@ -127,7 +127,7 @@ class PolynomialLR(Written, lr_scheduler.PolynomialLR):
         return share
 
 
-class CosineAnnealingLR(Written, lr_scheduler.CosineAnnealingLR):
+class CosineAnnealingLR(DropInScheduler, lr_scheduler.CosineAnnealingLR):
     """eta_min + (base - eta_min) (1 + cos(pi k / T_max)) / 2; rises again after ``T_max``."""
 
     def _factors(self, k: int) -> Factors:
@@ -135,7 +135,7 @@ class CosineAnnealingLR(Written, lr_scheduler.CosineAnnealingLR):
         return self._above(self.eta_min, math.cos(HALF_PI * (k / self.T_max)) ** 2)
 
 
-class CosineAnnealingWarmRestarts(Written, lr_scheduler.CosineAnnealingWarmRestarts):
+class CosineAnnealingWarmRestarts(DropInScheduler, lr_scheduler.CosineAnnealingWarmRestarts):
     """Cosine annealing that starts again after ``T_0``, then after cycles ``T_mult`` longer."""
 
     _overwrites = True
@@ -172,8 +172,8 @@ class CosineAnnealingWarmRestarts(Written, lr_scheduler.CosineAnnealingWarmResta
         self._resume()
 
 
-class _Cycled(Written):
-    """Writes rates, and the momentum the other way round (each in a loop of its own: hot)."""
+class _Cycled(DropInScheduler):
+    """Writes lrs, and the momentum the other way round (each in a loop of its own: hot)."""
 
     _absolute = True
 
@@ -184,12 +184,12 @@ class _Cycled(Written):
         return self._at(k, drives=True)
 
     def _at(self, k: int, *, drives: bool) -> Factors:
-        """Return the rates at k, and set the momentum there if this ``drives``."""
+        """Return the lrs at k, and set the momentum there if this ``drives``."""
         raise NotImplementedError
 
 
 class CyclicLR(_Cycled, lr_scheduler.CyclicLR):
-    """Cycles from ``base_lr`` to ``max_lr``, written as rates; momentum the other way round."""
+    """Cycles from ``base_lr`` to ``max_lr``, written as lrs; momentum the other way round."""
 
     def _at(self, k: int, *, drives: bool) -> Factors:
         cycle, into = divmod(k / self.total_size, 1)
@@ -209,7 +209,7 @@ class CyclicLR(_Cycled, lr_scheduler.CyclicLR):
 
 
 class OneCycleLR(_Cycled, lr_scheduler.OneCycleLR):
-    """One cycle up to ``max_lr`` and down, written as rates; momentum the other way round.
+    """One cycle up to ``max_lr`` and down, written as lrs; momentum the other way round.
 
     Past its last phase it stays where that ends, which torch's own shoots past, with the linear
     strategy to below 0.
@@ -234,10 +234,10 @@ class OneCycleLR(_Cycled, lr_scheduler.OneCycleLR):
         anneal: Any = self._anneal_func
         left = anneal(1.0, 0.0, share)
         first, last = phase["start_lr"], phase["end_lr"]
-        groups, rates = self.optimizer.param_groups, []
+        groups, lrs = self.optimizer.param_groups, []
         for group in groups:
             end = group[last]
-            rates.append(float(end + (group[first] - end) * left))
+            lrs.append(float(end + (group[first] - end) * left))
         if drives and self.cycle_momentum:
             first, last = phase["start_momentum"], phase["end_momentum"]
             for group in groups:
@@ -246,18 +246,18 @@ class OneCycleLR(_Cycled, lr_scheduler.OneCycleLR):
                     group["betas"] = (momentum, *group["betas"][1:])
                 else:
                     group["momentum"] = momentum
-        return rates
+        return lrs
 
 
 def _resume(scheduler: Any) -> None:
-    heard = isinstance(scheduler, Written) and scheduler._is_heard()
+    heard = isinstance(scheduler, DropInScheduler) and scheduler._is_heard()
     if hasattr(scheduler, "_resume") and not heard:
         scheduler._resume()
 
 
 def _silence(scheduler: Any) -> None:
     """Silence a scheduler, or all parts of a composite; torch's own write for themselves."""
-    if isinstance(scheduler, Written):
+    if isinstance(scheduler, DropInScheduler):
         scheduler._silence()
     elif isinstance(scheduler, SequentialLR | ChainedScheduler):
         for part in scheduler._schedulers:
@@ -279,14 +279,14 @@ class SequentialLR(lr_scheduler.SequentialLR):
         super().__init__(optimizer, schedulers, milestones, last_epoch)
 
     def factors(self, k: int | None = None) -> Factors:
-        """Return the factor at update k (default: now) of the scheduler whose turn that is."""
+        """Return the factor at step k (default: now) of the scheduler whose turn that is."""
         k = self.last_epoch if k is None else k
         i = bisect_right(self._milestones, k)
         began = self._milestones[i - 1] if i else 0
         return cast(Factors, asked(self._schedulers[i]).factors(k - began))
 
     def step(self) -> None:  # type: ignore[override]  # torch's own has no epoch here, either
-        """Go on by one update; at a milestone the next scheduler begins."""
+        """Go on by one step; at a milestone the next scheduler begins."""
         self.last_epoch = k = self.last_epoch + 1
         i = bisect_right(self._milestones, k)
         part = self._schedulers[i]
@@ -334,7 +334,7 @@ class ChainedScheduler(lr_scheduler.ChainedScheduler):
         self._last_lr = [_copy(group["lr"]) for group in self.optimizer.param_groups]
 
     def factors(self, k: int | None = None) -> Factors:
-        """Return the product of the parts' factors at update k (default: now)."""
+        """Return the product of the parts' factors at step k (default: now)."""
         return multiplied([asked(part).factors(k) for part in self._schedulers])
 
     def _initial_step(self) -> None:
@@ -354,7 +354,7 @@ class ChainedScheduler(lr_scheduler.ChainedScheduler):
 def asked(scheduler: Any) -> Any:
     """Return what says a scheduler's ``factors(k)``: it, or for torch's own a drop-in twin.
 
-    Of schedulers that write rates (CyclicLR, OneCycleLR, ``rate=``) these are rates.
+    Of schedulers that write lrs (CyclicLR, OneCycleLR, ``lr=``) these are lrs.
 
     Raises:
         TypeError: a scheduler that is neither ours nor one of torch's classes, or follows a
@@ -374,7 +374,7 @@ def asked(scheduler: Any) -> Any:
     return twin
 
 
-class WarmupMultiFactorScheduler(Written, LRScheduler):
+class WarmupMultiFactorScheduler(DropInScheduler, LRScheduler):
     """Warm-up and milestones, as tutorials import it from torchvision, where it does not exist.
 
     A line from base x ``warmup_factor`` up to base over the first ``warmup_epochs``, and then a
@@ -382,9 +382,9 @@ class WarmupMultiFactorScheduler(Written, LRScheduler):
 
     Args:
         optimizer: the optimizer.
-        milestones: the epochs at which the rate is multiplied by ``gamma``.
+        milestones: the epochs at which the lr is multiplied by ``gamma``.
         gamma: factor at each milestone.
-        warmup_factor: share of the base rate to begin with.
+        warmup_factor: share of the base lr to begin with.
         warmup_epochs: length of the warm-up.
         last_epoch: index of the last epoch; -1 begins.
 

@@ -1,10 +1,10 @@
 # Two commands do everything on a machine that has Python 3.11, pip, make and git:
-#   make demo   the main job on real data: find a rate, compare five schedules, write a report
+#   make demo   on real data: find a learning rate, compare five schedules, write a report
 #   make test   lint, types, the docs and the tests
-# and make test-slow adds what takes minutes, and runs beside other libraries and in the trainers,
-# which it installs first. make docs builds the site.
-# Both first set up .venv, once. PYTHON=/path/to/python and pip's own settings (PIP_INDEX_URL, ...)
-# pass through.
+# make test-slow runs the tests that take minutes, those that need other libraries and trainers,
+# which it installs first, and the property tests with more examples. make docs builds the site.
+# The first call sets up .venv. PYTHON=/path/to/python and pip's settings (PIP_INDEX_URL, ...) pass
+# through.
 
 PYTHON ?= python3
 VENV := .venv
@@ -22,7 +22,7 @@ test: lint docs
 	$(BIN)/pytest -n 2
 
 test-slow: $(PEERS)
-	$(BIN)/pytest -n 2 -m 'peers or slow' -rs tests
+	RATECRAFT_HYPOTHESIS=thorough $(BIN)/pytest -n 2 -m 'peers or slow or hypothesis' -rs tests
 
 docs: $(READY)
 	$(BIN)/zensical build --clean --strict

@@ -31,7 +31,7 @@ TEXTS = [
     "(3 * warmup(4)).clip(high=2)",
     "warmup(epochs(1) + 100).then(constant(1)).then(cooldown(percent(30) - 1))",
     'wsd(500, percent(20), shape="linear") * decay(0.5, every=10).rescale(0.1, 1)',
-    "levels([(epochs(1), 0.1), (epochs(2), 0.01)]).reversed().over(percent(50))",
+    "staircase([0.1, 0.01], lengths=[epochs(1), epochs(2)]).reversed().over(percent(50))",
 ]
 
 

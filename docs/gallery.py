@@ -1,6 +1,6 @@
 """Write gallery.md and its figures: every shape and every classical recipe, drawn.
 
-Run it from anywhere: ``python docs/gallery.py`` writes, ``python docs/gallery.py --check`` says
+Run it from anywhere: ``python docs/gallery.py`` writes, ``python docs/gallery.py --check`` lists
 what is not as it would be written. There is no formula in here: each curve is read from the very
 text that the page shows.
 """
@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 import torch
 
 from ratecraft import Curve, Schedule, parse
-from ratecraft.cli._compare import DEMO_SCHEDULES
+from ratecraft.cli._demo import DEMO_SCHEDULES
 from ratecraft.report import svg_chart
 from ratecraft.torch import PlateauLR, ScheduleLR
 
@@ -42,7 +42,7 @@ HEAD: Final = f"""# Gallery
 
 Every shape and every classical recipe, each drawn from the line beside it.
 
-* A figure shows {STEPS} steps, unless its axis says more. An epoch is {EPOCH} steps, one
+* A figure shows {STEPS} steps, unless its axis shows more. An epoch is {EPOCH} steps, one
   step {SAMPLES} samples and {TOKENS} tokens.
 * Below the notation stands what you wrote in torch, for an optimizer with `lr=1`, so that factor
   and lr are one number. `k` counts steps; a scheduler's `step()` follows each. A test runs this
@@ -65,7 +65,7 @@ optimizer = torch.optim.AdamW(torch.nn.Linear(8, 1).parameters(), lr=1e-3)
 ScheduleLR(optimizer, factor=parse("warmup(10).then(cosine(1, 0))"), total_steps=100)
 ```
 
-<!-- DropInScheduler by gallery.py: change that, not this page. -->
+<!-- Written by gallery.py: change that, not this page. -->
 """
 
 
@@ -75,7 +75,7 @@ class Entry(NamedTuple):
     Attributes:
         file: name of the figure, without its suffix.
         name: what it is called.
-        says: the notation, or one for each line of the figure by its label.
+        notation: the notation, or one for each line of the figure by its label.
         torch: an expression that makes a scheduler, statements that make the optimizer (and the
             scheduler), or one that sets the lr before step ``k`` in ``epoch``; empty if torch
             has none.
@@ -86,7 +86,7 @@ class Entry(NamedTuple):
 
     file: str
     name: str
-    says: str | Mapping[str, str]
+    notation: str | Mapping[str, str]
     torch: str = ""
     note: str = ""
     steps: int = STEPS
@@ -95,7 +95,7 @@ class Entry(NamedTuple):
     @property
     def lines(self) -> dict[str, str]:
         """The notation of each line, by its label; a single line has no label."""
-        return {"": self.says} if isinstance(self.says, str) else dict(self.says)
+        return {"": self.notation} if isinstance(self.notation, str) else dict(self.notation)
 
 
 class Family(NamedTuple):
@@ -137,7 +137,7 @@ def metric_driven() -> Family:
     alone = followed(parse("constant(1)"), metric)
     beside = followed(parse(planned), metric)
     return Family(
-        "Metric-innermost_optimizer",
+        "Metric-driven",
         "A plateau's factor is known after the run only. `PlateauLR.as_schedule()` then reads it "
         "back as a schedule. Here a metric came after every step; its curve has a notation, too.",
         (
@@ -171,7 +171,7 @@ OPEN_LOOP: Final = (
     Family(
         "Fixed and stepped",
         "Levels. `repeat(decay=)` goes on for ever; a `staircase` has the levels that you list; "
-        "`levels` says each one's own length.",
+        "`lengths=` gives the length of each value.",
         (
             Entry(
                 "fixed",
@@ -201,7 +201,7 @@ OPEN_LOOP: Final = (
             Entry(
                 "levels",
                 "A list of lengths and lrs",
-                "levels([(epochs(2), 0.1), (epochs(5), 1), (epochs(3), 0.01)])",
+                "staircase([0.1, 1, 0.01], lengths=[epochs(2), epochs(5), epochs(3)])",
                 "LambdaLR(optimizer, lambda k: 0.1 if k < 20 else 1 if k < 70 else 0.01)",
             ),
             Entry(
@@ -657,7 +657,8 @@ def points(curve: Curve) -> tuple[list[float], list[float]]:
 def figure(entry: Entry) -> str:
     """Return an entry's figure as SVG."""
     lines = {
-        label: points(resolved(parse(says), entry.steps)) for label, says in entry.lines.items()
+        label: points(resolved(parse(notation), entry.steps))
+        for label, notation in entry.lines.items()
     }
     highest = max(value for _, values in lines.values() for value in values)
     chart = svg_chart(
@@ -687,9 +688,9 @@ def banner() -> str:
 def row(entry: Entry) -> str:
     """Return an entry as a row of its family's table."""
     about = f"**{entry.name}**" + (f": {entry.note}" if entry.note else "")
-    says = [f"{label} `{says}`".strip() for label, says in entry.lines.items()]
+    notation = [f"{label} `{notation}`".strip() for label, notation in entry.lines.items()]
     wrote = f"torch: `{entry.torch}`" if entry.torch else "torch has none"
-    cell = "<br>".join([about, *says, wrote])
+    cell = "<br>".join([about, *notation, wrote])
     return f"| ![{entry.name}](images/gallery/{entry.file}.svg) | {cell} |"
 
 
@@ -714,27 +715,27 @@ def written() -> dict[Path, str]:
 
 def differences(files: Mapping[Path, str]) -> list[str]:
     """Return in what the files on disk are not these, a line for each."""
-    said = []
+    text = []
     for path, text in files.items():
         name = path.relative_to(DOCS).as_posix()
         if not path.exists():
-            said.append(f"{name} is missing")
+            text.append(f"{name} is missing")
         elif path.read_text(encoding="utf-8") != text:
-            said.append(f"{name} differs")
+            text.append(f"{name} differs")
     for path in sorted(IMAGES.glob("*")):
         if path not in files:
-            said.append(f"{path.relative_to(DOCS).as_posix()} is no entry's")
-    return said
+            text.append(f"{path.relative_to(DOCS).as_posix()} is no entry's")
+    return text
 
 
 def main() -> int:
     """Write the gallery, or with --check say what is not as it would be written."""
     files = written()
     if sys.argv[1:] == ["--check"]:
-        said = differences(files)
-        if said:
-            sys.stdout.write("\n".join([*said, "python docs/gallery.py writes them anew\n"]))
-        return 1 if said else 0
+        text = differences(files)
+        if text:
+            sys.stdout.write("\n".join([*text, "python docs/gallery.py writes them anew\n"]))
+        return 1 if text else 0
     if sys.argv[1:]:
         sys.stdout.write("python docs/gallery.py [--check]\n")
         return 2

@@ -1,4 +1,4 @@
-"""One thread for each test process; Hypothesis profiles, of which "nightly" searches further."""
+"""One thread for each test process; Hypothesis profiles for `make test` and `make test-slow`."""
 
 import os
 
@@ -8,9 +8,11 @@ from hypothesis import HealthCheck, settings
 # than cores they wait for each other: the digits alone would take eight times as long.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-slow = [HealthCheck.too_slow]
+checks = [HealthCheck.too_slow]
+common = {"derandomize": True, "deadline": None, "suppress_health_check": checks}
+settings.register_profile("quick", max_examples=50, **common)
+settings.register_profile("thorough", max_examples=200, **common)
 settings.register_profile(
-    "steady", max_examples=200, derandomize=True, deadline=None, suppress_health_check=slow
+    "nightly", max_examples=10_000, deadline=None, suppress_health_check=checks
 )
-settings.register_profile("nightly", max_examples=10_000, deadline=None, suppress_health_check=slow)
-settings.load_profile(os.environ.get("RATECRAFT_HYPOTHESIS", "steady"))
+settings.load_profile(os.environ.get("RATECRAFT_HYPOTHESIS", "quick"))

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, Dataset
 
 
 class Net(nn.Module):
-    """Everything that is hard to put back: batch norm, dropout, a frozen weight, odd buffers."""
+    """State that is hard to restore: batch norm, dropout, a frozen weight, unusual buffers."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,7 +41,8 @@ class Noisy(Dataset):
         return self.data[i] + 0.1 * noise, i % 10
 
 
-def world(momentum: float = 0.9):
+def training_setup(momentum: float = 0.9):
+    """Return a model, an optimizer with two param groups, and a shuffled loader."""
     torch.manual_seed(1)
     model = Net()
     optimizer = torch.optim.SGD(
@@ -75,9 +76,9 @@ def seed_everything(seed: int) -> None:
 
 
 def trained_after(trial, *, steps: int = 18):
-    """Train three epochs after an optional trial; return all there is to compare."""
+    """Train three epochs after an optional trial; return losses, tensors and random numbers."""
     seed_everything(3)
-    model, optimizer, loader = world()
+    model, optimizer, loader = training_setup()
     train(model, optimizer, loader, 6)  # warm: momentum buffers and batch statistics exist
     if trial:
         trial(model, optimizer, loader)

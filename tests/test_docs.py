@@ -1,11 +1,14 @@
 """Every Python block in the README and in docs/ runs, and every command in them parses."""
 
+import contextlib
 import importlib
 import inspect
+import io
 import re
 import shlex
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -25,6 +28,7 @@ from ratecraft import (
     report,
     results,
 )
+from ratecraft._training._snapshot import preserve_rng
 from ratecraft.schedule._parser import WORDS
 
 ROOT = Path(__file__).parents[1]
@@ -43,21 +47,22 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def blocks(language: str) -> list[tuple[str, str]]:
-    found = []
+    code_blocks = []
     for page in PAGES:
         for i, block in enumerate(re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.S)):
-            found.append((f"{page.name}-{i}", block))
-    return found
+            code_blocks.append((f"{page.name}-{i}", block))
+    return code_blocks
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_python_blocks_run_and_print_what_they_say(page: Path) -> None:
     # One page is one program: a later block may use what an earlier one made.
     code = "\n".join(re.findall(r"```python\n(.*?)```", page.read_text(), re.S))
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    said = re.findall(r"print\(.*\)\s+# (.*)", code)
-    assert done.stdout.split("\n")[:-1] == said
+    output = io.StringIO()
+    with preserve_rng(), warnings.catch_warnings(), contextlib.redirect_stdout(output):
+        warnings.simplefilter("default")
+        exec(compile(code, page.name, "exec"), {"__name__": "__main__"})  # noqa: S102 - our own docs
+    assert output.getvalue().split("\n")[:-1] == re.findall(r"print\(.*\)\s+# (.*)", code)
 
 
 def test_the_readme_task_trains(tmp_path: Path) -> None:
@@ -119,9 +124,9 @@ def test_the_regret_tables_are_what_the_benchmark_prints() -> None:
 
 
 def test_the_table_of_forecasts_is_what_the_benchmark_prints() -> None:
-    command = [sys.executable, str(ROOT / "benchmarks" / "foresee_text.py")]
+    command = [sys.executable, str(ROOT / "benchmarks" / "forecast_text.py")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    for page in ("docs/foresee.md", "docs/benchmarks.md"):
+    for page in ("docs/forecast.md", "docs/benchmarks.md"):
         assert done.stdout.strip() in (ROOT / page).read_text(), page
 
 
@@ -133,10 +138,10 @@ def test_the_tables_on_choosing_are_what_the_benchmark_prints() -> None:
     assert len(printed) == 14
     for part in printed:
         assert part in page, part
-    said = "\n".join(line for line in page.splitlines() if not line.startswith("|"))
+    prose = "\n".join(line for line in page.splitlines() if not line.startswith("|"))
     # LRs, a beta, and differences of losses.
     others = {"0.006", "0.012", "0.024", "0.999", "0.015", "0.044", "0.060"}
-    losses = set(re.findall(r"\b\d\.\d{3}\b", said)) - others
+    losses = set(re.findall(r"\b\d\.\d{3}\b", prose)) - others
     assert losses <= set(re.findall(r"\b\d\.\d{3}\b", done.stdout))
 
 

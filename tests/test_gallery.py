@@ -1,4 +1,4 @@
-"""The gallery is what its generator writes, and its torch code has the lrs it stands beside."""
+"""The gallery is what its generator writes, and its torch code gives the same learning rates."""
 
 import importlib
 import importlib.util
@@ -41,22 +41,22 @@ class Row(NamedTuple):
     """A row as a reader sees it."""
 
     file: str
-    says: dict[str, str]
+    notation: dict[str, str]
     torch: str
 
 
 def rows() -> list[Row]:
-    found = []
+    parsed = []
     for match in ROW.finditer(PAGE.read_text(encoding="utf-8")):
-        _, *says, wrote = match["cell"].split("<br>")
+        _, *notation, code_cell = match["cell"].split("<br>")
         lines = {}
-        for line in says:
+        for line in notation:
             label, text = re.fullmatch(r"(?:(\S+) )?`(.*)`", line).groups()
             lines[label or ""] = text
-        code = re.fullmatch(r"torch: `(.*)`|torch has none", wrote)
-        assert code is not None, wrote
-        found.append(Row(match["file"], lines, code[1] or ""))
-    return found
+        code = re.fullmatch(r"torch: `(.*)`|torch has none", code_cell)
+        assert code is not None, code_cell
+        parsed.append(Row(match["file"], lines, code[1] or ""))
+    return parsed
 
 
 ROWS = rows()
@@ -103,14 +103,14 @@ def written_in_torch(
 
 
 @pytest.mark.parametrize("row", WITH_TORCH, ids=lambda row: row.file)
-def test_the_torch_code_beside_a_notation_has_its_lrs(row: Row) -> None:
-    says = dict(row.says)
-    metric = says.pop(gallery.METRIC, None)
+def test_torch_code_and_notation_give_the_same_lrs(row: Row) -> None:
+    notation = dict(row.notation)
+    metric = notation.pop(gallery.METRIC, None)
     steps = ENTRIES[row.file].steps
     losses = None if metric is None else list(resolved(metric, row.file))
     theirs = written_in_torch(row.torch, steps, losses)
     # A line for each group, or the last one: of a product that is the product.
-    texts = list(says.values())[-len(theirs[0]) :]
+    texts = list(notation.values())[-len(theirs[0]) :]
     ours = list(zip(*[resolved(text, row.file) for text in texts], strict=True))
     assert len(ours) == steps
     for k, (mine, torchs) in enumerate(zip(ours, theirs, strict=True)):
@@ -119,7 +119,7 @@ def test_the_torch_code_beside_a_notation_has_its_lrs(row: Row) -> None:
 
 def test_the_product_is_drawn_as_the_product_of_its_factors() -> None:
     for file in ("chain", "plateau_cosine"):
-        first, second, product = ENTRIES[file].says.values()
+        first, second, product = ENTRIES[file].notation.values()
         curves = [resolved(text, file) for text in (first, second, product)]
         for a, b, both in zip(*curves, strict=True):
             assert a * b == pytest.approx(both, rel=1e-12), file
@@ -129,7 +129,7 @@ def test_page_and_figures_are_what_the_generator_writes() -> None:
     assert gallery.differences(gallery.written()) == []
 
 
-def test_check_says_what_differs(tmp_path: Path) -> None:
+def test_check_reports_differences(tmp_path: Path) -> None:
     docs = tmp_path / "docs"
     docs.mkdir()
     (docs / "gallery.py").write_text((ROOT / "docs" / "gallery.py").read_text(encoding="utf-8"))
@@ -144,8 +144,7 @@ def test_check_says_what_differs(tmp_path: Path) -> None:
     (docs / "images" / "gallery" / "old.svg").write_text("<svg/>")
     done = subprocess.run([*command, "--check"], capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    said = done.stdout.splitlines()[:-1]
-    assert said == [
+    assert done.stdout.splitlines()[:-1] == [
         "gallery.md differs",
         "images/gallery/step.svg is missing",
         "images/gallery/old.svg is no entry's",
@@ -153,7 +152,7 @@ def test_check_says_what_differs(tmp_path: Path) -> None:
 
 
 def test_every_word_and_verb_of_the_language_is_drawn() -> None:
-    text = "\n".join(line for row in ROWS for line in row.says.values())
+    text = "\n".join(line for row in ROWS for line in row.notation.values())
     assert [word for word in WORDS if not re.search(rf"(?<![\w.]){word}\(", text)] == []
     assert [verb for verb in VERBS if f".{verb}(" not in text] == []
 

@@ -1,4 +1,4 @@
-"""Importing ratecraft is cheap, and shows what it says it shows."""
+"""Importing ratecraft is cheap, and every public name is there."""
 
 import subprocess
 import sys
@@ -30,7 +30,7 @@ def test_evaluating_a_schedule_loads_the_standard_library_only() -> None:
     assert loaded_after(code) == set()
 
 
-def test_importing_view_and_results_loads_no_torch_and_no_numpy() -> None:
+def test_importing_report_and_results_loads_no_torch_and_no_numpy() -> None:
     assert loaded_after("import ratecraft.report, ratecraft.results") == set()
 
 
@@ -46,3 +46,23 @@ def test_show_loads_neither_torch_nor_numpy() -> None:
 @pytest.mark.parametrize("name", public_names(ratecraft))
 def test_every_exported_name_exists(name: str) -> None:
     assert hasattr(ratecraft, name)
+
+
+def test_a_name_is_loaded_when_it_is_first_used() -> None:
+    assert "torch" not in loaded_after("import ratecraft\nratecraft.wsd, dir(ratecraft)")
+    assert "torch" in loaded_after("import ratecraft\nratecraft.ScheduleLR")
+
+
+def test_dir_lists_names_that_are_not_loaded_yet() -> None:
+    assert set(public_names(ratecraft)) <= set(dir(ratecraft))
+
+
+def test_an_unknown_name_raises_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="module 'ratecraft' has no attribute 'cosin'"):
+        _ = ratecraft.cosin
+
+
+def test_python_m_ratecraft_is_the_command() -> None:
+    command = [sys.executable, "-m", "ratecraft", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ratecraft.__version__

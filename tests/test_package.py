@@ -1,4 +1,4 @@
-"""What people install: wheel and sdist, in environments of their own, without this source."""
+"""Wheel and sdist, installed into environments of their own, work without this source."""
 
 import os
 import shutil
@@ -21,13 +21,13 @@ import ratecraft
 from ratecraft import cosine, warmup
 
 assert "site-packages" in ratecraft.__file__, ratecraft.__file__
-curve = (3e-4 * warmup(500).then(cosine(1, 0.1))).resolve(10_000)
+curve = (3e-4 * warmup(500).then(cosine(1, 0.1))).resolve(total_steps=10_000)
 assert curve(500) == 3e-4 and len(curve.values()) == 10_000
 from ratecraft.forecasting import bound, forecast, read_logs
 from ratecraft.results import load
 from ratecraft.report import terminal_curve
 
-assert bound(cosine(1, 0).resolve(400)).best > 0
+assert bound(cosine(1, 0).resolve(total_steps=400)).best > 0
 assert terminal_curve({"x": curve})
 assert "torch" not in sys.modules
 """
@@ -45,29 +45,29 @@ def run(*command: str | Path, cwd: Path, code: int = 0) -> str:
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with wheel, sdist and the wheel that the sdist makes; no source beside."""
-    place = tmp_path_factory.mktemp("built")
-    source = place / "source"
+    """Return a folder with the wheel, the sdist and the wheel built from the sdist."""
+    folder = tmp_path_factory.mktemp("built")
+    source = folder / "source"
     shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(".*", "site", "tests", "dist"))
     shutil.copy(ROOT / ".gitignore", source)
-    run(sys.executable, "-m", "hatchling", "build", "-d", place / "dist", cwd=source)
+    run(sys.executable, "-m", "hatchling", "build", "-d", folder / "dist", cwd=source)
     shutil.rmtree(source)
-    (sdist,) = (place / "dist").glob("*.tar.gz")
+    (sdist,) = (folder / "dist").glob("*.tar.gz")
     with tarfile.open(sdist) as file:
-        file.extractall(place / "unpacked", filter="data")
-    (unpacked,) = (place / "unpacked").iterdir()
-    run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", place / "again",
+        file.extractall(folder / "unpacked", filter="data")
+    (unpacked,) = (folder / "unpacked").iterdir()
+    run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder / "again",
         cwd=unpacked)  # fmt: skip
-    shutil.rmtree(place / "unpacked")
-    return place
+    shutil.rmtree(folder / "unpacked")
+    return folder
 
 
 def test_wheel_and_sdist_hold_the_package_and_nothing_else(built: Path) -> None:
     (wheel,), (again,) = (built / "dist").glob("*.whl"), (built / "again").glob("*.whl")
-    with zipfile.ZipFile(wheel) as one, zipfile.ZipFile(again) as other:
-        names = one.namelist()
-        assert sorted(names) == sorted(other.namelist())
-        assert {name: one.read(name) for name in names} == {n: other.read(n) for n in names}
+    with zipfile.ZipFile(wheel) as first, zipfile.ZipFile(again) as second:
+        names = first.namelist()
+        assert sorted(names) == sorted(second.namelist())
+        assert {n: first.read(n) for n in names} == {n: second.read(n) for n in names}
     inside = [name for name in names if ".dist-info/" not in name]
     source = ROOT / "src"
     files = [p for p in (source / "ratecraft").rglob("*") if p.suffix == ".py" or p.stem == "py"]
@@ -83,21 +83,21 @@ def test_the_core_alone_needs_no_torch(built: Path, tmp_path: Path) -> None:
     assert "torch" not in run(bin / "pip", "freeze", cwd=tmp_path)
     (tmp_path / "core.py").write_text(CORE)
     run(bin / "python", "-W", "error", "core.py", cwd=tmp_path)
-    assert "100 steps" in run(bin / "ratecraft", "show", "cosine(1, 0)", "-t", "100", cwd=tmp_path)
+    assert "100 steps" in run(bin / "ratecraft", "show", "cosine(1, 0)", "-n", "100", cwd=tmp_path)
     assert "nothing to report" in run(
-        bin / "ratecraft", "check", "cosine(1, 0.1)", "-t", "100", cwd=tmp_path
+        bin / "ratecraft", "check", "cosine(1, 0.1)", "-n", "100", cwd=tmp_path
     )
     rows = [f"{k},{3e-4},{2 + 3 * (k + 1) ** -0.5:.6f}" for k in range(0, 2000, 5)]
     (tmp_path / "log.csv").write_text("\n".join(["step,lr,loss", *rows]) + "\n")
-    foreseen = run(bin / "ratecraft", "predict", "log.csv", "cosine(1, 0)", cwd=tmp_path)
-    assert "would end at" in foreseen
+    output = run(bin / "ratecraft", "forecast", "log.csv", "cosine(1, 0)", cwd=tmp_path)
+    assert "would end at" in output
     info = run(bin / "ratecraft", "info", cwd=tmp_path)
     assert "devices: none, since there is no torch" in info
     assert "missing: pip install 'ratecraft[torch]'" in info
     refused = run(bin / "ratecraft", "find", "digits", cwd=tmp_path, code=2)
     assert "this command trains with torch: pip install 'ratecraft[torch]'" in refused
     refused = run(
-        bin / "ratecraft", "show", "cosine(1, 0)", "-t", "9", "-o", "x.png", cwd=tmp_path, code=2
+        bin / "ratecraft", "show", "cosine(1, 0)", "-n", "9", "-o", "x.png", cwd=tmp_path, code=2
     )
     assert "pip install 'ratecraft[plot]'" in refused
 

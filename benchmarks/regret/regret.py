@@ -65,14 +65,14 @@ def ours(test: Callable[..., Any]) -> Callable[[Entry, Task, int], Answer]:
 def found(one: Entry, *world: Any) -> Answer:
     results = [find_lr(*world, total_steps=one.steps * times) for times in LENGTHS.values()]
     first = results[0]
-    band = None if first.lr is None else (first.low, first.high)
-    cost = first.steps + first.looks / 3
+    band = None if first.lr is None else (first.lr_low, first.lr_high)
+    cost = first.steps + first.eval_batches / 3
     return Answer(results[0].lr, results[1].lr, cost, band)
 
 
 def armijo(one: Entry, *world: Any) -> Answer:
     result = line_search(*world)
-    return Answer(result.lr, result.lr, result.steps + result.looks / 3)
+    return Answer(result.lr, result.lr, result.steps + result.eval_batches / 3)
 
 
 def swept(rule: str, **settings: Any) -> Callable[..., Answer]:

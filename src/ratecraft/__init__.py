@@ -1,19 +1,19 @@
-"""Learning-lr schedules for PyTorch: define, drive, find, forecast, compare.
+"""Learning-rate schedules for PyTorch: define, run, find, forecast and compare them.
 
-The words that make schedules are here. The functions and classes that need torch or numpy are
-here, too, and are loaded when they are first used::
+This module has the functions that build schedules. It also has the main functions and classes
+that need torch or numpy, and imports them when they are first used::
 
-    ratecraft.schedule      schedules as values, their notation, their curves
-    ratecraft.torch         ScheduleLR, PlateauLR, param_groups; torch's own names in drop_in
+    ratecraft.schedule      schedules as values, their text notation, their curves
+    ratecraft.torch         ScheduleLR, PlateauLR, param_groups; drop_in with torch's class names
     ratecraft.diagnostics   Probe, doctor, describe, preview, breakdown
     ratecraft.finder        find_lr, range_test
-    ratecraft.forecasting   the loss under schedules that were not run
-    ratecraft.experiments   compare and train: schedules really trained
-    ratecraft.results       what these functions return, saved as JSON
-    ratecraft.report        HTML report, figures, charts in the terminal
+    ratecraft.forecasting   forecast: the final loss under schedules that were not run
+    ratecraft.experiments   compare and train: train a task under schedules
+    ratecraft.results       result classes, saved as JSON
+    ratecraft.report        HTML reports, figures, terminal charts
     ratecraft.integrations  Lightning and the Hugging Face Trainer
-    ratecraft.cli           the command
-    ratecraft.errors        every error that ratecraft raises
+    ratecraft.cli           the command line
+    ratecraft.errors        all exceptions
 
 ``import ratecraft`` loads only Python's standard library.
 """
@@ -42,7 +42,6 @@ from ratecraft.schedule import exponential as exponential
 from ratecraft.schedule import from_dict as from_dict
 from ratecraft.schedule import inverse_sqrt as inverse_sqrt
 from ratecraft.schedule import knee as knee
-from ratecraft.schedule import levels as levels
 from ratecraft.schedule import linear as linear
 from ratecraft.schedule import linear_to_zero as linear_to_zero
 from ratecraft.schedule import multiplicative as multiplicative

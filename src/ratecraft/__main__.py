@@ -1,4 +1,4 @@
-"""``python -m ratecraft``: the command."""
+"""Run the ``ratecraft`` command with ``python -m ratecraft``."""
 
 from ratecraft.cli import main
 

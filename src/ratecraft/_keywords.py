@@ -1,33 +1,34 @@
-"""A clear TypeError for an argument that a function does not have."""
+"""TypeErrors that say what to write instead of an argument that a function does not have."""
 
 from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import wraps
 from typing import Final, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-# What other libraries, and ratecraft before its first release, call the same argument.
+# Names of the same argument in torch, transformers and earlier versions of ratecraft.
 OTHER_NAMES: Final[Mapping[str, tuple[str, ...]]] = {
-    "rate": ("lr",),
-    "learning_rate": ("lr",),
-    "max_lr": ("lr",),
-    "base_lr": ("lr",),
-    "peak_lr": ("lr",),
+    "rate": ("lr", "lrs"),
+    "learning_rate": ("lr", "lrs"),
+    "max_lr": ("lr", "high", "lrs"),
+    "base_lr": ("lr", "low", "lrs"),
+    "peak_lr": ("lr", "lrs"),
     "schedule": ("lr", "schedules"),
     "rates": ("lrs",),
     "lr": ("lrs",),
-    "total": ("total_steps",),
-    "T_max": ("total_steps",),
-    "total_iters": ("total_steps",),
-    "num_training_steps": ("total_steps",),
-    "max_steps": ("total_steps", "budget_steps"),
-    "decay_steps": ("total_steps",),
-    "updates": ("budget_steps", "steps"),
+    "lrs": ("lr",),
+    "total": ("total_steps", "steps"),
+    "T_max": ("total_steps", "steps"),
+    "total_iters": ("total_steps", "steps"),
+    "num_training_steps": ("total_steps", "steps"),
+    "max_steps": ("total_steps", "budget_steps", "steps"),
+    "decay_steps": ("total_steps", "steps"),
+    "updates": ("budget_steps", "steps", "total_steps"),
     "num_iter": ("budget_steps", "steps"),
     "epoch": ("steps_per_epoch",),
     "samples": ("samples_per_step",),
@@ -44,39 +45,60 @@ OTHER_NAMES: Final[Mapping[str, tuple[str, ...]]] = {
     "on_plan_change": ("on_change",),
     "optimizer": ("optimizers",),
     "seed": ("seeds",),
+    "warm": ("warmup_steps",),
+    "num_warmup_steps": ("warmup_steps",),
 }
-WARMUP_NAMES: Final = (
-    "num_warmup_steps",
-    "warmup_steps",
-    "warmup_epochs",
-    "warmup_ratio",
-    "warmup",
+LR_HINT: Final = (
+    "the learning rate is part of the schedule or of the optimizer: write 3e-4 * cosine(1, 0), or "
+    "Adam(parameters, lr=3e-4)"
 )
+WARMUP_HINT: Final = "a warm-up is part of the schedule: write warmup(500).then(cosine(1, 0))"
+MINIMUM_HINT: Final = "the end value is part of the schedule: write cosine(1, 0.1)"
+FIRST_STEP_HINT: Final = "the first step is 0; to start later write ScheduleLR(..., initial_step=)"
+# Arguments elsewhere that are part of the schedule here, or an argument of ScheduleLR.
+HINTS: Final[Mapping[str, str]] = {
+    "lr": LR_HINT,
+    "rate": LR_HINT,
+    "learning_rate": LR_HINT,
+    "max_lr": LR_HINT,
+    "base_lr": LR_HINT,
+    "peak_lr": LR_HINT,
+    "num_warmup_steps": WARMUP_HINT,
+    "warmup_steps": WARMUP_HINT,
+    "warmup_epochs": WARMUP_HINT,
+    "warmup_ratio": WARMUP_HINT,
+    "warmup": WARMUP_HINT,
+    "eta_min": MINIMUM_HINT,
+    "min_lr": MINIMUM_HINT,
+    "floor": MINIMUM_HINT,
+    "last_epoch": FIRST_STEP_HINT,
+    "start": FIRST_STEP_HINT,
+}
 
 
-def explain_arguments(hint: str = "") -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Return a decorator that says what to write instead of an argument that does not exist.
+def explain_arguments(
+    hint: str = "", *, options: Iterable[str] = ()
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Return a decorator that explains an unknown or a surplus argument in a TypeError.
 
     Args:
-        hint: what to write instead of too many positional arguments.
+        hint: the message for too many positional arguments; "" leaves Python's own.
+        options: the names that the function accepts as ``**kwargs``.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
-        parameters = inspect.signature(function).parameters.values()
-        names = {parameter.name for parameter in parameters}
-        takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
-        positional = sum(
-            parameter.kind is parameter.POSITIONAL_OR_KEYWORD for parameter in parameters
-        )
+        spec = inspect.getfullargspec(function)
+        names = {*spec.args, *spec.kwonlyargs, *options}
 
         @wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
-            if len(args) > positional and hint:
+            if len(args) > len(spec.args) and hint:
                 raise TypeError(hint)
-            if not takes_any and not kwargs.keys() <= names:
-                name = next(name for name in kwargs if name not in names)
+            unknown = [name for name in kwargs if name not in names]
+            if unknown:
                 title = function.__qualname__.removesuffix(".__init__").rpartition(".")[2]
-                raise TypeError(f"{title}() has no argument {name!r}; {_advice(name, names)}")
+                advice = _advice(unknown[0], names)
+                raise TypeError(f"{title}() has no argument {unknown[0]!r}; {advice}")
             return function(*args, **kwargs)
 
         return call
@@ -88,8 +110,8 @@ def _advice(name: str, names: set[str]) -> str:
     for other in OTHER_NAMES.get(name, ()):
         if other in names:
             return f"write {other}="
-    if name in WARMUP_NAMES:
-        return "a warmup is part of the schedule: write warmup(500).then(cosine(1, 0))"
+    if name in HINTS:
+        return HINTS[name]
     close = difflib.get_close_matches(name, names, n=1)
     if close:
         return f"did you mean {close[0]!r}?"

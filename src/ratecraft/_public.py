@@ -1,4 +1,4 @@
-"""The public path of a public object: the package that lists it, not the private module."""
+"""Set ``__module__`` of public objects to the package that exports them."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from typing import Any
 
 
 def set_public_module(package: dict[str, Any]) -> None:
-    """Set ``__module__`` of every public function and class to the package that lists it.
+    """Set ``__module__`` of every public function and class to the package that exports it.
 
-    So reprs, tracebacks and pickles name ``ratecraft.torch.ScheduleLR``, wherever it is defined.
+    Reprs, tracebacks and pickles then name ``ratecraft.torch.ScheduleLR``, not the private module
+    that defines it.
 
     Args:
         package: the package's ``globals()``, at the end of its ``__init__``.

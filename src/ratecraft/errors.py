@@ -1,19 +1,19 @@
-"""Every error ratecraft raises on purpose.
+"""All exceptions of ratecraft.
 
 ::
 
     RatecraftError
-    ├── ScheduleError (ValueError)   a schedule, a length or a text that cannot be
-    ├── BindingError  (ValueError)   a schedule and an optimizer that do not fit
-    │   └── ScheduleChanged              a saved state of another plan: say how to go on
-    ├── TaskError     (ValueError)   a task that cannot be found, built or used
-    ├── SettingError  (ValueError)   a setting outside its range
-    ├── ResultError   (ValueError)   a saved result that cannot be read
-    ├── LogError      (ValueError)   a run's log that cannot be used
-    └── RunFailed     (RuntimeError) what was run gave no result: a loss that is not finite, a
-                                     range test without a suggestion, a worker that died
+    ├── ScheduleError (ValueError)   a schedule, a length or the text of one is not valid
+    ├── BindingError  (ValueError)   a schedule and an optimizer do not fit together
+    │   └── ScheduleChanged          a checkpoint is from another schedule; choose on_change=
+    ├── TaskError     (ValueError)   a task cannot be found, built or trained
+    ├── SettingError  (ValueError)   an argument is out of range
+    ├── ResultError   (ValueError)   a saved result cannot be read
+    ├── LogError      (ValueError)   a log of a run cannot be used
+    └── RunFailed     (RuntimeError) a run gave no result: its loss is not finite, a range test
+                                     has no suggestion, a worker died
 
-A wrong *type* (a string where a number belongs) is Python's own ``TypeError``.
+An argument of the wrong *type*, such as a string instead of a number, raises ``TypeError``.
 Each message says what was written, what was expected and what to write instead.
 """
 
@@ -21,36 +21,36 @@ from __future__ import annotations
 
 
 class RatecraftError(Exception):
-    """The root of all errors that ratecraft raises on purpose."""
+    """Base class of all exceptions of ratecraft."""
 
 
 class ScheduleError(RatecraftError, ValueError):
-    """A schedule, a length or a schedule's text that cannot be."""
+    """A schedule, a length or the text of one is not valid."""
 
 
 class BindingError(RatecraftError, ValueError):
-    """A schedule and an optimizer that do not fit together."""
+    """A schedule and an optimizer do not fit together."""
 
 
 class ScheduleChanged(BindingError):
-    """A state was saved under another plan than the one it is loaded into."""
+    """A checkpoint is from another schedule or configuration than the scheduler that loads it."""
 
 
 class TaskError(RatecraftError, ValueError):
-    """A task that cannot be found, built or used."""
+    """A task cannot be found, built or trained."""
 
 
 class SettingError(RatecraftError, ValueError):
-    """A setting outside its range."""
+    """An argument is out of range."""
 
 
 class ResultError(RatecraftError, ValueError):
-    """A saved result that cannot be read."""
+    """A saved result cannot be read."""
 
 
 class LogError(RatecraftError, ValueError):
-    """A run's log that cannot be read, or that says nothing of what is asked."""
+    """A log of a run cannot be read, or lacks the data that is needed."""
 
 
 class RunFailed(RatecraftError, RuntimeError):
-    """What was run gave no result, for example since its loss is not a finite number."""
+    """A run gave no result, for example because its loss is not finite."""

@@ -1,4 +1,4 @@
-"""breakdown: each scheduler's own factor beside their product."""
+"""breakdown returns the factor of each scheduler and their product."""
 
 import copy
 
@@ -22,17 +22,17 @@ PAIRS = [(drop_in, drop_in), (drop_in, lr_scheduler), (lr_scheduler, drop_in)]
 
 
 @pytest.mark.parametrize("exponential_first", [True, False])
-@pytest.mark.parametrize(("one", "other"), PAIRS)
-def test_two_in_either_order_are_their_product_and_each_is_seen(
-    tmp_path, one, other, exponential_first
+@pytest.mark.parametrize(("step_module", "exponential_module"), PAIRS)
+def test_two_schedulers_multiply_in_either_order(
+    tmp_path, step_module, exponential_module, exponential_first
 ):
     mine = sgd(0.1)
-    made = {}
+    schedulers = {}
     for name in ("ExponentialLR", "StepLR") if exponential_first else ("StepLR", "ExponentialLR"):
-        module = one if name == "StepLR" else other
-        made[name] = getattr(module, name)(mine, *((3, 0.5) if name == "StepLR" else (0.9,)))
-    seen = breakdown(*made.values(), steps=100)
-    lrs = [lr for (lr,) in lrs_of(mine, 100, *made.values())]
+        module = step_module if name == "StepLR" else exponential_module
+        schedulers[name] = getattr(module, name)(mine, *((3, 0.5) if name == "StepLR" else (0.9,)))
+    seen = breakdown(*schedulers.values(), steps=100)
+    lrs = [lr for (lr,) in lrs_of(mine, 100, *schedulers.values())]
     products = [0.1 * 0.5 ** (k // 3) * 0.9**k for k in range(100)]
     assert lrs == pytest.approx(products, rel=1e-12)
     assert seen.lrs == pytest.approx(products, rel=1e-12)
@@ -50,7 +50,7 @@ def test_two_in_either_order_are_their_product_and_each_is_seen(
 @pytest.mark.parametrize("name", SINGLE)
 @given(data=st.data())
 @settings(max_examples=10)
-def test_torchs_own_classes_are_asked_without_being_touched(name, data):
+def test_breakdown_leaves_torch_schedulers_unchanged(name, data):
     its = sgd(0.1, 0.3, momentum=0.9)
     theirs = data.draw(SINGLE[name])(lr_scheduler, its)
     before = copy.deepcopy(its.param_groups), copy.copy(theirs.state_dict())
@@ -61,15 +61,15 @@ def test_torchs_own_classes_are_asked_without_being_touched(name, data):
 
 
 @pytest.mark.parametrize("module", [drop_in, lr_scheduler])
-@pytest.mark.parametrize("kind", ["CyclicLR", "OneCycleLR"])
-def test_asking_leaves_the_momentum_alone(module, kind):
+@pytest.mark.parametrize("name", ["CyclicLR", "OneCycleLR"])
+def test_breakdown_leaves_momentum_unchanged(module, name):
     mine = sgd(0.1, momentum=0.9)
-    scheduler = getattr(module, kind)(mine, 0.01, 0.1) if kind == "CyclicLR" else (
+    scheduler = getattr(module, name)(mine, 0.01, 0.1) if name == "CyclicLR" else (
         module.OneCycleLR(mine, 0.1, 40)
     )  # fmt: skip
-    held = mine.param_groups[0]["momentum"]
+    momentum = mine.param_groups[0]["momentum"]
     breakdown(scheduler, steps=20)
-    assert mine.param_groups[0]["momentum"] == held
+    assert mine.param_groups[0]["momentum"] == momentum
 
 
 def nested(module, mine):
@@ -78,7 +78,7 @@ def nested(module, mine):
     return module.SequentialLR(mine, [warm, both], [6])
 
 
-def test_composites_are_asked_too():
+def test_composite_schedulers():
     mine = sgd(0.1)
     whole = nested(drop_in, mine)
     falling = drop_in.ExponentialLR(mine, 0.99)
@@ -96,7 +96,7 @@ def test_composites_are_asked_too():
     assert seen.factors["SequentialLR"] == (0.5, 0.5, 1.0, 0.5, 0.25)
 
 
-def test_a_schedule_and_its_plateau_are_two_parts():
+def test_plateau_lr_is_split_into_schedule_and_plateau():
     mine = sgd(0.2)
     schedule = ScheduleLR(mine, lr=0.1 * warmup(2).then(cosine(1, 0)), total_steps=6)
     plateau = PlateauLR(schedule, patience=0, factor=0.5)
@@ -107,14 +107,14 @@ def test_a_schedule_and_its_plateau_are_two_parts():
     first, second = seen.factors
     assert first == f"lr {schedule.curve.schedule!r}"
     assert seen.factors[second] == (1.0, 1.0, 0.5, 0.5, 0.5, 0.5)
-    assert seen.base == 0.2  # the lr as a factor of the group's own
+    assert seen.base == 0.2  # lr= is given as a factor of the group's base lr
     assert seen.factors[first] == pytest.approx([schedule.curve(k) / 0.2 for k in range(6)])
     expected = [schedule.curve(k) * (0.5 if k >= 2 else 1) for k in range(6)]
     assert seen.lrs == pytest.approx(expected)
     assert schedule.factors() == schedule.curve(2)
 
 
-def test_parts_of_one_name_are_numbered_and_groups_are_named():
+def test_equal_names_are_numbered_and_groups_are_chosen_by_name_or_number():
     mine = named(body=0.1, head=1.0)
     parts = [drop_in.StepLR(mine, n, 0.5) for n in (2, 3)]
     parts.append(drop_in.LambdaLR(mine, [lambda k: 1.0, lambda k: 0.1]))
@@ -122,29 +122,29 @@ def test_parts_of_one_name_are_numbered_and_groups_are_named():
     assert (seen.group, seen.base) == ("head", 1.0)
     assert list(seen.factors) == ["StepLR", "StepLR (2)", "LambdaLR"]
     assert seen.factors["LambdaLR"] == (0.1, 0.1, 0.1, 0.1)
-    assert breakdown(*parts, steps=4).group == "body"  # the first one
+    assert breakdown(*parts, steps=4).group == "body"  # by default the first group
     assert breakdown(*parts, steps=4, group=1) == seen
 
 
-def test_what_cannot_be_broken_down_is_refused():
+def test_invalid_arguments_raise():
     mine = sgd(0.1, momentum=0.9)
-    with pytest.raises(BindingError, match="of one optimizer; given 0"):
+    with pytest.raises(BindingError, match="of one optimizer; got those of 0"):
         breakdown(steps=3)
-    with pytest.raises(BindingError, match="of one optimizer; given 2"):
+    with pytest.raises(BindingError, match="of one optimizer; got those of 2"):
         breakdown(drop_in.StepLR(mine, 3), drop_in.StepLR(sgd(0.1), 3), steps=3)
-    with pytest.raises(BindingError, match="no group is called 'head'; the groups are 0"):
+    with pytest.raises(BindingError, match="no param group is named 'head'; the groups are 0"):
         breakdown(drop_in.StepLR(mine, 3), steps=3, group="head")
     with pytest.raises(TypeError, match="not int"):
         breakdown(3, steps=3)
-    with pytest.raises(BindingError, match="CyclicLR and OneCycleLR both write lrs"):
+    with pytest.raises(BindingError, match="CyclicLR and OneCycleLR both set the lr itself"):
         breakdown(
             lr_scheduler.CyclicLR(mine, 0.01, 0.1), lr_scheduler.OneCycleLR(mine, 0.1, 9), steps=3
         )
 
-    class Own(lr_scheduler.StepLR):
+    class Custom(lr_scheduler.StepLR):
         pass
 
-    with pytest.raises(TypeError, match=r"this Own cannot be asked .* nor one of torch's"):
-        breakdown(Own(mine, 3), steps=3)
-    with pytest.raises(TypeError, match="this ReduceLROnPlateau cannot be asked"):
+    with pytest.raises(TypeError, match=r"factor of this Custom is unknown: .* one of torch's"):
+        breakdown(Custom(mine, 3), steps=3)
+    with pytest.raises(TypeError, match="factor of this ReduceLROnPlateau is unknown"):
         breakdown(lr_scheduler.ReduceLROnPlateau(mine), steps=3)

@@ -1,4 +1,4 @@
-"""Per-coordinate lrs beside each published formula, written anew in float64."""
+"""coordinate_lrs compared with each published formula, implemented again in float64."""
 
 import math
 
@@ -47,10 +47,10 @@ def adamax(gradients, b2=0.999, eps=1e-8):
 
 def adagrad(gradients, decay=0.0, eps=1e-10):
     """Duchi et al. 2011, the diagonal version."""
-    total, lrs = 0.0, []
+    squares, lrs = 0.0, []
     for t, g in enumerate(gradients):
-        total += g * g
-        lrs.append(LR / (1 + t * decay) / (math.sqrt(total) + eps))
+        squares += g * g
+        lrs.append(LR / (1 + t * decay) / (math.sqrt(squares) + eps))
     return lrs
 
 
@@ -65,7 +65,7 @@ def rmsprop(gradients, centered=False, alpha=0.99, eps=1e-8):
 
 
 def adadelta(gradients, rho=0.9, eps=1e-6):
-    """Zeiler 2012, arXiv 1212.5701, algorithm 1: the steps as averaged before this one."""
+    """Zeiler 2012, arXiv 1212.5701, algorithm 1: the average of squared steps before this one."""
     v, steps, lrs = 0.0, 0.0, []
     for g in gradients:
         v = rho * v + (1 - rho) * g * g
@@ -96,30 +96,32 @@ CASES = {
 
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("foreach", [False, True])
-def test_fifty_steps_as_published(name: str, foreach: bool) -> None:
-    kind, settings, formula = CASES[name]
+def test_fifty_steps_match_the_published_formula(name: str, foreach: bool) -> None:
+    optimizer_class, settings, formula = CASES[name]
     generator = torch.Generator().manual_seed(4)
     gradients = torch.randn(50, 7, generator=generator, dtype=torch.float64)
     gradients *= torch.logspace(-4, 2, 7, dtype=torch.float64)
     weight = torch.nn.Parameter(torch.ones(7, dtype=torch.float64))
-    optimizer = kind([weight], lr=LR, foreach=foreach, **settings)
+    optimizer = optimizer_class([weight], lr=LR, foreach=foreach, **settings)
     (group,) = optimizer.param_groups
-    if not optimizer.state:  # Adagrad has one from the beginning
+    if not optimizer.state:  # Adagrad creates its state at construction
         assert coordinate_lrs(optimizer, weight, group) is None
     expected = [formula(column.tolist()) for column in gradients.T]
     for t, gradient in enumerate(gradients):
         state = optimizer.state.get(weight, {})
-        before = state["acc_delta"].clone() if "acc_delta" in state else None
+        acc_delta = state["acc_delta"].clone() if "acc_delta" in state else None
         weight.grad = gradient.clone()
         optimizer.step()
-        lrs = coordinate_lrs(optimizer, weight, group, before=before)
+        lrs = coordinate_lrs(optimizer, weight, group, acc_delta=acc_delta)
         assert lrs.tolist() == pytest.approx([lr[t] for lr in expected], rel=1e-6), t
 
 
-@pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.AdamW, torch.optim.RMSprop])
-def test_a_lr_times_what_it_multiplies_is_the_step(kind) -> None:
+@pytest.mark.parametrize(
+    "optimizer_class", [torch.optim.Adam, torch.optim.AdamW, torch.optim.RMSprop]
+)
+def test_step_is_lr_times_first_moment_or_gradient(optimizer_class) -> None:
     weight = torch.nn.Parameter(torch.ones(3))
-    optimizer = kind([weight], lr=LR, weight_decay=0.0)
+    optimizer = optimizer_class([weight], lr=LR, weight_decay=0.0)
     for _ in range(5):
         before = weight.detach().clone()
         weight.grad = torch.tensor([1e-3, 1.0, 50.0])
@@ -129,11 +131,11 @@ def test_a_lr_times_what_it_multiplies_is_the_step(kind) -> None:
     if "exp_avg" in state:
         multiplied = state["exp_avg"] / (1 - 0.9**5)
     lrs = coordinate_lrs(optimizer, weight, optimizer.param_groups[0])
-    # The step is read off a difference of float32 weights near 1.
+    # The step is a difference of float32 weights near 1, hence the tolerance.
     assert torch.allclose(before - weight.detach(), lrs * multiplied, atol=2e-7)
 
 
-def test_methods_with_one_lr_for_all_have_none_of_their_own() -> None:
+def test_sgd_has_no_lrs_per_coordinate() -> None:
     weight = torch.nn.Parameter(torch.ones(3))
     optimizer = torch.optim.SGD([weight], lr=LR, momentum=0.9)
     weight.grad = torch.ones(3)
@@ -142,7 +144,7 @@ def test_methods_with_one_lr_for_all_have_none_of_their_own() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "settings", "share"),
+    ("optimizer_class", "settings", "decay_fraction"),
     [
         (torch.optim.AdamW, {"weight_decay": 0.5}, 0.01),
         (torch.optim.Adam, {"weight_decay": 0.5}, 0.0),
@@ -152,10 +154,14 @@ def test_methods_with_one_lr_for_all_have_none_of_their_own() -> None:
         (torch.optim.AdamW, {"weight_decay": 0.0}, 0.0),
     ],
 )
-def test_decoupled_decay(kind, settings, share: float) -> None:
+def test_decoupled_decay(optimizer_class, settings, decay_fraction: float) -> None:
     weight = torch.nn.Parameter(torch.ones(1))
-    optimizer = kind([weight], lr=LR, **settings)
-    assert decoupled_decay(optimizer, optimizer.param_groups[0], LR) == pytest.approx(share)
+    optimizer = optimizer_class([weight], lr=LR, **settings)
+    assert decoupled_decay(optimizer, optimizer.param_groups[0], LR) == pytest.approx(
+        decay_fraction
+    )
     weight.grad = torch.zeros(1)
     optimizer.step()
-    assert (weight.item() == pytest.approx(1 - share)) == (share > 0 or kind is torch.optim.AdamW)
+    assert (weight.item() == pytest.approx(1 - decay_fraction)) == (
+        decay_fraction > 0 or optimizer_class is torch.optim.AdamW
+    )

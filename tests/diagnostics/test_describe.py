@@ -1,3 +1,5 @@
+"""describe lists the param groups; preview returns the coming lrs."""
+
 import pytest
 import torch
 from optimizers import first_lrs, lrs_of, named, sgd
@@ -9,7 +11,7 @@ from ratecraft.errors import BindingError
 from ratecraft.torch import ScheduleLR
 
 
-def test_what_drives_every_group():
+def test_groups_with_schedules_and_external_factor():
     optimizer = named(body=0.1, head=1.0)
     ScheduleLR(optimizer, factor={"body": warmup(5), "head": linear(1, 0)}, total_steps=10)
     ScheduleLR(
@@ -34,10 +36,10 @@ def test_what_drives_every_group():
     assert lines[2].startswith(
         "head         1        2     1   1.2      0  factor linear(1, 0) and factor"
     )
-    assert lines[2].endswith("; weight_decay: cosine(1, 0); times 3 by others")
+    assert lines[2].endswith("; weight_decay: cosine(1, 0); external factor 3")
 
 
-def test_the_names_of_the_parameters_and_a_table_for_notebooks():
+def test_parameter_names_and_html_table():
     model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2))
     groups = [{"params": model.parameters(), "name": "<all>", "weight_decay": 0.1}]
     optimizer = torch.optim.AdamW(groups, lr=0.1)
@@ -49,19 +51,19 @@ def test_the_names_of_the_parameters_and_a_table_for_notebooks():
     html = describe(optimizer, model)._repr_html_()
     assert html.startswith("<table><tr><th>group</th>")
     assert "<td>&lt;all&gt;</td><td>4</td><td>12</td>" in html
-    told = torch.optim.AdamW(model.named_parameters(), lr=0.1)  # torch keeps the names itself
-    assert describe(told).groups[0].parameters == group.parameters
+    with_names = torch.optim.AdamW(model.named_parameters(), lr=0.1)  # torch stores the names
+    assert describe(with_names).groups[0].parameters == group.parameters
 
 
-def test_an_optimizer_that_nothing_drives():
+def test_optimizer_without_scheduler():
     (group,) = describe(sgd(0.1)).groups
     assert (group.base, group.lr, group.schedules) == (0.1, 0.1, {})
     assert str(describe(sgd(0.1))).endswith("none")
-    with pytest.raises(TypeError, match=r"describe\(\) looks at a torch optimizer, not int"):
+    with pytest.raises(TypeError, match=r"describe\(\) takes a torch optimizer, not int"):
         describe(5)
 
 
-def test_a_group_added_since_the_last_step():
+def test_group_added_after_the_last_step():
     optimizer = sgd(0.1)
     ScheduleLR(optimizer, factor=linear(1, 0), total_steps=10)
     optimizer.add_param_group({"params": [torch.nn.Parameter(torch.ones(1))], "lr": 1.0})
@@ -71,7 +73,7 @@ def test_a_group_added_since_the_last_step():
     assert describe(optimizer).groups[1].schedules == {"lr": "factor linear(1, 0)"}
 
 
-PEERS = {
+SCHEDULERS = {
     "step": lambda o: lr_scheduler.StepLR(o, 3),
     "multistep": lambda o: lr_scheduler.MultiStepLR(o, [3, 7]),
     "lambda": lambda o: lr_scheduler.LambdaLR(o, lambda k: 0.9**k),
@@ -90,43 +92,43 @@ PEERS = {
 }
 
 
-@pytest.mark.parametrize("kind", PEERS)
-@pytest.mark.parametrize("at", [0, 4])
-# torch's SequentialLR steps its second scheduler with an epoch, which torch itself warns about.
+@pytest.mark.parametrize("name", SCHEDULERS)
+@pytest.mark.parametrize("steps", [0, 4])
+# torch's SequentialLR calls step(0) on its second scheduler, which torch warns about.
 @pytest.mark.filterwarnings("ignore:The epoch parameter:UserWarning")
-def test_preview_says_what_a_foreign_scheduler_then_does(kind, at):
+def test_preview_matches_what_a_torch_scheduler_does(name, steps):
     optimizer = sgd(0.1, 0.2, momentum=0.9)
-    scheduler = PEERS[kind](optimizer)
-    lrs_of(optimizer, at, scheduler)
+    scheduler = SCHEDULERS[name](optimizer)
+    lrs_of(optimizer, steps, scheduler)
     seen = preview(scheduler, 12)
     assert [list(lrs) for lrs in zip(*seen.values(), strict=True)] == lrs_of(
         optimizer, 12, scheduler
     )
 
 
-def test_preview_of_a_plateau_needs_its_metrics():
+def test_preview_of_a_plateau_requires_metrics():
     optimizer = sgd(0.1)
     plateau = lr_scheduler.ReduceLROnPlateau(optimizer, patience=1)
-    with pytest.raises(BindingError, match="give metrics="):
+    with pytest.raises(BindingError, match="pass metrics="):
         preview(plateau, 5)
     assert preview(plateau, 5, metrics=[1.0] * 5)["0"] == pytest.approx([0.1] * 3 + [0.01] * 2)
     with pytest.raises(BindingError, match="2 metrics for 5 steps"):
         preview(plateau, 5, metrics=[1.0] * 2)
-    with pytest.raises(TypeError, match=r"preview\(\) looks at a torch scheduler, not int"):
+    with pytest.raises(TypeError, match=r"preview\(\) takes a torch scheduler, not int"):
         preview(5, 5)
 
 
-def test_preview_of_groups_with_the_same_name():
+def test_preview_numbers_groups_of_equal_names():
     optimizer = named(a=0.1, b=0.2)
     optimizer.param_groups[1]["name"] = "a"
-    theirs = lr_scheduler.ExponentialLR(optimizer, 0.5)
-    assert preview(theirs, 2) == {"a (0)": [0.1, 0.05], "a (1)": [0.2, 0.1]}
+    scheduler = lr_scheduler.ExponentialLR(optimizer, 0.5)
+    assert preview(scheduler, 2) == {"a (0)": [0.1, 0.05], "a (1)": [0.2, 0.1]}
     for steps in (-1, 2.5, True):
         with pytest.raises(BindingError, match="must be an int >= 0"):
-            preview(theirs, steps)
+            preview(scheduler, steps)
 
 
-def test_preview_of_ours_is_what_ours_then_does():
+def test_preview_of_schedule_lr_matches_what_it_does():
     optimizer = sgd(0.1, 0.2)
     scheduler = ScheduleLR(optimizer, factor=warmup(4).then(cosine()), total_steps=20)
     lrs_of(optimizer, 3)

@@ -1,4 +1,4 @@
-"""doctor: one live set-up for each mistake, and the same without it."""
+"""doctor reports each mistake in a training setup, and nothing in a correct one."""
 
 import functools
 
@@ -16,21 +16,21 @@ from ratecraft.torch.drop_in import _schedulers as drop_in
 # torch warns where a scheduler steps before its optimizer, as some of these do.
 pytestmark = pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")
 
-WHOLE = cosine(1, 0.1)
+FALL = cosine(1, 0.1)
 
 
-def model_and(optimizer=torch.optim.SGD, **said):
+def model_and(optimizer=torch.optim.SGD, **options):
     model = torch.nn.Linear(3, 2)
-    return model, optimizer(model.parameters(), **({"lr": 0.1} | said))
+    return model, optimizer(model.parameters(), **({"lr": 0.1} | options))
 
 
-def texts(*things, **said):
-    """Return the findings as "level: message"; none of them may change anything."""
-    return [f"{finding.level}: {finding.message}" for finding in doctor(*things, **said)]
+def texts(*objects, **options):
+    """Return the findings as "level: message"."""
+    return [f"{finding.level}: {finding.message}" for finding in doctor(*objects, **options)]
 
 
 def trained(model, optimizer, steps, *, every=1, step=lambda: None):
-    """Make steps, and call ``step`` after every so many."""
+    """Make optimizer steps, and call ``step`` after every ``every`` of them."""
     for k in range(steps):
         model(torch.ones(1, 3)).sum().backward()
         optimizer.step()
@@ -38,10 +38,10 @@ def trained(model, optimizer, steps, *, every=1, step=lambda: None):
             step()
 
 
-def healthy():
-    """Return set-ups with nothing wrong."""
+def correct_setups():
+    """Yield setups without mistakes."""
     model, optimizer = model_and()
-    yield model, optimizer, ScheduleLR(optimizer, factor=WHOLE, total_steps=100)
+    yield model, optimizer, ScheduleLR(optimizer, factor=FALL, total_steps=100)
     model, optimizer = model_and(torch.optim.Adam)
     yield model, optimizer, lr_scheduler.OneCycleLR(optimizer, 0.1, 100)
     model, optimizer = model_and(momentum=0.9)
@@ -58,7 +58,7 @@ def healthy():
     model, optimizer = model_and()
     yield model, optimizer, lr_scheduler.ReduceLROnPlateau(optimizer)
     model, optimizer = model_and()
-    yield model, optimizer, PlateauLR(ScheduleLR(optimizer, lr=0.1 * WHOLE, total_steps=100))
+    yield model, optimizer, PlateauLR(ScheduleLR(optimizer, lr=0.1 * FALL, total_steps=100))
     model, optimizer = model_and()
     yield model, optimizer, lr_scheduler.LambdaLR(optimizer, lambda k: 0.9**k)
     model, optimizer = model_and()
@@ -67,52 +67,53 @@ def healthy():
     yield model, optimizer, lr_scheduler.CosineAnnealingLR(optimizer, 100)
 
 
-@pytest.mark.parametrize("setup", list(healthy()), ids=lambda setup: type(setup[2]).__name__)
-def test_nothing_wrong_is_said_and_nothing_is_changed(setup):
+@pytest.mark.parametrize("setup", list(correct_setups()), ids=lambda setup: type(setup[2]).__name__)
+def test_correct_setup_has_no_findings_and_is_not_changed(setup):
     _, optimizer, scheduler = setup
     before = repr((optimizer.state_dict(), scheduler.state_dict()))
     assert texts(*setup, total_steps=100, done=0) == []
     assert repr((optimizer.state_dict(), scheduler.state_dict())) == before
 
 
-# Another optimizer --------------------------------------------------------------------------------
+# Optimizers ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", [ScheduleLR, lr_scheduler.CosineAnnealingLR])
-def test_a_scheduler_of_another_optimizer(kind):
+@pytest.mark.parametrize("scheduler_class", [ScheduleLR, lr_scheduler.CosineAnnealingLR])
+def test_scheduler_of_another_optimizer(scheduler_class):
     model, old = model_and()
-    said = {"factor": WHOLE, "total": 100} if kind is ScheduleLR else {"T_max": 100}
-    scheduler = kind(old, **said)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.3)  # built anew
+    own_options = {"factor": FALL, "total_steps": 100}
+    options = own_options if scheduler_class is ScheduleLR else {"T_max": 100}
+    scheduler = scheduler_class(old, **options)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.3)  # built again
     assert texts(model, optimizer, scheduler, total_steps=100) == [
-        f"error: {kind.__name__} drives another optimizer than the one that steps: this one stays "
-        "at lr 0.3, and the log shows the schedule",
+        f"error: {scheduler_class.__name__} drives another optimizer than the one that steps, "
+        "which stays at lr 0.3 while the log shows the schedule",
         "warning: no scheduler drives SGD, which stays at lr 0.3",
     ]
 
 
-def test_a_second_optimizer_without_a_scheduler_is_noted():
+def test_second_optimizer_without_scheduler_is_a_note():
     model, optimizer = model_and()
     other, second = model_and(torch.optim.Adam, lr=1e-3)
-    scheduler = ScheduleLR(optimizer, factor=WHOLE, total_steps=100)
+    scheduler = ScheduleLR(optimizer, factor=FALL, total_steps=100)
     assert texts(model, other, optimizer, second, scheduler) == [
         "note: no scheduler drives Adam (number 2), which stays at lr 0.001"
     ]
 
 
-def test_a_removed_schedule():
+def test_removed_schedule_lr():
     model, optimizer = model_and()
-    scheduler = ScheduleLR(optimizer, factor=WHOLE, total_steps=100)
+    scheduler = ScheduleLR(optimizer, factor=FALL, total_steps=100)
     scheduler.remove()
     assert texts(model, optimizer, scheduler) == [
         "error: this ScheduleLR was removed and drives nothing"
     ]
 
 
-# Steps --------------------------------------------------------------------------------------------
+# Calls --------------------------------------------------------------------------------------------
 
 
-def test_several_steps_an_step_are_seen_from_adams_count():
+def test_several_calls_per_step_are_counted_from_the_state_of_adam():
     model, optimizer = model_and(torch.optim.Adam)
     scheduler = lr_scheduler.CosineAnnealingLR(optimizer, 100)
 
@@ -122,24 +123,24 @@ def test_several_steps_an_step_are_seen_from_adams_count():
 
     trained(model, optimizer, 10, step=twice)
     assert texts(model, optimizer, scheduler, total_steps=100) == [
-        "error: CosineAnnealingLR is stepped 2 times a step: 20 calls of step() in 10 steps"
+        "error: CosineAnnealingLR is stepped 2 times per step: 20 calls of step() in 10 steps"
     ]
 
 
-def test_several_steps_an_step_do_not_matter_to_a_clock_that_counts_steps():
+def test_several_calls_per_step_are_harmless_with_the_optimizer_clock():
     model, optimizer = model_and(torch.optim.Adam)
-    scheduler = ScheduleLR(optimizer, factor=WHOLE, total_steps=100)
+    scheduler = ScheduleLR(optimizer, factor=FALL, total_steps=100)
     trained(model, optimizer, 10, step=lambda: [scheduler.step() for _ in range(3)])
     assert texts(model, optimizer, scheduler, total_steps=100) == []
-    called = ScheduleLR(model_and()[1], factor=WHOLE, total_steps=100, clock="step")
+    called = ScheduleLR(model_and()[1], factor=FALL, total_steps=100, clock="step")
     for _ in range(30):
         called.step()
     assert texts(called, total_steps=100, done=10) == [
-        "error: ScheduleLR is stepped 3 times a step: 30 calls of step() in 10 steps"
+        "error: ScheduleLR is stepped 3 times per step: 30 calls of step() in 10 steps"
     ]
 
 
-def test_a_schedule_of_steps_that_is_stepped_once_an_epoch():
+def test_schedule_in_steps_that_is_stepped_once_an_epoch():
     model, optimizer = model_and(torch.optim.Adam)
     scheduler = lr_scheduler.OneCycleLR(optimizer, 0.1, 100)
     trained(model, optimizer, 20, every=10, step=scheduler.step)
@@ -147,24 +148,24 @@ def test_a_schedule_of_steps_that_is_stepped_once_an_epoch():
         "error: OneCycleLR counts 100 steps, but is stepped 10 to 15 times in this run (2 "
         "calls of step() in 20 steps): it will hardly move"
     ]
-    # Where its length is neither that of the run in steps nor in epochs, it is just too long.
+    # A length that is neither the run's steps nor its epochs is just too long.
     model, optimizer = model_and(torch.optim.Adam)
     scheduler = lr_scheduler.OneCycleLR(optimizer, 0.1, 300)
     trained(model, optimizer, 20, every=10, step=scheduler.step)
-    assert texts(model, optimizer, scheduler, total_steps=100) == []  # too early to tell
+    assert texts(model, optimizer, scheduler, total_steps=100) == []  # too few calls to judge
     trained(model, optimizer, 20, every=10, step=scheduler.step)
     assert texts(model, optimizer, scheduler, total_steps=100) == [
         "error: OneCycleLR reaches its end after 300 calls of step(), and the run has 10 to 12 (4 "
         "calls of step() in 40 steps): the rest of it is never reached"
     ]
-    # Where it is in epochs, that is right.
+    # A length in epochs is correct.
     model, optimizer = model_and(torch.optim.Adam)
     scheduler = lr_scheduler.OneCycleLR(optimizer, 0.1, 10)
     trained(model, optimizer, 20, every=10, step=scheduler.step)
     assert texts(model, optimizer, scheduler, total_steps=100) == []
 
 
-def test_one_step_too_many_or_few_is_a_matter_of_when_one_looks():
+def test_difference_of_one_call_is_tolerated():
     model, optimizer = model_and(torch.optim.Adam)
     scheduler = lr_scheduler.CosineAnnealingLR(optimizer, 100)
     trained(model, optimizer, 1, step=scheduler.step)
@@ -174,7 +175,7 @@ def test_one_step_too_many_or_few_is_a_matter_of_when_one_looks():
     assert texts(model, optimizer, scheduler, total_steps=100) == []
 
 
-def test_a_schedule_in_epochs_is_no_mistake_before_or_while_it_is_stepped_so():
+def test_schedule_in_epochs_is_at_most_a_note():
     model, optimizer = model_and(torch.optim.Adam)
     scheduler = lr_scheduler.CosineAnnealingLR(optimizer, 9)
     (note,) = texts(model, optimizer, scheduler, total_steps=360)
@@ -192,7 +193,7 @@ def test_a_schedule_in_epochs_is_no_mistake_before_or_while_it_is_stepped_so():
     assert texts(model, optimizer, scheduler, total_steps=360) == []
 
 
-def test_a_scheduler_that_is_never_stepped():
+def test_scheduler_that_is_never_stepped():
     model, optimizer = model_and(torch.optim.Adam)
     scheduler = lr_scheduler.OneCycleLR(optimizer, 0.1, 100)
     trained(model, optimizer, 20)
@@ -203,7 +204,7 @@ def test_a_scheduler_that_is_never_stepped():
 
 
 @pytest.mark.parametrize(("done", "calls"), [(6, 10), (1996, 2000), (20, 30)])
-def test_steps_that_amp_skipped_are_no_steps_too_many(done, calls):
+def test_calls_for_steps_that_amp_skipped_are_tolerated(done, calls):
     model, optimizer = model_and()
     scheduler = lr_scheduler.ExponentialLR(optimizer, 0.999)
     for _ in range(calls):
@@ -211,16 +212,19 @@ def test_steps_that_amp_skipped_are_no_steps_too_many(done, calls):
     assert texts(model, optimizer, scheduler, done=done) == []
 
 
-def test_each_optimizers_own_steps_are_counted():
-    (one, first), (two, second) = model_and(torch.optim.Adam), model_and(torch.optim.Adam)
+def test_steps_are_counted_for_each_optimizer():
+    (model, first), (second_model, second) = (
+        model_and(torch.optim.Adam),
+        model_and(torch.optim.Adam),
+    )
     schedulers = [lr_scheduler.CosineAnnealingLR(o, n) for o, n in ((first, 20), (second, 100))]
-    trained(one, first, 20, step=schedulers[0].step)
-    trained(two, second, 100, step=schedulers[1].step)
-    assert texts(one, two, first, second, schedulers, total_steps=100) == []
+    trained(model, first, 20, step=schedulers[0].step)
+    trained(second_model, second, 100, step=schedulers[1].step)
+    assert texts(model, second_model, first, second, schedulers, total_steps=100) == []
     for _ in range(80):
         schedulers[0].step()
-    (found,) = texts({"G": one, "D": two}, [first, second], schedulers, total_steps=100)
-    assert found.startswith("error: CosineAnnealingLR is stepped 5 times a step: 100 calls")
+    (text,) = texts({"G": model, "D": second_model}, [first, second], schedulers, total_steps=100)
+    assert text.startswith("error: CosineAnnealingLR is stepped 5 times per step: 100 calls")
 
 
 # Horizons -----------------------------------------------------------------------------------------
@@ -244,7 +248,7 @@ def chain(optimizer, steps):
     return lr_scheduler.ChainedScheduler([*parts, lr_scheduler.PolynomialLR(optimizer, steps)])
 
 
-WHOLE_RUNS = {
+FULL_RUN_SCHEDULERS = {
     "OneCycleLR": (lambda o, n: lr_scheduler.OneCycleLR(o, 0.1, n), "and raises an error there"),
     "CosineAnnealingLR": (lr_scheduler.CosineAnnealingLR, "and rises again"),
     "PolynomialLR": (lr_scheduler.PolynomialLR, "and stays at lr 0"),
@@ -252,18 +256,18 @@ WHOLE_RUNS = {
     "SequentialLR": (sequence, "and rises again"),
     "ChainedScheduler": (chain, "and stays at lr 0"),
     "ScheduleLR": (
-        lambda o, n: ScheduleLR(o, factor=WHOLE, total_steps=n), "and stays at a factor of 0.1",
+        lambda o, n: ScheduleLR(o, factor=FALL, total_steps=n), "and stays at a factor of 0.1",
     ),
     "PlateauLR": (
-        lambda o, n: PlateauLR(ScheduleLR(o, lr=WHOLE, total_steps=n)), "and stays at an lr of 0.1",
+        lambda o, n: PlateauLR(ScheduleLR(o, lr=FALL, total_steps=n)), "and stays at an lr of 0.1",
     ),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", WHOLE_RUNS)
-def test_a_horizon_that_the_run_misses_or_overshoots(kind):
-    make, past = WHOLE_RUNS[kind]
-    name = "PolynomialLR" if kind == "ChainedScheduler" else kind
+@pytest.mark.parametrize("class_name", FULL_RUN_SCHEDULERS)
+def test_horizon_shorter_or_longer_than_the_run(class_name):
+    make, past = FULL_RUN_SCHEDULERS[class_name]
+    name = "PolynomialLR" if class_name == "ChainedScheduler" else class_name
     model, optimizer = model_and()
     assert texts(model, optimizer, make(optimizer, 60), total_steps=100) == [
         f"error: {name} ends after 60 of the run's 100 steps, {past}"
@@ -276,12 +280,11 @@ def test_a_horizon_that_the_run_misses_or_overshoots(kind):
     model, optimizer = model_and()
     assert texts(model, optimizer, make(optimizer, 101), total_steps=100) == []
     model, optimizer = model_and()
-    assert (
-        texts(model, optimizer, make(optimizer, 21), total_steps=20) == []
-    )  # one more or less is slack
+    # A difference of one step is tolerated.
+    assert texts(model, optimizer, make(optimizer, 21), total_steps=20) == []
 
 
-def test_one_that_raises_at_its_end_has_no_slack():
+def test_one_cycle_lr_must_not_end_early_at_all():
     model, optimizer = model_and()
     short = lr_scheduler.OneCycleLR(optimizer, 0.1, 999)
     assert texts(model, optimizer, short, total_steps=1000)[0].startswith(
@@ -294,7 +297,7 @@ def test_one_that_raises_at_its_end_has_no_slack():
     )
 
 
-def test_a_decay_by_linear_lr_that_ends_early():
+def test_linear_lr_decay_that_ends_early():
     model, optimizer = model_and()
     scheduler = lr_scheduler.LinearLR(optimizer, 1.0, 0.1, 60)
     assert texts(model, optimizer, scheduler, total_steps=100) == [
@@ -302,18 +305,18 @@ def test_a_decay_by_linear_lr_that_ends_early():
     ]
 
 
-def test_phases_of_transformers_schedules_are_added_up():
+def test_phases_of_transformers_schedules_are_summed():
     def wsd(k, *, num_warmup_steps, num_stable_steps, num_decay_steps):
         return 1.0
 
     model, optimizer = model_and()
     lengths = {"num_warmup_steps": 10, "num_stable_steps": 30, "num_decay_steps": 20}
     scheduler = lr_scheduler.LambdaLR(optimizer, functools.partial(wsd, **lengths))
-    (found,) = texts(model, optimizer, scheduler, total_steps=100)
-    assert found.startswith("error: LambdaLR ends after 60 of the run's 100 steps")
+    (text,) = texts(model, optimizer, scheduler, total_steps=100)
+    assert text.startswith("error: LambdaLR ends after 60 of the run's 100 steps")
 
 
-def test_swa_takes_over_before_the_end():
+def test_no_horizon_findings_with_swa():
     model, optimizer = model_and()
     schedulers = lr_scheduler.CosineAnnealingLR(optimizer, 75), SWALR(optimizer, 0.05)
     assert texts(model, optimizer, *schedulers, total_steps=100) == []
@@ -328,45 +331,45 @@ def test_swa_takes_over_before_the_end():
         lambda o: lr_scheduler.ConstantLR(o, total_iters=300),
     ],
 )
-def test_what_the_run_never_reaches(make):
+def test_last_change_after_the_end_of_the_run(make):
     model, optimizer = model_and()
     scheduler = make(optimizer)
     assert texts(model, optimizer, scheduler, total_steps=100) == [
-        f"warning: {type(scheduler).__name__} does what it is there for after 300 steps, and the "
+        f"warning: {type(scheduler).__name__} makes its last change after 300 steps, and the "
         "run has 100: the rest of it is never reached"
     ]
 
 
-def test_schedules_without_an_end_or_in_tokens_are_not_measured_in_steps():
+def test_no_horizon_findings_for_endless_schedules_and_lengths_in_tokens():
     model, optimizer = model_and()
     assert texts(model, optimizer, ScheduleLR(optimizer, factor=constant(1)), total_steps=100) == []
     model, optimizer = model_and()
-    scheduler = ScheduleLR(optimizer, factor=WHOLE, total_steps=tokens(5000))
+    scheduler = ScheduleLR(optimizer, factor=FALL, total_steps=tokens(5000))
     assert texts(model, optimizer, scheduler, total_steps=100) == []
     model, optimizer = model_and()
     scheduler = lr_scheduler.MultiStepLR(optimizer, [])
     assert texts(model, optimizer, scheduler, total_steps=100) == []
 
 
-def test_what_check_says_of_a_schedule_is_said_too():
+def test_findings_of_check_are_included():
     model, optimizer = model_and()
     scheduler = ScheduleLR(
         optimizer, factor=warmup(50).then(cosine(1, 0, over=20)), total_steps=100
     )
-    found = doctor(model, optimizer, scheduler, total_steps=100)
-    assert [finding.level for finding in found] == ["error", "note"]
-    assert "the last 30 steps train nothing" in found[0].message
-    assert "warmup(50)" in str(found[0])
+    findings = doctor(model, optimizer, scheduler, total_steps=100)
+    assert [finding.level for finding in findings] == ["error", "note"]
+    assert "the last 30 steps train nothing" in findings[0].message
+    assert "warmup(50)" in str(findings[0])
 
 
 # Parameters ---------------------------------------------------------------------------------------
 
 
-def test_parameters_that_no_optimizer_holds():
+def test_parameters_in_no_optimizer():
     model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Linear(4, 4), torch.nn.Linear(4, 1))
     model[1].weight.requires_grad_(False)
     optimizer = torch.optim.SGD(model[2].parameters(), lr=0.1)
-    scheduler = ScheduleLR(optimizer, factor=WHOLE, total_steps=100)
+    scheduler = ScheduleLR(optimizer, factor=FALL, total_steps=100)
     assert texts(model, optimizer, scheduler) == [
         "error: no optimizer holds 3 of 5 trainable parameters: 0.weight, 0.bias, 1.bias"
     ]
@@ -374,27 +377,27 @@ def test_parameters_that_no_optimizer_holds():
     assert texts(model, optimizer, scheduler)[0].endswith("0.weight, 0.bias, 1.weight, ...")
 
 
-def test_an_average_of_the_model_inside_it_is_trained_by_nobody():
+def test_averaged_model_inside_the_model_needs_no_optimizer():
     model = torch.nn.Sequential(torch.nn.Linear(3, 2))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     model.average = AveragedModel(torch.nn.Linear(3, 2))
-    scheduler = ScheduleLR(optimizer, factor=WHOLE, total_steps=100)
+    scheduler = ScheduleLR(optimizer, factor=FALL, total_steps=100)
     assert texts(model, optimizer, scheduler) == []
 
 
-def test_an_optimizer_of_another_model():
+def test_optimizer_of_another_model():
     model, _ = model_and()
     _, optimizer = model_and()
-    scheduler = ScheduleLR(optimizer, factor=WHOLE, total_steps=100)
+    scheduler = ScheduleLR(optimizer, factor=FALL, total_steps=100)
     assert texts(model, optimizer, scheduler) == [
         "error: no optimizer holds any of the model's parameters: it was built for another model"
     ]
 
 
-def test_a_layer_that_was_replaced_after_the_optimizer_was_built():
+def test_layer_replaced_after_the_optimizer_was_built():
     model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Linear(4, 1))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    scheduler = ScheduleLR(optimizer, factor=WHOLE, total_steps=100)
+    scheduler = ScheduleLR(optimizer, factor=FALL, total_steps=100)
     model[1] = torch.nn.Linear(4, 2)
     assert texts(model, optimizer, scheduler) == [
         "error: no optimizer holds 2 of 4 trainable parameters: 1.weight, 1.bias",
@@ -402,129 +405,129 @@ def test_a_layer_that_was_replaced_after_the_optimizer_was_built():
     ]
 
 
-def test_parameters_of_two_optimizers():
+def test_parameters_in_two_optimizers():
     model, optimizer = model_and()
     second = torch.optim.SGD([model.bias], lr=0.1)
-    schedulers = [ScheduleLR(one, factor=WHOLE, total_steps=100) for one in (optimizer, second)]
+    schedulers = [ScheduleLR(o, factor=FALL, total_steps=100) for o in (optimizer, second)]
     assert texts(model, optimizer, second, *schedulers) == [
-        "warning: 1 parameters are held by more than one optimizer, and updated by each"
+        "warning: 1 parameters are in more than one optimizer, and each of them steps them"
     ]
 
 
 # States -------------------------------------------------------------------------------------------
 
 
-class Forgetful(lr_scheduler.LRScheduler):
-    """Keeps what it counts out of its state."""
+class IncompleteState(lr_scheduler.LRScheduler):
+    """Leaves its counter out of its state."""
 
     def __init__(self, optimizer):
-        self.counted = [0]
+        self.count = [0]
         super().__init__(optimizer)
 
     def get_lr(self):
-        self.counted[0] += 1
-        return [base / self.counted[0] for base in self.base_lrs]
+        self.count[0] += 1
+        return [base / self.count[0] for base in self.base_lrs]
 
     def state_dict(self):
-        return {name: x for name, x in super().state_dict().items() if name != "counted"}
+        return {name: x for name, x in super().state_dict().items() if name != "count"}
 
 
-def test_a_state_that_does_not_bring_it_back():
+def test_state_that_does_not_restore_the_scheduler():
     model, optimizer = model_and()
-    scheduler = Forgetful(optimizer)
+    scheduler = IncompleteState(optimizer)
     (finding,) = doctor(model, optimizer, scheduler)
     assert finding.level == "error"
     assert finding.message == (
-        "the state of Forgetful does not bring it back: 1 steps after loading it the lr is "
-        "0.00833333 in place of 0.05"
+        "the state of IncompleteState does not restore it: 1 steps after loading, the lr is "
+        "0.00833333 instead of 0.05"
     )
-    assert scheduler.counted == [1]
+    assert scheduler.count == [1]
 
 
-class Keeper:
-    """A function with things in it, which torch's LambdaLR saves as they are."""
+class PowerWithSet:
+    """A callable with a set as attribute."""
 
     def __init__(self):
-        self.kept = {1, 2}
+        self.values = {1, 2}
 
     def __call__(self, k):
         return 0.9**k
 
 
-class Odd(lr_scheduler.LRScheduler):
+class ObjectInState(lr_scheduler.LRScheduler):
     """Has an object in its state."""
 
     def __init__(self, optimizer):
-        self.keeper = Keeper()
+        self.power = PowerWithSet()
         super().__init__(optimizer)
 
     def get_lr(self):
-        return [base * self.keeper(self.last_epoch) for base in self.base_lrs]
+        return [base * self.power(self.last_epoch) for base in self.base_lrs]
 
 
-def test_a_state_that_is_no_plain_data():
+def test_state_with_objects():
     model, optimizer = model_and()
-    (finding,) = doctor(model, optimizer, Odd(optimizer))
+    (finding,) = doctor(model, optimizer, ObjectInState(optimizer))
     assert finding.level == "warning"
     assert finding.message == (
-        "the state of Odd is no plain data, and loads with weights_only=False only: keeper is "
-        "<class 'test_doctor.Keeper'>"
+        "the state of ObjectInState is not plain data, and loads only with weights_only=False: "
+        "power is <class 'test_doctor.PowerWithSet'>"
     )
 
 
-class Locked(lr_scheduler.LRScheduler):
+class NotCopyable(lr_scheduler.LRScheduler):
     """Cannot be copied."""
 
     def get_lr(self):
         return list(self.base_lrs)
 
     def __deepcopy__(self, memo):
-        raise RuntimeError("there is one of me")
+        raise RuntimeError("no copies")
 
 
-def test_a_state_that_cannot_be_tried():
+def test_state_that_cannot_be_checked():
     model, optimizer = model_and()
-    assert texts(model, optimizer, Locked(optimizer)) == [
-        "warning: the state of Locked could not be tried: RuntimeError: there is one of me"
+    assert texts(model, optimizer, NotCopyable(optimizer)) == [
+        "warning: the state of NotCopyable could not be checked: RuntimeError: no copies"
     ]
 
 
-def test_the_states_of_several_beside_each_other_are_tried_one_by_one():
+def test_states_of_several_schedulers_on_one_optimizer_are_checked_separately():
     model, optimizer = model_and()
     warm = drop_in.LinearLR(optimizer, 0.1, 1.0, 20)
-    beside = [warm, drop_in.ReduceLROnPlateau(optimizer), drop_in.ExponentialLR(optimizer, 0.9)]
-    assert texts(model, optimizer, *beside, total_steps=100) == []
+    schedulers = [warm, drop_in.ReduceLROnPlateau(optimizer), drop_in.ExponentialLR(optimizer, 0.9)]
+    assert texts(model, optimizer, *schedulers, total_steps=100) == []
     assert texts(model, optimizer, drop_in.MultiplicativeLR(optimizer, lambda k: 0.9)) == []
 
 
-class Large(torch.nn.Linear):
+class CountsCopies(torch.nn.Linear):
     """Counts its copies."""
 
     copies = 0
 
     def __deepcopy__(self, memo):
-        Large.copies += 1
+        CountsCopies.copies += 1
         return self
 
 
-def test_no_model_is_copied():
-    model = Large(3, 2)
+def test_models_in_lambdas_are_not_copied():
+    model = CountsCopies(3, 2)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     fall = functools.partial(lambda k, model: 0.9**k, model=model)
     assert texts(model, optimizer, lr_scheduler.LambdaLR(optimizer, fall)) == []
-    assert Large.copies == 0
+    assert CountsCopies.copies == 0
 
 
 def square(t):
     return 1 / (1 + t) ** 2
 
 
-def test_a_lambda_in_a_plan_cannot_be_told_from_another():
+def test_lambda_in_a_schedule_cannot_be_compared_on_resume():
     model, optimizer = model_and()
     scheduler = ScheduleLR(optimizer, factor=custom(lambda t: 1 / (1 + t)), total_steps=100)
     assert texts(model, optimizer, scheduler) == [
-        "warning: a run that resumes from the state of this ScheduleLR will be asked about factor: "
-        "one lambda cannot be told from another"
+        "warning: a run that resumes from the state of this ScheduleLR will report a change of "
+        "factor: lambdas cannot be compared"
     ]
     model, optimizer = model_and()
     plateau = PlateauLR(ScheduleLR(optimizer, factor=custom(square), total_steps=100))
@@ -534,7 +537,7 @@ def test_a_lambda_in_a_plan_cannot_be_told_from_another():
 # The call itself ----------------------------------------------------------------------------------
 
 
-def test_takes_what_it_knows():
+def test_invalid_arguments_raise():
     with pytest.raises(TypeError, match="models, optimizers, schedulers and trainers, not int"):
         doctor(3)
     assert doctor() == []
@@ -544,12 +547,12 @@ def test_takes_what_it_knows():
         doctor(total_steps=0)
 
 
-def test_a_finding_prints_as_what_and_what_to_do():
+def test_str_of_a_finding_has_message_and_fix():
     model, optimizer = model_and()
     (finding,) = doctor(
         model, optimizer, lr_scheduler.OneCycleLR(optimizer, 0.1, 60), total_steps=100
     )
     assert str(finding) == (
         "error: OneCycleLR ends after 60 of the run's 100 steps, and raises an error there\n"
-        "  give it the run's length, 100"
+        "  set its length to the run's, 100"
     )

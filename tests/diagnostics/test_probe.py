@@ -1,4 +1,4 @@
-"""The probe: what it measures is what happened, and nothing happens because it measures."""
+"""Probe measures what a step changes, and does not change training."""
 
 import csv
 import gc
@@ -27,9 +27,9 @@ def net() -> nn.Module:
     return nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 1))
 
 
-def trained(kind, probed: bool, steps: int = 25, **settings):
+def trained(optimizer_class, probed: bool, steps: int = 25, **settings):
     model = net()
-    optimizer = kind(model.parameters(), lr=0.01, **settings)
+    optimizer = optimizer_class(model.parameters(), lr=0.01, **settings)
     ScheduleLR(optimizer, factor=linear(1, 0), total_steps=steps)
     probe = Probe(optimizer, model, every=10)
     if probed:
@@ -45,7 +45,7 @@ def trained(kind, probed: bool, steps: int = 25, **settings):
     return model, optimizer, probe
 
 
-KINDS = [
+OPTIMIZERS = [
     (torch.optim.SGD, {"momentum": 0.9}),
     (torch.optim.AdamW, {}),
     (torch.optim.Adadelta, {}),
@@ -53,18 +53,19 @@ KINDS = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "settings"), KINDS)
-def test_training_is_the_same_to_the_last_bit(kind, settings) -> None:
-    plain, probed = trained(kind, False, **settings), trained(kind, True, **settings)
+@pytest.mark.parametrize(("optimizer_class", "settings"), OPTIMIZERS)
+def test_training_is_bit_for_bit_unchanged(optimizer_class, settings) -> None:
+    plain = trained(optimizer_class, False, **settings)
+    probed = trained(optimizer_class, True, **settings)
     assert plain[2].rows() == []
     assert all(map(torch.equal, plain[0].parameters(), probed[0].parameters()))
     assert all(map(torch.equal, plain[0].buffers(), probed[0].buffers()))
-    hooks = [len(one[1]._optimizer_step_pre_hooks) for one in (plain, probed)]
+    hooks = [len(optimizer._optimizer_step_pre_hooks) for _, optimizer, _ in (plain, probed)]
     assert hooks[0] == hooks[1]
     assert not any(p._post_accumulate_grad_hooks for p in probed[0].parameters())
 
 
-def test_a_row_is_what_the_step_did() -> None:
+def test_row_matches_the_step() -> None:
     model = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1))
     optimizer = torch.optim.AdamW(
         [
@@ -93,31 +94,31 @@ def test_a_row_is_what_the_step_did() -> None:
         weight = torch.cat([flat[n].flatten() for n in names])
         assert row.lr == lr
         assert row.decay == pytest.approx(decay)
-        assert row.step == pytest.approx(steps.norm().item(), rel=1e-5)
-        assert row.weight == pytest.approx(weight.norm().item(), rel=1e-5)
-        assert row.gradient == pytest.approx(gradient.norm().item(), rel=1e-5)
+        assert row.step_norm == pytest.approx(steps.norm().item(), rel=1e-5)
+        assert row.weight_norm == pytest.approx(weight.norm().item(), rel=1e-5)
+        assert row.gradient_norm == pytest.approx(gradient.norm().item(), rel=1e-5)
         assert row.gradient_l1 == pytest.approx(gradient.abs().sum().item(), rel=1e-5)
         unclipped = torch.cat([raw[n].flatten() for n in names]).norm().item()
-        assert row.unclipped == pytest.approx(unclipped, rel=1e-5)
-        assert row.unclipped > 2 * row.gradient
-        assert row.effective == pytest.approx(row.step / row.gradient)
-        assert row.relative == pytest.approx(row.step / row.weight)
+        assert row.unclipped_norm == pytest.approx(unclipped, rel=1e-5)
+        assert row.unclipped_norm > 2 * row.gradient_norm
+        assert row.effective_lr == pytest.approx(row.step_norm / row.gradient_norm)
+        assert row.relative_step == pytest.approx(row.step_norm / row.weight_norm)
         group = next(g for g in optimizer.param_groups if g["name"] == row.group)
         lrs = torch.cat([coordinate_lrs(optimizer, now[n], group).flatten() for n in names])
         expected = torch.quantile(lrs, torch.tensor([0.05, 0.5, 0.95])).tolist()
-        assert [row.low, row.median, row.high] == pytest.approx(expected, rel=1e-5)
+        assert [row.lr_low, row.lr_median, row.lr_high] == pytest.approx(expected, rel=1e-5)
 
 
-def test_the_lr_is_the_steps_own_though_a_scheduler_has_set_the_next() -> None:
+def test_lr_is_that_of_the_step_although_a_scheduler_has_set_the_next() -> None:
     _, _, probe = trained(torch.optim.SGD, True)
     lrs = {row.step: row.lr for row in probe.rows()}
     assert lrs == {k: pytest.approx(0.01 * (1 - k / 25)) for k in (0, 10, 20)}
-    for row in probe.rows():  # plain SGD has one lr for all, and its step is lr x gradient
-        assert row.low == row.median == row.high == row.lr
-        assert row.effective == pytest.approx(row.lr, rel=1e-3)
+    for row in probe.rows():  # SGD has one lr, and its step is lr x gradient
+        assert row.lr_low == row.lr_median == row.lr_high == row.lr
+        assert row.effective_lr == pytest.approx(row.lr, rel=1e-3)
 
 
-def test_adadeltas_steps_are_those_before_the_step() -> None:
+def test_adadelta_uses_the_averaged_steps_before_the_step() -> None:
     model = nn.Linear(2, 1, bias=False)
     optimizer = torch.optim.Adadelta(model.parameters(), lr=1.0)
     with Probe(optimizer, model, every=1) as probe:
@@ -125,11 +126,11 @@ def test_adadeltas_steps_are_those_before_the_step() -> None:
             optimizer.zero_grad()
             (5 * model(torch.ones(1, 2))).sum().backward()
             optimizer.step()
-    for row in probe.rows():  # all coordinates have one gradient, and so one lr
-        assert row.effective == pytest.approx(row.median, rel=1e-3)
+    for row in probe.rows():  # all coordinates have equal gradients, and so equal lrs
+        assert row.effective_lr == pytest.approx(row.lr_median, rel=1e-3)
 
 
-def test_a_grad_scaler_does_not_scale_what_is_told() -> None:
+def test_norms_do_not_contain_the_scale_of_a_grad_scaler() -> None:
     model = nn.Sequential(nn.Linear(2, 1))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
@@ -138,39 +139,39 @@ def test_a_grad_scaler_does_not_scale_what_is_told() -> None:
         scaler.step(optimizer)
         scaler.update()
     (row,) = probe.rows()
-    assert row.unclipped == pytest.approx(math.sqrt(3))
-    assert row.gradient == pytest.approx(math.sqrt(3))
+    assert row.unclipped_norm == pytest.approx(math.sqrt(3))
+    assert row.gradient_norm == pytest.approx(math.sqrt(3))
 
 
-def test_rows_are_written_and_handed_to_a_logger(tmp_path) -> None:
+def test_rows_are_saved_and_logged(tmp_path) -> None:
     _, _, probe = trained(torch.optim.AdamW, True)
     rows = probe.rows()
     with probe.save(tmp_path / "p.csv").open() as file:
-        read = list(csv.DictReader(file))
-    assert [float(row["effective"]) for row in read] == [row.effective for row in rows]
+        records = list(csv.DictReader(file))
+    assert [float(row["effective_lr"]) for row in records] == [row.effective_lr for row in rows]
     lines = probe.save(tmp_path / "sub" / "p.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines] == [asdict(row) for row in rows]
-    told: list[tuple[str, float, int]] = []
-    probe.log(lambda name, value, step: told.append((name, value, step)))
-    assert ("effective/3", rows[-1].effective, 20) in told
+    logged: list[tuple[str, float, int]] = []
+    probe.log(lambda name, value, step: logged.append((name, value, step)))
+    assert ("effective_lr/3", rows[-1].effective_lr, 20) in logged
 
-    class Board:
+    class Writer:
         def __init__(self) -> None:
-            self.seen: list[tuple[str, float, int]] = []
+            self.scalars: list[tuple[str, float, int]] = []
 
         def add_scalar(self, name: str, value: float, step: int) -> None:
-            self.seen.append((name, value, step))
+            self.scalars.append((name, value, step))
 
-    board = Board()
-    probe.log(board)
-    assert board.seen == told
-    with pytest.raises(SettingError, match="has no add_scalar and is no function"):
+    writer = Writer()
+    probe.log(writer)
+    assert writer.scalars == logged
+    with pytest.raises(SettingError, match="has no add_scalar and is not a function"):
         probe.log(3)
     with pytest.raises(SettingError, match=r"expected a name ending in \.csv or \.jsonl"):
         probe.save(tmp_path / "p.txt")
 
 
-def test_frozen_and_unused_parameters_have_no_row() -> None:
+def test_frozen_and_unused_parameters_have_no_rows() -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2), nn.Linear(2, 1))
     model[0].requires_grad_(False)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -180,7 +181,7 @@ def test_frozen_and_unused_parameters_have_no_row() -> None:
     assert [row.layer for row in probe.rows()] == ["2"]
 
 
-def test_mistakes_are_told() -> None:
+def test_invalid_arguments_raise() -> None:
     model = nn.Linear(2, 1)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     with pytest.raises(SettingError, match="every=0"):
@@ -191,17 +192,17 @@ def test_mistakes_are_told() -> None:
         probe.__enter__()
 
 
-def test_saved_rows_are_read_again(tmp_path) -> None:
+def test_saved_rows_are_loaded(tmp_path) -> None:
     rows = trained(torch.optim.AdamW, True)[2].rows()
     for name in ("p.csv", "p.jsonl"):
         probe = trained(torch.optim.AdamW, True)[2]
         assert load_layer_stats(probe.save(tmp_path / name)) == rows
     wrong = tmp_path / "wrong.csv"
     wrong.write_text("step,lr\n0,0.1\n")
-    with pytest.raises(ResultError, match=r"row 1 is no row of a Probe .*expected the columns"):
+    with pytest.raises(ResultError, match=r"row 1 is not a row of a Probe .*expected the columns"):
         load_layer_stats(wrong)
     wrong.write_text("step,group\nx,0\n")
-    with pytest.raises(ResultError, match="row 1 is no row of a Probe"):
+    with pytest.raises(ResultError, match="row 1 is not a row of a Probe"):
         load_layer_stats(wrong)
     (tmp_path / "wrong.jsonl").write_text("{")
     with pytest.raises(ResultError, match=r"wrong\.jsonl"):
@@ -210,14 +211,14 @@ def test_saved_rows_are_read_again(tmp_path) -> None:
         load_layer_stats(tmp_path / "none.csv")
 
 
-def test_gradients_of_several_passes_and_of_what_was_left_out_are_seen() -> None:
+def test_unclipped_norm_with_unused_layers_and_several_backward_passes() -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2), nn.Linear(2, 1))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
     x = torch.ones(1, 2)
     with Probe(optimizer, model, every=1) as probe:
         for k in range(4):
             optimizer.zero_grad()
-            if k % 2:  # only the last layer takes part
+            if k % 2:  # only the last layer is used
                 model[2](x).sum().backward()
             else:
                 model(x).sum().backward()
@@ -225,10 +226,10 @@ def test_gradients_of_several_passes_and_of_what_was_left_out_are_seen() -> None
             optimizer.step()
     assert len(probe.rows()) == 3 + 1 + 3 + 1
     for row in probe.rows():
-        assert row.unclipped == pytest.approx(row.gradient, rel=1e-6), row
+        assert row.unclipped_norm == pytest.approx(row.gradient_norm, rel=1e-6), row
 
 
-def test_gradients_that_come_to_other_layers_each_time_are_seen_from_the_second_time_on() -> None:
+def test_unclipped_norm_when_each_step_uses_another_layer() -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
     with Probe(optimizer, model, every=1) as probe:
@@ -237,10 +238,10 @@ def test_gradients_that_come_to_other_layers_each_time_are_seen_from_the_second_
             model[k % 2](torch.ones(1, 2)).sum().backward()
             optimizer.step()
     assert [row.layer for row in probe.rows()] == ["0", "1"] * 3
-    assert [row.step for row in probe.rows() if row.unclipped == 0] == [1]
+    assert [row.step for row in probe.rows() if row.unclipped_norm == 0] == [1]
 
 
-def test_a_measured_model_takes_no_memory_with_it() -> None:
+def test_measurements_hold_no_copies_of_the_model() -> None:
     model = nn.Linear(1000, 100)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
     with Probe(optimizer, model, every=1) as probe:
@@ -254,7 +255,7 @@ def test_a_measured_model_takes_no_memory_with_it() -> None:
     assert len(probe.rows()) == 3 * 2
 
 
-def test_weights_may_lie_in_memory_in_any_order() -> None:
+def test_weights_in_channels_last_memory_format() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 4, 3)).to(memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
@@ -263,36 +264,36 @@ def test_weights_may_lie_in_memory_in_any_order() -> None:
         optimizer.step()
     (row,) = probe.rows()
     lrs = [coordinate_lrs(optimizer, p, optimizer.param_groups[0]) for p in model.parameters()]
-    everything = torch.cat([one.flatten() for one in lrs])
-    assert row.median == pytest.approx(everything.quantile(0.5).item(), rel=1e-6)
+    all_lrs = torch.cat([values.flatten() for values in lrs])
+    assert row.lr_median == pytest.approx(all_lrs.quantile(0.5).item(), rel=1e-6)
 
 
-def test_what_was_measured_is_drawn() -> None:
+def test_plot_layer_stats() -> None:
     rows = trained(torch.optim.AdamW, True)[2].rows()
-    figure = plot_layer_stats({"a": rows, "b": rows}, "relative")
+    figure = plot_layer_stats({"a": rows, "b": rows}, "relative_step")
     above = [axes for axes in figure.axes if axes.get_yscale() == "log"]
     below = [axes for axes in figure.axes if axes.get_yscale() != "log"]
     assert [axes.get_title() for axes in above] == ["a", "b"]
     lines = {line.get_label(): line for line in above[0].get_lines()}
     assert len(lines) == len({row.layer for row in rows})
-    first = [row.relative for row in rows if row.layer == rows[0].layer]
+    first = [row.relative_step for row in rows if row.layer == rows[0].layer]
     assert list(above[0].get_lines()[0].get_ydata()) == first
     assert list(below[0].get_lines()[0].get_ydata()) == [row.lr for row in rows if row.layer == "0"]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["0", "1", "3"]
-    with pytest.raises(RatecraftError, match="no rows to draw"):
+    with pytest.raises(RatecraftError, match="no rows to plot"):
         plot_layer_stats([])
-    with pytest.raises(RatecraftError, match="no column 'speed'; there is weight"):
+    with pytest.raises(RatecraftError, match="unknown column 'speed'; expected one of weight"):
         plot_layer_stats(rows, "speed")
 
 
-def settled(steps: int, kind=torch.optim.SGD, **settings):
+def one_weight(steps: int, optimizer_class=torch.optim.SGD, **settings):
     model = nn.Linear(1, 1, bias=False)
-    return model, kind(model.parameters(), **{"lr": 0.1, **settings}), range(steps)
+    return model, optimizer_class(model.parameters(), **{"lr": 0.1, **settings}), range(steps)
 
 
-@pytest.mark.parametrize("way", ["position", "name", "empty"])
-def test_gradients_of_a_closure_are_those_of_its_step(way) -> None:
-    model, optimizer, steps = settled(3)
+@pytest.mark.parametrize("closure_as", ["position", "keyword", "gradients in advance"])
+def test_gradients_of_a_closure_are_those_of_its_step(closure_as) -> None:
+    model, optimizer, steps = one_weight(3)
     with Probe(optimizer, model, every=1) as probe:
         for k in steps:
 
@@ -302,17 +303,21 @@ def test_gradients_of_a_closure_are_those_of_its_step(way) -> None:
                 loss.backward()
                 return loss
 
-            if way == "empty":
+            if closure_as == "gradients in advance":
                 optimizer.zero_grad()
-            loss = optimizer.step(closure=closure) if way == "name" else optimizer.step(closure)
+            loss = (
+                optimizer.step(closure=closure)
+                if closure_as == "keyword"
+                else optimizer.step(closure)
+            )
             assert loss is not None
-    assert [row.gradient for row in probe.rows()] == [1, 10, 100]
-    assert [row.unclipped for row in probe.rows()] == [1, 10, 100]
-    assert [row.effective for row in probe.rows()] == pytest.approx([0.1] * 3, rel=1e-4)
+    assert [row.gradient_norm for row in probe.rows()] == [1, 10, 100]
+    assert [row.unclipped_norm for row in probe.rows()] == [1, 10, 100]
+    assert [row.effective_lr for row in probe.rows()] == pytest.approx([0.1] * 3, rel=1e-4)
 
 
-def test_of_several_calls_of_a_closure_the_first_counts() -> None:
-    model, optimizer, _ = settled(1, torch.optim.LBFGS, max_iter=3)
+def test_first_of_several_closure_calls_is_measured() -> None:
+    model, optimizer, _ = one_weight(1, torch.optim.LBFGS, max_iter=3)
     calls = []
     with Probe(optimizer, model, every=1) as probe:
 
@@ -327,12 +332,12 @@ def test_of_several_calls_of_a_closure_the_first_counts() -> None:
         optimizer.step(closure)
     (row,) = probe.rows()
     assert len(calls) > 1
-    assert row.gradient == calls[0]
-    assert row.step == pytest.approx(abs(model.weight.item() - before), rel=1e-5)
+    assert row.gradient_norm == calls[0]
+    assert row.step_norm == pytest.approx(abs(model.weight.item() - before), rel=1e-5)
 
 
-def test_a_growing_scale_of_a_scaler_is_that_of_the_step() -> None:
-    model, optimizer, steps = settled(4)
+def test_growing_scale_of_a_grad_scaler() -> None:
+    model, optimizer, steps = one_weight(4)
     scaler = torch.amp.GradScaler("cpu", init_scale=1024.0, growth_interval=1)
     with Probe(optimizer, model, every=1, scaler=scaler) as probe:
         for _ in steps:
@@ -340,11 +345,11 @@ def test_a_growing_scale_of_a_scaler_is_that_of_the_step() -> None:
             scaler.scale(model(torch.ones(1, 1)).sum()).backward()
             scaler.step(optimizer)
             scaler.update()
-    assert [row.unclipped for row in probe.rows()] == [1] * 4
+    assert [row.unclipped_norm for row in probe.rows()] == [1] * 4
 
 
-def test_a_fused_optimizers_scale_and_skipped_steps_are_known() -> None:
-    model, optimizer, steps = settled(4, torch.optim.Adam, fused=True)
+def test_scale_and_skipped_steps_of_a_fused_optimizer() -> None:
+    model, optimizer, steps = one_weight(4, torch.optim.Adam, fused=True)
     scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
     with Probe(optimizer, model, every=1, scaler=scaler) as probe:
         for k in steps:
@@ -355,12 +360,12 @@ def test_a_fused_optimizers_scale_and_skipped_steps_are_known() -> None:
             scaler.update()
     rows = probe.rows()
     assert [row.step for row in rows] == [0, 1, 2]  # as ScheduleLR counts
-    assert [row.gradient for row in rows] == [1] * 3
-    assert [row.unclipped for row in rows] == [1] * 3
-    assert rows[0].effective == pytest.approx(0.1, rel=1e-4)
+    assert [row.gradient_norm for row in rows] == [1] * 3
+    assert [row.unclipped_norm for row in rows] == [1] * 3
+    assert rows[0].effective_lr == pytest.approx(0.1, rel=1e-4)
 
 
-def test_coordinates_are_taken_from_all_columns() -> None:
+def test_coordinates_are_sampled_from_all_columns() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(784, 512, bias=False), nn.Linear(512, 10))
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
@@ -371,12 +376,12 @@ def test_coordinates_are_taken_from_all_columns() -> None:
         optimizer.step()
     lrs = coordinate_lrs(optimizer, model[0].weight, optimizer.param_groups[0]).flatten()
     row = probe.rows()[0]
-    assert row.median == pytest.approx(lrs.quantile(0.5).item(), rel=0.5)
-    assert row.low == pytest.approx(lrs.quantile(0.05).item(), rel=0.5)
+    assert row.lr_median == pytest.approx(lrs.quantile(0.5).item(), rel=0.5)
+    assert row.lr_low == pytest.approx(lrs.quantile(0.05).item(), rel=0.5)
 
 
-def test_scheduled_fields_are_those_of_the_step() -> None:
-    model, optimizer, steps = settled(4, torch.optim.AdamW, weight_decay=1.0)
+def test_scheduled_weight_decay_is_that_of_the_step() -> None:
+    model, optimizer, steps = one_weight(4, torch.optim.AdamW, weight_decay=1.0)
     ScheduleLR(
         optimizer,
         factor=constant(1),
@@ -391,7 +396,7 @@ def test_scheduled_fields_are_those_of_the_step() -> None:
     assert [row.decay for row in probe.rows()] == pytest.approx([0.1, 0.075, 0.05, 0.025])
 
 
-def test_a_layer_in_two_groups_has_two_names(tmp_path) -> None:
+def test_layer_in_two_groups_has_two_names(tmp_path) -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
     optimizer = torch.optim.AdamW(param_groups(model, lr=0.01, no_decay=True, weight_decay=1.0))
     with Probe(optimizer, model, every=1) as probe:
@@ -399,21 +404,21 @@ def test_a_layer_in_two_groups_has_two_names(tmp_path) -> None:
             model(torch.ones(1, 2)).sum().backward()
             optimizer.step()
     rows = probe.rows()
-    found = layer_averaging(rows, 1000)
-    assert list(found) == ["0 (all)", "1 (all)", "0 (all, no decay)", "1 (all, no decay)"]
-    assert found["0 (all)"].initial < 1e-4
-    assert found["0 (all, no decay)"].initial == 1
-    told = []
-    probe.log(lambda name, value, step: told.append((name, step)))
-    assert len(told) == len(set(told))
+    averages = layer_averaging(rows, 1000)
+    assert list(averages) == ["0 (all)", "1 (all)", "0 (all, no decay)", "1 (all, no decay)"]
+    assert averages["0 (all)"].initial_fraction < 1e-4
+    assert averages["0 (all, no decay)"].initial_fraction == 1
+    logged = []
+    probe.log(lambda name, value, step: logged.append((name, step)))
+    assert len(logged) == len(set(logged))
     (above, _) = plot_layer_stats(rows).axes
     assert len(above.get_lines()) == 4
     assert plot_layer_stats(rows, "decay").axes[0].get_yscale() == "log"
-    none = [replace(row, decay=0.0) for row in rows]
-    assert plot_layer_stats(none, "decay").axes[0].get_yscale() == "linear"
+    without_decay = [replace(row, decay=0.0) for row in rows]
+    assert plot_layer_stats(without_decay, "decay").axes[0].get_yscale() == "linear"
 
 
-def test_what_has_no_dense_gradient_does_not_stop_training() -> None:
+def test_sparse_gradients_are_skipped() -> None:
     model = nn.Embedding(10, 3, sparse=True)
     optimizer = torch.optim.SparseAdam(model.parameters(), lr=0.1)
     with Probe(optimizer, model, every=1) as probe:
@@ -422,13 +427,13 @@ def test_what_has_no_dense_gradient_does_not_stop_training() -> None:
     assert probe.rows() == []
 
 
-def test_odd_parameters_lrs_and_states_are_measured() -> None:
-    class Own(torch.optim.Adam):
+def test_unusual_parameters_lrs_and_states_are_measured() -> None:
+    class Custom(torch.optim.Adam):
         def step(self, closure=None):
             for group in self.param_groups:
                 for p in group["params"]:
                     p.data -= group["lr"] * p.grad
-                    self.state[p]["seen"] = True
+                    self.state[p]["stepped"] = True
 
     def rows(model, optimizer, x):
         with Probe(optimizer, model, every=1) as probe:
@@ -437,17 +442,17 @@ def test_odd_parameters_lrs_and_states_are_measured() -> None:
         return probe.rows()
 
     model = nn.Sequential(nn.Linear(3, 2))
-    (row,) = rows(model, Own(model.parameters(), lr=0.5), torch.ones(1, 3))
-    assert row.median == 0.5
+    (row,) = rows(model, Custom(model.parameters(), lr=0.5), torch.ones(1, 3))
+    assert row.lr_median == 0.5
     model = nn.Sequential(nn.Linear(3, 2))
-    one = torch.optim.AdamW(model.parameters(), lr=torch.tensor([0.01]), foreach=False)
-    (row,) = rows(model, one, torch.ones(1, 3))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=torch.tensor([0.01]), foreach=False)
+    (row,) = rows(model, optimizer, torch.ones(1, 3))
     assert row.decay == pytest.approx(1e-4)
     with pytest.warns(UserWarning, match="zero-element"):
         model = nn.Sequential(nn.Linear(0, 3, bias=False), nn.Linear(3, 1))
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
     first, second = rows(model, optimizer, torch.ones(1, 0))
-    assert first.median == 0.01
+    assert first.lr_median == 0.01
     assert second.layer == "1"
     model = nn.Sequential(nn.Linear(1000, 1000, bias=False)).half()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -457,7 +462,7 @@ def test_odd_parameters_lrs_and_states_are_measured() -> None:
     assert probe.rows()[0].gradient_l1 == pytest.approx(500_000)
 
 
-def test_a_complex_weight_has_two_coordinates() -> None:
+def test_complex_weight_has_two_coordinates() -> None:
     model = nn.Module()
     model.w = nn.Parameter(torch.ones(3, dtype=torch.complex64))
     optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
@@ -467,10 +472,10 @@ def test_a_complex_weight_has_two_coordinates() -> None:
     gradient = torch.view_as_real(model.w.grad).abs()
     lrs = coordinate_lrs(optimizer, model.w, optimizer.param_groups[0])
     assert torch.allclose(lrs, 0.1 / (gradient + 1e-8))
-    assert probe.rows()[0].high == pytest.approx(lrs.quantile(0.95).item())
+    assert probe.rows()[0].lr_high == pytest.approx(lrs.quantile(0.95).item())
 
 
-def test_a_backward_pass_that_fails_and_is_repeated_is_seen() -> None:
+def test_unclipped_norm_after_a_backward_pass_that_raised() -> None:
     class Fails(torch.autograd.Function):
         @staticmethod
         def forward(ctx, x):
@@ -490,10 +495,10 @@ def test_a_backward_pass_that_fails_and_is_repeated_is_seen() -> None:
             optimizer.zero_grad()
             model(torch.ones(1, 2)).sum().backward()
             optimizer.step()
-    assert all(row.unclipped == row.gradient > 0 for row in probe.rows())
+    assert all(row.unclipped_norm == row.gradient_norm > 0 for row in probe.rows())
 
 
-def test_several_passes_are_all_seen() -> None:
+def test_unclipped_norm_sums_several_backward_passes() -> None:
     model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(3, 1))
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
     with Probe(optimizer, model, every=1) as probe:
@@ -502,18 +507,18 @@ def test_several_passes_are_all_seen() -> None:
             model(torch.ones(2, 3)).sum().backward()
             (100 * model[1](torch.ones(2, 3)).pow(2).sum()).backward()
             optimizer.step()
-    assert all(row.unclipped == row.gradient for row in probe.rows())
+    assert all(row.unclipped_norm == row.gradient_norm for row in probe.rows())
 
 
-def test_a_model_that_grows_or_is_wrapped_keeps_its_layers_names() -> None:
+def test_layer_names_of_growing_and_wrapped_models() -> None:
     model = nn.Sequential(nn.Linear(2, 2))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    other = nn.Linear(2, 2)
+    other_model = nn.Linear(2, 2)
     with Probe(optimizer, model, every=1) as probe:
         model.append(nn.Linear(2, 1))
         optimizer.add_param_group({"params": model[1].parameters()})
-        optimizer.add_param_group({"params": other.parameters()})
-        other(model[0](torch.ones(1, 2))).sum().backward()
+        optimizer.add_param_group({"params": other_model.parameters()})
+        other_model(model[0](torch.ones(1, 2))).sum().backward()
         model(torch.ones(1, 2)).sum().backward()
         optimizer.step()
     assert [row.layer for row in probe.rows()] == ["0", "1"]
@@ -527,8 +532,8 @@ def test_a_model_that_grows_or_is_wrapped_keeps_its_layers_names() -> None:
         Probe(optimizer, nn.LazyLinear(3))
 
 
-def test_what_an_exception_leaves_is_let_go() -> None:
-    model, optimizer, _ = settled(1)
+def test_snapshots_are_dropped_after_an_exception() -> None:
+    model, optimizer, _ = one_weight(1)
 
     class Breaks(torch.optim.SGD):
         def step(self, closure=None):
@@ -539,12 +544,12 @@ def test_what_an_exception_leaves_is_let_go() -> None:
     probe = Probe(optimizer, model, every=1)
     with pytest.raises(RuntimeError, match="broken"), probe:
         optimizer.step()
-    assert probe._before == []
+    assert probe._snapshots == []
     assert probe.rows() == []
 
 
-class Reads(TorchDispatchMode):
-    """Counts what waits for a device: every number that is read from a tensor."""
+class CountReads(TorchDispatchMode):
+    """Counts operations that wait for a device: reading a number from a tensor."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -557,16 +562,16 @@ class Reads(TorchDispatchMode):
 
 
 @pytest.mark.parametrize(
-    ("kind", "settings"),
-    [*KINDS, (torch.optim.AdamW, {"foreach": False}), (torch.optim.Adam, {"fused": True})],
+    ("optimizer_class", "settings"),
+    [*OPTIMIZERS, (torch.optim.AdamW, {"foreach": False}), (torch.optim.Adam, {"fused": True})],
 )
-def test_nothing_is_read_from_a_device_while_it_trains(kind, settings) -> None:
+def test_training_does_not_wait_for_the_device(optimizer_class, settings) -> None:
     counts = []
     for probed in (False, True):
         model = net()
-        optimizer = kind(model.parameters(), lr=torch.tensor(0.01), **settings)
+        optimizer = optimizer_class(model.parameters(), lr=torch.tensor(0.01), **settings)
         probe = Probe(optimizer, model, every=1)
-        with probe if probed else nullcontext(), Reads() as reads:
+        with probe if probed else nullcontext(), CountReads() as reads:
             for _ in range(3):
                 optimizer.zero_grad()
                 model(torch.ones(4, 4)).pow(2).mean().backward()

@@ -137,7 +137,7 @@ def test_compare_with_branches_gives_the_same_for_several_lengths() -> None:
     assert all(map(equal, plain.runs, shared.runs))
     assert len(plain.runs) == 8
     for name, run in zip(plain.schedules, plain.runs, strict=True):
-        assert plain.of(name) == (run,)
+        assert plain.runs_for(name) == (run,)
     assert plain.verdict().startswith("60 steps: ")
     assert " 40 steps: " in plain.verdict()
     assert len(plain.best_per_schedule().schedules) == 4

@@ -231,4 +231,4 @@ def test_what_cannot_train_is_told_in_words(change, words: str) -> None:
 
 
 def test_a_plateau_alone_is_a_candidate() -> None:
-    assert compare(made, Plateau(patience=1), **SHORT).runs[0].innermost_optimizer
+    assert compare(made, Plateau(patience=1), **SHORT).runs[0].realized_schedule

@@ -199,7 +199,7 @@ def test_the_same_call_does_what_is_missing(small: str, tmp_path: Path, monkeypa
     again = compare(
         small, PLANS, seeds=2, **settings, progress=lambda p: p.run and told.append(p.done)
     )
-    assert again.of("flat") == first.of("flat")
+    assert again.runs_for("flat") == first.runs_for("flat")
     assert told == [1, 2, 3, 4]
     assert len(count.read_text()) == built + 1 + 2  # once to look at it, and two runs
     done = compare(small, PLANS, seeds=2, **settings)
@@ -224,15 +224,15 @@ def test_lrs_and_optimizers_are_candidates(small: str, tmp_path: Path) -> None:
     for name in result.schedules:
         runs = result.runs_for(name)
         assert [run.seed for run in runs] == [0, 1]
-        assert {(run.lr, run.optimizer) for run in runs} == {result.settings[name][:2]}
+        assert {(run.lr, run.optimizer) for run in runs} == {result.configs[name][:2]}
     best = result.best_per_schedule()
     assert len(best.schedules) == 4
     for name in best.schedules:
-        text, kind = result.schedules[name], result.settings[name].optimizer
+        text, kind = result.schedules[name], result.configs[name].optimizer
         rivals = [
             row.mean["loss"]
             for row in result.summaries()
-            if row.schedule == text and result.settings[row.name][1] == kind
+            if row.schedule == text and result.configs[row.name][1] == kind
         ]
         (mine,) = [row.mean["loss"] for row in best.summaries() if row.name == name]
         assert mine == min(rivals)

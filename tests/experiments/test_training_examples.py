@@ -92,7 +92,7 @@ def test_a_plateau_falls_when_validation_does_not_improve() -> None:
             factor *= 0.5
         assert run.evaluations[k].lrs["0"] == pytest.approx(expected[k])
     assert factor < 1
-    # The result's own curve says what was innermost_optimizer.
+    # The result's own curve says what the optimizer was given.
     assert [run.curve()(45 * k + 44) for k in range(6)] == pytest.approx(expected)
     assert run.schedule == repr(plateau)
 
@@ -173,7 +173,7 @@ def test_halving_says_what_is_not_known(tmp_path) -> None:
     rows = result.summaries()
     assert [row.stopped for row in rows] == [0, 0] + [2] * 6
     assert all(math.isnan(row.mean["loss"]) for row in rows[2:])
-    assert "Early stopping ended 6 of 8 candidates, so their final losses are not known" in (
+    assert "Early stopping ended 6 of 8 candidates, so their final losses are unknown" in (
         result.verdict()
     )
     assert load(result.save(tmp_path / "c.json")).verdict() == result.verdict()

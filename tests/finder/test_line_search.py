@@ -1,4 +1,4 @@
-"""Armijo's rule, step by step."""
+"""line_search: Armijo's rule on each batch."""
 
 import math
 
@@ -11,11 +11,15 @@ from ratecraft.errors import RunFailed, SettingError, TaskError
 from ratecraft.finder import line_search
 
 
-def bowl(kind=torch.optim.SGD, **settings):
+def bowl(optimizer_class=torch.optim.SGD, **options):
     """Return a model whose loss is 5 w^2, so that a step at lr r multiplies w by 1 - 10 r."""
     model = nn.Linear(1, 1, bias=False)
     nn.init.constant_(model.weight, 1.0)
-    return model, kind(model.parameters(), **{"lr": 1e-3} | settings), [torch.ones(1, 1)] * 3
+    return (
+        model,
+        optimizer_class(model.parameters(), **{"lr": 1e-3} | options),
+        [torch.ones(1, 1)] * 3,
+    )
 
 
 def height(model: nn.Module, batch: torch.Tensor) -> torch.Tensor:
@@ -23,59 +27,59 @@ def height(model: nn.Module, batch: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5])
-def test_each_step_is_the_longest_by_halves_that_keeps_the_promise(share: float) -> None:
-    found = line_search(*bowl(), height, steps=8, share=share)
+def test_each_lr_is_the_largest_halving_that_meets_the_condition(share: float) -> None:
+    result = line_search(*bowl(), height, steps=8, share=share)
     # loss(w - r g) = 5 w^2 (1 - 10 r)^2 <= 5 w^2 - share r (10 w)^2 where r <= (1 - share) / 5.
     longest = (1 - share) / 5
-    assert len(found.runs) > 2
-    for run in found.runs:
+    assert len(result.runs) > 2
+    for run in result.runs:
         assert longest / 2 < run.lr <= longest
         assert run.gain >= share * run.lr * 20 * run.losses[0] * 0.999
-    assert found.low <= found.lr <= found.high <= longest
-    assert found.steps == 8
-    assert found.batches == 8
+    assert result.lr_low <= result.lr <= result.lr_high <= longest
+    assert result.steps == 8
+    assert result.batches == 8
 
 
-def test_momentum_lowers_the_lr_by_what_it_adds_up_to() -> None:
+def test_momentum_reduces_the_lr_by_one_minus_momentum() -> None:
     plain = line_search(*bowl(), height)
     for momentum in (0.5, 0.9):
-        found = line_search(*bowl(momentum=momentum), height)
-        assert found.lr == pytest.approx((1 - momentum) * plain.lr)
+        result = line_search(*bowl(momentum=momentum), height)
+        assert result.lr == pytest.approx((1 - momentum) * plain.lr)
     adam = line_search(*bowl(torch.optim.Adam), height)
     assert 0.1 * adam.runs[0].lr < 1.0  # the first step of Adam has length 1 at lr 1
 
 
-def test_dropout_is_the_same_for_every_length_of_a_step() -> None:
+def test_dropout_mask_is_the_same_for_every_lr_on_a_batch() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(8, 64), nn.Dropout(0.5), nn.Linear(64, 1))
     x = torch.randn(320, 8)
-    found = line_search(
+    result = line_search(
         model,
         torch.optim.SGD(model.parameters(), lr=0.1),
         x.split(32),
         lambda model, x: (model(x) - x.sum(1, keepdim=True)).pow(2).mean(),
     )
-    assert found.lr > 1e-3
-    assert found.high / found.low < 30
+    assert result.lr > 1e-3
+    assert result.lr_high / result.lr_low < 30
 
 
-def test_a_loss_of_other_parameters_is_no_way_down() -> None:
+def test_loss_of_other_parameters_gives_no_lr() -> None:
     free = torch.zeros(1, requires_grad=True)
-    found = line_search(*bowl(), lambda model, batch: (free * 2).sum() + 1)
-    assert found.lr is None
+    result = line_search(*bowl(), lambda model, batch: (free * 2).sum() + 1)
+    assert result.lr is None
 
 
 def whole(model, optimizer, loader) -> None:
     assert line_search(model, optimizer, loader, cross_entropy).lr is not None
 
 
-def broken(model, optimizer, loader) -> None:
+def interrupted(model, optimizer, loader) -> None:
     with pytest.raises(Boom):
         line_search(model, optimizer, loader, failing(15, Boom()))
 
 
-@pytest.mark.parametrize("trial", [whole, broken])
-def test_it_leaves_no_trace_in_later_training(trial) -> None:
+@pytest.mark.parametrize("trial", [whole, interrupted])
+def test_later_training_is_bitwise_unchanged(trial) -> None:
     untouched, touched = trained_after(None), trained_after(trial)
     assert touched[0] == untouched[0]
     for name, tensor in untouched[1].items():
@@ -83,24 +87,26 @@ def test_it_leaves_no_trace_in_later_training(trial) -> None:
     assert touched[4] == untouched[4]
 
 
-def test_where_there_is_no_way_down_there_is_no_answer() -> None:
-    found = line_search(*bowl(), lambda model, batch: 0 * height(model, batch) + 1)
-    assert (found.lr, found.low, found.high) == (None, None, None)
-    assert found.reason == "no answer: on 20 batches there was no way down, and a median needs two"
+def test_constant_loss_gives_no_lr() -> None:
+    result = line_search(*bowl(), lambda model, batch: 0 * height(model, batch) + 1)
+    assert (result.lr, result.lr_low, result.lr_high) == (None, None, None)
+    assert result.reason == (
+        "no answer: of 20 line searches none succeeded, and a median needs two"
+    )
 
 
-def test_mistakes_are_told() -> None:
+def test_invalid_arguments_raise() -> None:
     with pytest.raises(SettingError, match="steps=1"):
         line_search(*bowl(), height, steps=1)
     with pytest.raises(SettingError, match="share=1"):
         line_search(*bowl(), height, share=1)
     with pytest.raises(RunFailed, match="nan before any training"):
         line_search(*bowl(), lambda model, batch: height(model, batch) * math.nan)
-    with pytest.raises(TaskError, match="line_search makes single steps, and LBFGS makes several"):
+    with pytest.raises(TaskError, match="makes one step per call, and LBFGS makes several"):
         line_search(*bowl(torch.optim.LBFGS), height)
 
 
-def test_each_step_is_told() -> None:
-    told: list[tuple[int, int]] = []
-    line_search(*bowl(), height, steps=5, progress=lambda *done: told.append(done))
-    assert told == [(k + 1, 5) for k in range(5)]
+def test_progress_is_called_after_each_step() -> None:
+    calls: list[tuple[int, int]] = []
+    line_search(*bowl(), height, steps=5, progress=lambda *done: calls.append(done))
+    assert calls == [(k + 1, 5) for k in range(5)]

@@ -2,7 +2,15 @@ import math
 
 import pytest
 import torch
-from restoring import Boom, Net, cross_entropy, failing, seed_everything, trained_after, world
+from restoring import (
+    Boom,
+    Net,
+    cross_entropy,
+    failing,
+    seed_everything,
+    trained_after,
+    training_setup,
+)
 from torch import nn
 
 from ratecraft import cosine
@@ -31,7 +39,7 @@ def interrupted(error: BaseException):
     [whole, interrupted(Boom()), interrupted(KeyboardInterrupt())],
     ids=["end", "error", "ctrl-c"],
 )
-def test_it_leaves_no_trace_in_later_training(trial) -> None:
+def test_later_training_is_bitwise_unchanged(trial) -> None:
     untouched, touched = trained_after(None), trained_after(trial)
     assert touched[0] == untouched[0]
     for name, tensor in untouched[1].items():
@@ -40,8 +48,8 @@ def test_it_leaves_no_trace_in_later_training(trial) -> None:
     assert touched[4] == untouched[4]
 
 
-def test_a_scheduler_on_the_optimizer_does_not_notice() -> None:
-    model, optimizer, loader = world()
+def test_scheduler_of_the_optimizer_does_not_advance() -> None:
+    model, optimizer, loader = training_setup()
     scheduler = ScheduleLR(optimizer, factor=cosine(1, 0), total_steps=500)
     range_test(model, optimizer, loader, cross_entropy)
     assert scheduler.last_epoch == 0
@@ -49,7 +57,7 @@ def test_a_scheduler_on_the_optimizer_does_not_notice() -> None:
     assert scheduler.last_epoch == 1
 
 
-def test_the_digits_lr_is_reasonable_and_the_same_every_time() -> None:
+def test_digits_suggestion_is_reasonable_and_reproducible() -> None:
     task = load_task("digits")
     suggestions = []
     for _ in range(2):
@@ -71,7 +79,7 @@ def squares(model, batch) -> torch.Tensor:
     return ((model(batch) - 3 * batch - 1) ** 2).mean()
 
 
-def test_lrs_are_geometric_and_the_loss_is_smoothed_with_bias_correction() -> None:
+def test_lrs_are_geometric_and_losses_smoothed_with_bias_correction() -> None:
     model, optimizer, loader = line()
     result = range_test(model, optimizer, loader, squares, low=1e-4, high=1e-1, steps=4)
     assert result.lrs == pytest.approx([1e-4, 1e-3, 1e-2, 1e-1])
@@ -81,22 +89,22 @@ def test_lrs_are_geometric_and_the_loss_is_smoothed_with_bias_correction() -> No
         assert smooth == pytest.approx(average / (1 - 0.98 ** (k + 1)))
 
 
-def test_it_takes_one_epoch_or_a_hundred_steps_if_that_is_longer() -> None:
+def test_default_is_one_epoch_but_at_least_100_steps() -> None:
     model, optimizer, loader = line()
     assert len(range_test(model, optimizer, loader, squares, high=1e-4).lrs) == 100
     assert len(range_test(model, optimizer, loader * 20, squares, high=1e-4).lrs) == 160
 
 
-def test_an_explosion_stops_it_and_says_so() -> None:
+def test_divergence_ends_the_test() -> None:
     model, optimizer, loader = line()
     result = range_test(model, optimizer, loader, squares, high=1e3)
-    assert "exceeded 4 times its minimum" in result.stopped
+    assert "exceeded 4 times its minimum" in result.stop_reason
     assert result.smoothed[-1] > 4 * min(result.smoothed)
     assert max(result.smoothed[:-1]) <= 4 * min(result.smoothed)
 
 
 @pytest.mark.parametrize("odd", [math.nan, math.inf])
-def test_a_loss_that_is_not_finite_stops_it_and_keeps_the_curve(odd: float) -> None:
+def test_non_finite_loss_ends_the_test_and_keeps_the_curve(odd: float) -> None:
     model, optimizer, loader = line()
     calls = iter(range(1000))
 
@@ -105,23 +113,23 @@ def test_a_loss_that_is_not_finite_stops_it_and_keeps_the_curve(odd: float) -> N
 
     result = range_test(model, optimizer, loader, loss)
     assert len(result.losses) == 40
-    assert f"the loss was {odd}" in result.stopped
+    assert f"the loss was {odd}" in result.stop_reason
 
 
-def test_a_first_loss_that_is_not_finite_is_a_failure() -> None:
+def test_non_finite_first_loss_raises() -> None:
     model, optimizer, loader = line()
     with pytest.raises(RunFailed, match="nan at the first step, before any training"):
         range_test(model, optimizer, loader, lambda m, b: squares(m, b) * math.nan)
 
 
-def test_losses_below_zero_do_not_stop_it_at_once() -> None:
+def test_losses_below_zero_do_not_end_the_test_early() -> None:
     model, optimizer, loader = line()
     result = range_test(model, optimizer, loader, lambda m, b: squares(m, b) - 5, high=1e3)
     assert len(result.losses) > 60
-    assert "exceeded" in result.stopped
+    assert "exceeded" in result.stop_reason
 
 
-def test_group_ratios_are_kept() -> None:
+def test_param_groups_keep_the_ratios_of_their_lrs() -> None:
     model = Net()
     seen = []
     optimizer = torch.optim.SGD(
@@ -139,8 +147,8 @@ def test_group_ratios_are_kept() -> None:
     assert [pair[0] / pair[1] for pair in seen] == pytest.approx([0.1] * 5)
 
 
-def test_a_model_in_evaluation_mode_is_tested_in_training_mode() -> None:
-    model, optimizer, loader = world()
+def test_model_in_evaluation_mode_is_tested_in_training_mode() -> None:
+    model, optimizer, loader = training_setup()
     model.eval()
     seen = []
 
@@ -153,7 +161,7 @@ def test_a_model_in_evaluation_mode_is_tested_in_training_mode() -> None:
     assert not model.training
 
 
-def test_what_cannot_be_tested_is_named() -> None:
+def test_invalid_input_raises() -> None:
     model, optimizer, loader = line()
     with pytest.raises(TaskError, match=r"returned float; expected a tensor of numbers"):
         range_test(model, optimizer, loader, lambda m, b: 3.0)
@@ -172,8 +180,8 @@ def test_what_cannot_be_tested_is_named() -> None:
         range_test(model, optimizer, loader, squares)
 
 
-def test_progress_is_told() -> None:
+def test_progress_is_called_after_each_step() -> None:
     model, optimizer, loader = line()
-    told = []
-    range_test(model, optimizer, loader, squares, steps=5, progress=lambda *p: told.append(p))
-    assert told == [(k, 5) for k in range(1, 6)]
+    calls = []
+    range_test(model, optimizer, loader, squares, steps=5, progress=lambda *p: calls.append(p))
+    assert calls == [(k, 5) for k in range(1, 6)]

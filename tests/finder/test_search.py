@@ -1,4 +1,4 @@
-"""Where the search goes, for any valley and any beginning."""
+"""The positions that the search tries, for any gain curve and any start."""
 
 import math
 from itertools import count
@@ -6,95 +6,95 @@ from itertools import count
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from ratecraft.finder._search import STEP, around_best, next_place, top
+from ratecraft.finder._search import STEP_DECADES, around_best, find_peak, next_position
 
 
-def searched(gain, before: float) -> dict[float, float]:
-    """Return all that the search tries until it is content."""
+def searched(gain, initial_loss: float) -> dict[float, float]:
+    """Return the gains at all positions that the search tries."""
     gains: dict[float, float] = {}
     for tried in count():
-        place = next_place(gains, before)
-        if place is None:
+        position = next_position(gains, initial_loss)
+        if position is None:
             return gains
-        assert place not in gains
+        assert position not in gains
         assert tried < 40
-        gains[place] = gain(place)
+        gains[position] = gain(position)
     raise AssertionError
 
 
 @given(peak=st.floats(-6, 6), cliff=st.floats(0.1, 3), steep=st.floats(0.05, 2))
-def test_it_finds_the_peak_from_anywhere(peak: float, cliff: float, steep: float) -> None:
+def test_search_brackets_the_peak_from_any_start(peak: float, cliff: float, steep: float) -> None:
     """Gains grow with the lr up to the peak, then fall; beyond the cliff training diverges."""
 
-    def gain(place: float) -> float:
-        if place > peak + cliff:
+    def gain(position: float) -> float:
+        if position > peak + cliff:
             return -math.inf
-        if place > peak:
-            return 1 - steep * (place - peak)
-        return 10 ** (place - peak)
+        if position > peak:
+            return 1 - steep * (position - peak)
+        return 10 ** (position - peak)
 
-    gains = searched(gain, before=2.0)
+    gains = searched(gain, initial_loss=2.0)
     best = max(gains, key=gains.__getitem__)
-    assert best - STEP <= peak <= best + STEP
-    assert {best - STEP, best + STEP} <= set(gains)
+    assert best - STEP_DECADES <= peak <= best + STEP_DECADES
+    assert {best - STEP_DECADES, best + STEP_DECADES} <= set(gains)
     assert len(gains) <= 9 + abs(peak)
 
 
-def test_a_network_that_died_at_a_high_lr_is_not_believed() -> None:
-    # The short runs of an MLP of raw digits, whose units die at lrs above 0.1 (places 0 to 1.5):
-    # its loss falls to that of a constant, 2.3, and stays there.
+def test_gain_of_a_network_with_dead_units_is_not_the_peak() -> None:
+    # Short runs of an MLP on raw digits, whose units die at lrs above 0.1 (positions 0 to 1.5):
+    # its loss falls to that of a constant prediction, 2.3, and stays there.
     gains = {-1.0: 3.1, -0.5: 3.0, 0.0: 0.89, 0.5: 0.955, 1.0: 0.952, 1.5: 0.73, 2.0: -math.inf}
     whole = gains | {-1.5: 2.9, -2.0: 2.1, -2.5: 1.0}
     tried = {1.0: gains[1.0]}
-    while (place := next_place(tried, 3.29)) is not None:
-        tried[place] = whole[place]
+    while (position := next_position(tried, 3.29)) is not None:
+        tried[position] = whole[position]
     assert max(tried, key=tried.__getitem__) == -1.0
 
 
-def test_where_everything_does_harm_it_goes_down() -> None:
-    assert next_place({0.0: -5.0}, 2.0) == -1.0
-    assert next_place({0.0: -math.inf, -1.0: -math.inf}, 2.0) == -3.0
+def test_search_goes_down_when_every_lr_is_harmful() -> None:
+    assert next_position({0.0: -5.0}, 2.0) == -1.0
+    assert next_position({0.0: -math.inf, -1.0: -math.inf}, 2.0) == -3.0
 
 
-def test_where_nothing_happens_it_goes_up_in_longer_steps() -> None:
-    assert next_place({0.0: 1e-6}, 2.0) == 2.0
-    assert next_place({0.0: -1e-6, -1.0: -1e-5}, 2.0) == 2.0
-    assert next_place({0.0: 0.0}, 0.0) == 1.0  # of a loss of 0 nothing is slight
+def test_search_goes_up_in_longer_steps_when_nothing_is_gained() -> None:
+    assert next_position({0.0: 1e-6}, 2.0) == 2.0
+    assert next_position({0.0: -1e-6, -1.0: -1e-5}, 2.0) == 2.0
+    assert next_position({0.0: 0.0}, 0.0) == 1.0  # relative to a loss of 0 no gain is too small
 
 
-places = st.integers(-8, 8).map(lambda k: k * STEP)
+positions = st.integers(-8, 8).map(lambda k: k * STEP_DECADES)
 values = st.one_of(st.just(-math.inf), st.floats(-10, 10))
 
 
-@given(st.dictionaries(places, values, min_size=1))
-def test_the_top_lies_beside_the_best_place_and_inside_its_band(gains: dict) -> None:
+@given(st.dictionaries(positions, values, min_size=1))
+def test_peak_is_near_the_best_position_and_inside_its_band(gains: dict) -> None:
     best = max(gains.values())
-    found = top(gains)
+    peak = find_peak(gains)
     if not best > 0:
-        assert found is None
+        assert peak is None
         return
-    assert found is not None
-    assert found.low <= found.place <= found.high
-    here = max(gains, key=gains.__getitem__)
-    assert min(gains) - STEP <= found.low <= here
-    assert here - STEP / 2 <= found.high <= max(gains)
-    assert here in around_best(gains)
+    assert peak is not None
+    assert peak.low <= peak.position <= peak.high
+    best_position = max(gains, key=gains.__getitem__)
+    assert min(gains) - STEP_DECADES <= peak.low <= best_position
+    assert best_position - STEP_DECADES / 2 <= peak.high <= max(gains)
+    assert best_position in around_best(gains)
 
 
-@given(peak=st.floats(-0.24, 0.24), low=st.floats(0.1, 0.9))
-def test_the_top_of_a_parabola_is_found_exactly(peak: float, low: float) -> None:
-    gains = {k * STEP: 1 - low * (k * STEP - peak) ** 2 for k in (-1, 0, 1)}
+@given(vertex=st.floats(-0.24, 0.24), curvature=st.floats(0.1, 0.9))
+def test_peak_of_a_parabola_is_exact(vertex: float, curvature: float) -> None:
+    gains = {k * STEP_DECADES: 1 - curvature * (k * STEP_DECADES - vertex) ** 2 for k in (-1, 0, 1)}
     assume(gains[0.0] == max(gains.values()))
-    found = top(gains)
-    assert found is not None
-    # The place is a quarter of the way from the parabola's top to the edge of the band.
-    assert math.isclose((4 * found.place - min(found.low, peak)) / 3, peak, abs_tol=1e-9)
+    peak = find_peak(gains)
+    assert peak is not None
+    # The position is a quarter of the way from the vertex to the low end of the band.
+    assert math.isclose((4 * peak.position - min(peak.low, vertex)) / 3, vertex, abs_tol=1e-9)
 
 
-@given(st.dictionaries(places, values, min_size=3), st.floats(0.1, 1e3))
-def test_the_answer_does_not_depend_on_the_losses_unit(gains: dict, unit: float) -> None:
+@given(st.dictionaries(positions, values, min_size=3), st.floats(0.1, 1e3))
+def test_peak_does_not_depend_on_the_scale_of_the_loss(gains: dict, unit: float) -> None:
     assume(max(gains.values()) > 1e-3)
-    one, other = top(gains), top({k: v * unit for k, v in gains.items()})
-    assert one is not None
-    assert other is not None
-    assert all(math.isclose(a, b, abs_tol=1e-6) for a, b in zip(one, other, strict=True))
+    peak, scaled = find_peak(gains), find_peak({k: v * unit for k, v in gains.items()})
+    assert peak is not None
+    assert scaled is not None
+    assert all(math.isclose(a, b, abs_tol=1e-6) for a, b in zip(peak, scaled, strict=True))

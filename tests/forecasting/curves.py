@@ -1,4 +1,4 @@
-"""Real loss curves of language models under nine schedules, where somebody has put them."""
+"""Loss curves of language models under nine schedules, from a folder outside the repository."""
 
 import os
 from pathlib import Path
@@ -12,10 +12,10 @@ FOLDER = Path(
     os.environ.get("RATECRAFT_CURVES")
     or Path(__file__).parents[3] / "shared" / "data" / "llm_loss_curves"
 )
-PEAK, SIZES = 3e-4, ("25M", "100M")
+PEAK_LR, SIZES = 3e-4, ("25M", "100M")
 
 UP = warmup(2160)
-PLANS = {
+SCHEDULES = {
     "constant_24000": (UP.then(constant(1)), 24000),
     "constant_72000": (UP.then(constant(1)), 72000),
     "cosine_24000": (UP.then(cosine(1, 0.1)), 24000),
@@ -29,10 +29,12 @@ PLANS = {
 
 
 def real_logs(size):
-    """Return the nine logs of a size, by name; skip where there are none."""
+    """Return the nine logs of a model size, by name; skip the test if there are none."""
     if not FOLDER.is_dir():
-        pytest.skip(f"no real loss curves in {FOLDER}; RATECRAFT_CURVES says where else they are")
+        pytest.skip(f"no loss curves in {FOLDER}; set RATECRAFT_CURVES to their folder")
     return {
-        name: read_logs(FOLDER / size / f"{name}.csv", schedule=PEAK * plan, total_steps=total)[0]
-        for name, (plan, total) in PLANS.items()
+        name: read_logs(FOLDER / size / f"{name}.csv", schedule=PEAK_LR * schedule, total_steps=n)[
+            0
+        ]
+        for name, (schedule, n) in SCHEDULES.items()
     }

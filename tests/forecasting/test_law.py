@@ -1,10 +1,10 @@
-"""The law: published anchors, real curves that were not fitted, and what it refuses."""
+"""Law: published metrics, published loss curves that were not fitted, invalid logs."""
 
 import math
 
 import numpy as np
 import pytest
-from curves import PEAK, PLANS, SIZES, real_logs
+from curves import PEAK_LR, SCHEDULES, SIZES, real_logs
 
 from ratecraft import constant, cosine, exponential, linear, warmup, wsd
 from ratecraft.errors import LogError
@@ -18,13 +18,13 @@ METRICS = {
     "25M": (".9988", ".00376", ".00465", ".00110", ".00409"),
     "100M": (".9983", ".00435", ".00592", ".00142", ".00583"),
 }
-FITTED_BY_THEM = ("cosine_24000", "constant_24000", "wsdcon_9")
-# As their code has it: up from 0 at step 0 to the peak at step 2159.
-THEIR_WARMUP = warmup(2159).then(constant(1, over=1))
+FITTED_BY_AUTHORS = ("cosine_24000", "constant_24000", "wsdcon_9")
+# In the code of the authors the lr rises from 0 at step 0 to the peak at step 2159.
+AUTHORS_WARMUP = warmup(2159).then(constant(1, over=1))
 
 
-def their_plan(name):
-    after = {
+def authors_schedule(name):
+    endings = {
         "constant": constant(1),
         "cosine": cosine(1, 0.1),
         "wsd": constant(1).then(exponential(1, 0.1, over=4000)),
@@ -32,19 +32,19 @@ def their_plan(name):
         "wsdcon_18": constant(1, over=5840).then(constant(0.6)),
         "wsdcon_3": constant(1, over=5840).then(constant(0.1)),
     }
-    kind = name if name in after else name.partition("_")[0]
-    return PEAK * THEIR_WARMUP.then(after[kind])
+    key = name if name in endings else name.partition("_")[0]
+    return PEAK_LR * AUTHORS_WARMUP.then(endings[key])
 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_published_parameters_give_the_published_metrics(size) -> None:
-    law = Law.published(PUBLISHED[size], PEAK)
+    law = Law.published(PUBLISHED[size], PEAK_LR)
     rows = []
     for name, log in real_logs(size).items():
-        if name in FITTED_BY_THEM:
+        if name in FITTED_BY_AUTHORS:
             continue
-        lrs = their_plan(name).resolve(total_steps=PLANS[name][1]).values()
-        # Their loss at step t has seen the lr of step t.
+        lrs = authors_schedule(name).resolve(total_steps=SCHEDULES[name][1]).values()
+        # The loss at step t of the authors includes step t.
         gaps = law.losses(lrs, [k + 1 for k in log.steps]) - log.losses
         losses = np.asarray(log.losses)
         explained = 1 - (gaps**2).sum() / ((losses - losses.mean()) ** 2).sum()
@@ -52,13 +52,13 @@ def test_published_parameters_give_the_published_metrics(size) -> None:
         rows.append([
             explained, np.abs(gaps).mean(), (gaps**2).mean() ** 0.5, share.mean(), share.max()
         ])  # fmt: skip
-    found = np.mean(rows, axis=0)
-    for value, told in zip(found, METRICS[size], strict=True):
-        assert abs(value - float(told)) <= 0.5 * 10.0 ** (1 - len(told)) * (1 + 1e-3), (value, told)
+    for value, text in zip(np.mean(rows, axis=0), METRICS[size], strict=True):
+        half_digit = 0.5 * 10.0 ** (1 - len(text))
+        assert abs(value - float(text)) <= half_digit * (1 + 1e-3), (value, text)
 
 
-def unseen(size, *names):
-    """Fit some of the real runs; return the others' names, R2, mean errors and final errors."""
+def held_out(size, *names):
+    """Fit the named runs; return R2, mean error and final error of the other runs, by name."""
     logs = real_logs(size)
     law = fit([logs[name] for name in names])
     rows = {}
@@ -71,8 +71,8 @@ def unseen(size, *names):
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_two_short_runs_foresee_seven_others(size) -> None:
-    rows = unseen(size, "constant_24000", "wsdcon_9")
+def test_fit_to_two_short_runs_predicts_seven_others(size) -> None:
+    rows = held_out(size, "constant_24000", "wsdcon_9")
     assert len(rows) == 7
     assert np.mean([row[0] for row in rows.values()]) >= 0.997
     assert np.mean([row[1] for row in rows.values()]) <= 0.0050
@@ -81,16 +81,16 @@ def test_two_short_runs_foresee_seven_others(size) -> None:
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("name", ["wsd_20000_24000", "wsdld_20000_24000"])
-def test_one_wsd_run_foresees_eight_others(size, name) -> None:
-    rows = unseen(size, name)
+def test_fit_to_one_wsd_run_predicts_eight_others(size, name) -> None:
+    rows = held_out(size, name)
     assert len(rows) == 8
     assert np.mean([abs(row[2]) for row in rows.values()]) <= 0.015
 
 
-def made(plan, total, law, peak=0.01, every=20, noise=0.0, name="run"):
+def synthetic_log(schedule, total_steps, law, peak_lr=0.01, every=20, noise=0.0, name="run"):
     """Return the log of a run that follows the law."""
-    curve = (peak * plan).resolve(total_steps=total)
-    steps = list(range(every, total + 1, every))
+    curve = (peak_lr * schedule).resolve(total_steps=total_steps)
+    steps = list(range(every, total_steps + 1, every))
     losses = law.losses(curve.values(), steps)
     losses = losses * np.exp(noise * np.random.default_rng(0).standard_normal(len(losses)))
     return Log(steps, losses.tolist(), schedule=curve, name=name)
@@ -99,64 +99,73 @@ def made(plan, total, law, peak=0.01, every=20, noise=0.0, name="run"):
 TRUE = Law(2.5, 0.9, 0.45, 0.2, 0.012)
 
 
-def test_a_law_is_found_again_from_what_follows_it() -> None:
-    logs = [made(wsd(50, 400), 2000, TRUE), made(warmup(50).then(constant(1)), 2000, TRUE)]
+def test_fit_recovers_the_law_of_synthetic_logs() -> None:
+    logs = [
+        synthetic_log(wsd(50, 400), 2000, TRUE),
+        synthetic_log(warmup(50).then(constant(1)), 2000, TRUE),
+    ]
     for full in (False, True):
         law = fit(logs, full=full).law
-        other = made(warmup(50).then(cosine(1, 0)), 3000, TRUE)
-        foreseen = law.losses(other.every_lr, other.steps[10:])
-        assert foreseen == pytest.approx(other.losses[10:], rel=4e-3)
+        other = synthetic_log(warmup(50).then(cosine(1, 0)), 3000, TRUE)
+        predicted = law.losses(other.every_lr, other.steps[10:])
+        assert predicted == pytest.approx(other.losses[10:], rel=4e-3)
     assert fit(logs).law.beta == 0.6
 
 
-def test_changes_gathered_into_nodes_are_as_good_as_each_alone(monkeypatch) -> None:
-    log = made(warmup(200).then(cosine(1, 0)), 5000, TRUE)
-    for nodes, near in ((10**6, 1e-5), (250, 1e-4)):
-        monkeypatch.setattr("ratecraft.forecasting._law.READ", nodes)
-        found = TRUE.losses(log.every_lr, log.steps)
-        assert np.asarray(log.losses) == pytest.approx(found, rel=near)
+def test_grouped_lr_changes_give_the_same_losses(monkeypatch) -> None:
+    log = synthetic_log(warmup(200).then(cosine(1, 0)), 5000, TRUE)
+    for nodes, rel_tol in ((10**6, 1e-5), (250, 1e-4)):
+        monkeypatch.setattr("ratecraft.forecasting._law.EVAL_NODES", nodes)
+        losses = TRUE.losses(log.every_lr, log.steps)
+        assert np.asarray(log.losses) == pytest.approx(losses, rel=rel_tol)
 
 
-def test_a_drop_is_not_gathered_with_what_lies_elsewhere() -> None:
-    plan = warmup(100).then(constant(1, over=900)).then(constant(0.1))
-    lrs = plan.resolve(total_steps=2000).values()
+def test_drop_is_not_grouped_with_distant_changes() -> None:
+    schedule = warmup(100).then(constant(1, over=900)).then(constant(0.1))
+    lrs = schedule.resolve(total_steps=2000).values()
     law = Law(2.5, 0.9, 0.45, 0.2, 0.012, warmup=True)
     before, after = law.losses(lrs, [1000, 1100])
-    up = (
+    warmup_term = (
         0.2
-        * sum(  # the rises of the warm-up count as drops below zero
+        * sum(  # a rise during warm-up counts as a negative drop
             0.01 * (1 - (1 + 0.012 * u**-0.6 * s) ** -0.6)
             for u, s in ((k / 100, sum(lrs[k:1000])) for k in range(1, 101))
         )
     )
-    assert before == pytest.approx(2.5 + 0.9 * (sum(lrs[:1000]) / 1000) ** -0.45 + up, rel=1e-4)
+    assert before == pytest.approx(
+        2.5 + 0.9 * (sum(lrs[:1000]) / 1000) ** -0.45 + warmup_term, rel=1e-4
+    )
     assert after < before - 0.03
 
 
-def test_what_runs_cannot_tell_is_told() -> None:
-    wave = made(warmup(50).then(cosine(1, 0)), 2000, TRUE)
-    flat = made(warmup(50).then(constant(1)), 2000, TRUE)
-    good = made(wsd(50, 400), 2000, TRUE)
-    assert "none of the runs stays at its peak lr" in fit([wave]).notes[0]
-    assert "none of the runs lets its lr fall" in fit([flat]).notes[0]
-    assert fit([good]).notes == fit([wave, flat]).notes == ()
-    late = Log(good.steps[20:], good.losses[20:], [0.01] * 80, name="late.csv")
-    assert "the lrs of late.csv begin at step 420; those before" in fit([late, good]).notes[0]
+def test_notes_name_the_weaknesses_of_a_fit() -> None:
+    cosine_log = synthetic_log(warmup(50).then(cosine(1, 0)), 2000, TRUE)
+    constant_log = synthetic_log(warmup(50).then(constant(1)), 2000, TRUE)
+    wsd_log = synthetic_log(wsd(50, 400), 2000, TRUE)
+    assert "no run stays at its peak lr" in fit([cosine_log]).notes[0]
+    assert "no run decays its lr" in fit([constant_log]).notes[0]
+    assert fit([wsd_log]).notes == fit([cosine_log, constant_log]).notes == ()
+    late = Log(wsd_log.steps[20:], wsd_log.losses[20:], [0.01] * 80, name="late.csv")
+    assert "the lrs of late.csv start at step 420; earlier ones" in fit([late, wsd_log]).notes[0]
 
 
-def test_noise_makes_it_less_sure() -> None:
-    quiet, loud = (fit([made(wsd(50, 400), 2000, TRUE, noise=noise)]) for noise in (0.0001, 0.02))
+def test_noise_increases_the_uncertainty() -> None:
+    precise, noisy = (
+        fit([synthetic_log(wsd(50, 400), 2000, TRUE, noise=noise)]) for noise in (0.0001, 0.02)
+    )
     lrs = (0.01 * warmup(50).then(cosine(1, 0))).resolve(total_steps=2000).values()
-    doubts = [math.sqrt((g := law.slopes(lrs, 2000)) @ law.spread @ g) for law in (quiet, loud)]
-    assert doubts[1] > 2 * doubts[0]
-    assert loud.error == pytest.approx(0.02, rel=0.3)
+    deviations = [
+        math.sqrt((g := law.slopes(lrs, 2000)) @ law.covariance @ g) for law in (precise, noisy)
+    ]
+    assert deviations[1] > 2 * deviations[0]
+    assert noisy.error == pytest.approx(0.02, rel=0.3)
 
 
-def test_what_cannot_be_fitted_is_refused() -> None:
-    run = made(wsd(50, 400), 2000, TRUE, name="a")
+def test_invalid_logs_raise() -> None:
+    run = synthetic_log(wsd(50, 400), 2000, TRUE, name="a")
     with pytest.raises(LogError, match="no logs"):
         fit([])
-    other = made(wsd(50, 400), 2000, TRUE, peak=0.02, name="b")
+    other = synthetic_log(wsd(50, 400), 2000, TRUE, peak_lr=0.02, name="b")
     with pytest.raises(LogError, match=r"a has a peak lr of 0\.01, b of 0\.02"):
         fit([run, other])
     early = Log(

@@ -1,14 +1,14 @@
 """ScheduleLR prepared by Accelerate, which steps a scheduler once for each process.
 
-Its issues 2708, 1382 and 2318 are one complaint: over n processes a schedule runs n times too
-fast for those who planned it in steps.
+In Accelerate's issues 2708, 1382 and 2318, a schedule planned in optimizer steps runs n times too
+fast over n processes.
 """
 
 from functools import partial
 
 import pytest
 import torch
-from spawning import answers_of
+from spawning import run_in_processes
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -21,40 +21,43 @@ pytestmark = pytest.mark.peers
 
 BASE = 0.1
 BATCHES = 26
-PLAN = warmup(epochs(1)).then(cosine(1, 0.1))
+SCHEDULE = warmup(epochs(1)).then(cosine(1, 0.1))
 
 
 @pytest.fixture(autouse=True)
-def fresh_singletons():
-    forget()
+def reset_accelerate():
+    reset_state()
     yield
-    forget()
+    reset_state()
 
 
-def forget():
-    """Let Accelerate forget its run; it has one for each process, in class attributes."""
+def reset_state():
+    """Reset the state that Accelerate keeps in class attributes."""
     accelerate.state.AcceleratorState._reset_state(reset_partial_state=True)
     accelerate.state.GradientState._reset_state()
 
 
-def ours(optimizer, total, epoch):
-    return ScheduleLR(optimizer, factor=PLAN, total_steps=total, steps_per_epoch=epoch)
+def schedule_lr(optimizer, total_steps, steps_per_epoch):
+    return ScheduleLR(
+        optimizer, factor=SCHEDULE, total_steps=total_steps, steps_per_epoch=steps_per_epoch
+    )
 
 
-def torchs(optimizer, total, epoch):
-    return LambdaLR(optimizer, PLAN.resolve(total_steps=total, steps_per_epoch=epoch))
+def lambda_lr(optimizer, total_steps, steps_per_epoch):
+    curve = SCHEDULE.resolve(total_steps=total_steps, steps_per_epoch=steps_per_epoch)
+    return LambdaLR(optimizer, curve)
 
 
-def doubled(optimizer, total, epoch):
-    """Return a schedule for as many calls as Accelerate makes, as its own examples do."""
-    return CosineAnnealingLR(optimizer, 2 * total)
+def cosine_over_calls(optimizer, total_steps, steps_per_epoch):
+    """Return a scheduler over the calls that Accelerate makes, as in its own examples."""
+    return CosineAnnealingLR(optimizer, 2 * total_steps)
 
 
 class Run:
-    """Two epochs of 26 batches, split over the processes; ``lrs`` holds those of the steps."""
+    """Two epochs of 26 batches, split over the processes; ``lrs`` holds the lr of each step."""
 
-    def __init__(self, accumulate=1, kind=ours, split_batches=False, **settings):
-        forget()
+    def __init__(self, accumulate=1, make=schedule_lr, split_batches=False, **settings):
+        reset_state()
         self.accelerator = accelerate.Accelerator(
             cpu=True,
             gradient_accumulation_steps=accumulate,
@@ -65,10 +68,10 @@ class Run:
         generator = torch.Generator().manual_seed(1)
         data = TensorDataset(torch.randn(4 * BATCHES, 3, generator=generator))
         processes = 1 if split_batches else self.accelerator.num_processes
-        self.epoch = -(-BATCHES // processes // accumulate)
+        self.steps_per_epoch = -(-BATCHES // processes // accumulate)
         model = torch.nn.Linear(3, 1)
         optimizer = torch.optim.AdamW(model.parameters(), lr=BASE)
-        self.scheduler = kind(optimizer, 2 * self.epoch, self.epoch)
+        self.scheduler = make(optimizer, 2 * self.steps_per_epoch, self.steps_per_epoch)
         self.model, self.optimizer, self.loader, self.prepared = self.accelerator.prepare(
             model, optimizer, DataLoader(data, batch_size=4), self.scheduler
         )
@@ -91,17 +94,14 @@ class Run:
         return [weight.tolist() for weight in self.model.parameters()]
 
 
-def curve_of(epoch):
-    return [
-        BASE * value
-        for value in map(
-            PLAN.resolve(total_steps=2 * epoch, steps_per_epoch=epoch), range(2 * epoch)
-        )
-    ]
+def expected_lrs(steps_per_epoch):
+    total_steps = 2 * steps_per_epoch
+    curve = SCHEDULE.resolve(total_steps=total_steps, steps_per_epoch=steps_per_epoch)
+    return [BASE * curve(k) for k in range(total_steps)]
 
 
-def saved_after_an_epoch(folder, accumulate):
-    """Return a whole run, what is left of it after an epoch, and that rest in a resumed run."""
+def run_and_resume(folder, accumulate):
+    """Return the lrs of a run, its second epoch, and that epoch in a resumed run."""
     whole = Run(accumulate).train(epochs=1)
     whole.accelerator.save_state(folder)
     first = len(whole.lrs)
@@ -119,103 +119,103 @@ def saved_after_an_epoch(folder, accumulate):
 # One process ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("accumulate", "epoch"), [(1, 26), (2, 13), (4, 7)])
-def test_the_lr_follows_the_steps_under_accumulation(accumulate, epoch):
+@pytest.mark.parametrize(("accumulate", "steps_per_epoch"), [(1, 26), (2, 13), (4, 7)])
+def test_lr_follows_the_optimizer_steps_under_accumulation(accumulate, steps_per_epoch):
     run = Run(accumulate).train()
-    assert run.lrs == curve_of(epoch)
+    assert run.lrs == expected_lrs(steps_per_epoch)
     assert run.prepared.scheduler is run.scheduler
-    assert run.scheduler.last_epoch == 2 * epoch
+    assert run.scheduler.last_epoch == 2 * steps_per_epoch
     assert run.prepared.get_last_lr() == pytest.approx([0.1 * BASE])
 
 
-def test_stepping_a_scheduler_for_every_batch_does_no_harm():
-    assert Run(2, step_scheduler_with_optimizer=False).train().lrs == curve_of(13)
+def test_stepping_for_every_batch_is_harmless():
+    assert Run(2, step_scheduler_with_optimizer=False).train().lrs == expected_lrs(13)
 
 
-def test_a_prepared_optimizer_is_driven_too():
+def test_schedule_lr_on_a_prepared_optimizer():
     run = Run()
     run.scheduler.remove()
-    late = ScheduleLR(run.optimizer, factor=PLAN, total_steps=52, steps_per_epoch=26)
-    run.prepared = run.accelerator.prepare(late)
-    assert run.train().lrs == curve_of(26)
+    scheduler = ScheduleLR(run.optimizer, factor=SCHEDULE, total_steps=52, steps_per_epoch=26)
+    run.prepared = run.accelerator.prepare(scheduler)
+    assert run.train().lrs == expected_lrs(26)
 
 
-@pytest.mark.parametrize(("accumulate", "epoch"), [(1, 26), (2, 13)])
-def test_a_saved_state_is_resumed_to_the_last_bit(tmp_path, accumulate, epoch):
-    answer = saved_after_an_epoch(tmp_path, accumulate)
-    assert answer["lrs"] == curve_of(epoch)
+@pytest.mark.parametrize(("accumulate", "steps_per_epoch"), [(1, 26), (2, 13)])
+def test_resumed_run_is_bit_for_bit_the_same(tmp_path, accumulate, steps_per_epoch):
+    answer = run_and_resume(tmp_path, accumulate)
+    assert answer["lrs"] == expected_lrs(steps_per_epoch)
     assert answer["resumed"] == answer["rest"]
 
 
 # Two processes ----------------------------------------------------------------------------------
 
 
-def found_in_all_kinds():
-    """Return what doctor says before any step of a torch scheduler, and of one of ours."""
-    found = {}
-    run = Run(kind=doubled)
+def doctor_findings():
+    """Return what doctor reports before the first step, by scheduler."""
+    findings = {}
+    run = Run(make=cosine_over_calls)
     planned = doctor(run.optimizer, run.prepared, total_steps=26)
-    found["planned"] = [str(finding) for finding in planned]
-    for kind in (torchs, ours):
-        run = Run(kind=kind)
-        things = run.accelerator.unwrap_model(run.model), run.optimizer, run.prepared
-        levels = [str(f) for f in doctor(*things, total_steps=26) if f.level != "note"]
-        found[kind.__name__] = levels
-    return found
+    findings["cosine_over_calls"] = [str(finding) for finding in planned]
+    for make in (lambda_lr, schedule_lr):
+        run = Run(make=make)
+        objects = run.accelerator.unwrap_model(run.model), run.optimizer, run.prepared
+        texts = [str(f) for f in doctor(*objects, total_steps=26) if f.level != "note"]
+        findings[make.__name__] = texts
+    return findings
 
 
-def runs_of_both(_, folder):
+def run_in_process(_, folder):
     return {
         "plain": Run().train().lrs,
         "accumulated": Run(2).train().lrs,
         "split": Run(split_batches=True).train().lrs,
-        "torch's": Run(kind=torchs).train().lrs,
-        "found": found_in_all_kinds(),
-        "saved": saved_after_an_epoch(folder / "state", 2),
+        "lambda_lr": Run(make=lambda_lr).train().lrs,
+        "doctor": doctor_findings(),
+        "resume": run_and_resume(folder / "state", 2),
     }
 
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory):
     folder = tmp_path_factory.mktemp("both")
-    return answers_of(partial(runs_of_both, folder=folder), folder)
+    return run_in_processes(partial(run_in_process, folder=folder), folder)
 
 
-def test_accelerate_2708_a_scheduler_stepped_by_two_processes_keeps_its_pace(both):
+def test_accelerate_2708_schedule_lr_keeps_its_pace_over_two_processes(both):
     for answers in both:
-        assert answers["plain"] == curve_of(13)
+        assert answers["plain"] == expected_lrs(13)
 
 
-def test_accelerate_2708_one_of_torchs_runs_twice_as_fast(both):
-    twice = [BASE * PLAN.resolve(total_steps=26, steps_per_epoch=13)(2 * k) for k in range(26)]
+def test_accelerate_2708_torch_scheduler_runs_twice_as_fast(both):
+    twice = [BASE * SCHEDULE.resolve(total_steps=26, steps_per_epoch=13)(2 * k) for k in range(26)]
     for answers in both:
-        assert answers["torch's"] == twice
+        assert answers["lambda_lr"] == twice
 
 
-def test_doctor_sees_that_one_of_torchs_is_stepped_by_each_process(both):
+def test_doctor_finds_a_torch_scheduler_stepped_by_each_process(both):
     for answers in both:
-        assert answers["found"]["ours"] == []
-        assert answers["found"]["planned"] == []
-        stepped, *_ = answers["found"]["torchs"]
+        assert answers["doctor"]["schedule_lr"] == []
+        assert answers["doctor"]["cosine_over_calls"] == []
+        stepped, *_ = answers["doctor"]["lambda_lr"]
         assert stepped.startswith(
-            "warning: LambdaLR is stepped 2 times a step: Accelerate steps it once for each of "
+            "warning: LambdaLR is stepped 2 times per step: Accelerate steps it once for each of "
             "2 processes"
         )
 
 
-def test_accelerate_1382_accumulation_over_two_processes_needs_no_thought(both):
+def test_accelerate_1382_accumulation_over_two_processes(both):
     for answers in both:
-        assert answers["accumulated"] == curve_of(7)
+        assert answers["accumulated"] == expected_lrs(7)
 
 
-def test_accelerate_2318_a_total_of_true_steps_is_right_however_batches_are_split(both):
+def test_accelerate_2318_total_steps_with_and_without_split_batches(both):
     for answers in both:
         assert len(answers["plain"]) == 26  # each process takes every other batch
-        assert len(answers["split"]) == 52  # each takes its half of every batch
-        assert answers["split"] == curve_of(26)
+        assert len(answers["split"]) == 52  # each takes half of every batch
+        assert answers["split"] == expected_lrs(26)
 
 
-def test_both_processes_resume_to_the_last_bit(both):
+def test_both_processes_resume_bit_for_bit(both):
     for answers in both:
-        assert answers["saved"]["lrs"] == curve_of(7)
-        assert answers["saved"]["resumed"] == answers["saved"]["rest"]
+        assert answers["resume"]["lrs"] == expected_lrs(7)
+        assert answers["resume"]["resumed"] == answers["resume"]["rest"]

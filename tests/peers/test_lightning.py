@@ -364,7 +364,7 @@ def test_a_run_that_began_with_a_search_is_the_same_to_the_last_bit(settings):
     assert (result.optimizer, result.task) == ("AdamW", "Found")
     assert result.total_steps == len(lrs)
     assert result.batches % settings.get("accumulate_grad_batches", 1) == 0
-    assert result.steps + result.looks / 3 <= 60 * settings.get("accumulate_grad_batches", 1)
+    assert result.steps + result.eval_batches / 3 <= 60 * settings.get("accumulate_grad_batches", 1)
 
 
 def test_a_range_test_needs_a_trainer_that_fits_and_a_module_that_does_not_do_it_by_hand():

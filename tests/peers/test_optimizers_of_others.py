@@ -1,4 +1,4 @@
-"""Optimizers of the schedulefree and prodigyopt packages, by their short names."""
+"""Optimizers of the schedulefree and prodigyopt packages, used by name."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ pytest.importorskip("schedulefree")
 pytest.importorskip("prodigyopt")
 pytestmark = pytest.mark.peers
 
-THEIRS = [name for name, (path, _) in OPTIMIZERS.items() if not path.startswith("torch.")]
+NAMES = [name for name, (path, _) in OPTIMIZERS.items() if not path.startswith("torch.")]
 
 
 def line() -> Task:
@@ -27,23 +27,23 @@ def line() -> Task:
     )
 
 
-@pytest.mark.parametrize("name", THEIRS)
-def test_each_is_searched_and_trained_and_judged_by_its_averaged_weights(name: str) -> None:
+@pytest.mark.parametrize("name", NAMES)
+def test_find_lr_and_train(name: str) -> None:
     task = with_optimizer(line(), name)
     torch.manual_seed(0)
     model = task.model()
     optimizer = task.optimizer(model)
     before = [p.clone() for p in model.parameters()]
     modes = [group.get("train_mode") for group in optimizer.param_groups]
-    found = find_lr(model, optimizer, task.train, task.loss, total_steps=320)
-    assert found.lr is not None, found.reason
+    result = find_lr(model, optimizer, task.train, task.loss, total_steps=320)
+    assert result.lr is not None, result.reason
     assert all(map(torch.equal, model.parameters(), before))
     assert [group.get("train_mode") for group in optimizer.param_groups] == modes
-    run = train(task, constant(1), lr=found.lr, total_steps=320)
+    run = train(task, constant(1), lr=result.lr, total_steps=320)
     assert run.final() < 0.1 * run.losses[0]
 
 
-def test_the_validation_of_schedulefree_is_that_of_the_weights_it_averages() -> None:
+def test_schedulefree_is_validated_at_its_averaged_weights() -> None:
     task = with_optimizer(line(), "schedulefree-sgd")
     run = train(task, constant(1), lr=0.05, seed=3, total_steps=64)
     torch.manual_seed(3)

@@ -1,4 +1,4 @@
-"""The warm-ups we share with pytorch_warmup, step by step, and where we differ."""
+"""Shared warm-ups of pytorch_warmup compared step by step, and the intended differences."""
 
 import pytest
 import torch
@@ -13,38 +13,40 @@ pytestmark = pytest.mark.peers
 def read(make, steps, beta2=0.999):
     optimizer = torch.optim.Adam([torch.nn.Parameter(torch.ones(1))], lr=1, betas=(0.9, beta2))
     dampener = make(optimizer)
-    used = [optimizer.param_groups[0]["lr"]]
+    lrs = [optimizer.param_groups[0]["lr"]]
     for _ in range(steps - 1):
         optimizer.step()
         with dampener.dampening():
             pass
-        used.append(optimizer.param_groups[0]["lr"])
-    return used
+        lrs.append(optimizer.param_groups[0]["lr"])
+    return lrs
 
 
 @pytest.mark.parametrize("length", [1, 2, 10, 99])
-def test_linear_is_ours_read_one_step_later(length):
+def test_linear_is_one_step_ahead(length):
     theirs = read(lambda optimizer: peer.LinearWarmup(optimizer, length), 100)
-    agree(warmup(length), theirs, later=1)
+    agree(warmup(length), theirs, offset=1)
 
 
 @pytest.mark.parametrize("beta2", [0.0, 0.5, 0.9, 0.9999])
 def test_untuned(beta2):
     length = round(2 / (1 - beta2))
-    agree(warmup(untuned_warmup(beta2)), read(peer.UntunedLinearWarmup, length + 2, beta2), later=1)
+    agree(
+        warmup(untuned_warmup(beta2)), read(peer.UntunedLinearWarmup, length + 2, beta2), offset=1
+    )
 
 
-# Where we differ, on purpose -------------------------------------------------------------------
+# Intended differences --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("beta2", "steps"), [(0.95, 40), (0.98, 100), (0.99, 200), (0.999, 2000)])
-def test_untuned_lengths_are_one_short_there_by_a_rounding(beta2, steps):
+def test_peer_untuned_length_is_one_step_short_by_rounding(beta2, steps):
     theirs = read(peer.UntunedLinearWarmup, steps, beta2)
     assert theirs.index(1.0) == (steps - 1) - 1  # their step k is at k + 1
     assert warmup(untuned_warmup(beta2)) == warmup(steps)
 
 
-def test_untuned_lengths_that_are_no_whole_number_are_cut_there_and_rounded_here():
+def test_peer_truncates_untuned_lengths_and_ours_rounds():
     theirs = read(peer.UntunedLinearWarmup, 700, 0.997)  # 2 / (1 - 0.997) = 666.67
     assert theirs.index(1.0) == 666 - 1
     assert warmup(untuned_warmup(0.997)) == warmup(667)

@@ -1,4 +1,4 @@
-"""TensorBoard's event files, as torch writes them."""
+"""Read TensorBoard event files written by torch."""
 
 import pytest
 
@@ -12,7 +12,7 @@ from ratecraft.forecasting import read_logs
 pytestmark = pytest.mark.peers
 
 
-def test_event_files_are_read(tmp_path) -> None:
+def test_read_logs_reads_event_files(tmp_path) -> None:
     with SummaryWriter(tmp_path / "run") as writer:
         for k in range(10, 210, 10):
             writer.add_scalar("train/loss", 3 - k / 200, k)

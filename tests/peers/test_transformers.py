@@ -1,4 +1,4 @@
-"""Every transformers schedule we share, step by step, and where we differ."""
+"""Shared transformers schedules compared step by step, and the intended differences."""
 
 from functools import partial
 
@@ -23,7 +23,8 @@ peer = pytest.importorskip("transformers.optimization")
 pytestmark = pytest.mark.peers
 
 TOTAL = 100
-fewer = settings(max_examples=settings.default.max_examples // 4)  # each steps torch 100 times
+# Fewer examples, since each makes 100 steps of a torch scheduler.
+slow = settings(max_examples=settings.default.max_examples // 4)
 
 peaks = st.floats(1e-5, 10)
 rises = st.integers(0, TOTAL - 1)
@@ -31,19 +32,19 @@ shares = st.floats(0, 1)
 
 
 def drawn(*strategies):
-    return lambda test: fewer(given(*strategies)(test))
+    return lambda test: slow(given(*strategies)(test))
 
 
 def named(name, rise=0, total_steps=TOTAL, **more):
-    """Return a maker of the schedule of that name, as Trainer makes it."""
+    """Return a function that builds the named schedule as Trainer does."""
     return partial(
         make, name=name, num_warmup_steps=rise, num_training_steps=total_steps, more=more
     )
 
 
-def make(optimizer, *, more, **settled):
+def make(optimizer, *, more, **arguments):
     return peer.get_scheduler(
-        optimizer=optimizer, scheduler_specific_kwargs=more or None, **settled
+        optimizer=optimizer, scheduler_specific_kwargs=more or None, **arguments
     )
 
 
@@ -58,33 +59,33 @@ def test_constant_with_warmup(peak, rise):
 
 
 @drawn(peaks, rises)
-def test_linear_and_past_its_end(peak, rise):
+def test_linear_and_after_its_end(peak, rise):
     theirs = lrs(named("linear", rise), TOTAL + 5, peak)
     agree(peak * linear_to_zero(rise), theirs, total_steps=TOTAL)
 
 
 @drawn(peaks, rises, st.floats(0.1, 5))
-def test_cosine(peak, rise, waves):
-    theirs = lrs(named("cosine", rise, num_cycles=waves), TOTAL, peak)
-    agree(peak * warmup(rise).then(cosine(half_cycles=2 * waves)), theirs)
+def test_cosine(peak, rise, cycles):
+    theirs = lrs(named("cosine", rise, num_cycles=cycles), TOTAL, peak)
+    agree(peak * warmup(rise).then(cosine(half_cycles=2 * cycles)), theirs)
 
 
 @drawn(peaks, rises)
-def test_cosine_of_half_a_wave(peak, rise):
+def test_cosine_of_half_a_cycle(peak, rise):
     agree(peak * warmup(rise).then(cosine()), lrs(named("cosine", rise), TOTAL, peak))
 
 
 @drawn(peaks, rises, st.integers(1, 12))
-def test_cosine_with_restarts_and_past_its_end(peak, rise, cycles):
+def test_cosine_with_restarts_and_after_its_end(peak, rise, cycles):
     left = TOTAL - rise
     restarts = [k for k in range(left) if (cycles * k) % left == 0]
-    assume(all((cycles * (k / left)) % 1.0 < 0.5 for k in restarts))  # see the last section
+    assume(all((cycles * (k / left)) % 1.0 < 0.5 for k in restarts))  # see the differences below
     theirs = lrs(named("cosine_with_restarts", rise, num_cycles=cycles), TOTAL + 5, peak)
     agree(peak * warmup(rise).then(cosine().repeat(cycles)), theirs, total_steps=TOTAL)
 
 
 @drawn(peaks, rises, st.floats(0, 0.99), st.floats(0.1, 4))
-def test_polynomial_and_past_its_end(peak, rise, share, power):
+def test_polynomial_and_after_its_end(peak, rise, share, power):
     theirs = lrs(named("polynomial", rise, lr_end=share * peak, power=power), TOTAL + 5, peak)
     agree(peak * warmup(rise).then(polynomial(1, share, power)), theirs, total_steps=TOTAL)
 
@@ -95,34 +96,32 @@ def test_inverse_sqrt(peak, rise, scale):
     agree(peak * warmup(rise).then(inverse_sqrt(scale)), theirs)
 
 
-def test_inverse_sqrt_with_the_warm_up_as_timescale():
+def test_inverse_sqrt_with_the_warmup_as_timescale():
     theirs = lrs(named("inverse_sqrt", 20), TOTAL)
     agree(warmup(20).then(inverse_sqrt(20)), theirs)
 
 
 @drawn(peaks, rises, shares, st.floats(0.1, 5))
-def test_cosine_with_min_lr(peak, rise, share, waves):
-    plan = peak * warmup(rise).then(cosine(1, share, 2 * waves))
-    by_share = named("cosine_with_min_lr", rise, min_lr_rate=share, num_cycles=waves)
-    agree(plan, lrs(by_share, TOTAL, peak))
-    by_lr = named("cosine_with_min_lr", rise, min_lr=share * peak, num_cycles=waves)
-    agree(plan, lrs(by_lr, TOTAL, peak))
+def test_cosine_with_min_lr(peak, rise, share, cycles):
+    schedule = peak * warmup(rise).then(cosine(1, share, 2 * cycles))
+    by_share = named("cosine_with_min_lr", rise, min_lr_rate=share, num_cycles=cycles)
+    agree(schedule, lrs(by_share, TOTAL, peak))
+    by_lr = named("cosine_with_min_lr", rise, min_lr=share * peak, num_cycles=cycles)
+    agree(schedule, lrs(by_lr, TOTAL, peak))
 
 
 @drawn(peaks, st.integers(1, TOTAL - 1), shares)
-def test_cosine_warmup_with_min_lr_is_ours_read_one_step_later(peak, rise, share):
+def test_cosine_warmup_with_min_lr_is_one_step_ahead(peak, rise, share):
     theirs = lrs(named("cosine_warmup_with_min_lr", rise, min_lr_rate=share), TOTAL, peak)
-    agree(peak * warmup(rise).then(cosine(1, share)), theirs, later=1)
+    agree(peak * warmup(rise).then(cosine(1, share)), theirs, offset=1)
 
 
 @drawn(peaks, st.integers(2, TOTAL - 1), shares, shares)
-def test_cosine_warmup_with_min_lr_from_a_start_reaches_the_floor_at_the_last_step(
-    peak, rise, share, first
-):
+def test_cosine_warmup_with_min_lr_and_start_ends_at_min_lr(peak, rise, share, first):
     more = {"min_lr_rate": share, "warmup_lr_rate": first}
     theirs = lrs(named("cosine_warmup_with_min_lr", rise, **more), TOTAL, peak)
-    plan = warmup(rise - 1, start=first).then(cosine(1, share, over=TOTAL - rise))
-    agree(peak * plan, theirs)
+    schedule = warmup(rise - 1, start=first).then(cosine(1, share, over=TOTAL - rise))
+    agree(peak * schedule, theirs)
     assert theirs[-1] == pytest.approx(share * peak)
 
 
@@ -136,7 +135,7 @@ RISES = {
 @pytest.mark.parametrize("rise", RISES)
 @pytest.mark.parametrize("fall", ["linear", "cosine", "1-sqrt"])
 @drawn(peaks, st.integers(0, 50), st.integers(0, 50), shares)
-def test_warmup_stable_decay_and_past_its_end(rise, fall, peak, up, down, share):
+def test_warmup_stable_decay_and_after_its_end(rise, fall, peak, up, down, share):
     more = {
         "num_decay_steps": down,
         "warmup_type": rise,
@@ -144,35 +143,35 @@ def test_warmup_stable_decay_and_past_its_end(rise, fall, peak, up, down, share)
         "min_lr_ratio": share,
     }
     theirs = lrs(named("warmup_stable_decay", up, **more), TOTAL + 5, peak)
-    plan = RISES[rise](up, share).then(constant(1)).then(cooldown(down, share, shape=fall))
+    schedule = RISES[rise](up, share).then(constant(1)).then(cooldown(down, share, shape=fall))
     if down:
-        agree(peak * plan, theirs, total_steps=TOTAL)
-    else:  # ours then ends at 1, since a part of no length is never read
-        agree(peak * plan, theirs[:TOTAL])
+        agree(peak * schedule, theirs, total_steps=TOTAL)
+    else:  # ours then ends at 1, since a part of length 0 is never evaluated
+        agree(peak * schedule, theirs[:TOTAL])
 
 
-def test_warmup_stable_decay_by_its_word():
+def test_wsd_is_warmup_stable_decay():
     more = {"num_decay_steps": 20, "decay_type": "1-sqrt"}
     agree(wsd(10), lrs(named("warmup_stable_decay", 10, **more), TOTAL + 5), total_steps=TOTAL)
 
 
-def test_warmup_stable_decay_of_more_than_half_a_wave():
+def test_warmup_stable_decay_of_more_than_half_a_cycle():
     more = {"num_decay_steps": 30, "num_cycles": 1.5}
     theirs = lrs(named("warmup_stable_decay", 10, **more), TOTAL)
     agree(warmup(10).then(constant(1)).then(cosine(1, 0, 3, over=30)), theirs)
 
 
-# Where we differ, on purpose -------------------------------------------------------------------
+# Intended differences --------------------------------------------------------------------------
 
 
-def test_past_its_end_their_cosine_climbs_back_to_the_peak_and_ours_holds_the_floor():
+def test_after_the_end_their_cosine_rises_again_and_ours_stays():
     theirs = lrs(named("cosine", total_steps=10), 21)
     assert theirs[10] == 0
     assert theirs[20] == 1
     assert cosine().resolve(total_steps=10).values([10, 15, 20]).tolist() == [0, 0, 0]
 
 
-def test_a_restart_may_come_one_step_late_in_theirs_by_a_rounding():
+def test_their_restarts_may_be_one_step_late_by_rounding():
     theirs = lrs(named("cosine_with_restarts", total_steps=98, num_cycles=49), 98)
     ours = cosine().repeat(49).resolve(total_steps=98)
     late = [k for k in range(98) if abs(theirs[k] - ours(k)) > 1e-9]
@@ -181,14 +180,14 @@ def test_a_restart_may_come_one_step_late_in_theirs_by_a_rounding():
         assert theirs[k] < 1e-9 < ours(k) == 1
 
 
-def test_a_warm_up_longer_than_the_run_passes_there_and_is_refused_here():
+def test_they_accept_a_warmup_longer_than_the_run():
     theirs = lrs(named("linear", 20, total_steps=10), 11)
     assert theirs[10] == 0.5
     with pytest.raises(ValueError, match="no room"):
         linear_to_zero(20).resolve(total_steps=10)
 
 
-def test_phases_that_overlap_jump_there_and_are_refused_here():
+def test_they_accept_overlapping_phases():
     theirs = lrs(named("warmup_stable_decay", 8, total_steps=10, num_decay_steps=8), 10)
     assert theirs[7:9] == pytest.approx([0.875, 0.146447], abs=1e-6)
     with pytest.raises(ValueError, match="no room"):

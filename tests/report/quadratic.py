@@ -1,4 +1,4 @@
-"""Small results with true numbers: gradient descent on quadratic losses, worked out exactly."""
+"""Small exact results for report tests: gradient descent on quadratic losses."""
 
 import math
 from dataclasses import replace
@@ -12,83 +12,85 @@ from ratecraft.results import (
     LRFinderResult,
     LRRangeTestResult,
     Run,
-    Setting,
+    RunConfig,
     ShortRun,
 )
 
-CURVATURE = 2.0  # steps with an lr above 2 / CURVATURE diverge
+CURVATURE = 2.0  # gradient descent diverges above a learning rate of 2 / CURVATURE
 SCHEDULES = {
     "constant": constant(1),
     "decayed <b>&": warmup(10).then(constant(1)).then(cooldown(percent(20))),
 }
 
 
-def descend(schedule: Schedule, lr: float, seed: int, total: int = 100) -> Run:
-    """Train one number w on the loss w^2 from a start that the seed sets."""
+def train(schedule: Schedule, lr: float, seed: int, total_steps: int = 100) -> Run:
+    """Minimize w^2 from a starting point that depends on the seed."""
     w, losses, evaluations, diverged = 1.0 + 0.1 * seed, [], [], None
-    for k, step in enumerate((lr * schedule).resolve(total_steps=total)):
+    for k, step_lr in enumerate((lr * schedule).resolve(total_steps=total_steps)):
         loss = CURVATURE / 2 * w * w
         losses.append(loss if loss < 1e30 else math.nan)
         if math.isnan(losses[-1]):
             diverged = k
             break
-        w -= step * CURVATURE * w
+        w -= step_lr * CURVATURE * w
         if (k + 1) % 20 == 0:
             metrics = {"loss": CURVATURE / 2 * w * w + 0.01 * seed, "distance": abs(w)}
             evaluations.append(Evaluation(k + 1, metrics))
     text = repr(schedule)
-    return Run(text, lr, seed, total, 20, tuple(losses), tuple(evaluations), diverged, 0.25)
+    return Run(text, lr, seed, total_steps, 20, tuple(losses), tuple(evaluations), diverged, 0.25)
 
 
-def comparison(
+def make_comparison(
     schedules: dict[str, Schedule] = SCHEDULES, *, lr: float = 0.02, seeds: int = 3
 ) -> Comparison:
-    runs = tuple(descend(s, lr, seed) for s in schedules.values() for seed in range(seeds))
+    runs = tuple(train(s, lr, seed) for s in schedules.values() for seed in range(seeds))
     texts = {name: repr(s) for name, s in schedules.items()}
     return Comparison("a quadratic", texts, runs, {"python": "3.11 <x>", "device": "cpu"})
 
 
-def several(
-    *, lrs: tuple[float, ...] = (0.02,), totals: tuple[int, ...] = (100,), seeds: int = 3
+def make_grid_comparison(
+    *, lrs: tuple[float, ...] = (0.02,), lengths: tuple[int, ...] = (100,), seeds: int = 3
 ) -> Comparison:
-    """Return a comparison over lrs and lengths, named as `compare` names its candidates."""
-    texts, settings, runs = {}, {}, []
+    """Return a comparison over learning rates and lengths, with the names that `compare` gives."""
+    texts, configs, runs = {}, {}, []
     for name, schedule in SCHEDULES.items():
-        for total in totals:
+        for total_steps in lengths:
             for lr in lrs:
-                parts = [name, *[f"{total} steps"] * (len(totals) > 1)]
+                parts = [name, *[f"{total_steps} steps"] * (len(lengths) > 1)]
                 parts += [f"lr {lr:g}"] * (len(lrs) > 1)
                 texts[", ".join(parts)] = repr(schedule)
-                settings[", ".join(parts)] = Setting(lr, "", total)
-                runs += [descend(schedule, lr, seed, total) for seed in range(seeds)]
-    return Comparison("a quadratic", texts, tuple(runs), {"device": "cpu"}, settings)
+                configs[", ".join(parts)] = RunConfig(lr, "", total_steps)
+                runs += [train(schedule, lr, seed, total_steps) for seed in range(seeds)]
+    return Comparison("a quadratic", texts, tuple(runs), {"device": "cpu"}, configs)
 
 
-def followed(result: Comparison) -> Comparison:
-    """Return the same with what newer results know of each evaluation."""
+def add_training_metrics(result: Comparison) -> Comparison:
+    """Return the comparison with training metrics and learning rates in every evaluation."""
 
-    def more(run: Run, one: Evaluation) -> Evaluation:
-        train = {"loss": run.losses[one.step - 1], "distance": 0.125}
-        lr = run.curve()(one.step - 1)
-        return replace(one, train=train, lrs={"body": lr, "head <i>": 2 * lr})
+    def extend(run: Run, evaluation: Evaluation) -> Evaluation:
+        metrics = {"loss": run.losses[evaluation.step - 1], "distance": 0.125}
+        lr = run.curve()(evaluation.step - 1)
+        return replace(evaluation, train=metrics, lrs={"body": lr, "head <i>": 2 * lr})
 
     runs = tuple(
-        replace(run, evaluations=tuple(more(run, one) for one in run.evaluations))
+        replace(run, evaluations=tuple(extend(run, evaluation) for evaluation in run.evaluations))
         for run in result.runs
     )
     return replace(result, runs=runs)
 
 
-def lr_finder_result(lr: float | None = 0.1) -> LRFinderResult:
+def make_lr_finder_result(lr: float | None = 0.1) -> LRFinderResult:
     gains = {0.01: 0.4, 0.1: 0.9, 0.3: 0.8, 1.0: -50.0, 10.0: -math.inf}
     runs = tuple(ShortRun(r, (1.0, 0.5), gain, 0.01) for r, gain in gains.items())
-    runs += (ShortRun(0.1, (1.0, 0.6), 0.7, 0.01, lot=1),)
-    band = (None, None) if lr is None else (0.05, 0.2)
+    runs += (ShortRun(0.1, (1.0, 0.6), 0.7, 0.01, batch_set=1),)
+    interval = (None, None) if lr is None else (0.05, 0.2)
     reason = "the best is <near> 0.1" if lr else "no answer: none gained & none lost"
-    return LRFinderResult(lr, *band, reason, 1.0, runs, 20, 1000, 200, 112, 20, task="a quadratic")
+    return LRFinderResult(
+        lr, *interval, reason, 1.0, runs, 20, 1000, 200, 112, 20, task="a quadratic"
+    )
 
 
-def range_test(suggestion: float | None = 0.1) -> LRRangeTestResult:
+def make_range_test_result(suggestion: float | None = 0.1) -> LRRangeTestResult:
     w, lrs, losses, smoothed, average = 1.0, [], [], [], 0.0
     for k in range(120):
         lr = 1e-4 * 10 ** (k / 24)
@@ -97,27 +99,42 @@ def range_test(suggestion: float | None = 0.1) -> LRRangeTestResult:
         average = 0.9 * average + 0.1 * losses[-1]
         smoothed.append(average / (1 - 0.9 ** (k + 1)))
         w -= lr * CURVATURE * w
-    lengths = tuple(lrs), tuple(losses), tuple(smoothed)
+    curve = tuple(lrs), tuple(losses), tuple(smoothed)
     reason = "the steepest descent" if suggestion else "the loss never fell & rose"
     return LRRangeTestResult(
-        *lengths, "the loss was <4 times its lowest", suggestion, reason, "w", "SGD"
+        *curve, "the loss was <4 times its lowest", suggestion, reason, "w", "SGD"
     )
 
 
-def forecast() -> Forecast:
-    """Return what was foreseen of three schedules."""
+def make_forecast() -> Forecast:
+    """Return a forecast of three schedules, the first two tied."""
     steps = tuple(range(10, 101, 10))
-    candidates = tuple(
-        ForecastEntry(name, text, loss, loss - 0.1, loss + 0.1, steps,
-                 tuple(loss + 1 - k / 100 for k in steps), notes)
+    entries = tuple(
+        ForecastEntry(
+            name,
+            text,
+            loss,
+            loss - 0.1,
+            loss + 0.1,
+            steps,
+            tuple(loss + 1 - k / 100 for k in steps),
+            notes,
+        )
         for name, text, loss, notes in (
             ("wsd <b>", "0.1 * warmup(10).then(constant(1)).then(cooldown(20))", 1.0, ()),
-            ("cosine", "0.1 * cosine(1, 0)", 1.001, ("a doubt",)),
+            ("cosine", "0.1 * cosine(1, 0)", 1.001, ("a caveat",)),
             ("flat", "constant(0.1)", 1.5, ()),
         )
-    )  # fmt: skip
+    )
+    logs = {"run.csv": (steps, tuple(3 - k / 100 for k in steps))}
     return Forecast(
-        candidates, (("wsd <b>", "cosine"),), 100, None, 0.1,
-        {"run.csv": (steps, tuple(3 - k / 100 for k in steps))}, {"floor": 0.5}, 0.001,
-        ("a weakness",),
-    )  # fmt: skip
+        entries,
+        tied=(("wsd <b>", "cosine"),),
+        total_steps=100,
+        steps_per_epoch=None,
+        peak_lr=0.1,
+        logs=logs,
+        law={"floor": 0.5},
+        error=0.001,
+        notes=("a general caveat",),
+    )

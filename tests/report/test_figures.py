@@ -7,7 +7,13 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from numpy.testing import assert_array_equal
-from quadratic import comparison, forecast, lr_finder_result, range_test, several
+from quadratic import (
+    make_comparison,
+    make_forecast,
+    make_grid_comparison,
+    make_lr_finder_result,
+    make_range_test_result,
+)
 
 from ratecraft import constant, cosine, epochs, tokens, warmup
 from ratecraft._render._svg import PALETTE
@@ -21,12 +27,12 @@ from ratecraft.report import (
     plot_schedule,
     save_figure,
 )
-from ratecraft.results._range_test_rules import RULES
+from ratecraft.results import RANGE_TEST_RULES
 
-HEADS = {".png": b"\x89PNG", ".svg": b"<?xml", ".pdf": b"%PDF"}
+FILE_SIGNATURES = {".png": b"\x89PNG", ".svg": b"<?xml", ".pdf": b"%PDF"}
 
 
-def test_curves_are_drawn_as_they_are(tmp_path: Path) -> None:
+def test_plot_curves_draws_curve_values_and_legend(tmp_path: Path) -> None:
     curves = {
         "_a": cosine(1, 0).resolve(total_steps=50),
         "cost $x$ <b>": warmup(10).resolve(total_steps=20),
@@ -40,26 +46,26 @@ def test_curves_are_drawn_as_they_are(tmp_path: Path) -> None:
     save_figure(axes, tmp_path / "curves.png")
 
 
-def test_a_logarithmic_axis_takes_a_schedule_that_ends_at_zero(tmp_path: Path) -> None:
+def test_plot_curves_log_axis_accepts_zeros(tmp_path: Path) -> None:
     axes = plot_curves({"a": warmup(10).resolve(total_steps=20)}, log=True)
     assert axes.get_yscale() == "log"
     save_figure(axes, tmp_path / "a.svg")
 
 
-def test_a_run_of_a_billion_steps_is_drawn_from_a_few_thousand() -> None:
+def test_plot_curves_limits_points_of_long_runs() -> None:
     (line,) = plot_curves({"a": cosine(1, 0).resolve(total_steps=10**9)}).get_lines()
     assert 1000 < len(line.get_xdata()) < 5000
 
 
-def test_axes_say_their_units() -> None:
+def test_plot_schedule_labels_time_units() -> None:
     axes = plot_schedule(cosine(1, 0), epochs(3), steps_per_epoch=10)
     assert axes.get_xlabel() == "step"
     assert [child.get_xlabel() for child in axes.child_axes] == ["epoch"]
     assert plot_schedule(cosine(1, 0), tokens(3e9)).get_xlabel() == "token"
 
 
-def test_curves_on_different_clocks_are_not_drawn_together() -> None:
-    with pytest.raises(RatecraftError, match=r"different clocks \(token, step\)"):
+def test_plot_curves_different_clocks_raises() -> None:
+    with pytest.raises(RatecraftError, match=r"different clocks \(step, token\)"):
         plot_curves(
             {
                 "a": cosine(1, 0).resolve(total_steps=tokens(3e9)),
@@ -68,7 +74,7 @@ def test_curves_on_different_clocks_are_not_drawn_together() -> None:
         )
 
 
-def test_schedules_are_drawn_on_the_axes_given_with_a_legend() -> None:
+def test_plot_schedule_draws_on_given_axes_with_legend() -> None:
     axes = Figure().add_subplot()
     assert plot_schedule([cosine(1, 0), 0.5 * cosine(1, 0)], 100, ax=axes) is axes
     texts = [text.get_text() for text in axes.get_legend().get_texts()]
@@ -76,69 +82,69 @@ def test_schedules_are_drawn_on_the_axes_given_with_a_legend() -> None:
     assert plot_schedule({"half": cosine(1, 0)}, 10).get_title() == "half"
 
 
-def test_a_schedule_draws_itself() -> None:
+def test_schedule_plot_method() -> None:
     assert cosine(1, 0).plot(100, log=True).get_yscale() == "log"
     assert list(warmup(7).plot().get_lines()[0].get_xdata()[[0, -1]]) == [0, 7]
 
 
-def test_an_endless_curve_is_refused() -> None:
+def test_plot_curves_endless_curve_raises() -> None:
     with pytest.raises(ScheduleError, match="total_steps="):
         plot_curves({"a": constant(1).resolve()})
 
 
-def test_a_range_test_shows_its_suggestion_and_hides_the_blow_up() -> None:
-    result = range_test()
+def test_plot_range_test_marks_suggestion_and_crops_divergence() -> None:
+    result = make_range_test_result()
     (axes,) = plot_range_test(result).axes
-    raw, smoothed, mark = axes.get_lines()
+    raw, smoothed, marker = axes.get_lines()
     assert_array_equal(raw.get_ydata(), result.losses)
     assert_array_equal(smoothed.get_ydata(), result.smoothed)
-    assert list(mark.get_xdata()) == [0.1, 0.1]
+    assert list(marker.get_xdata()) == [0.1, 0.1]
     assert axes.get_xscale() == "log"
     assert max(result.losses) > 1e5
     assert axes.get_ylim()[1] < 2
 
 
-def test_a_found_lr_shows_the_runs_the_lr_and_its_band() -> None:
-    result = lr_finder_result()
+def test_plot_lr_finder_shows_runs_lr_and_range() -> None:
+    result = make_lr_finder_result()
     (axes,) = plot_lr_finder(result).axes
-    before, runs, worse, mark = axes.get_lines()
-    assert list(before.get_ydata()) == [1.0, 1.0]
+    initial, runs, worse, marker = axes.get_lines()
+    assert list(initial.get_ydata()) == [1.0, 1.0]
     assert_array_equal(runs.get_xdata(), [0.01, 0.1, 0.3])
     assert runs.get_ydata() == pytest.approx([0.6, 0.2, 0.2])  # two runs at 0.1: their mean
     assert_array_equal(worse.get_xdata(), [1.0, 10.0])
-    assert list(mark.get_xdata()) == [0.1, 0.1]
-    (band,) = axes.patches
-    assert (band.get_x(), band.get_x() + band.get_width()) == pytest.approx((0.05, 0.2))
+    assert list(marker.get_xdata()) == [0.1, 0.1]
+    (interval,) = axes.patches
+    assert (interval.get_x(), interval.get_x() + interval.get_width()) == pytest.approx((0.05, 0.2))
     assert axes.get_xscale() == "log"
     assert axes.get_ylim() == pytest.approx((0.12, 1.24))
 
 
-def test_a_search_without_an_answer_has_no_mark() -> None:
-    (axes,) = plot_lr_finder(lr_finder_result(None)).axes
+def test_plot_lr_finder_without_lr_has_no_marker() -> None:
+    (axes,) = plot_lr_finder(make_lr_finder_result(None)).axes
     assert len(axes.get_lines()) == 3
     assert not axes.patches
 
 
-def test_several_rules_are_marked_on_one_figure() -> None:
-    result = range_test()
-    lines = plot_range_test(result, tuple(RULES)).axes[0].get_lines()[3:]
-    lrs = [result.suggest(rule).lr for rule in RULES]
+def test_plot_range_test_marks_several_rules() -> None:
+    result = make_range_test_result()
+    lines = plot_range_test(result, tuple(RANGE_TEST_RULES)).axes[0].get_lines()[3:]
+    lrs = [result.suggest(rule).lr for rule in RANGE_TEST_RULES]
     expected = [lr for lr in lrs if lr is not None and lr != result.suggestion]
     assert [line.get_xdata()[0] for line in lines] == expected
     assert len(expected) >= 2
 
 
-def test_a_linear_range_test_has_a_linear_axis() -> None:
-    result = replace(range_test(), spacing="linear")
+def test_plot_range_test_linear_spacing_has_linear_axis() -> None:
+    result = replace(make_range_test_result(), spacing="linear")
     assert plot_range_test(result).axes[0].get_xscale() == "linear"
 
 
-def test_a_range_test_without_a_suggestion_has_no_mark() -> None:
-    assert len(plot_range_test(range_test(None)).axes[0].get_lines()) == 2
+def test_plot_range_test_without_suggestion_has_no_marker() -> None:
+    assert len(plot_range_test(make_range_test_result(None)).axes[0].get_lines()) == 2
 
 
-def test_a_comparison_has_one_colour_a_schedule(tmp_path: Path) -> None:
-    result = comparison()
+def test_plot_comparison_uses_one_color_per_schedule(tmp_path: Path) -> None:
+    result = make_comparison()
     figure = plot_comparison(result)
     assert [axes.get_title() for axes in figure.axes] == [
         *("Schedules", "Validation loss", "Validation distance", "Training loss, smoothed"),
@@ -152,29 +158,31 @@ def test_a_comparison_has_one_colour_a_schedule(tmp_path: Path) -> None:
     save_figure(figure, tmp_path / "comparison.pdf")
 
 
-def test_several_lrs_have_a_panel_with_the_flat_region(tmp_path: Path) -> None:
-    result = several(lrs=(0.01, 0.1, 0.4, 0.9))
+def test_plot_comparison_several_lrs_adds_panel_with_optimal_range(tmp_path: Path) -> None:
+    result = make_grid_comparison(lrs=(0.01, 0.1, 0.4, 0.9))
     figure = plot_comparison(result)
     axes = figure.axes[1]
-    assert axes.get_title() == "Validation loss over lrs"
+    assert axes.get_title() == "Validation loss by learning rate"
     assert axes.get_xscale() == "log"
     lines = axes.get_lines()
     assert len(lines) == 4
-    for (line, region), flat in zip((lines[:2], lines[2:]), result.flat().values(), strict=True):
+    ranges = result.optimal_lr_ranges().values()
+    for (line, thick_line), optimum in zip((lines[:2], lines[2:]), ranges, strict=True):
         assert list(line.get_xdata()) == [0.01, 0.1, 0.4, 0.9]
-        assert (region.get_xdata()[0], region.get_xdata()[-1]) == (flat.low, flat.high)
-        assert region.get_color() == line.get_color()
-    # Five panels stand in two rows, and none on another.
-    save_figure(figure, tmp_path / "panels.png")  # only drawn, they have places
+        ends = thick_line.get_xdata()[0], thick_line.get_xdata()[-1]
+        assert ends == (optimum.low, optimum.high)
+        assert thick_line.get_color() == line.get_color()
+    # Five panels fill two rows without overlap. Saving computes their positions.
+    save_figure(figure, tmp_path / "panels.png")
     boxes = [axes.get_tightbbox() for axes in figure.axes]
     assert len(boxes) == 5
     assert len({round(axes.get_position().y0, 3) for axes in figure.axes}) == 2
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
 
 
-def test_of_many_schedules_the_best_are_drawn() -> None:
+def test_plot_comparison_limits_number_of_schedules() -> None:
     figure = plot_comparison(
-        comparison({f"s{i}": (1 + i / 10) * constant(1) for i in range(11)}, seeds=1)
+        make_comparison({f"s{i}": (1 + i / 10) * constant(1) for i in range(11)}, seeds=1)
     )
     assert all(len(axes.get_lines()) == 8 for axes in figure.axes)
     (legend,) = figure.legends
@@ -182,45 +190,46 @@ def test_of_many_schedules_the_best_are_drawn() -> None:
     assert len(legend.get_texts()) == 8
 
 
-def test_a_comparison_in_which_all_diverged_is_drawn(tmp_path: Path) -> None:
-    save_figure(plot_comparison(comparison(lr=3.0)), tmp_path / "all.png")
+def test_plot_comparison_accepts_all_diverged(tmp_path: Path) -> None:
+    save_figure(plot_comparison(make_comparison(lr=3.0)), tmp_path / "all.png")
 
 
-@pytest.mark.parametrize("suffix", HEADS)
-def test_a_figure_is_saved_by_its_suffix(tmp_path: Path, suffix: str) -> None:
+@pytest.mark.parametrize("suffix", FILE_SIGNATURES)
+def test_save_figure_uses_format_of_suffix(tmp_path: Path, suffix: str) -> None:
     figure = plot_curves({"a": cosine(1, 0).resolve(total_steps=9)})
     path = save_figure(figure, tmp_path / "new" / f"a{suffix}")
-    assert path.read_bytes().startswith(HEADS[suffix])
+    assert path.read_bytes().startswith(FILE_SIGNATURES[suffix])
 
 
 @pytest.mark.parametrize("name", ["a.jpeg", "a"])
-def test_another_suffix_is_refused(tmp_path: Path, name: str) -> None:
+def test_save_figure_unsupported_suffix_raises(tmp_path: Path, name: str) -> None:
     with pytest.raises(RatecraftError, match=r"\.png, \.svg, \.pdf"):
         save_figure(plot_curves({"a": cosine(1, 0).resolve(total_steps=9)}), tmp_path / name)
 
 
-def test_without_matplotlib_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_matplotlib_error_names_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(RatecraftError, match=r"pip install 'ratecraft\[plot\]'"):
-        plot_range_test(range_test())
+        plot_range_test(make_range_test_result())
 
 
-def test_no_global_state_of_matplotlib_is_touched() -> None:
+def test_figures_do_not_import_pyplot() -> None:
     code = (
         "import sys; from ratecraft import constant; from ratecraft.report import plot_curves; "
-        "plot_curves({'a': constant(1).resolve(9)}); sys.exit('matplotlib.pyplot' in sys.modules)"
+        "plot_curves({'a': constant(1).resolve(total_steps=9)}); "
+        "sys.exit('matplotlib.pyplot' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_a_forecast_is_drawn_with_its_bands(tmp_path: Path) -> None:
-    figure = plot_forecast(forecast())
-    lrs, losses, ends = figure.axes
+def test_plot_forecast_draws_losses_and_intervals(tmp_path: Path) -> None:
+    figure = plot_forecast(make_forecast())
+    lrs, losses, finals = figure.axes
     assert [len(line.get_xdata()) > 50 for line in lrs.get_lines()] == [True] * 3
     assert list(losses.get_lines()[0].get_ydata()) == [3 - k / 100 for k in range(10, 101, 10)]
     assert len(losses.get_lines()) == 1 + 3
-    bands = [list(line.get_xdata()) for line in ends.get_lines() if len(line.get_xdata()) == 2]
-    assert bands == [pytest.approx(x) for x in ([0.9, 1.1], [0.901, 1.101], [1.4, 1.6])]
+    pairs = [list(x) for line in finals.get_lines() if len(x := line.get_xdata()) == 2]
+    assert pairs == [pytest.approx(x) for x in ([0.9, 1.1], [0.901, 1.101], [1.4, 1.6])]
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == [
         "wsd <b>",

@@ -21,7 +21,7 @@ from ratecraft import (
 )
 from ratecraft.report._picture import curve_svg, nominal_curve
 
-KINDS = [
+SCHEDULES = [
     cosine(1, 0),
     warmup(500),
     warmup(20_000).then(cosine(1, 0)),
@@ -36,24 +36,24 @@ KINDS = [
 ]
 
 
-@pytest.mark.parametrize("schedule", KINDS, ids=repr)
-def test_every_kind_of_schedule_shows_itself_in_a_notebook(schedule) -> None:
-    picture = ET.fromstring(schedule._repr_svg_())  # noqa: S314 - our own
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=repr)
+def test_schedule_has_svg_repr(schedule) -> None:
+    picture = ET.fromstring(schedule._repr_svg_())  # noqa: S314 -- our own text
     assert picture.tag.endswith("svg")
     assert repr(schedule) in "".join(picture.itertext())
 
 
-def test_a_schedule_is_shown_over_its_own_length_or_a_round_run_that_fits() -> None:
+def test_nominal_curve_uses_own_or_round_length() -> None:
     assert nominal_curve(warmup(70)).length == 70
     assert nominal_curve(cosine(1, 0)).length == 1_000
     assert nominal_curve(warmup(20_000).then(cosine(1, 0))).length == 100_000
 
 
-def test_what_fits_no_run_shows_nothing_rather_than_an_error() -> None:
+def test_svg_repr_of_unresolvable_schedule_is_none() -> None:
     assert warmup(10**12).then(cosine(1, 0))._repr_svg_() is None
 
 
-def test_a_curve_shows_itself() -> None:
+def test_curve_has_svg_repr() -> None:
     assert "<svg" in cosine(1, 0).resolve(total_steps=50)._repr_svg_()
     assert ">step<" in curve_svg(constant(1).resolve())
     assert ">token<" in curve_svg(cosine(1, 0).resolve(total_steps=tokens(1e9)))

@@ -3,7 +3,7 @@ import re
 import time
 
 import pytest
-from quadratic import forecast, lr_finder_result
+from quadratic import make_forecast, make_lr_finder_result
 
 from ratecraft import constant, cooldown, cosine, percent, staircase, tokens, warmup
 from ratecraft.errors import RatecraftError, ScheduleError
@@ -12,8 +12,8 @@ from ratecraft.report import terminal_curve, terminal_forecast, terminal_lr_find
 NAN, INF = math.nan, math.inf
 
 
-def drawing(text: str) -> list[str]:
-    """The area within the axes, row by row."""
+def plot_area(text: str) -> list[str]:
+    """Return the rows inside the axes."""
     return [
         re.split("[┤│]", line, maxsplit=1)[1]
         for line in text.splitlines()
@@ -21,47 +21,47 @@ def drawing(text: str) -> list[str]:
     ]
 
 
-def dots(text: str) -> int:
+def count_dots(text: str) -> int:
     return sum((ord(c) - 0x2800).bit_count() for c in text if 0x2800 <= ord(c) < 0x2900)
 
 
-def test_the_plot_keeps_to_its_size_and_names_its_axes() -> None:
+def test_terminal_curve_fits_size_and_labels_axes() -> None:
     curve = (3e-4 * warmup(500).then(cosine(1, 0.1))).resolve(total_steps=10_000)
     text = terminal_curve({"run": curve}, width=60, height=10)
     lines = text.splitlines()
     assert max(map(len, lines)) <= 60
-    assert len(drawing(text)) == 10
+    assert len(plot_area(text)) == 10
     assert lines[0] == "lr"
     assert lines[-1].strip() == "step"
     assert lines[1].startswith("3e-4 ┤")
     assert lines[-2].split() == ["0", "2000", "4000", "6000", "8000", "10000"]
 
 
-def test_a_peak_between_two_samples_is_seen() -> None:
+def test_terminal_curve_shows_narrow_peak() -> None:
     curve = warmup(5003).then(cooldown(5003)).then(constant(0)).resolve(total_steps=500_000)
     text = terminal_curve({"spike": curve}, width=40)
     assert text.splitlines()[1].startswith("1.0 ┤")
-    assert dots(drawing(text)[0]) > 0
+    assert count_dots(plot_area(text)[0]) > 0
 
 
-@pytest.mark.parametrize("total", [1, 2, 7, 300, 10**9])
-def test_runs_of_any_length_are_drawn_quickly(total: int) -> None:
-    curve = cosine(1, 0).resolve(total_steps=total)
+@pytest.mark.parametrize("total_steps", [1, 2, 7, 300, 10**9])
+def test_terminal_curve_is_fast_for_any_length(total_steps: int) -> None:
+    curve = cosine(1, 0).resolve(total_steps=total_steps)
     start = time.perf_counter()
     text = terminal_curve({"run": curve})
     assert time.perf_counter() - start < 0.3
-    assert dots(text) > 0
+    assert count_dots(text) > 0
 
 
-def test_many_cycles_are_drawn_quickly() -> None:
+def test_terminal_curve_is_fast_for_many_cycles() -> None:
     curve = cosine(1, 0, over=1000).repeat().resolve(total_steps=10_000_000)
     start = time.perf_counter()
     terminal_curve({"restarts": curve})
     assert time.perf_counter() - start < 1
 
 
-def test_a_jump_is_a_vertical_line() -> None:
-    rows = drawing(
+def test_terminal_curve_draws_jump_as_vertical_line() -> None:
+    rows = plot_area(
         terminal_curve({"s": staircase([1, 0.1], at=[500]).resolve(total_steps=1000)}, height=8)
     )
     middle = len(rows[0]) - 1
@@ -69,7 +69,7 @@ def test_a_jump_is_a_vertical_line() -> None:
     assert all(cell.strip() for cell in column[:7])
 
 
-def test_a_curve_on_the_tokens_clock_is_drawn_over_tokens() -> None:
+def test_terminal_curve_tokens_clock() -> None:
     curve = cosine(1, 0).resolve(total_steps=tokens(3e9))
     text = terminal_curve({"run": curve})
     assert text.splitlines()[-1].strip() == "token"
@@ -78,12 +78,12 @@ def test_a_curve_on_the_tokens_clock_is_drawn_over_tokens() -> None:
         terminal_curve({"a": curve, "b": cosine(1, 0).resolve(total_steps=10)})
 
 
-def test_an_endless_curve_is_refused() -> None:
+def test_terminal_curve_endless_raises() -> None:
     with pytest.raises(ScheduleError, match="total_steps="):
         terminal_curve({"run": constant(1).resolve()})
 
 
-def test_several_lines_are_told_apart_without_colour() -> None:
+def test_several_lines_have_symbols_and_legend() -> None:
     curves = {
         "cosine": cosine(1, 0).resolve(total_steps=100),
         "wsd": constant(1).then(cooldown(percent(20))).resolve(total_steps=100),
@@ -91,12 +91,12 @@ def test_several_lines_are_told_apart_without_colour() -> None:
     text = terminal_curve(curves)
     assert "\x1b" not in text
     assert text.splitlines()[0] == "lr   ● cosine   ▲ wsd"
-    area = "\n".join(drawing(text))
+    area = "\n".join(plot_area(text))
     assert area.count("●") > 1
     assert area.count("▲") > 1
 
 
-def test_colour_changes_nothing_but_the_colour() -> None:
+def test_color_adds_only_escape_codes() -> None:
     curves = {
         "a": cosine(1, 0).resolve(total_steps=100),
         "b": constant(0.5).resolve(total_steps=100),
@@ -108,20 +108,20 @@ def test_colour_changes_nothing_but_the_colour() -> None:
     assert [line.rstrip() for line in stripped.splitlines()] == plain.splitlines()
 
 
-def test_a_single_line_has_no_legend() -> None:
+def test_single_line_has_no_legend() -> None:
     assert "only" not in terminal_plot({"only": ([0, 1], [0, 1])})
 
 
-def test_points_that_are_not_finite_are_gaps() -> None:
+def test_non_finite_points_become_gaps() -> None:
     whole = terminal_plot({"a": (range(5), [1, 1, 1, 1, 1])}, width=40)
     for bad in (NAN, INF, -INF):
         gap = terminal_plot({"a": (range(5), [1, 1, bad, 1, 1])}, width=40)
-        row = drawing(gap)[0]
-        assert 0 < dots(gap) < dots(whole)
+        row = plot_area(gap)[0]
+        assert 0 < count_dots(gap) < count_dots(whole)
         assert "   " in row.strip()
 
 
-def test_zeros_are_gaps_on_a_logarithmic_axis() -> None:
+def test_log_axis_zeros_become_gaps() -> None:
     text = terminal_plot({"a": (range(5), [0, 1e-4, 1e-2, 0, 1])}, log_y=True, height=12)
     assert "1e-4 ┤" in text
     assert "1 ┤" in text
@@ -145,42 +145,42 @@ def test_zeros_are_gaps_on_a_logarithmic_axis() -> None:
     ],
     ids=str,
 )
-def test_any_range_is_drawn(values: list[float], log: bool) -> None:
+def test_terminal_plot_accepts_any_range(values: list[float], log: bool) -> None:
     text = terminal_plot({"a": (range(len(values)), values)}, log_y=log, width=30, height=5)
-    assert len(drawing(text)) == 5
+    assert len(plot_area(text)) == 5
     visible = any(math.isfinite(v) and (v > 0 or not log) for v in values)
-    assert (dots(text) > 0) == visible
+    assert (count_dots(text) > 0) == visible
 
 
-def test_a_mark_is_a_vertical_line_with_its_number() -> None:
+def test_mark_is_vertical_line_with_value_in_legend() -> None:
     text = terminal_plot(
         {"loss": ([1e-4, 1e-2, 1], [2, 1, 2])}, log_x=True, mark=3e-4, x_label="lr"
     )
     assert text.splitlines()[0].endswith("┊ lr 3e-4")
-    columns = {row.index("┊") for row in drawing(text) if "┊" in row}
+    columns = {row.index("┊") for row in plot_area(text) if "┊" in row}
     assert len(columns) == 1
 
 
-def test_names_cannot_move_the_cursor_or_break_the_layout() -> None:
+def test_names_with_control_characters_or_long_names_keep_layout() -> None:
     names = ["a\x1b[2J\nb", "x" * 300]
     text = terminal_plot({name: ([0, 1], [0, 1]) for name in names}, width=50)
     assert "\x1b" not in text
     assert max(map(len, text.splitlines())) <= 50
 
 
-def test_a_found_lr_is_drawn_with_what_is_worse_at_the_upper_edge() -> None:
-    text = terminal_lr_finder(lr_finder_result())
+def test_terminal_lr_finder_draws_bad_runs_at_upper_edge() -> None:
+    text = terminal_lr_finder(make_lr_finder_result())
     assert "┊ lr 0.1" in text
-    rows = drawing(text)
-    assert "●" in rows[0]  # the run that gained -50, at the edge
+    rows = plot_area(text)
+    assert "●" in rows[0]  # the run with a gain of -50
     assert "50" not in text
-    assert "┊" not in terminal_lr_finder(lr_finder_result(None))
+    assert "┊" not in terminal_lr_finder(make_lr_finder_result(None))
 
 
-def test_a_forecast_is_drawn_without_the_fall_at_the_start() -> None:
-    text = terminal_forecast(forecast())
+def test_terminal_forecast_draws_all_entries() -> None:
+    text = terminal_forecast(make_forecast())
     assert "wsd <b>" in text
     assert "cosine" in text
-    rows = drawing(text)
+    rows = plot_area(text)
     assert any("●" in row for row in rows)
     assert "▲" in text

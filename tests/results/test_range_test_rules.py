@@ -15,21 +15,21 @@ def smooth(losses: list[float], beta: float = 0.98) -> list[float]:
     return smoothed
 
 
-def test_one_decade_left_of_the_minimum() -> None:
+def test_minimum_over_ten_is_one_decade_left_of_the_minimum() -> None:
     losses = [2.0] * 60 + [2.0 - 0.05 * i for i in range(30)] + [float(i) for i in range(1, 11)]
     suggestion, reason = minimum_over_ten(LRS, losses, losses)
     assert suggestion == LRS[89] / 10
     assert "one decade left" in reason
 
 
-def test_a_lucky_first_batch_is_not_the_minimum() -> None:
+def test_low_loss_of_the_first_batch_is_not_the_minimum() -> None:
     losses = [0.1] + [2.0] * 60 + [1.0] * 38 + [9.0]
     suggestion, _ = minimum_over_ten(LRS, losses, losses)
     assert suggestion == LRS[61] / 10
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_noise_without_a_descent_gives_no_answer(seed: int) -> None:
+def test_noise_without_a_descent_gives_no_suggestion(seed: int) -> None:
     rng = random.Random(seed)
     losses = [2.3 + rng.gauss(0, 0.05) for _ in LRS]
     suggestion, reason = minimum_over_ten(LRS, losses, smooth(losses))
@@ -38,18 +38,18 @@ def test_noise_without_a_descent_gives_no_answer(seed: int) -> None:
     assert "test with more steps" in reason
 
 
-def test_a_rising_curve_gives_no_answer() -> None:
+def test_rising_curve_gives_no_suggestion() -> None:
     losses = [1.0 + i / 50 for i in range(100)]
     assert minimum_over_ten(LRS, losses, losses)[0] is None
 
 
-def test_too_few_steps_give_no_answer() -> None:
+def test_too_short_a_curve_gives_no_suggestion() -> None:
     assert minimum_over_ten([1e-3, 1e-2], [2.0, 1.0], [2.0, 1.0]) == (
         None,
-        "no suggestion: only 2 steps were seen",
+        "no suggestion: the curve has only 2 steps",
     )
 
 
-def test_losses_below_zero_are_judged_by_their_fall() -> None:
+def test_losses_below_zero_get_a_suggestion() -> None:
     losses = [-2.0] * 60 + [-3.0] * 30 + [5.0] * 10
     assert minimum_over_ten(LRS, losses, losses)[0] == LRS[60] / 10

@@ -4,7 +4,7 @@ from copy import deepcopy
 
 import pytest
 import torch
-from spawning import answers_of
+from spawning import run_in_processes
 from torch.nn.parallel import DistributedDataParallel
 
 from ratecraft import cosine, warmup
@@ -60,7 +60,7 @@ def run_and_resume(rank):
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):
-    return answers_of(run_and_resume, tmp_path_factory.mktemp("ddp"))
+    return run_in_processes(run_and_resume, tmp_path_factory.mktemp("ddp"))
 
 
 def test_both_ranks_follow_the_curve(ranks):
@@ -89,7 +89,7 @@ def probed(rank):
 
 
 def test_a_probe_sees_the_gradients_of_all_processes_before_clipping(tmp_path):
-    first, second = answers_of(probed, tmp_path)
+    first, second = run_in_processes(probed, tmp_path)
     assert first == second
     assert len(first) == 4 * 2
     assert all(unclipped == used for unclipped, used in first)

@@ -1,4 +1,4 @@
-"""The drop-in names: torch's own classes, number by number, and what they do better."""
+"""ratecraft.torch.drop_in: the lrs of torch's classes, and what torch gets wrong."""
 
 import copy
 import inspect
@@ -18,10 +18,11 @@ from torch.optim import lr_scheduler
 
 from ratecraft import cosine, linear, warmup
 from ratecraft.diagnostics import describe, preview
+from ratecraft.errors import BindingError
 from ratecraft.torch import ScheduleLR
 from ratecraft.torch.drop_in import _schedulers as drop_in
 
-# torch warns where a scheduler steps before its optimizer or is given an epoch; both sides do.
+# torch warns if a scheduler steps before its optimizer or gets an epoch; the drop-ins do, too.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 
@@ -33,15 +34,15 @@ def fields(optimizer):
     return [(group["lr"], group["momentum"]) for group in optimizer.param_groups]
 
 
-def assert_alike(mine, its, rel=1e-9):
-    for ours, theirs in zip(mine, its, strict=True):
-        assert ours == pytest.approx(theirs, rel=rel, abs=1e-16)
+def assert_close(ours, theirs, rel=1e-9):
+    for actual, expected in zip(ours, theirs, strict=True):
+        assert actual == pytest.approx(expected, rel=rel, abs=1e-16)
 
 
 @pytest.mark.parametrize("name", SINGLE)
 @given(data=st.data())
 @settings(max_examples=40)
-def test_every_class_gives_torchs_lrs_also_after_a_resume(name, data):
+def test_every_class_gives_the_lrs_of_torch_also_after_a_resume(name, data):
     make = data.draw(SINGLE[name])
     stop = data.draw(st.integers(0, STEPS - 1))
     mine, its = optimizer(), optimizer()
@@ -54,13 +55,13 @@ def test_every_class_gives_torchs_lrs_also_after_a_resume(name, data):
             ours = make(drop_in, mine)
             if k % 2:
                 mine.load_state_dict(state["optimizer"])
-            ours.load_state_dict(state["scheduler"])  # enough without the optimizer's
+            ours.load_state_dict(state["scheduler"])  # enough without the optimizer's state
             if name in ("CyclicLR", "OneCycleLR") and not k % 2:
-                mine.load_state_dict(state["optimizer"])  # momentum is in there
-        assert_alike(fields(mine), fields(its))
+                mine.load_state_dict(state["optimizer"])  # which holds the momentum
+        assert_close(fields(mine), fields(its))
         assert [float(lr) for lr in ours.get_last_lr()] == [g["lr"] for g in mine.param_groups]
-        for thing in (mine, ours, its, theirs):
-            thing.step()
+        for part in (mine, ours, its, theirs):
+            part.step()
 
 
 def saved(state):
@@ -73,18 +74,18 @@ def saved(state):
 @pytest.mark.parametrize("name", [n for n in SINGLE if n not in ("CyclicLR", "OneCycleLR")])
 @given(data=st.data())
 @settings(max_examples=20)
-def test_two_of_a_kind_or_of_two_kinds_multiply_exactly(name, data):
+def test_two_schedulers_multiply_exactly(name, data):
     first, second = data.draw(SINGLE[name]), data.draw(SINGLE["ExponentialLR"])
     mine = optimizer()
     a, b = first(drop_in, mine), second(drop_in, mine)
     for k in range(STEPS):
         product = [
-            own * x * y
-            for own, x, y in zip((0.1, 0.3), spread(a.factors()), spread(b.factors()), strict=True)
+            base * x * y
+            for base, x, y in zip((0.1, 0.3), spread(a.factors()), spread(b.factors()), strict=True)
         ]
         assert [g["lr"] for g in mine.param_groups] == pytest.approx(product, rel=1e-12, abs=1e-18)
-        for thing in (mine, a, b):
-            thing.step()
+        for part in (mine, a, b):
+            part.step()
         assert k >= 0
 
 
@@ -94,7 +95,7 @@ def spread(factors):
 
 @pytest.mark.parametrize("theirs_first", [False, True])
 @pytest.mark.parametrize("module", [drop_in, lr_scheduler])
-def test_step_and_exponential_over_100_epochs(module, theirs_first):
+def test_step_lr_and_exponential_lr_over_100_epochs(module, theirs_first):
     mine = sgd(0.1)
     build = [
         lambda: drop_in.StepLR(mine, 3, 0.5),
@@ -107,7 +108,7 @@ def test_step_and_exponential_over_100_epochs(module, theirs_first):
     assert ours.factors(7) == 0.25
 
 
-def test_beside_a_schedule_of_ours():
+def test_product_with_a_schedule_lr():
     mine = sgd(0.1)
     ScheduleLR(mine, factor=cosine(1, 0.1), total_steps=50)
     step = drop_in.StepLR(mine, 10, 0.5)
@@ -136,19 +137,19 @@ def chain(module, optimizer):
 
 @pytest.mark.parametrize("make", [sequence, chain])
 @pytest.mark.parametrize("stop", [0, 3, 4, 5, 12, 20])
-def test_composites_are_torchs_also_after_a_resume(make, stop):
+def test_composites_give_the_lrs_of_torch_also_after_a_resume(make, stop):
     mine, its = optimizer(), optimizer()
     ours, theirs = make(drop_in, mine), make(lr_scheduler, its)
-    assert_alike(lrs_of(mine, stop, ours), lrs_of(its, stop, theirs))
+    assert_close(lrs_of(mine, stop, ours), lrs_of(its, stop, theirs))
     state = saved(ours.state_dict())
     mine = optimizer()
     ours = make(drop_in, mine)
     ours.load_state_dict(state)
-    assert_alike(lrs_of(mine, STEPS, ours), lrs_of(its, STEPS, theirs))
+    assert_close(lrs_of(mine, STEPS, ours), lrs_of(its, STEPS, theirs))
 
 
 def test_67586_sequences_nest():
-    # torch's own shifts by a step, silently.
+    # torch's class silently shifts by a step.
     mine = sgd(1.0)
     inner = drop_in.SequentialLR(
         mine,
@@ -159,8 +160,8 @@ def test_67586_sequences_nest():
     assert first_lrs(mine, 8, outer) == pytest.approx([0.1] * 3 + [0.5] * 2 + [0.2] * 3)
 
 
-def test_196243_a_chain_may_be_a_later_part():
-    # torch's own raises NotImplementedError in the middle of the run.
+def test_196243_chain_as_a_later_part():
+    # torch's class raises NotImplementedError in the middle of the run.
     mine = sgd(1.0)
     parts = [drop_in.ConstantLR(mine, 0.1, 100), drop_in.ExponentialLR(mine, 0.5),
              drop_in.ConstantLR(mine, 0.8, 100)]  # fmt: skip
@@ -171,16 +172,16 @@ def test_196243_a_chain_may_be_a_later_part():
 # Where torch is wrong -----------------------------------------------------------------------------
 
 
-def test_193682_a_line_of_no_length_is_at_its_end():
+def test_193682_linear_lr_of_zero_length_is_at_its_end():
     assert first_lrs(*with_(drop_in.LinearLR, 0.1, 0.8, 0)) == [0.8] * 3
 
 
-def with_(kind, *arguments):
+def with_(scheduler_class, *arguments):
     mine = sgd(1.0)
-    return mine, 3, kind(mine, *arguments)
+    return mine, 3, scheduler_class(mine, *arguments)
 
 
-def test_a_constant_of_zero_comes_back():
+def test_constant_lr_returns_from_zero():
     mine, _, scheduler = with_(drop_in.ConstantLR, 0.0, 2)
     assert first_lrs(mine, 4, scheduler) == [0.0, 0.0, 1.0, 1.0]
 
@@ -196,13 +197,13 @@ def test_one_cycle_ends_at_its_lowest_lr(anneal):
         scheduler.step()
 
 
-def test_one_cycle_with_a_rise_of_one_step():
+def test_one_cycle_with_a_warmup_of_one_step():
     mine = sgd(1.0)
     scheduler = drop_in.OneCycleLR(mine, 1.0, 10, pct_start=0.1, cycle_momentum=False)
     assert first_lrs(mine, 1, scheduler)[0] == pytest.approx(1.0)
 
 
-def test_a_state_of_a_cycle_can_be_loaded_twice():
+def test_cyclic_lr_state_can_be_loaded_twice():
     mine = optimizer()
     cyclic = drop_in.CyclicLR(mine, 0.01, 0.1)
     state = cyclic.state_dict()
@@ -210,10 +211,10 @@ def test_a_state_of_a_cycle_can_be_loaded_twice():
     cyclic.load_state_dict(state)
 
 
-# Signatures, verbose, states of torch -------------------------------------------------------------
+# Signatures, verbose, states ----------------------------------------------------------------------
 
 
-def test_every_class_of_torch_is_here_with_its_signature():
+def test_every_torch_class_exists_with_its_signature():
     for name in lr_scheduler.__all__:
         theirs, ours = getattr(lr_scheduler, name), getattr(drop_in, name)
         assert issubclass(ours, theirs)
@@ -222,7 +223,7 @@ def test_every_class_of_torch_is_here_with_its_signature():
         assert mine[: len(its)] == its, name
 
 
-def test_verbose_is_accepted_as_ever_and_logs_every_change(caplog):
+def test_verbose_logs_every_change(caplog):
     mine = sgd(0.1)
     with caplog.at_level(logging.INFO, "ratecraft.torch"):
         scheduler = drop_in.StepLR(mine, 1, 0.5, -1, True)
@@ -233,32 +234,32 @@ def test_verbose_is_accepted_as_ever_and_logs_every_change(caplog):
         drop_in.StepLR(mine)
 
 
-def test_a_state_of_torchs_own_class_is_taken_over():
+def test_state_of_the_torch_class_loads():
     its = sgd(0.1)
     theirs = lr_scheduler.CosineAnnealingLR(its, 30)
     lrs_of(its, 11, theirs)
     mine = sgd(0.1)
     ours = drop_in.CosineAnnealingLR(mine, 30)
     ours.load_state_dict(theirs.state_dict())
-    assert_alike([first_lrs(mine, 15, ours)], [first_lrs(its, 15, theirs)])
+    assert_close([first_lrs(mine, 15, ours)], [first_lrs(its, 15, theirs)])
 
 
 @pytest.mark.parametrize("loaded", [False, True])
-def test_last_epoch_means_what_torch_documents(loaded):
+def test_last_epoch_resumes_as_torch_documents(loaded):
     whole = sgd(0.1)
     scheduler = drop_in.ExponentialLR(whole, 0.9)
     lrs_of(whole, 8, scheduler)
     mine = sgd(0.1)
     if loaded:
         mine.load_state_dict(whole.state_dict())
-    else:  # without the optimizer's state, only the base is needed
+    else:  # without the optimizer's state only initial_lr is needed
         mine.param_groups[0]["initial_lr"] = 0.1
     again = drop_in.ExponentialLR(mine, 0.9, last_epoch=7)
     assert again.last_epoch == 8
-    assert_alike([first_lrs(mine, 5, again)], [first_lrs(whole, 5, scheduler)])
+    assert_close([first_lrs(mine, 5, again)], [first_lrs(whole, 5, scheduler)])
 
 
-def test_it_ends_with_whoever_holds_on_to_it():
+def test_stops_when_the_last_reference_is_dropped():
     mine = sgd(0.1)
     scheduler = drop_in.StepLR(mine, 1, 0.5)
     scheduler.step()
@@ -266,7 +267,7 @@ def test_it_ends_with_whoever_holds_on_to_it():
     assert first_lrs(mine, 3) == [0.05] * 3
 
 
-def test_warm_up_and_milestones():
+def test_warmup_multi_factor_scheduler():
     mine = sgd(0.01)
     scheduler = drop_in.WarmupMultiFactorScheduler(mine, [75, 50], 0.1, 0.001, 10)
     lrs = first_lrs(mine, 80, scheduler)
@@ -275,7 +276,7 @@ def test_warm_up_and_milestones():
 
 
 @pytest.mark.parametrize("module", [drop_in, lr_scheduler])
-def test_a_curve_is_a_function_for_lambda_lr_and_its_state_is_plain(module):
+def test_curve_as_lambda_lr_function_has_a_plain_state(module):
     mine = sgd(0.1)
     scheduler = module.LambdaLR(mine, warmup(10).then(cosine(1, 0)).resolve(total_steps=40))
     lrs_of(mine, 7, scheduler)
@@ -302,20 +303,20 @@ losses = st.floats(-5, 5) | st.sampled_from([0.0, math.nan, math.inf, 1.0, 1.0])
     min_lr=st.sampled_from([0, 0.01, [0.01, 0.1]]),
     eps=st.sampled_from([1e-8, 0.02]),
 )
-def test_plateau_decides_as_torchs(metrics, **said):
+def test_plateau_decides_as_torch(metrics, **options):
     mine, its = optimizer(), optimizer()
-    ours = drop_in.ReduceLROnPlateau(mine, **said)
-    theirs = lr_scheduler.ReduceLROnPlateau(its, **said)
+    ours = drop_in.ReduceLROnPlateau(mine, **options)
+    theirs = lr_scheduler.ReduceLROnPlateau(its, **options)
     for metric in metrics:
         ours.step(metric)
         theirs.step(metric)
-        assert_alike(fields(mine), fields(its))
+        assert_close(fields(mine), fields(its))
         assert (ours.num_bad_epochs, ours.cooldown_counter) == (
             theirs.num_bad_epochs, theirs.cooldown_counter,
         )  # fmt: skip
 
 
-def warm_plateau():
+def plateau_with_warmup():
     mine = sgd(0.1)
     return (
         mine,
@@ -324,28 +325,28 @@ def warm_plateau():
     )
 
 
-def test_68978_a_plateau_beside_a_warm_up_and_its_resume():
-    mine, ours, plateau = warm_plateau()
+def test_68978_plateau_with_a_warmup_and_its_resume():
+    mine, ours, plateau = plateau_with_warmup()
     curve = ours.curve
     lrs = []
     for k in range(40):
         if k == 17:
-            states = [saved(thing.state_dict()) for thing in (mine, ours, plateau)]
+            states = [saved(part.state_dict()) for part in (mine, ours, plateau)]
         lrs.append(mine.param_groups[0]["lr"])
         mine.step()
         plateau.step(1.0)
     falls = [0.5 ** max((k - 1) // 3, 0) for k in range(40)]
     assert lrs[:16] == pytest.approx([0.1 * curve(k) * falls[k] for k in range(16)])
-    again, resumed, level = warm_plateau()
-    for thing, state in zip((level, resumed, again), states[::-1], strict=True):
-        thing.load_state_dict(state)
+    again, resumed, level = plateau_with_warmup()
+    for part, state in zip((level, resumed, again), states[::-1], strict=True):
+        part.load_state_dict(state)
     for k in range(17, 40):
         assert again.param_groups[0]["lr"] == lrs[k]
         again.step()
         level.step(1.0)
 
 
-def test_nothing_warns_where_torchs_would_not():
+def test_no_warnings_where_torch_does_not_warn():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         mine = sgd(0.1)
@@ -356,7 +357,7 @@ def test_nothing_warns_where_torchs_would_not():
 
 
 @pytest.mark.parametrize("done", range(8))
-def test_a_sequence_is_previewed_as_it_goes_on_also_before_a_milestone(done):
+def test_sequence_is_previewed_as_it_continues_also_before_a_milestone(done):
     mine = sgd(0.1)
     parts = [drop_in.LinearLR(mine, 0.1, total_iters=5), drop_in.CosineAnnealingLR(mine, 15)]
     scheduler = drop_in.SequentialLR(mine, parts, [5])
@@ -369,28 +370,28 @@ def pickled(scheduler):
     return pickle.loads(pickle.dumps(scheduler))  # noqa: S301 - our own
 
 
-@pytest.mark.parametrize("copied", [copy.deepcopy, pickled])
-def test_a_copy_drives_the_copy_of_its_optimizer(copied):
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, pickled])
+def test_copy_drives_the_copy_of_its_optimizer(duplicate):
     mine = optimizer()
     scheduler = drop_in.CosineAnnealingLR(mine, 30, eta_min=0.01)
     other = drop_in.StepLR(mine, 100, 0.5)
     lrs_of(mine, 7, scheduler, other)
     for group in mine.param_groups:
         group["lr"] /= 2  # by hand
-    twin = copied(scheduler)
+    twin = duplicate(scheduler)
     expected = lrs_of(mine, 9, scheduler)
-    assert_alike(lrs_of(twin.optimizer, 9, twin), expected, rel=1e-12)
+    assert_close(lrs_of(twin.optimizer, 9, twin), expected, rel=1e-12)
     assert preview(scheduler, 3)["0"][0] == mine.param_groups[0]["lr"]
 
 
-def test_a_late_group_is_decayed_from_its_own_lr():
+def test_late_group_decays_from_its_lr():
     mine = sgd(0.1)
     scheduler = drop_in.StepLR(mine, 2, 0.5)
     mine.add_param_group({"params": [torch.nn.Parameter(torch.ones(1))], "lr": 1.0})
     assert lrs_of(mine, 3, scheduler)[2] == [0.05, 0.5]
 
 
-def test_signatures_of_our_own_and_of_somebodys_subclass():
+def test_signatures_of_warmup_multi_factor_scheduler_and_of_a_subclass():
     ours = inspect.signature(drop_in.WarmupMultiFactorScheduler)
     assert list(ours.parameters)[1:4] == ["milestones", "gamma", "warmup_factor"]
 
@@ -401,3 +402,61 @@ def test_signatures_of_our_own_and_of_somebodys_subclass():
     assert list(inspect.signature(Mine).parameters) == ["optimizer", "size"]
     mine = sgd(1.0)
     assert first_lrs(mine, 5, Mine(mine)) == [1.0, 1.0, 0.5, 0.5, 0.25]
+
+
+# Format 1 -----------------------------------------------------------------------------------------
+
+
+def with_carried(state):
+    """Return a state as of format 1, whose external factors have the name ``carried``."""
+    return state | {"carried": [0.5, 1.0]}
+
+
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [
+        ("StepLR", lambda o: drop_in.StepLR(o, 3)),
+        ("MultiplicativeLR", lambda o: drop_in.MultiplicativeLR(o, lambda k: 0.9)),
+        ("ReduceLROnPlateau", drop_in.ReduceLROnPlateau),
+    ],
+)
+def test_state_of_format_1_raises_and_changes_nothing(name, make):
+    mine = optimizer()
+    scheduler = make(mine)
+    before = copy.deepcopy(scheduler.state_dict())
+    with pytest.raises(BindingError) as refusal:
+        scheduler.load_state_dict(with_carried(make(optimizer()).state_dict() | {"last_epoch": 7}))
+    assert str(refusal.value) == (
+        f"the state of this {name} has format 1, and this version of ratecraft reads format 2 "
+        "only: make it again with this version"
+    )
+    assert scheduler.state_dict() == before
+    assert [group["lr"] for group in mine.param_groups] == [0.1, 0.3]
+
+
+@pytest.mark.parametrize("make", [sequence, chain])
+def test_composite_state_of_format_1_raises_and_changes_nothing(make):
+    mine = optimizer()
+    scheduler = make(drop_in, mine)
+    before = copy.deepcopy(scheduler.state_dict())
+    lrs = [group["lr"] for group in mine.param_groups]
+    state = copy.deepcopy(before)
+    state["last_epoch"] = 7
+    state["_schedulers"][1] = with_carried(state["_schedulers"][1])
+    with pytest.raises(BindingError, match="has format 1, and this version of ratecraft reads"):
+        scheduler.load_state_dict(state)
+    assert scheduler.state_dict() == before
+    assert [group["lr"] for group in mine.param_groups] == lrs
+
+
+def test_external_factor_is_saved_and_loaded():
+    mine = optimizer()
+    scheduler = drop_in.StepLR(mine, 2, 0.5)
+    mine.param_groups[0]["lr"] /= 2
+    lrs_of(mine, 1, scheduler)
+    state = saved(scheduler.state_dict())
+    assert state["external_factor"] == [0.5, 1.0]
+    other = optimizer()
+    resumed = drop_in.StepLR(other, 2, 0.5)
+    resumed.load_state_dict(state)
+    assert lrs_of(other, 5, resumed) == lrs_of(mine, 5, scheduler)

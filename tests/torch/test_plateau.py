@@ -1,4 +1,4 @@
-"""PlateauLR: a schedule times a factor that follows a metric; its decisions replay."""
+"""PlateauLR: a schedule times a factor that follows a metric; replaying its decisions."""
 
 import copy
 import io
@@ -18,8 +18,8 @@ from ratecraft.errors import BindingError, ScheduleChanged
 from ratecraft.torch import PlateauLR, ScheduleLR
 from ratecraft.torch.drop_in import ReduceLROnPlateau
 
-OPEN = warmup(10).then(cosine(1, 0.1))
-TOTAL, EVERY = 60, 3  # a metric after every third step
+SCHEDULE = warmup(10).then(cosine(1, 0.1))
+TOTAL_STEPS, EVERY = 60, 3  # a metric after every third step
 
 losses = st.floats(-5, 5) | st.sampled_from([0.0, math.nan, math.inf, 1.0, 1.0])
 rules = {
@@ -39,7 +39,7 @@ def lrs(optimizer):
 
 
 def saved(state):
-    """Return a state as it comes back from a file."""
+    """Return a state after saving it to a file and loading it with weights_only=True."""
     file = io.BytesIO()
     torch.save(state, file)
     file.seek(0)
@@ -47,7 +47,7 @@ def saved(state):
 
 
 def run(optimizer, scheduler, metrics, done=0):
-    """Train on; return the lrs before each step."""
+    """Train from step ``done`` on; return the lrs before each step."""
     seen = []
     for k in range(done, EVERY * len(metrics)):
         seen.append(lrs(optimizer))
@@ -57,16 +57,16 @@ def run(optimizer, scheduler, metrics, done=0):
     return seen
 
 
-def warm(**said):
+def warm(**options):
     mine = sgd(0.1, 1.0)
-    return mine, PlateauLR(ScheduleLR(mine, factor=OPEN, total_steps=TOTAL), **said)
+    return mine, PlateauLR(ScheduleLR(mine, factor=SCHEDULE, total_steps=TOTAL_STEPS), **options)
 
 
 @given(metrics=st.lists(losses, max_size=40), **rules)
-def test_decisions_are_torchs_and_the_lr_is_theirs_times_the_schedule(metrics, **said):
+def test_decisions_equal_torch_and_lr_is_torchs_times_the_schedule(metrics, **options):
     mine, its = sgd(0.1, 1.0), sgd(0.1, 1.0)
-    schedule = ScheduleLR(mine, factor=OPEN, total_steps=TOTAL)
-    ours, theirs = PlateauLR(schedule, **said), lr_scheduler.ReduceLROnPlateau(its, **said)
+    schedule = ScheduleLR(mine, factor=SCHEDULE, total_steps=TOTAL_STEPS)
+    ours, theirs = PlateauLR(schedule, **options), lr_scheduler.ReduceLROnPlateau(its, **options)
     for k, metric in enumerate(metrics):
         mine.step()
         ours.step(metric)
@@ -79,15 +79,17 @@ def test_decisions_are_torchs_and_the_lr_is_theirs_times_the_schedule(metrics, *
 
 
 @given(metrics=st.lists(losses, min_size=20, max_size=20), **rules)
-def test_the_decisions_replay_without_the_metric(metrics, **said):
-    mine, plateau = warm(**said)
+def test_decisions_replay_without_the_metric(metrics, **options):
+    mine, plateau = warm(**options)
     seen = run(mine, plateau, metrics)
     again = plateau.as_schedule()
     other = sgd(0.1, 1.0)
     if isinstance(again, Schedule):
-        ScheduleLR(other, factor=OPEN * again, total_steps=TOTAL)
+        ScheduleLR(other, factor=SCHEDULE * again, total_steps=TOTAL_STEPS)
     else:
-        ScheduleLR(other, factor={name: OPEN * s for name, s in again.items()}, total_steps=TOTAL)
+        ScheduleLR(
+            other, factor={name: SCHEDULE * s for name, s in again.items()}, total_steps=TOTAL_STEPS
+        )
     for row in seen:
         assert lrs(other) == pytest.approx(row, rel=1e-12)
         other.step()
@@ -95,29 +97,29 @@ def test_the_decisions_replay_without_the_metric(metrics, **said):
 
 @given(
     metrics=st.lists(losses, min_size=20, max_size=20),
-    done=st.integers(0, TOTAL - 1),
+    done=st.integers(0, TOTAL_STEPS - 1),
     optimizer_first=st.booleans(),
     **rules,
 )
-def test_resumes_bit_for_bit(metrics, done, optimizer_first, **said):
-    mine, plateau = warm(**said)
+def test_plateau_resumes_bit_for_bit(metrics, done, optimizer_first, **options):
+    mine, plateau = warm(**options)
     whole = []
-    for k in range(TOTAL):
+    for k in range(TOTAL_STEPS):
         if k == done:
             states = saved(mine.state_dict()), saved(plateau.state_dict())
         whole.append(lrs(mine))
         mine.step()
         if k % EVERY == EVERY - 1:
             plateau.step(metrics[k // EVERY])
-    other, resumed = warm(**said)
-    things = [(other, states[0]), (resumed, states[1])]
-    for thing, state in things if optimizer_first else things[::-1]:
-        thing.load_state_dict(state)
+    other, resumed = warm(**options)
+    parts = [(other, states[0]), (resumed, states[1])]
+    for part, state in parts if optimizer_first else parts[::-1]:
+        part.load_state_dict(state)
     assert run(other, resumed, metrics, done) == whole[done:]
-    assert repr(resumed.decisions) == repr(plateau.decisions)  # NaN is no equal of itself
+    assert repr(resumed.decisions) == repr(plateau.decisions)  # repr, since NaN != NaN
 
 
-def test_it_is_a_reduce_on_plateau_for_whoever_asks():
+def test_is_a_torch_reduce_lr_on_plateau():
     _, plateau = warm()
     assert isinstance(plateau, lr_scheduler.ReduceLROnPlateau)
     assert isinstance(plateau, lr_scheduler.LRScheduler)
@@ -129,18 +131,21 @@ def test_nan_is_no_improvement(mode):
     run(mine, plateau, [1.0, math.nan, math.nan])
     assert plateau.best == 1.0
     assert [d["factors"] for d in plateau.decisions] == [[0.5, 0.5]]
-    plateau.step(math.nan)  # the first metrics may be, too
+    plateau.step(math.nan)  # the first metric may be NaN, too
     _, other = warm(mode=mode, patience=0)
     other.step(math.nan)
     assert other.reduced == [0.1, 0.1]
 
 
-def test_min_lr_bounds_the_highest_lr_of_the_schedule_not_the_present_one():
+def test_min_lr_bounds_the_peak_lr_not_the_current_one():
     mine = sgd(1.0)
     plateau = PlateauLR(
-        ScheduleLR(mine, lr=1e-3 * OPEN, total_steps=TOTAL), patience=0, factor=0.1, min_lr=5e-4
+        ScheduleLR(mine, lr=1e-3 * SCHEDULE, total_steps=TOTAL_STEPS),
+        patience=0,
+        factor=0.1,
+        min_lr=5e-4,
     )
-    # At step 0 of the warm-up the lr is 0, and still the factor falls, but to a half only.
+    # The lr is 0 at step 0 of the warmup, and the factor still falls, but only to 0.5.
     plateau.step(1.0)
     plateau.step(1.0)
     assert plateau.reduced == [0.5]
@@ -151,13 +156,13 @@ def test_min_lr_bounds_the_highest_lr_of_the_schedule_not_the_present_one():
     assert lrs(mine) == [5e-4]
 
 
-def test_the_highest_lr_of_a_long_schedule_is_found_to_the_step():
+def test_peak_lr_of_a_long_schedule_is_exact():
     mine = sgd(1.0)
     schedule = ScheduleLR(mine, lr=warmup(1237).then(linear(1, 0)), total_steps=100_000)
-    assert schedule.highest() == [1.0]
+    assert schedule.peak_lrs() == [1.0]
 
 
-def test_tensor_lrs_are_told_as_copies():
+def test_get_last_lr_returns_copies_of_tensors():
     mine = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=torch.tensor(0.1))
     plateau = ReduceLROnPlateau(mine, patience=0, factor=0.5)
     plateau.step(1.0)
@@ -167,20 +172,20 @@ def test_tensor_lrs_are_told_as_copies():
     assert float(plateau.get_last_lr()[0]) == pytest.approx(0.05)
 
 
-def test_min_lr_under_a_floor():
+def test_min_lr_with_eta_min():
     mine = sgd(0.1)
     plateau = PlateauLR(
         ScheduleLR(mine, factor=cosine(0.5, 0), eta_min=0.02, total_steps=10),
         patience=0,
         min_lr=0.03,
     )
-    assert plateau.scheduler.highest() == pytest.approx([0.02 + 0.08 * 0.5])
+    assert plateau.scheduler.peak_lrs() == pytest.approx([0.02 + 0.08 * 0.5])
     plateau.step(1.0)
     plateau.step(1.0)
     assert plateau.reduced == pytest.approx([0.5])
 
 
-def test_the_result_says_what_led_to_what():
+def test_decisions_record_time_metric_best_and_factors():
     mine, plateau = warm(patience=1, factor=0.5)
     run(mine, plateau, [3.0, 2.0, 2.5, 2.5, 1.0, 1.0, 1.0])
     assert plateau.decisions == [
@@ -194,11 +199,11 @@ def test_the_result_says_what_led_to_what():
     assert plateau.as_schedule() == staircase([1, 0.5, 0.25], at=[12, 21])
 
 
-def test_no_decision_is_a_constant():
+def test_schedule_without_decisions_is_constant():
     assert warm()[1].as_schedule() == constant(1)
 
 
-def test_decisions_between_two_steps_are_one_level():
+def test_decisions_between_two_steps_merge():
     mine, plateau = warm(patience=0, factor=0.5)
     for _ in range(3):
         plateau.step(1.0)
@@ -207,7 +212,7 @@ def test_decisions_between_two_steps_are_one_level():
     assert lrs(mine) == pytest.approx([0.1 * 0.1 * 0.25, 0.1 * 0.25])
 
 
-def test_groups_that_reach_their_own_bound_replay_each_by_name():
+def test_groups_with_different_min_lr_have_schedules_by_name():
     mine = named(body=0.1, head=1.0)
     plateau = PlateauLR(
         ScheduleLR(mine, factor=constant(1), total_steps=9),
@@ -221,7 +226,7 @@ def test_groups_that_reach_their_own_bound_replay_each_by_name():
     }  # fmt: skip
 
 
-def test_the_drop_in_replays_over_its_calls():
+def test_drop_in_schedule_counts_calls():
     plateau = ReduceLROnPlateau(sgd(0.1), patience=0, factor=0.5)
     for metric in [1.0, 1.0, 0.5, 0.5]:
         plateau.step(metric)
@@ -231,7 +236,7 @@ def test_the_drop_in_replays_over_its_calls():
     assert again.decisions == plateau.decisions
 
 
-def test_on_the_token_clock_decisions_are_at_tokens():
+def test_decisions_on_the_token_clock_are_in_tokens():
     mine = sgd(0.1)
     schedule = ScheduleLR(mine, factor=constant(1), total_steps=tokens(1000))
     plateau = PlateauLR(schedule, patience=0, factor=0.5)
@@ -242,7 +247,7 @@ def test_on_the_token_clock_decisions_are_at_tokens():
     assert plateau.as_schedule() == staircase([1, 0.5], at=[tokens(256)])
 
 
-def test_a_group_added_late_takes_part():
+def test_late_group_is_reduced():
     mine, plateau = warm(patience=0, factor=0.5)
     run(mine, plateau, [1.0, 1.0])
     mine.add_param_group({"params": [torch.nn.Parameter(torch.ones(1))], "lr": 0.4})
@@ -256,32 +261,32 @@ def test_a_group_added_late_takes_part():
 # States -------------------------------------------------------------------------------------------
 
 
-def fallen(kind=ReduceLROnPlateau):
+def reduced_once(scheduler_class=ReduceLROnPlateau):
     mine = sgd(0.1)
-    plateau = kind(mine, patience=0, factor=0.5)
+    plateau = scheduler_class(mine, patience=0, factor=0.5)
     plateau.step(1.0)
     plateau.step(1.0)
     return mine, plateau
 
 
-def test_a_state_kept_in_memory_does_not_change_with_the_scheduler():
+def test_state_dict_does_not_change_with_the_scheduler():
     mine, plateau = warm(patience=0, factor=0.5)
-    drop_in, alone = fallen()
+    drop_in, alone = reduced_once()
     for optimizer, scheduler in ((mine, plateau), (drop_in, alone)):
         scheduler.step(1.0)
-        kept, held = scheduler.state_dict(), lrs(optimizer)
-        before = copy.deepcopy(kept)
+        state, lrs_before = scheduler.state_dict(), lrs(optimizer)
+        before = copy.deepcopy(state)
         for _ in range(3):
             scheduler.step(1.0)
-        assert kept == before
-        scheduler.load_state_dict(kept)
-        assert lrs(optimizer) == held
+        assert state == before
+        scheduler.load_state_dict(state)
+        assert lrs(optimizer) == lrs_before
         scheduler.step(1.0)
-        assert kept == before
+        assert state == before
 
 
 def loaded_in_order(states, loaded):
-    """Return a new optimizer and drop-in; its state is loaded at that point, or not at all."""
+    """Return a new optimizer and drop-in; ``loaded``: when the optimizer's state is loaded."""
     other = sgd(0.1)
     if loaded == "before":
         other.load_state_dict(states[0])
@@ -295,8 +300,8 @@ def loaded_in_order(states, loaded):
 
 
 @pytest.mark.parametrize("loaded", ["before", "first", "last", "never"])
-def test_the_drop_in_resumes_in_every_order(loaded):
-    mine, plateau = fallen()
+def test_drop_in_resumes_in_every_order(loaded):
+    mine, plateau = reduced_once()
     states = saved(mine.state_dict()), saved(plateau.state_dict())
     other, again = loaded_in_order(states, loaded)
     for optimizer, scheduler in ((mine, plateau), (other, again)):
@@ -306,8 +311,8 @@ def test_the_drop_in_resumes_in_every_order(loaded):
 
 
 @pytest.mark.parametrize("loaded", ["before", "first", "last", "never"])
-def test_a_state_of_torchs_own_goes_on_where_it_was(loaded):
-    its, theirs = fallen(lr_scheduler.ReduceLROnPlateau)
+def test_state_of_the_torch_class_resumes(loaded):
+    its, theirs = reduced_once(lr_scheduler.ReduceLROnPlateau)
     theirs.step(1.0)
     states = saved(its.state_dict()), saved(theirs.state_dict())
     other, again = loaded_in_order(states, loaded)
@@ -316,27 +321,27 @@ def test_a_state_of_torchs_own_goes_on_where_it_was(loaded):
     assert lrs(other) == [0.0125]
 
 
-# Mistakes -----------------------------------------------------------------------------------------
+# Errors -------------------------------------------------------------------------------------------
 
 
-def test_takes_a_schedule_lr_only():
+def test_other_than_schedule_lr_raises():
     with pytest.raises(TypeError, match=r"a ScheduleLR, not SGD.*drop_in\.ReduceLROnPlateau"):
         PlateauLR(sgd(0.1))
 
 
-def test_torchs_own_checks_hold():
+def test_torch_argument_checks_apply():
     with pytest.raises(ValueError, match=r"Factor should be < 1\.0"):
         warm(factor=1.0)
     with pytest.raises(ValueError, match="mode up is unknown"):
         warm(mode="up")
 
 
-def test_another_plan_is_asked_about_and_nothing_has_changed():
+def test_changed_schedule_raises_and_changes_nothing():
     mine, plateau = warm(patience=0)
     run(mine, plateau, [1.0, 1.0])
     state = saved(plateau.state_dict())
     other = sgd(0.1, 1.0)
-    fresh = PlateauLR(ScheduleLR(other, factor=OPEN, total_steps=2 * TOTAL), patience=0)
+    fresh = PlateauLR(ScheduleLR(other, factor=SCHEDULE, total_steps=2 * TOTAL_STEPS), patience=0)
     with pytest.raises(ScheduleChanged, match="total"):
         fresh.load_state_dict(state)
     assert fresh.reduced == [1.0, 1.0]
@@ -345,26 +350,53 @@ def test_another_plan_is_asked_about_and_nothing_has_changed():
     assert lrs(other) == pytest.approx([0.1 * 0.1, 0.1])
 
 
-def test_a_state_of_something_else_is_refused():
+def test_state_of_another_class_raises():
     _, plateau = warm()
-    with pytest.raises(BindingError, match=r"a ScheduleLR's: \.scheduler\.load_state_dict"):
+    with pytest.raises(BindingError, match=r"of a ScheduleLR write \.scheduler\.load_state_dict"):
         plateau.load_state_dict(plateau.scheduler.state_dict())
-    with pytest.raises(BindingError, match="no state of a PlateauLR"):
+    with pytest.raises(BindingError, match="not the state of a PlateauLR"):
         plateau.load_state_dict(ReduceLROnPlateau(sgd(0.1, 1.0)).state_dict())
 
 
-def test_is_not_copied():
+def test_state_of_format_1_raises_and_changes_nothing():
+    _, plateau = warm(patience=0)
+    state = plateau.state_dict()
+    assert state["format"] == state["schedule"]["format"] == 2
+    del state["format"]
+    mine, fresh = warm(patience=0)
+    before = fresh.state_dict()
+    with pytest.raises(BindingError) as refusal:
+        fresh.load_state_dict(state | {"reduced": [0.5, 0.5]})
+    assert str(refusal.value) == (
+        "the state of this PlateauLR has format 1, and this version of ratecraft reads format 2 "
+        "only: make it again with this version"
+    )
+    assert fresh.state_dict() == before
+    assert lrs(mine) == [0.0, 0.0]
+
+
+def test_schedule_state_of_format_1_raises_and_changes_nothing():
+    mine, plateau = warm(patience=0)
+    before = plateau.state_dict()
+    schedule = {"updates": 7, "position": 7.0, "plan": {"factor": "constant(1)"}, "groups": 2}
+    with pytest.raises(BindingError, match="this ScheduleLR has format 1, .* make it again"):
+        plateau.load_state_dict(before | {"reduced": [0.5, 0.5], "schedule": schedule})
+    assert plateau.state_dict() == before
+    assert lrs(mine) == [0.0, 0.0]
+
+
+def test_copy_raises():
     _, plateau = warm()
     with pytest.raises(TypeError, match="cannot be copied"):
         copy.deepcopy(plateau)
 
 
-@pytest.mark.parametrize("copied", [copy.deepcopy, lambda s: pickle.loads(pickle.dumps(s))])  # noqa: S301 - our own
-def test_a_copy_of_the_drop_in_goes_on(copied):
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda s: pickle.loads(pickle.dumps(s))])  # noqa: S301 - our own
+def test_copy_of_the_drop_in_continues(duplicate):
     plateau = ReduceLROnPlateau(sgd(0.1), patience=0, factor=0.5)
     for metric in [1.0, 1.0]:
         plateau.step(metric)
-    other = copied(plateau)
+    other = duplicate(plateau)
     assert other.state_dict() == plateau.state_dict()
     for scheduler in (plateau, other):
         scheduler.step(1.0)
@@ -373,17 +405,17 @@ def test_a_copy_of_the_drop_in_goes_on(copied):
     assert preview(plateau, 3, metrics=[0.5, 0.5, 0.5]) == {"0": [0.025, 0.025, 0.0125]}
 
 
-def test_removed_it_leaves_the_lrs_alone():
+def test_remove_leaves_the_lrs_unchanged():
     mine, plateau = warm(patience=0)
     run(mine, plateau, [1.0, 1.0])
-    held = lrs(mine)
+    before = lrs(mine)
     plateau.remove()
     mine.step()
-    assert lrs(mine) == held
+    assert lrs(mine) == before
     assert describe(mine).groups[0].schedules == {}
 
 
-def test_what_a_hand_multiplied_stays():
+def test_manual_change_is_kept():
     mine, plateau = warm(patience=0, factor=0.5)
     run(mine, plateau, [1.0])
     for group in mine.param_groups:

@@ -1,4 +1,4 @@
-"""Saving and resuming: every order of building and loading, and every answer to another plan."""
+"""Saving and resuming: every order of building and loading, and every on_change= option."""
 
 import io
 import itertools
@@ -26,7 +26,7 @@ from ratecraft import (
 from ratecraft.errors import BindingError, ScheduleChanged
 from ratecraft.torch import ScheduleLR
 
-PLAN = warmup(5).then(cosine(1, 0))
+SCHEDULE = warmup(5).then(cosine(1, 0))
 
 
 def half(t):
@@ -34,22 +34,22 @@ def half(t):
 
 
 def saved(state):
-    """Return a state after a trip through a file that loads without unpickling."""
+    """Return a state after saving it to a file and loading it with weights_only=True."""
     file = io.BytesIO()
     torch.save(state, file)
     file.seek(0)
     return torch.load(file, weights_only=True)
 
 
-def resumed_lrs(scheduler_state, optimizer_state, order, factor=PLAN, total_steps=30, **said):
-    """Build and load in an order of o (optimizer state), s (scheduler), l (its state)."""
+def resumed_lrs(scheduler_state, optimizer_state, order):
+    """Return the lrs after these steps: o (load optimizer), s (build scheduler), l (load it)."""
     optimizer = sgd(0.1, 0.2)
     scheduler = None
-    for act in order:
-        if act == "o":
+    for action in order:
+        if action == "o":
             optimizer.load_state_dict(optimizer_state)
-        elif act == "s":
-            scheduler = ScheduleLR(optimizer, factor=factor, total_steps=total_steps, **said)
+        elif action == "s":
+            scheduler = ScheduleLR(optimizer, factor=SCHEDULE, total_steps=30)
         else:
             scheduler.load_state_dict(scheduler_state)
     return lrs_of(optimizer, 20)
@@ -60,18 +60,18 @@ ORDERS = ["".join(p) for p in itertools.permutations("osl") if p.index("s") < p.
 
 @pytest.mark.parametrize("order", [*ORDERS, "sl"])
 @pytest.mark.parametrize("at", [0, 1, 7, 29, 30, 40])
-def test_any_order_of_building_and_loading_is_right(order, at):
+def test_resumes_in_any_order_of_building_and_loading(order, at):
     optimizer = sgd(0.1, 0.2)
-    scheduler = ScheduleLR(optimizer, factor=PLAN, total_steps=30)
+    scheduler = ScheduleLR(optimizer, factor=SCHEDULE, total_steps=30)
     lrs_of(optimizer, at)
     states = saved(scheduler.state_dict()), saved(optimizer.state_dict())
     assert resumed_lrs(*states, order) == lrs_of(optimizer, 20)
 
 
 @pytest.mark.parametrize("at", [0, 7, 29])
-def test_start_says_how_many_steps_are_done(at):
+def test_initial_step_is_the_number_of_steps_done(at):
     whole = sgd(0.1, 0.2)
-    ScheduleLR(whole, factor=PLAN, total_steps=30)
+    ScheduleLR(whole, factor=SCHEDULE, total_steps=30)
     lrs_of(whole, at)
     state = saved(whole.state_dict())
     expected = lrs_of(whole, 10)
@@ -79,63 +79,72 @@ def test_start_says_how_many_steps_are_done(at):
         optimizer = sgd(0.1, 0.2)
         if loaded:
             optimizer.load_state_dict(state)
-        scheduler = ScheduleLR(optimizer, factor=PLAN, total_steps=30, initial_step=at)
+        scheduler = ScheduleLR(optimizer, factor=SCHEDULE, total_steps=30, initial_step=at)
         assert scheduler.last_epoch == at
         assert lrs_of(optimizer, 10) == expected
 
 
-def test_the_state_is_plain_data_and_readable():
+def test_state_is_plain_readable_data():
     optimizer = named(body=0.1, head=0.2)
     scheduler = ScheduleLR(
-        optimizer, factor={"body": PLAN, "head": constant(1)}, total_steps=30, eta_min=0.01
+        optimizer, factor={"body": SCHEDULE, "head": constant(1)}, total_steps=30, eta_min=0.01
     )
     lrs_of(optimizer, 3)
     state = scheduler.state_dict()
     assert json.loads(json.dumps(state)) == state == saved(state)
-    assert state["steps"] == 3
-    assert state["plan"] == {
-        "factor": {"body": "warmup(5).then(cosine(1, 0))", "head": "constant(1)"},
-        "total": "30",
-        "floor": 0.01,
+    assert state == {
+        "format": 2,
+        "steps": 3,
+        "position": 3.0,
+        "config": {
+            "factor": {"body": "warmup(5).then(cosine(1, 0))", "head": "constant(1)"},
+            "total_steps": "30",
+            "eta_min": 0.01,
+        },
+        "groups": 2,
+        "hyperparams": {
+            "lr": {
+                "base": [0.1, 0.2],
+                "external_factor": [1.0, 1.0],
+                "value": [group["lr"] for group in optimizer.param_groups],
+            }
+        },
     }
-    assert state["fields"]["lr"]["base"] == [0.1, 0.2]
-    assert state["fields"]["lr"]["external_factor"] == [1.0, 1.0]
-    assert state["fields"]["lr"]["now"] == [g["lr"] for g in optimizer.param_groups]
 
 
-def test_what_others_did_is_saved_and_comes_back_to_the_last_bit():
+def test_external_factor_resumes_bit_for_bit():
     def build():
         optimizer = sgd(0.1)
         return (
             optimizer,
-            ScheduleLR(optimizer, factor=PLAN, total_steps=30),
+            ScheduleLR(optimizer, factor=SCHEDULE, total_steps=30),
             lr_scheduler.ExponentialLR(optimizer, 0.93),
         )
 
     optimizer, ours, theirs = build()
     lrs_of(optimizer, 11, theirs)
-    states = [saved(thing.state_dict()) for thing in (optimizer, ours, theirs)]
+    states = [saved(part.state_dict()) for part in (optimizer, ours, theirs)]
     expected = first_lrs(optimizer, 19, theirs)
     for order in itertools.permutations(range(3)):
-        things = build()
+        parts = build()
         for i in order:
-            things[i].load_state_dict(states[i])
-        assert first_lrs(things[0], 19, things[2]) == expected
+            parts[i].load_state_dict(states[i])
+        assert first_lrs(parts[0], 19, parts[2]) == expected
 
 
-def test_several_of_ours_come_back_in_any_order():
+def test_several_schedule_lrs_resume_in_any_order():
     def build():
         optimizer = sgd(0.1)
         return (
             optimizer,
-            ScheduleLR(optimizer, factor=PLAN, total_steps=30),
+            ScheduleLR(optimizer, factor=SCHEDULE, total_steps=30),
             ScheduleLR(optimizer, factor=cosine(1, 0.5), total_steps=30),
         )
 
-    things = build()
-    lrs_of(things[0], 11)
-    states = [saved(thing.state_dict()) for thing in things]
-    expected = first_lrs(things[0], 19)
+    parts = build()
+    lrs_of(parts[0], 11)
+    states = [saved(part.state_dict()) for part in parts]
+    expected = first_lrs(parts[0], 19)
     for order in itertools.permutations(range(3)):
         again = build()
         for i in order:
@@ -143,12 +152,12 @@ def test_several_of_ours_come_back_in_any_order():
         assert first_lrs(again[0], 19) == expected
 
 
-def test_other_fields_come_back():
+def test_hyperparam_factors_resume():
     def build():
         optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.ones(1))], lr=0.1)
-        said = {"weight_decay": linear(1, 0), "betas[0]": linear(1, 0.5)}
+        factors = {"weight_decay": linear(1, 0), "betas[0]": linear(1, 0.5)}
         return optimizer, ScheduleLR(
-            optimizer, factor=constant(1), hyperparam_factors=said, total_steps=10
+            optimizer, factor=constant(1), hyperparam_factors=factors, total_steps=10
         )
 
     def fields(optimizer):
@@ -166,57 +175,59 @@ def test_other_fields_come_back():
     assert fields(again) == fields(optimizer)
 
 
-# Another plan -------------------------------------------------------------------------------------
+# A changed config ---------------------------------------------------------------------------------
 
 
-def stopped(at, factor, total, **said):
-    """Return the state of a run that stopped at a step, and the lrs it would have had."""
+def stopped(at, factor, total_steps, **options):
+    """Return the state of a run at a step, and the lrs of its next 500 steps."""
     optimizer = sgd(1.0)
-    scheduler = ScheduleLR(optimizer, factor=factor, total_steps=total, **said)
+    scheduler = ScheduleLR(optimizer, factor=factor, total_steps=total_steps, **options)
     lrs_of(optimizer, at)
     return saved(scheduler.state_dict()), first_lrs(optimizer, 500)
 
 
-def loaded(state, factor, total, answer, **said):
+def loaded(state, factor, total_steps, on_change, **options):
     optimizer = sgd(1.0)
-    scheduler = ScheduleLR(optimizer, factor=factor, total_steps=total, on_change=answer, **said)
+    scheduler = ScheduleLR(
+        optimizer, factor=factor, total_steps=total_steps, on_change=on_change, **options
+    )
     scheduler.load_state_dict(state)
     return optimizer, scheduler
 
 
-def after(state, factor, total, answer, **said):
-    """Return the lrs by step after resuming as ``answer`` says."""
-    optimizer, scheduler = loaded(state, factor, total, answer, **said)
+def after(state, factor, total_steps, on_change, **options):
+    """Return the lrs by step after resuming with ``on_change``."""
+    optimizer, scheduler = loaded(state, factor, total_steps, on_change, **options)
     at = scheduler.last_epoch
     return {at + i: lr for i, lr in enumerate(first_lrs(optimizer, 300))}
 
 
-def test_by_default_another_plan_is_refused_with_both_plans_and_lrs():
+def test_changed_config_raises_with_both_configs_and_lrs():
     state, _ = stopped(50, cosine(), 100)
     optimizer = sgd(1.0)
     scheduler = ScheduleLR(optimizer, factor=cosine(), total_steps=200)
     with pytest.raises(ScheduleChanged) as refusal:
         scheduler.load_state_dict(state)
     assert str(refusal.value) == (
-        "the state was saved at step 50 under another plan\n"
-        "  total: saved 100\n"
-        "         now   200\n"
-        "the next lr under the saved plan is 0.5\n"
-        "the next lr under this plan is 0.853553\n"
-        'say on_change="keep" to go on as saved, "replan" to follow this plan from here, or '
-        '"continue" to stretch what is left of the saved plan to the new end'
+        "the state was saved at step 50 with a different config\n"
+        "  total_steps: saved 100\n"
+        "               now   200\n"
+        "the next lr with the saved config is 0.5\n"
+        "the next lr with this config is 0.853553\n"
+        'write on_change="keep" to keep the saved config, "replan" to use this config from here '
+        'on, or "continue" to stretch the rest of the saved schedule to the new total_steps'
     )
-    # And nothing was changed.
+    # Nothing was changed.
     assert (scheduler.last_epoch, optimizer.param_groups[0]["lr"]) == (0, 1.0)
     assert first_lrs(optimizer, 3)[2] == cosine().resolve(total_steps=200)(2)
 
 
-def test_keep_replan_and_continue_do_what_they_say():
+def test_keep_replan_and_continue():
     # The numbers of docs/semantics.md.
     state, _ = stopped(50, cosine(), 100)
-    kept = after(state, cosine(), 200, "keep")
-    assert kept[50] == pytest.approx(0.5)
-    assert kept[100] == kept[150] == 0
+    as_saved = after(state, cosine(), 200, "keep")
+    assert as_saved[50] == pytest.approx(0.5)
+    assert as_saved[100] == as_saved[150] == 0
     replanned = after(state, cosine(), 200, "replan")
     assert replanned[50] == pytest.approx(0.853553, abs=1e-6)
     assert replanned[200] == 0
@@ -226,7 +237,7 @@ def test_keep_replan_and_continue_do_what_they_say():
         assert continued[k] == pytest.approx(lr, abs=1e-6)
 
 
-def test_continue_stretches_what_is_left_of_every_kind():
+def test_continue_stretches_the_rest_of_every_schedule():
     state, _ = stopped(50, wsd(10, percent(20), "linear"), 100)
     lrs = after(state, wsd(10, percent(20), "linear"), 200, "continue")
     assert [lrs[k] for k in (50, 139, 140, 170, 200)] == pytest.approx([1, 1, 1, 0.5, 0])
@@ -239,28 +250,29 @@ def test_continue_stretches_what_is_left_of_every_kind():
 
 
 @pytest.mark.parametrize(
-    "factor", [cosine(), PLAN, wsd(10), restarts(n=3), staircase([1, 0.5, 0.1], every=percent(30))]
+    "factor",
+    [cosine(), SCHEDULE, wsd(10), restarts(n=3), staircase([1, 0.5, 0.1], every=percent(30))],
 )
 @pytest.mark.parametrize("at", [0, 1, 33, 99])
-def test_continuing_to_the_old_end_changes_no_bit(factor, at):
+def test_continue_to_the_same_end_changes_no_bit(factor, at):
     state, expected = stopped(at, factor, 100)
-    # The same plan in other words: another text for the same length.
+    # The same length in epochs, so the config differs but the schedule does not.
     lrs = after(state, factor, epochs(1), "continue", steps_per_epoch=100)
     assert [lrs[at + i] for i in range(200)] == expected[:200]
 
 
-@pytest.mark.parametrize("factor", [cosine(), PLAN, restarts(n=3)])
-def test_continuing_jumps_nowhere_and_twice_is_once(factor):
+@pytest.mark.parametrize("factor", [cosine(), SCHEDULE, restarts(n=3)])
+def test_continue_twice_equals_continue_once(factor):
     state, expected = stopped(40, factor, 100)
     once = loaded(state, factor, 300, "continue")[1]
     assert once.get_lr()[0] == expected[0]
     twice = loaded(saved(once.state_dict()), factor, 200, "continue")[1]
-    straight = loaded(state, factor, 200, "continue")[1]
-    assert twice.state_dict()["bend"] == straight.state_dict()["bend"]
-    assert twice.get_lr() == straight.get_lr()
+    directly = loaded(state, factor, 200, "continue")[1]
+    assert twice.state_dict()["time_map"] == directly.state_dict()["time_map"]
+    assert twice.get_lr() == directly.get_lr()
 
 
-def test_a_bent_plan_resumes_as_itself():
+def test_continued_run_resumes():
     state, _ = stopped(50, cosine(), 100)
     optimizer, scheduler = loaded(state, cosine(), 200, "continue")
     lrs_of(optimizer, 30)
@@ -268,15 +280,15 @@ def test_a_bent_plan_resumes_as_itself():
     lr = optimizer.param_groups[0]["lr"]
     again, _ = loaded(state, cosine(), 200, "raise")
     assert first_lrs(again, 100) == first_lrs(optimizer, 100)
-    # And it can be bent once more: the first bend stays where it was.
-    further, bent = loaded(state, cosine(), 400, "continue")
-    assert [knot[0] for knot in bent.state_dict()["bend"]["knots"]] == [0, 50, 80, 400]
+    # It can be continued once more; the first knot stays.
+    further, continued = loaded(state, cosine(), 400, "continue")
+    assert [knot[0] for knot in continued.state_dict()["time_map"]["knots"]] == [0, 50, 80, 400]
     assert first_lrs(further, 1) == [lr]
 
 
-def test_continue_refuses_what_it_cannot_do():
+def test_invalid_continue_raises():
     state, _ = stopped(50, cosine(), 100)
-    with pytest.raises(ScheduleChanged, match="but factor differs, too"):
+    with pytest.raises(ScheduleChanged, match="changed as well: factor"):
         loaded(state, cosine(1, 0.1), 200, "continue")
     with pytest.raises(BindingError, match="nothing is left to stretch"):
         loaded(state, cosine(), 50, "continue")
@@ -284,42 +296,42 @@ def test_continue_refuses_what_it_cannot_do():
     with pytest.raises(BindingError, match="nothing is left to stretch"):
         loaded(ended, cosine(), 200, "continue")
     endless, _ = stopped(5, warmup(10), None)
-    with pytest.raises(BindingError, match="needs total_steps= in both plans"):
+    with pytest.raises(BindingError, match="needs total_steps= in both configs"):
         loaded(endless, warmup(10), 200, "continue")
 
 
-def test_a_changed_text_asks_too_and_a_changed_floor():
+def test_changed_schedule_or_eta_min_raises():
     state, _ = stopped(50, cosine(), 100)
     with pytest.raises(ScheduleChanged, match=r"saved cosine\(1, 0\)\n +now   cosine\(1, 0.1\)"):
         loaded(state, cosine(1, 0.1), 100, "raise")
-    with pytest.raises(ScheduleChanged, match=r"floor: saved None\n +now   0.2"):
-        loaded(state, cosine(), 100, "raise", floor=0.2)
+    with pytest.raises(ScheduleChanged, match=r"eta_min: saved None\n +now   0.2"):
+        loaded(state, cosine(), 100, "raise", eta_min=0.2)
     assert after(state, cosine(1, 0.1), 100, "keep")[99] == pytest.approx(0.000247, abs=1e-6)
 
 
-def test_functions_are_known_by_name_and_lambdas_ask():
+def test_functions_are_compared_by_name_and_lambdas_raise():
     state, _ = stopped(5, custom(half), 10)
     assert after(state, custom(half), 10, "raise")[5] == 0.5
     lambda_state, _ = stopped(5, custom(lambda t: 0.5), 10)
     with pytest.raises(ScheduleChanged, match="lambda"):
         after(lambda_state, custom(lambda t: 0.5), 10, "raise")
     assert after(lambda_state, custom(lambda t: 0.25), 10, "replan")[5] == 0.25
-    with pytest.raises(BindingError, match="saved plan cannot be read"):
+    with pytest.raises(BindingError, match="cannot read the saved config"):
         loaded(state, constant(1), 10, "replan")
     product, _ = stopped(5, multiplicative(half), 10)
     assert after(product, multiplicative(half), 10, "raise")[6] == 0.5**6
 
 
-def test_clocks_that_count_other_things_do_not_mix():
+def test_clock_with_another_unit_raises():
     state, _ = stopped(5, linear(1, 0), 10)
-    with pytest.raises(BindingError, match="saved plan counts steps and this one tokens"):
+    with pytest.raises(BindingError, match="saved config counts steps and this one tokens"):
         loaded(state, linear(1, 0), tokens(1e6), "replan")
 
 
-def test_other_fields_than_saved_are_refused():
+def test_different_fields_raise():
     state, _ = stopped(5, linear(1, 0), 10)
     optimizer = sgd(1.0)
-    more = ScheduleLR(
+    scheduler = ScheduleLR(
         optimizer,
         factor=linear(1, 0),
         hyperparam_factors={"weight_decay": linear(1, 0)},
@@ -327,32 +339,37 @@ def test_other_fields_than_saved_are_refused():
         on_change="replan",
     )
     with pytest.raises(BindingError, match="drives lr, and this one lr, weight_decay"):
-        more.load_state_dict(state)
-    fewer = loaded_fields_state()
+        scheduler.load_state_dict(state)
+    state = state_with_momentum()
     with pytest.raises(BindingError, match="drives lr, momentum, and this one lr; build"):
-        loaded(fewer, linear(1, 0), 10, "keep")
+        loaded(state, linear(1, 0), 10, "keep")
 
 
-def loaded_fields_state():
+def state_with_momentum():
     optimizer = sgd(1.0, momentum=0.9)
-    said = {"momentum": linear(1, 0.5)}
+    factors = {"momentum": linear(1, 0.5)}
     return ScheduleLR(
-        optimizer, factor=linear(1, 0), hyperparam_factors=said, total_steps=10
+        optimizer, factor=linear(1, 0), hyperparam_factors=factors, total_steps=10
     ).state_dict()
+
+
+DAMAGED = {"format": 2, "steps": 1, "position": 1, "hyperparams": {}}
 
 
 @pytest.mark.parametrize(
     ("state", "message"),
     [
-        ({}, "this is no state of a ScheduleLR$"),
-        (None, "this is no state"),
-        ({"last_epoch": 7, "_step_count": 8}, "a torch scheduler's: build this one with start=7"),
-        ({"plan": {}}, "cannot be read"),
-        ({"plan": {"factor": "cosin()"}, "steps": 1, "position": 1, "fields": {}}, "cosin"),
-        ({"plan": {"factor": 5}, "steps": 1, "position": 1, "fields": {}}, "cannot be read"),
+        ({}, "this is not the state of a ScheduleLR$"),
+        (None, "this is not the state"),
+        ({"last_epoch": 7, "_step_count": 8}, "of a torch scheduler: .* with initial_step=7"),
+        ({"format": 2}, "this is not the state"),
+        ({"format": 2, "config": {}}, "cannot read the state"),
+        (DAMAGED | {"config": {"factor": "cosin()"}}, "cosin"),
+        (DAMAGED | {"config": {"factor": 5}}, "cannot read the saved config"),
+        ({"format": 3, "config": {}}, "has format 3, and this version of ratecraft reads format 2"),
     ],
 )
-def test_a_state_that_is_none_is_refused_and_nothing_is_changed(state, message):
+def test_invalid_state_raises_and_changes_nothing(state, message):
     optimizer = sgd(1.0)
     scheduler = ScheduleLR(optimizer, factor=linear(1, 0), total_steps=10)
     lrs_of(optimizer, 2)
@@ -361,19 +378,43 @@ def test_a_state_that_is_none_is_refused_and_nothing_is_changed(state, message):
     assert first_lrs(optimizer, 1) == [0.8]
 
 
+# A state of ScheduleLR(sgd(1.0), factor=linear(1, 0), total=10) as ratecraft wrote it before.
+FORMAT_1 = {
+    "updates": 5,
+    "position": 5.0,
+    "plan": {"factor": "linear(1, 0)", "total": "10"},
+    "groups": 1,
+    "fields": {"lr": {"base": [1.0], "carried": [1.0], "now": [0.5]}},
+}
+
+
+def test_state_of_format_1_raises_and_changes_nothing():
+    optimizer = sgd(1.0)
+    scheduler = ScheduleLR(optimizer, factor=linear(1, 0), total_steps=10)
+    message = (
+        "the state of this ScheduleLR has format 1, and this version of ratecraft reads format 2 "
+        "only: make it again with this version"
+    )
+    for refuse in (scheduler.load_state_dict, scheduler.differences):
+        with pytest.raises(BindingError) as refusal:
+            refuse(FORMAT_1)
+        assert str(refusal.value) == message
+    assert first_lrs(optimizer, 2) == [1.0, 0.9]
+
+
 @pytest.mark.parametrize(
-    "hand",
+    "edit",
     [
-        lambda state: state["plan"].update(floor="x"),
-        lambda state: state.update(bend={"plan": state["plan"], "knots": [[0, 0]]}),
-        lambda state: state.update(bend={"plan": state["plan"], "knots": [[5, 0], [5, 1]]}),
-        lambda state: state["fields"]["lr"].update(now=["x"]),
-        lambda state: state["fields"].pop("lr"),
+        lambda state: state["config"].update(eta_min="x"),
+        lambda state: state.update(time_map={"config": state["config"], "knots": [[0, 0]]}),
+        lambda state: state.update(time_map={"config": state["config"], "knots": [[5, 0], [5, 1]]}),
+        lambda state: state["hyperparams"]["lr"].update(value=["x"]),
+        lambda state: state["hyperparams"].pop("lr"),
     ],
 )
-def test_a_state_edited_by_hand_is_refused(hand):
+def test_edited_state_raises(edit):
     state, _ = stopped(5, linear(1, 0), 10)
-    hand(state)
+    edit(state)
     optimizer, scheduler = sgd(1.0), None
     scheduler = ScheduleLR(optimizer, factor=linear(1, 0), total_steps=10)
     with pytest.raises(BindingError):
@@ -381,27 +422,27 @@ def test_a_state_edited_by_hand_is_refused(hand):
     assert first_lrs(optimizer, 2)[1] == 0.9
 
 
-def test_keeping_a_lr_where_a_factor_was_built_is_refused():
+def test_keep_raises_if_the_saved_config_uses_factor_instead_of_lr():
     state, _ = stopped(5, linear(1, 0), 10)
     optimizer = sgd(0.1)
     scheduler = ScheduleLR(optimizer, lr=linear(1, 0), total_steps=10, on_change="keep")
-    with pytest.raises(BindingError, match="saved plan is a factor= and this one an lr="):
+    with pytest.raises(BindingError, match="saved config uses factor= and this scheduler lr="):
         scheduler.load_state_dict(state)
 
 
-def test_mid_continues_without_an_step_at_zero():
-    state, _ = stopped(50, linear(1, 0), 100, sample="mid")
-    lrs = after(state, linear(1, 0), 250, "continue", sample="mid")
+def test_continue_with_midpoint_has_no_step_at_zero():
+    state, _ = stopped(50, linear(1, 0), 100, midpoint=True)
+    lrs = after(state, linear(1, 0), 250, "continue", midpoint=True)
     assert min(lrs[k] for k in range(50, 250)) > 0
     assert lrs[249] == pytest.approx(0.00125)
 
 
-def test_the_order_of_fields_does_not_matter():
-    def build(*names, **said):
+def test_order_of_hyperparam_factors_does_not_matter():
+    def build(*names, **options):
         optimizer = sgd(1.0, momentum=0.9, weight_decay=0.1)
-        fields = {name: linear(1, 0.5) for name in names}
+        factors = {name: linear(1, 0.5) for name in names}
         return optimizer, ScheduleLR(
-            optimizer, factor=linear(1, 0), hyperparam_factors=fields, **said
+            optimizer, factor=linear(1, 0), hyperparam_factors=factors, **options
         )
 
     optimizer, scheduler = build("momentum", "weight_decay", total_steps=10)
@@ -413,23 +454,23 @@ def test_the_order_of_fields_does_not_matter():
 
 
 LATE = {
-    "one for all": lambda o: [ScheduleLR(o, factor=linear(1, 0), total_steps=20)],
-    "an lr": lambda o: [ScheduleLR(o, lr=linear(1, 0), total_steps=20)],
-    "by group": lambda o: [ScheduleLR(o, factor={"0": linear(1, 0)}, total_steps=20)],
-    "a floor": lambda o: [ScheduleLR(o, factor=linear(1, 0), eta_min=0.01, total_steps=20)],
-    "two, one with a floor": lambda o: [
+    "factor for all groups": lambda o: [ScheduleLR(o, factor=linear(1, 0), total_steps=20)],
+    "lr": lambda o: [ScheduleLR(o, lr=linear(1, 0), total_steps=20)],
+    "factor by group": lambda o: [ScheduleLR(o, factor={"0": linear(1, 0)}, total_steps=20)],
+    "eta_min": lambda o: [ScheduleLR(o, factor=linear(1, 0), eta_min=0.01, total_steps=20)],
+    "two, one with eta_min": lambda o: [
         ScheduleLR(o, factor=linear(1, 0), eta_min=0.01, total_steps=20),
         ScheduleLR(o, factor=linear(1, 0.5), total_steps=20),
     ],
 }
 
 
-@pytest.mark.parametrize("kind", LATE)
+@pytest.mark.parametrize("name", LATE)
 @pytest.mark.parametrize("stepped", [False, True])
-def test_a_run_with_a_late_group_resumes(kind, stepped):
+def test_run_with_a_late_group_resumes(name, stepped):
     def build():
         optimizer = sgd(0.1)
-        return optimizer, LATE[kind](optimizer)
+        return optimizer, LATE[name](optimizer)
 
     def add(optimizer):
         late = {"params": [torch.nn.Parameter(torch.ones(2))], "lr": 0.005}
@@ -457,20 +498,20 @@ def test_a_run_with_a_late_group_resumes(kind, stepped):
         assert lrs_of(again, 10) == expected
 
 
-def test_a_state_of_other_groups_is_refused():
+def test_state_of_another_number_of_groups_raises():
     state, _ = stopped(5, linear(1, 0), 10)
     optimizer = sgd(1.0, 2.0)
     scheduler = ScheduleLR(optimizer, factor=linear(1, 0), total_steps=10)
-    with pytest.raises(BindingError, match="of 1 param groups, and this optimizer has 2"):
+    with pytest.raises(BindingError, match="has 1 param groups, and this optimizer has 2"):
         scheduler.load_state_dict(state)
 
 
-def test_an_optimizer_state_alone_does_not_move_the_plan():
+def test_optimizer_state_alone_does_not_move_the_schedule():
     whole = sgd(0.1)
-    ScheduleLR(whole, factor=PLAN, total_steps=30)
+    ScheduleLR(whole, factor=SCHEDULE, total_steps=30)
     lrs_of(whole, 10)
     optimizer = sgd(0.1)
-    ScheduleLR(optimizer, factor=PLAN, total_steps=30)
+    ScheduleLR(optimizer, factor=SCHEDULE, total_steps=30)
     lrs_of(optimizer, 2)
     optimizer.load_state_dict(saved(whole.state_dict()))
-    assert first_lrs(optimizer, 1)[0] == 0.1 * PLAN.resolve(total_steps=30)(2)
+    assert first_lrs(optimizer, 1)[0] == 0.1 * SCHEDULE.resolve(total_steps=30)(2)

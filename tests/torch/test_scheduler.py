@@ -1,44 +1,34 @@
+"""ScheduleLR: binding, counting, and the arguments it takes."""
+
 import io
 
 import pytest
 import torch
+from optimizers import lrs_of, sgd
 from torch.optim.lr_scheduler import LRScheduler
 
-from ratecraft import ScheduleError, constant, cosine, epochs, exponential, warmup
+from ratecraft import ScheduleError, constant, cosine, epochs, exponential, linear, warmup
 from ratecraft.errors import BindingError
 from ratecraft.torch import ScheduleLR
 
-PLAN = 0.1 * warmup(3).then(cosine(1, 0))
+SCHEDULE = 0.1 * warmup(3).then(cosine(1, 0))
 
 
-def sgd(*lrs: float) -> torch.optim.SGD:
-    groups = [{"params": [torch.nn.Parameter(torch.ones(2))], "lr": lr} for lr in lrs]
-    return torch.optim.SGD(groups, lr=1.0)
+def test_is_an_lr_scheduler() -> None:
+    assert isinstance(ScheduleLR(sgd(1.0), lr=SCHEDULE, total_steps=10), LRScheduler)
 
 
-def lrs_of(optimizer: torch.optim.Optimizer, steps: int) -> list[list[float]]:
-    seen = []
-    for _ in range(steps):
-        seen.append([float(group["lr"]) for group in optimizer.param_groups])
-        optimizer.step()
-    return seen
-
-
-def test_it_is_an_lr_scheduler() -> None:
-    assert isinstance(ScheduleLR(sgd(1.0), lr=PLAN, total_steps=10), LRScheduler)
-
-
-def test_it_has_nothing_that_deepspeed_and_accelerate_misread() -> None:
-    # DeepSpeed calls what can be called; Accelerate stops at total_steps.
-    scheduler = ScheduleLR(sgd(1.0), lr=PLAN, total_steps=10)
+def test_is_not_callable_and_has_no_total_steps_attribute() -> None:
+    # DeepSpeed calls callable schedulers; Accelerate stops stepping at total_steps.
+    scheduler = ScheduleLR(sgd(1.0), lr=SCHEDULE, total_steps=10)
     assert not callable(scheduler)
     assert not hasattr(scheduler, "total_steps")
 
 
-def test_lr_is_the_lr_itself() -> None:
+def test_lr_is_set_to_the_schedule() -> None:
     optimizer = sgd(0.7)
-    ScheduleLR(optimizer, lr=PLAN, total_steps=10)
-    curve = PLAN.resolve(total_steps=10)
+    ScheduleLR(optimizer, lr=SCHEDULE, total_steps=10)
+    curve = SCHEDULE.resolve(total_steps=10)
     assert lrs_of(optimizer, 12) == [[curve(k)] for k in range(12)]
 
 
@@ -49,27 +39,27 @@ def test_factor_multiplies_the_base_lr_of_each_group() -> None:
     assert lrs_of(optimizer, 10) == [[1e-3 * curve(k), 1e-4 * curve(k)] for k in range(10)]
 
 
-def test_it_works_when_nobody_holds_on_to_it() -> None:
+def test_works_without_a_reference_to_the_scheduler() -> None:
     optimizer = sgd(1.0)
-    ScheduleLR(optimizer, lr=PLAN, total_steps=10)
+    ScheduleLR(optimizer, lr=SCHEDULE, total_steps=10)
     optimizer.step()
-    assert optimizer.param_groups[0]["lr"] == PLAN.resolve(total_steps=10)(1) > 0
+    assert optimizer.param_groups[0]["lr"] == SCHEDULE.resolve(total_steps=10)(1) > 0
 
 
-def test_step_is_harmless_and_the_optimizer_is_what_counts() -> None:
+def test_default_clock_counts_optimizer_steps_not_calls() -> None:
     optimizer = sgd(1.0)
-    scheduler = ScheduleLR(optimizer, lr=PLAN, total_steps=10)
+    scheduler = ScheduleLR(optimizer, lr=SCHEDULE, total_steps=10)
     for _ in range(5):
         optimizer.step()
         scheduler.step()
         scheduler.step()
     assert scheduler.last_epoch == 5
-    assert scheduler.get_last_lr() == [PLAN.resolve(total_steps=10)(5)]
+    assert scheduler.get_last_lr() == [SCHEDULE.resolve(total_steps=10)(5)]
 
 
-def test_an_step_that_amp_skips_does_not_count() -> None:
+def test_step_skipped_by_amp_does_not_count() -> None:
     optimizer = sgd(1.0)
-    scheduler = ScheduleLR(optimizer, lr=PLAN, total_steps=10)
+    scheduler = ScheduleLR(optimizer, lr=SCHEDULE, total_steps=10)
     scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
     weight = optimizer.param_groups[0]["params"][0]
     for gradient in (1.0, float("inf"), 1.0):
@@ -80,7 +70,7 @@ def test_an_step_that_amp_skips_does_not_count() -> None:
     assert scheduler.last_epoch == 2
 
 
-def test_epochs_are_resolved() -> None:
+def test_lengths_in_epochs() -> None:
     optimizer = sgd(1.0)
     scheduler = ScheduleLR(
         optimizer, lr=warmup(epochs(1)), total_steps=epochs(2), steps_per_epoch=4
@@ -89,25 +79,25 @@ def test_epochs_are_resolved() -> None:
     assert lrs_of(optimizer, 5)[2:] == [[0.5], [0.75], [1.0]]
 
 
-def test_a_tensor_lr_is_filled_in_place() -> None:
+def test_tensor_lr_is_filled_in_place() -> None:
     lr = torch.tensor(1.0)
     optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.ones(1))], lr=lr)
-    ScheduleLR(optimizer, lr=PLAN, total_steps=10)
+    ScheduleLR(optimizer, lr=SCHEDULE, total_steps=10)
     optimizer.step()
     assert optimizer.param_groups[0]["lr"] is lr
-    assert float(lr) == pytest.approx(PLAN.resolve(total_steps=10)(1))
+    assert float(lr) == pytest.approx(SCHEDULE.resolve(total_steps=10)(1))
 
 
-def test_remove_stops_it() -> None:
+def test_remove_stops_the_schedule() -> None:
     optimizer = sgd(1.0)
-    scheduler = ScheduleLR(optimizer, lr=PLAN, total_steps=10)
+    scheduler = ScheduleLR(optimizer, lr=SCHEDULE, total_steps=10)
     scheduler.remove()
     assert lrs_of(optimizer, 3) == [[0.0]] * 3
 
 
-def test_a_resumed_run_reads_the_same_lrs() -> None:
+def test_resumed_run_reads_the_same_lrs() -> None:
     optimizer = sgd(1.0)
-    scheduler = ScheduleLR(optimizer, lr=PLAN, total_steps=10)
+    scheduler = ScheduleLR(optimizer, lr=SCHEDULE, total_steps=10)
     lrs_of(optimizer, 4)
     file = io.BytesIO()
     torch.save({"optimizer": optimizer.state_dict(), "scheduler": scheduler.state_dict()}, file)
@@ -115,57 +105,114 @@ def test_a_resumed_run_reads_the_same_lrs() -> None:
     file.seek(0)
     state = torch.load(file, weights_only=True)
     again = sgd(1.0)
-    resumed = ScheduleLR(again, lr=PLAN, total_steps=10)
+    resumed = ScheduleLR(again, lr=SCHEDULE, total_steps=10)
     resumed.load_state_dict(state["scheduler"])
     again.load_state_dict(state["optimizer"])
     assert lrs_of(again, 6) == expected
 
 
-def test_a_changed_plan_is_refused_with_both_plans() -> None:
-    saved = ScheduleLR(sgd(1.0), lr=PLAN, total_steps=10).state_dict()
+def test_changed_schedule_raises_with_both_schedules() -> None:
+    saved = ScheduleLR(sgd(1.0), lr=SCHEDULE, total_steps=10).state_dict()
     other = ScheduleLR(sgd(1.0), lr=constant(0.1), total_steps=10)
     with pytest.raises(BindingError) as refusal:
         other.load_state_dict(saved)
-    assert repr(PLAN) in str(refusal.value)
+    assert repr(SCHEDULE) in str(refusal.value)
     assert "constant(0.1)" in str(refusal.value)
 
 
-def test_exactly_one_of_lr_and_factor() -> None:
-    for keywords in ({}, {"lr": PLAN, "factor": PLAN}):
+def test_neither_or_both_of_lr_and_factor_raises() -> None:
+    for keywords in ({}, {"lr": SCHEDULE, "factor": SCHEDULE}):
         with pytest.raises(TypeError, match=r"exactly one of lr= .* and factor="):
             ScheduleLR(sgd(1.0), total_steps=10, **keywords)
 
 
-def test_a_lr_given_as_factor_is_refused() -> None:
-    with pytest.raises(BindingError, match=r"trains at 3e-07 or less; did you mean lr="):
+def test_lr_given_as_factor_raises() -> None:
+    with pytest.raises(BindingError, match=r"the lr never exceeds 3e-07; did you mean lr="):
         ScheduleLR(sgd(1e-3), factor=3e-4 * cosine(1, 0), total_steps=10)
 
 
-def test_one_lr_for_different_groups_is_refused_before_anything_is_written() -> None:
+def test_one_lr_for_different_base_lrs_raises_before_anything_is_written() -> None:
     optimizer = sgd(0.1, 0.2)
-    with pytest.raises(BindingError, match=r"theirs differ: \[0.1, 0.2\]; write factor="):
-        ScheduleLR(optimizer, lr=PLAN, total_steps=10)
+    with pytest.raises(
+        BindingError, match=r"they have different ones: \[0.1, 0.2\]; write factor="
+    ):
+        ScheduleLR(optimizer, lr=SCHEDULE, total_steps=10)
     assert [group["lr"] for group in optimizer.param_groups] == [0.1, 0.2]
     assert "initial_lr" not in optimizer.param_groups[0]
 
 
-def test_a_schedule_that_does_not_fit_leaves_the_optimizer_alone() -> None:
+def test_schedule_that_does_not_fit_leaves_the_optimizer_unchanged() -> None:
     optimizer = sgd(0.1)
     with pytest.raises(ScheduleError, match="no room"):
         ScheduleLR(optimizer, factor=warmup(50).then(cosine(1, 0)), total_steps=10)
     assert optimizer.param_groups[0]["lr"] == 0.1
 
 
-def test_wrong_kinds_are_named() -> None:
-    with pytest.raises(TypeError, match=r"ratecraft\.parse"):
-        ScheduleLR(sgd(1.0), lr="cosine(1, 0)", total_steps=10)
+def test_text_is_a_schedule() -> None:
+    ours, theirs = sgd(0.7), sgd(0.7)
+    ScheduleLR(ours, lr=repr(SCHEDULE), total_steps=10)
+    scheduler = ScheduleLR(theirs, lr=SCHEDULE, total_steps=10)
+    assert lrs_of(ours, 10) == lrs_of(theirs, 10)
+    assert scheduler.curve.schedule == SCHEDULE
+
+
+def test_text_is_a_schedule_as_factor_by_group_and_for_other_hyperparams() -> None:
+    texts, values = (sgd(0.1, 1.0, momentum=0.9) for _ in range(2))
+    ScheduleLR(
+        texts,
+        factor={"0": "cosine(1, 0)", "1": warmup(3)},
+        hyperparam_factors={"momentum": "linear(1, 0.5)"},
+        total_steps=10,
+    )
+    ScheduleLR(
+        values,
+        factor={"0": cosine(1, 0), "1": warmup(3)},
+        hyperparam_factors={"momentum": linear(1, 0.5)},
+        total_steps=10,
+    )
+    assert lrs_of(texts, 5) == lrs_of(values, 5)
+    assert texts.param_groups[0]["momentum"] == values.param_groups[0]["momentum"] < 0.9
+
+
+def test_invalid_text_raises_with_a_suggestion() -> None:
+    with pytest.raises(ScheduleError, match="cosine"):
+        ScheduleLR(sgd(1.0), lr="cosin(1, 0)", total_steps=10)
+    with pytest.raises(ScheduleError, match="cosine"):
+        ScheduleLR(sgd(1.0), factor={"0": "cosin(1, 0)"}, total_steps=10)
+
+
+@pytest.mark.parametrize("factor", [cosine(1, 0), "cosine(1, 0)"])
+def test_number_and_factor_raises_with_their_product(factor) -> None:
+    with pytest.raises(TypeError, match=r"write lr=0\.0003 \* cosine\(1, 0\)$"):
+        ScheduleLR(sgd(1.0), lr=3e-4, factor=factor, total_steps=10)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"lr": 3e-4}, r"lr= takes a schedule or its text, not 0\.0003; write constant\(0\.0003\)"),
+        ({"factor": 1}, r"factor= takes a schedule or its text, not 1; write constant\(1\)"),
+        ({"factor": {0: 0.5}}, r"factor= of group 0 takes .* write constant\(0\.5\)"),
+        ({"lr": [1, 2]}, r"lr= takes a schedule or its text, not \[1, 2\]$"),
+        (
+            {"factor": cosine(), "hyperparam_factors": {"momentum": 0.9}},
+            r"hyperparam_factors\['momentum'\] takes .* write constant\(0\.9\)",
+        ),
+    ],
+)
+def test_number_alone_raises(arguments, message) -> None:
+    with pytest.raises(TypeError, match=message):
+        ScheduleLR(sgd(1.0), total_steps=10, **arguments)
+
+
+def test_wrong_types_raise() -> None:
     with pytest.raises(TypeError, match="drives a torch optimizer, not list"):
-        ScheduleLR([], lr=PLAN, total_steps=10)
+        ScheduleLR([], lr=SCHEDULE, total_steps=10)
     with pytest.raises(TypeError, match="takes no epoch"):
-        ScheduleLR(sgd(1.0), lr=PLAN, total_steps=10).step(3)
+        ScheduleLR(sgd(1.0), lr=SCHEDULE, total_steps=10).step(3)
 
 
-def test_an_endless_schedule_needs_no_total() -> None:
+def test_endless_schedule_needs_no_total_steps() -> None:
     optimizer = sgd(1.0)
     ScheduleLR(optimizer, factor=exponential(1, 0.5, over=2))
     assert lrs_of(optimizer, 4)[2:] == [[0.5], [0.5]]

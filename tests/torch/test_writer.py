@@ -1,4 +1,4 @@
-"""The writer: base x our factors x what others did, whoever comes first."""
+"""HyperparamWriter: base x factors x changes by other code, in any order."""
 
 import copy
 import logging
@@ -26,12 +26,11 @@ from ratecraft.errors import BindingError
 from ratecraft.torch import ScheduleLR
 
 COSINE = cosine(1, 0.1)
-STEEP = decay(0.9).resolve()
 
 
 @pytest.mark.parametrize("ours_first", [True, False])
 @pytest.mark.parametrize("clock", ["optimizer", "step"])
-def test_beside_a_scheduler_that_multiplies_the_product_is_written(ours_first, clock):
+def test_product_with_a_multiplying_torch_scheduler(ours_first, clock):
     optimizer = sgd(0.1)
     build = [
         lambda: ScheduleLR(optimizer, factor=COSINE, total_steps=100, clock=clock),
@@ -43,7 +42,7 @@ def test_beside_a_scheduler_that_multiplies_the_product_is_written(ours_first, c
         assert lr == pytest.approx(0.1 * curve(k) * 0.9**k, rel=1e-12)
 
 
-def test_100_000_steps_beside_others_do_not_drift():
+def test_no_drift_over_100_000_steps_with_other_schedulers():
     gammas = [0.99999, 1.00001, 0.999995]
     optimizer = sgd(0.1)
     ours = ScheduleLR(optimizer, factor=COSINE, total_steps=100_000, clock="step")
@@ -62,7 +61,7 @@ def test_100_000_steps_beside_others_do_not_drift():
     assert worst < 1e-10
 
 
-def test_several_of_ours_multiply():
+def test_several_schedule_lrs_multiply():
     optimizer = sgd(0.1, 0.2)
     ScheduleLR(optimizer, factor=COSINE, total_steps=20)
     ScheduleLR(optimizer, factor=warmup(10), total_steps=20)
@@ -73,7 +72,7 @@ def test_several_of_ours_multiply():
         assert lrs == pytest.approx([0.1 * product, 0.2 * product], rel=1e-15)
 
 
-def test_a_lr_and_a_factor_multiply():
+def test_lr_and_factor_multiply():
     optimizer = sgd(0.7)
     ScheduleLR(optimizer, factor=warmup(10), total_steps=20)
     ScheduleLR(optimizer, lr=0.3 * COSINE, total_steps=20)
@@ -82,16 +81,16 @@ def test_a_lr_and_a_factor_multiply():
     assert first_lrs(optimizer, 20) == pytest.approx(expected, rel=1e-15)
 
 
-def test_two_lrs_are_refused_and_nothing_is_changed():
+def test_second_lr_raises_and_changes_nothing():
     optimizer = sgd(0.7)
     ScheduleLR(optimizer, lr=0.3 * COSINE, total_steps=20)
-    with pytest.raises(BindingError, match="innermost_optimizer by a schedule with lr= already"):
+    with pytest.raises(BindingError, match="already set by a schedule with lr="):
         ScheduleLR(optimizer, lr=0.2 * COSINE, total_steps=20)
     assert optimizer.param_groups[0]["lr"] == 0.3
     assert first_lrs(optimizer, 3)[2] == 0.3 * COSINE.resolve(total_steps=20)(2)
 
 
-def test_what_a_person_sets_is_carried_on_as_a_ratio():
+def test_manual_change_is_kept_as_a_ratio():
     optimizer = sgd(0.1, 0.2)
     ScheduleLR(optimizer, factor=linear(1, 0), total_steps=10)
     lrs_of(optimizer, 4)
@@ -99,13 +98,13 @@ def test_what_a_person_sets_is_carried_on_as_a_ratio():
     optimizer.step()
     assert optimizer.param_groups[0]["lr"] == pytest.approx(0.1 * 0.5 * 0.5)
     assert optimizer.param_groups[1]["lr"] == pytest.approx(0.2 * 0.5)
-    optimizer.param_groups[1]["lr"] = 0.3  # three times what the schedule says, from here on
+    optimizer.param_groups[1]["lr"] = 0.3  # three times the scheduled lr, from this step on
     optimizer.step()
     assert optimizer.param_groups[1]["lr"] == pytest.approx(0.3 / 0.1 * 0.08)
     assert optimizer.param_groups[0]["lr"] == pytest.approx(0.1 * 0.5 * 0.4)
 
 
-def test_a_change_while_the_schedule_is_at_zero_is_told_once(caplog):
+def test_change_at_schedule_zero_warns_once(caplog):
     optimizer = sgd(0.1, 0.1)
     ScheduleLR(optimizer, factor=warmup(5), total_steps=10)
     for group in optimizer.param_groups:
@@ -116,7 +115,7 @@ def test_a_change_while_the_schedule_is_at_zero_is_told_once(caplog):
     assert optimizer.param_groups[0]["lr"] == pytest.approx(0.1 / 5)
 
 
-def test_a_foreign_zero_is_passed_through_and_forgotten():
+def test_external_zero_applies_until_it_is_undone():
     optimizer = sgd(0.1)
     ScheduleLR(optimizer, factor=linear(1, 0.5), total_steps=10)
     optimizer.param_groups[0]["lr"] = 0.0
@@ -127,7 +126,7 @@ def test_a_foreign_zero_is_passed_through_and_forgotten():
     assert optimizer.param_groups[0]["lr"] == pytest.approx(0.1 * 0.9)
 
 
-def test_a_frozen_group_that_is_unfrozen_by_hand_gets_a_base():
+def test_setting_the_lr_of_a_frozen_group_sets_its_base():
     optimizer = sgd(0.1, 0.0)
     ScheduleLR(optimizer, factor=linear(1, 0), total_steps=10)
     lrs_of(optimizer, 5)
@@ -137,12 +136,12 @@ def test_a_frozen_group_that_is_unfrozen_by_hand_gets_a_base():
     assert optimizer.param_groups[1]["initial_lr"] == pytest.approx(0.04)
 
 
-def test_a_linear_warm_up_of_torch_built_before_is_carried(caplog):
+def test_earlier_torch_linear_warmup_is_kept(caplog):
     optimizer = sgd(0.1)
     theirs = lr_scheduler.LinearLR(optimizer, 0.5, total_iters=5)
     with caplog.at_level(logging.WARNING, "ratecraft.torch"):
         ScheduleLR(optimizer, factor=COSINE, total_steps=20)
-        assert not caplog.text  # a state may be loaded next
+        assert not caplog.text  # not yet: a state may be loaded next
         seen = first_lrs(optimizer, 20, theirs)
     assert caplog.text.count("0.5 of its initial_lr 0.1") == 1
     curve = COSINE.resolve(total_steps=20)
@@ -150,7 +149,7 @@ def test_a_linear_warm_up_of_torch_built_before_is_carried(caplog):
         assert lr == pytest.approx(0.1 * curve(k) * min(0.5 + 0.1 * k, 1.0), rel=1e-12)
 
 
-def test_removing_keeps_the_lrs_and_another_begins_from_the_base():
+def test_remove_keeps_lrs_and_next_scheduler_starts_from_base():
     optimizer = sgd(0.1)
     first = ScheduleLR(optimizer, factor=linear(1, 0), total_steps=10)
     lrs_of(optimizer, 10)
@@ -160,7 +159,7 @@ def test_removing_keeps_the_lrs_and_another_begins_from_the_base():
     assert first_lrs(optimizer, 3) == pytest.approx([0.1, 0.095, 0.09])
 
 
-def test_what_others_did_before_a_second_one_of_ours_is_carried():
+def test_external_change_before_a_second_schedule_lr_is_kept():
     optimizer = sgd(0.1)
     ScheduleLR(optimizer, factor=constant(1))
     optimizer.param_groups[0]["lr"] = 0.05
@@ -168,8 +167,8 @@ def test_what_others_did_before_a_second_one_of_ours_is_carried():
     assert first_lrs(optimizer, 2) == pytest.approx([0.05, 0.045])
 
 
-def test_what_others_did_before_the_optimizer_is_loaded_is_carried():
-    # Accelerate's prepare() loads an optimizer's own state into it.
+def test_external_change_before_optimizer_load_is_kept():
+    # Accelerate's prepare() reloads the optimizer's state dict.
     optimizer = sgd(0.1)
     ScheduleLR(optimizer, factor=constant(1))
     theirs = lr_scheduler.LinearLR(optimizer, 0.5, total_iters=4)
@@ -177,7 +176,7 @@ def test_what_others_did_before_the_optimizer_is_loaded_is_carried():
     assert first_lrs(optimizer, 6, theirs)[4:] == pytest.approx([0.1, 0.1])
 
 
-def test_a_removed_scheduler_does_nothing_any_more():
+def test_removed_scheduler_does_nothing():
     optimizer = sgd(1.0)
     scheduler = ScheduleLR(optimizer, factor=linear(1, 0), total_steps=10, clock="step")
     state = scheduler.state_dict()
@@ -191,7 +190,7 @@ def test_a_removed_scheduler_does_nothing_any_more():
         scheduler.load_state_dict(state)
 
 
-def test_after_a_removal_a_new_base_lr_is_a_new_base_lr():
+def test_new_base_lr_after_remove():
     optimizer = sgd(0.1)
     ScheduleLR(optimizer, factor=constant(0.5)).remove()
     assert optimizer.param_groups[0]["lr"] == 0.05
@@ -200,24 +199,27 @@ def test_after_a_removal_a_new_base_lr_is_a_new_base_lr():
     assert first_lrs(optimizer, 2) == pytest.approx([0.05, 0.045])
 
 
-def test_the_same_schedule_twice_is_told(caplog):
+def test_same_schedule_twice_warns(caplog):
     optimizer = sgd(0.1)
     ScheduleLR(optimizer, factor=linear(1, 0), total_steps=10)
     ScheduleLR(optimizer, factor=linear(1, 0), total_steps=10)
-    assert "factor linear(1, 0) drives this optimizer already, and the two multiply" in caplog.text
+    assert (
+        "factor linear(1, 0) already drives this optimizer, and the two schedules multiply"
+        in caplog.text
+    )
 
 
-def test_freezing_a_group_and_small_ratios_are_no_slips():
-    said = {0: cosine(), "1": constant(0)}  # an int is as good a name for an unnamed group
+def test_zero_and_small_group_factors_are_accepted():
+    schedules = {0: cosine(), "1": constant(0)}  # unnamed groups may be given by int
     optimizer = sgd(0.1, 7.0)
-    ScheduleLR(optimizer, factor=said, total_steps=10)
+    ScheduleLR(optimizer, factor=schedules, total_steps=10)
     assert lrs_of(optimizer, 1) == [[0.1, 0.0]]
     ScheduleLR(sgd(0.1, 7.0), factor={0: constant(0.01), 1: constant(1)})
     with pytest.raises(BindingError, match=r"constant\(0.01\) multiplies lr=7 by at most"):
         ScheduleLR(sgd(0.1, 7.0), factor={0: constant(0.001), 1: constant(0.01)})
 
 
-def test_long_runs_are_no_slips():
+def test_long_run_factors_are_accepted():
     ScheduleLR(sgd(1.0), factor=wsd(percent(5)), total_steps=tokens(3e9))
     ScheduleLR(sgd(1.0), factor=staircase([0, 1], at=[60_000]), total_steps=1_000_000)
     ScheduleLR(sgd(1.0), factor=staircase([0, 1], at=[60_000]))
@@ -225,7 +227,7 @@ def test_long_runs_are_no_slips():
         ScheduleLR(sgd(1.0), factor=3e-4 * constant(1))
 
 
-def test_a_function_that_fails_leaves_the_clock_where_it_was():
+def test_failing_function_does_not_advance_the_clock():
     broken = []
 
     def fails(t):
@@ -241,7 +243,7 @@ def test_a_function_that_fails_leaves_the_clock_where_it_was():
     assert scheduler.last_epoch == 1
 
 
-def test_torchs_own_sequence_is_refused_with_the_way_to_say_it():
+def test_torch_sequential_lr_raises_and_suggests_then():
     optimizer = sgd(1.0)
     parts = [
         ScheduleLR(optimizer, factor=warmup(3), total_steps=10, clock="step"),
@@ -255,7 +257,7 @@ def test_torchs_own_sequence_is_refused_with_the_way_to_say_it():
         parts[0]._initial_step()
 
 
-def test_a_copy_would_drive_nothing_and_is_refused():
+def test_copy_raises():
     scheduler = ScheduleLR(sgd(1.0), factor=linear(1, 0), total_steps=10)
     with pytest.raises(TypeError, match="belongs to its optimizer and cannot be copied"):
         copy.deepcopy(scheduler)
@@ -263,11 +265,11 @@ def test_a_copy_would_drive_nothing_and_is_refused():
         scheduler.base_lrs = [1.0]
 
 
-def test_what_a_trainer_reads_is_its_own_copy_and_up_to_date():
+def test_get_last_lr_returns_current_copies():
     optimizer = adam(0.1)
     scheduler = ScheduleLR(optimizer, factor=linear(1, 0), total_steps=10)
-    kept = [scheduler.get_last_lr()[0] for _ in range(3) if optimizer.step() is None]
-    assert [float(lr) for lr in kept] == pytest.approx([0.09, 0.08, 0.07])
+    seen = [scheduler.get_last_lr()[0] for _ in range(3) if optimizer.step() is None]
+    assert [float(lr) for lr in seen] == pytest.approx([0.09, 0.08, 0.07])
     assert isinstance(scheduler.get_lr()[0], torch.Tensor)
     plain = sgd(0.1)
     scheduler = ScheduleLR(plain, factor=linear(1, 0), total_steps=10)
@@ -280,15 +282,15 @@ def test_what_a_trainer_reads_is_its_own_copy_and_up_to_date():
 # Groups -----------------------------------------------------------------------------------------
 
 
-def test_a_schedule_for_each_named_group():
+def test_schedule_for_each_named_group():
     optimizer = named(body=0.1, head=1.0)
-    said = {"head": linear(1, 0), "body": warmup(5)}
-    ScheduleLR(optimizer, factor=said, total_steps=10)
+    schedules = {"head": linear(1, 0), "body": warmup(5)}
+    ScheduleLR(optimizer, factor=schedules, total_steps=10)
     head, body = linear(1, 0).resolve(total_steps=10), warmup(5).resolve(total_steps=10)
     assert lrs_of(optimizer, 10) == [[0.1 * body(k), 1.0 * head(k)] for k in range(10)]
 
 
-def test_a_lr_for_each_group_by_number():
+def test_lr_for_each_group_by_index():
     optimizer = sgd(0.1, 0.2)
     ScheduleLR(optimizer, lr={"0": 3e-4 * COSINE, "1": 0.5 * COSINE}, total_steps=10)
     curve = COSINE.resolve(total_steps=10)
@@ -296,10 +298,14 @@ def test_a_lr_for_each_group_by_number():
     assert lrs_of(optimizer, 10) == expected
 
 
-def test_groups_that_do_not_match_are_named():
-    with pytest.raises(BindingError, match="no group is called 'heat'; the groups are body, head"):
+def test_group_names_that_do_not_match_raise():
+    with pytest.raises(
+        BindingError, match="'heat', which is not a param group; the groups are body, head"
+    ):
         ScheduleLR(named(body=1, head=1), factor={"body": COSINE, "heat": COSINE}, total_steps=9)
-    with pytest.raises(BindingError, match=r"'head' is missing; .* takes constant"):
+    with pytest.raises(
+        BindingError, match=r"no entry for group 'head'; .* write factor= with constant"
+    ):
         ScheduleLR(named(body=1, head=1), factor={"body": COSINE}, total_steps=9)
     twice = named(body=1.0, head=1.0)
     twice.param_groups[1]["name"] = "body"
@@ -307,11 +313,11 @@ def test_groups_that_do_not_match_are_named():
         ScheduleLR(twice, factor=COSINE, total_steps=9)
 
 
-def weight(lr, **more):
-    return {"params": [torch.nn.Parameter(torch.ones(1))], "lr": lr, **more}
+def weight(lr, **fields):
+    return {"params": [torch.nn.Parameter(torch.ones(1))], "lr": lr, **fields}
 
 
-def test_a_late_group_joins_with_its_own_base():
+def test_late_group_uses_its_lr_as_base():
     optimizer = sgd(0.1)
     ScheduleLR(optimizer, factor=linear(1, 0), total_steps=10)
     lrs_of(optimizer, 4)
@@ -329,7 +335,7 @@ def test_a_late_group_joins_with_its_own_base():
     assert lrs_of(optimizer, 2)[1] == pytest.approx([0.04, 0.2, 0.8, 1.2])
 
 
-def test_a_late_group_under_one_lr_keeps_its_ratio(caplog):
+def test_late_group_with_shared_lr_keeps_its_ratio(caplog):
     optimizer = sgd(0.1)
     ScheduleLR(optimizer, lr=linear(1, 0), total_steps=10)
     optimizer.add_param_group(weight(0.01))
@@ -340,16 +346,16 @@ def test_a_late_group_under_one_lr_keeps_its_ratio(caplog):
 
 
 @pytest.mark.parametrize("mode", ["lr", "factor"])
-def test_a_late_group_that_no_schedule_names_stays(mode):
+def test_late_group_without_schedule_keeps_its_lr(mode):
     optimizer = named(body=0.1, head=1.0)
-    said = {"head": linear(1, 0), "body": linear(1, 0)}
-    ScheduleLR(optimizer, total_steps=10, **{mode: said})
+    schedules = {"head": linear(1, 0), "body": linear(1, 0)}
+    ScheduleLR(optimizer, total_steps=10, **{mode: schedules})
     optimizer.add_param_group(weight(0.7, name="late"))
     assert lrs_of(optimizer, 3)[2][2] == 0.7
     assert lrs_of(optimizer, 2)[1][1] == pytest.approx(0.6)
 
 
-def test_a_late_group_beside_several_of_ours():
+def test_late_group_with_several_schedule_lrs():
     optimizer = sgd(0.1)
     ScheduleLR(optimizer, factor=linear(1, 0), total_steps=10)
     ScheduleLR(optimizer, factor=linear(1, 0), total_steps=10, eta_min=0.05)
@@ -361,29 +367,29 @@ def test_a_late_group_beside_several_of_ours():
     )
 
 
-def test_a_group_that_went_away_is_told():
+def test_removed_group_raises():
     optimizer = sgd(0.1, 0.2)
     first = ScheduleLR(optimizer, factor=linear(1, 0), total_steps=10)
     del optimizer.param_groups[1]
     with pytest.raises(BindingError, match="has 1 param groups, and had 2"):
         optimizer.step()
-    with pytest.raises(BindingError, match=r"remove\(\) it and build another"):
+    with pytest.raises(BindingError, match=r"remove\(\) the scheduler and build a new one"):
         ScheduleLR(optimizer, factor=linear(1, 0), total_steps=10)
     first.remove()
     ScheduleLR(optimizer, factor=linear(1, 0), total_steps=10)
     assert first_lrs(optimizer, 2)[1] == pytest.approx(0.09)
 
 
-# Floors, samples, fields ------------------------------------------------------------------------
+# eta_min, midpoint, hyperparam_factors -----------------------------------------------------------
 
 
-def test_a_floor_is_torchs_eta_min():
+def test_eta_min_equals_torch():
     optimizer = sgd(1e-3, 1e-4)
     ScheduleLR(optimizer, factor=cosine(1, 0), total_steps=100, eta_min=1e-5)
     theirs = sgd(1e-3, 1e-4)
     peer = lr_scheduler.CosineAnnealingLR(theirs, 100, eta_min=1e-5)
-    for ours, its in zip(lrs_of(optimizer, 101), lrs_of(theirs, 101, peer), strict=True):
-        assert ours == pytest.approx(its, rel=1e-12)
+    for ours, expected in zip(lrs_of(optimizer, 101), lrs_of(theirs, 101, peer), strict=True):
+        assert ours == pytest.approx(expected, rel=1e-12)
     assert sgd_at(0.5, 1e-3) == pytest.approx(5.05e-4, rel=1e-15)
     assert sgd_at(0.5, 1e-4) == pytest.approx(5.5e-5, rel=1e-15)
 
@@ -394,28 +400,28 @@ def sgd_at(factor, base):
     return optimizer.param_groups[0]["lr"]
 
 
-def test_a_floor_for_each_group():
+def test_eta_min_for_each_group():
     optimizer = named(body=0.1, head=1.0)
     ScheduleLR(optimizer, factor=linear(1, 0), total_steps=10, eta_min={"body": 0.1, "head": 0})
     assert lrs_of(optimizer, 6)[5] == pytest.approx([0.1, 0.5])
 
 
-def test_a_floor_that_is_none_is_refused():
-    with pytest.raises(BindingError, match=r"floor=0.2 of group 0: expected between 0 and"):
+def test_invalid_eta_min_raises():
+    with pytest.raises(BindingError, match=r"eta_min=0.2 of group 0: expected between 0 and"):
         ScheduleLR(sgd(0.1), factor=COSINE, total_steps=9, eta_min=0.2)
-    with pytest.raises(BindingError, match="floor= goes with factor="):
+    with pytest.raises(BindingError, match="eta_min= goes with factor="):
         ScheduleLR(sgd(0.1), lr=COSINE, total_steps=9, eta_min=0.2)
-    with pytest.raises(BindingError, match=r"no group is called 'x'"):
+    with pytest.raises(BindingError, match=r"an entry for 'x', which is not a param group"):
         ScheduleLR(sgd(0.1), factor=COSINE, total_steps=9, eta_min={"x": 0})
 
 
-def test_mid_reads_between_two_steps():
+def test_midpoint_reads_between_two_steps():
     optimizer = sgd(1.0)
     ScheduleLR(optimizer, factor=linear(1, 0), total_steps=4, midpoint=True)
     assert first_lrs(optimizer, 5) == [0.875, 0.625, 0.375, 0.125, 0]
 
 
-def test_other_fields_are_factors_of_their_own_values():
+def test_hyperparam_factors_multiply_each_groups_value():
     groups = [weight(0.1, weight_decay=0.2), weight(0.1)]
     optimizer = torch.optim.AdamW(groups, lr=1.0, betas=(0.8, 0.99), weight_decay=0.1)
     ScheduleLR(
@@ -434,7 +440,7 @@ def test_other_fields_are_factors_of_their_own_values():
     assert "initial_weight_decay" not in first
 
 
-def test_a_field_that_is_not_there_is_named_before_anything_is_written():
+def test_missing_field_raises_before_anything_is_written():
     optimizer = sgd(0.1)
     with pytest.raises(BindingError, match=r"has no number 'betas\[0\]' to schedule; it has lr, m"):
         ScheduleLR(
@@ -444,7 +450,7 @@ def test_a_field_that_is_not_there_is_named_before_anything_is_written():
         ScheduleLR(
             optimizer, factor=linear(0.5, 0), hyperparam_factors={"nesterov": COSINE}, total_steps=9
         )
-    with pytest.raises(TypeError, match="lr is said by lr= or factor="):
+    with pytest.raises(TypeError, match="write lr= or factor= for lr"):
         ScheduleLR(
             optimizer, factor=linear(0.5, 0), hyperparam_factors={"lr": COSINE}, total_steps=9
         )
@@ -462,16 +468,16 @@ def adam(*lrs):
     return torch.optim.AdamW(groups, lr=1.0)
 
 
-def test_tensor_lrs_stay_the_same_objects():
+def test_tensor_lrs_are_filled_in_place():
     optimizer = adam(0.1, 0.2)
-    held = [group["lr"] for group in optimizer.param_groups]
+    values = [group["lr"] for group in optimizer.param_groups]
     ScheduleLR(optimizer, factor=linear(1, 0), total_steps=10)
     assert lrs_of(optimizer, 3)[2] == pytest.approx([0.08, 0.16], rel=1e-6)
-    assert all(a is group["lr"] for a, group in zip(held, optimizer.param_groups, strict=True))
+    assert all(a is group["lr"] for a, group in zip(values, optimizer.param_groups, strict=True))
 
 
-def test_a_factor_on_a_tensor_lr_does_not_drift():
-    # Recursion with a float32 lr drifts by 3 % in 10^6 steps; the writer writes afresh.
+def test_tensor_lr_does_not_drift():
+    # Repeated multiplication of a float32 lr drifts by 3 % in 10^6 steps.
     optimizer = adam(0.1)
     ours = ScheduleLR(optimizer, factor=decay(0.9999), clock="step")
     for _ in range(20_000):
@@ -479,7 +485,7 @@ def test_a_factor_on_a_tensor_lr_does_not_drift():
     assert float(optimizer.param_groups[0]["lr"]) == pytest.approx(0.1 * 0.9999**20_000, rel=1e-6)
 
 
-def test_tensor_lrs_beside_a_scheduler_that_multiplies():
+def test_tensor_lrs_with_a_multiplying_torch_scheduler():
     optimizer = adam(0.1)
     ScheduleLR(optimizer, factor=COSINE, total_steps=100)
     peer = lr_scheduler.ExponentialLR(optimizer, 0.9)
@@ -488,7 +494,7 @@ def test_tensor_lrs_beside_a_scheduler_that_multiplies():
         assert lr == pytest.approx(0.1 * curve(k) * 0.9**k, rel=1e-4)
 
 
-def test_a_tensor_that_is_filled_with_what_it_holds_was_not_changed():
+def test_filling_a_tensor_with_its_value_is_no_external_change():
     optimizer = adam(0.1)
     ScheduleLR(optimizer, factor=linear(1, 0), total_steps=10)
     for _ in range(5):
@@ -498,24 +504,24 @@ def test_a_tensor_that_is_filled_with_what_it_holds_was_not_changed():
     assert describe(optimizer).groups[0].external_factor == 1
 
 
-def test_a_late_group_on_the_default_tensor_takes_the_base_of_the_others():
+def test_late_group_on_the_default_tensor_uses_the_base_of_the_others():
     optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.ones(1))], lr=torch.tensor(0.1))
     ScheduleLR(optimizer, factor=linear(1, 0), total_steps=10)
     lrs_of(optimizer, 5)
     optimizer.add_param_group({"params": [torch.nn.Parameter(torch.ones(1))]})
     optimizer.step()
     assert lrs_of(optimizer, 1)[0] == pytest.approx([0.04, 0.04])
-    held = [group["lr"] for group in optimizer.param_groups]
-    assert held[0] is not held[1]
+    values = [group["lr"] for group in optimizer.param_groups]
+    assert values[0] is not values[1]
 
 
-def test_a_tensor_and_a_number_that_are_alike_are_alike():
+def test_equal_tensor_and_number_count_as_equal():
     optimizer = torch.optim.SGD([weight(torch.tensor(0.1)), weight(0.1)])
     ScheduleLR(optimizer, lr=0.3 * linear(1, 0), total_steps=10)
     assert lrs_of(optimizer, 2)[1] == pytest.approx([0.27, 0.27])
 
 
-def test_groups_that_share_a_tensor_cannot_differ():
+def test_groups_sharing_a_tensor_cannot_have_different_schedules():
     lr = torch.tensor(0.1)
     optimizer = torch.optim.AdamW([weight(lr), weight(lr)])
     with pytest.raises(BindingError, match="share one lr tensor"):
@@ -524,12 +530,12 @@ def test_groups_that_share_a_tensor_cannot_differ():
     assert lrs_of(optimizer, 2)[1] == pytest.approx([0.09, 0.09])
 
 
-def test_a_number_that_somebody_replaces_by_a_tensor():
+def test_number_replaced_by_a_tensor():
     optimizer = sgd(0.1)
     ScheduleLR(optimizer, factor=linear(1, 0), total_steps=10)
     lrs_of(optimizer, 2)
-    held = torch.tensor(optimizer.param_groups[0]["lr"])
-    optimizer.param_groups[0]["lr"] = held
+    tensor = torch.tensor(optimizer.param_groups[0]["lr"])
+    optimizer.param_groups[0]["lr"] = tensor
     lrs_of(optimizer, 3)
-    assert optimizer.param_groups[0]["lr"] is held
-    assert float(held) == pytest.approx(0.05)
+    assert optimizer.param_groups[0]["lr"] is tensor
+    assert float(tensor) == pytest.approx(0.05)

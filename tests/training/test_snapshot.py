@@ -1,9 +1,9 @@
-"""Whatever a trial run does, everything is as it was: bit for bit, object by object."""
+"""preserve_state restores everything: bit for bit, object by object."""
 
 import numpy as np
 import pytest
 import torch
-from restoring import Boom, train, trained_after, world
+from restoring import Boom, train, trained_after, training_setup
 from torch import nn
 from torch.utils.data import DataLoader, RandomSampler, TensorDataset
 
@@ -27,23 +27,25 @@ def normally(model, optimizer, loader) -> None:
         disturb(model, optimizer, loader)
 
 
-def by(error: BaseException):
+def interrupted_by(error: BaseException):
     def trial(model, optimizer, loader) -> None:
-        def interrupted() -> None:
+        def run() -> None:
             with preserve_state(model, optimizer, loader):
                 disturb(model, optimizer, loader)
                 raise error
 
         with pytest.raises(type(error)):
-            interrupted()
+            run()
 
     return trial
 
 
 @pytest.mark.parametrize(
-    "trial", [normally, by(Boom()), by(KeyboardInterrupt())], ids=["end", "error", "ctrl-c"]
+    "trial",
+    [normally, interrupted_by(Boom()), interrupted_by(KeyboardInterrupt())],
+    ids=["end", "error", "ctrl-c"],
 )
-def test_training_goes_on_as_if_nothing_had_happened(trial) -> None:
+def test_later_training_is_bitwise_unchanged(trial) -> None:
     untouched, touched = trained_after(None), trained_after(trial)
     assert touched[0] == untouched[0]
     assert untouched[1].keys() == touched[1].keys()
@@ -54,24 +56,24 @@ def test_training_goes_on_as_if_nothing_had_happened(trial) -> None:
     assert untouched[4] == touched[4]
 
 
-def test_without_it_the_same_trial_is_seen() -> None:
+def test_without_preserve_state_later_training_changes() -> None:
     assert trained_after(disturb)[0] != trained_after(None)[0]
 
 
-def test_tensors_stay_the_same_objects_in_the_same_memory() -> None:
-    model, optimizer, loader = world()
+def test_tensors_remain_the_same_objects_in_the_same_memory() -> None:
+    model, optimizer, loader = training_setup()
     train(model, optimizer, loader, 6)
     tensors = [*model.parameters(), *model.buffers(), *(p.grad for p in model.parameters())]
     tensors += [state["momentum_buffer"] for state in optimizer.state.values()]
-    places = [(id(t), t.data_ptr()) for t in tensors if t is not None]
+    addresses = [(id(t), t.data_ptr()) for t in tensors if t is not None]
     normally(model, optimizer, loader)
     after = [*model.parameters(), *model.buffers(), *(p.grad for p in model.parameters())]
     after += [state["momentum_buffer"] for state in optimizer.state.values()]
-    assert [(id(t), t.data_ptr()) for t in after if t is not None] == places
+    assert [(id(t), t.data_ptr()) for t in after if t is not None] == addresses
 
 
-def test_modes_gradients_and_groups_come_back() -> None:
-    model, optimizer, loader = world()
+def test_modes_gradients_and_groups_are_restored() -> None:
+    model, optimizer, loader = training_setup()
     modes = [module.training for module in model.modules()]
     normally(model, optimizer, loader)
     assert [module.training for module in model.modules()] == modes
@@ -83,7 +85,7 @@ def test_modes_gradients_and_groups_come_back() -> None:
     assert float(model.calls) == 0
 
 
-def test_lbfgs_keeps_its_history() -> None:
+def test_history_of_lbfgs_is_restored() -> None:
     weight = nn.Parameter(torch.tensor([3.0, -2.0]))
     optimizer = torch.optim.LBFGS([weight], lr=0.1)
 
@@ -103,7 +105,7 @@ def test_lbfgs_keeps_its_history() -> None:
     assert torch.equal(run(), first)
 
 
-def test_a_tensor_lr_comes_back_in_place() -> None:
+def test_tensor_lr_is_restored_in_place() -> None:
     lr = torch.tensor(0.5)
     weight = nn.Parameter(torch.ones(1))
     optimizer = torch.optim.Adam([weight], lr=lr)
@@ -114,8 +116,8 @@ def test_a_tensor_lr_comes_back_in_place() -> None:
     assert float(lr) == 0.5
 
 
-def test_a_buffer_whose_elements_share_memory_comes_back() -> None:
-    model, optimizer, _ = world()
+def test_expanded_buffer_is_restored() -> None:
+    model, optimizer, _ = training_setup()
     model.register_buffer("mask", torch.ones(1, 4).expand(8, 4))
     with preserve_state(model, optimizer):
         optimizer.param_groups[0]["lr"] = 3.0
@@ -124,34 +126,34 @@ def test_a_buffer_whose_elements_share_memory_comes_back() -> None:
     assert optimizer.param_groups[0]["lr"] == 0.01
 
 
-def test_a_restore_that_fails_or_is_interrupted_stops_no_other() -> None:
-    done = []
+def test_failed_or_interrupted_restore_does_not_skip_the_others() -> None:
+    calls = []
 
-    def once() -> None:
-        done.append("tried")
-        if len(done) == 1:
+    def interrupted_once() -> None:
+        calls.append("first")
+        if len(calls) == 1:
             raise KeyboardInterrupt
 
-    def never() -> None:
-        raise ValueError("cannot be put back")
+    def failing() -> None:
+        raise ValueError("cannot be restored")
 
     with pytest.raises(KeyboardInterrupt):
-        _restore_all([once, never, lambda: done.append("last")])
-    assert done == ["tried", "tried", "last"]
+        _restore_all([interrupted_once, failing, lambda: calls.append("last")])
+    assert calls == ["first", "first", "last"]
 
 
-def test_generators_of_samplers_come_back() -> None:
+def test_generator_of_a_sampler_is_restored() -> None:
     data = TensorDataset(torch.arange(10))
     sampler = RandomSampler(data, generator=torch.Generator().manual_seed(5))
     loader = DataLoader(data, batch_size=2, sampler=sampler)
-    model, optimizer, _ = world()
+    model, optimizer, _ = training_setup()
     with preserve_state(model, optimizer, loader):
         first = [batch[0].tolist() for batch in loader]
     assert [batch[0].tolist() for batch in loader] == first
 
 
-def test_a_one_way_stream_is_refused() -> None:
-    model, optimizer, loader = world()
+def test_one_way_stream_raises() -> None:
+    model, optimizer, loader = training_setup()
     refused = pytest.raises(TaskError, match=r"one-way stream .* give a list of batches")
     with refused, preserve_state(model, optimizer, iter(loader)):
         pass

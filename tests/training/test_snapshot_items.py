@@ -1,4 +1,4 @@
-"""Item by item: what `preserve_state` puts back, and that each item would show a trace without it."""
+"""preserve_state, item by item: each item is restored, and changes without it."""
 
 import os
 import random
@@ -31,8 +31,8 @@ class Net(nn.Module):
         super().__init__()
         self.body, self.norm, self.head = nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 1)
         self.head.bias.requires_grad_(False)
-        self.register_buffer("kept", torch.zeros(2))
-        self.register_buffer("passing", torch.zeros(2), persistent=False)
+        self.register_buffer("saved", torch.zeros(2))
+        self.register_buffer("unsaved", torch.zeros(2), persistent=False)
         self.calls = 0
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -42,24 +42,24 @@ class Net(nn.Module):
 
 @dataclass
 class Case:
-    """Something to try out, how it is disturbed, and what is looked at.
+    """A training state, how it is disturbed, and how it is compared.
 
-    ``look`` only looks, and must find on the same case what it found before; ``go_on`` may
-    change something, and must return what it returns on a twin that was left alone.
+    ``read`` returns the state without changing it, and must return the same after a restore.
+    ``resume`` may change the state, and must return what it returns on an undisturbed twin.
     """
 
     model: Any
     optimizer: Any
-    look: Callable[[], Any]
+    read: Callable[[], Any]
     disturb: Callable[[], object]
     loader: Any = ()
-    settings: dict[str, Any] = field(default_factory=dict)
-    go_on: Callable[[], Any] = lambda: None
-    leave: Callable[[], object] = lambda: None
+    options: dict[str, Any] = field(default_factory=dict)
+    resume: Callable[[], Any] = lambda: None
+    close: Callable[[], object] = lambda: None
 
 
 class Same:
-    """Equal only to the very same object."""
+    """Compares by identity."""
 
     def __init__(self, value: object) -> None:
         self.value = value
@@ -74,7 +74,7 @@ class Same:
 
 
 def plain(value: Any) -> Any:
-    """Return a copy that Python can compare, to the last bit."""
+    """Return a copy that == compares bit for bit."""
     if isinstance(value, torch.Tensor):
         return ("tensor", str(value.dtype), tuple(value.shape), value.detach().numpy().tobytes())
     if isinstance(value, np.ndarray):
@@ -99,15 +99,17 @@ def net(momentum: float = 0.9, lr: float = 0.1):
     return model, torch.optim.SGD(model.parameters(), lr=lr, momentum=momentum)
 
 
-def of_model(disturb: Callable[[Net], object], look: Callable[[Net], Any]) -> Case:
+def model_case(disturb: Callable[[Net], object], read: Callable[[Net], Any]) -> Case:
     model, optimizer = net()
-    return Case(model, optimizer, lambda: look(model), lambda: disturb(model))
+    return Case(model, optimizer, lambda: read(model), lambda: disturb(model))
 
 
-def of_loader(loader: Any, look: Callable[[], Any], go_on: Callable[[], Any] | None = None) -> Case:
-    """A case whose disturbance is one pass over the loader."""
+def loader_case(
+    loader: Any, read: Callable[[], Any], resume: Callable[[], Any] = lambda: None
+) -> Case:
+    """Return a case that is disturbed by one pass over the loader."""
     model, optimizer = net()
-    return Case(model, optimizer, look, lambda: list(loader), loader, go_on=go_on or (lambda: None))
+    return Case(model, optimizer, read, lambda: list(loader), loader, resume=resume)
 
 
 def parameters() -> Case:
@@ -117,27 +119,27 @@ def parameters() -> Case:
 
 def persistent_buffers() -> Case:
     def disturb(model: Net) -> None:
-        model(torch.randn(8, 3))  # batch norm's statistics
-        model.kept.add_(1)
+        model(torch.randn(8, 3))  # updates the statistics of batch norm
+        model.saved.add_(1)
 
-    return of_model(disturb, lambda m: [m.norm.running_mean, m.norm.num_batches_tracked, m.kept])
+    return model_case(disturb, lambda m: [m.norm.running_mean, m.norm.num_batches_tracked, m.saved])
 
 
 def non_persistent_buffers() -> Case:
-    return of_model(lambda m: m.passing.add_(1), lambda m: m.passing)
+    return model_case(lambda m: m.unsaved.add_(1), lambda m: m.unsaved)
 
 
 def buffers_replaced_by_new_tensors() -> Case:
     def disturb(model: Net) -> None:
-        model.kept = model.kept + 1
-        model.passing = torch.ones(5)
+        model.saved = model.saved + 1
+        model.unsaved = torch.ones(5)
         model.register_buffer("more", torch.ones(1))
 
-    def look(model: Net) -> Any:
-        held = dict(model.named_buffers())
-        return held, {name: Same(buffer) for name, buffer in held.items()}
+    def read(model: Net) -> Any:
+        buffers = dict(model.named_buffers())
+        return buffers, {name: Same(buffer) for name, buffer in buffers.items()}
 
-    return of_model(disturb, look)
+    return model_case(disturb, read)
 
 
 def training_flags_of_each_module() -> Case:
@@ -156,7 +158,7 @@ def requires_grad() -> Case:
         model.head.bias.requires_grad_(True)
         model.body.weight.requires_grad_(False)
 
-    return of_model(disturb, lambda m: [p.requires_grad for p in m.parameters()])
+    return model_case(disturb, lambda m: [p.requires_grad for p in m.parameters()])
 
 
 def gradients_that_are_none() -> Case:
@@ -205,11 +207,11 @@ def state_of_a_warm_optimizer() -> Case:
     model, optimizer = net()
     step(model, optimizer)
 
-    def look() -> Any:
-        held = [state["momentum_buffer"] for state in optimizer.state.values()]
-        return held, [Same(buffer) for buffer in held]
+    def read() -> Any:
+        buffers = [state["momentum_buffer"] for state in optimizer.state.values()]
+        return buffers, [Same(buffer) for buffer in buffers]
 
-    return Case(model, optimizer, look, lambda: step(model, optimizer))
+    return Case(model, optimizer, read, lambda: step(model, optimizer))
 
 
 def state_of_a_warm_adam() -> Case:
@@ -243,11 +245,11 @@ def param_groups_with_extra_keys() -> Case:
         second["new"] = 1
         optimizer.add_param_group({"params": [nn.Parameter(torch.ones(1))]})
 
-    def look() -> Any:
+    def read() -> Any:
         rest = [{k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups]
         return rest, [[Same(p) for p in g["params"]] for g in optimizer.param_groups]
 
-    return Case(model, optimizer, look, disturb)
+    return Case(model, optimizer, read, disturb)
 
 
 def scaled(warm: bool) -> Case:
@@ -269,7 +271,7 @@ def scaled(warm: bool) -> Case:
         optimizer,
         lambda: (scaler.state_dict(), scaler._scale, len(scaler._per_optimizer_states)),
         train,
-        settings={"scaler": scaler},
+        options={"scaler": scaler},
     )
 
 
@@ -282,31 +284,31 @@ def grad_scaler_after_some_use() -> Case:
 
 
 def random_numbers_of_torch() -> Case:
-    return of_model(lambda _: torch.rand(1), lambda _: torch.get_rng_state())
+    return model_case(lambda _: torch.rand(1), lambda _: torch.get_rng_state())
 
 
 def random_numbers_of_numpy() -> Case:
-    return of_model(lambda _: np.random.rand(), lambda _: np.random.get_state())
+    return model_case(lambda _: np.random.rand(), lambda _: np.random.get_state())
 
 
 def random_numbers_of_python() -> Case:
-    return of_model(lambda _: random.random(), lambda _: random.getstate())
+    return model_case(lambda _: random.random(), lambda _: random.getstate())
 
 
 def generator_of_the_loader() -> Case:
     generator = torch.Generator().manual_seed(7)
     loader = DataLoader(TensorDataset(torch.arange(8)), 2, shuffle=True, generator=generator)
-    return of_loader(loader, generator.get_state, lambda: [b[0] for b in loader])
+    return loader_case(loader, generator.get_state, lambda: [b[0] for b in loader])
 
 
 def generator_of_a_random_sampler() -> Case:
     data, generator = TensorDataset(torch.arange(8)), torch.Generator().manual_seed(7)
     loader = DataLoader(data, 2, sampler=RandomSampler(data, generator=generator))
-    return of_loader(loader, generator.get_state, lambda: [b[0] for b in loader])
+    return loader_case(loader, generator.get_state, lambda: [b[0] for b in loader])
 
 
 class Augmented(Dataset):
-    """Draws from a generator of its own, and counts."""
+    """Draws from its own generator, and counts the draws."""
 
     def __init__(self, generator: Any, draw: Callable[[], float]) -> None:
         self.generator, self.draw, self.drawn = generator, draw, 0
@@ -321,36 +323,40 @@ class Augmented(Dataset):
 
 def augmented(generator: Any, draw: Callable[[], float], state: Callable[[], Any]) -> Case:
     loader = DataLoader(Augmented(generator, draw), 2)
-    return of_loader(loader, state, lambda: list(loader))
+    return loader_case(loader, state, lambda: list(loader))
 
 
 def torch_generator_of_a_dataset() -> Case:
-    own = torch.Generator().manual_seed(7)
-    return augmented(own, lambda: torch.rand(1, generator=own).item(), own.get_state)
+    generator = torch.Generator().manual_seed(7)
+
+    def draw() -> float:
+        return torch.rand(1, generator=generator).item()
+
+    return augmented(generator, draw, generator.get_state)
 
 
 def numpy_generator_of_a_dataset() -> Case:
-    own = np.random.default_rng(7)
-    return augmented(own, own.random, lambda: own.bit_generator.state)
+    generator = np.random.default_rng(7)
+    return augmented(generator, generator.random, lambda: generator.bit_generator.state)
 
 
 def numpy_random_state_of_a_dataset() -> Case:
-    own = np.random.RandomState(7)
-    return augmented(own, own.rand, own.get_state)
+    generator = np.random.RandomState(7)
+    return augmented(generator, generator.rand, generator.get_state)
 
 
 def python_generator_of_a_dataset() -> Case:
-    own = random.Random(7)
-    return augmented(own, own.random, own.getstate)
+    generator = random.Random(7)
+    return augmented(generator, generator.random, generator.getstate)
 
 
 def counter_of_a_dataset() -> Case:
     data = Augmented(None, lambda: 0.0)
-    return of_loader(DataLoader(data, 2), lambda: data.drawn)
+    return loader_case(DataLoader(data, 2), lambda: data.drawn)
 
 
 class Epochs(Sampler):
-    """Begins each pass one further."""
+    """Starts each pass one position later."""
 
     def __init__(self) -> None:
         self.epoch = 0
@@ -366,15 +372,15 @@ class Epochs(Sampler):
 def counter_of_a_sampler() -> Case:
     sampler = Epochs()
     loader = DataLoader(TensorDataset(torch.arange(8)), 2, sampler=sampler)
-    return of_loader(loader, lambda: sampler.epoch, lambda: [b[0] for b in loader])
+    return loader_case(loader, lambda: sampler.epoch, lambda: [b[0] for b in loader])
 
 
 def counter_of_a_module() -> Case:
-    return of_model(lambda m: m(torch.ones(8, 3)), lambda m: m.calls)
+    return model_case(lambda m: m(torch.ones(8, 3)), lambda m: m.calls)
 
 
 class Reader:
-    """Goes on where it was left, as a reader of a long file does."""
+    """Continues where the last pass ended, like a reader of a long file."""
 
     def __init__(self) -> None:
         self.position = 0
@@ -387,48 +393,48 @@ class Reader:
             yield torch.tensor(self.order[0] + 10 * self.position)
 
 
-def position_of_a_user_made_loader() -> Case:
+def position_of_a_custom_loader() -> Case:
     reader = Reader()
-    return of_loader(reader, lambda: (reader.position, reader.order), lambda: list(reader))
+    return loader_case(reader, lambda: (reader.position, reader.order), lambda: list(reader))
 
 
-class Hidden:
-    """Tells its position only through state_dict."""
+class SlottedLoader:
+    """Exposes its position only through state_dict."""
 
-    __slots__ = ("_place",)
+    __slots__ = ("_position",)
 
     def __init__(self) -> None:
-        self._place = SimpleNamespace(at=0)
+        self._position = SimpleNamespace(at=0)
 
     def __iter__(self):
         for _ in range(3):
-            self._place.at += 1
-            yield torch.tensor(self._place.at)
+            self._position.at += 1
+            yield torch.tensor(self._position.at)
 
     def state_dict(self) -> dict[str, int]:
-        return {"at": self._place.at}
+        return {"at": self._position.at}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        self._place.at = state["at"]
+        self._position.at = state["at"]
 
 
 def loader_with_a_state_dict() -> Case:
-    loader = Hidden()
-    return of_loader(loader, loader.state_dict, lambda: list(loader))
+    loader = SlottedLoader()
+    return loader_case(loader, loader.state_dict, lambda: list(loader))
 
 
-class Counted(Dataset):
-    """Returns how many samples this process has made."""
+class CountingDataset(Dataset):
+    """Returns the number of samples that this process has read."""
 
     def __init__(self) -> None:
-        self.made = 0
+        self.samples_read = 0
 
     def __len__(self) -> int:
         return 6
 
     def __getitem__(self, i: int) -> int:
-        self.made += 1
-        return self.made
+        self.samples_read += 1
+        return self.samples_read
 
 
 def alive(pid: int) -> bool:
@@ -440,30 +446,34 @@ def alive(pid: int) -> bool:
 
 
 def persistent_workers() -> Case:
-    loader = DataLoader(Counted(), 2, num_workers=1, persistent_workers=True)
+    loader = DataLoader(CountingDataset(), 2, num_workers=1, persistent_workers=True)
     used: set[int] = set()
 
-    def take() -> Any:
+    def read_epoch() -> Any:
         batches = list(loader)
         used.update(worker.pid for worker in loader._iterator._workers)
         return batches
 
-    take()  # they hold a count of 6 now
+    read_epoch()  # the worker has counted 6 samples
     workers = loader._iterator
-    own = {worker.pid for worker in workers._workers}
+    own_pids = {worker.pid for worker in workers._workers}
 
-    def look() -> Any:
-        # Their own worker lives, every other one that was used is gone.
-        return Same(loader._iterator), {pid for pid in used if alive(pid)}, all(map(alive, own))
+    def read() -> Any:
+        # The loader's own worker is alive; all others that were used have exited.
+        return (
+            Same(loader._iterator),
+            {pid for pid in used if alive(pid)},
+            all(map(alive, own_pids)),
+        )
 
     model, optimizer = net()
 
-    def leave() -> None:
-        for each in {id(one): one for one in (workers, loader._iterator)}.values():
-            each._shutdown_workers()
+    def close() -> None:
+        for iterator in {id(it): it for it in (workers, loader._iterator)}.values():
+            iterator._shutdown_workers()
         loader._iterator = None
 
-    return Case(model, optimizer, look, take, loader, go_on=take, leave=leave)
+    return Case(model, optimizer, read, read_epoch, loader, resume=read_epoch, close=close)
 
 
 def memory_of_all_tensors() -> Case:
@@ -471,41 +481,41 @@ def memory_of_all_tensors() -> Case:
     step(model, optimizer)
 
     def tensors() -> list[torch.Tensor]:
-        found = [*model.parameters(), *model.buffers(), *(p.grad for p in model.parameters())]
-        found += [state["momentum_buffer"] for state in optimizer.state.values()]
-        return [tensor for tensor in found if tensor is not None]
+        tensors = [*model.parameters(), *model.buffers(), *(p.grad for p in model.parameters())]
+        tensors += [state["momentum_buffer"] for state in optimizer.state.values()]
+        return [tensor for tensor in tensors if tensor is not None]
 
-    def look() -> Any:
+    def read() -> Any:
         return [(Same(tensor), tensor.data_ptr()) for tensor in tensors()]
 
     def disturb() -> None:
         step(model, optimizer)
-        model.kept = model.kept + 1
+        model.saved = model.saved + 1
         optimizer.state.clear()
         step(model, optimizer)
 
-    return Case(model, optimizer, look, disturb)
+    return Case(model, optimizer, read, disturb)
 
 
-def a_schedule_and_a_hook_of_torch() -> Case:
+def scheduler_and_post_hook() -> Case:
     model, optimizer = net()
     scheduler = ScheduleLR(optimizer, factor=cosine(1, 0), total_steps=50)
-    seen: list[float] = []
-    optimizer.register_step_post_hook(lambda one, *_: seen.append(one.param_groups[0]["lr"]))
+    lrs: list[float] = []
+    optimizer.register_step_post_hook(lambda opt, *_: lrs.append(opt.param_groups[0]["lr"]))
 
-    def look() -> Any:
-        return scheduler.last_epoch, scheduler.get_last_lr(), list(seen), scheduler.state_dict()
+    def read() -> Any:
+        return scheduler.last_epoch, scheduler.get_last_lr(), list(lrs), scheduler.state_dict()
 
-    def go_on() -> Any:
+    def resume() -> Any:
         step(model, optimizer, 1)
-        return look()
+        return read()
 
-    return Case(model, optimizer, look, lambda: step(model, optimizer), go_on=go_on)
+    return Case(model, optimizer, read, lambda: step(model, optimizer), resume=resume)
 
 
 def two_models_and_two_optimizers() -> Case:
     models, optimizers = zip(net(), net(lr=0.2), strict=True)
-    step(models[1], optimizers[1])  # one of each is warm
+    step(models[1], optimizers[1])  # one optimizer has state
 
     def disturb() -> None:
         for model, optimizer in zip(models, optimizers, strict=True):
@@ -513,7 +523,7 @@ def two_models_and_two_optimizers() -> Case:
             optimizer.param_groups[0]["lr"] = 3.0
             model.eval()
 
-    def look() -> Any:
+    def read() -> Any:
         return [
             [
                 list(model.parameters()),
@@ -526,11 +536,11 @@ def two_models_and_two_optimizers() -> Case:
             for model, optimizer in zip(models, optimizers, strict=True)
         ]
 
-    return Case(models, optimizers, look, disturb)
+    return Case(models, optimizers, read, disturb)
 
 
-def large(on_disk: Any) -> Case:
-    """A layer of more than 1 MiB, whose copies go to the disk if they are told to."""
+def large_layer(on_disk: Any) -> Case:
+    """Return a case with a layer of more than 1 MiB, which ``on_disk`` copies to disk."""
     torch.manual_seed(1)
     model = nn.Linear(600, 600)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
@@ -543,20 +553,20 @@ def large(on_disk: Any) -> Case:
 
     train()
 
-    def look() -> Any:
-        held = [*model.parameters(), *(p.grad for p in model.parameters())]
-        held += [state["momentum_buffer"] for state in optimizer.state.values()]
-        return held, [Same(one) for one in held], [one.data_ptr() for one in held]
+    def read() -> Any:
+        tensors = [*model.parameters(), *(p.grad for p in model.parameters())]
+        tensors += [state["momentum_buffer"] for state in optimizer.state.values()]
+        return tensors, [Same(tensor) for tensor in tensors], [t.data_ptr() for t in tensors]
 
-    return Case(model, optimizer, look, train, settings={"on_disk": on_disk})
+    return Case(model, optimizer, read, train, options={"on_disk": on_disk})
 
 
 def copies_on_disk() -> Case:
-    return large(True)
+    return large_layer(True)
 
 
 def copies_in_a_named_folder() -> Case:
-    return large(tempfile.gettempdir())
+    return large_layer(tempfile.gettempdir())
 
 
 ITEMS = [
@@ -587,11 +597,11 @@ ITEMS = [
     counter_of_a_dataset,
     counter_of_a_sampler,
     counter_of_a_module,
-    position_of_a_user_made_loader,
+    position_of_a_custom_loader,
     loader_with_a_state_dict,
     persistent_workers,
     memory_of_all_tensors,
-    a_schedule_and_a_hook_of_torch,
+    scheduler_and_post_hook,
     two_models_and_two_optimizers,
     copies_on_disk,
     copies_in_a_named_folder,
@@ -602,13 +612,15 @@ class Boom(Exception):
     pass
 
 
-ends = pytest.mark.parametrize("error", [None, Boom, KeyboardInterrupt], ids=["end", "error", "^C"])
+errors = pytest.mark.parametrize(
+    "error", [None, Boom, KeyboardInterrupt], ids=["end", "error", "^C"]
+)
 items = pytest.mark.parametrize("item", ITEMS, ids=lambda item: item.__name__)
 
 
 @pytest.fixture(autouse=True)
 def one_thread():
-    """Tensors of this size gain nothing from more, and wait for busy cores."""
+    """More threads do not help tensors of this size."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -622,69 +634,67 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def tried(case: Case, error: type[BaseException] | None) -> None:
+def run_case(case: Case, error: type[BaseException] | None) -> None:
     refused = nullcontext() if error is None else pytest.raises(error)
-    with refused, preserve_state(case.model, case.optimizer, case.loader, **case.settings):
+    with refused, preserve_state(case.model, case.optimizer, case.loader, **case.options):
         case.disturb()
         if error is not None:
             raise error
 
 
-@ends
+@errors
 @items
-def test_an_item_is_as_it_was(item, error, folder: Path) -> None:
+def test_item_is_restored(item, error, folder: Path) -> None:
     case = item()
     try:
-        before = plain(case.look())
-        tried(case, error)
-        assert plain(case.look()) == before
+        before = plain(case.read())
+        run_case(case, error)
+        assert plain(case.read()) == before
         twin = item()
         try:
-            expected = plain(twin.go_on())
+            expected = plain(twin.resume())
         finally:
-            twin.leave()
-        assert plain(case.go_on()) == expected
+            twin.close()
+        assert plain(case.resume()) == expected
     finally:
-        case.leave()
+        case.close()
     assert list(folder.glob("tmp*")) == []
 
 
 @items
-def test_without_preserved_the_same_disturbance_is_seen(item, folder: Path) -> None:
+def test_item_changes_without_preserve_state(item, folder: Path) -> None:
     case = item()
     try:
-        before = case.look()  # keeps the tensors alive, so that no address is used again
-        kept = plain(before)
+        before = case.read()  # keeps the tensors alive, so that no address is reused
+        copied = plain(before)
         case.disturb()
-        seen, gone_on = plain(case.look()), plain(case.go_on())
+        state, resumed = plain(case.read()), plain(case.resume())
         twin = item()
         try:
-            expected = plain(twin.go_on())
+            expected = plain(twin.resume())
         finally:
-            twin.leave()
-        assert (seen, gone_on) != (kept, expected)
+            twin.close()
+        assert (state, resumed) != (copied, expected)
     finally:
-        case.leave()
+        case.close()
 
 
-@ends
+@errors
 @pytest.mark.parametrize("named", [False, True], ids=["temporary", "named"])
-def test_copies_on_disk_are_there_meanwhile_and_gone_afterwards(
-    named: bool, error, folder: Path
-) -> None:
-    place = folder / "here" if named else folder
-    place.mkdir(exist_ok=True)
-    in_memory, on_disk = large(False), large(place if named else True)
+def test_copies_on_disk_are_deleted_afterwards(named: bool, error, folder: Path) -> None:
+    directory = folder / "named" if named else folder
+    directory.mkdir(exist_ok=True)
+    in_memory, on_disk = large_layer(False), large_layer(directory if named else True)
     files: list[str] = []
-    inner = on_disk.disturb
+    train = on_disk.disturb
 
     def disturb() -> None:
-        files.extend(path.name for path in place.rglob("*.pt"))
-        inner()
+        files.extend(path.name for path in directory.rglob("*.pt"))
+        train()
 
     on_disk.disturb = disturb
     for case in (in_memory, on_disk):
-        tried(case, error)
-    assert len(files) == 3  # a weight, its gradient and its momentum; the biases are small
-    assert plain(on_disk.look()[0]) == plain(in_memory.look()[0])
-    assert list(place.glob("tmp*")) == []
+        run_case(case, error)
+    assert len(files) == 3  # the weight, its gradient and its momentum; the biases are small
+    assert plain(on_disk.read()[0]) == plain(in_memory.read()[0])
+    assert list(directory.glob("tmp*")) == []

@@ -1,4 +1,4 @@
-"""The public API as users write it; mypy --strict and pyright read it, nobody runs it."""
+"""The public API as users write it, for mypy --strict and pyright; it is not run."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from ratecraft.torch import PlateauLR, ScheduleLR, param_groups
 from ratecraft.torch.drop_in import CosineAnnealingLR
 
 
-def say() -> list[float]:
+def define_schedules() -> list[float]:
     schedule: Schedule = 3e-4 * warmup(percent(5)).then(cosine(1, 0.1))
     curve: Curve = schedule.resolve(total_steps=1000, steps_per_epoch=100)
     length: Duration = epochs(3) + 10
@@ -35,7 +35,7 @@ def say() -> list[float]:
     return [curve(0), float(len(curve)), float(same), *values]
 
 
-def use(model: nn.Module, batches: list[torch.Tensor]) -> None:
+def drive_optimizer(model: nn.Module, batches: list[torch.Tensor]) -> None:
     groups = param_groups(model, lr=1e-3, rules={"head": 1e-2}, no_decay=True, weight_decay=0.1)
     optimizer = torch.optim.AdamW(groups)
     scheduler = ScheduleLR(optimizer, factor=warmup(10), total_steps=100)
@@ -50,21 +50,22 @@ def use(model: nn.Module, batches: list[torch.Tensor]) -> None:
     print(len(probe.rows()), doctor(model, optimizer, scheduler, total_steps=100))
 
 
-def find(model: nn.Module, batches: list[torch.Tensor]) -> float | None:
+def find_learning_rate(model: nn.Module, batches: list[torch.Tensor]) -> float | None:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
 
     def loss(model: nn.Module, batch: torch.Tensor) -> torch.Tensor:
         value: torch.Tensor = model(batch).mean()
         return value
 
-    found: LRFinderResult = find_lr(model, optimizer, batches, loss, total_steps=1000)
+    result: LRFinderResult = find_lr(model, optimizer, batches, loss, total_steps=1000)
     swept: LRRangeTestResult = range_test(model, optimizer, batches, loss)
     with preserve_state(model, optimizer, batches):
         pass
-    return found.lr or swept.suggestion
+    result.apply(optimizer)
+    return result.lr or swept.suggestion
 
 
-def foresee(log: Path) -> Forecast:
+def forecast_losses(log: Path) -> Forecast:
     line = cosine(1, 0).resolve(total_steps=400)
     print(bound(line).best, transfer(1e-3, line, warmup(40).resolve(total_steps=400)))
     longer = extend(ratecraft.wsd(0), 4000, 8000)
@@ -73,9 +74,9 @@ def foresee(log: Path) -> Forecast:
     return result
 
 
-def prove() -> str:
-    def hear(progress: Progress) -> None:
-        print(progress.what, progress.done, progress.planned, progress.left)
+def compare_schedules() -> str:
+    def callback(progress: Progress) -> None:
+        print(progress.event, progress.done, progress.planned, progress.left)
 
     task: Task = load_task("digits")
     run: Run = train(task, cosine(1, 0), lr=0.01, total_steps=epochs(1))
@@ -88,14 +89,14 @@ def prove() -> str:
         total_steps=[epochs(1), 90],
         store="runs.db",
         branches=True,
-        progress=hear,
+        progress=callback,
     )
     rows: tuple[Summary, ...] = result.summaries()
     merge("all.db", "runs.db")
     return f"{run.final()} {rows[0].gap} {result.verdict()}"
 
 
-def see(path: Path) -> Path:
+def draw(path: Path) -> Path:
     result = load(path)
     if isinstance(result, Comparison):
         save_figure(plot_comparison(result), "figure.svg")

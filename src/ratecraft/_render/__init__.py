@@ -1,5 +1,5 @@
-"""Charts from plain numbers; this package imports nothing above it.
+"""Charts of plain numbers; this package imports no other package of ratecraft.
 
-_axis.py  from numbers to positions and tick labels; thinning a long line
-_svg.py   one small SVG line chart
+_axis.py  axes, tick labels, and decimation of long lines
+_svg.py   a line chart as SVG
 """

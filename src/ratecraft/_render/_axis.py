@@ -1,4 +1,4 @@
-"""From numbers to places on an axis, ticks with short labels, and thinning a long line."""
+"""Axes with short tick labels, and decimation of long lines."""
 
 from __future__ import annotations
 
@@ -6,13 +6,18 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-_HUGE = 1e300  # beyond it the span of an axis overflows; no lr and no loss goes there
-_SAME = 1e-12  # a relative span below this is rounding, not a change
+_MAX_DRAWN = 1e300  # larger absolute values are not drawn, since the span of an axis would overflow
+_FLAT_REL_TOL = 1e-12  # a smaller relative span is a rounding error
 
 
 def number(value: float, digits: int = 4) -> str:
     """Return a number as short text: plain or with an exponent, whichever is shorter.
 
+    Args:
+        value: the number.
+        digits: significant digits.
+
+    >>> from ratecraft._render._axis import number
     >>> [number(v) for v in (3e-4, 0.01, 0.51239, 1234.5, 0, 2.5e7)]
     ['3e-4', '0.01', '0.5124', '1234', '0', '2.5e7']
     """
@@ -23,21 +28,28 @@ def number(value: float, digits: int = 4) -> str:
         return short
     if abs(value) >= 10 ** (digits - 1):
         return f"{value:.0f}"
-    places = digits - 1 - math.floor(math.log10(abs(value)))
-    plain = f"{value:.{places}f}"
+    decimals = digits - 1 - math.floor(math.log10(abs(value)))
+    plain = f"{value:.{decimals}f}"
     plain = plain.rstrip("0").rstrip(".") if "." in plain else plain
     return short if abs(value) < 1 and len(short) < len(plain) else plain
 
 
-def _scientific(value: float, places: int) -> str:
-    mantissa, exponent = f"{value:.{places}e}".split("e")
+def _scientific(value: float, decimals: int) -> str:
+    mantissa, exponent = f"{value:.{decimals}e}".split("e")
     mantissa = mantissa.rstrip("0").rstrip(".") if "." in mantissa else mantissa
     return f"{mantissa}e{int(exponent)}"
 
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """A range of numbers that maps to 0..1, linearly or by logarithm."""
+    """A range of numbers that maps to [0, 1], linearly or logarithmically.
+
+    Attributes:
+        low: the value at 0.
+        high: the value at 1.
+        log: map logarithmically.
+        whole: no ticks between integers.
+    """
 
     low: float
     high: float
@@ -54,38 +66,38 @@ class Axis:
         upright: bool = False,
         whole: bool = False,
     ) -> Axis:
-        """Return an axis that holds all values which can be drawn.
+        """Return an axis that contains all drawable values.
 
         Args:
-            values: any numbers; those that cannot be drawn are left out.
-            log: space by logarithm; zero and negative numbers then cannot be drawn.
-            pad: empty share at both ends.
-            upright: the axis of heights, which starts at zero unless that would flatten the line.
-            whole: no ticks between whole numbers.
+            values: any numbers; values that are not finite are ignored.
+            log: logarithmic axis; values <= 0 are then ignored, too.
+            pad: space at both ends, as a fraction of the span.
+            upright: y axis: it starts at 0 unless that would flatten the line.
+            whole: no ticks between integers.
         """
-        drawn = [v for v in values if abs(v) <= _HUGE and (v > 0 or not log)]
+        drawn = [v for v in values if abs(v) <= _MAX_DRAWN and (v > 0 or not log)]
         low, high = (min(drawn), max(drawn)) if drawn else (1.0, 1.0)
         if log:
-            if math.log10(high) - math.log10(low) < _SAME:
+            if math.log10(high) - math.log10(low) < _FLAT_REL_TOL:
                 low, high = low / math.sqrt(10), high * math.sqrt(10)
             ratio = (high / low) ** pad
             return cls(low / ratio, high * ratio, log=True)
-        flat = high - low <= max(_SAME * max(abs(low), abs(high)), 1 / _HUGE)
+        flat = high - low <= max(_FLAT_REL_TOL * max(abs(low), abs(high)), 1 / _MAX_DRAWN)
         if upright and (flat or low < 0.3 * high):
-            # A line along the bottom reads as zero, so zero itself needs no room below it.
+            # The axis ends exactly at 0, so that a line along the bottom reads as 0.
             low, high = min(low, 0.0), max(high, 0.0)
-            if high - low <= 1 / _HUGE:
+            if high - low <= 1 / _MAX_DRAWN:
                 high = 1.0
         elif flat:
-            half = 1.0 if whole or abs(high) <= 1 / _HUGE else abs(high) / 2
+            half = 1.0 if whole or abs(high) <= 1 / _MAX_DRAWN else abs(high) / 2
             low, high = low - half, high + half
-        room = pad * (high - low)
-        bottom = low if upright and low == 0 else low - room
-        return cls(bottom, high if upright and high == 0 else high + room, whole=whole)
+        margin = pad * (high - low)
+        bottom = low if upright and low == 0 else low - margin
+        return cls(bottom, high if upright and high == 0 else high + margin, whole=whole)
 
     def at(self, value: float) -> float:
-        """Return where a value lies, 0 at the low end and 1 at the high end; NaN if nowhere."""
-        if not abs(value) <= _HUGE or (self.log and value <= 0):
+        """Return the position of a value: 0 at ``low``, 1 at ``high``; NaN if not drawable."""
+        if not abs(value) <= _MAX_DRAWN or (self.log and value <= 0):
             return math.nan
         if self.log:
             low = math.log10(self.low)
@@ -95,6 +107,7 @@ class Axis:
     def ticks(self, count: int) -> list[tuple[float, str]]:
         """Return about ``count`` round values within the axis and their labels.
 
+        >>> from ratecraft._render._axis import Axis
         >>> Axis(0, 3e-4).ticks(3)
         [(0.0, '0'), (0.0001, '1e-4'), (0.0002, '2e-4'), (0.00030000000000000003, '3e-4')]
         >>> [label for _, label in Axis(1e-5, 1, log=True).ticks(6)]
@@ -134,23 +147,29 @@ def _nice_step(rough: float) -> float:
 
 
 def _labels(values: Sequence[float], step: float) -> list[str]:
-    """Return labels that tell neighbours apart, all of one kind."""
+    """Return distinct labels, all plain or all with an exponent."""
     top, finest = max(map(abs, values), default=0.0), math.floor(math.log10(step) + 1e-9)
     if 1e-2 <= top < 1e6:
         return ["0" if v == 0 else f"{v:.{max(0, -finest)}f}" for v in values]
-    # A multiple of the step never has digits finer than the step's own.
-    places = [math.floor(math.log10(abs(v)) + 1e-9) - finest if v else 0 for v in values]
-    return [_scientific(v, p) if v else "0" for v, p in zip(values, places, strict=True)]
+    # A multiple of the step has no digits finer than the step itself.
+    decimals = [math.floor(math.log10(abs(v)) + 1e-9) - finest if v else 0 for v in values]
+    return [_scientific(v, d) if v else "0" for v, d in zip(values, decimals, strict=True)]
 
 
 def decimate(
     xs: Sequence[float], ys: Sequence[float], limit: int = 1000
 ) -> tuple[list[float], list[float]]:
-    """Return at most ``limit`` points of a line that still show its extremes and its gaps.
+    """Return at most ``limit`` points of a line, with its extremes and its gaps.
 
-    The line is cut into equal buckets, and of each only the lowest, the highest and the first
-    not finite point are kept.
+    The line is cut into equal buckets; each contributes its lowest, its highest and its first
+    non-finite point.
 
+    Args:
+        xs: x values.
+        ys: y values.
+        limit: the largest number of points.
+
+    >>> from ratecraft._render._axis import decimate
     >>> decimate(range(9), [0, 1, 0, 5, 0, 1, -3, 0, 0], limit=5)
     ([0, 3, 6, 8], [0, 5, -3, 0])
     """
@@ -159,14 +178,14 @@ def decimate(
         return list(xs[:count]), list(ys[:count])
     last = count - 1
     buckets = max(1, (limit - 2) // 3)
-    keep = {0, last}
+    chosen = {0, last}
     for b in range(buckets):
         bucket = range(b * count // buckets, (b + 1) * count // buckets)
         finite = [i for i in bucket if math.isfinite(ys[i])]
         if finite:
-            keep.add(min(finite, key=ys.__getitem__))
-            keep.add(max(finite, key=ys.__getitem__))
+            chosen.add(min(finite, key=ys.__getitem__))
+            chosen.add(max(finite, key=ys.__getitem__))
         if len(finite) < len(bucket):
-            keep.add(next(i for i in bucket if not math.isfinite(ys[i])))
-    kept = sorted(keep)
-    return [xs[i] for i in kept], [ys[i] for i in kept]
+            chosen.add(next(i for i in bucket if not math.isfinite(ys[i])))
+    indices = sorted(chosen)
+    return [xs[i] for i in indices], [ys[i] for i in indices]

@@ -1,4 +1,4 @@
-"""One line chart as SVG text: small enough to inline, and nothing in it is fetched."""
+"""A line chart as SVG text, small enough to inline and without external resources."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Final, NamedTuple
 
 from ._axis import Axis, decimate, number
 
-# Okabe and Ito (2008), told apart with any colour vision; without their yellow, which fades on
-# white. Line styles change when the colours have all been used.
+# Okabe and Ito (2008): distinct with any colour vision. Their yellow is left out, since it is too
+# light on white. After the last colour the next dash pattern begins.
 PALETTE: Final = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#000000")
 DASHES: Final = ("", "6 3", "2 2", "8 3 2 3")
 
-POINTS: Final = 1000
-_LETTER = 6.2  # width of an average character at 11 px, to place what SVG cannot measure
+MAX_LINE_POINTS: Final = 1000
+_CHAR_WIDTH_PX = 6.2  # average width of a character at 11 px, since SVG cannot measure text
 
-# Everything that is not a line's own colour; a page may give these others.
+# Colours of text, secondary text, grid lines and faint lines; a page may replace them.
 TEXT, SOFT, GRID, FAINT = "#222222", "#555555", "#e4e4e4", "#b5b5b5"
 
 
@@ -36,30 +36,31 @@ def svg_chart(
     dashed: Mapping[str, str] | None = None,
     width: int = 640,
     height: int = 360,
-    points: int = POINTS,
+    points: int = MAX_LINE_POINTS,
 ) -> str:
     """Return a line chart as SVG.
 
-    Points that are not finite, or not above zero on a logarithmic axis, are gaps. Of a long line
-    some points are kept, its extremes among them. Lines end at the axes.
+    Points that are not finite, or not above 0 on a logarithmic axis, become gaps. A long line is
+    decimated, with its extremes preserved. Lines are clipped at the axes.
 
     Args:
-        series: by name, the x and the y values.
-        title: shown above, and read aloud by a screen reader.
-        x_label: what x counts.
-        y_label: what y is.
+        series: x and y values by name.
+        title: shown above the chart, and read by screen readers.
+        x_label: label of the x axis.
+        y_label: label of the y axis.
         log_x: logarithmic x axis.
         log_y: logarithmic y axis.
-        mark: an x to mark with a vertical line.
-        band: by the name of a series, the low and the high end of its spread at each x.
-        y_range: the heights to show; default: all.
+        mark: x value to mark with a vertical line.
+        band: low and high values of a shaded band, by the name of the series.
+        y_range: limits of the y axis; default all values.
         faint: names of series to draw thin and grey, behind the others.
-        dashed: by the name of a series, the one whose colour it takes; it is drawn thin and dashed
-            and is not in the legend.
+        dashed: the series to take the colour from, by the name of the series to draw thin and
+            dashed; it is not in the legend.
         width: in pixels.
         height: in pixels.
-        points: how many points of a line are kept, about.
+        points: the largest number of points per line.
 
+    >>> from ratecraft.report import svg_chart
     >>> svg_chart({"a": ([0, 1], [0, 1])}, title="a < b", x_label="x", y_label="y")[:80]
     '<svg xmlns="http://www.w3.org/2000/svg" role="img" width="640" height="360" view'
     """
@@ -80,22 +81,22 @@ def svg_chart(
         y_axis = Axis(*y_range, log=log_y)
 
     pens = _pens(series, faint, dashed or {})
-    named = {name: pen for name, pen in pens.items() if name not in (dashed or {})}
-    legend, legend_height = _legend(named, width)
+    in_legend = {name: pen for name, pen in pens.items() if name not in (dashed or {})}
+    legend, legend_height = _legend(in_legend, width)
     y_ticks = y_axis.ticks(max(2, height // 60))
-    left = 16 + _LETTER * max((len(label) for _, label in y_ticks), default=1)
+    left = 16 + _CHAR_WIDTH_PX * max((len(label) for _, label in y_ticks), default=1)
     plot = _Plot(left, 46 + legend_height, width - left - 18, height - 46 - legend_height - 42)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" role="img" width="{width}" height="{height}" '
         f'viewBox="0 0 {width} {height}" font-family="system-ui, sans-serif" font-size="11">',
         f"<title>{html.escape(title)}</title>",
         f'<rect width="{width}" height="{height}" fill="#ffffff"/>',
-        _text(12, 20, _cut(title, width * 0.75), extra=' font-size="14" font-weight="600"'),
+        _text(12, 20, _truncate(title, width * 0.75), extra=' font-size="14" font-weight="600"'),
         legend,
         _text(12, plot.top - 9, y_label, fill=SOFT),
         _text(plot.right, height - 8, x_label, anchor="end", fill=SOFT),
         *plot.grid(x_axis.ticks(max(2, width // 90)), x_axis, y_ticks, y_axis),
-        # An inner svg clips at its own edges and, unlike a clip path, needs no unique id.
+        # An inner svg clips at its edges and, unlike a clip path, needs no unique id.
         f'<svg x="{_n(plot.left)}" y="{_n(plot.top)}" width="{_n(plot.width)}" '
         f'height="{_n(plot.height)}">',
     ]
@@ -110,20 +111,20 @@ def svg_chart(
 
 
 def _n(value: float) -> str:
-    """Return a coordinate to a tenth of a pixel."""
+    """Return a coordinate rounded to a tenth of a pixel."""
     return f"{value:.1f}".removesuffix(".0")
 
 
-def _cut(text: str, room: float) -> str:
-    most = max(int(room / _LETTER), 2)
-    return text if len(text) <= most else text[: most - 1] + "…"
+def _truncate(text: str, width: float) -> str:
+    limit = max(int(width / _CHAR_WIDTH_PX), 2)
+    return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def _text(
     x: float, y: float, text: str, *, anchor: str = "start", fill: str = TEXT, extra: str = ""
 ) -> str:
-    place = f'x="{_n(x)}" y="{_n(y)}" text-anchor="{anchor}" fill="{fill}"'
-    return f"<text {place}{extra}>{html.escape(text)}</text>"
+    attributes = f'x="{_n(x)}" y="{_n(y)}" text-anchor="{anchor}" fill="{fill}"'
+    return f"<text {attributes}{extra}>{html.escape(text)}</text>"
 
 
 class _Pen(NamedTuple):
@@ -134,7 +135,7 @@ class _Pen(NamedTuple):
 def _pens(
     names: Iterable[str], faint: Collection[str], dashed: Mapping[str, str]
 ) -> dict[str, _Pen]:
-    """Return how to draw each series; faint and dashed ones use up no colour."""
+    """Return the line style of each series; faint and dashed ones use no colour of the palette."""
     pens: dict[str, _Pen] = {}
     used = 0
     for name in sorted(names, key=lambda name: name in dashed):
@@ -151,13 +152,13 @@ def _pens(
 
 
 def _legend(pens: Mapping[str, _Pen], width: int) -> tuple[str, int]:
-    """Return the legend, in as many rows as the names take, and its height."""
+    """Return the legend, in as many rows as the names need, and its height."""
     if len(pens) < 2:
         return "", 0
     x, y, parts = 12.0, 40, []
     for name, pen in pens.items():
-        label = _cut(name, width - 60)
-        size = 22 + _LETTER * len(label) + 16
+        label = _truncate(name, width - 60)
+        size = 22 + _CHAR_WIDTH_PX * len(label) + 16
         if x > 12 and x + size > width:
             x, y = 12.0, y + 16
         parts.append(f'<path d="M{_n(x)} {y - 4}h16" {pen.style}/>')
@@ -167,7 +168,7 @@ def _legend(pens: Mapping[str, _Pen], width: int) -> tuple[str, int]:
 
 
 class _Plot:
-    """The rectangle within the axes, and what is drawn in it."""
+    """The rectangle between the axes, and its contents."""
 
     def __init__(self, left: float, top: float, width: float, height: float) -> None:
         self.left, self.top = left, top
@@ -197,16 +198,16 @@ class _Plot:
             *parts,
         ]
 
-    def _places(
+    def _stretches(
         self, xs: Sequence[float], ys: Sequence[float], x_axis: Axis, y_axis: Axis
     ) -> list[list[str]]:
-        """Return the stretches between gaps, as coordinates within this rectangle."""
+        """Return the parts of a line between its gaps, as coordinates in this rectangle."""
         stretches: list[list[str]] = [[]]
         for x, y in zip(map(x_axis.at, xs), map(y_axis.at, ys), strict=True):
             if math.isnan(x) or math.isnan(y):
                 stretches.append([])
                 continue
-            # Far outside any place will do, and short numbers keep the file small.
+            # Points far outside are clipped anyway; short numbers make a small file.
             y_in = min(max(y, -20.0), 20.0)
             stretches[-1].append(f"{_n(x * self.width)} {_n((1 - y_in) * self.height)}")
         return [stretch for stretch in stretches if stretch]
@@ -218,13 +219,13 @@ class _Plot:
         y_axis: Axis,
         pen: _Pen,
     ) -> list[str]:
-        stretches = self._places(*line, x_axis, y_axis)
+        stretches = self._stretches(*line, x_axis, y_axis)
         path = "".join("M" + "L".join(stretch) for stretch in stretches if len(stretch) > 1)
         parts = []
         if path:
             parts.append(f'<path d="{path}" {pen.style} fill="none" stroke-linejoin="round"/>')
         for stretch in stretches:
-            if len(stretch) == 1:  # a point between gaps has no line to show it
+            if len(stretch) == 1:  # a single point between gaps: a path would not show it
                 x, y = stretch[0].split()
                 parts.append(f'<circle cx="{x}" cy="{y}" r="2.5" fill="{pen.color}"/>')
         return parts
@@ -237,8 +238,8 @@ class _Plot:
         y_axis: Axis,
         color: str,
     ) -> list[str]:
-        below = self._places(*low, x_axis, y_axis)
-        above = self._places(*high, x_axis, y_axis)
+        below = self._stretches(*low, x_axis, y_axis)
+        above = self._stretches(*high, x_axis, y_axis)
         parts = []
         for bottom, top in zip(below, above, strict=False):
             path = "M" + "L".join([*bottom, *reversed(top)]) + "Z"
@@ -247,12 +248,12 @@ class _Plot:
 
     def mark(self, at: float, label: str) -> str:
         x = self.left + at * self.width
-        # The label stands above the axes, clear of the lines, and inside the picture.
-        room = _LETTER * len(label) / 2
-        place = min(max(x, self.left + room), self.right - room)
+        # The label is above the axes and stays within the chart.
+        half_width = _CHAR_WIDTH_PX * len(label) / 2
+        label_x = min(max(x, self.left + half_width), self.right - half_width)
         line = f'<path d="M{_n(x)} {_n(self.top)}V{_n(self.bottom)}" stroke="{TEXT}" '
         bold = ' font-weight="600"'
         return (
             f'{line}stroke-dasharray="4 3"/>\n'
-            f"{_text(place, self.top - 9, label, anchor='middle', extra=bold)}"
+            f"{_text(label_x, self.top - 9, label, anchor='middle', extra=bold)}"
         )

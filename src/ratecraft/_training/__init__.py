@@ -1,5 +1,5 @@
-"""What short runs and trials share.
+"""Code that short runs and trials share.
 
-_snapshot.py      restore model, optimizer, loader and random numbers, bit for bit
-_short_runner.py  training steps from one starting point, as often as a test needs them
+_snapshot.py      capture and restore a model, optimizer, loader and random state, bit for bit
+_short_runner.py  make training steps, always from the same starting point
 """

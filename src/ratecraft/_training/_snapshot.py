@@ -1,4 +1,4 @@
-"""Put back everything that a trial run touches, bit for bit and in place."""
+"""Capture and restore everything that a short run touches, bit for bit and in place."""
 
 from __future__ import annotations
 
@@ -22,12 +22,19 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
 from ratecraft.errors import TaskError
 
 Batches = Iterable[Any] | Callable[[], Iterable[Any]]
-"""Batches that can be iterated again and again, or a function that begins anew each time."""
+"""Batches that can be iterated repeatedly, or a function that returns a new iterable of them."""
 
-SMALL: Final = 1000  # longer lists and dicts of an object are data, not state
-DEPTH: Final = 5  # lists in lists; deeper ones are data, too
-HELPERS: Final = {"transform", "transforms", "target_transform", "collate_fn"}
-LARGE: Final = 2**20  # bytes: smaller tensors stay in memory
+Restore = Callable[[], object]
+"""A function that restores what was captured; it can be called repeatedly."""
+
+MAX_STATE_ITEMS: Final = 1000  # longer collections in an object's attributes are data, not state
+MAX_STATE_DEPTH: Final = 5  # more deeply nested collections are data, too
+TRANSFORM_ATTRIBUTES: Final = {"transform", "transforms", "target_transform", "collate_fn"}
+MIN_DISK_BYTES: Final = 2**20  # smaller tensors stay in memory
+# Attributes that are captured separately, or that training never changes.
+TORCH_ATTRIBUTES: Final = frozenset(
+    ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set", "state", "param_groups")
+)
 
 
 @contextmanager
@@ -39,29 +46,32 @@ def preserve_state(
     scaler: Any = None,
     on_disk: bool | str | os.PathLike[str] = False,
 ) -> Iterator[None]:
-    """Restore model, optimizer, loader and random numbers when the block ends, however it ends.
+    """Restore model, optimizer, loader and random state at the end of a ``with`` block.
 
-    Restored: parameters, all buffers (non-persistent ones too), gradients, ``requires_grad``,
-    every module's training flag and plain attributes, the optimizer's state and param groups,
-    the GradScaler, the random state of torch (CPU and CUDA), numpy and `random`, and of the
-    loader, its samplers and datasets their generators, plain attributes (a position, a count)
-    and persistent workers. Tensors are restored in place: the same objects in the same memory.
-    Hooks that follow the optimizer's steps, as schedulers have, are off in the block; those
-    before a step run.
+    The state is also restored after an exception and after Ctrl-C. It covers parameters, all
+    buffers (also non-persistent ones), gradients, ``requires_grad``, the training flag and plain
+    attributes of every module, the optimizer's state and param groups, the GradScaler, and the
+    random state of torch (CPU and CUDA), numpy and `random`. Of the loader, its samplers and its
+    datasets it covers generators, plain attributes (such as a position or a count) and persistent
+    workers. Tensors are restored in place: the same objects in the same memory. Step post-hooks
+    of the optimizer, which schedulers use, are disabled inside the block; step pre-hooks run.
 
     Args:
-        model: the model that is tried out, or several.
+        model: the model, or several.
         optimizer: its optimizer, or several.
-        loader: where batches come from: something that can be iterated again and again, or a
-            function that returns such a thing anew.
+        loader: the source of the batches: an iterable that can be iterated repeatedly, or a
+            function that returns a new one.
         scaler: the GradScaler, if there is one.
-        on_disk: keep the copies of large tensors in a temporary folder, here or in the one that
-            is named, and not in memory; nothing stays there.
+        on_disk: ``True`` or a folder: write the copies of large tensors to a temporary folder
+            (inside that folder), which is deleted at the end. Default: copy in memory.
 
     Raises:
-        TaskError: the loader is a one-way stream, which cannot be put back, or the model is lazy
-            and has no weights yet.
+        TaskError: the loader is a one-way stream, which cannot be restored, or the model has lazy
+            modules without weights.
 
+    >>> import torch
+    >>> from torch import nn
+    >>> from ratecraft.finder import preserve_state
     >>> layer = nn.Linear(2, 1)
     >>> before = layer.weight.clone()
     >>> optimizer = torch.optim.SGD(layer.parameters(), lr=1.0)
@@ -77,58 +87,66 @@ def preserve_state(
     with ExitStack() as stack:
         folder = None
         if on_disk:
-            place = None if on_disk is True else on_disk
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=place)))
-        keeper = _Keeper(folder)
-        undo: list[Callable[[], object]] = []
+            parent = None if on_disk is True else on_disk
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=parent)))
+        snapshot = _Snapshot(folder)
         _refuse_lazy(models)
-        modules = list(dict.fromkeys(module for one in models for module in one.modules()))
-        for module in modules:
-            if isinstance(module, torch.jit.ScriptModule):  # its dicts are made anew when read
-                undo += [keeper.keep(buffer) for buffer in module.buffers(recurse=False)]
-                undo.append(_attribute(module, "training"))
-                continue
-            undo.append(keeper.keep(module._parameters))
-            undo.append(keeper.keep(module._buffers))
-            undo.append(_attributes(module, keeper))
-        for parameter in _parameters(modules, optimizers):
-            undo.append(keeper.keep(parameter))
-            undo.append(_gradient(parameter, keeper))
-            undo.append(_attribute(parameter, "requires_grad"))
-        for one in optimizers:
-            undo.append(keeper.keep(one.state))
-            undo.append(keeper.keep(one.param_groups))
-            undo.append(_attributes(one, keeper))
+        restores = _capture_training(models, optimizers, snapshot)
         if scaler is not None:
-            undo.append(keeper.keep(vars(scaler)))
-        owners = _owners(loader)
-        undo += _of_loader(owners, keeper)
+            restores.append(snapshot.capture(vars(scaler)))
+        owners = _loader_parts(loader)
+        restores += _capture_loader(owners, snapshot)
         stack.enter_context(preserve_rng())
         try:
-            # From here on things change, and of each the way back is known before.
-            for one in optimizers:
-                undo.append(_attribute(one, "_optimizer_step_post_hooks"))
-                one._optimizer_step_post_hooks = OrderedDict()
+            # Changes begin here; each change is preceded by its restore.
+            for hooked in optimizers:
+                restores.append(_capture_attribute(hooked, "_optimizer_step_post_hooks"))
+                hooked._optimizer_step_post_hooks = OrderedDict()
             for owner in owners:
-                if isinstance(owner, DataLoader):  # others are started in place of its workers
-                    undo.append(_attribute(owner, "_iterator"))
+                if isinstance(owner, DataLoader):  # its persistent workers stay untouched
+                    restores.append(_capture_attribute(owner, "_iterator"))
                     owner._iterator = None
             yield
         finally:
-            _restore_all(undo)
+            _restore_all(restores)
+
+
+def _capture_training(
+    models: list[nn.Module], optimizers: list[torch.optim.Optimizer], snapshot: _Snapshot
+) -> list[Restore]:
+    """Return what restores modules, parameters with their gradients, and optimizers."""
+    restores: list[Restore] = []
+    modules = list(dict.fromkeys(module for model in models for module in model.modules()))
+    for module in modules:
+        if isinstance(module, torch.jit.ScriptModule):  # it creates its dicts on every access
+            restores += [snapshot.capture(buffer) for buffer in module.buffers(recurse=False)]
+            restores.append(_capture_attribute(module, "training"))
+            continue
+        restores.append(snapshot.capture(module._parameters))
+        restores.append(snapshot.capture(module._buffers))
+        restores.append(_capture_attributes(module, snapshot))
+    for parameter in _parameters(modules, optimizers):
+        restores.append(snapshot.capture(parameter))
+        restores.append(_capture_gradient(parameter, snapshot))
+        restores.append(_capture_attribute(parameter, "requires_grad"))
+    for optimizer in optimizers:
+        restores.append(snapshot.capture(optimizer.state))
+        restores.append(snapshot.capture(optimizer.param_groups))
+        restores.append(_capture_attributes(optimizer, snapshot))
+    return restores
 
 
 @contextmanager
 def preserve_rng() -> Iterator[None]:
     """Restore the random state of torch (CPU and CUDA), numpy and `random` at the block's end."""
-    restore = random_state()
+    restore = capture_random_state()
     try:
         yield
     finally:
         restore()
 
 
-def random_state() -> Callable[[], None]:
+def capture_random_state() -> Callable[[], None]:
     """Return what restores the random state of torch (CPU and CUDA), numpy and `random`."""
     cpu, python = torch.get_rng_state(), random.getstate()
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None  # type: ignore[no-untyped-call]
@@ -146,15 +164,15 @@ def random_state() -> Callable[[], None]:
     return restore
 
 
-def loader_state(loader: Batches) -> Callable[[], None]:
-    """Return what restores a loader, its samplers and its datasets, as far as they have a state.
+def capture_loader_state(loader: Batches) -> Callable[[], None]:
+    """Return what restores a loader, its samplers and its datasets, as far as they have state.
 
     Raises:
         TaskError: the loader is a one-way stream.
     """
     refuse_stream(loader)
-    undo = _of_loader(_owners(loader), _Keeper())
-    return lambda: _restore_all(undo)
+    restores = _capture_loader(_loader_parts(loader), _Snapshot())
+    return lambda: _restore_all(restores)
 
 
 def seed_everything(seed: int) -> None:
@@ -167,35 +185,35 @@ def seed_everything(seed: int) -> None:
 
 def refuse_stream(loader: Batches) -> None:
     """Raise TaskError if the loader can be iterated only once."""
-    inner = getattr(loader, "dataset", None)
-    one_way = inner if isinstance(inner, IterableDataset) else loader
-    if isinstance(one_way, Iterator):
+    dataset = getattr(loader, "dataset", None)
+    stream = dataset if isinstance(dataset, IterableDataset) else loader
+    if isinstance(stream, Iterator):
         raise TaskError(
-            f"the batches come from a one-way stream ({type(one_way).__name__}), which cannot be "
-            "put back; give a list of batches, a DataLoader, or a function that opens the stream "
-            "anew: lambda: stream()"
+            f"the batches come from a one-way stream ({type(stream).__name__}), which cannot be "
+            "restored; give a list of batches, a DataLoader, or a function that opens the stream "
+            "again: lambda: stream()"
         )
 
 
 def _refuse_lazy(models: list[nn.Module]) -> None:
-    tensors = [t for one in models for t in (*one.parameters(), *one.buffers())]
+    tensors = [t for model in models for t in (*model.parameters(), *model.buffers())]
     if any(nn.parameter.is_lazy(tensor) for tensor in tensors):
         raise TaskError("a lazy module has no weights yet; run one batch through the model first")
 
 
-def _restore_all(undo: list[Callable[[], object]]) -> None:
-    """Run every restore, whatever happens meanwhile, and raise the first error afterwards.
+def _restore_all(restores: list[Restore]) -> None:
+    """Run every restore, also after errors, then raise the first error.
 
-    Restores may be repeated, so one that a second Ctrl-C cut short is done again.
+    A restore that Ctrl-C interrupts is run again, which is safe: restores can be repeated.
     """
     first: BaseException | None = None
     with torch.no_grad():
-        for restore in undo:
+        for restore in restores:
             while True:
                 try:
                     restore()
-                except KeyboardInterrupt as stop:
-                    first = first or stop
+                except KeyboardInterrupt as interrupt:
+                    first = first or interrupt
                     continue
                 except Exception as error:
                     first = first or error
@@ -204,63 +222,65 @@ def _restore_all(undo: list[Callable[[], object]]) -> None:
         raise first
 
 
-class _Keeper:
-    """Remembers nested dicts, lists and tensors, and restores them in place; each tensor once."""
+class _Snapshot:
+    """Copies of nested dicts, lists and tensors, which are restored in place; each tensor once."""
 
     def __init__(self, folder: Path | None = None) -> None:
-        self._seen: dict[int, Callable[[], Any]] = {}
-        self._folder, self._names = folder, count()
+        self._captured: dict[int, Callable[[], Any]] = {}
+        self._folder, self._numbers = folder, count()
 
-    def keep(self, value: Any) -> Callable[[], Any]:
+    def capture(self, value: Any) -> Callable[[], Any]:
         """Return a function that restores the contents of ``value`` and returns it."""
-        if id(value) in self._seen:
-            return self._seen[id(value)]
-        restore = self._keep(value)
+        if id(value) in self._captured:
+            return self._captured[id(value)]
+        restore = self._capture(value)
         if isinstance(value, torch.Tensor | dict | list):
-            self._seen[id(value)] = restore
+            self._captured[id(value)] = restore
         return restore
 
-    def _keep(self, value: Any) -> Callable[[], Any]:
+    def _capture(self, value: Any) -> Callable[[], Any]:
         if isinstance(value, torch.Tensor):
-            return self._keep_tensor(value)
+            return self._capture_tensor(value)
         if isinstance(value, dict):
-            items = {key: self.keep(item) for key, item in value.items()}
-            return lambda: _refilled(value, items)
+            items = {key: self.capture(item) for key, item in value.items()}
+            return lambda: _restore_dict(value, items)
         if isinstance(value, list):
-            entries = [self.keep(item) for item in value]
-            return lambda: _relisted(value, entries)
+            entries = [self.capture(item) for item in value]
+            return lambda: _restore_list(value, entries)
         if isinstance(value, tuple):
-            parts = [self.keep(item) for item in value]
-            build: Any = getattr(type(value), "_make", type(value))  # a named tuple's, or plain
+            parts = [self.capture(item) for item in value]
+            build: Any = getattr(type(value), "_make", type(value))  # of a named or a plain tuple
             return lambda: value if not parts else build(part() for part in parts)
         plain = isinstance(value, bool | int | float | str | None | nn.Module) or callable(value)
-        kept = value if plain else copy.deepcopy(value)
-        return lambda: kept
+        copied = value if plain else copy.deepcopy(value)
+        return lambda: copied
 
-    def _keep_tensor(self, value: torch.Tensor) -> Callable[[], Any]:
-        place = value.detach()  # the same memory, whatever the tensor is made to hold
-        if self._folder is None or value.numel() * value.element_size() < LARGE:
-            content = place.clone()
-            return lambda: _copied(value, place, content)
-        file = self._folder / f"{next(self._names)}.pt"
+    def _capture_tensor(self, value: torch.Tensor) -> Callable[[], Any]:
+        memory = value.detach()  # refers to this memory even if value.data is replaced
+        if self._folder is None or value.numel() * value.element_size() < MIN_DISK_BYTES:
+            content = memory.clone()
+            return lambda: _restore_tensor(value, memory, content)
+        file = self._folder / f"{next(self._numbers)}.pt"
         torch.save(value.detach().clone(memory_format=torch.preserve_format), file)
-        return lambda: _copied(
-            value, place, torch.load(file, map_location="cpu", weights_only=True)
+        return lambda: _restore_tensor(
+            value, memory, torch.load(file, map_location="cpu", weights_only=True)
         )
 
 
-def _copied(tensor: torch.Tensor, place: torch.Tensor, content: torch.Tensor) -> torch.Tensor:
-    """Give a tensor its memory and its content again."""
-    moved = tensor.data_ptr() != place.data_ptr() or tensor.dtype != place.dtype
-    if moved or tensor.shape != place.shape or tensor.stride() != place.stride():
-        tensor.data = place
-    # Of an expanded tensor, whose elements share memory, each is written once.
-    once = tuple(slice(0, 1) if stride == 0 else slice(None) for stride in place.stride())
-    place[once].copy_(content[once])
+def _restore_tensor(
+    tensor: torch.Tensor, memory: torch.Tensor, content: torch.Tensor
+) -> torch.Tensor:
+    """Point a tensor to its former memory and write its former content there."""
+    moved = tensor.data_ptr() != memory.data_ptr() or tensor.dtype != memory.dtype
+    if moved or tensor.shape != memory.shape or tensor.stride() != memory.stride():
+        tensor.data = memory
+    # The elements of an expanded tensor share memory; each memory cell is written once.
+    cells = tuple(slice(0, 1) if stride == 0 else slice(None) for stride in memory.stride())
+    memory[cells].copy_(content[cells])
     return tensor
 
 
-def _refilled(mapping: dict[Any, Any], items: dict[Any, Callable[[], Any]]) -> dict[Any, Any]:
+def _restore_dict(mapping: dict[Any, Any], items: dict[Any, Callable[[], Any]]) -> dict[Any, Any]:
     for key in [key for key in mapping if key not in items]:
         del mapping[key]
     for key, restore in items.items():
@@ -268,80 +288,76 @@ def _refilled(mapping: dict[Any, Any], items: dict[Any, Callable[[], Any]]) -> d
     return mapping
 
 
-def _relisted(entries: list[Any], restores: list[Callable[[], Any]]) -> list[Any]:
+def _restore_list(entries: list[Any], restores: list[Callable[[], Any]]) -> list[Any]:
     entries[:] = [restore() for restore in restores]
     return entries
 
 
-def _attribute(owner: Any, name: str) -> Callable[[], object]:
+def _capture_attribute(owner: Any, name: str) -> Restore:
     value = getattr(owner, name)
     return lambda: setattr(owner, name, value)
 
 
-def _attributes(owner: Any, keeper: _Keeper, largest: float = math.inf) -> Callable[[], object]:
-    """Return what restores an object's plain attributes: numbers, texts, small lists, tensors.
+def _capture_attributes(owner: Any, snapshot: _Snapshot, max_elements: float = math.inf) -> Restore:
+    """Return what restores an object's plain attributes: numbers, strings, small lists, tensors.
 
-    Tensors of more than ``largest`` elements are taken for data, which nobody changes.
+    Tensors of more than ``max_elements`` elements are taken for data that never changes.
     """
-    held = vars(owner)
-
-    own = HELD_BY_TORCH if isinstance(owner, nn.Module | torch.optim.Optimizer) else frozenset()
+    attributes = vars(owner)
+    is_torch = isinstance(owner, nn.Module | torch.optim.Optimizer)
+    excluded = TORCH_ATTRIBUTES if is_torch else frozenset()
 
     def is_state(name: str) -> bool:
-        if name in own or name.endswith("_hooks") or name.startswith("_ratecraft"):
+        if name in excluded or name.endswith("_hooks") or name.startswith("_ratecraft"):
             return False
-        return _is_state(held[name], largest)
+        return _is_state(attributes[name], max_elements)
 
-    kept = {name: keeper.keep(value) for name, value in held.items() if is_state(name)}
-    generators = [rewind for value in held.values() if (rewind := _generator(value))]
-    names = set(held)
+    captured = {
+        name: snapshot.capture(value) for name, value in attributes.items() if is_state(name)
+    }
+    generators = [rewind for value in attributes.values() if (rewind := _capture_generator(value))]
+    names = set(attributes)
 
     def restore() -> None:
-        for name in [name for name in held if name not in names and is_state(name)]:
-            del held[name]
-        for name, value in kept.items():
-            held[name] = value()
-        for again in generators:
-            again()
+        for name in [name for name in attributes if name not in names and is_state(name)]:
+            del attributes[name]
+        for name, restore_value in captured.items():
+            attributes[name] = restore_value()
+        for rewind in generators:
+            rewind()
 
     return restore
 
 
-# Kept for themselves, or never changed by training.
-HELD_BY_TORCH: Final = frozenset(
-    ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set", "state", "param_groups")
-)
-
-
-def _is_state(value: Any, largest: float, depth: int = 0) -> bool:
-    """Return whether an attribute is plain, and small enough to be state and not data."""
+def _is_state(value: Any, max_elements: float, depth: int = 0) -> bool:
+    """Return whether an attribute is plain, and small enough to be state rather than data."""
     if isinstance(value, torch.Tensor):
-        return value.numel() <= largest
+        return value.numel() <= max_elements
     if isinstance(value, dict | list | tuple | set | frozenset):
-        if len(value) > SMALL or depth > DEPTH:
+        if len(value) > MAX_STATE_ITEMS or depth > MAX_STATE_DEPTH:
             return False
         inner = value.values() if isinstance(value, dict) else value
-        return all(_is_state(item, largest, depth + 1) for item in inner)
+        return all(_is_state(item, max_elements, depth + 1) for item in inner)
     if type(value).__module__ == "numpy":
-        return int(getattr(value, "size", SMALL + 1)) <= SMALL
+        return int(getattr(value, "size", MAX_STATE_ITEMS + 1)) <= MAX_STATE_ITEMS
     return isinstance(value, bool | int | float | complex | str | None)
 
 
-def _gradient(parameter: torch.Tensor, keeper: _Keeper) -> Callable[[], object]:
+def _capture_gradient(parameter: torch.Tensor, snapshot: _Snapshot) -> Restore:
     if parameter.grad is None:
         return lambda: setattr(parameter, "grad", None)
-    restore = keeper.keep(parameter.grad)
+    restore = snapshot.capture(parameter.grad)
     return lambda: setattr(parameter, "grad", restore())
 
 
-def _generator(value: Any) -> Callable[[], object] | None:
-    """Return what restores a generator of torch, numpy or `random`; of nothing else."""
+def _capture_generator(value: Any) -> Restore | None:
+    """Return what restores a random generator of torch, numpy or `random`; else None."""
     if isinstance(value, torch.Generator):
         state = value.get_state()
         return lambda: value.set_state(state)
     if isinstance(value, random.Random):
-        known = value.getstate()
-        return lambda: value.setstate(known)
+        python_state = value.getstate()
+        return lambda: value.setstate(python_state)
     numpy = sys.modules.get("numpy")
     if numpy and isinstance(value, numpy.random.Generator):
         bits = copy.deepcopy(value.bit_generator.state)
@@ -355,43 +371,48 @@ def _generator(value: Any) -> Callable[[], object] | None:
 def _parameters(
     modules: list[nn.Module], optimizers: list[torch.optim.Optimizer]
 ) -> list[torch.Tensor]:
-    own = [p for module in modules for p in module.parameters(recurse=False)]
-    held = [p for one in optimizers for group in one.param_groups for p in group["params"]]
-    return list({id(p): p for p in (*own, *held)}.values())
+    """Return the parameters of modules and optimizers, each once."""
+    of_modules = [p for module in modules for p in module.parameters(recurse=False)]
+    of_groups = [
+        p for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]
+    ]
+    return list({id(p): p for p in (*of_modules, *of_groups)}.values())
 
 
-def _of_loader(owners: list[Any], keeper: _Keeper) -> list[Callable[[], object]]:
+def _capture_loader(owners: list[Any], snapshot: _Snapshot) -> list[Restore]:
     """Return what restores a loader, its samplers, its datasets and their transforms."""
-    undo: list[Callable[[], object]] = []
+    restores: list[Restore] = []
     for owner in owners:
         if type(owner) is DataLoader:
-            if rewind := _generator(owner.generator):
-                undo.append(rewind)
+            if restore := _capture_generator(owner.generator):
+                restores.append(restore)
         elif hasattr(owner, "__dict__"):
-            undo.append(_attributes(owner, keeper, SMALL))
+            restores.append(_capture_attributes(owner, snapshot, MAX_STATE_ITEMS))
         if hasattr(owner, "state_dict") and hasattr(owner, "load_state_dict"):
-            undo += _position(owner)
-    return undo
+            restores += _capture_state_dict(owner)
+    return restores
 
 
-def _owners(loader: Any) -> list[Any]:
+def _loader_parts(loader: Any) -> list[Any]:
     """Return a loader and the samplers, datasets and transforms in it."""
     if isinstance(loader, list | tuple) or (callable(loader) and not hasattr(loader, "__iter__")):
         return []
-    found = [loader]
-    for owner in found:
+    parts = [loader]
+    for owner in parts:  # grows while it is iterated
         for name, value in vars(owner).items() if hasattr(owner, "__dict__") else ():
-            several = isinstance(value, list | tuple) and len(value) <= SMALL
+            several = isinstance(value, list | tuple) and len(value) <= MAX_STATE_ITEMS
             for inner in value if several else (value,):
-                helps = name.strip("_") in HELPERS and hasattr(inner, "__dict__")
-                fits = isinstance(inner, Dataset | Sampler | DataLoader) or helps
-                if fits and not any(inner is other for other in found):
-                    found.append(inner)
-    return found
+                is_transform = name.strip("_") in TRANSFORM_ATTRIBUTES and hasattr(
+                    inner, "__dict__"
+                )
+                fits = isinstance(inner, Dataset | Sampler | DataLoader) or is_transform
+                if fits and not any(inner is part for part in parts):
+                    parts.append(inner)
+    return parts
 
 
-def _position(loader: Any) -> list[Callable[[], object]]:
-    """Return what restores a loader that can be told where it was."""
+def _capture_state_dict(loader: Any) -> list[Restore]:
+    """Return what restores a loader through its ``state_dict``."""
     try:
         state = copy.deepcopy(loader.state_dict())
     except AttributeError:  # Accelerate's loaders have the method, but mostly no state

@@ -1,4 +1,4 @@
-"""The command and its end: every error is a message and a code, never a traceback."""
+"""The app: commands, error messages and exit codes. Errors never end in a traceback."""
 
 from __future__ import annotations
 
@@ -7,71 +7,79 @@ import signal
 from collections.abc import Sequence
 from typing import Any
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, UnknownCommandError, UnknownOptionError
 
 from ratecraft._version import __version__
 from ratecraft.errors import RatecraftError, RunFailed
 
-from ._compare import compare, demo, merge, train
+from ._check import check
+from ._compare import compare
 from ._console import err
+from ._demo import demo
+from ._doctor import doctor
 from ._find import find
-from ._forecast import predict
+from ._forecast import forecast
 from ._info import info
-from ._show import check, doctor, show
+from ._merge import merge
+from ._renamed import renamed_command, renamed_option
+from ._show import show
+from ._train import train
 
 app = App(
     name="ratecraft",
-    help="""Say, find, foresee, prove and see your learning rate before you pay for the run.
-
-Exit codes: 0 done; 1 no result, or errors found; 2 used wrongly; 130 stopped with Ctrl-C; 143
-stopped by SIGTERM. `NO_COLOR=1` leaves colours out, `RATECRAFT_TRACEBACK=1` shows where an
-unexpected error came from.
+    help="""Learning-rate schedules: draw them, find a learning rate, forecast and compare losses.
 
 Example: `ratecraft find digits --total-steps "epochs(10)"`
+
+Exit codes: 0 success; 1 no result, or errors found; 2 wrong usage; 130 interrupted with Ctrl-C;
+143 terminated by SIGTERM.
+
+Environment: `NO_COLOR=1` turns colors off; `RATECRAFT_TRACEBACK=1` shows the traceback of an
+unexpected error.
 """,
     version=__version__,
     version_flags=["--version"],
     help_format="markdown",
-    suppress_keyboard_interrupt=False,  # it is told like every other end, with a code of its own
+    suppress_keyboard_interrupt=False,  # `run` reports Ctrl-C, with its own exit code
 )
-for command in (show, check, doctor, find, predict, train, compare, merge, demo, info):
+for command in (show, check, doctor, find, forecast, train, compare, merge, demo, info):
     app.command(command)
 app.register_install_completion_command(add_to_startup=False)
 
 
 class _Terminated(KeyboardInterrupt):
-    """SIGTERM, as a job scheduler sends it before time is up; it ends all as Ctrl-C does."""
+    """Raised on SIGTERM, so that a terminated command cleans up as after Ctrl-C."""
 
 
 def run(arguments: Sequence[str] | None) -> int:
-    """Run the command and return its exit code; every error is a message, never a traceback."""
+    """Run the command, print its error message if it fails, and return the exit code."""
     try:
         signal.signal(signal.SIGTERM, _terminate)
         app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
-        return _fail(f"{error}\nsee: ratecraft --help", 2)
+        return _fail(_usage_error(error), 2)
     except RunFailed as error:
         return _fail(str(error), 1)
     except RatecraftError as error:
         return _fail(str(error), 2)
     except _Terminated:
-        return _fail("stopped by SIGTERM", 143)
+        return _fail("terminated by SIGTERM", 143)
     except KeyboardInterrupt:
-        return _fail("stopped", 130)
+        return _fail("interrupted", 130)
     except ModuleNotFoundError as error:
         if error.name != "torch":
-            return _fail(_told(error), 1)
-        return _fail("this command trains with torch: pip install 'ratecraft[torch]'", 2)
+            return _fail(_describe(error), 1)
+        return _fail("this command needs torch: pip install 'ratecraft[torch]'", 2)
     except (Exception, SystemExit) as error:
-        # Most likely the user's own model or loss; a traceback of ours would not help them.
+        # Usually an error in the user's own model or loss: one line is enough.
         if os.environ.get("RATECRAFT_TRACEBACK"):
             raise
-        return _fail(f"{_told(error)}\nRATECRAFT_TRACEBACK=1 shows where it came from", 1)
+        return _fail(f"{_describe(error)}\nset RATECRAFT_TRACEBACK=1 for the traceback", 1)
     return 0
 
 
 def _terminate(*_: Any) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one would cut the tidying short
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second SIGTERM must not stop the cleanup
     raise _Terminated
 
 
@@ -81,12 +89,23 @@ def _fail(message: str, code: int) -> int:
     return code
 
 
-def _told(error: BaseException) -> str:
-    """Return an unexpected error in words, with the last place outside installed packages."""
-    place, frame = "", error.__traceback__
-    while frame is not None:
-        code = frame.tb_frame.f_code
+def _usage_error(error: CycloptsError) -> str:
+    """Return the message of a parsing error, with the new name of a renamed option or command."""
+    message, commands = str(error), list(error.command_chain or ())
+    if isinstance(error, UnknownOptionError):
+        option = error.token.keyword or error.token.value
+        message = renamed_option(commands[0] if commands else "", option) or message
+    elif isinstance(error, UnknownCommandError) and error.unused_tokens:
+        message = renamed_command(error.unused_tokens[0]) or message
+    return f"{message}\nsee: {' '.join(['ratecraft', *commands, '--help'])}"
+
+
+def _describe(error: BaseException) -> str:
+    """Return an unexpected error in one line, with the last frame outside installed packages."""
+    location, traceback = "", error.__traceback__
+    while traceback is not None:
+        code = traceback.tb_frame.f_code
         if "site-packages" not in code.co_filename:
-            place = f" (in {code.co_name}, {code.co_filename}:{frame.tb_lineno})"
-        frame = frame.tb_next
-    return f"{type(error).__name__}: {error}{place}"
+            location = f" (in {code.co_name}, {code.co_filename}:{traceback.tb_lineno})"
+        traceback = traceback.tb_next
+    return f"{type(error).__name__}: {error}{location}"

@@ -1,4 +1,4 @@
-"""find: the lr for a run, by short runs or by a range test."""
+"""find: find the learning rate for a run, by short runs or by a range test."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from rich.console import Console
 from ratecraft.errors import RunFailed, SettingError
 from ratecraft.schedule import Duration, constant, parse_length
 
-from ._console import bar, check_output, out
+from ._console import out, progress_bar
+from ._files import FIGURE_SUFFIXES, check_output
 
 if TYPE_CHECKING:
     from ratecraft.experiments import Task
@@ -23,77 +24,78 @@ if TYPE_CHECKING:
 def find(
     task: str,
     *,
-    total_steps: Annotated[str | None, Parameter(alias="-t")] = None,
-    steps: int | None = None,
+    total_steps: Annotated[str | None, Parameter(alias="-n")] = None,
+    budget_steps: int | None = None,
     optimizer: str | None = None,
     seed: int = 0,
-    classic: bool = False,
+    range_test: bool = False,
+    steps: int | None = None,
     low: float | None = None,
     high: float | None = None,
     linear: bool = False,
     save: Path | None = None,
     output: Annotated[Path | None, Parameter(alias="-o")] = None,
 ) -> None:
-    """Find the learning rate for a run, by short runs, or with --classic by a range test.
+    """Find the learning rate for a training run, by short runs.
+
+    With `--range-test`, run a learning rate range test instead.
 
     Example: `ratecraft find my_task.py:task --total-steps "epochs(30)"`
 
     Args:
-        task: digits, stdlib-text, or your own as file.py:function.
-        total_steps: Length of the run to come: steps, or a length such as "epochs(30)"; default
-            "epochs(10)".
-        steps: What the search may cost, default 200; with --classic the length of the test,
-            default one epoch, or 100 steps if that is longer.
-        optimizer: Optimizer in place of the task's: sgd, momentum, nesterov, adagrad, adadelta,
-            rmsprop, adam, adamw, nadam, radam, adamax, lbfgs, muon, schedulefree-adamw, prodigy,
-            or a class such as torch.optim.AdamW.
-        seed: Seed of initial weights and data order.
-        classic: Run the classical range test, and show what known rules make of it.
-        low: First lr of the range test, default 1e-8.
-        high: Last lr of the range test, default 10.
-        linear: Raise the lr of the range test linearly, not geometrically.
+        task: What to train: digits, stdlib-text, or a function of yours as file.py:function.
+        total_steps: Length of the run that the learning rate is for: a number of steps, or a
+            duration such as "epochs(30)". Default: "epochs(10)".
+        budget_steps: Most steps that the short runs may take together. Default: 200.
+        optimizer: Optimizer to use instead of the task's: sgd, momentum, nesterov, adagrad,
+            adadelta, rmsprop, adam, adamw, nadam, radam, adamax, lbfgs, muon, schedulefree-adamw,
+            prodigy, or a class such as torch.optim.AdamW.
+        seed: Seed of the initial weights and the data order.
+        range_test: Raise the learning rate with every step, and print what each known rule
+            suggests.
+        steps: Length of the range test in steps. Default: one epoch, but at least 100.
+        low: First learning rate of the range test. Default: 1e-8.
+        high: Last learning rate of the range test. Default: 10.
+        linear: Raise the learning rate of the range test linearly instead of geometrically.
         save: Write the result as JSON.
-        output: Also write a figure: a .png, .svg or .pdf file.
+        output: Also write a figure (.png, .svg or .pdf).
     """
     from ratecraft.experiments import load_task
     from ratecraft.experiments._task import with_optimizer
     from ratecraft.report import plot_lr_finder, plot_range_test, save_figure
-    from ratecraft.results._range_test_rules import RULES
+    from ratecraft.results import RANGE_TEST_RULES
 
     check_output(save, ".json")
-    check_output(output, ".png", ".svg", ".pdf")
-    sweep: dict[str, Any] = {"low": low, "high": high, "spacing": "linear" if linear else None}
-    sweep = {name: value for name, value in sweep.items() if value is not None}
-    if sweep and not classic:
-        raise SettingError("--low, --high and --linear belong to the range test; add --classic")
-    if classic and total_steps is not None:
-        raise SettingError(
-            "--total-steps: the range test knows nothing of the run; leave out --classic"
-        )
-    if steps is not None:
-        sweep["steps"] = steps
+    check_output(output, *FIGURE_SUFFIXES)
+    spacing = "linear" if linear else None
+    sweep_options = _given(steps=steps, low=low, high=high, spacing=spacing)
+    search_options = _given(budget_steps=budget_steps)
+    if sweep_options and not range_test:
+        raise SettingError("--steps, --low, --high and --linear need --range-test")
+    if range_test and (search_options or total_steps is not None):
+        raise SettingError("--total-steps and --budget-steps cannot be used with --range-test")
     loaded = load_task(task)
     if optimizer is not None:
         loaded = with_optimizer(loaded, optimizer)
     result: LRFinderResult | LRRangeTestResult
-    if classic:
-        result = _sweep(loaded, task, seed=seed, **sweep)
-        lr, figure = result.suggestion, partial(plot_range_test, result, tuple(RULES))
-        for rule in RULES:
-            told, reason = result.suggest(rule)
-            cell = "-" if told is None else f"{told:.3g}"
-            out.print(f"  {rule:<11}{cell:>9}  {reason}", markup=False)
+    if range_test:
+        result = _run_range_test(loaded, task, seed=seed, **sweep_options)
+        lr, plot = result.suggestion, partial(plot_range_test, result, tuple(RANGE_TEST_RULES))
     else:
-        result = find_and_print(
-            loaded, task, total_steps=parse_length(total_steps or "epochs(10)"), seed=seed, **sweep
-        )
-        lr, figure = result.lr, partial(plot_lr_finder, result)
+        length = parse_length(total_steps or "epochs(10)")
+        result = find_and_print(loaded, task, total_steps=length, seed=seed, **search_options)
+        lr, plot = result.lr, partial(plot_lr_finder, result)
     if save is not None:
         out.print(f"result: {result.save(save)}", markup=False)
     if output is not None:
-        out.print(f"figure: {save_figure(figure(), output)}", markup=False)
+        out.print(f"figure: {save_figure(plot(), output)}", markup=False)
     if lr is None:
         raise RunFailed(result.reason)
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    """Return the options that were given."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def find_and_print(
@@ -102,10 +104,19 @@ def find_and_print(
     *,
     total_steps: Duration | int,
     seed: int = 0,
-    to: Console = out,
-    **settings: Any,
+    console: Console = out,
+    **options: Any,
 ) -> LRFinderResult:
-    """Find the lr for a fresh model, with a bar, and print how."""
+    """Find the learning rate for a fresh model, with a progress bar, and print the result.
+
+    Args:
+        task: the task.
+        name: its name, if the task has none of its own.
+        total_steps: length of the run that the learning rate is for.
+        seed: seed of the initial weights and the data order.
+        console: where to print.
+        options: other options of `find_lr`.
+    """
     from ratecraft._training._snapshot import seed_everything
     from ratecraft.experiments._train import curve_of, start
     from ratecraft.finder import find_lr
@@ -114,7 +125,7 @@ def find_and_print(
     length = len(curve_of(constant(1), 1.0, total_steps, task.steps_per_epoch))
     seed_everything(seed)
     model, optimizer = start(task)
-    with bar("short runs", "steps at most") as progress:
+    with progress_bar("short runs", "steps at most") as progress:
         result = find_lr(
             model,
             optimizer,
@@ -123,29 +134,29 @@ def find_and_print(
             total_steps=length,
             progress=progress,
             task=task.name or name,
-            **settings,
+            **options,
         )
     result = replace(result, seed=seed)
-    to.print(terminal_lr_finder(result), markup=False)
-    to.print(f"{result.task}\n{result.optimizer}: {result.cost}", markup=False)
-    to.print(result.reason, markup=False)
+    console.print(terminal_lr_finder(result), markup=False)
+    console.print(f"{result.task}\n{result.optimizer}: {result.cost}", markup=False)
+    console.print(result.reason, markup=False)
     if result.lr is not None:
-        to.print(
-            f"lr: [bold]{result.lr:.3g}[/bold] (as good: {result.low:.3g} to {result.high:.3g})"
-        )
+        interval = f"{result.lr_low:.3g} to {result.lr_high:.3g}"
+        console.print(f"lr: [bold]{result.lr:.3g}[/bold] (as good: {interval})")
     return result
 
 
-def _sweep(task: Task, name: str, *, seed: int = 0, **settings: Any) -> LRRangeTestResult:
-    """Run a range test on a fresh model, with a bar, and print its curve and its suggestion."""
+def _run_range_test(task: Task, name: str, *, seed: int = 0, **options: Any) -> LRRangeTestResult:
+    """Run a range test on a fresh model; print its curve and what each rule suggests."""
     from ratecraft._training._snapshot import seed_everything
     from ratecraft.experiments._train import start
     from ratecraft.finder import range_test
     from ratecraft.report import terminal_plot
+    from ratecraft.results import RANGE_TEST_RULES
 
     seed_everything(seed)
     model, optimizer = start(task)
-    with bar("range test", "steps") as progress:
+    with progress_bar("range test", "steps") as progress:
         result = range_test(
             model,
             optimizer,
@@ -153,14 +164,18 @@ def _sweep(task: Task, name: str, *, seed: int = 0, **settings: Any) -> LRRangeT
             task.loss,
             progress=progress,
             task=task.name or name,
-            **settings,
+            **options,
         )
     result = replace(result, seed=seed)
     lines = {"smoothed loss": (result.lrs, result.smoothed)}
     plot = terminal_plot(lines, log_x=True, x_label="lr", y_label="loss", mark=result.suggestion)
     out.print(plot, markup=False)
     out.print(f"{result.task}\ntested with {result.optimizer}: {result.cost}", markup=False)
-    out.print(f"{result.stopped}; {result.reason}", markup=False)
+    out.print(f"{result.stop_reason}; {result.reason}", markup=False)
     if result.suggestion is not None:
         out.print(f"suggested lr: [bold]{result.suggestion:.3g}[/bold]")
+    for rule in RANGE_TEST_RULES:
+        lr, reason = result.suggest(rule)
+        cell = "-" if lr is None else f"{lr:.3g}"
+        out.print(f"  {rule:<11}{cell:>9}  {reason}", markup=False)
     return result

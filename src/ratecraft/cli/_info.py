@@ -1,4 +1,4 @@
-"""info: versions, devices, what is installed, and what would be better with more."""
+"""info: versions, devices and optional packages."""
 
 from __future__ import annotations
 
@@ -12,21 +12,24 @@ from ratecraft._version import __version__
 from ._console import out
 
 EXTRAS: Final = {
-    "torch": ("torch", "driving optimizers, finding lrs, training"),
-    "plot": ("matplotlib", "figures as .png, .svg and .pdf"),
+    "torch": ("torch", "ScheduleLR, find_lr, training"),
+    "plot": ("matplotlib", "figures (.png, .svg, .pdf)"),
     "digits": ("scikit-learn", "the task digits, and the demo"),
-    "tensorboard": ("tensorboard", "reading TensorBoard's logs in predict"),
+    "tensorboard": ("tensorboard", "forecasts from TensorBoard logs"),
     "ray": ("ray", "compare --engine ray"),
 }
-"""By extra: the package that it installs, and what that is for."""
-USED: Final = (
+"""Extra -> (package that it installs, what needs the package)."""
+INTEGRATED_PACKAGES: Final = (
     "lightning", "transformers", "accelerate", "pytorch-ignite", "schedulefree", "prodigyopt",
 )  # fmt: skip
-"""What works together with ratecraft where it is there."""
+"""Packages that ratecraft works with if they are installed."""
 
 
 def info() -> None:
-    """Say which versions and devices there are, what is installed, and what is missing for what."""
+    """Print versions, devices, installed optional packages, and how to install the missing ones.
+
+    Example: `ratecraft info`
+    """
     out.print(f"ratecraft {__version__}", markup=False)
     out.print(f"python {platform.python_version()} on {platform.system()} {platform.machine()}")
     for name in ("numpy", "scipy"):
@@ -38,12 +41,13 @@ def info() -> None:
             missing.append(f"pip install 'ratecraft[{extra}]' for {use}")
         else:
             out.print(f"{package} {version}: {use}", markup=False)
-    for package in USED:
+    for package in INTEGRATED_PACKAGES:
         if version := _version(package):
             out.print(f"{package} {version}", markup=False)
-    out.print(f"devices: {', '.join(_devices()) or 'none, since there is no torch'}", markup=False)
-    for line in missing:
-        out.print(f"missing: {line}", markup=False)
+    devices = ", ".join(_devices()) or "unknown, torch is not installed"
+    out.print(f"devices: {devices}", markup=False)
+    for command in missing:
+        out.print(f"missing: {command}", markup=False)
 
 
 def _version(package: str) -> str | None:
@@ -58,8 +62,8 @@ def _devices() -> list[str]:
         return []
     import torch
 
-    found = [f"cpu ({torch.get_num_threads()} threads)"]
-    found += [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    devices = [f"cpu ({torch.get_num_threads()} threads)"]
+    devices += [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     if torch.backends.mps.is_available():
-        found.append("mps")
-    return found
+        devices.append("mps")
+    return devices

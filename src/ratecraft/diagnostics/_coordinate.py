@@ -1,4 +1,4 @@
-"""The lr of every single weight under an adaptive method, from the optimizer's own state."""
+"""Learning rates of single coordinates under adaptive methods, from the optimizer's state."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Group = Mapping[str, Any]
 
 
 def _steps(state: State) -> torch.Tensor:
-    """Return how many steps there were, in float64: 1 - beta^step loses digits otherwise."""
+    """Return the number of steps in float64: 1 - beta^steps loses digits in float32."""
     return torch.as_tensor(state["step"], dtype=torch.float64)
 
 
@@ -61,8 +61,8 @@ def _adamax(state: State, group: Group, lr: Any, _: Any) -> torch.Tensor:
 
 def _adagrad(state: State, group: Group, lr: Any, _: Any) -> torch.Tensor:
     decayed = lr / (1 + (_steps(state) - 1) * group["lr_decay"])
-    total_steps: torch.Tensor = state["sum"]
-    lrs: torch.Tensor = decayed / (total_steps.sqrt() + group["eps"])
+    sum_of_squares: torch.Tensor = state["sum"]
+    lrs: torch.Tensor = decayed / (sum_of_squares.sqrt() + group["eps"])
     return lrs
 
 
@@ -74,14 +74,14 @@ def _rmsprop(state: State, group: Group, lr: Any, _: Any) -> torch.Tensor:
     return lrs
 
 
-def _adadelta(state: State, group: Group, lr: Any, before: torch.Tensor | None) -> torch.Tensor:
+def _adadelta(state: State, group: Group, lr: Any, acc_delta: torch.Tensor | None) -> torch.Tensor:
     second: torch.Tensor = state["square_avg"]
-    steps = torch.zeros_like(second) if before is None else before
+    steps = torch.zeros_like(second) if acc_delta is None else acc_delta
     lrs: torch.Tensor = lr * (steps + group["eps"]).sqrt() / (second + group["eps"]).sqrt()
     return lrs
 
 
-NEEDED: Final = (
+COORDINATE_STATES: Final = (
     "exp_avg_sq",
     "max_exp_avg_sq",
     "exp_inf",
@@ -90,9 +90,9 @@ NEEDED: Final = (
     "grad_avg",
     "acc_delta",
 )
-"""State with a number for each coordinate that some formula reads."""
+"""Optimizer states that hold a number per coordinate and that a formula reads."""
 
-LRS: Final[dict[type[Optimizer], tuple[Callable[..., torch.Tensor], str]]] = {
+FORMULAS: Final[dict[type[Optimizer], tuple[Callable[..., torch.Tensor], str]]] = {
     Adam: (_adam, "exp_avg_sq"),
     AdamW: (_adam, "exp_avg_sq"),
     NAdam: (_nadam, "exp_avg_sq"),
@@ -102,19 +102,19 @@ LRS: Final[dict[type[Optimizer], tuple[Callable[..., torch.Tensor], str]]] = {
     RMSprop: (_rmsprop, "square_avg"),
     Adadelta: (_adadelta, "square_avg"),
 }
-"""Formulas, and the state that they cannot do without."""
+"""The formula of each optimizer class, and the state that it requires."""
 
 
 def _formula(optimizer: Optimizer, states: Sequence[State]) -> Callable[..., torch.Tensor] | None:
-    """Return the formula of a method that has one, and has its state."""
-    for kind, (formula, needed) in LRS.items():
-        if isinstance(optimizer, kind):
-            return formula if all(needed in state for state in states) else None
+    """Return the optimizer's formula, or None if it has none or its state does not exist yet."""
+    for optimizer_class, (formula, required) in FORMULAS.items():
+        if isinstance(optimizer, optimizer_class):
+            return formula if all(required in state for state in states) else None
     return None
 
 
-def used_before(optimizer: Optimizer) -> str | None:
-    """Return the name of the state that a step uses as it was before, or None."""
+def pre_step_state(optimizer: Optimizer) -> str | None:
+    """Return the name of the state that the formula reads as it is before the step, or None."""
     return "acc_delta" if isinstance(optimizer, Adadelta) else None
 
 
@@ -124,27 +124,32 @@ def coordinate_lrs(
     group: Group,
     *,
     lr: Any = None,
-    before: torch.Tensor | None = None,
+    acc_delta: torch.Tensor | None = None,
 ) -> torch.Tensor | None:
-    """Return what multiplied each coordinate of a parameter in the step that was just made.
+    """Return the learning rate of each coordinate of a parameter in the step just made.
 
-    Of the corrected first moment: lr / (sqrt(v) + eps) for Adam, AdamW and NAdam, where v is the
-    corrected second moment; that times the rectification for RAdam; lr / u for Adamax. Of the
-    gradient: lr_t / (sqrt(sum of g^2) + eps) for Adagrad, lr / (sqrt(v) + eps) for RMSprop,
-    lr sqrt(D + eps) / sqrt(v + eps) for Adadelta, where D is the average of squared steps before
-    the step. All else is as it is after the step, which used it so. Decay is not in it.
+    It is the multiplier of the bias-corrected first moment: lr / (sqrt(v) + eps) for Adam, AdamW
+    and NAdam, with v the bias-corrected second moment; the same times the rectification for
+    RAdam; lr / u for Adamax. Or it is the multiplier of the gradient:
+    lr_t / (sqrt(sum of g^2) + eps) for Adagrad, lr / (sqrt(v) + eps) for RMSprop, and
+    lr sqrt(D + eps) / sqrt(v + eps) for Adadelta, with D the average of squared steps before this
+    step. Weight decay is not included.
 
     Args:
-        optimizer: an optimizer of torch's.
+        optimizer: a torch optimizer.
         parameter: one of its parameters.
-        group: its param group.
-        lr: the lr of the step; default the group's present one.
-        before: for Adadelta its ``acc_delta`` before the step; default zero, as at first.
+        group: the parameter's param group.
+        lr: the lr of the step; default: the group's present lr.
+        acc_delta: for Adadelta, the state ``acc_delta`` before the step; default 0, as at the
+            first step.
 
     Returns:
-        A tensor like the parameter, of a complex one with its two parts last; None for methods
-        that have one lr for all, and where the optimizer has no state of the parameter yet.
+        A tensor of the parameter's shape; for a complex parameter with a last dimension of 2
+        (real, imaginary). None if the method has one lr for all coordinates, or the optimizer has
+        no state for the parameter yet.
 
+    >>> import torch
+    >>> from ratecraft.diagnostics._coordinate import coordinate_lrs
     >>> weight = torch.nn.Parameter(torch.tensor([1.0, 1.0]))
     >>> optimizer = torch.optim.Adagrad([weight], lr=0.5)
     >>> weight.grad = torch.tensor([1.0, 2.0])
@@ -158,23 +163,23 @@ def coordinate_lrs(
     if formula is None:
         return None
     with torch.no_grad():
-        told = {name: _real(value) for name, value in state.items()}
-        early = None if before is None else _real(before)
-        return formula(told, group, group["lr"] if lr is None else lr, early)
+        real_state = {name: _real(value) for name, value in state.items()}
+        averaged = None if acc_delta is None else _real(acc_delta)
+        return formula(real_state, group, group["lr"] if lr is None else lr, averaged)
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
-    """The state behind the lrs of every so manieth coordinate of some parameters.
+class CoordinateSample:
+    """Optimizer state of a sample of coordinates, from which `lrs` computes their lrs.
 
     Attributes:
-        formula: one of `LRS`.
-        state: the state's parts, one parameter's coordinates after the other's.
-        steps: how many steps each parameter had.
-        counts: how many coordinates each has here.
-        group: what the param group said.
+        formula: one of `FORMULAS`.
+        state: the states by name, concatenated over the parameters.
+        steps: the number of steps of each parameter; None if the optimizer does not count them.
+        counts: the number of sampled coordinates of each parameter.
+        group: the settings of the param group at the step.
         lr: the lr of the step.
-        before: what `used_before` names, if anything.
+        acc_delta: the state named by `pre_step_state` before the step, concatenated; or None.
     """
 
     formula: Callable[..., torch.Tensor]
@@ -183,53 +188,56 @@ class Sample:
     counts: list[int]
     group: Group
     lr: Any
-    before: torch.Tensor | None
+    acc_delta: torch.Tensor | None
 
     @torch.no_grad()
     def lrs(self) -> list[torch.Tensor]:
-        """Return what `coordinate_lrs` says of these coordinates, parameter by parameter."""
-        state: dict[str, Any] = {name: piece.cpu() for name, piece in self.state.items()}
+        """Return the lrs of the sampled coordinates, a tensor per parameter."""
+        state: dict[str, Any] = {name: values.cpu() for name, values in self.state.items()}
         if self.steps is not None:
             steps = self.steps.to("cpu", torch.float64)
             state["step"] = steps.repeat_interleave(torch.tensor(self.counts))
         lr = float(self.lr)
-        before = None if self.before is None else self.before.cpu()
-        return list(torch.split(self.formula(state, self.group, lr, before), self.counts))
+        acc_delta = None if self.acc_delta is None else self.acc_delta.cpu()
+        return list(torch.split(self.formula(state, self.group, lr, acc_delta), self.counts))
 
 
 @torch.no_grad()
-def sample(
+def sample_coordinates(
     optimizer: Optimizer,
     parameters: Sequence[torch.Tensor],
     group: Group,
     strides: Sequence[int],
     *,
     lr: Any,
-    before: Sequence[torch.Tensor | None] | None,
-) -> Sample | None:
-    """Keep what `coordinate_lrs` needs for every so manieth coordinate of some parameters.
+    acc_deltas: Sequence[torch.Tensor | None] | None,
+) -> CoordinateSample | None:
+    """Copy the optimizer state of every n-th coordinate of each parameter.
 
-    The formulas wait until somebody asks for their results: what a measurement costs is mostly
-    the number of calls of torch.
+    The lrs are computed later, by `CoordinateSample.lrs`: the cost of a measurement is mostly the
+    number of torch calls.
 
     Args:
-        optimizer: an optimizer of torch's.
-        parameters: some of its parameters, on one device.
+        optimizer: a torch optimizer.
+        parameters: parameters of one group, on one device.
         group: their param group.
-        strides: of each, how many coordinates to go from one to the next.
+        strides: n of each parameter.
         lr: the lr of the step.
-        before: of each, what `used_before` names, or None where there was no state yet.
+        acc_deltas: the state named by `pre_step_state` of each parameter before the step, or None
+            for a parameter that had no state yet.
 
     Returns:
-        What was kept; None where `coordinate_lrs` returns it.
+        The sample, or None where `coordinate_lrs` returns None.
     """
     states: list[State] = [optimizer.state.get(parameter, {}) for parameter in parameters]
     formula = _formula(optimizer, states)
     if formula is None:
         return None
     joined = {
-        name: torch.cat([_every(state[name], n) for state, n in zip(states, strides, strict=True)])
-        for name in NEEDED
+        name: torch.cat(
+            [_strided(state[name], stride) for state, stride in zip(states, strides, strict=True)]
+        )
+        for name in COORDINATE_STATES
         if name in states[0]
     }
     counts = [
@@ -239,27 +247,27 @@ def sample(
     steps = None
     if "step" in states[0]:
         steps = torch.stack([_tensor(state["step"]) for state in states])
-    early = None
-    if before is not None:
-        # Where there was no state yet, the first step found zeros.
-        early = torch.cat([
-            _every(torch.zeros_like(p) if one is None else one, stride)
-            for p, one, stride in zip(parameters, before, strides, strict=True)
+    joined_deltas = None
+    if acc_deltas is not None:
+        # At a parameter's first step there is no state yet; the optimizer starts from zeros.
+        joined_deltas = torch.cat([
+            _strided(torch.zeros_like(p) if acc_delta is None else acc_delta, stride)
+            for p, acc_delta, stride in zip(parameters, acc_deltas, strides, strict=True)
         ])  # fmt: skip
-    told = {name: value for name, value in group.items() if name != "params"}
-    return Sample(formula, joined, steps, counts, told, lr, early)
+    settings = {name: value for name, value in group.items() if name != "params"}
+    return CoordinateSample(formula, joined, steps, counts, settings, lr, joined_deltas)
 
 
-def _every(tensor: torch.Tensor, stride: int) -> torch.Tensor:
-    """Return every so manieth number, in the order of indices whatever that in memory is."""
+def _strided(tensor: torch.Tensor, stride: int) -> torch.Tensor:
+    """Return every ``stride``-th number in index order, whatever the memory layout."""
     flat: torch.Tensor = _real(tensor).reshape(-1)
     return flat if stride == 1 else flat[::stride]
 
 
 def _real(value: Any) -> Any:
-    """Return a complex tensor's two parts, which every method takes for two coordinates."""
-    complex_one = isinstance(value, torch.Tensor) and value.is_complex()
-    return torch.view_as_real(value) if complex_one else value
+    """Return a complex tensor as real and imaginary parts, which optimizers treat separately."""
+    is_complex = isinstance(value, torch.Tensor) and value.is_complex()
+    return torch.view_as_real(value) if is_complex else value
 
 
 def _tensor(step: Any) -> torch.Tensor:
@@ -267,9 +275,10 @@ def _tensor(step: Any) -> torch.Tensor:
 
 
 def decoupled_decay(optimizer: Optimizer, group: Group, lr: Any) -> Any:
-    """Return by what share of itself a step shrinks a weight beside the step: lr x decay.
+    """Return lr x weight decay if weight decay is decoupled from the gradient, otherwise 0.
 
-    0 where weight decay is part of the gradient, as in SGD, Adam, Adagrad and others.
+    It is decoupled in AdamW, Muon and Adafactor, and with ``decoupled_weight_decay=True``. SGD,
+    Adam and Adagrad add it to the gradient.
     """
     decay = group.get("weight_decay", 0)
     decoupled = group.get("decoupled_weight_decay", isinstance(optimizer, AdamW))

@@ -1,4 +1,4 @@
-"""doctor: what is wrong with a live set-up, before or while it trains."""
+"""doctor: find mistakes in a training setup before or during training."""
 
 from __future__ import annotations
 
@@ -19,43 +19,46 @@ from ratecraft.schedule import Finding, Schedule, check
 from ratecraft.torch._plateau import PlateauLR
 from ratecraft.torch._scheduler import ScheduleLR
 
-from ._describe import on_stand_in
+from ._describe import copy_on_stand_in
 from ._setup import SchedulerUsage, TrainingSetup
 
-NEAR: Final = 0.01  # a horizon this near to the run's length is the run's length
-MULTIPLE: Final = 1.8  # so many steps a step are several; fewer may be steps that AMP skipped,
-SKIPPED: Final = 8  # and so may be so few
-EPOCH: Final = 5  # a run that is so many times longer than a schedule may be counted in epochs
-COUNTED: Final = 3  # calls after which it is clear how often a scheduler is stepped
-AHEAD: Final = 10  # steps that a loaded state is followed for
-NAMES: Final = 3  # of many parameters, so many are named
-PLAIN: Final = ("builtins", "torch", "torch.nn.parameter")
+RUN_LENGTH_REL_TOL: Final = 0.01  # a horizon this close to the run's length fits it
+# A scheduler is stepped too often from this many calls per step and extra calls on. Below, the
+# extra calls may belong to steps that AMP skipped.
+MIN_CALLS_PER_STEP: Final = 1.8
+MIN_EXTRA_CALLS: Final = 8
+MIN_STEPS_PER_EPOCH: Final = 5  # a schedule this many times shorter than the run may be in epochs
+MIN_CALLS_TO_JUDGE: Final = 3  # from this many calls on it is clear how often they come
+STATE_CHECK_STEPS: Final = 10  # steps for which a loaded state is compared
+MAX_MISSING_NAMES: Final = 3  # of parameters, listed in a message
+PLAIN_MODULES: Final = ("builtins", "torch", "torch.nn.parameter")
 
 
-def doctor(*things: Any, total_steps: int | None = None, done: int | None = None) -> list[Finding]:
-    """Return what is wrong with a live set-up, worst first; nothing is changed.
+def doctor(*objects: Any, total_steps: int | None = None, done: int | None = None) -> list[Finding]:
+    """Return the mistakes in a training setup, worst first, without changing anything.
 
-    Looked for: a scheduler that drives another optimizer than the one that steps; one stepped
-    once an epoch though it counts steps, or several times a step; a horizon that the run
-    misses or overshoots; parameters that no optimizer holds, or that are another model's; a
-    state that does not bring back what it was saved from; and, of a `ScheduleLR`, what `check`
-    says about its schedule.
+    It finds: a scheduler on an optimizer that does not step; a scheduler that counts steps but is
+    stepped once an epoch, or several times per step; a horizon that differs from the run's
+    length; parameters that are in no optimizer, in two, or in another model; a scheduler state
+    that does not restore the scheduler; and for each `ScheduleLR` the findings of `check`.
 
-    Call it when all is built, and again after a few steps, when it can see how often a
-    scheduler is stepped: optimizers of Adam's kind count their steps, a trainer does, or you
-    say ``done=``.
+    Call it after building everything, and again after a few steps: then it can tell how often
+    each scheduler is stepped. It reads the number of steps from optimizers like Adam, which count
+    them, from a trainer, or from ``done=``.
 
     Args:
-        things: models, optimizers, schedulers, a Lightning ``Trainer`` (while it fits, as in
-            ``on_train_start``) or a Hugging Face ``Trainer``, in any order and number, also in
-            lists and dicts.
-        total_steps: steps the run is going to make, if no trainer says so.
+        objects: models, optimizers, schedulers, a Lightning ``Trainer`` (during fit, for example
+            in ``on_train_start``) or a Hugging Face ``Trainer``, in any order, also in lists and
+            dicts.
+        total_steps: steps that the run is going to make; default: read from the trainer.
         done: steps made so far.
 
     Raises:
-        TypeError: something that is none of these.
-        BindingError: a length below 1, or a Lightning trainer that is not running.
+        TypeError: an object of another type, or a length that is not an int.
+        BindingError: ``total_steps`` < 1, ``done`` < 0, or a Lightning trainer that is not fitting.
 
+    >>> import torch
+    >>> from ratecraft.diagnostics import doctor
     >>> model = torch.nn.Linear(3, 1)
     >>> optimizer = torch.optim.SGD([model.weight], lr=0.1)
     >>> scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, 500)
@@ -64,54 +67,59 @@ def doctor(*things: Any, total_steps: int | None = None, done: int | None = None
     error no optimizer holds 1 of 2 trainable parameters: bias
     error OneCycleLR ends after 500 of the run's 1000 steps, and raises an error there
     """
-    setup = TrainingSetup.of(things, total_steps, done)
-    found = [
-        *_others(setup),
-        *_parameters(setup),
+    setup = TrainingSetup.of(objects, total_steps, done)
+    findings = [
+        *_optimizer_findings(setup),
+        *_parameter_findings(setup),
         *(
             finding
-            for patient in setup.patients
-            for finding in (*_steps(patient), *_horizons(patient, setup), *_state(patient))
-        ),
-        *_schedules(setup),
-    ]
-    return sorted(found, key=lambda finding: ("error", "warning", "note").index(finding.level))
-
-
-def _others(setup: TrainingSetup) -> Iterator[Finding]:
-    """Find schedulers and optimizers that have nothing to do with each other."""
-    for patient in setup.patients:
-        scheduler = patient.scheduler
-        if setup.builds_own:
-            yield Finding(
-                "error",
-                f"the Trainer was given a {patient.name} without its optimizer, and builds an "
-                "optimizer of its own: it will train at a constant lr and log the schedule",
-                "optimizers=(optimizer, scheduler), or ratecraft.torch.for_trainer(trainer, ...)",
+            for usage in setup.schedulers
+            for finding in (
+                *_call_findings(usage),
+                *_horizon_findings(usage, setup),
+                *_state_findings(usage),
             )
-        elif setup.optimizers and not patient.drives(setup.optimizers):
+        ),
+        *_schedule_findings(setup),
+    ]
+    return sorted(findings, key=lambda finding: ("error", "warning", "note").index(finding.level))
+
+
+def _optimizer_findings(setup: TrainingSetup) -> Iterator[Finding]:
+    """Find schedulers and optimizers that do not belong together."""
+    for usage in setup.schedulers:
+        scheduler = usage.scheduler
+        if setup.trainer_builds_optimizer:
             yield Finding(
                 "error",
-                f"{patient.name} drives another optimizer than the one that steps: this one "
-                f"stays at {_lrs(setup.optimizers[0])}, and the log shows the schedule",
-                "build the scheduler with the optimizer that is stepped, after the last time "
-                "that one was built anew",
+                f"the Trainer was given a {usage.name} without its optimizer, and builds another "
+                "optimizer: it trains at a constant lr and logs the schedule",
+                "pass optimizers=(optimizer, scheduler), or call "
+                "ratecraft.integrations.for_trainer(trainer, ...)",
+            )
+        elif setup.optimizers and not usage.drives(setup.optimizers):
+            yield Finding(
+                "error",
+                f"{usage.name} drives another optimizer than the one that steps, which "
+                f"stays at {_lrs(setup.optimizers[0])} while the log shows the schedule",
+                "build the scheduler on the optimizer that steps, after that optimizer is rebuilt "
+                "for the last time",
             )
         if isinstance(scheduler, ScheduleLR) and scheduler.is_removed:
             yield Finding(
-                "error", "this ScheduleLR was removed and drives nothing", "build another"
+                "error", "this ScheduleLR was removed and drives nothing", "build a new one"
             )
-    if not setup.patients or setup.builds_own:
+    if not setup.schedulers or setup.trainer_builds_optimizer:
         return
     for i, optimizer in enumerate(setup.optimizers):
-        if not any(patient.drives([optimizer]) for patient in setup.patients):
+        if not any(usage.drives([optimizer]) for usage in setup.schedulers):
             yield Finding(
-                "note" if any(p.drives(setup.optimizers) for p in setup.patients)
+                "note" if any(usage.drives(setup.optimizers) for usage in setup.schedulers)
                 else "warning",
                 f"no scheduler drives {type(optimizer).__name__}"
                 f"{f' (number {i + 1})' if len(setup.optimizers) > 1 else ''}, which stays at "
                 f"{_lrs(optimizer)}",
-                "give it a scheduler of its own, if that is not meant",
+                "build a scheduler for it, unless a constant lr is intended",
             )  # fmt: skip
 
 
@@ -120,15 +128,15 @@ def _lrs(optimizer: Optimizer) -> str:
     return "lr " + ", ".join(lrs)
 
 
-def _parameters(setup: TrainingSetup) -> Iterator[Finding]:
-    """Find parameters that nothing trains, and those trained for nobody."""
+def _parameter_findings(setup: TrainingSetup) -> Iterator[Finding]:
+    """Find parameters that are in no optimizer, in two, or in none of the models."""
     if not setup.models or not setup.optimizers:
         return
-    held = [
+    by_optimizer = [
         {id(p) for group in optimizer.param_groups for p in group["params"]}
         for optimizer in setup.optimizers
     ]
-    everywhere = set().union(*held)
+    optimized = set().union(*by_optimizer)
     trainable = {
         id(p): name
         for model in setup.models
@@ -144,74 +152,82 @@ def _parameters(setup: TrainingSetup) -> Iterator[Finding]:
     }
     known = {id(p) for model in setup.models for p in model.parameters()}
     missing = [
-        name for key, name in trainable.items() if key not in everywhere and key not in averages
+        name for key, name in trainable.items() if key not in optimized and key not in averages
     ]
-    if missing and not everywhere & known:
+    if missing and not optimized & known:
         yield Finding(
             "error",
             "no optimizer holds any of the model's parameters: it was built for another model",
-            "build the optimizer after the model has got its last parameters",
+            "build the optimizer after the model's last parameter is in place",
         )
         return
     if missing:
-        names = ", ".join(missing[:NAMES]) + (", ..." if len(missing) > NAMES else "")
+        names = ", ".join(missing[:MAX_MISSING_NAMES])
+        names += ", ..." if len(missing) > MAX_MISSING_NAMES else ""
         yield Finding(
             "error",
             f"no optimizer holds {len(missing)} of {len(trainable)} trainable parameters: {names}",
-            "add them to a param group, or set requires_grad=False if they are to stay",
+            "add them to a param group, or set requires_grad=False to freeze them",
         )
-    strangers = len(everywhere - known)
-    if strangers:
+    unknown = len(optimized - known)
+    if unknown:
         yield Finding(
             "warning",
-            f"the optimizer holds {strangers} tensors that the model does not have",
-            "build the optimizer after the model has got its last parameters; give doctor() "
-            "every model that is trained",
+            f"the optimizer holds {unknown} tensors that the model does not have",
+            "build the optimizer after the model's last parameter is in place; pass every trained "
+            "model to doctor()",
         )
-    twice = sum(sum(key in one for one in held) > 1 for key in everywhere)
-    if twice:
+    shared = sum(sum(key in keys for keys in by_optimizer) > 1 for key in optimized)
+    if shared:
         yield Finding(
             "warning",
-            f"{twice} parameters are held by more than one optimizer, and updated by each",
-            "leave them in one",
+            f"{shared} parameters are in more than one optimizer, and each of them steps them",
+            "remove them from all optimizers but one",
         )
 
 
-def _steps(patient: SchedulerUsage) -> Iterator[Finding]:
-    """Find schedulers that are stepped more often than the optimizer."""
-    if patient.counts_itself or isinstance(patient.scheduler, ReduceLROnPlateau):
+def _call_findings(usage: SchedulerUsage) -> Iterator[Finding]:
+    """Find schedulers that are stepped more often than their optimizer."""
+    if usage.counts_itself or isinstance(usage.scheduler, ReduceLROnPlateau):
         return
-    calls, done, total_steps = patient.calls, patient.done, patient.total_steps
+    calls, done, total_steps = usage.calls, usage.done, usage.total_steps
     fix = (
-        "call step() once after each optimizer.step(), not for every batch or process; or "
-        "ratecraft.torch.ScheduleLR, which counts the steps themselves"
+        "call step() once after each optimizer.step(), not for every batch or process; or use "
+        "ratecraft.torch.ScheduleLR, which counts the optimizer's steps"
     )
-    end = _end(patient.scheduler)
-    if patient.processes > 1:
-        times = patient.processes
-        if end and total_steps and _near(end.calls, total_steps * times):
-            return  # planned so, as Accelerate's own examples do
+    end = _end(usage.scheduler)
+    if usage.processes > 1:
+        processes = usage.processes
+        if end and total_steps and _is_close(end.calls, total_steps * processes):
+            return  # the schedule was built for that many calls, as in Accelerate's examples
         yield Finding(
             "error" if end and total_steps else "warning",
-            f"{patient.name} is stepped {times} times a step: {patient.why}",
+            f"{usage.name} is stepped {processes} times per step: {usage.evidence}",
             fix,
         )
-    elif done and calls >= MULTIPLE * done and calls - done >= SKIPPED:
+    elif done and calls >= MIN_CALLS_PER_STEP * done and calls - done >= MIN_EXTRA_CALLS:
         yield Finding(
             "error",
-            f"{patient.name} is stepped {calls / done:.3g} times a step: {calls} calls of "
+            f"{usage.name} is stepped {calls / done:.3g} times per step: {calls} calls of "
             f"step() in {done} steps",
-            f"{fix}. If only one of the two states was loaded: load both",
+            f"{fix}. If only one of the two states was loaded, load both",
         )
 
 
 @dataclass(frozen=True, slots=True)
 class _End:
-    """Where a scheduler is at its end: after so many calls; what happens past it."""
+    """The horizon of a scheduler.
+
+    Attributes:
+        calls: the number of ``step()`` calls up to the end.
+        past: what happens after it, for messages.
+        spans_run: the schedule is meant to last exactly as long as the run.
+        raises: ``step()`` raises an error after it.
+    """
 
     calls: int
     past: str = "and stays where it is"
-    whole: bool = True  # it is made for a run of just that length
+    spans_run: bool = True
     raises: bool = False
 
 
@@ -231,108 +247,108 @@ def _end(scheduler: Any) -> _End | None:
         case lr_scheduler.LinearLR() if scheduler.end_factor < scheduler.start_factor:
             return _End(scheduler.total_iters, f"and stays at a factor of {scheduler.end_factor:g}")
         case lr_scheduler.LinearLR() | lr_scheduler.ConstantLR():
-            return _End(scheduler.total_iters, whole=False)
+            return _End(scheduler.total_iters, spans_run=False)
         case lr_scheduler.MultiStepLR() if scheduler.milestones:
-            return _End(max(scheduler.milestones), whole=False)
+            return _End(max(scheduler.milestones), spans_run=False)
         case lr_scheduler.StepLR():
-            return _End(scheduler.step_size, whole=False)
+            return _End(scheduler.step_size, spans_run=False)
         case lr_scheduler.SequentialLR():
             last = _end(scheduler._schedulers[-1])
             began = scheduler._milestones[-1] if scheduler._milestones else 0
             return replace(last, calls=began + last.calls) if last else None
         case lr_scheduler.LambdaLR():
-            return _of_function(scheduler.lr_lambdas[0])
+            return _end_of_lambda(scheduler.lr_lambdas[0])
     return None
 
 
 def _last(scheduler: ScheduleLR) -> str:
-    """Say where a schedule stays past its end."""
+    """Return the text for the value that a schedule keeps after its end."""
     last = scheduler.factors(scheduler.horizon)
     value = max(last) if isinstance(last, list) else last
-    return f"and stays at a {'lr' if scheduler.is_absolute else 'factor'} of {value:g}"
+    return f"and stays at {'an lr' if scheduler.is_absolute else 'a factor'} of {value:g}"
 
 
-def _of_function(function: Any) -> _End | None:
-    """Read the horizon of one of transformers' schedules."""
-    said = function.keywords if isinstance(function, partial) else {}
-    total_steps = said.get("num_training_steps")
-    if total_steps is None and "num_decay_steps" in said:
-        phases = [said.get(f"num_{name}_steps", 0) for name in ("warmup", "stable", "decay")]
+def _end_of_lambda(function: Any) -> _End | None:
+    """Return the horizon of a transformers schedule, which is a partial with named lengths."""
+    keywords = function.keywords if isinstance(function, partial) else {}
+    total_steps = keywords.get("num_training_steps")
+    if total_steps is None and "num_decay_steps" in keywords:
+        phases = [keywords.get(f"num_{name}_steps", 0) for name in ("warmup", "stable", "decay")]
         total_steps = sum(phases) if all(isinstance(length, int) for length in phases) else None
     return _End(total_steps) if isinstance(total_steps, int) else None
 
 
-def _horizons(patient: SchedulerUsage, setup: TrainingSetup) -> Iterator[Finding]:
+def _horizon_findings(usage: SchedulerUsage, setup: TrainingSetup) -> Iterator[Finding]:
     """Find schedules that end before or after their run."""
-    if setup.swaps:
+    if setup.ends_with_swa:
         return
-    for part in patient.parts():
+    for part in usage.parts():
         end = _end(part.scheduler)
         if (
             end is not None
             and part.total_steps is not None
-            and (found := _missed(part, end, part.total_steps))
+            and (finding := _horizon_finding(part, end, part.total_steps))
         ):
-            yield found
+            yield finding
 
 
-def _missed(patient: SchedulerUsage, end: _End, total_steps: int) -> Finding | None:
-    """Return by how much a scheduler's end and its run's are apart, if they are."""
-    known = patient.counts_itself or patient.per_step is not None
-    low, high = (1.0, 1.0) if patient.counts_itself else patient.per_step or (1.0, 1.0)
+def _horizon_finding(usage: SchedulerUsage, end: _End, total_steps: int) -> Finding | None:
+    """Return a finding if a scheduler's end differs from its run's."""
+    known = usage.counts_itself or usage.calls_per_step is not None
+    low, high = (1.0, 1.0) if usage.counts_itself else usage.calls_per_step or (1.0, 1.0)
     least, most = total_steps * low, total_steps * high
-    per_step = low == high == 1
-    unit = "steps" if per_step else "calls of step()"
-    in_run = "" if per_step else f" ({patient.why})"
+    once_per_step = low == high == 1
+    unit = "steps" if once_per_step else "calls of step()"
+    evidence = "" if once_per_step else f" ({usage.evidence})"
     run = f"{round(least)}" if round(least) == round(most) else f"{least:.0f} to {most:.0f}"
-    fix = f"give it the run's length, {run}"
+    fix = f"set its length to the run's, {run}"
     if end.calls > most + _margin(most):
-        if high < 1 and _near(end.calls, total_steps):
+        if high < 1 and _is_close(end.calls, total_steps):
             return Finding(
                 "error",
-                f"{patient.name} counts {end.calls} steps, but is stepped {run} times in this "
-                f"run{in_run}: it will hardly move",
-                'step it after every step: interval="step" in Lightning, or ScheduleLR, which '
-                "counts steps by itself",
+                f"{usage.name} counts {end.calls} steps, but is stepped {run} times in this "
+                f"run{evidence}: it will hardly move",
+                'step it after every step: interval="step" in Lightning, or use ScheduleLR, which '
+                "counts the optimizer's steps",
             )
-        if low != high and patient.calls < COUNTED:
-            return None  # too early to say how often it is stepped
-        what = "reaches its end" if end.whole else "does what it is there for"
+        if low != high and usage.calls < MIN_CALLS_TO_JUDGE:
+            return None
+        event = "reaches its end" if end.spans_run else "makes its last change"
         return Finding(
-            "error" if end.whole else "warning",
-            f"{patient.name} {what} after {end.calls} {unit}, and the run has {run}{in_run}: the "
+            "error" if end.spans_run else "warning",
+            f"{usage.name} {event} after {end.calls} {unit}, and the run has {run}{evidence}: the "
             "rest of it is never reached",
             fix,
         )
-    if not end.whole or end.calls >= least - (0.0 if end.raises else _margin(least)):
+    if not end.spans_run or end.calls >= least - (0.0 if end.raises else _margin(least)):
         return None
-    if not known and end.calls * EPOCH <= total_steps:
+    if not known and end.calls * MIN_STEPS_PER_EPOCH <= total_steps:
         return Finding(
             "note",
-            f"{patient.name} ends after {end.calls} calls of step(), {end.past}; the run has "
+            f"{usage.name} ends after {end.calls} calls of step(), {end.past}; the run has "
             f"{total_steps} steps",
-            "right if it is stepped once an epoch; call doctor() again after some steps",
+            "correct if it is stepped once an epoch; call doctor() again after a few steps",
         )
-    if low != high and patient.calls < COUNTED:
+    if low != high and usage.calls < MIN_CALLS_TO_JUDGE:
         return None
     return Finding(
         "error",
-        f"{patient.name} ends after {end.calls} of the run's {run} {unit}{in_run}, {end.past}",
+        f"{usage.name} ends after {end.calls} of the run's {run} {unit}{evidence}, {end.past}",
         fix,
     )
 
 
 def _margin(calls: float) -> float:
-    return max(NEAR * calls, 1.0)
+    return max(RUN_LENGTH_REL_TOL * calls, 1.0)
 
 
-def _near(calls: float, others: float) -> bool:
-    return abs(calls - others) <= _margin(others)
+def _is_close(calls: float, expected: float) -> bool:
+    return abs(calls - expected) <= _margin(expected)
 
 
-def _state(patient: SchedulerUsage) -> Iterator[Finding]:
-    """Save a scheduler's state, load it into a copy that went on, and see where that is."""
-    scheduler = patient.scheduler
+def _state_findings(usage: SchedulerUsage) -> Iterator[Finding]:
+    """Load a scheduler's state into a copy that has moved on, and compare the coming lrs."""
+    scheduler = usage.scheduler
     file = io.BytesIO()
     saved: Any = {}
     try:
@@ -340,96 +356,99 @@ def _state(patient: SchedulerUsage) -> Iterator[Finding]:
         torch.save(saved, file)
         file.seek(0)
         state = torch.load(file, weights_only=True)
-    except Exception as error:  # whatever a state of somebody else's class raises
-        odd = _odd(saved) or f"{type(error).__name__}: {error}"
+    except Exception as error:  # a user's scheduler class may raise anything
+        cause = _not_plain(saved) or f"{type(error).__name__}: {error}"
         yield Finding(
             "warning",
-            f"the state of {patient.name} is no plain data, and loads with weights_only=False "
-            f"only: {odd}",
-            "keep functions and objects out of it, or save what they are made of",
+            f"the state of {usage.name} is not plain data, and loads only with "
+            f"weights_only=False: {cause}",
+            "leave functions and objects out of state_dict(), or save what they are built from",
         )
         return
-    if patient.ours is not None:
-        config = state if patient.ours is scheduler else state["schedule"]
-        differences = patient.ours.differences(config)
+    if usage.schedule_lr is not None:
+        schedule_state = state if usage.schedule_lr is scheduler else state["schedule"]
+        differences = usage.schedule_lr.differences(schedule_state)
         if differences:
             yield Finding(
                 "warning",
-                f"a run that resumes from the state of this ScheduleLR will be asked about "
-                f"{', '.join(differences)}: one lambda cannot be told from another",
-                "give the function a name (def), or say on_change=",
+                "a run that resumes from the state of this ScheduleLR will report a change of "
+                f"{', '.join(differences)}: lambdas cannot be compared",
+                "write the function with def, or pass on_change=",
             )
         return
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the stand-in never steps, which torch warns about
-            ahead, again = _tried(scheduler, state)
+            warnings.simplefilter("ignore")  # torch warns because the stand-in never steps
+            expected, restored = _expected_and_restored(scheduler, state)
     except Exception as error:
         yield Finding(
             "warning",
-            f"the state of {patient.name} could not be tried: {type(error).__name__}: {error}",
-            "try by hand whether a run that resumes goes on at the same lrs",
+            f"the state of {usage.name} could not be checked: {type(error).__name__}: {error}",
+            "check by hand that a resumed run continues at the same lrs",
         )
         return
-    what = "factor" if hasattr(scheduler, "factors") else "lr"
-    for k, (one, other) in enumerate(zip(ahead, again, strict=True)):
-        if one != other:
+    quantity = "factor" if hasattr(scheduler, "factors") else "lr"
+    for k, (before, after) in enumerate(zip(expected, restored, strict=True)):
+        if before != after:
             yield Finding(
                 "error",
-                f"the state of {patient.name} does not bring it back: {k} steps after loading "
-                f"it the {what} is {other[0]:g} in place of {one[0]:g}",
+                f"the state of {usage.name} does not restore it: {k} steps after loading, the "
+                f"{quantity} is {after[0]:g} instead of {before[0]:g}",
                 "put everything that step() changes into state_dict()",
             )
             return
 
 
-def _odd(value: Any, place: str = "") -> str:
-    """Return where in a state something is that is no plain data, and of which class."""
+def _not_plain(value: Any, path: str = "") -> str:
+    """Return the path and class of the first object in a state that is not plain data, or ""."""
     if isinstance(value, Mapping):
-        inner = [(f"{place}.{key}" if place else str(key), item) for key, item in value.items()]
+        items = [(f"{path}.{key}" if path else str(key), item) for key, item in value.items()]
     elif isinstance(value, list | tuple):
-        inner = [(f"{place}[{i}]", item) for i, item in enumerate(value)]
+        items = [(f"{path}[{i}]", item) for i, item in enumerate(value)]
     else:
         plain = isinstance(value, bool | int | float | str | None | torch.Tensor)
-        return "" if plain and type(value).__module__ in PLAIN else f"{place} is {type(value)!r}"
-    return next((odd for name, item in inner if (odd := _odd(item, name))), "")
+        is_plain = plain and type(value).__module__ in PLAIN_MODULES
+        return "" if is_plain else f"{path} is {type(value)!r}"
+    return next((text for name, item in items if (text := _not_plain(item, name))), "")
 
 
-def _tried(scheduler: Any, state: dict[str, Any]) -> tuple[list[list[float]], list[list[float]]]:
-    """Return the coming lrs, and those after a copy went on and was set back by a state."""
-    twin = on_stand_in(scheduler)
-    held = [
+def _expected_and_restored(
+    scheduler: Any, state: dict[str, Any]
+) -> tuple[list[list[float]], list[list[float]]]:
+    """Return the coming lrs, and those of a copy that moved on and then loaded a state."""
+    twin = copy_on_stand_in(scheduler)
+    settings = [
         copy.deepcopy({name: value for name, value in group.items() if name != "params"})
         for group in twin.optimizer.param_groups
     ]
-    ahead = _ahead(twin)
+    expected = _coming_values(twin)
     twin.load_state_dict(state)
-    for group, before in zip(twin.optimizer.param_groups, held, strict=True):
-        group.update(before)  # which the optimizer's own state brings back
-    return ahead, _ahead(twin)
+    for group, before in zip(twin.optimizer.param_groups, settings, strict=True):
+        group.update(before)  # in a real run the optimizer's own state restores these
+    return expected, _coming_values(twin)
 
 
-def _ahead(scheduler: Any) -> list[list[float]]:
-    """Step a scheduler some steps ahead; return its factors, or the lrs of somebody else's."""
-    seen = []
-    for _ in range(AHEAD):
-        if hasattr(scheduler, "factors"):  # ours may have others beside them
+def _coming_values(scheduler: Any) -> list[list[float]]:
+    """Step a scheduler; return its factors, or the lrs if it does not report factors."""
+    values = []
+    for _ in range(STATE_CHECK_STEPS):
+        if hasattr(scheduler, "factors"):  # the lr may hold the factors of other schedulers too
             factors = scheduler.factors()
-            seen.append(factors if isinstance(factors, list) else [factors])
+            values.append(factors if isinstance(factors, list) else [factors])
         else:
-            seen.append([float(group["lr"]) for group in scheduler.optimizer.param_groups])
+            values.append([float(group["lr"]) for group in scheduler.optimizer.param_groups])
         try:
             scheduler.step(1.0) if isinstance(scheduler, ReduceLROnPlateau) else scheduler.step()
-        except ValueError:  # OneCycleLR at its end
+        except ValueError:  # OneCycleLR after its last step
             break
-    return seen
+    return values
 
 
-def _schedules(setup: TrainingSetup) -> Iterator[Finding]:
-    """Say what `check` says of each schedule over its run."""
-    for patient in setup.patients:
-        ours = patient.ours
-        if ours is not None:
-            said = ours.config.schedules["lr"]
-            for schedule in [said] if isinstance(said, Schedule) else dict.fromkeys(said.values()):
-                yield from check(schedule, ours.config.total_steps, **ours.config.units)
+def _schedule_findings(setup: TrainingSetup) -> Iterator[Finding]:
+    """Yield the findings of `check` for each schedule over its run."""
+    for usage in setup.schedulers:
+        scheduler = usage.schedule_lr
+        if scheduler is not None:
+            lr = scheduler.config.schedules["lr"]
+            for schedule in [lr] if isinstance(lr, Schedule) else dict.fromkeys(lr.values()):
+                yield from check(schedule, scheduler.config.total_steps, **scheduler.config.units)

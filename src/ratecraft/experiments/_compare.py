@@ -16,6 +16,7 @@ from typing import Any, Final, SupportsFloat, SupportsIndex
 import numpy
 import torch
 
+from ratecraft._keywords import explain_arguments
 from ratecraft._training._snapshot import preserve_rng
 from ratecraft._version import __version__
 from ratecraft.errors import RunFailed, ScheduleError, SettingError, TaskError
@@ -35,6 +36,10 @@ from ._trials import Job, JobMode, Trial, TrialPlan
 TRIES: Final = 3  # of a job whose worker dies
 
 
+@explain_arguments(
+    "compare() takes a task and its schedules, as a list or a dict of names; write the rest by "
+    "name: compare(task, [cosine(1, 0), wsd(500)], lrs=[1e-3, 3e-3])"
+)
 def compare(
     task: str | Callable[[], Task],
     schedules: Mapping[str, Candidate] | Sequence[Candidate] | Candidate,
@@ -131,7 +136,7 @@ def compare(
         schedules={name: one.schedule for name, one in plan.candidates.items()},
         runs=tuple(done[trial] for trial in plan.trials if trial in done),
         environment=environment(),
-        settings=plan.settings,
+        configs=plan.configs,
         failed={plan.trials[trial]: one.trace for trial, one in failed.items()},
     )
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch.utils.data import DataLoader
 
-from ratecraft._training._snapshot import loader_state
+from ratecraft._training._snapshot import capture_loader_state
 from ratecraft.errors import RatecraftError, TaskError
 from ratecraft.results import Run
 from ratecraft.schedule import parse_length
@@ -111,7 +111,7 @@ def _task(source: str | Callable[[], Task], trial: Trial) -> Task:
         if loader is known and rewind is not None:
             rewind()
         else:
-            _loaders[source, part] = loader, loader_state(loader)
+            _loaders[source, part] = loader, capture_loader_state(loader)
     return task if trial.optimizer is None else with_optimizer(task, trial.optimizer)
 
 

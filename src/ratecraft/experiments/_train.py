@@ -13,10 +13,17 @@ from typing import Any, Final
 import torch
 from torch import nn
 
-from ratecraft._training._short_runner import check_loss, ratios, switch, wants_closure
-from ratecraft._training._snapshot import loader_state, preserve_rng, random_state, seed_everything
+from ratecraft._keywords import explain_arguments
+from ratecraft._training._short_runner import check_loss, needs_closure, set_optimizer_mode
+from ratecraft._training._snapshot import (
+    capture_loader_state,
+    capture_random_state,
+    preserve_rng,
+    seed_everything,
+)
 from ratecraft.errors import ScheduleError, TaskError
 from ratecraft.results import Evaluation, Run
+from ratecraft.results._lr_search import group_lr_ratios
 from ratecraft.schedule import Curve, Duration, Schedule, epochs
 from ratecraft.schedule._duration import CLOCK_NAMES
 from ratecraft.torch import PlateauLR, ScheduleLR
@@ -27,6 +34,10 @@ from ._task import Loss, Task
 RECENT: Final = 16  # training batches on which the metrics are measured, too
 
 
+@explain_arguments(
+    "train() takes a task and one schedule; write the rest by name: train(task, cosine(1, 0), "
+    "lr=1e-3); to train several schedules write compare(task, [...], lrs=...)"
+)
 def train(
     task: Task,
     schedule: Candidate,
@@ -120,12 +131,12 @@ class Training:
         with preserve_rng():
             seed_everything(seed)
             self.model, self.optimizer = start(task)
-            self._ratios = [ratio for _, ratio in ratios([self.optimizer])]
+            self._ratios = [ratio for _, ratio in group_lr_ratios([self.optimizer])]
             self._drive(0)
             self.model.train()
-            switch(self.optimizer, "train")
-            self._random = random_state()
-            self._epoch = (self._random, loader_state(task.train) if marks else _nothing)
+            set_optimizer_mode(self.optimizer, "train")
+            self._random = capture_random_state()
+            self._epoch = (self._random, capture_loader_state(task.train) if marks else _nothing)
 
     def _plan(self, schedule: Candidate, total_steps: int | Duration | None) -> None:
         self.schedule = schedule
@@ -182,7 +193,7 @@ class Training:
         started = time.perf_counter()
         with preserve_rng():
             self._random()
-            closes = wants_closure(self.optimizer)
+            closes = needs_closure(self.optimizer)
             while len(self.losses) < end and self.diverged is None:
                 self._step(self._next_batch(), closes)
                 if self.diverged is not None:
@@ -191,7 +202,7 @@ class Training:
                     progress(len(self.losses), self.planned)
                 if self.evaluations and watch and self.evaluations[-1].step == len(self.losses):
                     watch(self.evaluations[-1])
-            self._random = random_state()
+            self._random = capture_random_state()
         self.seconds += time.perf_counter() - started
 
     def _step(self, batch: Any, closes: bool) -> None:
@@ -221,10 +232,10 @@ class Training:
         """Measure on validation and recent training batches; a plateau hears of an epoch's."""
         done = len(self.losses)
         with preserve_rng():
-            switch(self.optimizer, "eval")
+            set_optimizer_mode(self.optimizer, "eval")
             found = _evaluate(self.task, self.model, self.task.val)
             seen = _evaluate(self.task, self.model, self._recent)
-            switch(self.optimizer, "train")
+            set_optimizer_mode(self.optimizer, "train")
         self.evaluations.append(Evaluation(done, found, seen, lrs))
         if done == self.planned and not math.isfinite(found["loss"]):
             self.diverged = done
@@ -249,7 +260,7 @@ class Training:
 
     def _open_epoch(self) -> None:
         if self._marks:
-            self._epoch = random_state(), loader_state(self.task.train)
+            self._epoch = capture_random_state(), capture_loader_state(self.task.train)
         self._batches, self._drawn = iter(self.task.train), 0
 
     def mark(self) -> TrainingSnapshot:
@@ -274,7 +285,7 @@ class Training:
             "_recent": deque(self._recent, RECENT),
             "_random": self._random,
             "_epoch": self._epoch,
-            "_validation": loader_state(self.task.val),
+            "_validation": capture_loader_state(self.task.val),
             "_ratios": self._ratios,
             "_begun": self._batches is not None,
             "task": self.task,
@@ -315,12 +326,12 @@ class Training:
 
     def result(self, stopped: int | None = None) -> Run:
         """Return what happened; ``stopped`` says where early stopping ended it."""
-        innermost_optimizer = ""
+        realized_schedule = ""
         if isinstance(self.schedule, Plateau) and self._plateau is not None:
             factor = self._plateau.as_schedule()
             if isinstance(factor, dict):
                 factor = next(iter(factor.values()))
-            innermost_optimizer = repr(self.schedule.schedule * factor)
+            realized_schedule = repr(self.schedule.schedule * factor)
         return Run(
             schedule=repr(self.schedule),
             lr=self.lr,
@@ -332,7 +343,7 @@ class Training:
             diverged=self.diverged,
             seconds=self.seconds,
             stopped=stopped,
-            innermost_optimizer=innermost_optimizer,
+            realized_schedule=realized_schedule,
         )
 
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Literal, NamedTuple
 
 from ratecraft.errors import SettingError
-from ratecraft.results import Setting
+from ratecraft.results import RunConfig
 
 from ._plateau import Candidate
 
@@ -80,13 +80,13 @@ class TrialPlan:
         candidates: what is compared, by name.
         trials: every run, with its name in words.
         jobs: the trials as workers are given them.
-        settings: what tells candidates of one schedule apart, where something does.
+        configs: what tells candidates of one schedule apart, where something does.
     """
 
     candidates: Mapping[str, Named]
     trials: Mapping[Trial, str]
     jobs: tuple[Job, ...]
-    settings: Mapping[str, Setting]
+    configs: Mapping[str, RunConfig]
 
     @classmethod
     def of(
@@ -120,13 +120,13 @@ class TrialPlan:
         jobs = [Job(how, tuple(some)) for some in groups.values()][shard[0] - 1 :: shard[1]]
         mine = {trial for job in jobs for trial in job.trials}
         several = len(lrs) > 1 or len(kinds) > 1 or len(totals) > 1
-        settings = {
-            name: Setting(one.lr, one.optimizer or "", totals[one.total_steps])
+        configs = {
+            name: RunConfig(one.lr, one.optimizer or "", totals[one.total_steps])
             for name, one in chosen.items()
             if several
         }
         kept = {trial: name for trial, name in trials.items() if trial in mine}
-        return cls(chosen, kept, tuple(jobs), settings)
+        return cls(chosen, kept, tuple(jobs), configs)
 
 
 def candidates(

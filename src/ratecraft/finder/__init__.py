@@ -1,12 +1,9 @@
-"""FIND: a learning rate, by tests that leave no trace.
+"""Find a learning rate with short tests that restore everything they touch.
 
-preserve.py      preserve_state(...): everything a test touches is put back, bit for bit
-testbed.py       steps as the run will make them, from one start, again and again
-find.py          find_lr: the lr, its band and why, from short runs
-search.py        which lr to try next, and what to make of those that were tried
-sweep.py         range_test: the classical test
-line_search.py   line_search: how far the optimizer may go on each batch
-trainers.py      find_lr_for, range_test_for: inside Lightning and the Hugging Face Trainer
+_find_lr.py      find_lr: a learning rate and its range, from short training runs
+_search.py       which learning rate to try next, and where the best one lies
+_range_test.py   range_test: the classical learning-rate range test
+_line_search.py  line_search: a learning rate from Armijo line searches
 """
 
 from ratecraft._public import set_public_module as _set_public_module

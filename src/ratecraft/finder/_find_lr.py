@@ -1,4 +1,4 @@
-"""find_lr: the lr for a run, from a handful of runs in miniature."""
+"""find_lr: the learning rate for a run, from a few short runs."""
 
 from __future__ import annotations
 
@@ -12,270 +12,322 @@ from typing import Any, Final, Unpack
 import torch
 from torch import nn
 
+from ratecraft._keywords import explain_arguments
 from ratecraft._training._short_runner import (
-    Loss,
+    LossFunction,
     ShortRunner,
+    ShortTraining,
     StepOptions,
-    Steps,
-    initial_lrs,
-    switch,
+    set_optimizer_mode,
 )
 from ratecraft._training._snapshot import Batches
 from ratecraft.errors import RunFailed, SettingError
 from ratecraft.results import LRFinderResult, ShortRun
+from ratecraft.results._lr_search import initial_lrs
 
-from ._search import around_best, next_place, top
+from ._search import around_best, find_peak, next_position
 
-STEPS: Final = 200
-RUNS: Final = 10  # a short run has one part in RUNS of the budget
-LEAST: Final = 5  # steps in a short run
-LOWEST: Final = 1e-12  # no lr below is tried, unless the optimizer begins there,
-HIGHEST: Final = 1e4  # and none above
-HELD: Final = 4  # steps' batches that are kept to judge by
-FORWARD: Final = 1 / 3  # cost of a loss without gradients, in steps
-CLEAR: Final = 3  # standard errors that a gain must have
-HORIZON: Final = 7  # what is found is right for runs of so many times a short run's length,
-PASSES: Final = 3  # and for so many passes over the data
-LONGER: Final = 0.1  # longer runs want lrs by length ** -LONGER,
-AGAIN: Final = 0.5  # and those that see the data more often by passes ** -AGAIN
-START: Final = 1e-3  # where the optimizer has no lr to begin with
+DEFAULT_BUDGET_STEPS: Final = 200
+BUDGET_RUNS: Final = 10  # a short run has 1/BUDGET_RUNS of the budget
+MIN_RUN_STEPS: Final = 5  # steps of the shortest short run
+MIN_TRIED_LR: Final = 1e-12  # no lower lr is tried, unless the optimizer starts below it
+MAX_TRIED_LR: Final = 1e4  # no higher lr is tried, unless the optimizer starts above it
+EVAL_STEPS: Final = 4  # a short run is evaluated on the batches of so many steps
+EVAL_COST_STEPS: Final = 1 / 3  # cost of a loss without gradients, in steps
+MIN_GAIN_SIGMAS: Final = 3  # smallest significant gain, in standard errors
+HORIZON_RUNS: Final = 7  # the result holds for a run as long as so many short runs,
+HORIZON_PASSES: Final = 3  # and for so many passes over the data
+LENGTH_EXPONENT: Final = 0.1  # in longer runs lr ~ length ** -LENGTH_EXPONENT
+PASSES_EXPONENT: Final = 0.5  # with more passes lr ~ passes ** -PASSES_EXPONENT
+DEFAULT_START_LR: Final = 1e-3  # if the optimizer's lr is 0
 
 
+@explain_arguments(
+    "find_lr() takes model, optimizer, loader and loss; write the rest by name, as total_steps=, "
+    "and no schedule: every short run has the same one",
+    options=StepOptions.__annotations__,
+)
 def find_lr(
     model: nn.Module | Sequence[nn.Module],
     optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer],
     loader: Batches,
-    loss: Loss,
+    loss: LossFunction,
     *,
     total_steps: int | None = None,
-    steps: int = STEPS,
+    budget_steps: int = DEFAULT_BUDGET_STEPS,
     progress: Callable[[int, int], None] | None = None,
     task: str = "",
-    **how: Unpack[StepOptions],
+    **options: Unpack[StepOptions],
 ) -> LRFinderResult:
-    """Return the lr to train with, its band, and why; and leave everything as it was.
+    """Find a learning rate with short training runs, and restore everything afterwards.
 
-    Each lr that is tried trains a run in miniature: half of it at that lr, then linearly to
-    0, always from the same weights, on the same batches, with the same random numbers. What
-    counts is the loss on other batches afterwards. The first lr is the optimizer's own; from
-    there the search goes downhill in steps of a decade, then half a decade.
+    Each candidate trains a short run: half of it at a constant learning rate, then linearly to
+    0, always from the same weights, on the same batches and with the same random numbers. Its
+    gain is the decrease of the loss on other batches. The search starts at the optimizer's own
+    learning rate and moves in steps of a decade, then half a decade. The best three learning
+    rates run again on different batches, to rule out batch noise.
 
-    Where g(r) is what a short run at lr r gains, the loss before less the loss after, and r*
-    the top of the parabola over log r through the best lr and its neighbours, which are tried
-    on other batches, too, the lr is r*^(3/4) s^(1/4) for the smallest s with g(s) >= 0.9 g(r*).
-    That is right for a run of 7 times a short run's length n and of 3 passes over the data;
-    beyond, it is multiplied by (total / 7 n)^-0.1 and by (passes / 3)^-0.5, as measured on 30
-    small tasks (benchmarks/regret).
+    With g(r) the gain at learning rate r, and r* the vertex of the parabola over log r through
+    the best learning rate and its neighbours, the result is r*^(3/4) s^(1/4) for the smallest s
+    with g(s) >= 0.9 g(r*). It fits a run of 7 times the length n of a short run and of 3 passes
+    over the data. For longer runs it is multiplied by (total_steps / 7 n)^-0.1 and by
+    (passes / 3)^-0.5, exponents measured on 30 small tasks (benchmarks/regret).
 
     Args:
-        model: the model, or several; see `range_test` for this and for what is not told here.
-        optimizer: its optimizer, or several; param groups keep the ratios of their lrs, and
-            the lr is that of the group with the highest.
-        loader: batches of any structure, iterated again and again; or a function that opens a
-            stream of them anew.
+        model: the model, or several; see `range_test` for details.
+        optimizer: its optimizer, or several. Param groups keep the ratios of their learning
+            rates, and the result is that of the group with the highest one.
+        loader: an iterable of batches of any structure that can be iterated repeatedly, or a
+            function that returns a new one.
         loss: ``loss(model, batch)`` returns the training loss as a tensor.
-        total_steps: length of the run to come, in steps; longer runs want lower lrs, above all
-            where they see the same data again and again. Without it nothing is assumed.
-        steps: what the search may cost: steps, and a third of one for each loss that is
-            computed without gradients. A short run has a tenth of them.
-        progress: called with (steps done, steps allowed) after each step.
-        task: what is tested, in words, for the result.
-        how: ``accumulate=``, ``clip=``, ``scaler=``, ``reduce=``, ``check_every=``, ``on_disk=``
-            as in `range_test`.
+        total_steps: length in steps of the run to come. Longer runs need lower learning rates,
+            most of all where they repeat the data. Default: no correction for the length.
+        budget_steps: cost limit of the search, in steps; a loss without gradients counts as a
+            third of a step. A short run has a tenth of the budget.
+        progress: called as ``progress(steps_done, budget_steps)`` after each step.
+        task: description of the task, for the result.
+        options: ``accumulate=``, ``clip=``, ``scaler=``, ``reduce=``, ``check_every=`` and
+            ``on_disk=``, as in `range_test`.
+
+    Returns:
+        The learning rate, its range, and the reason; ``lr`` is ``None`` if no learning rate is
+        significantly better than not training, or if the search ran into a limit.
 
     Raises:
-        SettingError: a setting is outside its range.
+        SettingError: an argument is out of its range.
         RunFailed: the loss is not finite before any training.
-        TaskError: the loader is empty or one-way, nothing is to be trained, or the loss is no
-            tensor with a gradient.
+        TaskError: the loader is empty or a one-way stream, all parameters are frozen, or the loss
+            is not a tensor with a gradient.
 
+    >>> import torch
+    >>> from torch import nn
+    >>> from ratecraft.finder import find_lr
     >>> x = torch.randn(512, 1, generator=torch.Generator().manual_seed(0))
     >>> model = nn.Linear(1, 1)
     >>> optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
     >>> def loss(model, batch):
     ...     return ((model(batch) - 3 * batch - 1) ** 2).mean()
-    >>> found = find_lr(model, optimizer, x.split(8), loss, total_steps=200)
-    >>> 0.03 < found.low < found.lr < found.high < 1
+    >>> result = find_lr(model, optimizer, x.split(8), loss, total_steps=200)
+    >>> 0.03 < result.lr_low < result.lr < result.lr_high < 1
     True
     """
     total_steps = None if total_steps is None else operator.index(total_steps)
-    steps = operator.index(steps)
+    budget_steps = operator.index(budget_steps)
     if total_steps is not None and total_steps < 1:
         raise SettingError(
             f"total_steps={total_steps}: expected the run's length in steps, at least 1"
         )
-    length = steps // RUNS
-    if length < LEAST:
+    run_steps = budget_steps // BUDGET_RUNS
+    if run_steps < MIN_RUN_STEPS:
         raise SettingError(
-            f"steps={steps}: expected at least {LEAST * RUNS}, for {RUNS} short runs of {LEAST}"
+            f"budget_steps={budget_steps}: expected at least {MIN_RUN_STEPS * BUDGET_RUNS}, "
+            f"for {BUDGET_RUNS} short runs of {MIN_RUN_STEPS}"
         )
     started = time.perf_counter()
-    bed = ShortRunner(model, optimizer, loader, loss, **how)
-    start = max(initial_lrs(bed.optimizers)) or START
-    tried = _Tried(bed, start, min(length, total_steps or length), steps, progress)
-    gains: dict[float, float] = {}
-    while (
-        (place := next_place(gains, tried.level)) is not None
-        and tried.reaches(place)
-        and tried.affords(1)
-    ):
-        gains[place] = tried.run(place).gain
-    best, again = max(gains, key=gains.__getitem__), around_best(gains)
-    if place is None and gains[best] > 0 and tried.affords(len(again)):
-        for one in again:  # on other batches, since luck is not the same there
-            gains[one] = (gains[one] + tried.run(one, lot=1).gain) / 2
-        best = max(again, key=gains.__getitem__)
-    shift, why = _for_longer(total_steps, tried.length, bed)
-    lr, low, high, reason = _answer(tried, gains, best, place, shift)
-    reason += why if lr is not None else ""
+    runner = ShortRunner(model, optimizer, loader, loss, **options)
+    start_lr = max(initial_lrs(runner.optimizers)) or DEFAULT_START_LR
+    search = _Search(
+        runner, start_lr, min(run_steps, total_steps or run_steps), budget_steps, progress
+    )
+    search.explore()
+    shift, shift_reason = _horizon_shift(total_steps, search.run_steps, runner)
+    lr, low, high, reason = _answer(search, shift)
+    reason += shift_reason if lr is not None else ""
     return LRFinderResult(
         lr=lr,
-        low=low,
-        high=high,
+        lr_low=low,
+        lr_high=high,
         reason=reason,
-        before=tried.level,
-        runs=tuple(sorted(tried.runs, key=lambda run: run.lr)),
-        length=tried.length,
+        initial_loss=search.initial_loss,
+        runs=tuple(sorted(search.runs, key=lambda run: run.lr)),
+        run_steps=search.run_steps,
         total_steps=total_steps,
-        allowed=steps,
-        steps=bed.made,
-        looks=bed.looked,
-        batches=bed.batches,
+        budget_steps=budget_steps,
+        steps=runner.steps_made,
+        eval_batches=runner.eval_batches,
+        batches=runner.batches,
         task=task,
-        optimizer=bed.optimizer,
+        optimizer=runner.optimizer,
         seconds=time.perf_counter() - started,
     )
 
 
-class _Tried:
-    """The short runs so far, and how to make one more."""
+class _Search:
+    """The short runs of a search, and the gain at each position, in decades from ``start_lr``.
+
+    Attributes:
+        gains: gain of each position that was tried.
+        best: position of the best gain, after `explore`.
+        pending: position that was to be tried next when the search ran into a limit, or None.
+    """
 
     def __init__(
         self,
-        bed: ShortRunner,
-        start: float,
-        length: int,
-        allowed: int,
+        runner: ShortRunner,
+        start_lr: float,
+        run_steps: int,
+        budget_steps: int,
         progress: Callable[[int, int], None] | None,
     ) -> None:
-        self.bed, self.start, self.length, self.allowed = bed, start, length, allowed
+        self.runner, self.start_lr = runner, start_lr
+        self.run_steps, self.budget_steps = run_steps, budget_steps
         self.runs: list[ShortRun] = []
+        self.gains: dict[float, float] = {}
+        self.best = 0.0
+        self.pending: float | None = None
         self._progress = progress
-        self._before = [self._losses_of(0)]
-        self.level = statistics.fmean(self._before[0])
-        if not math.isfinite(self.level):
+        self._initial_losses = [self._evaluate_batch_set(0)]
+        self.initial_loss = statistics.fmean(self._initial_losses[0])
+        if not math.isfinite(self.initial_loss):
             raise RunFailed(
-                f"the loss is {self.level} before any training; check the data and the loss "
-                "function"
+                f"the loss is {self.initial_loss} before any training; check the data and the "
+                "loss function"
             )
 
-    def reaches(self, place: float) -> bool:
-        """Return whether an lr is within what is tried at all."""
-        return min(self.start, LOWEST) <= self.start * 10**place <= max(self.start, HIGHEST)
+    def explore(self) -> None:
+        """Try positions until the best one has neighbours on both sides, or a limit is met."""
+        while (
+            (position := next_position(self.gains, self.initial_loss)) is not None
+            and self.in_range(position)
+            and self.affords(1)
+        ):
+            self.gains[position] = self.run(position).gain
+        self.best, self.pending = max(self.gains, key=self.gains.__getitem__), position
+        again = around_best(self.gains)
+        if position is None and self.gains[self.best] > 0 and self.affords(len(again)):
+            for neighbour in again:  # on other batches, to rule out batch noise
+                gain = self.run(neighbour, batch_set=1).gain
+                self.gains[neighbour] = (self.gains[neighbour] + gain) / 2
+            self.best = max(again, key=self.gains.__getitem__)
+
+    def lr_at(self, position: float) -> float:
+        """Return the learning rate at a position."""
+        return self.start_lr * 10**position
+
+    def in_range(self, position: float) -> bool:
+        """Return whether the learning rate at a position is within the limits."""
+        lowest, highest = min(self.start_lr, MIN_TRIED_LR), max(self.start_lr, MAX_TRIED_LR)
+        return lowest <= self.lr_at(position) <= highest
 
     def affords(self, runs: int) -> bool:
-        """Return whether so many runs are still allowed."""
-        spent = self.bed.made + self.bed.looked / self.bed.accumulate * FORWARD
-        looks = HELD * (runs + (runs > 1))
-        return spent + runs * self.length + looks * FORWARD <= self.allowed
+        """Return whether the budget allows this many further runs."""
+        evals = self.runner.eval_batches / self.runner.accumulate
+        spent = self.runner.steps_made + evals * EVAL_COST_STEPS
+        next_evals = EVAL_STEPS * (runs + (runs > 1))
+        return spent + runs * self.run_steps + next_evals * EVAL_COST_STEPS <= self.budget_steps
 
-    def run(self, place: float, lot: int = 0) -> ShortRun:
-        """Train from the start at one lr, cool down, and judge by the batches that are kept."""
-        if lot == len(self._before):
-            self._before.append(self._losses_of(lot))
-        # Other batches may be harder as a whole: their gains are said on the first ones' scale.
-        level = statistics.fmean(self._before[lot])
-        scale = self.level / level if self.level > 0 < level else 1.0
-        lr = self.start * 10**place
-        losses: list[torch.Tensor] = []
-        with self.bed.fresh() as steps:
-            held = self._held(steps, lot)
-            steady = (self.length + 1) // 2
-            for k in range(self.length):
-                steps.at(lr * min(1.0, (self.length - k) / (self.length - steady + 1)))
-                losses.append(steps.make())
-                if self._progress:
-                    self._progress(self.bed.made, self.allowed)
-                looks = (k + 1) % self.bed.check_every == 0
-                if looks and not math.isfinite(losses[-1].item()):
-                    break
-            for optimizer in self.bed.optimizers:
-                switch(optimizer, "eval")
-            after = torch.stack([steps.look(few) for few in held]).tolist()
+    def run(self, position: float, batch_set: int = 0) -> ShortRun:
+        """Train a short run at one learning rate and evaluate it."""
+        if batch_set == len(self._initial_losses):
+            self._initial_losses.append(self._evaluate_batch_set(batch_set))
+        before = self._initial_losses[batch_set]
+        # Another batch set may be harder as a whole, so gains are rescaled to the first set.
+        level = statistics.fmean(before)
+        scale = self.initial_loss / level if self.initial_loss > 0 < level else 1.0
+        lr = self.lr_at(position)
+        with self.runner.start() as training:
+            eval_batches = self._eval_batches(training, batch_set)
+            losses = self._train(training, lr)
+            for optimizer in self.runner.optimizers:
+                set_optimizer_mode(optimizer, "eval")
+            after = torch.stack([training.evaluate(batches) for batches in eval_batches]).tolist()
         values = torch.stack(losses).tolist()
-        gained = [b - a for b, a in zip(self._before[lot], after, strict=True)]
+        gains = [b - a for b, a in zip(before, after, strict=True)]
         gain, noise = -math.inf, math.inf
-        if all(map(math.isfinite, [*values, *gained])):
-            gain = scale * statistics.fmean(gained)
-            noise = scale * statistics.stdev(gained) / math.sqrt(HELD)
-        self.runs.append(ShortRun(lr, tuple(values), gain, noise, lot))
+        if all(map(math.isfinite, [*values, *gains])):
+            gain = scale * statistics.fmean(gains)
+            noise = scale * statistics.stdev(gains) / math.sqrt(EVAL_STEPS)
+        self.runs.append(ShortRun(lr, tuple(values), gain, noise, batch_set))
         return self.runs[-1]
 
-    def _held(self, steps: Steps, lot: int) -> list[list[Any]]:
-        """Return a lot's batches that are kept; the next ones are those of its runs."""
-        for _ in range(lot * (self.length + HELD)):
-            steps.take()
-        return [steps.take() for _ in range(HELD)]
+    def _train(self, training: ShortTraining, lr: float) -> list[torch.Tensor]:
+        """Train at ``lr``, then cool down to 0; return the losses, up to one that diverged."""
+        losses: list[torch.Tensor] = []
+        constant_steps = (self.run_steps + 1) // 2
+        for k in range(self.run_steps):
+            cooldown = (self.run_steps - k) / (self.run_steps - constant_steps + 1)
+            training.set_lr(lr * min(1.0, cooldown))
+            losses.append(training.step())
+            if self._progress:
+                self._progress(self.runner.steps_made, self.budget_steps)
+            check_due = (k + 1) % self.runner.check_every == 0
+            if check_due and not math.isfinite(losses[-1].item()):
+                break
+        return losses
 
-    def _losses_of(self, lot: int) -> list[float]:
-        """Return the losses of a lot's batches that are kept, before any training."""
-        with self.bed.fresh() as steps:
-            return [steps.look(few).item() for few in self._held(steps, lot)]
+    def _eval_batches(self, training: ShortTraining, batch_set: int) -> list[list[Any]]:
+        """Return the evaluation batches of a set; the training batches of the set come next."""
+        for _ in range(batch_set * (self.run_steps + EVAL_STEPS)):
+            training.next_batches()
+        return [training.next_batches() for _ in range(EVAL_STEPS)]
+
+    def _evaluate_batch_set(self, batch_set: int) -> list[float]:
+        """Return the losses of the evaluation batches of a set, before any training."""
+        with self.runner.start() as training:
+            return [
+                training.evaluate(batches).item()
+                for batches in self._eval_batches(training, batch_set)
+            ]
 
 
-def _answer(
-    tried: _Tried, gains: dict[float, float], best: float, left: float | None, shift: float
-) -> tuple[float | None, float | None, float | None, str]:
-    """Return the lr, its band and how they follow; or that there is none, why and what to do."""
-    lrs = [run.lr for run in tried.runs]
-    where = (
-        f"{len(lrs)} short runs of {tried.length} steps at lrs from "
+def _answer(search: _Search, shift: float) -> tuple[float | None, float | None, float | None, str]:
+    """Return the learning rate, its range and the reason; or None and what to do."""
+    lrs = [run.lr for run in search.runs]
+    runs_text = (
+        f"{len(lrs)} short runs of {search.run_steps} steps at lrs from "
         f"{min(lrs):.2g} to {max(lrs):.2g}"
     )
-    lr, gain = tried.start * 10**best, gains[best]
-    found = top(gains, best)
-    clear = any(run.gain > CLEAR * run.noise for run in tried.runs)
-    problem = ""
-    if math.isinf(gain):
-        problem = f"all of {where} diverged; look for what makes the loss or its gradients nan"
-    elif found is None or not clear:
-        gained = "none gained anything"
-        if gain > 0:
-            noise = min(run.noise for run in tried.runs if run.lr == lr)
-            gained = f"the best gained {gain:.2g} ± {noise:.2g}"
-        longer = "allow more steps=, which makes them longer, or "
-        if tried.length < tried.allowed // RUNS:  # the run to come is no longer than they are
-            longer = ""
-        problem = (
-            f"of {where} {gained}, from a loss of {tried.level:.4g}; "
-            f"{longer}look for why nothing is learned"
-        )
-    elif left is not None:
-        problem = f"of {where} the best was near {lr:.2g}, and "
-        if tried.reaches(left):
-            problem += (
-                "the steps allowed were used up before worse ones were seen on both sides; begin "
-                "there, at the optimizer's own lr, or allow more steps="
-            )
-        else:
-            wanted = tried.start * 10**left
-            problem += f"lrs as far as {wanted:.2g} are not tried; look for why they are wanted"
-    if problem or found is None:
+    peak = find_peak(search.gains, search.best)
+    problem = _problem(search, peak is not None, runs_text)
+    if problem or peak is None:
         return None, None, None, f"no answer: {problem}"
-    low, place, high = (tried.start * 10**one * shift for one in found)
-    fell = f"where the loss fell by {gain:.3g} from {tried.level:.4g}"
-    return place, low, high, f"the best of {where} is near {lr:.2g}, {fell}"
+    low, lr, high = (search.lr_at(position) * shift for position in peak)
+    gain, best_lr = search.gains[search.best], search.lr_at(search.best)
+    decrease = f"where the loss fell by {gain:.3g} from {search.initial_loss:.4g}"
+    return lr, low, high, f"the best of {runs_text} is near {best_lr:.2g}, {decrease}"
 
 
-def _for_longer(total_steps: int | None, length: int, bed: ShortRunner) -> tuple[float, str]:
-    """Return by what the lr of short runs is multiplied for a longer run, and say so."""
+def _problem(search: _Search, has_peak: bool, runs_text: str) -> str:
+    """Return why a search has no answer and what to do, or an empty text if it has one."""
+    lr, gain = search.lr_at(search.best), search.gains[search.best]
+    if math.isinf(gain):
+        return f"all of {runs_text} diverged; check why the loss or its gradients are nan"
+    significant = any(run.gain > MIN_GAIN_SIGMAS * run.noise for run in search.runs)
+    if not has_peak or not significant:
+        gain_text = "none gained anything"
+        if gain > 0:
+            noise = min(run.noise for run in search.runs if run.lr == lr)
+            gain_text = f"the best gained {gain:.2g} ± {noise:.2g}"
+        advice = "allow more budget_steps=, which makes them longer, or "
+        if search.run_steps < search.budget_steps // BUDGET_RUNS:
+            advice = ""  # the short runs are already as long as the run to come
+        return (
+            f"of {runs_text} {gain_text}, from a loss of {search.initial_loss:.4g}; "
+            f"{advice}check why the model does not learn"
+        )
+    if search.pending is None:
+        return ""
+    problem = f"of {runs_text} the best was near {lr:.2g}, and "
+    if search.in_range(search.pending):
+        return problem + (
+            "the budget was spent before worse ones were seen on both sides; set the optimizer's "
+            "lr to that value, or allow more budget_steps="
+        )
+    pending_lr = search.lr_at(search.pending)
+    return problem + f"lrs as far as {pending_lr:.2g} are not tried; check why they seem better"
+
+
+def _horizon_shift(
+    total_steps: int | None, run_steps: int, runner: ShortRunner
+) -> tuple[float, str]:
+    """Return the factor that adapts the learning rate to a longer run, and its description."""
     if total_steps is None:
         return 1.0, ""
-    longer = max(total_steps / (HORIZON * length), 1.0)
-    batches = bed.epoch()
-    passes = total_steps * bed.accumulate / batches if batches else 0.0
-    shift = longer**-LONGER * max(passes / PASSES, 1.0) ** -AGAIN
+    length_ratio = max(total_steps / (HORIZON_RUNS * run_steps), 1.0)
+    batches = runner.batches_per_epoch()
+    passes = total_steps * runner.accumulate / batches if batches else 0.0
+    shift = length_ratio**-LENGTH_EXPONENT * max(passes / HORIZON_PASSES, 1.0) ** -PASSES_EXPONENT
     if shift == 1:
         return shift, ""
-    often = f" that sees the data {passes:.0f} times" if passes > PASSES else ""
-    return shift, f"; times {shift:.2g} for a run of {total_steps} steps{often}"
+    repeats = f" that sees the data {passes:.0f} times" if passes > HORIZON_PASSES else ""
+    return shift, f"; times {shift:.2g} for a run of {total_steps} steps{repeats}"

@@ -1,4 +1,4 @@
-"""The classical range test: raise the lr every step and watch the loss."""
+"""range_test: raise the learning rate every step and record the loss."""
 
 from __future__ import annotations
 
@@ -10,20 +10,25 @@ from typing import Any, Final, Literal
 import torch
 from torch import nn
 
-from ratecraft._training._short_runner import Clip, Loss, ShortRunner
+from ratecraft._keywords import explain_arguments
+from ratecraft._training._short_runner import Clip, LossFunction, ShortRunner
 from ratecraft._training._snapshot import Batches
 from ratecraft.errors import RunFailed, SettingError
 from ratecraft.results import LRRangeTestResult
 
-LEAST_STEPS: Final = 100
-FEW: Final = 10  # steps whose average is of too few losses to be a minimum or an explosion
+MIN_DEFAULT_STEPS: Final = 100  # default steps of a test where the loader is shorter
+MIN_AVERAGED_STEPS: Final = 10  # the average of fewer losses is no minimum and no divergence
 
 
+@explain_arguments(
+    "range_test() takes model, optimizer, loader and loss; write the rest by name, as steps=, and "
+    "no schedule: low=, high= and spacing= set the learning rates"
+)
 def range_test(
     model: nn.Module | Sequence[nn.Module],
     optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer],
     loader: Batches,
-    loss: Loss,
+    loss: LossFunction,
     *,
     low: float = 1e-8,
     high: float = 10.0,
@@ -42,56 +47,60 @@ def range_test(
     progress: Callable[[int, int], None] | None = None,
     task: str = "",
 ) -> LRRangeTestResult:
-    """Train with an lr that grows each step, and leave everything as it was.
+    """Train with a learning rate that grows every step, and restore everything afterwards.
 
-    lr_k = low (high / low)^(k / (steps - 1)), or low + (high - low) k / (steps - 1); the
-    loss is smoothed as a_k = beta a_(k-1) + (1 - beta) loss_k, s_k = a_k / (1 - beta^(k+1)); the
-    test ends when s_k exceeds ``stop`` times its minimum so far, or a loss is not finite. See
-    `preserve_state` for what is put back, on a normal end, on an exception and on Ctrl-C. The average
-    of the first 10 steps is of too few losses to count as a minimum or as an explosion.
+    lr_k = low (high / low)^(k / (steps - 1)), or low + (high - low) k / (steps - 1). The loss
+    is smoothed as a_k = beta a_(k-1) + (1 - beta) loss_k, s_k = a_k / (1 - beta^(k+1)). The test
+    ends when s_k exceeds ``stop`` times its minimum so far, or when a loss is not finite; the
+    averages of the first 10 steps count neither as a minimum nor as a divergence. State is
+    restored as described in `preserve_state`, also after an exception and after Ctrl-C.
 
     Args:
-        model: the model, or several; trained in the modes its modules are in, and in training
-            mode if it is in evaluation mode.
-        optimizer: its optimizer, or several; param groups keep the ratios of their lrs, and
-            the recorded lr is that of the group with the highest. One that wants a closure,
-            such as LBFGS, is given one.
-        loader: batches of any structure, iterated again and again; or a function that opens a
-            stream of them anew.
-        loss: ``loss(model, batch)`` returns the training loss as a tensor; of more than one
-            element the mean is taken. Mixed precision is said in there, with ``autocast``.
-        low: first lr.
-        high: last lr.
-        steps: number of steps; default one pass over the loader, or 100 if that is longer.
-        spacing: "geometric" or "linear" lrs.
+        model: the model, or several. Modules keep their modes, except that a model in evaluation
+            mode is switched to training mode.
+        optimizer: its optimizer, or several. Param groups keep the ratios of their learning
+            rates; ``lrs`` holds that of the group with the highest one. An optimizer that needs
+            a closure, such as LBFGS, gets one.
+        loader: an iterable of batches of any structure that can be iterated repeatedly, or a
+            function that returns a new one.
+        loss: ``loss(model, batch)`` returns the training loss as a tensor; of several elements
+            the mean is used. Use ``autocast`` inside it for mixed precision.
+        low: first learning rate.
+        high: last learning rate.
+        steps: number of steps; default one pass over the loader, but at least 100.
+        spacing: "geometric" or "linear" learning rates.
         beta: smoothing, 0 <= beta < 1; default 0.98, or 0.9 with ``control``.
-        control: this many batches are used again and again, and of each loss only its distance
-            to the one its batch had before training is smoothed: a control variate, without
-            which the luck of the batches has to be smoothed away. The suggestion is a quarter of
-            the minimum's lr then. 0: every batch is used once.
-        stop: how many times its minimum the smoothed loss may reach. Where losses can be <= 0
-            the same is asked of the rise above the minimum, relative to the fall before it.
-        accumulate: batches a step; their mean gradient and mean loss are taken.
-        clip: largest norm of the gradients, or a function that clips those of the parameters.
-        scaler: a GradScaler, as the run will use.
-        momentum: first and last momentum (of Adam's kind: the first of ``betas``) over the test.
-        reduce: whether losses are averaged over the processes of a distributed run, so that all
-            see the same and stop together; default: if the model is a DistributedDataParallel.
-        check_every: steps between two looks at the losses; default 8 where they lie on a
-            device, which is not waited for in between, and 1 otherwise. Up to as many steps
-            are made in vain after an explosion.
-        on_disk: keep the copies of large tensors in a temporary folder, not in memory.
-        progress: called with (steps done, steps planned) after each step.
-        task: what is tested, in words, for the result.
+        control: number of batches that are reused as control variates: each loss enters the
+            average as its difference from the initial loss of the same batch, which removes the
+            noise between batches. The suggestion is then a quarter of the learning rate at the
+            minimum. Default 0: read a new batch for every step.
+        stop: multiple of its minimum at which the smoothed loss ends the test. For losses that
+            can be <= 0, the rise above the minimum is compared to the fall before it instead.
+        accumulate: batches per step; their gradients and losses are averaged.
+        clip: largest norm of the gradients, or a function that clips the parameters it gets.
+        scaler: a GradScaler, as in the real run.
+        momentum: first and last momentum of the test (for Adam the first of ``betas``).
+        reduce: average the losses over the processes of a distributed run, so that all of them
+            see the same values and stop together; default: if the model is a
+            DistributedDataParallel.
+        check_every: steps between two checks of the losses; default 8 on a device, where each
+            check waits for it, and 1 on the CPU. After a divergence fewer than this many steps
+            are wasted.
+        on_disk: write the copies of large tensors to a temporary folder, not to memory.
+        progress: called as ``progress(steps_done, steps)`` after each step.
+        task: description of the task, for the result.
 
     Raises:
-        SettingError: a setting is outside its range.
-        RunFailed: the very first loss is not finite.
-        TaskError: the loader is empty or one-way, nothing is to be trained, or the loss is no
-            tensor with a gradient.
+        SettingError: an argument is out of its range.
+        RunFailed: the first loss is not finite.
+        TaskError: the loader is empty or a one-way stream, all parameters are frozen, or the loss
+            is not a tensor with a gradient.
 
     Source: Smith 2015, arXiv 1506.01186; in this form Gugger 2018.
 
+    >>> import torch
+    >>> from torch import nn
+    >>> from ratecraft.finder import range_test
     >>> x = torch.randn(64, 1, generator=torch.Generator().manual_seed(0))
     >>> model = nn.Linear(1, 1)
     >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -102,90 +111,100 @@ def range_test(
     True
     """
     beta = (0.9 if control else 0.98) if beta is None else beta
-    _check_range(low, high, spacing, beta, stop)
-    if control < 0:
-        raise SettingError(f"control={control}: expected a number of batches, or 0 for none")
-    if momentum is not None and not all(0 <= value < 1 for value in momentum):
-        raise SettingError(f"momentum={momentum}: expected two numbers, 0 <= m < 1")
-    bed = ShortRunner(
+    _check_arguments(low, high, spacing, beta, stop, control, momentum)
+    runner = ShortRunner(
         model, optimizer, loader, loss, accumulate=accumulate, clip=clip, scaler=scaler,
         reduce=reduce, check_every=check_every, on_disk=on_disk,
     )  # fmt: skip
-    planned = bed.least(steps) if steps is not None else planned_steps(bed)
+    planned = default_steps(runner) if steps is None else runner.min_over_processes(steps)
     if planned < 2:
         raise SettingError(f"steps={planned}: a range test needs at least 2")
     started = time.perf_counter()
-    stopped = f"all {planned} steps were made"
-    waiting: list[tuple[float, torch.Tensor]] = []
-    with bed.fresh() as run:
-        again = [run.take() for _ in range(control)]
-        curve = _Curve(
-            beta, stop, torch.stack([run.look(few) for few in again]).tolist() if again else []
-        )
-        geometric = spacing == "geometric"
+    stop_reason = f"all {planned} steps were made"
+    unread: list[tuple[float, torch.Tensor]] = []
+    with runner.start() as training:
+        reused = [training.next_batches() for _ in range(control)]
+        initial_losses = [training.evaluate(batches) for batches in reused]
+        curve = _Curve(beta, stop, torch.stack(initial_losses).tolist() if reused else [])
         for k in range(planned):
-            done = k / (planned - 1)
-            lr = low * (high / low) ** done if geometric else low + (high - low) * done
-            turned = momentum and momentum[0] + (momentum[1] - momentum[0]) * done
-            run.at(lr, turned)
-            waiting.append((lr, run.make(again[k % control] if again else None)))
+            share = k / (planned - 1)
+            geometric = spacing == "geometric"
+            lr = low * (high / low) ** share if geometric else low + (high - low) * share
+            training.set_lr(lr, momentum and momentum[0] + (momentum[1] - momentum[0]) * share)
+            unread.append((lr, training.step(reused[k % control] if reused else None)))
             if progress:
                 progress(k + 1, planned)
-            if k > 0 and len(waiting) < bed.check_every and k < planned - 1:
+            if k > 0 and len(unread) < runner.check_every and k < planned - 1:
                 continue
-            if end := curve.take(waiting):
-                stopped = end
+            if end := curve.extend(unread):
+                stop_reason = end
                 break
-            waiting.clear()
+            unread.clear()
     return LRRangeTestResult.from_curve(
         curve.lrs,
         curve.losses,
         curve.smoothed,
-        stopped,
+        stop_reason,
         low=low,
         high=high,
-        planned=planned,
+        planned_steps=planned,
         spacing=spacing,
-        batches=bed.batches,
+        batches=runner.batches,
         control=control,
         task=task,
-        optimizer=bed.optimizer,
+        optimizer=runner.optimizer,
         seconds=time.perf_counter() - started,
     )
 
 
-def _check_range(low: float, high: float, spacing: str, beta: float, stop: float) -> None:
+def _check_arguments(
+    low: float,
+    high: float,
+    spacing: str,
+    beta: float,
+    stop: float,
+    control: int,
+    momentum: tuple[float, float] | None,
+) -> None:
     if not 0 < low < high < math.inf or math.isinf(high / low):
         raise SettingError(f"low={low:g}, high={high:g}: expected 0 < low < high, both finite")
     if not 0 <= beta < 1 or not stop > 1:
         raise SettingError(f"beta={beta:g}, stop={stop:g}: expected 0 <= beta < 1 and stop > 1")
     if spacing not in ("geometric", "linear"):
-        raise SettingError(f'spacing={spacing!r} is neither "geometric" nor "linear"')
+        raise SettingError(f'spacing={spacing!r}: expected "geometric" or "linear"')
+    if control < 0:
+        raise SettingError(f"control={control}: expected a number of batches, or 0 for none")
+    if momentum is not None and not all(0 <= value < 1 for value in momentum):
+        raise SettingError(f"momentum={momentum}: expected two numbers, 0 <= m < 1")
 
 
-def planned_steps(bed: ShortRunner) -> int:
-    """Return the steps of a test whose length is not said."""
-    return max((bed.epoch() or 0) // bed.accumulate, LEAST_STEPS)
+def default_steps(runner: ShortRunner) -> int:
+    """Return the steps of one pass over the loader, but at least `MIN_DEFAULT_STEPS`."""
+    return max((runner.batches_per_epoch() or 0) // runner.accumulate, MIN_DEFAULT_STEPS)
 
 
 class _Curve:
-    """The losses so far, smoothed, and the rule that ends the test."""
+    """The losses so far, smoothed, and the rule that ends the test.
 
-    def __init__(self, beta: float, stop: float, starts: list[float]) -> None:
+    ``initial_losses`` are those of the reused batches; the average is then one of differences
+    from them.
+    """
+
+    def __init__(self, beta: float, stop: float, initial_losses: list[float]) -> None:
         self.lrs: list[float] = []
         self.losses: list[float] = []
         self.smoothed: list[float] = []
-        self._beta, self._stop, self._starts = beta, stop, starts
-        self._level = sum(starts) / len(starts) if starts else 0.0
-        self._average, self._best, self._signed = 0.0, math.inf, False
+        self._beta, self._stop, self._initial = beta, stop, initial_losses
+        self._level = sum(initial_losses) / len(initial_losses) if initial_losses else 0.0
+        self._average, self._minimum, self._signed = 0.0, math.inf, False
 
-    def take(self, waiting: list[tuple[float, torch.Tensor]]) -> str:
-        """Take in some steps up to the one that ends the test; return why it ends there."""
-        # One transfer for all of them: a device is waited for once. A single one has a shorter way.
-        several = len(waiting) > 1
-        losses = [loss for _, loss in waiting]
-        values = torch.stack(losses).tolist() if several else [losses[0].item()]
-        for (lr, _), value in zip(waiting, values, strict=True):
+    def extend(self, steps: list[tuple[float, torch.Tensor]]) -> str:
+        """Add steps up to the one that ends the test; return why it ends, or an empty text."""
+        # Reading several losses in one transfer waits for a device only once; item() is faster
+        # for a single one.
+        losses = [loss for _, loss in steps]
+        values = torch.stack(losses).tolist() if len(steps) > 1 else [losses[0].item()]
+        for (lr, _), value in zip(steps, values, strict=True):
             if not math.isfinite(value):
                 if not self.lrs:
                     raise RunFailed(
@@ -194,24 +213,24 @@ class _Curve:
                     )
                 return f"the loss was {value} at lr {lr:.3g}"
             if self._add(lr, value):
-                times = f"{self._stop:g} times its minimum"
-                return f"the smoothed loss exceeded {times} at lr {lr:.3g}"
+                limit = f"{self._stop:g} times its minimum"
+                return f"the smoothed loss exceeded {limit} at lr {lr:.3g}"
         return ""
 
     def _add(self, lr: float, loss: float) -> bool:
-        """Take in one step; return whether the loss has exploded."""
-        start = self._starts[len(self.losses) % len(self._starts)] if self._starts else 0.0
-        self._average = self._beta * self._average + (1 - self._beta) * (loss - start)
+        """Add one step; return whether the loss has diverged."""
+        initial = self._initial[len(self.losses) % len(self._initial)] if self._initial else 0.0
+        self._average = self._beta * self._average + (1 - self._beta) * (loss - initial)
         smooth = self._level + self._average / (1 - self._beta ** (len(self.losses) + 1))
         self.lrs.append(lr)
         self.losses.append(loss)
         self.smoothed.append(smooth)
         self._signed = self._signed or loss <= 0
-        if len(self.losses) <= FEW:
+        if len(self.losses) <= MIN_AVERAGED_STEPS:
             return False
-        self._best = min(self._best, smooth)
+        self._minimum = min(self._minimum, smooth)
         if self._signed:
-            # A multiple of a number <= 0 is no limit; the rise is measured by the fall instead.
-            scale = max(abs(self._best), abs(self.smoothed[0] - self._best))
-            return smooth - self._best > (self._stop - 1) * scale
-        return smooth > self._stop * self._best
+            # A multiple of a minimum <= 0 is no limit; compare the rise to the fall instead.
+            scale = max(abs(self._minimum), abs(self.smoothed[0] - self._minimum))
+            return smooth - self._minimum > (self._stop - 1) * scale
+        return smooth > self._stop * self._minimum

@@ -1,7 +1,7 @@
-"""Which lr to try next, and what to make of those that were tried: numbers, without torch.
+"""Search over log10(lr): what to try next, and where the best value lies. Needs no torch.
 
-LRs are written as decades from the one that the search began with; what each of them gained,
-the loss before less the loss after, is -inf where training diverged.
+A position is the distance in decades from the learning rate at which the search started. The
+gain at a position is the loss before a short run minus the loss after it; -inf if it diverged.
 """
 
 from __future__ import annotations
@@ -10,121 +10,135 @@ import math
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-STEP: Final = 0.5  # decades between the best place and those beside it, in the end
-SLIGHT: Final = 0.01  # of the loss: where less is gained, the lr is far too low
-FAR: Final = 1.5  # decades below the best place that are looked at before it is believed
-LEAN: Final = 0.25  # of the way from the top to the lowest place that is as good
-NEAR: Final = 0.1  # of the best gain: what misses no more is as good
+STEP_DECADES: Final = 0.5  # final distance between the best position and its neighbours
+MIN_GAIN_REL: Final = 0.01  # of the initial loss: below this gain the learning rate is far too low
+CHECK_DECADES: Final = 1.5  # the search goes at least this far below the best position
+SAFETY_SHARE: Final = 0.25  # share of the way from the peak to the low end of the band
+BAND_REL_TOL: Final = 0.1  # gains within this share of the best gain belong to the band
 
 Gains = Mapping[float, float]
 
 
-class Top(NamedTuple):
-    """Where most is gained, between the two places where nearly as much is."""
+class Peak(NamedTuple):
+    """The position of the largest gain, and the band in which almost as much is gained."""
 
     low: float
-    place: float
+    position: float
     high: float
 
 
-def next_place(gains: Gains, before: float) -> float | None:
-    """Return the place to try next, or None if the best has a neighbour on both sides.
+def next_position(gains: Gains, initial_loss: float) -> float | None:
+    """Return the position to try next, or None if the best one has a neighbour on both sides.
 
-    It goes up first, by a decade, or two where next to nothing was gained; then down; then
-    between the best place and those beside it.
+    The search goes up first, by a decade, or by two where almost nothing was gained; then down;
+    then it halves the distance between the best position and its neighbours.
 
-    >>> next_place({}, 2.3), next_place({0: 0.1}, 2.3), next_place({0: 0.1, 1: 0.5}, 2.3)
+    >>> next_position({}, 2.3), next_position({0: 0.1}, 2.3), next_position({0: 0.1, 1: 0.5}, 2.3)
     (0.0, 1.0, 2.0)
-    >>> next_place({0: 0.1, 1: 0.5, 2: 0.3}, 2.3)
+    >>> next_position({0: 0.1, 1: 0.5, 2: 0.3}, 2.3)
     1.5
     """
     if not gains:
         return 0.0
     best = max(gains, key=gains.__getitem__)
-    slight = SLIGHT * abs(before)
-    harmless = [place for place in gains if gains[place] >= -slight]
+    min_gain = MIN_GAIN_REL * abs(initial_loss)
+    harmless = [position for position in gains if gains[position] >= -min_gain]
     if not harmless:
         return min(gains) - (1.0 if len(gains) == 1 else 2.0)
-    if gains[best] < slight and max(harmless) != best:
-        # Which is best is luck. If there is more to gain, then at the highest lr that does no
-        # harm, or above; only when that is enclosed, too, is the best one looked at.
-        place = _between(gains, max(harmless), 2.0)
-        if place is not None:
-            return place
-    place = _between(gains, best, 2.0 if gains[best] < slight else 1.0)
-    if place is not None:
-        return place
+    if gains[best] < min_gain and max(harmless) != best:
+        # The best position is due to noise. Any larger gain is at or above the highest harmless
+        # learning rate, so neighbours of that one are tried before those of the best.
+        position = _between(gains, max(harmless), 2.0)
+        if position is not None:
+            return position
+    position = _between(gains, best, 2.0 if gains[best] < min_gain else 1.0)
+    if position is not None:
+        return position
     if min(gains) == best:
         return best - 1.0
-    place = _between(gains, best, 0.0, side=-1)
-    if place is not None:
-        return place
-    # A network that has died at a high lr may have gained, too: the true top lies far below.
-    return best - FAR if min(gains) > best - FAR else None
+    position = _between(gains, best, 0.0, side=-1)
+    if position is not None:
+        return position
+    # A network whose units died at a high learning rate also gains a little, while the true
+    # peak lies far below.
+    return best - CHECK_DECADES if min(gains) > best - CHECK_DECADES else None
 
 
-def _between(gains: Gains, place: float, further: float, side: int = 1) -> float | None:
-    """Return a place between one and the next on that side; so much further on if there is none.
+def _between(gains: Gains, position: float, extension: float, side: int = 1) -> float | None:
+    """Return a position between this one and its neighbour on one side.
 
-    None if they are no more than a step apart.
+    Without a neighbour it is ``extension`` decades away; with one at most a step away, None.
     """
-    others = [other for other in gains if (other - place) * side > 0]
-    if not others:
-        return place + side * further
-    gap = min(abs(other - place) for other in others)
-    return place + side * max(STEP, STEP * (gap // (2 * STEP))) if gap > STEP else None
+    neighbours = [other for other in gains if (other - position) * side > 0]
+    if not neighbours:
+        return position + side * extension
+    gap = min(abs(other - position) for other in neighbours)
+    if gap <= STEP_DECADES:
+        return None
+    return position + side * max(STEP_DECADES, STEP_DECADES * (gap // (2 * STEP_DECADES)))
 
 
 def around_best(gains: Gains) -> list[float]:
-    """Return the best place and those beside it, as far as they were tried.
+    """Return the best position and those of its two neighbours that were tried.
 
     >>> around_best({-1: 0.2, -0.5: 0.9, 0: 1.0, 0.5: -math.inf})
     [-0.5, 0, 0.5]
     """
     best = max(gains, key=gains.__getitem__)
-    return sorted(place for place in gains if abs(place - best) <= STEP)
+    return sorted(position for position in gains if abs(position - best) <= STEP_DECADES)
 
 
-def top(gains: Gains, best: float | None = None) -> Top | None:
-    """Return where most is gained: the parabola's top through the best place and its neighbours.
+def find_peak(gains: Gains, best: float | None = None) -> Peak | None:
+    """Return the peak of the gains: the vertex of a parabola, moved towards the low end.
 
-    The place is then moved a quarter of the way to the lowest where all but 10 % as much is
-    gained, since an lr that is too low costs less than one that is too high. None if nothing is
-    gained. ``best`` says which place is the best, where that is known better.
+    The parabola goes through the best position and its two neighbours. Its vertex is moved a
+    quarter of the way to the lowest position at which the gain is at least 90 % of the best one,
+    because a learning rate that is too low costs less than one that is too high.
 
-    >>> low, place, high = top({-1: 0.2, -0.5: 0.9, 0: 1.0, 0.5: 0.9, 1: -math.inf})
-    >>> round(low, 6), round(place, 6), round(high, 6)
+    Args:
+        gains: the gain of each position that was tried.
+        best: the best position, if it is known from more than ``gains``.
+
+    Returns:
+        None if no position has a positive gain.
+
+    >>> low, position, high = find_peak({-1: 0.2, -0.5: 0.9, 0: 1.0, 0.5: 0.9, 1: -math.inf})
+    >>> round(low, 6), round(position, 6), round(high, 6)
     (-0.5, -0.125, 0.5)
     """
     best = max(gains, key=gains.__getitem__) if best is None else best
     if not gains[best] > 0:
         return None
-    peak = best + _vertex(gains, best)
-    low, high = _edge(gains, best, -1), _edge(gains, best, 1)
-    return Top(min(low, peak), peak - LEAN * max(peak - low, 0), max(high, peak))
+    vertex = best + _vertex_offset(gains, best)
+    low, high = _band_edge(gains, best, -1), _band_edge(gains, best, 1)
+    return Peak(min(low, vertex), vertex - SAFETY_SHARE * max(vertex - low, 0), max(high, vertex))
 
 
-def _vertex(gains: Gains, best: float) -> float:
-    """Return how far the top of the parabola lies from the best place, at most half a step."""
-    left, right = gains.get(best - STEP, -math.inf), gains.get(best + STEP, -math.inf)
+def _vertex_offset(gains: Gains, best: float) -> float:
+    """Return the distance of the parabola's vertex from the best position, at most half a step."""
+    left = gains.get(best - STEP_DECADES, -math.inf)
+    right = gains.get(best + STEP_DECADES, -math.inf)
     if math.isinf(left):
         return 0.0
-    if math.isinf(right):  # the top lies before the cliff
-        return -STEP / 5
-    bend = 2 * gains[best] - left - right
-    return 0.0 if bend <= 0 else max(-1.0, min(1.0, (right - left) / bend)) * STEP / 2
+    if math.isinf(right):  # training diverges there, so the vertex lies to the left
+        return -STEP_DECADES / 5
+    curvature = 2 * gains[best] - left - right
+    if curvature <= 0:
+        return 0.0
+    return max(-1.0, min(1.0, (right - left) / curvature)) * STEP_DECADES / 2
 
 
-def _edge(gains: Gains, best: float, side: int) -> float:
-    """Return how far to one side nearly as much is gained, linearly between two places."""
-    enough = (1 - NEAR) * gains[best]
-    inside = best
-    for place in sorted((p for p in gains if (p - best) * side > 0), key=lambda p: p * side):
-        if gains[place] >= enough:
-            inside = place
-        elif math.isinf(gains[place]):
+def _band_edge(gains: Gains, best: float, side: int) -> float:
+    """Return the end of the band on one side, interpolated linearly between two positions."""
+    threshold = (1 - BAND_REL_TOL) * gains[best]
+    edge = best
+    outward = sorted((p for p in gains if (p - best) * side > 0), key=lambda p: p * side)
+    for position in outward:
+        if gains[position] >= threshold:
+            edge = position
+        elif math.isinf(gains[position]):
             break
         else:
-            share = (gains[inside] - enough) / (gains[inside] - gains[place])
-            return inside + (place - inside) * share
-    return inside
+            share = (gains[edge] - threshold) / (gains[edge] - gains[position])
+            return edge + (position - edge) * share
+    return edge

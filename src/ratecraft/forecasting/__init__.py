@@ -1,14 +1,14 @@
-"""FORESEE: what a schedule is going to do, before it is run.
+"""Forecasting: predicted losses of schedules, and learning rates for other schedules or lengths.
 
-bound.py       a bound on what any schedule leaves, from its shape: rank, transfer, extend
-refine.py      the schedule that logged gradient norms ask for
-logs.py        logs of runs, from the files that people have
-law.py         a law of the loss under any schedule, fitted to logs
-forecast.py    forecast: the losses of schedules that were not run; recommend: which to choose
-averaging.py   averaging: over how many steps AdamW's weights average, what is left of the first
-measured.py    what a Probe measured, in the form in which the rest of this wing wants it
+_bound.py      convex bound on the final loss, from the shape of a schedule
+_refine.py     schedule that minimizes the bound for measured gradient norms
+_logs.py       logs of training runs, read from files
+_law.py        multi-power law of the loss, fitted to logs
+_forecast.py   forecast: predicted losses of given schedules; recommend: best schedules
+_averaging.py  averaging of past steps by decoupled weight decay
+_gradients.py  gradient norms and averaging per layer, from the rows of a Probe
 
-Importing this loads the standard library only; numpy and scipy come with the first use.
+Importing this package loads the standard library only; numpy and scipy are loaded on first use.
 """
 
 from ratecraft._public import set_public_module as _set_public_module

@@ -1,4 +1,4 @@
-"""AdamW as an average: how far back its weights reach, and what is left of the first ones."""
+"""Averaging of past steps by decoupled weight decay."""
 
 from __future__ import annotations
 
@@ -13,77 +13,83 @@ from ratecraft.schedule import Curve, Schedule
 
 @dataclass(frozen=True, slots=True)
 class Averaging:
-    """What the weights at the end of a run are made of.
+    """Contribution of each step to the final weights.
 
     Attributes:
-        timescales: of each step, 1 / (lr x weight decay) in steps; inf where that is 0.
-        effective: how many steps count in the end: 1 over the sum of squares of their shares.
-        initial: the share of the initial weights that is left.
+        timescales: 1 / (lr * weight decay) at each step, in steps; inf where the product is 0.
+        effective_steps: effective number of steps averaged by the final weights:
+            (sum of c)^2 / sum of c^2, where c_i is the contribution of step i.
+        initial_fraction: fraction of the initial weights that remains.
     """
 
     timescales: tuple[float, ...]
-    effective: float
-    initial: float
+    effective_steps: float
+    initial_fraction: float
 
     def __str__(self) -> str:
         return (
-            f"these weights average the last {self.effective:,.0f} steps or so; "
-            f"{self.initial:.1%} of the initial weights is left"
+            f"the final weights average about the last {self.effective_steps:,.0f} steps; "
+            f"{self.initial_fraction:.1%} of the initial weights remains"
         )
 
 
-def averaging(lr: Curve, decay: float | Curve) -> Averaging:
-    """Return what decoupled weight decay and a schedule of lrs average over.
+def averaging(lr: Curve, weight_decay: float | Curve) -> Averaging:
+    """Return the average of past steps that AdamW computes under a schedule.
 
-    AdamW's step w <- (1 - a_k) w + a_k (-s_k / decay), where a_k = lr_k x decay_k and s_k is
-    Adam's step, is an exponential average of past steps with a timescale of 1 / a_k steps. In
-    the end step i counts with c_i = a_i x product of (1 - a_j) over all later j, and the
-    initial weights with the product of all (1 - a_j).
+    AdamW's step w <- (1 - a_k) w + a_k (-s_k / weight_decay), where a_k = lr_k * weight_decay_k
+    and s_k is Adam's step, is an exponential moving average of past steps with a timescale of
+    1 / a_k steps. Step i contributes c_i = a_i * product of (1 - a_j) over all j > i to the final
+    weights, and the initial weights contribute the product of all (1 - a_j).
 
     Args:
-        lr: the lr of every step, as ``schedule.resolve(total)`` gives it.
-        decay: the weight decay, or its curve.
+        lr: learning rate of every step, as ``schedule.resolve(total_steps=...)`` returns it.
+        weight_decay: weight decay, or the curve of a weight decay that changes.
 
     Raises:
-        SettingError: an lr or decay below 0, or a product above 1, which is no average.
-        ScheduleError: a curve without an end.
-        TypeError: a schedule where its curve belongs.
+        SettingError: lr * weight_decay is below 0 or above 1.
+        ScheduleError: the curve has no end.
+        TypeError: an argument is a schedule instead of a curve.
 
     >>> from ratecraft import constant, linear
+    >>> from ratecraft.forecasting import averaging
     >>> print(averaging((0.05 * linear(1, 0)).resolve(total_steps=1000), 0.1))
-    these weights average the last 867 steps or so; 8.2% of the initial weights is left
-    >>> round(averaging((0.05 * constant(1)).resolve(total_steps=1000), 0.1).effective)
+    the final weights average about the last 867 steps; 8.2% of the initial weights remains
+    >>> round(averaging((0.05 * constant(1)).resolve(total_steps=1000), 0.1).effective_steps)
     394
 
     Source: Wang & Aitchison 2024, arXiv 2405.13698.
     """
-    for what, given in (("lr", lr), ("decay", decay)):
-        if isinstance(given, Schedule):
+    for name, value in (("lr", lr), ("weight_decay", weight_decay)):
+        if isinstance(value, Schedule):
             raise TypeError(
-                f"{what} is a schedule without a length; give schedule.resolve(total), a curve"
+                f"{name} is a schedule without a length; "
+                f"pass the curve {name}=schedule.resolve(total_steps=...)"
             )
     steps = range(len(lr))
-    decays = map(decay, steps) if isinstance(decay, Curve) else itertools.repeat(float(decay))
-    return averaging_of([lr(k) * one for k, one in zip(steps, decays, strict=False)])
+    decays = (
+        map(weight_decay, steps)
+        if isinstance(weight_decay, Curve)
+        else itertools.repeat(float(weight_decay))
+    )
+    return averaging_of([lr(k) * decay for k, decay in zip(steps, decays, strict=False)])
 
 
-def averaging_of(shares: Sequence[float]) -> Averaging:
-    """Return what `averaging` does, from lr x weight decay of every step.
+def averaging_of(fractions: Sequence[float]) -> Averaging:
+    """Return the averaging for given products lr * weight_decay, one for each step.
 
     Raises:
-        SettingError: a share that is none.
+        SettingError: a product is below 0 or above 1.
     """
-    for k, share in enumerate(shares):
-        if not 0 <= share <= 1:
+    for k, fraction in enumerate(fractions):
+        if not 0 <= fraction <= 1:
             raise SettingError(
-                f"lr x weight decay is {share:g} at step {k}; expected 0 to 1, a share of the "
-                "weights"
+                f"lr * weight_decay is {fraction:g} at step {k}; expected a number from 0 to 1"
             )
-    kept, counted = 1.0, []
-    for share in reversed(shares):
-        counted.append(share * kept)
-        kept *= 1 - share
-    squares = math.fsum(one * one for one in counted)
-    effective = math.fsum(counted) ** 2 / squares if squares else 0.0
-    timescales = tuple(1 / share if share else math.inf for share in shares)
-    return Averaging(timescales, effective, kept)
+    remaining, contributions = 1.0, []
+    for fraction in reversed(fractions):
+        contributions.append(fraction * remaining)
+        remaining *= 1 - fraction
+    squares = math.fsum(contribution * contribution for contribution in contributions)
+    effective_steps = math.fsum(contributions) ** 2 / squares if squares else 0.0
+    timescales = tuple(1 / fraction if fraction else math.inf for fraction in fractions)
+    return Averaging(timescales, effective_steps, remaining)

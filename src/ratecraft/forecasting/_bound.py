@@ -1,4 +1,4 @@
-"""A bound on what any schedule leaves, from its shape alone: to rank, to transfer, to extend."""
+"""Convex bound on the final loss of a schedule, and learning rates transferred with it."""
 
 from __future__ import annotations
 
@@ -19,15 +19,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """A bound on the suboptimality of the last weights, as a function of the lr.
+    """Upper bound on the suboptimality of the final weights, as a function of the learning rate.
 
     at(lr) = start / lr + lr * noise.
 
     Attributes:
-        start: D^2 / (2 sum u): what is left of the way from the initial weights.
-        noise: what the noise of the last steps leaves.
-        lr: what the shape times this gives is the best lr: sqrt(start / noise).
-        best: the bound there: 2 sqrt(start * noise).
+        start: D^2 / (2 sum u), the term of the distance from the initial weights.
+        noise: the term of the gradients.
+        lr: learning rate that minimizes the bound, sqrt(start / noise); it multiplies the
+            schedule.
+        best: minimum of the bound, 2 sqrt(start * noise).
     """
 
     start: float
@@ -35,22 +36,22 @@ class Bound:
 
     @property
     def lr(self) -> float:
-        """The factor on the shape with which the bound is lowest."""
+        """Factor on the schedule that minimizes the bound."""
         return math.sqrt(self.start) / math.sqrt(self.noise)
 
     @property
     def best(self) -> float:
-        """The bound at that factor."""
+        """Minimum of the bound."""
         return 2 * math.sqrt(self.start) * math.sqrt(self.noise)
 
     def at(self, lr: float) -> float:
-        """Return the bound for ``lr`` times the shape.
+        """Return the bound for ``lr`` times the schedule.
 
         Args:
-            lr: what the shape is multiplied by.
+            lr: factor on the schedule.
 
         Raises:
-            SettingError: an lr that is not above 0.
+            SettingError: ``lr`` is not above 0.
         """
         if not 0 < lr < math.inf:
             raise SettingError(f"lr={lr}: expected a number above 0")
@@ -58,29 +59,34 @@ class Bound:
 
 
 def bound(curve: Curve, *, gradient: float | Sequence[float] = 1.0, distance: float = 1.0) -> Bound:
-    """Return a bound on E f(last weights) - min f of subgradient descent under a curve.
+    """Return an upper bound on E f(final weights) - min f of subgradient descent.
 
-    For convex f with E|gradient_t|^2 <= G_t^2 and |first weights - optimum| = D, lrs
-    lr * u_1 .. lr * u_T:
+    For convex f with E|gradient_t|^2 <= G_t^2, |initial weights - optimum| = D and learning rates
+    lr * u_1, ..., lr * u_T the bound is start / lr + lr * noise, where
 
     start = D^2 / (2 sum u),
     noise = sum u^2 G^2 / (2 sum u)
     + 1/2 sum_{k<T} u_k / (sum_{t>k} u_t) * (sum_{t>=k} u_t^2 G_t^2) / (sum_{t>=k} u_t).
 
-    Nothing is known of the loss of a network by it; that ratios between shapes carry over is
-    what was measured (Schaipp et al.: cooldown and length, within some per cent). Its best lr
-    falls with T^-1/2, where real logs show T^-1/4.
+    The bound does not predict the loss of a neural network. Ratios of the bounds of two schedules
+    do carry over (Schaipp et al. measured this for cooldowns and run lengths, to a few percent).
+    The best learning rate of the bound falls with T^-1/2; in logs of language models it falls
+    with T^-1/4.
 
     Args:
-        curve: a resolved schedule, any multiple of the shape; lrs of 0 at its end are left out.
-        gradient: G, for all steps or one by one (`gradient_norms` has them from a Probe).
+        curve: resolved schedule, in any scale. Learning rates of 0 at its end are ignored.
+        gradient: G, one number for all steps or one for each step (`gradient_norms` computes
+            these from the rows of a Probe).
         distance: D.
 
     Raises:
-        SettingError: an lr below 0, no lr above 0, or gradients of another length.
-        ScheduleError: a curve without an end.
+        SettingError: a learning rate is below 0, none is above 0, or ``gradient`` has another
+            length than the curve.
+        ScheduleError: the curve has no end.
+        TypeError: ``curve`` is not a curve.
 
     >>> from ratecraft import constant, linear
+    >>> from ratecraft.forecasting import bound
     >>> round(bound(linear(1, 0).resolve(total_steps=400)).best, 5)
     0.10063
     >>> round(bound(constant(1).resolve(total_steps=400)).lr, 5)
@@ -90,7 +96,9 @@ def bound(curve: Curve, *, gradient: float | Sequence[float] = 1.0, distance: fl
     arXiv 2501.18965.
     """
     if not isinstance(curve, Curve):
-        raise TypeError(f"give schedule.resolve(total), a curve, not {curve!r}")
+        raise TypeError(
+            f"bound() takes a curve, not {curve!r}; pass schedule.resolve(total_steps=...)"
+        )
     lrs = curve.values()
     return _bound(lrs, gradient, distance, repr(curve.schedule))
 
@@ -103,149 +111,171 @@ def _bound(
     norms = np.asarray(gradient, dtype=float)
     if norms.ndim and len(norms) != len(lrs):
         raise SettingError(
-            f"gradient= has {len(norms)} values for {len(lrs)} steps; give one for each step"
+            f"gradient= has {len(norms)} values for {len(lrs)} steps; pass one for each step"
         )
     finite = np.isfinite(norms).all() and math.isfinite(distance)
     if not finite or not (norms > 0).all() or not distance > 0:
-        raise SettingError("gradient= and distance= are norms; expected numbers above 0")
+        raise SettingError("gradient= and distance= must be finite numbers above 0")
     if (lrs < 0).any():
-        at = int((lrs < 0).argmax())
-        raise SettingError(f"{name} is {lrs[at]:g} at step {at}; a bound needs lrs of 0 up")
+        step = int((lrs < 0).argmax())
+        raise SettingError(
+            f"{name} is {lrs[step]:g} at step {step}; the bound needs lrs of at least 0"
+        )
     if not (lrs > 0).any():
         raise SettingError(f"{name} has no lr above 0")
-    # LRs of 0 at the end change no weights, and would divide by zero.
+    # Steps with an lr of 0 at the end change no weights, and would cause a division by zero.
     end = int(np.flatnonzero(lrs)[-1]) + 1
-    # Of shapes by their highest lr, which nothing depends on, so that no square is 0 or inf.
+    # Scaled to a peak of 1, so that no square underflows or overflows.
     peak = float(lrs.max())
     u = lrs[:end] / peak
     noise = (u * norms if norms.ndim == 0 else u * norms[:end]) ** 2
-    # Sums from each step to the end, taken from the end: differences would cancel.
+    # Summed from the end: differences of cumulative sums would cancel.
     tail, tail_noise = np.cumsum(u[::-1])[::-1], np.cumsum(noise[::-1])[::-1]
     inner = u[:-1] / tail[1:] * tail_noise[:-1] / tail[:-1]
-    total_steps = float(tail[0])
-    start, left = (
-        distance**2 / (2 * total_steps),
-        float(tail_noise[0] / total_steps + inner.sum()) / 2,
-    )
-    return Bound(start / peak, left * peak)
+    total = float(tail[0])
+    start = distance**2 / (2 * total)
+    noise_term = float(tail_noise[0] / total + inner.sum()) / 2
+    return Bound(start / peak, noise_term * peak)
 
 
-def transfer(lr: float, tried: Curve, wanted: Curve) -> float:
-    """Return the lr for another schedule from one that was tuned: the ratio of their best ones.
+def transfer(lr: float, tuned: Curve, target: Curve) -> float:
+    """Return the learning rate for a schedule, given a tuned one for another schedule.
 
-    ``lr * bound(wanted).lr / bound(tried).lr``; D and G cancel. Over the same number of
-    steps, that is: for a longer run the bound lowers lrs too much.
+    ``lr * bound(target).lr / bound(tuned).lr``: D and G cancel. Both runs must have the same number
+    of steps: for a longer run the bound lowers the learning rate too much.
 
     Args:
-        lr: what the tried schedule was multiplied by, as tuned.
-        tried: that schedule, resolved.
-        wanted: the other one, resolved over as many steps.
+        lr: learning rate that was tuned for the schedule ``tuned``, which it multiplies.
+        tuned: schedule that ``lr`` was tuned for, resolved.
+        target: schedule to find a learning rate for, resolved over as many steps.
 
     Raises:
-        SettingError: as `bound`; an lr that is not above 0.
+        SettingError: ``lr`` is not above 0, or `bound` raises it.
 
     >>> from ratecraft import linear, wsd
-    >>> tried, wanted = wsd(0, shape="linear").resolve(total_steps=400), linear(1, 0).resolve(total_steps=400)
-    >>> round(transfer(1e-3, tried, wanted), 6)
+    >>> from ratecraft.forecasting import transfer
+    >>> tuned = wsd(0, shape="linear").resolve(total_steps=400)
+    >>> target = linear(1, 0).resolve(total_steps=400)
+    >>> round(transfer(1e-3, tuned, target), 6)
     0.001953
     """
     if not 0 < lr < math.inf:
         raise SettingError(f"lr={lr}: expected a number above 0")
-    return lr * bound(wanted).lr / bound(tried).lr
+    return lr * bound(target).lr / bound(tuned).lr
 
 
 @dataclass(frozen=True, slots=True)
 class Extension:
-    """StepOptions a finished run may go on, from before its cooldown, with the lr it was tuned for.
+    """Two ways to extend a finished run from a checkpoint before its cooldown.
 
     Attributes:
-        since: the step to go on from: before it both runs are the same.
-        factor: what to multiply all lrs from there on by, with the same share of cooldown;
-            None where nothing is right.
-        cooldown: or the share of the longer run to cool down over, with the same lrs; None
-            where none is enough.
-        begins: where that cooldown begins; before ``since`` it takes an earlier checkpoint.
+        resume_step: first step of the cooldown of the finished run. Before it both runs agree.
+        factor: factor on all learning rates from ``resume_step`` on, with a cooldown over the
+            same fraction of the run; ``None`` if no factor restores the optimum.
+        cooldown: alternatively, fraction of the longer run to cool down over, with unchanged
+            learning rates; ``None`` if no fraction restores the optimum.
+        cooldown_start: step where that cooldown starts. If it is below ``resume_step``, the run
+            must resume from an earlier checkpoint.
     """
 
-    since: int
+    resume_step: int
     factor: float | None
     cooldown: float | None
-    begins: int | None
+    cooldown_start: int | None
 
     def __str__(self) -> str:
-        ways = []
+        options = []
         if self.factor is not None:
-            ways.append(f"from step {self.since:,} on multiply the lrs by {self.factor:.3g}")
-        if self.cooldown is not None and self.begins is not None:
-            early = ", which takes an earlier checkpoint" if self.begins < self.since else ""
-            ways.append(
-                f"keep the lrs and cool down over the last {self.cooldown:.0%}, from step "
-                f"{self.begins:,} on{early}"
+            options.append(
+                f"from step {self.resume_step:,} on multiply the lrs by {self.factor:.3g}"
             )
-        return "; or ".join(ways) or "neither lower lrs nor a longer cooldown would do"
+        if self.cooldown is not None and self.cooldown_start is not None:
+            early = (
+                ", which needs an earlier checkpoint"
+                if self.cooldown_start < self.resume_step
+                else ""
+            )
+            options.append(
+                f"keep the lrs and cool down over the last {self.cooldown:.0%}, from step "
+                f"{self.cooldown_start:,} on{early}"
+            )
+        return "; or ".join(options) or "neither lower lrs nor a longer cooldown is enough"
 
 
 def extend(
-    schedule: Schedule, total_steps: int, to: int, *, steps_per_epoch: float | None = None
+    schedule: Schedule,
+    total_steps: int,
+    new_total_steps: int,
+    *,
+    steps_per_epoch: float | None = None,
 ) -> Extension:
-    """Return how to lengthen a finished run whose lr was good, as the bound sees it.
+    """Return how to extend a finished run, assuming that its learning rate was optimal.
 
-    From the checkpoint before the cooldown there are two ways to keep the best lr where it
-    was: lower lrs from there on, or a longer cooldown.
+    A longer run has a lower optimal learning rate under the bound. Two changes, from the
+    checkpoint before the cooldown on, make the learning rate of the finished run optimal for the
+    longer one: lower learning rates, or a longer cooldown.
 
     Args:
-        schedule: one that ends in a part of its own length, as a WSD does.
-        total_steps: steps of the finished run.
-        to: steps of the longer one.
-        steps_per_epoch: steps per epoch, if the schedule speaks of epochs.
+        schedule: schedule whose last part has a length of its own, such as `wsd`.
+        total_steps: number of steps of the finished run.
+        new_total_steps: number of steps of the longer run.
+        steps_per_epoch: steps per epoch, for a schedule with lengths in epochs.
 
     Raises:
-        ScheduleError: a schedule without such an end, or that differs from the start.
-        SettingError: ``to`` is not longer.
+        ScheduleError: the last part of the schedule has no length of its own, or both runs differ
+            from the start.
+        SettingError: ``new_total_steps`` is not above ``total_steps``.
 
     >>> from ratecraft import wsd
-    >>> found = extend(wsd(0, shape="linear"), 4000, 8000)
-    >>> found.since, round(found.factor, 3), round(found.cooldown, 3)
+    >>> from ratecraft.forecasting import extend
+    >>> extension = extend(wsd(0, shape="linear"), 4000, 8000)
+    >>> extension.resume_step, round(extension.factor, 3), round(extension.cooldown, 3)
     (3200, 0.533, 0.633)
 
     Source: Schaipp et al. 2025, arXiv 2501.18965, section 5.
     """
-    if not to > total_steps:
+    if not new_total_steps > total_steps:
         raise SettingError(
-            f"to={to}: expected more steps than the {total_steps} of the finished run"
+            f"new_total_steps={new_total_steps}: expected more steps than the {total_steps} of "
+            "the finished run"
         )
-    _, remade = _ending(schedule)
+    _, with_cooldown = _cooldown(schedule)
     old, new = (
-        schedule.resolve(total_steps=n, steps_per_epoch=steps_per_epoch) for n in (total_steps, to)
+        schedule.resolve(total_steps=n, steps_per_epoch=steps_per_epoch)
+        for n in (total_steps, new_total_steps)
     )
     first = old.diff(new).first
     if first is None or first < 2:  # the first lr of a warm-up is 0 in both
         raise ScheduleError(
-            f"{schedule!r} over {to} steps differs from the run over {total_steps} from the start, so "
-            "it cannot go on from it; give lengths in steps to what comes before the end"
+            f"{schedule!r} over {new_total_steps} steps differs from the run over {total_steps} "
+            "from the start, so it cannot resume from it; write the lengths of the parts before "
+            "the cooldown in steps"
         )
-    since = first - 1  # where the cooldown of the finished run begins: its first lr is the same
-    wanted, lrs = bound(old).lr, new.values()
+    resume_step = first - 1  # the first lr of the cooldown equals the lr before it
+    optimum, lrs = bound(old).lr, new.values()
 
-    def gap(factor: float) -> float:
+    def gap_of_factor(factor: float) -> float:
         changed = lrs.copy()
-        changed[since:] *= factor
-        return _bound(changed, 1.0, 1.0, repr(schedule)).lr - wanted
+        changed[resume_step:] *= factor
+        return _bound(changed, 1.0, 1.0, repr(schedule)).lr - optimum
 
-    def gap_of_share(share: float) -> float:
-        return (
-            bound(remade(share).resolve(total_steps=to, steps_per_epoch=steps_per_epoch)).lr
-            - wanted
+    def resolved(share: float) -> Curve:
+        return with_cooldown(share).resolve(
+            total_steps=new_total_steps, steps_per_epoch=steps_per_epoch
         )
 
-    shares = [k / 50 for k in range(50, 0, -1) if _fits(remade(k / 50), to, steps_per_epoch)]
-    share = _crossing(gap_of_share, shares)
+    shares = [
+        k / 50
+        for k in range(50, 0, -1)
+        if _is_resolvable(with_cooldown(k / 50), new_total_steps, steps_per_epoch)
+    ]
+    share = _first_root(lambda share: bound(resolved(share)).lr - optimum, shares)
     return Extension(
-        since,
-        # Far below 1 the best lr falls again: the first crossing is the one that is meant.
-        _crossing(gap, [0.9**k for k in range(60)]),
+        resume_step,
+        # There may be a second root far below 1, where the best lr falls again.
+        _first_root(gap_of_factor, [0.9**k for k in range(60)]),
         share,
-        None if share is None else round(to * (1 - share)),
+        None if share is None else round(new_total_steps * (1 - share)),
     )
 
 
@@ -256,74 +286,79 @@ def cooldown_gains(
     *,
     steps_per_epoch: float | None = None,
 ) -> dict[float, Bound]:
-    """Return the bound for cooldowns of different lengths: what the next 10 % of it would buy.
+    """Return the bound for cooldowns of several lengths.
 
     Args:
-        schedule: one that ends in a part of its own length, as a WSD does.
-        total_steps: steps of the run.
-        shares: lengths of that part, as shares of the run; those without room are left out.
-        steps_per_epoch: steps per epoch, if the schedule speaks of epochs.
+        schedule: schedule whose last part has a length of its own, such as `wsd`.
+        total_steps: number of steps of the run.
+        shares: lengths of the last part, as fractions of the run. Fractions that leave no room
+            for the other parts are left out of the result.
+        steps_per_epoch: steps per epoch, for a schedule with lengths in epochs.
 
     Raises:
-        ScheduleError: a schedule without such an end.
+        ScheduleError: the last part of the schedule has no length of its own.
 
     >>> from ratecraft import wsd
-    >>> found = cooldown_gains(wsd(0, shape="linear"), 400, (0.1, 0.2, 0.4))
-    >>> [round(each.best, 5) for each in found.values()]
+    >>> from ratecraft.forecasting import cooldown_gains
+    >>> bounds = cooldown_gains(wsd(0, shape="linear"), 400, (0.1, 0.2, 0.4))
+    >>> [round(bound.best, 5) for bound in bounds.values()]
     [0.11614, 0.10932, 0.10376]
     """
-    _, remade = _ending(schedule)
+    _, with_cooldown = _cooldown(schedule)
     return {
         share: bound(
-            remade(share).resolve(total_steps=total_steps, steps_per_epoch=steps_per_epoch)
+            with_cooldown(share).resolve(total_steps=total_steps, steps_per_epoch=steps_per_epoch)
         )
         for share in shares
-        if _fits(remade(share), total_steps, steps_per_epoch)
+        if _is_resolvable(with_cooldown(share), total_steps, steps_per_epoch)
     }
 
 
-ENDING: Final = (
-    "expected a schedule whose last part has a length of its own, as in "
+EXPECTED_COOLDOWN: Final = (
+    "expected a schedule whose last part has a length of its own, such as "
     "warmup(500).then(constant(1)).then(cooldown(percent(20)))"
 )
 
 
-def _ending(schedule: Schedule) -> tuple[Schedule, Callable[[float], Schedule]]:
-    """Return a schedule's last part, and what makes it of another share of the run."""
+def _cooldown(schedule: Schedule) -> tuple[Schedule, Callable[[float], Schedule]]:
+    """Return the last part, and a function from its share of the run to a schedule."""
     if isinstance(schedule, Wrapped):
-        inner, within = _ending(schedule.schedule)
-        # A wrapper is one of several frozen dataclasses, each with this field.
-        kind: Any = schedule
-        return inner, lambda share: dataclasses.replace(kind, schedule=within(share))
+        last, inner = _cooldown(schedule.schedule)
+        # Each subclass of Wrapped is a frozen dataclass with a field named schedule.
+        wrapper: Any = schedule
+        return last, lambda share: dataclasses.replace(wrapper, schedule=inner(share))
     if not isinstance(schedule, Parts) or getattr(schedule.parts[-1], "over_", None) is None:
-        raise ScheduleError(f"{schedule!r}: {ENDING}")
-    last: Any = schedule.parts[-1]
+        raise ScheduleError(f"{schedule!r}: {EXPECTED_COOLDOWN}")
+    last_part: Any = schedule.parts[-1]
     if not any(part._is_open() for part in schedule.parts[:-1]):
-        raise ScheduleError(f"{schedule!r}: no part before the last takes what is left; {ENDING}")
+        raise ScheduleError(
+            f"{schedule!r}: no part before the last one takes the remaining steps; "
+            f"{EXPECTED_COOLDOWN}"
+        )
 
-    def remade(share: float) -> Schedule:
-        ending = dataclasses.replace(last, over_=percent(100 * share))
-        return Parts((*schedule.parts[:-1], ending))
+    def with_cooldown(share: float) -> Schedule:
+        part = dataclasses.replace(last_part, over_=percent(100 * share))
+        return Parts((*schedule.parts[:-1], part))
 
-    return last, remade
+    return last_part, with_cooldown
 
 
-def _fits(schedule: Schedule, total_steps: int, steps_per_epoch: float | None) -> bool:
+def _is_resolvable(schedule: Schedule, total_steps: int, steps_per_epoch: float | None) -> bool:
     try:
         schedule.resolve(total_steps=total_steps, steps_per_epoch=steps_per_epoch)
-    except ScheduleError:  # no room beside the warm-up
+    except ScheduleError:  # warm-up and cooldown together are longer than the run
         return False
     return True
 
 
-def _crossing(gap: Callable[[float], float], places: Sequence[float]) -> float | None:
-    """Return where a function first crosses 0 on the way along some places; None if nowhere."""
+def _first_root(gap: Callable[[float], float], points: Sequence[float]) -> float | None:
+    """Return the first root of a function between consecutive points, or ``None``."""
     from scipy.optimize import brentq
 
-    before, value = places[0], gap(places[0])
-    for place in places[1:]:
-        after = gap(place)
-        if value * after <= 0:
-            return float(brentq(gap, before, place, rtol=1e-9))
-        before, value = place, after
+    previous, value = points[0], gap(points[0])
+    for point in points[1:]:
+        next_value = gap(point)
+        if value * next_value <= 0:
+            return float(brentq(gap, previous, point, rtol=1e-9))
+        previous, value = point, next_value
     return None

@@ -1,4 +1,4 @@
-"""The loss that schedules would have had, which to choose, and how sure that is."""
+"""Predicted losses of schedules that were not run, and the best schedules of the WSD family."""
 
 from __future__ import annotations
 
@@ -8,28 +8,39 @@ from collections.abc import Mapping, Sequence
 from operator import index
 from typing import TYPE_CHECKING, Any, Final, SupportsIndex
 
+from ratecraft._keywords import explain_arguments
 from ratecraft.errors import LogError, ScheduleError, SettingError
 from ratecraft.results import Forecast, ForecastEntry
 from ratecraft.schedule import Schedule, constant, percent, polynomial, warmup
 
-from ._law import FIELDS, SAME, FittedLaw, fit
-from ._logs import LONGEST, Log
+from ._law import LAW_PARAMETERS, PEAK_LR_REL_TOL, FittedLaw, fit
+from ._logs import MAX_LOG_STEPS, Log
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-MODEL: Final = 0.005  # of the loss: what the law itself is off by, on real curves
-WEAK: Final = 0.01  # likewise, where the runs leave it open
-DRAWN: Final = 200  # losses of a predicted curve
+LAW_REL_ERROR: Final = 0.005
+"""Error of the law itself on published loss curves, relative to the loss."""
+WEAK_FIT_REL_ERROR: Final = 0.01
+"""The same for a fit with notes."""
+MAX_FORECAST_POINTS: Final = 200
+"""Losses of a predicted curve."""
 
-COOLDOWNS: Final = (5, 10, 15, 20, 25, 30, 40, 50, 60, 80, 95)
-POWERS: Final = (0.5, 1, 1.5, 2)
-FLOORS: Final = (0, 0.03, 0.1)
-KEPT: Final = 10
-RISES: Final = "lrs that rise again are outside this law: put last, and not to be relied on"
+COOLDOWN_PERCENTS: Final = (5, 10, 15, 20, 25, 30, 40, 50, 60, 80, 95)
+COOLDOWN_POWERS: Final = (0.5, 1, 1.5, 2)
+COOLDOWN_ENDS: Final = (0, 0.03, 0.1)
+MAX_RECOMMENDATIONS: Final = 10
+RISING_LR_NOTE: Final = (
+    "its lr rises again, which the law does not model: it is listed last, and its loss is not "
+    "reliable"
+)
 
 
+@explain_arguments(
+    "forecast() takes logs, schedules (a list or a dict of names) and total_steps; write the rest "
+    "by name: forecast(logs, [cosine(1, 0), wsd(500)], 10_000)"
+)
 def forecast(
     logs: Log | Sequence[Log],
     schedules: Mapping[str, Schedule] | Sequence[Schedule],
@@ -37,99 +48,110 @@ def forecast(
     *,
     steps_per_epoch: float | None = None,
 ) -> Forecast:
-    """Return the loss that schedules would have ended with, best first, from runs that were made.
+    """Predict the final loss of schedules that were not run, from the logs of finished runs.
 
-    A multi-power law (`ratecraft.forecasting._law.Law`) is fitted to the logs and read under each
-    schedule. Bands are 0.5 % of the loss, which is what the law itself is off by on real curves
-    (twice that where the runs leave it open), and two standard deviations of the fit. Schedules
-    whose difference is below either are tied.
+    A multi-power law (`ratecraft.forecasting.Law`) is fitted to the logs and evaluated for each
+    schedule. The half width of an interval is 0.5 % of the loss, the error of the law on published
+    loss curves (1 % if the logs leave the law uncertain), plus two standard deviations of the fit.
+    Two schedules are tied if they differ by less than 0.5 % or by less than two standard
+    deviations of their difference.
 
     Args:
-        logs: one run's log or several, of one model, data, batch size and peak lr. A run with
-            a plateau and a decay (a WSD) says most.
-        schedules: by name, or a list whose texts are the names; factors of the peak lr of the
-            logs, or lrs themselves with that peak.
-        total_steps: length of the runs to foresee, in steps.
-        steps_per_epoch: steps per epoch, if schedules speak of epochs.
+        logs: log of one run, or of several with the same model, data, batch size and peak
+            learning rate. A run with a plateau and a decay, such as a WSD, is most informative.
+        schedules: schedules by name, or a list whose texts are the names. Each is a factor of the
+            peak learning rate of the logs, or has learning rates with that peak as values.
+        total_steps: number of steps of the runs to predict.
+        steps_per_epoch: steps per epoch, for schedules with lengths in epochs.
 
     Raises:
-        LogError: logs that cannot be used.
-        ScheduleError: a schedule that cannot be resolved, or with another peak.
+        LogError: the logs are not usable.
+        ScheduleError: a schedule cannot be resolved, or has another peak.
+        TypeError: a value of ``schedules`` is not a schedule.
 
     >>> from ratecraft import cosine, wsd
-    >>> made = 0.01 * wsd(50)
+    >>> from ratecraft.forecasting import Log, forecast
+    >>> curve = (0.01 * wsd(50)).resolve(total_steps=1000)
     >>> steps = range(20, 1001, 20)
     >>> losses = [2 + 3 * k**-0.4 for k in steps]
-    >>> log = Log(steps, losses, schedule=made.resolve(total_steps=1000))
-    >>> found = forecast(log, {"cosine": cosine(1, 0), "wsd": wsd(50)}, 2000)
-    >>> [each.name for each in found.candidates], found.total
+    >>> log = Log(steps, losses, schedule=curve)
+    >>> result = forecast(log, {"cosine": cosine(1, 0), "wsd": wsd(50)}, 2000)
+    >>> [entry.name for entry in result.entries], result.total_steps
     (['wsd', 'cosine'], 2000)
     """
-    given = [logs] if isinstance(logs, Log) else list(logs)
+    log_list = [logs] if isinstance(logs, Log) else list(logs)
     named = _named(schedules)
-    total_steps = _steps(total_steps)
-    return _forecast(fit(given), given, named, total_steps, steps_per_epoch)
+    total_steps = _as_steps(total_steps)
+    return _forecast(fit(log_list), log_list, named, total_steps, steps_per_epoch)
 
 
+@explain_arguments(
+    "recommend() takes logs and total_steps, and no schedule: it proposes its own; for yours write "
+    "forecast(logs, schedules, total_steps)"
+)
 def recommend(
     logs: Log | Sequence[Log],
     total_steps: int,
     *,
-    warm: int | None = None,
+    warmup_steps: int | None = None,
     steps_per_epoch: float | None = None,
 ) -> Forecast:
-    """Return a forecast of the ten best of 132 schedules of the WSD family, best first.
+    """Return a forecast of the ten best of 132 schedules of the WSD family.
 
-    Warm-up, plateau, and a fall (1 - x)^power over the last part of the run, down to a floor.
+    Each has a warm-up, a plateau, and a decay (1 - x)^power to an end value over the last part of
+    the run.
 
     Args:
-        logs: as for `forecast`.
-        total_steps: length of the run to come, in steps.
-        warm: steps of warm-up; default as many as the first log took.
+        logs: as in `forecast`.
+        total_steps: number of steps of the next run.
+        warmup_steps: number of warm-up steps; that of the first log if ``None``.
         steps_per_epoch: steps per epoch.
 
     Raises:
-        LogError: logs that cannot be used.
-        SettingError: a run too short for its warm-up.
+        LogError: the logs are not usable.
+        SettingError: the warm-up takes half of the run or more.
 
     >>> from ratecraft import wsd
+    >>> from ratecraft.forecasting import Log, recommend
     >>> steps = range(4, 201, 4)
     >>> losses = [2 + 3 * k**-0.4 for k in steps]
     >>> log = Log(steps, losses, schedule=(0.01 * wsd(10)).resolve(total_steps=200))
-    >>> found = recommend(log, 400)
-    >>> len(found.candidates), found.candidates[0].schedule.partition(".then(poly")[0]
+    >>> result = recommend(log, 400)
+    >>> len(result.entries), result.entries[0].schedule.partition(".then(poly")[0]
     (10, '0.01 * warmup(10).then(constant(1))')
     """
-    given = [logs] if isinstance(logs, Log) else list(logs)
-    total_steps = _steps(total_steps)
-    law = fit(given)
-    up = given[0].warmup if warm is None else warm
-    if not 0 <= up < total_steps // 2:
+    log_list = [logs] if isinstance(logs, Log) else list(logs)
+    total_steps = _as_steps(total_steps)
+    law = fit(log_list)
+    warmup_steps = log_list[0].warmup_steps if warmup_steps is None else warmup_steps
+    if not 0 <= warmup_steps < total_steps // 2:
         raise SettingError(
-            f"a warm-up of {up} steps in a run of {total_steps}; say a shorter one with warm="
+            f"a warm-up of {warmup_steps} steps in a run of {total_steps}; expected less than half "
+            "of the run: set warmup_steps="
         )
-    start = warmup(up).then(constant(1)) if up else constant(1)
-    found = {}
-    for share, power, floor in itertools.product(COOLDOWNS, POWERS, FLOORS):
-        if share * total_steps / 100 < total_steps - up:
-            made = start.then(polynomial(1, floor, power, over=percent(share)))
-            found[repr(made)] = made
+    start = warmup(warmup_steps).then(constant(1)) if warmup_steps else constant(1)
+    schedules = {}
+    for share, power, end in itertools.product(COOLDOWN_PERCENTS, COOLDOWN_POWERS, COOLDOWN_ENDS):
+        if share * total_steps / 100 < total_steps - warmup_steps:
+            schedule = start.then(polynomial(1, end, power, over=percent(share)))
+            schedules[repr(schedule)] = schedule
     losses = {}
-    for name, schedule in found.items():
+    for name, schedule in schedules.items():
         lrs = (
-            (law.peak * schedule)
+            (law.peak_lr * schedule)
             .resolve(total_steps=total_steps, steps_per_epoch=steps_per_epoch)
             .values()
         )
         losses[name] = float(law.losses(lrs, [total_steps])[0])
-    best = sorted(found, key=losses.__getitem__)[:KEPT]
-    return _forecast(law, given, {name: found[name] for name in best}, total_steps, steps_per_epoch)
+    best = sorted(schedules, key=losses.__getitem__)[:MAX_RECOMMENDATIONS]
+    named = {name: schedules[name] for name in best}
+    return _forecast(law, log_list, named, total_steps, steps_per_epoch)
 
 
-def _steps(total_steps: object) -> int:
+def _as_steps(total_steps: object) -> int:
     if (
         not isinstance(total_steps, SupportsIndex)
-        or not 0 < (count := index(total_steps)) <= LONGEST
+        or not 0 < (count := index(total_steps)) <= MAX_LOG_STEPS
     ):
         raise ScheduleError(f"total_steps={total_steps!r}: expected a number of steps, at least 1")
     return count
@@ -141,9 +163,9 @@ def _named(schedules: Mapping[str, Schedule] | Sequence[Schedule]) -> dict[str, 
     named = dict(schedules) if isinstance(schedules, Mapping) else {repr(s): s for s in schedules}
     for name, schedule in named.items():
         if not isinstance(schedule, Schedule):
-            raise TypeError(f"{name}: a Schedule was expected, not {schedule!r}")
+            raise TypeError(f"{name}: expected a Schedule, not {schedule!r}")
     if not named:
-        raise ScheduleError("no schedules to foresee")
+        raise ScheduleError("schedules= is empty; pass at least one schedule to forecast")
     return named
 
 
@@ -154,62 +176,78 @@ def _forecast(
     total_steps: int,
     steps_per_epoch: float | None,
 ) -> Forecast:
-    import numpy as np
-
-    found: list[tuple[ForecastEntry, NDArray[Any]]] = []
-    for name, schedule in named.items():
-        scaled = _at_peak(name, schedule, law.peak, total_steps, steps_per_epoch)
-        lrs = scaled.resolve(total_steps=total_steps, steps_per_epoch=steps_per_epoch).values()
-        first = int((lrs >= (1 - SAME) * law.peak).argmax()) + 1
-        steps = np.unique(
-            np.linspace(min(first + total_steps // 50, total_steps), total_steps, DRAWN).round()
-        )
-        losses = law.losses(lrs, steps)
-        if not (losses > 0).all() or not np.isfinite(losses).all():
-            raise LogError(
-                f"fitted to {', '.join(log.name for log in logs)}, the law would have {name} end "
-                f"at {losses[-1]:.3g}: these losses do not follow it, or are too few for it"
-            )
-        slopes = law.slopes(lrs, total_steps)
-        doubt = 2 * math.sqrt(slopes @ law.spread @ slopes)
-        loss = float(losses[-1])
-        half = (WEAK if law.notes else MODEL) * loss + doubt
-        one = ForecastEntry(
-            name,
-            repr(scaled),
-            loss,
-            loss - half,
-            loss + half,
-            tuple(map(int, steps)),
-            tuple(losses.tolist()),
-            _doubts(lrs, law.peak, total_steps, logs),
-        )
-        found.append((one, slopes))
-    # Of what the law was never right about it shall not say that it is the best.
-    found.sort(key=lambda each: (RISES in each[0].notes, each[0].loss))
+    rows = [
+        _entry(law, logs, name, schedule, total_steps, steps_per_epoch)
+        for name, schedule in named.items()
+    ]
+    # A schedule outside the validity of the law never ranks first.
+    rows.sort(key=lambda row: (RISING_LR_NOTE in row[0].notes, row[0].loss))
     tied = []
-    for (one, a), (other, b) in itertools.combinations(found, 2):
-        doubt = 2 * math.sqrt((a - b) @ law.spread @ (a - b))
-        if abs(other.loss - one.loss) < max(MODEL * one.loss, doubt):
-            tied.append((one.name, other.name))
+    for (first, a), (second, b) in itertools.combinations(rows, 2):
+        uncertainty = 2 * math.sqrt((a - b) @ law.covariance @ (a - b))
+        if abs(second.loss - first.loss) < max(LAW_REL_ERROR * first.loss, uncertainty):
+            tied.append((first.name, second.name))
     return Forecast(
-        candidates=tuple(one for one, _ in found),
+        entries=tuple(entry for entry, _ in rows),
         tied=tuple(tied),
         total_steps=total_steps,
         steps_per_epoch=steps_per_epoch,
-        peak=law.peak,
+        peak_lr=law.peak_lr,
         logs={
             name: (tuple(map(int, log.steps)), tuple(map(float, log.losses)))
-            for name, log in zip(_names(logs), logs, strict=True)
+            for name, log in zip(_unique_names(logs), logs, strict=True)
         },
-        law={name: getattr(law.law, name) for name in FIELDS},
+        law={name: getattr(law.law, name) for name in LAW_PARAMETERS},
         error=law.error,
         notes=law.notes,
     )
 
 
-def _names(logs: Sequence[Log]) -> list[str]:
-    """Return the logs' names, told apart where several have one."""
+def _entry(
+    law: FittedLaw,
+    logs: Sequence[Log],
+    name: str,
+    schedule: Schedule,
+    total_steps: int,
+    steps_per_epoch: float | None,
+) -> tuple[ForecastEntry, NDArray[Any]]:
+    """Return the prediction for a schedule, and the slopes of its final loss."""
+    import numpy as np
+
+    scaled = _as_lrs(name, schedule, law.peak_lr, total_steps, steps_per_epoch)
+    lrs = scaled.resolve(total_steps=total_steps, steps_per_epoch=steps_per_epoch).values()
+    first = int((lrs >= (1 - PEAK_LR_REL_TOL) * law.peak_lr).argmax()) + 1
+    steps = np.unique(
+        np.linspace(
+            min(first + total_steps // 50, total_steps), total_steps, MAX_FORECAST_POINTS
+        ).round()
+    )
+    losses = law.losses(lrs, steps)
+    if not (losses > 0).all() or not np.isfinite(losses).all():
+        raise LogError(
+            f"fitted to {', '.join(log.name for log in logs)}, the law predicts a final loss of "
+            f"{losses[-1]:.3g} for {name}: the logged losses do not follow the law, or there are "
+            "too few of them"
+        )
+    slopes = law.slopes(lrs, total_steps)
+    uncertainty = 2 * math.sqrt(slopes @ law.covariance @ slopes)
+    loss = float(losses[-1])
+    half_width = (WEAK_FIT_REL_ERROR if law.notes else LAW_REL_ERROR) * loss + uncertainty
+    entry = ForecastEntry(
+        name,
+        repr(scaled),
+        loss,
+        loss - half_width,
+        loss + half_width,
+        tuple(map(int, steps)),
+        tuple(losses.tolist()),
+        _notes(lrs, law.peak_lr, total_steps, logs),
+    )
+    return entry, slopes
+
+
+def _unique_names(logs: Sequence[Log]) -> list[str]:
+    """Return the names of the logs; repeated names get a number."""
     names: list[str] = []
     for log in logs:
         count = sum(log.name == name.partition(" #")[0] for name in names)
@@ -217,44 +255,44 @@ def _names(logs: Sequence[Log]) -> list[str]:
     return names
 
 
-def _at_peak(
-    name: str, schedule: Schedule, peak: float, total_steps: int, steps_per_epoch: float | None
+def _as_lrs(
+    name: str, schedule: Schedule, peak_lr: float, total_steps: int, steps_per_epoch: float | None
 ) -> Schedule:
-    """Return a schedule as the lr itself, or say that its peak is not that of the logs."""
-    lrs = schedule.resolve(total_steps=total_steps, steps_per_epoch=steps_per_epoch).values()
-    highest = float(lrs.max()) if len(lrs) else 0.0
-    if (lrs < 0).any():
+    """Return a schedule whose values are learning rates with the peak of the logs."""
+    values = schedule.resolve(total_steps=total_steps, steps_per_epoch=steps_per_epoch).values()
+    highest = float(values.max()) if len(values) else 0.0
+    if (values < 0).any():
         raise ScheduleError(f"{name} falls below 0")
-    if abs(highest / peak - 1) <= SAME:
+    if abs(highest / peak_lr - 1) <= PEAK_LR_REL_TOL:
         return schedule
-    if abs(highest - 1) <= SAME:
-        return peak * schedule
+    if abs(highest - 1) <= PEAK_LR_REL_TOL:
+        return peak_lr * schedule
     raise ScheduleError(
-        f"{name} has a peak of {highest:.4g}, the logged runs of {peak:.4g}; the law knows one "
-        "peak lr: give schedules with that peak, or factors with a peak of 1"
+        f"{name} has a peak of {highest:.4g}, the logged runs one of {peak_lr:.4g}; pass schedules "
+        "with the peak lr of the logs, or factors with a peak of 1"
     )
 
 
-def _doubts(
-    lrs: NDArray[Any], peak: float, total_steps: int, logs: Sequence[Log]
+def _notes(
+    lrs: NDArray[Any], peak_lr: float, total_steps: int, logs: Sequence[Log]
 ) -> tuple[str, ...]:
-    """Return why this schedule is foreseen less surely than others."""
+    """Return the reasons why the prediction for these lrs is less certain."""
     import numpy as np
 
     notes = []
-    u = lrs / peak
-    # A plateau is a fifth of the run in which nothing moves, seen at 200 places of it.
-    some = u[np.linspace(0, total_steps - 1, min(200, total_steps)).astype(int)]
-    windows = np.lib.stride_tricks.sliding_window_view(some, max(len(some) // 5, 1))
-    still = windows.max(axis=1) - windows.min(axis=1) < SAME / 2
-    if (still & (windows.max(axis=1) < 0.5) & (windows.min(axis=1) > 0.02)).any():
-        notes.append("a long plateau at a low lr turns out better than the law says")
-    fallen = u < np.maximum.accumulate(u) - SAME
-    after = u[int(fallen.argmax()) :] if fallen.any() else u[:0]
-    if (after > np.minimum.accumulate(after) + SAME).any():
-        notes.append(RISES)
-    if (u >= 1 - SAME).argmax() > total_steps / 2:
-        notes.append("more than half of it is warm-up, which the law knows little of")
+    u = lrs / peak_lr
+    # A plateau is a fifth of the run with a constant lr, checked at 200 evenly spaced steps.
+    samples = u[np.linspace(0, total_steps - 1, min(200, total_steps)).astype(int)]
+    windows = np.lib.stride_tricks.sliding_window_view(samples, max(len(samples) // 5, 1))
+    constant_lr = windows.max(axis=1) - windows.min(axis=1) < PEAK_LR_REL_TOL / 2
+    if (constant_lr & (windows.max(axis=1) < 0.5) & (windows.min(axis=1) > 0.02)).any():
+        notes.append("a long plateau at a low lr ends at a lower loss than the law predicts")
+    fallen = u < np.maximum.accumulate(u) - PEAK_LR_REL_TOL
+    rest = u[int(fallen.argmax()) :] if fallen.any() else u[:0]
+    if (rest > np.minimum.accumulate(rest) + PEAK_LR_REL_TOL).any():
+        notes.append(RISING_LR_NOTE)
+    if (u >= 1 - PEAK_LR_REL_TOL).argmax() > total_steps / 2:
+        notes.append("more than half of it is warm-up, which the law does not model well")
     longest = max(len(log.every_lr) for log in logs)
     if total_steps > 4 * longest:
         notes.append(f"{total_steps / longest:.0f} times as long as the longest logged run")

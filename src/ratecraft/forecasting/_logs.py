@@ -1,4 +1,4 @@
-"""Logs of runs as tables of step, lr and loss, from the files that people have."""
+"""Logs of training runs: losses and learning rates, read from files."""
 
 from __future__ import annotations
 
@@ -20,43 +20,50 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-LONGEST: Final = 10**8  # steps; more are tokens
-FEWEST: Final = 8  # losses, below which five parameters are not worth the fit
-TOLERANCE: Final = 1e-3  # of the peak: logs round
+MAX_LOG_STEPS: Final = 10**8
+"""Logs with more steps count tokens or samples."""
+MIN_LOSSES: Final = 8
+"""Losses that a fit of five parameters needs at least."""
+LOGGED_LR_REL_TOL: Final = 1e-3
+"""Rounding error of logged learning rates, relative to the peak."""
 
-STEP: Final = (
-    "step", "global_step", "trainer/global_step", "train/global_step", "_step", "step",
+STEP_COLUMNS: Final = (
+    "step", "global_step", "trainer/global_step", "train/global_step", "_step", "update",
     "iteration", "iter",
 )  # fmt: skip
-LOSS: Final = (
+LOSS_COLUMNS: Final = (
     "eval_loss", "val_loss", "eval/loss", "val/loss", "valid_loss", "validation_loss", "loss",
     "train_loss", "train/loss", "training_loss", "train_loss_step", "lm loss",
 )  # fmt: skip
-LR: Final = (
-    "lr", "learning_rate", "train/learning_rate", "train/lr", "lr", "optimizer/lr",
+LR_COLUMNS: Final = (
+    "lr", "learning_rate", "train/learning_rate", "train/lr", "rate", "optimizer/lr",
     "learning rate",
 )  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
 class Log:
-    """A run's losses, and the lr of every step up to the last of them.
+    """Losses of a training run, and its learning rate at every step up to the last loss.
 
     Args:
-        steps: after how many steps each loss was measured, rising.
-        losses: the losses.
-        lrs: the lrs that were logged; linear between. Before the first one it is taken to
-            hold.
-        schedule: or the whole plan, resolved and as the lr itself; with ``lrs`` both must
-            say the same.
-        name: what to call the run.
-        lr_steps: after how many steps each lr was logged; default those of the losses.
+        steps: number of steps done before each loss was measured, increasing.
+        losses: losses.
+        lrs: logged learning rates, interpolated linearly. Steps before the first one have the
+            same learning rate as the first one.
+        schedule: whole schedule of the run as learning rates, resolved; an alternative to
+            ``lrs``. If both are given they must agree.
+        name: name of the run.
+        lr_steps: steps at which ``lrs`` were logged; ``steps`` if ``None``.
+
+    Attributes:
+        every_lr: learning rate of every step up to the last loss, an array.
 
     Raises:
-        LogError: a table that cannot be used, with the reason.
+        LogError: the losses, steps or learning rates are not usable.
 
+    >>> from ratecraft.forecasting import Log
     >>> log = Log(range(100, 1100, 100), [5 - 0.1 * k for k in range(10)], [0.1] * 10)
-    >>> log.peak, len(log.every_lr)
+    >>> log.peak_lr, len(log.every_lr)
     (0.1, 1000)
     """
 
@@ -74,32 +81,34 @@ class Log:
         steps, losses = np.asarray(self.steps, float), np.asarray(self.losses, float)
         self._check(steps, losses)
         end = int(steps[-1])
-        times = np.arange(end, dtype=float)
-        rated = steps if self.lr_steps is None else np.asarray(self.lr_steps, float)
+        lr_steps = steps if self.lr_steps is None else np.asarray(self.lr_steps, float)
         if self.schedule is not None:
-            every = self._planned(self.schedule, rated, end)
+            every_lr = self._scheduled_lrs(self.schedule, lr_steps, end)
         elif self.lrs is not None:
-            every = np.interp(times, rated - 1, np.asarray(self.lrs, float))
+            times = np.arange(end, dtype=float)
+            every_lr = np.interp(times, lr_steps - 1, np.asarray(self.lrs, float))
         else:
-            raise LogError(f"{self.name}: no lrs were logged; say the schedule of the run")
-        if not np.isfinite(every).all() or (every < 0).any() or not (every > 0).any():
-            raise LogError(f"{self.name}: lrs must be finite, not below 0, and some above it")
-        object.__setattr__(self, "every_lr", every)
+            raise LogError(f"{self.name}: no lrs were logged; pass the schedule of the run")
+        if not np.isfinite(every_lr).all() or (every_lr < 0).any() or not (every_lr > 0).any():
+            raise LogError(
+                f"{self.name}: lrs must be finite numbers of at least 0, and not all of them 0"
+            )
+        object.__setattr__(self, "every_lr", every_lr)
 
     @property
-    def peak(self) -> float:
-        """The highest lr."""
+    def peak_lr(self) -> float:
+        """Highest learning rate."""
         return float(self.every_lr.max())
 
     @property
-    def warmup(self) -> int:
-        """StepOptions many steps it took to get to the peak, by a log within a thousandth of it."""
-        near = TOLERANCE if self.schedule is None else 1e-9
-        return int((self.every_lr >= (1 - near) * self.peak).argmax())
+    def warmup_steps(self) -> int:
+        """Number of steps before the learning rate reaches its peak, within rounding error."""
+        rel_tol = LOGGED_LR_REL_TOL if self.schedule is None else 1e-9
+        return int((self.every_lr >= (1 - rel_tol) * self.peak_lr).argmax())
 
     @property
-    def begins(self) -> int:
-        """The step from which on the lrs are known."""
+    def first_lr_step(self) -> int:
+        """Step from which on the learning rates are known."""
         if self.schedule is not None:
             return 0
         return int((self.steps if self.lr_steps is None else self.lr_steps)[0])
@@ -108,92 +117,99 @@ class Log:
         import numpy as np
 
         name = self.name
-        rated = self.steps if self.lr_steps is None else self.lr_steps
-        if len(steps) != len(losses) or (self.lrs is not None and len(self.lrs) != len(rated)):
-            raise LogError(f"{name}: steps, losses and lrs must be of one length")
+        lr_steps = self.steps if self.lr_steps is None else self.lr_steps
+        if len(steps) != len(losses) or (self.lrs is not None and len(self.lrs) != len(lr_steps)):
+            raise LogError(f"{name}: steps, losses and lrs must have the same length")
         if self.schedule is not None and not isinstance(self.schedule, Curve):
-            raise TypeError(f"{name}: give schedule.resolve(total), a curve, as schedule=")
-        if len(losses) < FEWEST:
-            raise LogError(
-                f"{name}: {len(losses)} losses; a law needs at least {FEWEST}, better 50, spread "
-                "over the run"
+            raise TypeError(
+                f"{name}: schedule= must be a curve; pass schedule.resolve(total_steps=...)"
             )
-        for what, values in (("step", steps), ("loss", losses)):
+        if len(losses) < MIN_LOSSES:
+            raise LogError(
+                f"{name}: {len(losses)} losses; a fit needs at least {MIN_LOSSES}, better 50, "
+                "spread over the run"
+            )
+        for column, values in (("step", steps), ("loss", losses)):
             if not np.isfinite(values).all():
-                at = int((~np.isfinite(values)).argmax())
+                row = int((~np.isfinite(values)).argmax())
                 raise LogError(
-                    f"{name}: the {what} of row {at + 1} is {values[at]}; leave out what is no "
-                    "number, and a run that diverged"
+                    f"{name}: the {column} of row {row + 1} is {values[row]}; leave out rows "
+                    "without a finite number, and runs that diverged"
                 )
         if (steps < 0).any() or (steps % 1 != 0).any():
-            raise LogError(f"{name}: steps must be whole numbers from 0 up")
+            raise LogError(f"{name}: steps must be whole numbers of at least 0")
         if (np.diff(steps) <= 0).any():
-            at = int((np.diff(steps) <= 0).argmax()) + 1
-            how = "is there twice" if steps[at] == steps[at - 1] else (
-                f"comes after {steps[at - 1]:.0f}"
+            row = int((np.diff(steps) <= 0).argmax()) + 1
+            problem = "occurs twice" if steps[row] == steps[row - 1] else (
+                f"comes after {steps[row - 1]:.0f}"
             )  # fmt: skip
             raise LogError(
-                f"{name}: step {steps[at]:.0f} of row {at + 1} {how}; give one row for each "
-                "step, in order (two runs in one file? a run that was resumed? cut it)"
+                f"{name}: step {steps[row]:.0f} of row {row + 1} {problem}; expected one row for "
+                "each step, in order (does the file hold two runs, or a resumed one?)"
             )
-        if steps[-1] > LONGEST:
+        if steps[-1] > MAX_LOG_STEPS:
             raise LogError(
-                f"{name}: {steps[-1]:.3g} steps; are these tokens or samples? The law counts steps"
+                f"{name}: {steps[-1]:.3g} steps; are these tokens or samples? Expected optimizer "
+                "steps"
             )
         if (losses <= 0).any():
-            at = int((losses <= 0).argmax())
+            row = int((losses <= 0).argmax())
             raise LogError(
-                f"{name}: the loss of row {at + 1} is {losses[at]:g}; the law is of losses above 0"
+                f"{name}: the loss of row {row + 1} is {losses[row]:g}; expected losses above 0"
             )
 
-    def _planned(self, curve: Curve, steps: NDArray[Any], end: int) -> NDArray[Any]:
+    def _scheduled_lrs(self, curve: Curve, steps: NDArray[Any], end: int) -> NDArray[Any]:
+        """Return the learning rates of the schedule, checked against the logged ones."""
         import numpy as np
 
         if curve.length < end:
             raise LogError(
-                f"{self.name}: the plan ends after {curve.length:.0f} steps, the log goes on to "
-                f"{end}; expected the plan over its whole length"
+                f"{self.name}: the schedule ends after {curve.length:.0f} steps, the log after "
+                f"{end}; expected the schedule over the whole run"
             )
-        every: NDArray[Any] = curve.values(np.arange(end, dtype=float))
+        every_lr: NDArray[Any] = curve.values(np.arange(end, dtype=float))
         if self.lrs is None:
-            return every
+            return every_lr
         logged = np.asarray(self.lrs, float)
-        # A log has the lr of the step just made, or already the next one's.
-        near = [curve.values(np.maximum(steps + k, 0.0)) for k in (-1, 0, 1)]
-        gaps = np.abs(np.array(near) - logged).min(axis=0)
-        if (gaps > TOLERANCE * every.max()).any():
-            at = int((gaps > TOLERANCE * every.max()).argmax())
+        # Trainers log the lr of the last step, or that of the next one.
+        scheduled = [curve.values(np.maximum(steps + k, 0.0)) for k in (-1, 0, 1)]
+        gaps = np.abs(np.array(scheduled) - logged).min(axis=0)
+        if (gaps > LOGGED_LR_REL_TOL * every_lr.max()).any():
+            row = int((gaps > LOGGED_LR_REL_TOL * every_lr.max()).argmax())
             raise LogError(
-                f"{self.name}: at step {steps[at]:.0f} the log has an lr of {logged[at]:.4g}, "
-                f"the schedule {near[1][at]:.4g}; expected the schedule that this run was trained "
-                "with, as the lr itself, over its planned length (total_steps=, or --plan-total)"
+                f"{self.name}: at step {steps[row]:.0f} the log has an lr of {logged[row]:.4g}, "
+                f"the schedule {scheduled[1][row]:.4g}; expected the schedule of this run, as "
+                "learning rates, over the planned length (total_steps=, or --log-total-steps)"
             )
-        return every
+        return every_lr
 
 
 def log_of_run(run: Run, name: str = "") -> Log:
-    """Return the log of one of our own runs: validation losses; training losses if these are few.
+    """Return the log of a `ratecraft.results.Run`.
+
+    The log has the validation losses, or the training losses if there are too few of these.
 
     Args:
-        run: the run, of a `Comparison` or from `ratecraft.experiments.train`.
-        name: what to call the log; default the schedule and the seed.
+        run: run of a `Comparison`, or from `ratecraft.experiments.train`.
+        name: name of the log; the schedule and the seed if empty.
 
     Raises:
-        LogError: a run that diverged, or is too short.
+        LogError: the run diverged, or has too few losses.
 
     >>> from ratecraft import wsd
     >>> from ratecraft.experiments import load_task, train
+    >>> from ratecraft.forecasting import log_of_run
     >>> log = log_of_run(train(load_task("digits"), wsd(2), lr=0.01, total_steps=20))
-    >>> log.peak, log.warmup, len(log.losses)
+    >>> log.peak_lr, log.warmup_steps, len(log.losses)
     (0.01, 2, 20)
     """
     name = name or f"{run.schedule}, seed {run.seed}"
     if run.diverged is not None:
         raise LogError(f"{name}: diverged at step {run.diverged}")
-    seen = [(e.step, e.metrics["loss"]) for e in run.evaluations if "loss" in e.metrics]
-    if len(seen) < FEWEST:
-        seen = [(k + 1, loss) for k, loss in enumerate(run.losses)]
-    steps, losses = zip(*seen, strict=True) if seen else ((), ())
+    points = [(e.step, e.metrics["loss"]) for e in run.evaluations if "loss" in e.metrics]
+    if len(points) < MIN_LOSSES:
+        points = [(k + 1, loss) for k, loss in enumerate(run.losses)]
+    steps, losses = zip(*points, strict=True) if points else ((), ())
     return Log(steps, losses, schedule=run.curve(), name=name)
 
 
@@ -205,32 +221,32 @@ def read_logs(
     loss: str | None = None,
     steps_per_epoch: float | None = None,
 ) -> list[Log]:
-    """Read the log of a run, or of several, from a file of a kind that people have.
+    """Read the logs in a file.
 
-    CSV, JSON and JSON lines with a row for each measurement, ``trainer_state.json`` of the
-    Hugging Face Trainer, exports of W&B, TensorBoard's event files or their folder, and saved
-    `Comparison`s. Columns are found by their usual names; a validation loss goes before a
-    training loss.
+    Formats: CSV, JSON and JSON lines with one row per measurement, ``trainer_state.json`` of the
+    Hugging Face Trainer, exports of Weights & Biases, TensorBoard event files or their folder,
+    and saved `Comparison`s. Columns are recognized by common names; a validation loss is
+    preferred to a training loss.
 
     Args:
-        path: the file.
-        schedule: the plan of the run, as the lr itself, where the log lacks lrs or begins
-            late.
-        total_steps: planned steps; default the last step of the log.
-        loss: the name of the column, if another one is meant.
-        steps_per_epoch: steps per epoch, if the plan speaks of epochs.
+        path: path of the file.
+        schedule: schedule of the run as learning rates, if the log has none or they start late.
+        total_steps: planned number of steps of the run; the last step of the log if ``None``.
+        loss: name of the loss column, if it has no common name.
+        steps_per_epoch: steps per epoch, for a schedule with lengths in epochs.
 
     Raises:
-        LogError: a file that cannot be read, or a table that cannot be used.
+        LogError: the file is not readable, or its columns are not usable.
 
     >>> import json, tempfile
     >>> from pathlib import Path
+    >>> from ratecraft.forecasting import read_logs
     >>> rows = [{"step": k, "loss": 2 + 9 / k, "lr": 0.1} for k in range(50, 1001, 50)]
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     file = Path(folder) / "run.json"
     ...     _ = file.write_text(json.dumps(rows))
     ...     (log,) = read_logs(file)
-    >>> log.name, log.peak, len(log.every_lr)
+    >>> log.name, log.peak_lr, len(log.every_lr)
     ('run.json', 0.1, 1000)
     """
     source = Path(path)
@@ -242,17 +258,17 @@ def read_logs(
     else:
         rows = _rows(source)
         if isinstance(rows, Comparison):
-            return _of_comparison(rows, source, schedule, loss)
+            return _logs_of_comparison(rows, source, schedule, loss)
         columns = _columns(rows, source)
     return [_log(columns, source, schedule, total_steps, loss, steps_per_epoch)]
 
 
-def _of_comparison(
+def _logs_of_comparison(
     result: Comparison, source: Path, schedule: Schedule | None, loss: str | None
 ) -> list[Log]:
     if schedule is not None or loss is not None:
         raise LogError(
-            f"{source}: a saved comparison knows its schedules and its loss; leave out schedule= "
+            f"{source}: a saved comparison contains its schedules and losses; leave out schedule= "
             "and loss="
         )
     logs = [
@@ -274,27 +290,30 @@ def _log(
     loss: str | None,
     steps_per_epoch: float | None,
 ) -> Log:
-    there = ", ".join(columns) or "none"
-    wanted = LOSS if loss is None else (loss.lower(),)
-    # A validation loss that was measured a few times says less than many training losses.
-    enough = [name for name in wanted if len(columns.get(name, ())) >= FEWEST]
-    chosen = enough[0] if enough else _first(columns, wanted)
-    if chosen is None:
+    names = LOSS_COLUMNS if loss is None else (loss.lower(),)
+    # Many training losses identify the law better than a handful of validation losses.
+    long_enough = [name for name in names if len(columns.get(name, ())) >= MIN_LOSSES]
+    loss_column = long_enough[0] if long_enough else _first(columns, names)
+    if loss_column is None:
         raise LogError(
-            f"{source}: no column {' or '.join(wanted[:4])}; there is {there}; name it with loss="
+            f"{source}: no column {' or '.join(names[:4])}; the columns are "
+            f"{', '.join(columns) or 'none'}; pass the name of one as loss="
         )
-    # The same value twice, as of an evaluation after the last one, is one.
-    steps, losses = zip(*dict.fromkeys(columns[chosen]), strict=True)
-    rated = _first(columns, LR) or next((one for one in columns if one.startswith("lr-")), None)
+    # Duplicates, such as a second evaluation after the last step, count once.
+    steps, losses = zip(*dict.fromkeys(columns[loss_column]), strict=True)
+    lr_column = _first(columns, LR_COLUMNS) or next(
+        (name for name in columns if name.startswith("lr-")), None
+    )
     lrs: Sequence[float] | None = None
-    at: Sequence[float] | None = None
-    if rated is not None:
-        at, lrs = zip(*sorted(dict(columns[rated]).items()), strict=True)
+    lr_steps: Sequence[float] | None = None
+    if lr_column is not None:
+        lr_steps, lrs = zip(*sorted(dict(columns[lr_column]).items()), strict=True)
     curve = None
     if schedule is not None:
         length = int(max(steps)) if total_steps is None else total_steps
         curve = schedule.resolve(total_steps=length, steps_per_epoch=steps_per_epoch)
-    return Log(steps, losses, lrs, curve, source.name, at)  # type: ignore[arg-type]  # floats
+    # Steps are whole numbers, as floats; Log checks them.
+    return Log(steps, losses, lrs, curve, source.name, lr_steps)  # type: ignore[arg-type]
 
 
 def _first(columns: Mapping[str, Any], names: Iterable[str]) -> str | None:
@@ -302,21 +321,23 @@ def _first(columns: Mapping[str, Any], names: Iterable[str]) -> str | None:
 
 
 def _rows(source: Path) -> Any:
-    """Return a file's rows as dicts, or one of our own results."""
-    kind = source.suffix.lower()
+    """Return the rows of a file as dicts, or a saved comparison."""
+    suffix = source.suffix.lower()
     try:
-        # Spreadsheets put a mark before the first letter.
+        # Spreadsheet programs write a byte order mark.
         text = source.read_text(encoding="utf-8-sig")
-        if kind in (".csv", ".tsv", ".txt"):
-            first = text.partition("\n")[0]
-            comma = max(",;\t", key=first.count)
+        if suffix in (".csv", ".tsv", ".txt"):
+            first_line = text.partition("\n")[0]
+            delimiter = max(",;\t", key=first_line.count)
             lines = io.StringIO(text, newline="")
-            return list(csv.DictReader(lines, delimiter=comma, skipinitialspace=True))
-        if kind in (".jsonl", ".ndjson", ".log"):
+            return list(csv.DictReader(lines, delimiter=delimiter, skipinitialspace=True))
+        if suffix in (".jsonl", ".ndjson", ".log"):
             return [json.loads(line) for line in text.splitlines() if line.strip()]
         data = json.loads(text)
     except (OSError, ValueError, csv.Error) as error:
-        raise LogError(f"{source}: {error}; expected CSV, JSON, JSON lines or events") from None
+        raise LogError(
+            f"{source}: {error}; expected CSV, JSON, JSON lines or TensorBoard events"
+        ) from None
     if isinstance(data, dict) and "ratecraft" in data:
         result = load(source)
         if not isinstance(result, Comparison):
@@ -324,61 +345,72 @@ def _rows(source: Path) -> Any:
         return result
     if isinstance(data, dict) and "log_history" in data:
         return data["log_history"]
-    if isinstance(data, dict) and all(isinstance(one, list) for one in data.values()):
+    if isinstance(data, dict) and all(isinstance(column, list) for column in data.values()):
         return [dict(zip(data, row, strict=True)) for row in zip(*data.values(), strict=False)]
     return data
 
 
 def _columns(rows: Any, source: Path) -> dict[str, list[tuple[float, float]]]:
-    """Return the numbers of each column, with the step of their row."""
+    """Return the numbers of each column as pairs of step and value."""
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise LogError(f"{source}: expected a table, rows of names and numbers")
+        raise LogError(f"{source}: expected a table: a list of rows that map columns to numbers")
     columns: dict[str, list[tuple[float, float]]] = {}
-    written: dict[str, str] = {}
-    stepped = False
+    titles: dict[str, str] = {}
+    has_steps = False
     for number, row in enumerate(rows, 1):
-        told: dict[str, Any] = {}
-        for title, value in row.items():
-            # W&B writes "name of the run - train/loss" beside its lowest and highest values.
-            if title is None or str(title).endswith(("__MIN", "__MAX")):
-                continue
-            name = str(title).rpartition(" - ")[2].strip().lower()
-            if written.setdefault(name, str(title)) != str(title):
-                raise LogError(
-                    f"{source}: {written[name]!r} and {title!r} are both {name}; that looks like "
-                    "several runs: give a file for each"
-                )
-            if value is not None and str(value).strip():
-                told[name] = value
-        step = _first(told, STEP)
-        said = [name for name in told if name in LOSS or name in LR]
-        if step is None:
-            if not said:
-                continue  # an empty row, or what is no measurement
+        cells = _cells(row, titles, source)
+        step_column = _first(cells, STEP_COLUMNS)
+        required = [name for name in cells if name in LOSS_COLUMNS or name in LR_COLUMNS]
+        if step_column is None:
+            if not required:
+                continue  # an empty row, or metadata
             raise LogError(
-                f"{source}: row {number} has no column {' or '.join(STEP[:3])}; there is "
-                f"{', '.join(told)}"
+                f"{source}: row {number} has no column {' or '.join(STEP_COLUMNS[:3])}; its "
+                f"columns are {', '.join(cells)}"
             )
-        stepped = True
-        at = _number(told[step])
-        if at is None:
-            raise LogError(f"{source}: {step} of row {number} is {told[step]!r}, no number")
-        for name, value in told.items():
-            found = _number(value)
-            if found is None and name in said:
-                raise LogError(f"{source}: {name} of row {number} is {value!r}, no number")
-            if found is not None and name not in STEP:
-                columns.setdefault(name, []).append((at, found))
-    if not stepped:
-        there = ", ".join(written) or "none"
-        raise LogError(f"{source}: no column {' or '.join(STEP[:3])}; there is {there}")
-    return {name: _measured(values) for name, values in columns.items()}
+        has_steps = True
+        step = _number(cells[step_column])
+        if step is None:
+            raise LogError(
+                f"{source}: {step_column} of row {number} is {cells[step_column]!r}; expected a "
+                "number"
+            )
+        for name, cell in cells.items():
+            value = _number(cell)
+            if value is None and name in required:
+                raise LogError(f"{source}: {name} of row {number} is {cell!r}; expected a number")
+            if value is not None and name not in STEP_COLUMNS:
+                columns.setdefault(name, []).append((step, value))
+    if not has_steps:
+        raise LogError(
+            f"{source}: no column {' or '.join(STEP_COLUMNS[:3])}; the columns are "
+            f"{', '.join(titles) or 'none'}"
+        )
+    return {name: _without_nan(values) for name, values in columns.items()}
 
 
-def _measured(values: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Return a column without NaN, if most of it is that: pandas' word for an empty cell."""
-    kept = [(at, value) for at, value in values if not math.isnan(value)]
-    return kept if 0 < len(kept) < len(values) / 2 else values
+def _cells(row: Mapping[Any, Any], titles: dict[str, str], source: Path) -> dict[str, Any]:
+    """Return the cells of a row that are not empty, by lower-case name; fill in ``titles``."""
+    cells: dict[str, Any] = {}
+    for title, value in row.items():
+        # Weights & Biases writes "run name - train/loss", and columns of its minimum and maximum.
+        if title is None or str(title).endswith(("__MIN", "__MAX")):
+            continue
+        name = str(title).rpartition(" - ")[2].strip().lower()
+        if titles.setdefault(name, str(title)) != str(title):
+            raise LogError(
+                f"{source}: {titles[name]!r} and {title!r} are both {name}, so the file seems to "
+                "hold several runs; write one file for each run"
+            )
+        if value is not None and str(value).strip():
+            cells[name] = value
+    return cells
+
+
+def _without_nan(values: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Return a column without NaN if most values are NaN, as pandas writes empty cells."""
+    numbers = [(step, value) for step, value in values if not math.isnan(value)]
+    return numbers if 0 < len(numbers) < len(values) / 2 else values
 
 
 def _number(value: Any) -> float | None:
@@ -397,12 +429,14 @@ def _tensorboard(source: Path) -> dict[str, list[tuple[float, float]]]:
         ) from None
     events: Any = event_accumulator.EventAccumulator(str(source), size_guidance={"scalars": 0})
     events.Reload()
-    found = {
-        tag.strip().lower(): [(float(one.step), float(one.value)) for one in events.Scalars(tag)]
+    columns = {
+        tag.strip().lower(): [
+            (float(event.step), float(event.value)) for event in events.Scalars(tag)
+        ]
         for tag in events.Tags()["scalars"]
     }
-    if not found:
-        inner = [one for one in source.glob("*/") if any(one.glob("*tfevents*"))]
-        more = f"; its runs are {', '.join(str(one) for one in inner)}" if inner else ""
-        raise LogError(f"{source}: no scalars in it{more}")
-    return found
+    if not columns:
+        runs = [folder for folder in source.glob("*/") if any(folder.glob("*tfevents*"))]
+        hint = f"; its runs are {', '.join(str(run) for run in runs)}" if runs else ""
+        raise LogError(f"{source}: no scalars in it{hint}")
+    return columns

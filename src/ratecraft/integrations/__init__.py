@@ -1,4 +1,8 @@
-"""TODO."""
+"""Use ratecraft inside Lightning and the Hugging Face Trainer.
+
+_schedulers.py  for_lightning, for_trainer: ScheduleLR with the trainer's run length filled in
+_finders.py     find_lr_for, range_test_for: the finders on a trainer's model and data
+"""
 
 from ratecraft._public import set_public_module as _set_public_module
 

@@ -1,6 +1,6 @@
-"""An lr with what a trainer knows: model, optimizer, batches, precision, clipping, length.
+"""find_lr and range_test with the model, optimizer, data and settings of a trainer.
 
-Neither library is imported here: what is asked of a trainer is read from the one that was given.
+Neither Lightning nor transformers is imported here; the trainer passed in is read by attributes.
 """
 
 from __future__ import annotations
@@ -16,35 +16,43 @@ from torch import nn
 
 from ratecraft.errors import BindingError, TaskError
 from ratecraft.finder._find_lr import find_lr
-from ratecraft.finder._range_test import LEAST_STEPS, range_test
+from ratecraft.finder._range_test import MIN_DEFAULT_STEPS, range_test
 from ratecraft.results import LRFinderResult, LRRangeTestResult
 
 
 class TrainerContext(NamedTuple):
-    """What a trainer trains and how; the steps of an epoch and of the run, if it knows them."""
+    """The arguments of a finder, read from a trainer.
 
-    things: tuple[Any, Any, Any, Any]  # model, optimizer, loader, loss
-    how: dict[str, Any]
+    Attributes:
+        objects: model, optimizer, loader and loss.
+        options: keyword arguments, such as ``accumulate`` and ``clip``.
+        steps_per_epoch: steps per epoch, if known.
+        total_steps: length of the run in steps, if known.
+    """
+
+    objects: tuple[Any, Any, Any, Any]
+    options: dict[str, Any]
     steps_per_epoch: int | None
     total_steps: int | None
 
 
-def find_lr_for(trainer: Any, **settings: Any) -> LRFinderResult:
-    """Find the lr inside a trainer, which goes on as if nobody had.
+def find_lr_for(trainer: Any, **options: Any) -> LRFinderResult:
+    """Find a learning rate inside a trainer; training then continues as if nothing had run.
 
-    Model, optimizer, batches, accumulation, clipping, GradScaler, precision and the run's length
-    are the trainer's. A Lightning ``Trainer`` has them while it fits; a Hugging Face ``Trainer``
-    before ``train()``, too.
+    Model, optimizer, batches, gradient accumulation, clipping, GradScaler, precision and the run's
+    length come from the trainer. A Lightning ``Trainer`` has them during fit; a Hugging Face
+    ``Trainer`` also before ``train()``.
 
     Args:
-        trainer: a Lightning or a Hugging Face ``Trainer``.
-        settings: what `find_lr` takes: ``steps=``, ``total_steps=`` and so on; they go before the
-            trainer's.
+        trainer: a Lightning ``Trainer`` or a Hugging Face ``Trainer``.
+        options: keyword arguments of `ratecraft.finder.find_lr`, such as ``budget_steps=``; they
+            override the trainer's values.
 
     Raises:
-        TypeError: no such trainer.
-        BindingError: a Lightning trainer that does not fit at present, or whose module
-            optimizes by hand.
+        TypeError: ``trainer`` is neither of these.
+        BindingError: a Lightning trainer that is not fitting, or whose module uses manual
+            optimization.
+        TaskError: the trainer's step does not return a loss.
 
     Example::
 
@@ -52,22 +60,26 @@ def find_lr_for(trainer: Any, **settings: Any) -> LRFinderResult:
             def on_train_start(self):
                 print(find_lr_for(self.trainer).lr)
     """
-    with _world(trainer, "find_lr_for") as world:
-        return find_lr(*world.things, **({"total_steps": world.total_steps} | world.how | settings))
+    with _context_of(trainer, "find_lr_for") as context:
+        defaults = {"total_steps": context.total_steps} | context.options
+        return find_lr(*context.objects, **(defaults | options))
 
 
-def range_test_for(trainer: Any, **settings: Any) -> LRRangeTestResult:
-    """Run a range test inside a trainer, which goes on as if it had not been.
+def range_test_for(trainer: Any, **options: Any) -> LRRangeTestResult:
+    """Run a learning rate range test inside a trainer; training then continues unchanged.
+
+    The test makes the steps of one epoch of the trainer.
 
     Args:
-        trainer: a Lightning or a Hugging Face ``Trainer``, as `find_lr_for` takes it.
-        settings: what `range_test` takes: ``low=``, ``high=``, ``steps=`` and so on; they go
-            before the trainer's.
+        trainer: a Lightning ``Trainer`` or a Hugging Face ``Trainer``, as in `find_lr_for`.
+        options: keyword arguments of `ratecraft.finder.range_test`, such as ``low=``, ``high=`` or
+            ``steps=``; they override the trainer's values.
 
     Raises:
-        TypeError: no such trainer.
-        BindingError: a Lightning trainer that does not fit at present, or whose module
-            optimizes by hand.
+        TypeError: ``trainer`` is neither of these.
+        BindingError: a Lightning trainer that is not fitting, or whose module uses manual
+            optimization.
+        TaskError: the trainer's step does not return a loss.
 
     Example::
 
@@ -75,72 +87,74 @@ def range_test_for(trainer: Any, **settings: Any) -> LRRangeTestResult:
             def on_train_start(self):
                 print(range_test_for(self.trainer).suggestion)
     """
-    with _world(trainer, "range_test_for") as world:
-        length = {"steps": max(world.steps_per_epoch, LEAST_STEPS)} if world.steps_per_epoch else {}
-        return range_test(*world.things, **(length | world.how | settings))
+    with _context_of(trainer, "range_test_for") as context:
+        steps = context.steps_per_epoch
+        length = {"steps": max(steps, MIN_DEFAULT_STEPS)} if steps else {}
+        return range_test(*context.objects, **(length | context.options | options))
 
 
-def _world(trainer: Any, what: str) -> AbstractContextManager[TrainerContext]:
+def _context_of(trainer: Any, caller: str) -> AbstractContextManager[TrainerContext]:
     if hasattr(trainer, "lr_scheduler_configs") and hasattr(trainer, "strategy"):
-        return _of_lightning(trainer, what)
+        return _lightning_context(trainer, caller)
     if hasattr(trainer, "create_optimizer_and_scheduler") and hasattr(trainer, "args"):
-        return _of_hugging_face(trainer)
-    raise TypeError(f"{what}() takes a trainer, not {type(trainer).__name__}")
+        return _hugging_face_context(trainer)
+    raise TypeError(
+        f"{caller}() takes a Lightning or Hugging Face Trainer, not {type(trainer).__name__}"
+    )
 
 
 @contextmanager
-def _of_lightning(trainer: Any, what: str) -> Iterator[TrainerContext]:
+def _lightning_context(trainer: Any, caller: str) -> Iterator[TrainerContext]:
     if not trainer.optimizers or trainer.train_dataloader is None:
         raise BindingError(
-            f"this Trainer has no optimizers yet; call {what}(self.trainer) while it fits, "
-            "in the module's on_train_start"
+            f"this Trainer has no optimizers yet; call {caller}(self.trainer) during fit, in the "
+            "module's on_train_start"
         )
     module = trainer.lightning_module
     if not module.automatic_optimization:
         raise BindingError(
-            "this module optimizes by hand, and nobody else knows how; call "
-            f"{what.removesuffix('_for')} with its models, optimizers and loss"
+            f"this module uses manual optimization, which {caller} cannot repeat; call "
+            f"{caller.removesuffix('_for')} with its models, optimizers and loss"
         )
-    taken = len(inspect.signature(module.training_step).parameters)
-    number = iter(range(2**63))
+    parameter_count = len(inspect.signature(module.training_step).parameters)
+    batch_index = iter(range(2**63))
 
     def loss(_: nn.Module, batch: Any) -> torch.Tensor:
         moved = trainer.strategy.batch_to_device(batch, dataloader_idx=0)
-        arguments = (moved, next(number))[: max(taken, 1)]
-        step = trainer.strategy.training_step(*arguments)
-        return _loss_in(step, "training_step")
+        arguments = (moved, next(batch_index))[: max(parameter_count, 1)]
+        return _loss_of(trainer.strategy.training_step(*arguments), "training_step")
 
-    how: dict[str, Any] = {
+    options: dict[str, Any] = {
         "accumulate": trainer.accumulate_grad_batches,
         "scaler": getattr(trainer.precision_plugin, "scaler", None),
         "reduce": trainer.world_size > 1,
         "task": type(module).__name__,
     }
     if trainer.gradient_clip_val:
-        how["clip"] = trainer.gradient_clip_val
+        options["clip"] = trainer.gradient_clip_val
         if str(getattr(trainer.gradient_clip_algorithm, "value", "norm")) == "value":
             bound = float(trainer.gradient_clip_val)
-            how["clip"] = lambda parameters: nn.utils.clip_grad_value_(parameters, bound)
+            options["clip"] = lambda parameters: nn.utils.clip_grad_value_(parameters, bound)
     steps_per_epoch = None
     if math.isfinite(trainer.num_training_batches):
-        steps_per_epoch = math.ceil(trainer.num_training_batches / how["accumulate"])
-    total_steps = trainer.estimated_stepping_batches
-    total_steps = int(total_steps) if math.isfinite(total_steps) and total_steps > 0 else None
-    things = trainer.model, trainer.optimizers, trainer.train_dataloader, loss
-    with _silent(module):
-        yield TrainerContext(things, how, steps_per_epoch, total_steps)
+        steps_per_epoch = math.ceil(trainer.num_training_batches / options["accumulate"])
+    estimate = trainer.estimated_stepping_batches
+    total_steps = int(estimate) if math.isfinite(estimate) and estimate > 0 else None
+    objects = trainer.model, trainer.optimizers, trainer.train_dataloader, loss
+    with _without_logging(module):
+        yield TrainerContext(objects, options, steps_per_epoch, total_steps)
 
 
 @contextmanager
-def _silent(module: Any) -> Iterator[None]:
-    """Let a module's training_step log nothing: the test's losses belong into no log."""
+def _without_logging(module: Any) -> Iterator[None]:
+    """Disable a module's log methods, so that losses of the test do not reach its logger."""
 
-    def nothing(*_: Any, **__: Any) -> None:
+    def ignore(*_: Any, **__: Any) -> None:
         """Log nothing."""
 
     names = ("log", "log_dict")
     before = {name: vars(module)[name] for name in names if name in vars(module)}
-    vars(module).update(dict.fromkeys(names, nothing))
+    vars(module).update(dict.fromkeys(names, ignore))
     try:
         yield
     finally:
@@ -150,43 +164,46 @@ def _silent(module: Any) -> Iterator[None]:
 
 
 @contextmanager
-def _of_hugging_face(trainer: Any) -> Iterator[TrainerContext]:
+def _hugging_face_context(trainer: Any) -> Iterator[TrainerContext]:
     arguments, accelerator = trainer.args, trainer.accelerator
 
     def loss(model: nn.Module, batch: Any) -> torch.Tensor:
         inputs = trainer._prepare_inputs(batch)
         with accelerator.autocast():
-            return _loss_in(trainer.compute_loss(model, inputs), "compute_loss")
+            return _loss_of(trainer.compute_loss(model, inputs), "compute_loss")
 
-    how: dict[str, Any] = {
+    options: dict[str, Any] = {
         "accumulate": arguments.gradient_accumulation_steps,
         "scaler": getattr(accelerator, "scaler", None),
         "reduce": accelerator.num_processes > 1,
         "task": type(trainer.model).__name__,
     }
     if arguments.max_grad_norm:
-        how["clip"] = arguments.max_grad_norm
-    # What the trainer would build for the run is built for the test, and forgotten afterwards.
-    given, prepared = trainer.optimizer, list(accelerator._dataloaders)
+        options["clip"] = arguments.max_grad_norm
+    # The trainer builds its optimizer and loader here as it would for the run; both are dropped
+    # afterwards.
+    optimizer, prepared = trainer.optimizer, list(accelerator._dataloaders)
     try:
         if trainer.optimizer is None:
             trainer.create_optimizer()
         loader = trainer.get_train_dataloader()
         total_steps = arguments.max_steps if arguments.max_steps > 0 else None
         if total_steps is None and hasattr(loader, "__len__"):
-            steps_per_epoch = math.ceil(len(loader) / how["accumulate"])
+            steps_per_epoch = math.ceil(len(loader) / options["accumulate"])
             total_steps = math.ceil(arguments.num_train_epochs * steps_per_epoch)
-        yield TrainerContext(
-            (trainer.model, trainer.optimizer, loader, loss), how, None, total_steps
-        )
+        objects = trainer.model, trainer.optimizer, loader, loss
+        yield TrainerContext(objects, options, None, total_steps)
     finally:
-        trainer.optimizer = given
+        trainer.optimizer = optimizer
         accelerator._dataloaders[:] = prepared
 
 
-def _loss_in(answer: Any, name: str) -> torch.Tensor:
-    """Return the loss that a trainer's step answered with."""
-    loss = answer.get("loss") if isinstance(answer, dict) else answer
+def _loss_of(output: Any, name: str) -> torch.Tensor:
+    """Return the loss in the output of a trainer's step."""
+    loss = output.get("loss") if isinstance(output, dict) else output
     if not isinstance(loss, torch.Tensor):
-        raise TaskError(f"{name} returned {type(answer).__name__}, and no loss in it")
+        raise TaskError(
+            f"{name} returned {type(output).__name__} without a loss; expected a tensor, or a "
+            'dict with "loss"'
+        )
     return loss

@@ -1,6 +1,6 @@
-"""Trainers that know how long the run is: the user never counts steps.
+"""ScheduleLR in Lightning and the Hugging Face Trainer, with the run's length filled in.
 
-Neither library is imported here: what is asked of a trainer is read from the one that was given.
+Neither Lightning nor transformers is imported here; the trainer passed in is read by attributes.
 """
 
 from __future__ import annotations
@@ -23,27 +23,28 @@ def for_lightning(
     plateau: Mapping[str, Any] | None = None,
     monitor: str | None = None,
     frequency: int | None = None,
-    **said: Any,
+    **options: Any,
 ) -> dict[str, Any]:
-    """Return what a LightningModule's ``configure_optimizers`` returns, its horizon filled in.
+    """Return the value of a LightningModule's ``configure_optimizers``, with a `ScheduleLR`.
 
-    ``total_steps`` is the trainer's ``estimated_stepping_batches`` and ``steps_per_epoch`` the steps in one of
-    its epochs, accumulation and devices taken into account.
+    ``total_steps`` is the trainer's ``estimated_stepping_batches``, and ``steps_per_epoch`` the
+    number of steps in one of its epochs; both include gradient accumulation and devices.
 
     Args:
-        module: the LightningModule, while its trainer is running.
+        module: the LightningModule, with its trainer attached.
         optimizer: the optimizer to drive.
-        plateau: what `PlateauLR` takes, ``{"patience": 3}``; the schedule is multiplied by a
-            factor that falls whenever ``monitor`` has stopped to improve.
-        monitor: name of the metric that the plateau follows, as it is logged. One that is to
-            rise, such as an accuracy, needs ``plateau={"mode": "max", ...}``.
-        frequency: every how many epochs that metric is there; default the trainer's
+        plateau: keyword arguments of `ratecraft.torch.PlateauLR`, such as ``{"patience": 3}``. The
+            schedule is then multiplied by a factor that is reduced when ``monitor`` stops
+            improving.
+        monitor: name of the logged metric that the plateau follows. A metric to maximize, such as
+            an accuracy, needs ``plateau={"mode": "max", ...}``.
+        frequency: how often the metric is available, in epochs; default: the trainer's
             ``check_val_every_n_epoch``.
-        said: what `ScheduleLR` takes: ``lr=``, ``factor=`` and so on; ``total_steps=`` and ``steps_per_epoch=``
-            go before the trainer's.
+        options: keyword arguments of `ratecraft.torch.ScheduleLR`, such as ``lr=`` or ``factor=``;
+            ``total_steps=`` and ``steps_per_epoch=`` override the trainer's.
 
     Raises:
-        BindingError: one of ``plateau`` and ``monitor`` without the other.
+        BindingError: only one of ``plateau`` and ``monitor`` is given.
 
     Example::
 
@@ -53,48 +54,54 @@ def for_lightning(
     """
     if (plateau is None) != (monitor is None):
         raise BindingError(
-            'a plateau follows a metric: say both, plateau={"patience": 3}, monitor="val_loss"'
+            'a plateau follows a metric: pass both, plateau={"patience": 3}, monitor="val_loss"'
         )
     trainer = module.trainer
     if trainer.train_dataloader is None:
-        trainer.fit_loop.setup_data()  # which is what estimated_stepping_batches does, mostly
+        # estimated_stepping_batches does this too, except with max_epochs=-1.
+        trainer.fit_loop.setup_data()
     total_steps = trainer.estimated_stepping_batches
     if 0 < total_steps < math.inf:  # -1: an endless loader
-        said.setdefault("total", int(total_steps))
+        options.setdefault("total_steps", int(total_steps))
     batches = trainer.num_training_batches
     if math.isfinite(batches):
-        said.setdefault("steps_per_epoch", math.ceil(batches / trainer.accumulate_grad_batches))
-    scheduler = ScheduleLR(optimizer, **said)
+        options.setdefault("steps_per_epoch", math.ceil(batches / trainer.accumulate_grad_batches))
+    scheduler = ScheduleLR(optimizer, **options)
     config = {"scheduler": scheduler, "interval": "step", "frequency": 1}
     if plateau is not None:
-        # The schedule counts the steps by itself; the trainer hands on the metric.
-        level = PlateauLR(scheduler, **plateau)
-        every = frequency or trainer.check_val_every_n_epoch or 1
-        config = {"scheduler": level, "interval": "epoch", "frequency": every, "monitor": monitor}
+        # ScheduleLR counts the optimizer's steps; the trainer only passes the metric.
+        with_plateau = PlateauLR(scheduler, **plateau)
+        config = {
+            "scheduler": with_plateau,
+            "interval": "epoch",
+            "frequency": frequency or trainer.check_val_every_n_epoch or 1,
+            "monitor": monitor,
+        }
     return {"optimizer": optimizer, "lr_scheduler": config}
 
 
-def for_trainer(trainer: Any, *, plateau: Mapping[str, Any] | None = None, **said: Any) -> None:
-    """Give a Hugging Face ``Trainer`` a schedule in place of its own; its horizon is filled in.
+def for_trainer(trainer: Any, *, plateau: Mapping[str, Any] | None = None, **options: Any) -> None:
+    """Make a Hugging Face ``Trainer`` use a `ScheduleLR`.
 
-    ``total_steps`` is the number of steps the trainer is going to make and ``steps_per_epoch`` those in one of
-    its epochs (where the run is one epoch or more, and not said by ``max_steps``). The clock is
-    "step": the trainer reads the lr that it logs between the step and ``step()``, which it
-    calls for every step that was not skipped. With ``plateau=`` it calls ``step`` with the
-    metric only, so there the schedule counts the optimizer's steps, and the log holds the
-    lr of the next one.
+    ``total_steps`` is the number of steps that the trainer is going to make, and
+    ``steps_per_epoch`` that of one of its epochs (unless the run is shorter than an epoch or is
+    set by ``max_steps``). The clock is "step": the trainer calls ``step()`` for every step that
+    was not skipped, and logs the lr before that call. With ``plateau=`` it only calls ``step``
+    with the metric, so the schedule counts the optimizer's steps, and the log holds the lr of the
+    next step.
 
     Args:
         trainer: the ``transformers.Trainer``, before ``train()``.
-        plateau: what `PlateauLR` takes, ``{"patience": 3}``; the schedule is multiplied by a
-            factor that falls whenever the trainer's ``metric_for_best_model`` has stopped to
-            improve; whether that is to fall or to rise is the trainer's ``greater_is_better``.
-        said: what `ScheduleLR` takes: ``lr=``, ``factor=`` and so on; ``total_steps=`` and ``steps_per_epoch=``
-            go before the trainer's.
+        plateau: keyword arguments of `ratecraft.torch.PlateauLR`, such as ``{"patience": 3}``. The
+            schedule is then multiplied by a factor that is reduced when the trainer's
+            ``metric_for_best_model`` stops improving, in the direction of its
+            ``greater_is_better``.
+        options: keyword arguments of `ratecraft.torch.ScheduleLR`, such as ``lr=`` or ``factor=``;
+            ``total_steps=`` and ``steps_per_epoch=`` override the trainer's.
 
     Raises:
-        BindingError: the trainer has a scheduler already, or evaluates nothing that ``plateau``
-            could follow.
+        BindingError: the trainer already has a scheduler, evaluates no metric that ``plateau``
+            could follow, or contradicts ``plateau={"mode": ...}``.
 
     Example::
 
@@ -104,7 +111,7 @@ def for_trainer(trainer: Any, *, plateau: Mapping[str, Any] | None = None, **sai
     """
     if trainer.lr_scheduler is not None:
         raise BindingError(
-            "this Trainer was given a scheduler of its own (optimizers=...); leave that one out"
+            "this Trainer already has a scheduler; leave it out of Trainer(optimizers=...)"
         )
 
     if plateau is not None:
@@ -112,34 +119,34 @@ def for_trainer(trainer: Any, *, plateau: Mapping[str, Any] | None = None, **sai
         evaluates = str(getattr(arguments.eval_strategy, "value", arguments.eval_strategy)) != "no"
         if not evaluates or arguments.metric_for_best_model is None:
             raise BindingError(
-                "plateau= follows what the Trainer evaluates: TrainingArguments(eval_strategy="
-                '"epoch", metric_for_best_model="loss", ...)'
+                "plateau= follows a metric that the Trainer evaluates: write "
+                'TrainingArguments(eval_strategy="epoch", metric_for_best_model="loss", ...)'
             )
         mode = "max" if arguments.greater_is_better else "min"
         if plateau.get("mode", mode) != mode:
             raise BindingError(
-                f"plateau= says mode={plateau['mode']!r}, and the Trainer greater_is_better="
-                f"{arguments.greater_is_better} of {arguments.metric_for_best_model!r}"
+                f"plateau= has mode={plateau['mode']!r}, but the Trainer has greater_is_better="
+                f"{arguments.greater_is_better} for {arguments.metric_for_best_model!r}"
             )
         plateau = {**plateau, "mode": mode}
-    made: list[ScheduleLR | PlateauLR] = []
+    current: list[ScheduleLR | PlateauLR] = []
 
     def create_scheduler(
         num_training_steps: int, optimizer: Optimizer | None = None
     ) -> ScheduleLR | PlateauLR:
         if trainer.lr_scheduler is None:
             clock = "step" if plateau is None else "optimizer"
-            horizon: dict[str, Any] = {"total": num_training_steps, "clock": clock}
+            horizon: dict[str, Any] = {"total_steps": num_training_steps, "clock": clock}
             epochs = trainer.args.num_train_epochs
             if trainer.args.max_steps <= 0 and epochs >= 1:
                 # The trainer rounds epochs x steps up, by less than one step.
                 horizon["steps_per_epoch"] = math.floor(num_training_steps / epochs)
             target = trainer.optimizer if optimizer is None else optimizer
-            if made:  # train() was called before: its schedule has ended
-                made.pop().remove()
-            scheduler = ScheduleLR(target, **(horizon | said))
-            made.append(scheduler if plateau is None else PlateauLR(scheduler, **plateau))
-            trainer.lr_scheduler = made[0]
+            if current:  # of an earlier call of train()
+                current.pop().remove()
+            scheduler = ScheduleLR(target, **(horizon | options))
+            current.append(scheduler if plateau is None else PlateauLR(scheduler, **plateau))
+            trainer.lr_scheduler = current[0]
             trainer._created_lr_scheduler = True
         return trainer.lr_scheduler  # type: ignore[no-any-return]
 

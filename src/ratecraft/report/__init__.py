@@ -1,18 +1,16 @@
-"""SEE: schedules, searches for an lr and comparisons as pictures, from values and results alone.
+"""Figures and HTML reports of schedules and results.
 
-    axis.py       from numbers to places and tick labels; thinning a long line
-    series.py     from results to the lines worth drawing
-    terminal.py   plain text in braille, for a terminal or a log
-    svg.py        one small SVG line chart
-    picture.py    what a notebook shows of a schedule
-    plot.py       matplotlib figures, for papers
-    html.py       the pieces of a page: tables, figures, folds, its style
-    report.py     one self-contained HTML page about a comparison, a forecast or both
-    report_comparison.py  its answer, tables and figures
-    report_runs.py        its tables of single runs, epoch by epoch
-    report_forecast.py    what was foreseen, beside what happened
+_figures.py     matplotlib figures
+_page.py        write_report: one self-contained HTML page
+_comparison.py  its sections about a comparison
+_forecast.py    its sections about a forecast
+_runs.py        its tables of single runs
+_html.py        HTML parts: page, style sheet, tables, figures
+_picture.py     SVG pictures of schedules, for notebooks
+_series.py      turns results into lines
+_terminal.py    line plots as text
 
-Importing this loads the standard library only; matplotlib and numpy come with the first figure.
+Importing this package loads the standard library only. The first figure loads matplotlib.
 """
 
 from ratecraft._public import set_public_module as _set_public_module

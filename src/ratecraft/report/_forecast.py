@@ -1,9 +1,10 @@
-"""What a report says of schedules that were not run, and of what happened to those that were."""
+"""Report sections about a forecast, alone and against the comparison of the same schedules."""
 
 from __future__ import annotations
 
 import math
 from html import escape
+from typing import Final
 
 from ratecraft._render._axis import number
 from ratecraft.results import Comparison, Forecast, ForecastEntry, Summary
@@ -12,100 +13,104 @@ from . import _html as html
 from . import _series as series
 from ._comparison import mean_and_spread
 
-SAME = 1e-9  # relative difference of lrs that is rounding
+EQUAL_CURVES_REL_TOL: Final = 1e-9  # of the highest learning rate; smaller differences are rounding
 
 
-def matched(forecast: Forecast, comparison: Comparison) -> dict[str, str]:
-    """Return what was foreseen and then trained: by the forecast's names, the comparison's.
+def match_names(forecast: Forecast, comparison: Comparison) -> dict[str, str]:
+    """Map names of forecast entries to the names of the candidates that were trained.
 
-    Two are the same if their lrs are, at every step; else if their names and lengths are.
+    An entry matches a candidate of the same length with the same learning rate at every step.
+    Without one, it matches the candidate of the same name and length.
     """
-    found = {}
+    matches = {}
     curves = {
-        name: runs[0].curve().values()
+        name: runs[0].curve().values().tolist()
         for name in comparison.schedules
         if (runs := comparison.runs_for(name)) and runs[0].total_steps == forecast.total_steps
     }
-    for one in forecast.candidates:
-        lrs = _lrs(one, forecast)
-        alike = [name for name, values in curves.items() if _close(lrs, values.tolist())]
-        if one.name in curves and one.name not in alike:
-            alike.append(one.name)
-        if alike:
-            found[one.name] = alike[0]
-    return found
+    for entry in forecast.entries:
+        lrs = _lrs(entry, forecast)
+        equal = [name for name, values in curves.items() if _are_close(lrs, values)]
+        if entry.name in curves and entry.name not in equal:
+            equal.append(entry.name)
+        if equal:
+            matches[entry.name] = equal[0]
+    return matches
 
 
-def _lrs(one: ForecastEntry, forecast: Forecast) -> list[float]:
-    values: list[float] = (
-        one.curve(forecast.total_steps, forecast.steps_per_epoch).values().tolist()
-    )
+def _lrs(entry: ForecastEntry, forecast: Forecast) -> list[float]:
+    curve = entry.curve(forecast.total_steps, forecast.steps_per_epoch)
+    values: list[float] = curve.values().tolist()
     return values
 
 
-def _close(some: list[float], others: list[float]) -> bool:
-    top = max(map(abs, others), default=0.0)
-    return len(some) == len(others) and all(
-        abs(a - b) <= SAME * top for a, b in zip(some, others, strict=True)
+def _are_close(lrs: list[float], reference: list[float]) -> bool:
+    tolerance = EQUAL_CURVES_REL_TOL * max(map(abs, reference), default=0.0)
+    return len(lrs) == len(reference) and all(
+        abs(a - b) <= tolerance for a, b in zip(lrs, reference, strict=True)
     )
 
 
-def beside_section(forecast: Forecast, comparison: Comparison) -> list[str]:
-    """Return what was foreseen beside what happened, for all that was foreseen and trained."""
-    pairs = matched(forecast, comparison)
-    if not pairs:
+def forecast_vs_measured_section(forecast: Forecast, comparison: Comparison) -> list[str]:
+    """Return the section that compares forecast and measured losses of the same schedules."""
+    matches = match_names(forecast, comparison)
+    if not matches:
         return []
-    happened = {row.name: row for row in comparison.summaries()}
-    foreseen = {one.name: one for one in forecast.candidates}
+    summaries = {row.name: row for row in comparison.summaries()}
+    entries = {entry.name: entry for entry in forecast.entries}
     rows = []
-    places = list(dict.fromkeys(pairs.values()))
-    for name, trained in pairs.items():
-        one, row = foreseen[name], happened[trained]
-        text = f"{html.key(places.index(trained))}<strong>{escape(trained)}</strong>"
+    trained_names = list(dict.fromkeys(matches.values()))
+    for name, trained in matches.items():
+        entry, summary = entries[name], summaries[trained]
+        key = html.color_key(trained_names.index(trained))
+        text = f"{key}<strong>{escape(trained)}</strong>"
         if name != trained:
-            text += f'<div class="soft">foreseen as {escape(name)}</div>'
+            text += f'<div class="soft">in the forecast: {escape(name)}</div>'
         run = comparison.runs_for(trained)[0]
-        if not _close(_lrs(one, forecast), run.curve().values().tolist()):
-            text += '<div class="soft">of the same name, but its lrs differ</div>'
-        cells = [text, number(one.loss), f"{number(one.low)} to {number(one.high)}"]
-        rows.append(html.row([*cells, mean_and_spread(row), _within(one, row)]))
-    told = [
-        _within(foreseen[name], happened[trained]) == "yes"
-        for name, trained in pairs.items()
-        if math.isfinite(happened[trained].mean["loss"])
+        if not _are_close(_lrs(entry, forecast), run.curve().values().tolist()):
+            text += '<div class="soft">matched by name; the learning rates differ</div>'
+        cells = [text, number(entry.loss), f"{number(entry.low)} to {number(entry.high)}"]
+        rows.append(html.row([*cells, mean_and_spread(summary), _is_within(entry, summary)]))
+    within = [
+        _is_within(entries[name], summaries[trained]) == "yes"
+        for name, trained in matches.items()
+        if math.isfinite(summaries[trained].mean["loss"])
     ]
-    head = ["schedule", "foreseen", "band", "happened", "in the band"]
+    head = ["schedule", "forecast", "interval", "measured", "within interval"]
     note = (
-        f"{sum(told)} of {len(told)} ended within their bands. Happened: the final validation "
-        "loss, mean ± sample standard deviation over seeds. A forecast is of the kind of loss that "
-        "was logged: one that was fitted to training losses foresees these."
+        f"{sum(within)} of {len(within)} measured losses are within their interval. Measured: "
+        "final validation loss, mean ± sample standard deviation over seeds. A forecast predicts "
+        "the kind of loss that it was fitted to, such as the training loss."
     )
     return [
-        "<h2>ForecastEntry, and what happened</h2>",
+        "<h2>Forecast vs. measured</h2>",
         html.table(head, rows),
         f'<p class="soft">{note}</p>',
-        _beside_figure(forecast, comparison, pairs),
+        _forecast_vs_measured_figure(forecast, comparison, matches),
     ]
 
 
-def _within(one: ForecastEntry, row: Summary) -> str:
-    """Return whether what happened lies in the band that was foreseen."""
-    loss = row.mean["loss"]
+def _is_within(entry: ForecastEntry, summary: Summary) -> str:
+    """Return whether the measured loss is within the forecast interval."""
+    loss = summary.mean["loss"]
     if math.isnan(loss):
         return "-"
-    return "yes" if one.low <= loss <= one.high else "no"
+    return "yes" if entry.low <= loss <= entry.high else "no"
 
 
-def _beside_figure(forecast: Forecast, comparison: Comparison, pairs: dict[str, str]) -> str:
-    shown = dict(list(pairs.items())[: series.MOST])
-    spreads = series.validation(comparison.select(list(dict.fromkeys(shown.values()))))
+def _forecast_vs_measured_figure(
+    forecast: Forecast, comparison: Comparison, matches: dict[str, str]
+) -> str:
+    plotted = dict(list(matches.items())[: series.MAX_FIGURE_LINES])
+    trained = comparison.select(list(dict.fromkeys(plotted.values())))
+    spreads = series.validation_by_schedule(trained)
     lines: dict[str, series.Line] = {
         name: (spread.steps, spread.mean) for name, spread in spreads.items()
     }
-    before = series.foreseen(forecast)
-    dashed = {f"foreseen: {name}": trained for name, trained in shown.items()}
-    for name in shown:
-        lines[f"foreseen: {name}"] = before[name]
+    forecast_lines = series.forecast_by_schedule(forecast)
+    dashed = {f"forecast: {name}": trained_name for name, trained_name in plotted.items()}
+    for name in plotted:
+        lines[f"forecast: {name}"] = forecast_lines[name]
     late = [
         loss
         for steps, losses in lines.values()
@@ -114,13 +119,16 @@ def _beside_figure(forecast: Forecast, comparison: Comparison, pairs: dict[str, 
     ]
     low, high = min(late, default=0.0), max(late, default=1.0)
     margin = 0.05 * (high - low) or 0.1
-    caption = "Validation loss, mean over seeds; dashed: foreseen."
-    if len(pairs) > len(shown):
-        caption += f" Drawn are the {len(shown)} best foreseen of {len(pairs)}."
+    caption = "Validation loss, mean over seeds; dashed: forecast."
+    if len(matches) > len(plotted):
+        caption += (
+            f" The {len(plotted)} schedules with the lowest forecast loss of {len(matches)} are "
+            "shown."
+        )
     return html.figure(
         lines,
         caption,
-        title="ForecastEntry, and what happened",
+        title="Forecast vs. measured loss",
         x_label="step",
         y_label="loss",
         y_range=(low - margin, high + margin),
@@ -129,51 +137,64 @@ def _beside_figure(forecast: Forecast, comparison: Comparison, pairs: dict[str, 
 
 
 def forecast_section(result: Forecast, *, alone: bool) -> list[str]:
-    """Return the parts of a page about a forecast."""
+    """Return the sections about a forecast.
+
+    Args:
+        result: the forecast.
+        alone: whether the page has no comparison, so that the forecast's verdict is the page's.
+    """
     logs = ", ".join(f"{name} ({len(losses)} losses)" for name, (_, losses) in result.logs.items())
-    best = result.candidates[0].name
-    equal = {name for pair in result.tied if best in pair for name in pair}
+    best = result.entries[0].name
+    tied_with_best = {name for pair in result.tied if best in pair for name in pair}
     rows = []
-    for i, one in enumerate(result.candidates):
+    for i, entry in enumerate(result.entries):
         text = (
-            f"{html.key(i)}<strong>{escape(one.name)}</strong><code>{escape(one.schedule)}</code>"
+            f"{html.color_key(i)}<strong>{escape(entry.name)}</strong>"
+            f"<code>{escape(entry.schedule)}</code>"
         )
-        remarks = [*one.notes, *(["not told from the best"] if i and one.name in equal else [])]
-        text += "".join(f'<div class="soft">{escape(note)}</div>' for note in remarks)
-        cells = [text, f"{one.loss:.4g}", f"{one.low:.4g} to {one.high:.4g}"]
-        rows.append(html.row(cells, kind="best" if i == 0 else ""))
+        notes = list(entry.notes)
+        if i and entry.name in tied_with_best:
+            notes.append("tied with the best")
+        text += "".join(f'<div class="soft">{escape(note)}</div>' for note in notes)
+        cells = [text, f"{entry.loss:.4g}", f"{entry.low:.4g} to {entry.high:.4g}"]
+        rows.append(html.row(cells, css_class="best" if i == 0 else ""))
     logged = {f"logged: {name}": line for name, line in result.logs.items()}
-    lines = series.foreseen(result)
     losses = html.figure(
-        {**logged, **lines},
-        "Grey: what was logged. A prediction is no training.",
-        title="Foreseen loss",
+        {**logged, **series.forecast_by_schedule(result)},
+        "Gray: logged losses. The other lines are predictions, not training runs.",
+        title="Forecast loss",
         x_label="step",
         y_label="loss",
-        y_range=series.foreseen_window(result),
+        y_range=series.forecast_limits(result),
         faint=tuple(logged),
     )
     lrs = html.figure(
         {
-            one.name: series.sampled(one.curve(result.total_steps, result.steps_per_epoch), 1000)
-            for one in result.candidates
+            entry.name: series.sample_curve(
+                entry.curve(result.total_steps, result.steps_per_epoch), 1000
+            )
+            for entry in result.entries
         },
-        "The lr of every step.",
+        "The learning rate of every step.",
         title="Schedules",
         x_label="step",
-        y_label="lr",
+        y_label="learning rate",
     )
-    setting = f"{result.total_steps:,} steps at a peak of {number(result.peak)} · fitted to {logs}"
+    description = (
+        f"{result.total_steps:,} steps, peak learning rate {number(result.peak_lr)} · fitted to "
+        f"{logs}"
+    )
     verdict = f'<p class="verdict">{escape(result.verdict())}</p>'
     return [
-        *([] if alone else ["<h2>Foreseen</h2>"]),
-        f'<p class="soft">{escape(setting)}</p>',
+        *([] if alone else ["<h2>Forecast</h2>"]),
+        f'<p class="soft">{escape(description)}</p>',
         verdict if alone else f"<p>{escape(result.verdict())}</p>",
         *(f"<p>{escape(note)}</p>" for note in result.notes),
         *(["<h2>Forecast</h2>"] if alone else []),
-        html.table(["schedule", "final loss", "band"], rows),
-        '<p class="soft">A law of the loss, fitted to the logs; bands are what the law is off by '
-        "on real curves, and two standard deviations of the fit.</p>",
+        html.table(["schedule", "final loss", "interval"], rows),
+        '<p class="soft">Predictions of a loss law fitted to the logs. The intervals cover the '
+        "typical error of the law on real training curves plus two standard deviations of the "
+        "fit.</p>",
         losses,
         lrs,
     ]

@@ -1,4 +1,4 @@
-"""The pieces of a page that anything can open: its style, tables, figures and folds."""
+"""HTML parts of a report: page, style sheet, tables, figures and collapsible sections."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from ratecraft._render._svg import FAINT, GRID, PALETTE, SOFT, TEXT, svg_chart
 
 from ._series import Line
 
-# What is too dark on a dark page, and what is drawn there instead.
-_DARK: Final = {"#0072b2": "#1f87c9", "#000000": "#e8e9eb"}
-# The parts of a chart that take the page's colours, whichever these are.
-_INKS: Final = {TEXT: "--ink", SOFT: "--soft", GRID: "--grid", FAINT: "--faint"}
+# Line colors too dark for a dark page, and their replacements.
+_DARK_REPLACEMENTS: Final = {"#0072b2": "#1f87c9", "#000000": "#e8e9eb"}
+# Chart colors that follow the page's CSS variables.
+_PAGE_VARIABLES: Final = {TEXT: "--ink", SOFT: "--soft", GRID: "--grid", FAINT: "--faint"}
 
 _STYLE: Final = """
 :root { color-scheme: light dark; --ink: #1c1e21; --soft: #5d636b; --line: #dcdfe3;
         --page: #f6f7f8; --card: #ffffff; --best: #0072b214; --grid: #e4e4e4; --faint: #b5b5b5; }
 @media screen and (prefers-color-scheme: dark) {
   :root { --ink: #e8e9eb; --soft: #a2a8b0; --line: #3a3f46; --page: #15171a; --card: #1e2125;
-          --best: #56b4e926; --grid: #33383e; --faint: #6f767e; } DARK }
+          --best: #56b4e926; --grid: #33383e; --faint: #6f767e; } DARK_RULES }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--page); color: var(--ink);
        font: 15px/1.55 system-ui, -apple-system, "Segoe UI", sans-serif; }
@@ -51,7 +51,7 @@ figure > svg { display: block; width: 100%; height: auto; background: var(--card
                border: 1px solid var(--line); border-radius: 6px; }
 figure > svg.narrow { display: none; }
 figcaption { color: var(--soft); font-size: .9rem; margin-top: .4rem; overflow-wrap: anywhere; }
-INKS
+CHART_RULES
 summary { cursor: pointer; font-weight: 600; margin: 2rem 0 .75rem; overflow-wrap: anywhere; }
 details details summary { font-weight: 400; margin: .4rem 0; }
 details details { margin-left: 1rem; }
@@ -74,7 +74,7 @@ dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
 
 
 def page(title: str, sections: Sequence[str]) -> str:
-    """Return a whole page, from sections that are HTML; nothing in it is fetched or runs."""
+    """Return an HTML page of the given sections; it loads no resources and runs no script."""
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8"/>\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1"/>\n'
@@ -85,72 +85,75 @@ def page(title: str, sections: Sequence[str]) -> str:
 
 
 def _style() -> str:
-    """Return the style sheet, in which charts, drawn for white paper, take the page's colours."""
-    inks = "figure svg rect { fill: none; }\n"
-    for color, name in _INKS.items():
-        inks += f'figure [fill="{color}"] {{ fill: var({name}); }} '
-        inks += f'figure [stroke="{color}"] {{ stroke: var({name}); }}\n'
-    dark = ""
-    for color, lighter in _DARK.items():
-        dark += f'\n  figure [fill="{color}"] {{ fill: {lighter}; }}'
-        dark += f' figure [stroke="{color}"] {{ stroke: {lighter}; }}'
-        dark += f' .key[style$="{color}"] {{ background: {lighter} !important; }}'
-    return _STYLE.replace("INKS", inks.strip()).replace("DARK", dark)
+    """Return the style sheet, which also adapts charts drawn for white paper to the page."""
+    chart_rules = "figure svg rect { fill: none; }\n"
+    for color, name in _PAGE_VARIABLES.items():
+        chart_rules += f'figure [fill="{color}"] {{ fill: var({name}); }} '
+        chart_rules += f'figure [stroke="{color}"] {{ stroke: var({name}); }}\n'
+    dark_rules = ""
+    for color, lighter in _DARK_REPLACEMENTS.items():
+        dark_rules += f'\n  figure [fill="{color}"] {{ fill: {lighter}; }}'
+        dark_rules += f' figure [stroke="{color}"] {{ stroke: {lighter}; }}'
+        dark_rules += f' .key[style$="{color}"] {{ background: {lighter} !important; }}'
+    return _STYLE.replace("CHART_RULES", chart_rules.strip()).replace("DARK_RULES", dark_rules)
 
 
-def table(head: Sequence[str], rows: Sequence[str], *, texts: int = 1, kind: str = "") -> str:
-    """Return a table whose first ``texts`` columns are text and the others numbers."""
+def table(
+    head: Sequence[str], rows: Sequence[str], *, text_columns: int = 1, css_class: str = ""
+) -> str:
+    """Return a table; the first ``text_columns`` columns are text, the rest numbers."""
     cells = [
-        f'<th scope="col"{_class(i < texts)}>{escape(name)}</th>' for i, name in enumerate(head)
+        f'<th scope="col"{_text_class(i < text_columns)}>{escape(name)}</th>'
+        for i, name in enumerate(head)
     ]
-    # Wider than a phone, it scrolls by itself; with tabindex also by keys.
+    # On a phone the table scrolls within its box; tabindex lets the keyboard scroll it.
     return (
-        f'<div class="{" ".join(["wide", *kind.split()])}" tabindex="0"><table>\n'
+        f'<div class="{" ".join(["wide", *css_class.split()])}" tabindex="0"><table>\n'
         f"<thead><tr>{''.join(cells)}</tr></thead>\n<tbody>\n"
         + "\n".join(rows)
         + "\n</tbody></table></div>"
     )
 
 
-def row(cells: Sequence[str], *, texts: int = 1, kind: str = "") -> str:
-    """Return a row of cells that are HTML, the first of them text."""
-    filled = (f"<td{_class(i < texts)}>{cell}</td>" for i, cell in enumerate(cells))
-    mark = f' class="{kind}"' if kind else ""
-    return f"<tr{mark}>{''.join(filled)}</tr>"
+def row(cells: Sequence[str], *, text_columns: int = 1, css_class: str = "") -> str:
+    """Return a table row; the cells are HTML."""
+    filled = (f"<td{_text_class(i < text_columns)}>{cell}</td>" for i, cell in enumerate(cells))
+    attribute = f' class="{css_class}"' if css_class else ""
+    return f"<tr{attribute}>{''.join(filled)}</tr>"
 
 
-def _class(is_text: bool) -> str:
+def _text_class(is_text: bool) -> str:
     return ' class="text"' if is_text else ""
 
 
-def key(place: int) -> str:
-    """Return a patch of the colour of a chart's line number ``place``."""
-    color = PALETTE[place % len(PALETTE)]
+def color_key(index: int) -> str:
+    """Return a small square in the color of a chart's line number ``index``."""
+    color = PALETTE[index % len(PALETTE)]
     return f'<span class="key" style="background:{color}"></span>'
 
 
 def figure(lines: Mapping[str, Line], caption: str, *, height: int = 360, **chart: Any) -> str:
     """Return a chart (see `svg_chart`) with its caption.
 
-    There are two of it, and the page shows one: shrunk to a phone, the letters of the broad one
-    could not be read.
+    The chart is included in two widths, since the text of the broad one would be too small on a
+    phone; the style sheet shows one of them.
     """
     broad = svg_chart(lines, height=height, **chart)
     narrow = svg_chart(lines, width=360, height=min(height, 320), points=300, **chart)
-    shown = (
-        svg.replace("<svg ", f'<svg class="{kind}" ', 1)
-        for kind, svg in (("broad", broad), ("narrow", narrow))
+    charts = (
+        svg.replace("<svg ", f'<svg class="{css_class}" ', 1)
+        for css_class, svg in (("broad", broad), ("narrow", narrow))
     )
     return "\n".join(
-        ["<figure>", *shown, f"<figcaption>{escape(caption)}</figcaption>", "</figure>"]
+        ["<figure>", *charts, f"<figcaption>{escape(caption)}</figcaption>", "</figure>"]
     )
 
 
-def fold(summary: str, parts: Sequence[str]) -> str:
-    """Return parts that show when their summary, which is HTML, is clicked."""
+def collapsible(summary: str, parts: Sequence[str]) -> str:
+    """Return a section that opens when its summary, which is HTML, is clicked."""
     return "\n".join([f"<details><summary>{summary}</summary>", *parts, "</details>"])
 
 
-def counted(count: int, noun: str) -> str:
-    """Return a number and its noun, in the plural where it is not one."""
+def pluralize(count: int, noun: str) -> str:
+    """Return a count with its noun in the singular or plural."""
     return f"{count} {noun}{'s' * (count != 1)}"

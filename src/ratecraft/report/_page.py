@@ -1,4 +1,4 @@
-"""One self-contained HTML page about results: nothing is fetched and no script runs."""
+"""One self-contained HTML page about results, without scripts or external resources."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ratecraft.results import (
 from . import _html as html
 from . import _series as series
 from ._comparison import comparison_section
-from ._forecast import beside_section, forecast_section
+from ._forecast import forecast_section, forecast_vs_measured_section
 from ._runs import runs_section
 
 
@@ -30,29 +30,35 @@ def write_report(
     *,
     comparison: Comparison | None = None,
     forecast: Forecast | None = None,
-    found: LRFinderResult | LRRangeTestResult | None = None,
-    measured: Sequence[LayerStats] = (),
+    lr_search: LRFinderResult | LRRangeTestResult | None = None,
+    layer_stats: Sequence[LayerStats] = (),
     title: str,
 ) -> Path:
-    """Write a comparison, a forecast or both as one HTML file that opens anywhere; return its path.
+    """Write a report about a comparison, a forecast or both as one HTML file.
 
-    All numbers come from the results.
+    The page is self-contained: it loads no resources and runs no script.
 
     Args:
-        path: the file to write.
-        comparison: what was trained.
-        forecast: what was foreseen.
-        found: what chose the lr, `find_lr` or a range test, to show it, too.
-        measured: what a Probe measured in one such run.
+        path: the file to write; missing folders are created.
+        comparison: from `ratecraft.compare`.
+        forecast: from `ratecraft.forecast`.
+        lr_search: the search that chose the learning rate, from `ratecraft.find_lr` or
+            `ratecraft.range_test`.
+        layer_stats: rows of a Probe from one of the runs.
         title: the page's heading.
 
+    Returns:
+        The path.
+
     Raises:
-        RatecraftError: neither a comparison nor a forecast.
+        RatecraftError: neither a comparison nor a forecast is given.
 
     >>> import tempfile
+    >>> from ratecraft.report import write_report
     >>> from ratecraft.results import Comparison, Evaluation, Run
-    >>> text, ends = "cosine(1, 0)", (Evaluation(4, {"loss": 0.5}),)
-    >>> run = Run(text, 0.1, seed=0, total_steps=4, steps_per_epoch=2, losses=(1, 0.8, 0.6, 0.5), evaluations=ends)
+    >>> text, evaluations = "cosine(1, 0)", (Evaluation(4, {"loss": 0.5}),)
+    >>> run = Run(text, 0.1, seed=0, total_steps=4, steps_per_epoch=2,
+    ...           losses=(1, 0.8, 0.6, 0.5), evaluations=evaluations)
     >>> result = Comparison("a quadratic", {"cosine": text}, (run,))
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     page = write_report(f"{folder}/report.html", comparison=result, title="A quadratic")
@@ -60,15 +66,15 @@ def write_report(
     True
     """
     if comparison is None and forecast is None:
-        raise RatecraftError("a report is of a comparison, a forecast or both; neither was given")
+        raise RatecraftError("a report needs comparison=, forecast= or both; neither was given")
     sections = [
         f"<h1>{escape(title)}</h1>",
         *(comparison_section(comparison) if comparison else []),
-        *(beside_section(forecast, comparison) if forecast and comparison else []),
+        *(forecast_vs_measured_section(forecast, comparison) if forecast and comparison else []),
         *(forecast_section(forecast, alone=comparison is None) if forecast else []),
-        *(_range_test_section(found) if isinstance(found, LRRangeTestResult) else []),
-        *(_lr_finder_section(found) if isinstance(found, LRFinderResult) else []),
-        *(_measured_section(measured) if measured else []),
+        *(_range_test_section(lr_search) if isinstance(lr_search, LRRangeTestResult) else []),
+        *(_lr_finder_section(lr_search) if isinstance(lr_search, LRFinderResult) else []),
+        *(_layer_stats_section(layer_stats) if layer_stats else []),
         *([*runs_section(comparison), _footer(comparison)] if comparison else []),
     ]
     target = Path(path)
@@ -78,59 +84,58 @@ def write_report(
 
 
 def _range_test_section(result: LRRangeTestResult) -> list[str]:
-    found = "No lr suggested" if result.suggestion is None else number(result.suggestion)
-    about = [result.task, result.optimizer, f"{len(result.lrs)} steps", result.stopped]
+    answer = "No suggestion" if result.suggestion is None else number(result.suggestion)
+    details = [result.task, result.optimizer, f"{len(result.lrs)} steps", result.stop_reason]
     figure = html.figure(
         {"loss": (result.lrs, result.losses), "smoothed": (result.lrs, result.smoothed)},
-        " · ".join(part for part in about if part),
-        title="Training loss while the lr rises",
-        x_label="lr",
+        " · ".join(part for part in details if part),
+        title="Training loss while the learning rate rises",
+        x_label="learning rate",
         y_label="loss",
         log_x=True,
         mark=result.suggestion,
-        y_range=series.loss_window(result),
+        y_range=series.range_test_limits(result),
         faint=("loss",),
     )
     return [
-        "<h2>Range test</h2>",
-        f"<p><strong>{found}</strong>: {escape(result.reason)}</p>",
-        figure,
-    ]
-
-
-def _lr_finder_section(result: LRFinderResult) -> list[str]:
-    if not result.runs:
-        return ["<h2>The lr</h2>", f"<p><strong>No answer</strong>: {escape(result.reason)}</p>"]
-    low, high = series.gain_window(result)
-    lrs, losses = result.curve
-    shown = [(lr, loss) for lr, loss in zip(lrs, losses, strict=True) if loss <= high]
-    lines = {
-        "after a short run": ([lr for lr, _ in shown], [loss for _, loss in shown]),
-        "before": ([result.runs[0].lr, result.runs[-1].lr], [result.before] * 2),
-    }
-    about = [result.task, result.optimizer, result.cost]
-    figure = html.figure(
-        lines,
-        " · ".join(part for part in about if part),
-        title="Loss after short runs at different lrs",
-        x_label="lr",
-        y_label="loss",
-        log_x=True,
-        mark=result.lr,
-        y_range=(low, high),
-        faint=("before",),
-    )
-    answer = "No answer"
-    if result.lr is not None and result.low is not None and result.high is not None:
-        answer = f"{result.lr:.2g}, from {result.low:.2g} to {result.high:.2g}"
-    return [
-        "<h2>The lr</h2>",
+        "<h2>Learning-rate range test</h2>",
         f"<p><strong>{answer}</strong>: {escape(result.reason)}</p>",
         figure,
     ]
 
 
-def _measured_section(rows: Sequence[LayerStats]) -> list[str]:
+def _lr_finder_section(result: LRFinderResult) -> list[str]:
+    answer = "No learning rate found"
+    if result.lr is not None and result.lr_low is not None and result.lr_high is not None:
+        answer = f"{result.lr:.2g} (as good: {result.lr_low:.2g} to {result.lr_high:.2g})"
+    heading = [
+        "<h2>Learning rate</h2>",
+        f"<p><strong>{answer}</strong>: {escape(result.reason)}</p>",
+    ]
+    if not result.runs:
+        return heading
+    low, high = series.lr_finder_limits(result)
+    points = [(lr, loss) for lr, loss in zip(*result.curve, strict=True) if loss <= high]
+    lines = {
+        "after a short run": ([lr for lr, _ in points], [loss for _, loss in points]),
+        "before training": ([result.runs[0].lr, result.runs[-1].lr], [result.initial_loss] * 2),
+    }
+    details = [result.task, result.optimizer, result.cost]
+    figure = html.figure(
+        lines,
+        " · ".join(part for part in details if part),
+        title="Loss after short runs at different learning rates",
+        x_label="learning rate",
+        y_label="loss",
+        log_x=True,
+        mark=result.lr,
+        y_range=(low, high),
+        faint=("before training",),
+    )
+    return [*heading, figure]
+
+
+def _layer_stats_section(rows: Sequence[LayerStats]) -> list[str]:
     def figure(
         lines: dict[str, series.Line], caption: str, title: str, height: int, *, log: bool
     ) -> str:
@@ -139,25 +144,25 @@ def _measured_section(rows: Sequence[LayerStats]) -> list[str]:
         )
 
     return [
-        "<h2>What steps did</h2>",
+        "<h2>Layer statistics</h2>",
         figure(
-            series.measured(rows, "effective"),
-            "Norm of what a step added / norm of the gradient.",
-            "Effective lr by layer",
+            series.stat_by_layer(rows, "effective_lr"),
+            "Norm of the step / norm of the gradient.",
+            "Effective learning rate by layer",
             320,
             log=True,
         ),
         figure(
-            series.measured(rows, "relative"),
-            "Norm of what a step added / norm of the weights.",
-            "Relative change by layer",
+            series.stat_by_layer(rows, "relative_step"),
+            "Norm of the step / norm of the weights.",
+            "Relative step size by layer",
             320,
             log=True,
         ),
         figure(
-            series.measured_lrs(rows),
-            "The schedule of the same steps.",
-            "LR of each param group",
+            series.lrs_by_group(rows),
+            "The schedule over the same steps.",
+            "Learning rate by param group",
             220,
             log=False,
         ),
@@ -172,7 +177,7 @@ def _footer(comparison: Comparison) -> str:
     return (
         "<footer>\n<h2>Reproduce</h2>\n"
         "<p>Seeds set the initial weights and the order of the data. "
-        "These curves hold the lr of every step:</p>\n"
+        "These curves give the learning rate of every step:</p>\n"
         f"<pre><code>{escape(_recipe(comparison))}</code></pre>\n"
         + (f"<h2>Environment</h2>\n<dl>\n{entries}\n</dl>\n" if entries else "")
         + "</footer>"
@@ -180,18 +185,17 @@ def _footer(comparison: Comparison) -> str:
 
 
 def _recipe(comparison: Comparison) -> str:
-    """Return Python that builds every curve again."""
+    """Return Python code that builds every curve."""
     lines = ["from ratecraft import parse", ""]
     for name in comparison.schedules:
         curves: dict[str, list[Run]] = {}
         for run in comparison.runs_for(name):
-            # What a plateau did differs from seed to seed, and is written down as a schedule.
-            curves.setdefault(run.innermost_optimizer or run.schedule, []).append(run)
+            # A plateau schedule's learning rates differ by seed.
+            curves.setdefault(run.realized_schedule or run.schedule, []).append(run)
         for text, runs in curves.items():
-            run, seeds = runs[0], ", ".join(str(one.seed) for one in runs)
+            first, seeds = runs[0], ", ".join(str(run.seed) for run in runs)
             lines.append(f"# {' '.join(name.split())}: seeds {seeds}")
-            schedule = f"({run.lr!r} * parse({text!r}))"
-            lines.append(
-                f"{schedule}.resolve({run.total_steps}, steps_per_epoch={run.steps_per_epoch})"
-            )
+            schedule = f"({first.lr!r} * parse({text!r}))"
+            sizes = f"total_steps={first.total_steps}, steps_per_epoch={first.steps_per_epoch}"
+            lines.append(f"{schedule}.resolve({sizes})")
     return "\n".join(lines)

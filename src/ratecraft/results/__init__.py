@@ -1,23 +1,23 @@
-"""Frozen results and their files: what the wings hand to each other.
+"""Results: frozen dataclasses that functions return, saved as JSON.
 
-A result is plain data, saved as one JSON file that says what it is; pictures are drawn from
-results alone, without torch and without running anything again.
+Reports and figures are drawn from results alone, without torch.
 
-found.py      range tests, short runs, the lr that was found
-trained.py    runs, and comparisons of them
-foreseen.py   forecasts of schedules that were not run
-measured.py   what steps did: a Probe's rows, who made the lr
-files.py      results as JSON, there whole or not at all
-loading.py    the way back
+_lr_search.py         results of learning rate finders and range tests
+_range_test_rules.py  rules that suggest a learning rate from a range test
+_comparison.py        training runs and comparisons of them
+_forecast.py          predicted losses of schedules that were not run
+_layer_stats.py       per-layer statistics of a Probe, breakdown of a learning rate
+_files.py             saving as JSON
+_loading.py           loading
 """
 
 from ratecraft._public import set_public_module as _set_public_module
 
 from ._comparison import Comparison as Comparison
 from ._comparison import Evaluation as Evaluation
-from ._comparison import Flat as Flat
+from ._comparison import OptimalLRRange as OptimalLRRange
 from ._comparison import Run as Run
-from ._comparison import Setting as Setting
+from ._comparison import RunConfig as RunConfig
 from ._comparison import Summary as Summary
 from ._comparison import TimeToTarget as TimeToTarget
 from ._forecast import Forecast as Forecast
@@ -31,8 +31,8 @@ from ._loading import load as load
 from ._lr_search import LRFinderResult as LRFinderResult
 from ._lr_search import LRRangeTestResult as LRRangeTestResult
 from ._lr_search import ShortRun as ShortRun
-from ._range_test_rules import RULES as RULES
-from ._range_test_rules import Suggestion as Suggestion
-from ._range_test_rules import suggest as suggest
+from ._range_test_rules import RANGE_TEST_RULES as RANGE_TEST_RULES
+from ._range_test_rules import LRSuggestion as LRSuggestion
+from ._range_test_rules import suggest_lr as suggest_lr
 
 _set_public_module(globals())

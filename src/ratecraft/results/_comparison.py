@@ -1,4 +1,4 @@
-"""What was really trained: runs, and comparisons of them."""
+"""Training runs and comparisons of them."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ from ratecraft.schedule import Curve, parse
 
 from ._files import save
 
-SHOWN: Final = 4  # names in a sentence
+MAX_NAMES_IN_SENTENCE: Final = 4
+"""A sentence names at most this many candidates, and then says how many more there are."""
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What was measured after a number of steps.
+    """Metrics measured during a run.
 
     Attributes:
-        step: how many steps were done.
-        metrics: on the validation data; ``loss`` is always there.
-        train: the same metrics on the last training batches, likewise in evaluation mode.
-        lrs: the lr of the step before, by the param group's name or number.
+        step: number of optimizer steps done before the measurement.
+        metrics: metrics on the validation data; ``loss`` is always present.
+        train: the same metrics on the last training batches, also in evaluation mode.
+        lrs: learning rate of the last step, by name or number of the param group.
     """
 
     step: int
@@ -40,17 +41,19 @@ class Run:
     """One training run.
 
     Attributes:
-        schedule: the schedule's text, as a factor of ``lr``.
-        lr: what the schedule multiplies.
-        seed: the seed of initial weights and data order.
-        total_steps: steps planned; ``steps_per_epoch`` of them make an epoch.
-        losses: the training loss of each step that was made.
-        evaluations: what was measured, in time order; the last is the result.
-        diverged: the step at which the loss stopped being finite, or ``None``.
+        schedule: text of the schedule, a factor of ``lr``.
+        lr: learning rate that the schedule multiplies.
+        seed: seed of the initial weights and the data order.
+        total_steps: planned number of steps.
+        steps_per_epoch: number of steps in an epoch.
+        losses: training loss of each step.
+        evaluations: measurements in time order; the last one is the result of the run.
+        diverged: step at which the loss stopped being finite, or ``None``.
         seconds: wall time of the run.
-        optimizer: the optimizer in place of the task's own; empty for that one.
-        stopped: the step after which early stopping ended it, or ``None``.
-        innermost_optimizer: where the schedule follows a metric, the schedule of what it did; else empty.
+        optimizer: optimizer that replaced the one of the task; empty if none did.
+        stopped: step after which early stopping ended the run, or ``None``.
+        realized_schedule: for a schedule that follows a metric, the text of the factors it
+            actually applied; empty for other schedules.
     """
 
     schedule: str
@@ -64,33 +67,33 @@ class Run:
     seconds: float = 0.0
     optimizer: str = ""
     stopped: int | None = None
-    innermost_optimizer: str = ""
+    realized_schedule: str = ""
 
     def curve(self) -> Curve:
-        """Return the lrs that this run was trained with."""
-        text = self.innermost_optimizer or self.schedule
+        """Return the curve of learning rates that this run was trained with."""
+        text = self.realized_schedule or self.schedule
         return (self.lr * parse(text)).resolve(
             total_steps=self.total_steps, steps_per_epoch=self.steps_per_epoch
         )
 
     def final(self, metric: str = "loss") -> float:
-        """Return a metric's last value; NaN if the run diverged or was stopped early.
+        """Return the last value of a metric; NaN if the run diverged or was stopped early.
 
         Args:
-            metric: the name of a validation metric.
+            metric: name of a validation metric.
         """
         if self.diverged is not None or self.stopped is not None or not self.evaluations:
             return math.nan
         return self.evaluations[-1].metrics[metric]
 
 
-class Setting(NamedTuple):
-    """What tells candidates of one schedule apart.
+class RunConfig(NamedTuple):
+    """Configuration that distinguishes candidates with the same schedule.
 
     Attributes:
-        lr: what the schedule multiplies.
-        optimizer: in place of the task's own; empty for that one.
-        total_steps: steps of the run.
+        lr: learning rate that the schedule multiplies.
+        optimizer: optimizer that replaces the one of the task; empty if none does.
+        total_steps: number of steps of the run.
     """
 
     lr: float
@@ -100,22 +103,25 @@ class Setting(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """One candidate's results over seeds: mean and sample standard deviation of each metric.
+    """Results of one candidate over its seeds.
 
     Attributes:
-        name: what it is called.
-        schedule: the schedule's text.
-        seeds: how many runs there are.
-        diverged: how many of them diverged.
-        mean: of each metric; NaN if a run diverged or was stopped early.
-        spread: sample standard deviation over seeds.
-        gap: how far its validation loss is above the best one's of as many steps, by pairs of
-            one seed; NaN where there are no pairs.
-        gap_low: the low end of the 95 % confidence interval of that; NaN with fewer than 2 pairs.
-        gap_high: the high end.
-        stopped: how many of its runs were stopped early.
-        missing: how many seeds that others of as many steps have it lacks.
-        total_steps: steps of its runs, 0 if it has none.
+        name: name of the candidate.
+        schedule: text of its schedule.
+        seeds: number of runs.
+        diverged: number of runs that diverged.
+        mean: mean of each metric over seeds; NaN if a run diverged, was stopped early or is
+            missing.
+        spread: sample standard deviation of each metric over seeds.
+        gap: mean difference between its validation loss and the loss of the best candidate
+            with the same total_steps, paired by seed; NaN if no seed is shared.
+        gap_low: lower end of the 95 % confidence interval of ``gap``; NaN with fewer than 2
+            pairs.
+        gap_high: upper end of that interval.
+        stopped: number of runs that were stopped early.
+        missing: number of seeds that other candidates with the same total_steps have and this
+            one lacks.
+        total_steps: number of steps of its runs; 0 if it has no runs.
     """
 
     name: str
@@ -132,15 +138,16 @@ class Summary:
     total_steps: int = 0
 
 
-class Flat(NamedTuple):
-    """The lrs around a schedule's best one that cannot be told from it.
+class OptimalLRRange(NamedTuple):
+    """Learning rates whose results do not differ significantly from the best one.
 
     Attributes:
-        best: the lr with the lowest mean validation loss.
-        low: the lowest lr next to it whose loss 95 % confidence does not tell from the best.
-        high: the highest.
-        open_low: nothing lower was tried that is told to be worse.
-        open_high: nothing higher.
+        best: learning rate with the lowest mean validation loss.
+        low: lowest learning rate of the range: no learning rate from ``low`` to ``best`` is
+            significantly worse than ``best`` at 95 % confidence.
+        high: highest learning rate of the range.
+        open_low: no lower learning rate was found to be worse, so the range may reach further.
+        open_high: no higher learning rate was found to be worse.
     """
 
     best: float
@@ -151,12 +158,14 @@ class Flat(NamedTuple):
 
 
 class TimeToTarget(NamedTuple):
-    """What it took to come down to a loss.
+    """Steps and wall time that a candidate needs to reach a loss.
 
     Attributes:
-        seeds: how many runs came there.
-        steps: mean steps until the first evaluation there; NaN unless all runs came there.
-        seconds: mean wall time until then, taking all steps of a run for equally long.
+        seeds: number of runs that reached the loss.
+        steps: mean number of steps before the first evaluation at or below the loss; NaN
+            unless every run reached it.
+        seconds: mean wall time of these steps, assuming that all steps of a run take equally
+            long; NaN unless every run reached the loss.
     """
 
     seeds: int
@@ -166,69 +175,68 @@ class TimeToTarget(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Candidates trained side by side, each with the same seeds.
+    """Candidates trained on one task with the same seeds.
 
     Attributes:
-        task: what was trained, in words.
-        schedules: the text of each candidate's schedule, by the candidate's name, in order.
-        runs: every run, by candidate and then by seed.
-        environment: versions and the machine.
-        settings: by name, what tells a candidate from others of its schedule, where something
-            does.
-        failed: by name and seed as text, why a run ended with an error.
+        task: description of the task.
+        schedules: text of the schedule of each candidate, by name of the candidate, in order.
+        runs: all runs, ordered by candidate and then by seed.
+        environment: package versions and a description of the machine.
+        configs: configuration of a candidate by name, where candidates share a schedule.
+        failed: error message of each run that failed, by text "name, seed".
     """
 
     task: str
     schedules: Mapping[str, str]
     runs: tuple[Run, ...]
     environment: Mapping[str, str] = field(default_factory=dict)
-    settings: Mapping[str, Setting] = field(default_factory=dict)
+    configs: Mapping[str, RunConfig] = field(default_factory=dict)
     failed: Mapping[str, str] = field(default_factory=dict)
 
-    def of(self, name: str) -> tuple[Run, ...]:
+    def runs_for(self, name: str) -> tuple[Run, ...]:
         """Return the runs of one candidate.
 
         Args:
-            name: the candidate's name, one of ``schedules``.
+            name: name of the candidate, a key of ``schedules``.
         """
-        text, setting = self.schedules[name], self.settings.get(name)
+        text, config = self.schedules[name], self.configs.get(name)
         return tuple(
             run
             for run in self.runs
             if run.schedule == text
-            and setting in (None, Setting(run.lr, run.optimizer, run.total_steps))
+            and config in (None, RunConfig(run.lr, run.optimizer, run.total_steps))
         )
 
     def families(self) -> dict[str, tuple[str, ...]]:
-        """Return the candidates that differ in nothing but the lr, by what they share."""
-        alike: dict[object, list[str]] = {}
+        """Return candidates that differ only in their learning rate, by the part they share."""
+        groups: dict[object, list[str]] = {}
         for name, text in self.schedules.items():
-            setting = self.settings.get(name)
-            alike.setdefault((text, *setting[1:]) if setting else name, []).append(name)
-        # Names are built by `ratecraft.experiments`: where there are several lrs they come last.
+            config = self.configs.get(name)
+            groups.setdefault((text, *config[1:]) if config else name, []).append(name)
+        # `ratecraft.experiments` builds the names, and puts the lr last if there are several.
         return {
-            names[0].removesuffix(f", lr {self.settings[names[0]].lr:g}")
+            names[0].removesuffix(f", lr {self.configs[names[0]].lr:g}")
             if len(names) > 1
             else names[0]: tuple(names)
-            for names in alike.values()
+            for names in groups.values()
         }
 
     def best_per_schedule(self) -> Comparison:
-        """Return the same with the best lr of each schedule, optimizer and length alone."""
-        places = {row.name: place for place, row in enumerate(self.summaries())}
-        kept = {min(names, key=places.__getitem__) for names in self.families().values()}
-        return self.select([name for name in self.schedules if name in kept])
+        """Return the candidate with the best lr for each schedule, optimizer and total_steps."""
+        ranks = {row.name: rank for rank, row in enumerate(self.summaries())}
+        best = {min(names, key=ranks.__getitem__) for names in self.families().values()}
+        return self.select([name for name in self.schedules if name in best])
 
     def select(self, names: Sequence[str]) -> Comparison:
-        """Return the same with some of the candidates alone.
+        """Return a comparison with a subset of the candidates.
 
         Args:
-            names: the candidates' names, of ``schedules``, in the order that is wanted.
+            names: names of candidates, keys of ``schedules``, in the order of the result.
         """
         return dataclasses.replace(
             self,
             schedules={name: self.schedules[name] for name in names},
-            settings={name: self.settings[name] for name in names if name in self.settings},
+            configs={name: self.configs[name] for name in names if name in self.configs},
             runs=tuple(run for name in names for run in self.runs_for(name)),
         )
 
@@ -238,10 +246,10 @@ class Comparison:
         return ("loss", *(name for name in names if name != "loss"))
 
     def summaries(self) -> tuple[Summary, ...]:
-        """Return one row a candidate: longest runs first, best mean validation loss first.
+        """Return one row per candidate, by total_steps (longest first) and mean validation loss.
 
-        One with a seed that diverged, was stopped early or is missing has no mean, since leaving
-        that seed out would flatter it, and comes after the others.
+        A candidate with a seed that diverged, was stopped early or is missing has no mean:
+        averaging the remaining seeds would favor it. It comes after candidates with a mean.
         """
         rows = []
         seeds: dict[int, set[int]] = {}
@@ -254,10 +262,10 @@ class Comparison:
             values = {m: [run.final(m) for run in runs] for m in self.metrics()}
             total_steps = runs[0].total_steps if runs else 0
             missing = len(seeds.get(total_steps, ())) - len({run.seed for run in runs})
-            told = bool(runs) and not diverged and not stopped and not missing
-            mean = {m: statistics.fmean(v) if told else math.nan for m, v in values.items()}
-            spread = {m: _spread(v) if told else math.nan for m, v in values.items()}
-            counts = {"stopped": stopped, "missing": missing, "total": total_steps}
+            complete = bool(runs) and not diverged and not stopped and not missing
+            mean = {m: statistics.fmean(v) if complete else math.nan for m, v in values.items()}
+            spread = {m: _spread(v) if complete else math.nan for m, v in values.items()}
+            counts = {"stopped": stopped, "missing": missing, "total_steps": total_steps}
             rows.append(Summary(name, text, len(runs), diverged, mean, spread, **counts))
         rows.sort(key=lambda r: (-r.total_steps, math.isnan(r.mean["loss"]), r.mean["loss"]))
         best: dict[int, str] = {}
@@ -270,29 +278,33 @@ class Comparison:
         )
 
     def _gap(self, best: str, other: str) -> tuple[float, float, float]:
-        """Return how far one is above another, by pairs of one seed, with its 95 % interval."""
-        firsts = {run.seed: run.final() for run in self.runs_for(best)}
-        pairs = [
-            run.final() - firsts[run.seed] for run in self.runs_for(other) if run.seed in firsts
+        """Return the mean loss difference paired by seed, and its 95 % confidence interval."""
+        best_losses = {run.seed: run.final() for run in self.runs_for(best)}
+        differences = [
+            run.final() - best_losses[run.seed]
+            for run in self.runs_for(other)
+            if run.seed in best_losses
         ]
-        if not pairs or not all(map(math.isfinite, pairs)):
+        if not differences or not all(map(math.isfinite, differences)):
             return math.nan, math.nan, math.nan
-        gap = statistics.fmean(pairs)
-        if len(pairs) < 2 or best == other:
+        gap = statistics.fmean(differences)
+        if len(differences) < 2 or best == other:
             return gap, math.nan, math.nan
         from scipy.special import stdtrit
 
-        half = statistics.stdev(pairs) / math.sqrt(len(pairs))
-        half *= float(stdtrit(len(pairs) - 1, 0.975))
+        half = statistics.stdev(differences) / math.sqrt(len(differences))
+        half *= float(stdtrit(len(differences) - 1, 0.975))
         return gap, gap - half, gap + half
 
-    def flat(self) -> dict[str, Flat]:
-        """Return the flat region of each schedule's lrs, where several finished.
+    def optimal_lr_ranges(self) -> dict[str, OptimalLRRange]:
+        """Return the range of equally good learning rates of each schedule.
 
-        It reaches from the best lr as far as no lr between is told to be worse, by the 95 %
-        confidence interval of the differences seed by seed. One seed tells nothing.
+        The range extends from the best learning rate in both directions up to the first one
+        that is significantly worse: the 95 % confidence interval of its differences, paired by
+        seed, is above 0. With one seed no learning rate is significantly worse. Schedules with
+        fewer than two learning rates that finished are left out.
         """
-        found = {}
+        ranges = {}
         for family, names in self.families().items():
             rows = [row for row in self.select(names).summaries() if row.seeds]
             if len(rows) < 2 or math.isnan(rows[0].mean["loss"]):
@@ -304,39 +316,41 @@ class Comparison:
             higher = sorted(lr for lr in lrs.values() if lr > best)
             low, open_low = _reach(best, lower, equal)
             high, open_high = _reach(best, higher, equal)
-            found[family] = Flat(best, low, high, open_low, open_high)
-        return found
+            ranges[family] = OptimalLRRange(best, low, high, open_low, open_high)
+        return ranges
 
     def time_to_target(self, loss: float) -> dict[str, TimeToTarget]:
-        """Return what each candidate needed to come down to a validation loss, at evaluations.
+        """Return the steps and time that each candidate needs to reach a validation loss.
+
+        Losses are known at evaluations only.
 
         Args:
-            loss: the validation loss; `target` has one.
+            loss: validation loss to reach, such as the one `target` returns.
         """
-        found = {}
+        times = {}
         for name in self.schedules:
             runs = self.runs_for(name)
-            places = [
+            first_steps = [
                 next((e.step for e in run.evaluations if e.metrics["loss"] <= loss), None)
                 for run in runs
             ]
-            there = [
-                (place, run.seconds * place / max(len(run.losses), 1))
-                for place, run in zip(places, runs, strict=True)
-                if place is not None
+            reached = [
+                (step, run.seconds * step / max(len(run.losses), 1))
+                for step, run in zip(first_steps, runs, strict=True)
+                if step is not None
             ]
-            every = bool(runs) and len(there) == len(runs)
-            found[name] = TimeToTarget(
-                len(there),
-                statistics.fmean(place for place, _ in there) if every else math.nan,
-                statistics.fmean(seconds for _, seconds in there) if every else math.nan,
+            all_reached = bool(runs) and len(reached) == len(runs)
+            times[name] = TimeToTarget(
+                len(reached),
+                statistics.fmean(step for step, _ in reached) if all_reached else math.nan,
+                statistics.fmean(seconds for _, seconds in reached) if all_reached else math.nan,
             )
-        return found
+        return times
 
     def target(self) -> float | None:
-        """Return the lowest loss that every finished schedule reached at its best lr.
+        """Return the lowest loss that every schedule reached at its best learning rate.
 
-        ``None`` if fewer than two finished.
+        Schedules that did not finish are ignored. ``None`` if fewer than two finished.
         """
         best = self.best_per_schedule()
         lowest = [
@@ -347,66 +361,71 @@ class Comparison:
         return max(lowest) if len(lowest) > 1 else None
 
     def verdict(self) -> str:
-        """Return in one sentence which candidate was better and by how much.
+        """Return a sentence that names the best candidate and its margin.
 
-        The others are compared with the best seed by seed, since runs of one seed share their
-        initial weights and data order. What 95 % confidence (Student's t) does not tell from the
-        best is named. Runs of different lengths are judged apart.
+        Candidates are compared with the best one in pairs of runs with the same seed, since
+        these share initial weights and data order. The sentence names the candidates that do
+        not differ from the best one at 95 % confidence (Student's t). Each total_steps gets a
+        verdict of its own.
         """
-        totals = list(dict.fromkeys(row.total_steps for row in self.summaries() if row.total_steps))
-        if len(totals) > 1:
-            names = {
-                total_steps: [
-                    row.name for row in self.summaries() if row.total_steps == total_steps
-                ]
-                for total_steps in totals
-            }
-            told = (
-                f"{total_steps:,} steps: {self.select(names[total_steps]).verdict()}"
-                for total_steps in totals
+        by_length: dict[int, list[str]] = {}
+        for row in self.summaries():
+            if row.total_steps:
+                by_length.setdefault(row.total_steps, []).append(row.name)
+        if len(by_length) > 1:
+            return " ".join(
+                f"{total_steps:,} steps: {self.select(names).verdict()}"
+                for total_steps, names in by_length.items()
             )
-            return " ".join(told)
         rows = [row for row in self.summaries() if row.seeds and not math.isnan(row.mean["loss"])]
-        stopped = sum(row.stopped > 0 for row in self.summaries())
         missing = [row.name for row in self.summaries() if row.missing or not row.seeds]
         if not rows and missing:
-            return "No schedule has a run that finished for every seed."
+            return "No schedule has a finished run for every seed."
         if not rows:
-            return "Every schedule diverged, on one seed at least: train at a lower lr."
+            return "Every schedule diverged on at least one seed: try a lower lr."
+        return f"{self._ranking(rows)}.{self._omissions(missing)}"
+
+    def _ranking(self, rows: Sequence[Summary]) -> str:
+        """Return how the best of the rows, which are sorted by loss, differs from the others."""
         best = rows[0]
-        late = (
-            f" Early stopping ended {stopped} of {len(self.schedules)} candidates, so their final "
-            "losses are not known."
-            if stopped
-            else ""
-        )
-        if missing:
-            late += f" Left out, since runs are missing: {_and(_some(missing))}."
         if len(rows) == 1:
-            others = len(self.schedules) > 1
-            fate = "that finished" if others else "here"
-            return f"{best.name} is the only schedule {fate}.{late}"
+            reason = "that finished" if len(self.schedules) > 1 else "in this comparison"
+            return f"{best.name} is the only schedule {reason}"
         second = rows[1]
         lead = f"{best.name} has the lowest validation loss, {second.gap:.4g} below {second.name}"
         if math.isnan(second.gap_low):
-            return f"{lead} (one seed: that may be luck).{late}"
+            return f"{lead} (one seed, so this may be chance)"
         lead += f" (95 % confidence: {second.gap_low:.2g} to {second.gap_high:.2g})"
-        near = [row.name for row in rows[1:] if not row.gap_low > 0]
-        if not near:
-            return f"{lead}.{late}"
-        return f"{lead}; {best.seeds} seeds cannot tell {_and(_some(near))} from it.{late}"
+        equal = [row.name for row in rows[1:] if not row.gap_low > 0]
+        if not equal:
+            return lead
+        return f"{lead}; not significantly worse with {best.seeds} seeds: {_listed(equal)}"
+
+    def _omissions(self, missing: Sequence[str]) -> str:
+        """Return the sentences of a verdict about candidates without a final loss."""
+        stopped = sum(row.stopped > 0 for row in self.summaries())
+        text = ""
+        if stopped:
+            text += (
+                f" Early stopping ended {stopped} of {len(self.schedules)} candidates, so their "
+                "final losses are unknown."
+            )
+        if missing:
+            text += f" Left out because runs are missing: {_listed(missing)}."
+        return text
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write this result as JSON and return its path.
 
         Args:
-            path: the file; folders that are missing are made. `ratecraft.results.load` reads it.
+            path: path of the file; missing folders are created. `ratecraft.results.load` reads
+                the file.
         """
         return save(self, path)
 
 
 def _reach(best: float, outward: Sequence[float], equal: set[float]) -> tuple[float, bool]:
-    """Return how far the lrs that are equal to the best one go, and whether that is open."""
+    """Return the end of the range of equal lrs, and whether no worse lr bounds it."""
     end = best
     for lr in outward:
         if lr not in equal:
@@ -417,17 +436,16 @@ def _reach(best: float, outward: Sequence[float], equal: set[float]) -> tuple[fl
 
 def _lowest(run: Run) -> float:
     """Return the lowest validation loss of a run."""
-    losses = [one.metrics["loss"] for one in run.evaluations]
+    losses = [evaluation.metrics["loss"] for evaluation in run.evaluations]
     return min((loss for loss in losses if math.isfinite(loss)), default=math.inf)
 
 
-def _some(names: Sequence[str]) -> list[str]:
-    """Return names for a sentence, the first of them if there are many."""
-    return [*names[:SHOWN], *([f"{len(names) - SHOWN} more"] if len(names) > SHOWN else [])]
-
-
-def _and(names: Sequence[str]) -> str:
-    return " or ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+def _listed(names: Sequence[str]) -> str:
+    """Return the first names, and the number of names left out."""
+    omitted = len(names) - MAX_NAMES_IN_SENTENCE
+    return ", ".join(
+        [*names[:MAX_NAMES_IN_SENTENCE], *([f"{omitted} more"] if omitted > 0 else [])]
+    )
 
 
 def _spread(values: Sequence[float]) -> float:

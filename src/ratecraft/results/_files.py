@@ -1,4 +1,4 @@
-"""Results as JSON files that are there whole or not at all."""
+"""Results saved as JSON files."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-FORMAT: Final = 1
+RESULT_FORMAT: Final = 2
+"""Version of the JSON layout. 1 had other field names."""
 
 
 def save(result: Any, path: str | os.PathLike[str]) -> Path:
-    """Write a result as JSON and return its path."""
+    """Write a result as JSON and return the path of the file."""
     target = Path(path)
-    head = {"ratecraft": type(result).__name__, "format": FORMAT}
-    text = json.dumps(head | _plain(result), allow_nan=False)
+    header = {"ratecraft": type(result).__name__, "format": RESULT_FORMAT}
+    text = json.dumps(header | _plain(result), allow_nan=False)
     target.parent.mkdir(parents=True, exist_ok=True)
-    # A file is there whole or not at all.
+    # The rename makes the write atomic: an interrupted save leaves no partial result.
     partial = target.with_name(target.name + ".partial")
     partial.write_text(text + "\n", encoding="utf-8")
     partial.replace(target)
@@ -34,5 +35,5 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
-        return str(value)  # JSON knows no nan and no inf
+        return str(value)  # JSON has no NaN and no infinity
     return value

@@ -1,4 +1,4 @@
-"""What a law says of schedules that were not run."""
+"""Predicted losses of schedules that were not run."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from ._files import save
 
 @dataclass(frozen=True, slots=True)
 class ForecastEntry:
-    """What a law says of one schedule that was not run.
+    """Predicted losses of one schedule.
 
     Attributes:
-        name: what the schedule is called.
-        schedule: its text, as the lr itself.
-        loss: the loss at the end of the run.
-        low: the low end of the band that it lies in, four times of five or more.
-        high: the high end.
-        steps: some steps on the way, and
-        losses: the losses after these.
-        notes: what makes this one uncertain, in words.
+        name: name of the schedule.
+        schedule: text of the schedule; its values are learning rates, not factors.
+        loss: predicted loss at the end of the run.
+        low: lower end of an interval that contains the loss with a probability of 80 % or more.
+        high: upper end of that interval.
+        steps: steps at which ``losses`` are predicted.
+        losses: predicted loss after each of ``steps``.
+        notes: reasons why this prediction is uncertain.
     """
 
     name: str
@@ -37,11 +37,11 @@ class ForecastEntry:
     notes: tuple[str, ...] = ()
 
     def curve(self, total_steps: int, steps_per_epoch: float | None = None) -> Curve:
-        """Return the lrs of this schedule.
+        """Return the curve of learning rates of this schedule.
 
         Args:
             total_steps: length of the run, in steps.
-            steps_per_epoch: steps per epoch, if the schedule speaks of epochs.
+            steps_per_epoch: steps per epoch, for a schedule with lengths in epochs.
         """
         return parse(self.schedule).resolve(
             total_steps=total_steps, steps_per_epoch=steps_per_epoch
@@ -50,49 +50,50 @@ class ForecastEntry:
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """What a law that was fitted to logs says of schedules that were not run, best first.
+    """Losses of schedules that were not run, predicted by a law fitted to logs.
 
     Attributes:
-        candidates: the schedules, by predicted loss.
-        tied: pairs of names of which the law cannot say which is better.
+        entries: predictions, lowest loss first.
+        tied: pairs of names that the law cannot rank.
         total_steps: length of the runs, in steps.
-        steps_per_epoch: steps per epoch, if there is such.
-        peak: the highest lr of the logged runs.
-        logs: by name, after how many steps each loss was logged, and the losses.
-        law: the parameters of the law.
-        error: root mean square of what the law leaves of the logarithms of the logged losses.
-        notes: what weakens all of it, in words.
+        steps_per_epoch: steps per epoch, or ``None``.
+        peak_lr: highest learning rate of the logged runs.
+        logs: steps and losses of each logged run, by name.
+        law: parameters of the fitted law.
+        error: root mean square residual of the logarithms of the logged losses.
+        notes: reasons why all predictions are uncertain.
     """
 
-    candidates: tuple[ForecastEntry, ...]
+    entries: tuple[ForecastEntry, ...]
     tied: tuple[tuple[str, str], ...]
     total_steps: int
     steps_per_epoch: float | None
-    peak: float
+    peak_lr: float
     logs: Mapping[str, tuple[tuple[int, ...], tuple[float, ...]]]
     law: Mapping[str, float]
     error: float
     notes: tuple[str, ...] = ()
 
     def verdict(self) -> str:
-        """Return the answer in one sentence."""
-        best = self.candidates[0]
-        equal = [other for pair in self.tied if best.name in pair for other in pair]
-        equal = [one.name for one in self.candidates[1:] if one.name in equal]
-        told = f"{best.name} would end at {best.loss:.4g} ({best.low:.4g} to {best.high:.4g})"
-        if len(self.candidates) == 1:
-            return told
-        if len(equal) == len(self.candidates) - 1:
-            return f"{told}; the law cannot tell any of the others from it"
+        """Return a sentence that names the best schedule and its margin."""
+        best = self.entries[0]
+        tied = {name for pair in self.tied if best.name in pair for name in pair}
+        equal = [entry.name for entry in self.entries[1:] if entry.name in tied]
+        lead = f"{best.name} would end at {best.loss:.4g} ({best.low:.4g} to {best.high:.4g})"
+        if len(self.entries) == 1:
+            return lead
+        if len(equal) == len(self.entries) - 1:
+            return f"{lead}; the law cannot rank it above any other schedule"
         if equal:
-            return f"{told}; the law cannot tell {' or '.join(equal)} from it"
-        second = self.candidates[1]
-        return f"{told}, {second.loss - best.loss:.2g} below {second.name}"
+            return f"{lead}; the law cannot rank it above {' or '.join(equal)}"
+        second = self.entries[1]
+        return f"{lead}, {second.loss - best.loss:.2g} below {second.name}"
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write this result as JSON and return its path.
 
         Args:
-            path: the file; folders that are missing are made. `ratecraft.results.load` reads it.
+            path: path of the file; missing folders are created. `ratecraft.results.load` reads
+                the file.
         """
         return save(self, path)

@@ -1,4 +1,4 @@
-"""What steps did: a Probe's rows, and who made the lr."""
+"""The rows of a Probe, and the breakdown of a learning rate into its factors."""
 
 from __future__ import annotations
 
@@ -9,20 +9,19 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from ratecraft.errors import ResultError
 
 
 @dataclass(frozen=True, slots=True)
 class Breakdown:
-    """What several schedulers make of an lr together: base x the product of their factors.
+    """A param group's learning rate as base lr x the product of its schedulers' factors.
 
     Attributes:
         group: the param group's name or number.
-        base: its own lr.
-        factors: each scheduler's own factor at each step, by the scheduler's name.
-        lrs: their product with the base.
+        base: the group's base lr.
+        factors: each scheduler's factor at every step, by the scheduler's name.
+        lrs: base x the product of the factors, at every step.
     """
 
     group: str
@@ -33,77 +32,82 @@ class Breakdown:
 
 @dataclass(frozen=True, slots=True)
 class LayerStats:
-    """What one step did to one layer, as `ratecraft.torch.Probe` saw it.
+    """One row of `ratecraft.diagnostics.Probe`: what one step changed in one layer.
 
     Attributes:
-        step: which step, from 0 on.
+        step: the step, 0-based.
         group: the param group's name or number.
-        layer: the path of the module whose parameters these are.
-        lr: the group's lr in this step.
-        weight: L2 norm of the layer's weights before the step.
-        step_norm: L2 norm of what the step added, without decoupled weight decay.
-        gradient: L2 norm of the gradient that the step used.
-        gradient_l1: its L1 norm.
-        unclipped: L2 norm of the gradient as backward left it, before clipping; 0 where it was
-            not seen.
-        effective: step_norm / gradient: the lr that plain gradient descent would have needed.
-        relative: step_norm / weight: by what share of themselves the weights moved.
-        decay: the share by which decoupled weight decay shrank them, lr x weight decay.
-        low: 5 % of the layer's coordinates had a lower lr, by the method's own formula.
-        median: half of them had.
-        high: 95 % of them had.
+        layer: the path of the module that owns the parameters.
+        lr: the group's lr at this step.
+        weight_norm: L2 norm of the layer's weights before the step.
+        step_norm: L2 norm of the change made by the step, without decoupled weight decay.
+        gradient_norm: L2 norm of the gradient that the step used.
+        gradient_l1: L1 norm of the same gradient.
+        unclipped_norm: L2 norm of the gradient after backward, before clipping; 0 if the Probe
+            did not capture it.
+        effective_lr: step_norm / gradient_norm, the lr that plain gradient descent would need
+            for a step of this size.
+        relative_step: step_norm / weight_norm.
+        decay: the fraction by which decoupled weight decay shrinks the weights: lr x weight decay.
+        lr_low: 5 % quantile of the lrs of single coordinates, by the optimizer's own formula.
+        lr_median: their median.
+        lr_high: their 95 % quantile.
     """
 
     step: int
     group: str
     layer: str
     lr: float
-    weight: float
+    weight_norm: float
     step_norm: float
-    gradient: float
+    gradient_norm: float
     gradient_l1: float
-    unclipped: float
-    effective: float
-    relative: float
+    unclipped_norm: float
+    effective_lr: float
+    relative_step: float
     decay: float
-    low: float
-    median: float
-    high: float
+    lr_low: float
+    lr_median: float
+    lr_high: float
 
 
 def layer_names(rows: Sequence[LayerStats]) -> dict[tuple[str, str], str]:
-    """Return what to call each layer of each group: with the group where it is in several.
+    """Return a display name for each (group, layer).
+
+    A layer whose parameters are in several groups gets the group's name in parentheses.
 
     Args:
-        rows: what ``Probe.rows()`` returns, or `load_layer_stats`.
+        rows: from ``Probe.rows()`` or `load_layer_stats`.
 
-    >>> numbers = [1.0] * 11
-    >>> layer_names([LayerStats(0, group, "conv", 0.1, *numbers) for group in ("decay", "rest")])
+    >>> from ratecraft.results import LayerStats, layer_names
+    >>> values = [1.0] * 11
+    >>> layer_names([LayerStats(0, group, "conv", 0.1, *values) for group in ("decay", "rest")])
     {('decay', 'conv'): 'conv (decay)', ('rest', 'conv'): 'conv (rest)'}
     """
-    groups: dict[str, list[str]] = {}
+    groups_of: dict[str, list[str]] = {}
     for row in rows:
-        known = groups.setdefault(row.layer, [])
-        if row.group not in known:
-            known.append(row.group)
+        groups = groups_of.setdefault(row.layer, [])
+        if row.group not in groups:
+            groups.append(row.group)
     return {
-        (group, layer): f"{layer} ({group})" if len(some) > 1 else layer
-        for layer, some in groups.items()
-        for group in some
+        (group, layer): f"{layer} ({group})" if len(groups) > 1 else layer
+        for layer, groups in groups_of.items()
+        for group in groups
     }
 
 
 def load_layer_stats(path: str | os.PathLike[str]) -> list[LayerStats]:
-    """Read the rows that ``Probe.save`` wrote, as CSV or as lines of JSON.
+    """Read the rows written by ``Probe.save``.
 
     Args:
-        path: the file; JSON lines if its name ends in ``.jsonl``, else CSV.
+        path: the file; JSON lines if its name ends in ``.jsonl``, otherwise CSV.
 
     Raises:
-        ResultError: no such file, or a row that is none.
+        ResultError: the file cannot be read, or a row lacks a column or holds a wrong value.
 
     >>> import tempfile, torch
     >>> from ratecraft.diagnostics import Probe
+    >>> from ratecraft.results import load_layer_stats
     >>> net = torch.nn.Sequential(torch.nn.Linear(1, 1))
     >>> optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
     >>> with Probe(optimizer, net) as probe, tempfile.TemporaryDirectory() as folder:
@@ -116,20 +120,20 @@ def load_layer_stats(path: str | os.PathLike[str]) -> list[LayerStats]:
     try:
         with source.open(encoding="utf-8", newline="") as file:
             lines = file if source.suffix == ".jsonl" else None
-            found = [json.loads(line) for line in lines] if lines else list(csv.DictReader(file))
+            records = [json.loads(line) for line in lines] if lines else list(csv.DictReader(file))
     except (OSError, ValueError) as error:
         raise ResultError(f"{source}: {error}") from None
-    kinds = {one.name: {"int": int, "str": str}.get(str(one.type), float) for one in _ROW}
+    types = {
+        field.name: {"int": int, "str": str}.get(str(field.type), float)
+        for field in dataclasses.fields(LayerStats)
+    }
     rows = []
-    for number, row in enumerate(found, 1):
+    for number, record in enumerate(records, 1):
         try:
-            rows.append(LayerStats(**{name: kind(row[name]) for name, kind in kinds.items()}))
+            rows.append(LayerStats(**{name: cast(record[name]) for name, cast in types.items()}))
         except (KeyError, TypeError, ValueError) as error:
             raise ResultError(
-                f"{source}: row {number} is no row of a Probe ({error}); expected the columns "
-                f"{', '.join(kinds)}"
+                f"{source}: row {number} is not a row of a Probe ({error}); expected the columns "
+                f"{', '.join(types)}"
             ) from None
     return rows
-
-
-_ROW: Final = dataclasses.fields(LayerStats)

@@ -1,4 +1,4 @@
-"""Results read back from their files."""
+"""Load saved results."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 
 from ratecraft.errors import ResultError
 
-from ._comparison import Comparison, Evaluation, Run, Setting
-from ._files import FORMAT
+from ._comparison import Comparison, Evaluation, Run, RunConfig
+from ._files import RESULT_FORMAT
 from ._forecast import Forecast, ForecastEntry
 from ._lr_search import LRFinderResult, LRRangeTestResult, ShortRun
 
@@ -19,17 +19,18 @@ Result = LRRangeTestResult | LRFinderResult | Comparison | Forecast
 
 
 def load(path: str | os.PathLike[str]) -> Result:
-    """Return the result in a file that ``save`` wrote.
+    """Load a result from a file that its ``save`` method wrote.
 
     Args:
-        path: the JSON file of a `LRRangeTestResult`, `LRFinderResult`, `Comparison` or `Forecast`.
+        path: JSON file of an `LRRangeTestResult`, `LRFinderResult`, `Comparison` or `Forecast`.
 
     Raises:
-        ResultError: the file is missing, or holds no result of this version.
+        ResultError: the file does not exist, holds no result, or has another format version.
 
     >>> import tempfile
+    >>> from ratecraft.results import LRRangeTestResult, load
     >>> losses = (2.0, 1.0)
-    >>> result = LRRangeTestResult((0.01, 0.1), losses, losses, "stopped by hand", None, "too short")
+    >>> result = LRRangeTestResult((0.01, 0.1), losses, losses, "stopped", None, "too short")
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     load(result.save(f"{folder}/test.json")) == result
     True
@@ -41,12 +42,15 @@ def load(path: str | os.PathLike[str]) -> Result:
     except ValueError as error:
         raise ResultError(f"{path} is not a result: {error}") from None
     if not isinstance(data, dict) or "ratecraft" not in data:
-        raise ResultError(f"{path} is not a result: it does not say what it is")
-    kind, version = data.pop("ratecraft"), data.pop("format", None)
-    if version != FORMAT:
-        raise ResultError(f"{path} has format {version}, and this version reads {FORMAT}")
+        raise ResultError(f'{path} is not a result: it has no key "ratecraft"')
+    class_name, version = data.pop("ratecraft"), data.pop("format", None)
+    if version != RESULT_FORMAT:
+        raise ResultError(
+            f"{path} has format {version}, but this version of ratecraft reads format "
+            f"{RESULT_FORMAT}: create the result again"
+        )
     try:
-        match kind:
+        match class_name:
             case "LRRangeTestResult":
                 return _range_test(data)
             case "LRFinderResult":
@@ -56,8 +60,8 @@ def load(path: str | os.PathLike[str]) -> Result:
             case "Forecast":
                 return _forecast(data)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ResultError(f"{path} is a damaged {kind}: {error}") from None
-    raise ResultError(f"{path} holds a {kind}, which this version does not know")
+        raise ResultError(f"{path} is a damaged {class_name}: {error}") from None
+    raise ResultError(f"{path} holds a {class_name}, which this version of ratecraft cannot read")
 
 
 def _floats(values: Sequence[Any]) -> tuple[float, ...]:
@@ -77,7 +81,7 @@ def _lr_finder_result(data: dict[str, Any]) -> LRFinderResult:
             _floats(run["losses"]),
             float(run["gain"]),
             float(run["noise"]),
-            run["lot"],
+            run["batch_set"],
         )
         for run in data["runs"]
     )
@@ -85,9 +89,9 @@ def _lr_finder_result(data: dict[str, Any]) -> LRFinderResult:
 
 
 def _forecast(data: dict[str, Any]) -> Forecast:
-    data["candidates"] = tuple(
-        ForecastEntry(**one | {name: tuple(one[name]) for name in ("steps", "losses", "notes")})
-        for one in data["candidates"]
+    data["entries"] = tuple(
+        ForecastEntry(**entry | {name: tuple(entry[name]) for name in ("steps", "losses", "notes")})
+        for entry in data["entries"]
     )
     data["tied"] = tuple((first, second) for first, second in data["tied"])
     data["logs"] = {
@@ -111,15 +115,15 @@ def _comparison(data: dict[str, Any]) -> Comparison:
             for e in run.pop("evaluations")
         )
         runs.append(Run(**run | {"losses": _floats(run["losses"]), "evaluations": evaluations}))
-    settings = {
-        name: Setting(float(lr), str(kind), int(total_steps))
-        for name, (lr, kind, total_steps) in data["settings"].items()
+    configs = {
+        name: RunConfig(float(lr), str(optimizer), int(total_steps))
+        for name, (lr, optimizer, total_steps) in data["configs"].items()
     }
     return Comparison(
         data["task"],
         data["schedules"],
         tuple(runs),
         data["environment"],
-        settings,
+        configs,
         data["failed"],
     )

@@ -1,4 +1,4 @@
-"""What a search for an lr saw: range tests and short runs."""
+"""Results of learning-rate searches: range tests and short runs."""
 
 from __future__ import annotations
 
@@ -10,37 +10,39 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ratecraft.errors import BindingError, RunFailed
+
 from ._files import save
-from ._range_test_rules import CONTROLLED, RULES, Suggestion, suggest
+from ._range_test_rules import CONTROLLED_RULE, RANGE_TEST_RULES, LRSuggestion, suggest_lr
 
 
 @dataclass(frozen=True, slots=True)
 class LRRangeTestResult:
-    """What a learning-rate range test saw.
+    """The curve of a learning-rate range test and the learning rate read off it.
 
     Attributes:
-        lrs: the lr of each step, ascending.
-        losses: the training loss before each step.
-        smoothed: the same, as an exponential moving average with bias correction.
-        stopped: why the test ended, in words.
-        suggestion: the lr to train with; ``None`` if the curve shows none.
+        lrs: learning rate of each step, ascending.
+        losses: training loss before each step.
+        smoothed: exponential moving average of ``losses``, with bias correction.
+        stop_reason: why the test ended.
+        suggestion: learning rate to train with; ``None`` if the curve shows none.
         reason: how the suggestion was chosen, or why there is none.
-        task: what was tested, in words.
-        optimizer: the class of the optimizer.
+        task: description of the task.
+        optimizer: class name of the optimizer.
         seconds: wall time of the test.
-        low: the lr that the test was to begin with.
-        high: the lr that it was to end with.
-        planned: steps that were to be made.
-        spacing: "geometric" or "linear" lrs.
-        batches: batches that were used up.
-        control: how many batches were used again and again as control variates; 0 if none.
-        seed: the seed of initial weights and data order, where one was set.
+        low: first learning rate of the planned range.
+        high: last learning rate of the planned range.
+        planned_steps: planned number of steps.
+        spacing: "geometric" or "linear" learning rates.
+        batches: number of batches read.
+        control: number of batches that were reused as control variates; 0 if none.
+        seed: seed of the initial weights and the data order, if one was set.
     """
 
     lrs: tuple[float, ...]
     losses: tuple[float, ...]
     smoothed: tuple[float, ...]
-    stopped: str
+    stop_reason: str
     suggestion: float | None
     reason: str
     task: str = ""
@@ -48,7 +50,7 @@ class LRRangeTestResult:
     seconds: float = 0.0
     low: float = 0.0
     high: float = 0.0
-    planned: int = 0
+    planned_steps: int = 0
     spacing: str = "geometric"
     batches: int = 0
     control: int = 0
@@ -60,109 +62,111 @@ class LRRangeTestResult:
         lrs: Sequence[float],
         losses: Sequence[float],
         smoothed: Sequence[float],
-        stopped: str,
-        **settings: Any,
+        stop_reason: str,
+        **attributes: Any,
     ) -> LRRangeTestResult:
-        """Return the result of a curve, with what the rule for its kind makes of it.
+        """Return the result for a curve, with the suggestion of the default rule.
 
         Args:
-            lrs: the lr of each step, ascending.
-            losses: the training loss before each step, as many.
-            smoothed: the same, smoothed.
-            stopped: why the test ended, in words.
-            settings: more of the result's attributes, such as ``task=``. With a ``control=`` above
-                0 the suggestion is a quarter of the minimum's lr, else a tenth.
+            lrs: learning rate of each step, ascending, shape (steps,).
+            losses: training loss before each step, shape (steps,).
+            smoothed: smoothed losses, shape (steps,).
+            stop_reason: why the test ended.
+            attributes: further attributes of the result, such as ``task=``. With ``control=``
+                above 0 the suggestion is a quarter of the lr of the minimum, else a tenth.
 
+        >>> from ratecraft.results import LRRangeTestResult
         >>> lrs = [1e-3 * 10 ** (k / 10) for k in range(31)]
         >>> losses = [2 - lr if lr < 0.5 else 1 + lr for lr in lrs]
         >>> result = LRRangeTestResult.from_curve(lrs, losses, losses, "all steps were made")
         >>> round(result.suggestion, 2)
         0.05
         """
-        rule = CONTROLLED if settings.get("control") else next(iter(RULES))
-        lr, reason = suggest(rule, lrs, losses, smoothed)
+        rule = CONTROLLED_RULE if attributes.get("control") else next(iter(RANGE_TEST_RULES))
+        lr, reason = suggest_lr(rule, lrs, losses, smoothed)
         curve = tuple(lrs), tuple(losses), tuple(smoothed)
-        return cls(*curve, stopped, lr, reason, **settings)
+        return cls(*curve, stop_reason, lr, reason, **attributes)
 
-    def suggest(self, rule: str = "minimum/10") -> Suggestion:
-        """Return the lr that a known rule reads off this curve, and how; or why it reads none.
+    def suggest(self, rule: str = "minimum/10") -> LRSuggestion:
+        """Return the learning rate that a rule reads off this curve, and why.
 
         Args:
-            rule: "minimum/10", "minimum/4", "steepest", "valley" or "slide", the keys of `RULES`.
+            rule: "minimum/10", "minimum/4", "steepest", "valley" or "slide", the keys of
+                `RANGE_TEST_RULES`.
 
         Raises:
-            SettingError: there is no such rule.
+            SettingError: the rule is unknown.
         """
-        return suggest(rule, self.lrs, self.losses, self.smoothed)
+        return suggest_lr(rule, self.lrs, self.losses, self.smoothed)
 
     @property
     def cost(self) -> str:
-        """What the test cost, in words."""
-        made = f"{len(self.lrs)} steps"
-        return f"{made}, {self.batches or len(self.lrs)} batches, {self.seconds:.3g} s"
+        """Steps, batches and wall time of the test, as text."""
+        steps = f"{len(self.lrs)} steps"
+        return f"{steps}, {self.batches or len(self.lrs)} batches, {self.seconds:.3g} s"
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write this result as JSON and return its path.
 
         Args:
-            path: the file; folders that are missing are made. `ratecraft.results.load` reads it.
+            path: the file; missing folders are created. `ratecraft.results.load` reads it.
         """
         return save(self, path)
 
 
 @dataclass(frozen=True, slots=True)
 class ShortRun:
-    """A run in miniature, by which an lr was tried.
+    """One short training run of a learning-rate search.
 
     Attributes:
-        lr: its lr, before it cooled down.
-        losses: the training loss before each step.
-        gain: the loss of the batches that were kept, before less after; -inf if it diverged.
-        noise: the standard error of the gain over those batches.
-        lot: which batches it was given: 0 the first ones, 1 those after them.
+        lr: learning rate before the cooldown of the run.
+        losses: training loss before each step.
+        gain: decrease of the loss on the evaluation batches; -inf if the run diverged.
+        noise: standard error of the gain over those batches.
+        batch_set: index of the set of batches: 0 for the first, 1 for the next.
     """
 
     lr: float
     losses: tuple[float, ...]
     gain: float
     noise: float
-    lot: int = 0
+    batch_set: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class LRFinderResult:
-    """The lr to train with, and how it was found; or why there is none.
+    """The learning rate that a search suggests, or the reason why it suggests none.
 
     Attributes:
-        lr: the lr to train with, the peak of a schedule; ``None`` if there is no answer.
-        low: the lowest lr that promises nearly as much.
-        high: the highest.
-        reason: how they were found, or why not and what to try.
-        before: the loss before any training.
-        runs: the short runs, by lr.
-        length: steps in each of them.
-        total_steps: length of the run to come that was reckoned with, in steps.
-        allowed: the steps that the search was allowed.
-        steps: the steps that it made.
-        looks: batches whose loss was computed without a step.
-        batches: batches that were read.
-        task: what is trained, in words.
-        optimizer: the class of the optimizer.
-        seconds: wall time.
-        seed: the seed of initial weights and data order, where one was set.
+        lr: learning rate to train with, the peak of a schedule; ``None`` if there is no answer.
+        lr_low: lowest learning rate that should do almost as well.
+        lr_high: highest learning rate that should do almost as well.
+        reason: how ``lr`` was chosen, or why there is none and what to try.
+        initial_loss: loss before any training.
+        runs: the short runs, sorted by learning rate.
+        run_steps: steps of a short run.
+        total_steps: length in steps of the run that the search was made for, if it was given.
+        budget_steps: steps that the search was allowed.
+        steps: optimizer steps made.
+        eval_batches: batches whose loss was computed without a step.
+        batches: batches read.
+        task: description of the task.
+        optimizer: class name of the optimizer.
+        seconds: wall time of the search.
+        seed: seed of the initial weights and the data order, if one was set.
     """
 
     lr: float | None
-    low: float | None
-    high: float | None
+    lr_low: float | None
+    lr_high: float | None
     reason: str
-    before: float
+    initial_loss: float
     runs: tuple[ShortRun, ...]
-    length: int
+    run_steps: int
     total_steps: int | None = None
-    allowed: int = 0
+    budget_steps: int = 0
     steps: int = 0
-    looks: int = 0
+    eval_batches: int = 0
     batches: int = 0
     task: str = ""
     optimizer: str = ""
@@ -171,24 +175,95 @@ class LRFinderResult:
 
     @property
     def curve(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """The lrs, ascending, that did not diverge, and the mean loss after their short runs."""
+        """Ascending learning rates that did not diverge, and the mean loss after their runs."""
         gains: dict[float, list[float]] = {}
         for run in self.runs:
             gains.setdefault(run.lr, []).append(run.gain)
-        means = {lr: statistics.fmean(some) for lr, some in gains.items()}
-        kept = {lr: gain for lr, gain in sorted(means.items()) if math.isfinite(gain)}
-        return tuple(kept), tuple(self.before - gain for gain in kept.values())
+        means = {lr: statistics.fmean(values) for lr, values in gains.items()}
+        finite = {lr: gain for lr, gain in sorted(means.items()) if math.isfinite(gain)}
+        return tuple(finite), tuple(self.initial_loss - gain for gain in finite.values())
 
     @property
     def cost(self) -> str:
-        """What the search cost, in words."""
-        made = f"{self.steps} of {self.allowed} steps in {len(self.runs)} short runs"
-        return f"{made}, {self.looks} losses without gradients, {self.seconds:.3g} s"
+        """Steps, evaluations and wall time of the search, as text."""
+        steps = f"{self.steps} of {self.budget_steps} steps in {len(self.runs)} short runs"
+        return f"{steps}, {self.eval_batches} losses without gradients, {self.seconds:.3g} s"
+
+    def apply(self, optimizer: Any) -> None:
+        """Set the learning rate of an optimizer to the one that was found.
+
+        The param group with the highest learning rate gets ``lr``; the other groups keep their
+        ratio to it. ``initial_lr`` is set too where a group has it, and a tensor learning rate
+        is filled in place. Call it before you create a scheduler.
+
+        Args:
+            optimizer: a ``torch.optim.Optimizer``, or a sequence of them with ratios kept
+                across all their groups.
+
+        Raises:
+            RunFailed: ``lr`` is ``None``; the message is ``reason``.
+            BindingError: a group has a negative learning rate.
+
+        >>> import torch
+        >>> from torch import nn
+        >>> from ratecraft.results import LRFinderResult
+        >>> body, head = nn.Linear(2, 2), nn.Linear(2, 1)
+        >>> optimizer = torch.optim.SGD(
+        ...     [{"params": body.parameters(), "lr": 1e-3}, {"params": head.parameters()}], lr=1e-2
+        ... )
+        >>> result = LRFinderResult(0.5, 0.2, 0.8, "the best of 7 short runs", 1.0, (), 20)
+        >>> result.apply(optimizer)
+        >>> [group["lr"] for group in optimizer.param_groups]
+        [0.05, 0.5]
+        """
+        if self.lr is None:
+            raise RunFailed(self.reason)
+        optimizers = [optimizer] if hasattr(optimizer, "param_groups") else list(optimizer)
+        for group, ratio in group_lr_ratios(optimizers):
+            write_lr(group, self.lr * ratio)
+            if "initial_lr" in group:
+                write_lr(group, self.lr * ratio, key="initial_lr")
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write this result as JSON and return its path.
 
         Args:
-            path: the file; folders that are missing are made. `ratecraft.results.load` reads it.
+            path: the file; missing folders are created. `ratecraft.results.load` reads it.
         """
         return save(self, path)
+
+
+def group_lr_ratios(optimizers: Sequence[Any]) -> list[tuple[dict[str, Any], float]]:
+    """Return every param group with the ratio of its learning rate to the highest one.
+
+    Raises:
+        BindingError: a learning rate is negative.
+    """
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    lrs = initial_lrs(optimizers)
+    highest = max(lrs)
+    if (highest <= 0 and len(set(lrs)) > 1) or min(lrs) < 0:
+        raise BindingError(
+            f"the learning rates of the param groups, {lrs}, have no ratios that could be kept: "
+            "expected values >= 0"
+        )
+    return [
+        (group, lr / highest if highest > 0 else 1.0) for group, lr in zip(groups, lrs, strict=True)
+    ]
+
+
+def initial_lrs(optimizers: Sequence[Any]) -> list[float]:
+    """Return the learning rate of every param group before any schedule."""
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    lrs = [float(group["lr"]) for group in groups]
+    if max(lrs) <= 0:  # a warm-up from 0 leaves the learning rates in initial_lr
+        lrs = [float(group.get("initial_lr", group["lr"])) for group in groups]
+    return lrs
+
+
+def write_lr(group: dict[str, Any], lr: float, *, key: str = "lr") -> None:
+    """Set a learning rate in a param group; fill a tensor in place."""
+    if hasattr(group[key], "fill_"):
+        group[key].fill_(lr)
+    else:
+        group[key] = lr

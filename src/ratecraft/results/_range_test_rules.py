@@ -1,7 +1,7 @@
-"""From a range test's curve to an lr, or to the reason why there is none.
+"""Rules that read a learning rate off the curve of a range test.
 
-Each rule is a known one, under the name of its source. None of them is told anything but the
-curve: lrs, losses and smoothed losses of each step.
+Each rule is a published one, under the name that its source uses. A rule sees the curve only:
+the learning rate, loss and smoothed loss of each step.
 """
 
 from __future__ import annotations
@@ -14,129 +14,138 @@ from typing import Final, NamedTuple
 
 from ratecraft.errors import SettingError
 
-SKIP: Final = 10  # 1/SKIP of the curve at its start is never searched
-PLATEAU: Final = 3  # 1/PLATEAU of the curve at its start is where nothing trains yet
-FLAT: Final = 1e-9  # relative: a curve that moves by less is one number and its roundings
-DROP: Final = 0.01
-NOISE: Final = 3
-FALL: Final = 0.05
-SLIDE: Final = 15  # points between the two ends of the slide
-SLOPES: Final = 0.005  # of the loss a point: slopes nearer than that are alike
+SKIPPED_PARTS: Final = 10  # the first 1/SKIPPED_PARTS of the curve is not searched
+PLATEAU_PARTS: Final = 3  # the plateau is the first 1/PLATEAU_PARTS of the curve
+CONSTANT_LOSS_REL_TOL: Final = 1e-9  # a range of losses below this is rounding error
+MIN_DROP_REL: Final = 0.01  # smallest drop below the plateau, relative to the plateau
+MIN_DROP_SIGMAS: Final = 3  # the same, in standard errors of the plateau's mean
+MIN_CONTROLLED_DROP_REL: Final = 0.05  # smallest drop of a control-variate curve
+SLIDE_WINDOW_POINTS: Final = 15  # points between the two ends of the sliding window
+SLIDE_SLOPE_TOL: Final = 0.005  # slopes, in loss per point, closer than this are equal
 
 
-class Suggestion(NamedTuple):
-    """An lr, and how it was chosen; or no lr, and why not."""
+class LRSuggestion(NamedTuple):
+    """A learning rate and how it was chosen; or ``None`` and why there is none."""
 
     lr: float | None
     reason: str
 
 
-Numbers = Sequence[float]
+Values = Sequence[float]
 
 
-def suggest(rule: str, lrs: Numbers, losses: Numbers, smoothed: Numbers) -> Suggestion:
-    """Return what a rule makes of a curve.
+def suggest_lr(rule: str, lrs: Values, losses: Values, smoothed: Values) -> LRSuggestion:
+    """Apply a rule to the curve of a range test.
 
     Args:
-        rule: one of `RULES`.
-        lrs: the lr of each step, ascending.
-        losses: the loss of each step.
-        smoothed: the smoothed loss of each step.
+        rule: a key of `RANGE_TEST_RULES`.
+        lrs: learning rate of each step, ascending, shape (steps,).
+        losses: loss of each step, shape (steps,).
+        smoothed: smoothed loss of each step, shape (steps,).
 
     Raises:
-        SettingError: there is no such rule.
+        SettingError: the rule is unknown.
+
+    >>> from ratecraft.results import suggest_lr
+    >>> losses = [2, 2, 2, 2, 2, 1.8, 1, 0.9, 0.9, 4]
+    >>> suggest_lr("valley", [10.0**i for i in range(-8, 2)], losses, losses).lr
+    0.0001
     """
-    if rule not in RULES:
-        raise SettingError(f"there is no rule {rule!r}; there are {', '.join(RULES)}")
-    if smoothed and max(smoothed) - min(smoothed) <= FLAT * max(map(abs, smoothed)):
-        return Suggestion(None, "no suggestion: the loss did not move at all")
-    return RULES[rule](lrs, losses, smoothed)
+    if rule not in RANGE_TEST_RULES:
+        raise SettingError(f"unknown rule {rule!r}: expected one of {', '.join(RANGE_TEST_RULES)}")
+    if smoothed and max(smoothed) - min(smoothed) <= CONSTANT_LOSS_REL_TOL * max(
+        map(abs, smoothed)
+    ):
+        return LRSuggestion(None, "no suggestion: the loss is constant")
+    return RANGE_TEST_RULES[rule](lrs, losses, smoothed)
 
 
-def minimum_over_ten(lrs: Numbers, losses: Numbers, smoothed: Numbers) -> Suggestion:
-    """Return one decade left of the smoothed loss's minimum, and how it was chosen.
+def minimum_over_ten(lrs: Values, losses: Values, smoothed: Values) -> LRSuggestion:
+    """Return a tenth of the learning rate at the minimum of the smoothed loss.
 
-    The minimum is searched only after the descent has begun: never in the first tenth of the
-    curve, where it would be the luck of the first batches, and only if the smoothed loss falls
-    clearly below the plateau it starts from, the mean loss of the first third: by 1 %, and by
-    three standard errors of that mean. (Where it stood after the first tenth counts if that is
-    lower: a curve that only rises has no descent.)
+    The minimum counts only after the loss has begun to fall. The first tenth of the curve is
+    skipped, because a minimum there is batch noise. The smoothed loss must fall below the
+    plateau, the mean loss of the first third, by 1 % and by three standard errors of that mean.
+    Where the smoothed loss after the first tenth is lower than the plateau, it takes the
+    plateau's place, so that a curve that only rises gives no suggestion.
 
-    Source: Gugger 2018, "StepOptions do you find a good learning rate", with the guard added.
+    Source: Gugger 2018, "How do you find a good learning rate"; the checks are added.
 
     >>> losses = [2, 2.01, 1.99, 2, 2, 1.8, 1, 0.5, 1, 4]
     >>> lr, reason = minimum_over_ten([10.0**i for i in range(-8, 2)], losses, losses)
     >>> lr, reason
     (0.01, 'one decade left of the minimum of the smoothed loss, 0.5 at 0.1')
     """
-    first = math.ceil(len(smoothed) / SKIP)
+    first = math.ceil(len(smoothed) / SKIPPED_PARTS)
     if len(smoothed) - first < 2:
-        return Suggestion(None, f"no suggestion: only {len(smoothed)} steps were seen")
+        return _too_short(smoothed)
     lowest = min(range(first, len(smoothed)), key=smoothed.__getitem__)
-    early = losses[: max(2, len(losses) // PLATEAU)]
+    early = losses[: max(2, len(losses) // PLATEAU_PARTS)]
     plateau, noise = statistics.fmean(early), statistics.stdev(early) / math.sqrt(len(early))
     start = min(plateau, smoothed[first - 1])
-    if start - smoothed[lowest] < max(DROP * abs(plateau), NOISE * noise):
-        return Suggestion(
+    if start - smoothed[lowest] < max(MIN_DROP_REL * abs(plateau), MIN_DROP_SIGMAS * noise):
+        return LRSuggestion(
             None,
             f"no suggestion: the smoothed loss never fell clearly (from {start:.4g} ± {noise:.2g} "
             f"to {smoothed[lowest]:.4g}); test with more steps, or an untrained model",
         )
-    place = f"{smoothed[lowest]:.4g} at {lrs[lowest]:.3g}"
-    end = ""
+    minimum = f"{smoothed[lowest]:.4g} at {lrs[lowest]:.3g}"
+    note = ""
     if lowest == len(smoothed) - 1:
-        end = ", where the test ended: the loss was still falling; test up to a higher lr"
-    return Suggestion(
-        lrs[lowest] / 10, f"one decade left of the minimum of the smoothed loss, {place}{end}"
+        note = ", where the test ended: the loss was still falling; test up to a higher lr"
+    return LRSuggestion(
+        lrs[lowest] / 10, f"one decade left of the minimum of the smoothed loss, {minimum}{note}"
     )
 
 
-def minimum_over_four(lrs: Numbers, losses: Numbers, smoothed: Numbers) -> Suggestion:
-    """Return a quarter of the lr at which the smoothed loss is lowest, and how it was chosen.
+def minimum_over_four(lrs: Values, losses: Values, smoothed: Values) -> LRSuggestion:
+    """Return a quarter of the learning rate at the minimum of the smoothed loss.
 
-    For curves with a control variate, which begin without noise and need little smoothing: the
-    minimum is searched everywhere, and counts if the loss fell by 5 % of where it began.
+    For curves with a control variate, which start without noise and need little smoothing: the
+    whole curve is searched, and the minimum counts if it is 5 % below the first value.
 
     >>> losses = [2, 2, 2, 1.99, 1.9, 1.5, 1, 0.5, 1, 4]
     >>> minimum_over_four([10.0**i for i in range(-8, 2)], losses, losses).lr
     0.025
     """
     lowest = min(range(len(smoothed)), key=smoothed.__getitem__, default=0)
-    if lowest == 0 or smoothed[0] - smoothed[lowest] < FALL * abs(smoothed[0]):
-        return Suggestion(None, "no suggestion: the smoothed loss never fell by 5 %")
-    place = f"{smoothed[lowest]:.4g} at {lrs[lowest]:.3g}"
-    return Suggestion(lrs[lowest] / 4, f"a quarter of the minimum of the smoothed loss, {place}")
+    if lowest == 0 or smoothed[0] - smoothed[lowest] < MIN_CONTROLLED_DROP_REL * abs(smoothed[0]):
+        return LRSuggestion(None, "no suggestion: the smoothed loss never fell by 5 %")
+    minimum = f"{smoothed[lowest]:.4g} at {lrs[lowest]:.3g}"
+    return LRSuggestion(
+        lrs[lowest] / 4, f"a quarter of the minimum of the smoothed loss, {minimum}"
+    )
 
 
-def steepest(lrs: Numbers, losses: Numbers, smoothed: Numbers) -> Suggestion:
-    """Return the lr at which the smoothed loss falls fastest over the logarithm of the lr.
+def steepest(lrs: Values, losses: Values, smoothed: Values) -> LRSuggestion:
+    """Return the learning rate at which the smoothed loss falls fastest per log(lr).
 
-    Left of its minimum, that is, and not in the first tenth of the curve.
+    Only the part left of the minimum is searched, without the first tenth of the curve.
 
-    Source: Smith 2015, arXiv 1506.01186; in this form Ignite's. (Lightning, fastai's "steep" and
-    torch-lr-finder look right of the minimum, too, where a loss falls back from its explosion.)
+    Source: Smith 2015, arXiv 1506.01186, as implemented in Ignite. (Lightning, fastai's "steep"
+    and torch-lr-finder also search right of the minimum, where a loss can fall after a spike.)
 
     >>> steepest([10.0**i for i in range(-8, 2)], [], [2, 2, 2, 2, 2, 1.8, 1, 0.9, 0.9, 4]).lr
     0.001
     """
-    first = math.ceil(len(smoothed) / SKIP)
+    first = math.ceil(len(smoothed) / SKIPPED_PARTS)
     if len(smoothed) - first < 2:
-        return Suggestion(None, f"no suggestion: only {len(smoothed)} steps were seen")
+        return _too_short(smoothed)
     last = min(range(first, len(smoothed)), key=smoothed.__getitem__)
     if last == first:
-        return Suggestion(None, "no suggestion: the smoothed loss never falls")
+        return LRSuggestion(None, "no suggestion: the smoothed loss never falls")
     slopes = [
         (smoothed[i + 1] - smoothed[i]) / math.log(lrs[i + 1] / lrs[i]) for i in range(first, last)
     ]
     slope = min(slopes)
     if slope >= 0:
-        return Suggestion(None, "no suggestion: the smoothed loss never falls")
+        return LRSuggestion(None, "no suggestion: the smoothed loss never falls")
     lr = lrs[first + slopes.index(slope)]
-    return Suggestion(lr, f"where the smoothed loss falls fastest, {slope:.3g} an e-fold")
+    return LRSuggestion(lr, f"where the smoothed loss falls fastest, {slope:.3g} per e-fold")
 
 
-def valley(lrs: Numbers, losses: Numbers, smoothed: Numbers) -> Suggestion:
-    """Return the middle of the longest valley: of the longest falling subsequence of the loss.
+def valley(lrs: Values, losses: Values, smoothed: Values) -> LRSuggestion:
+    """Return the middle of the longest valley, the longest decreasing subsequence of the loss.
 
     Source: ESRI's arcgis.learn; fastai's default since 2.3 ("valley").
 
@@ -144,20 +153,20 @@ def valley(lrs: Numbers, losses: Numbers, smoothed: Numbers) -> Suggestion:
     0.0001
     """
     if len(smoothed) < 3:
-        return Suggestion(None, f"no suggestion: only {len(smoothed)} steps were seen")
-    start, end = _longest_fall(smoothed)
+        return _too_short(smoothed)
+    start, end = _longest_decrease(smoothed)
     if end == 0:
-        return Suggestion(None, "no suggestion: the smoothed loss never falls")
+        return LRSuggestion(None, "no suggestion: the smoothed loss never falls")
     third = (end - start) / 3
-    place = start + int(third) + int(third / 2)
-    return Suggestion(
-        lrs[place],
+    middle = start + int(third) + int(third / 2)
+    return LRSuggestion(
+        lrs[middle],
         f"the middle of the longest valley, from {lrs[start]:.3g} to {lrs[end]:.3g}",
     )
 
 
-def _longest_fall(losses: Numbers) -> tuple[int, int]:
-    """Return the longest strictly falling subsequence's end, and as many steps before that."""
+def _longest_decrease(losses: Values) -> tuple[int, int]:
+    """Return (end - length, end) for the longest strictly decreasing subsequence."""
     tails: list[float] = []  # the smallest -loss that ends a rising subsequence of each length
     end = 0
     for i, loss in enumerate(losses):
@@ -170,41 +179,52 @@ def _longest_fall(losses: Numbers) -> tuple[int, int]:
     return max(end - len(tails), 0), end
 
 
-def slide(lrs: Numbers, losses: Numbers, smoothed: Numbers) -> Suggestion:
-    """Return where a window that slides down from the explosion finds a level slope.
+def slide(lrs: Values, losses: Values, smoothed: Values) -> LRSuggestion:
+    """Return the first learning rate left of the divergence where the loss curve is level.
 
-    Two points 15 steps apart go left from the end of the curve until the slopes of the smoothed
-    loss at both differ by at most 0.005 a point; the left one's lr is taken.
+    A window of 15 steps slides left from the end of the curve until the slopes of the smoothed
+    loss at its two ends differ by at most 0.005 per point; the left end is taken.
 
     Source: Novetta, "Automated learning rate suggester", 2019; fastai's "slide".
 
-    >>> falls = [2 - i / 100 for i in range(60)] + [1.4 + i**2 / 50 for i in range(20)]
-    >>> round(slide([10 ** (i / 10 - 7) for i in range(80)], [], falls).lr, 4)
+    >>> smoothed = [2 - i / 100 for i in range(60)] + [1.4 + i**2 / 50 for i in range(20)]
+    >>> round(slide([10 ** (i / 10 - 7) for i in range(80)], [], smoothed).lr, 4)
     0.0032
     """
     count = len(smoothed)
-    if count < SLIDE + 2:
-        return Suggestion(None, f"no suggestion: only {count} steps were seen")
+    if count < SLIDE_WINDOW_POINTS + 2:
+        return _too_short(smoothed)
     slopes = [
         (smoothed[min(i + 1, count - 1)] - smoothed[max(i - 1, 0)])
         / (2 if 0 < i < count - 1 else 1)
         for i in range(count)
     ]
     right = count - 1
-    while right >= SLIDE and abs(slopes[right] - slopes[right - SLIDE]) > SLOPES:
+    while (
+        right >= SLIDE_WINDOW_POINTS
+        and abs(slopes[right] - slopes[right - SLIDE_WINDOW_POINTS]) > SLIDE_SLOPE_TOL
+    ):
         right -= 1
-    place = min(right - SLIDE + 1, count - 1) if right < count - 1 else right - SLIDE
-    return Suggestion(lrs[place], "where a window slid down from the explosion finds it level")
+    left = right - SLIDE_WINDOW_POINTS
+    if right < count - 1:
+        left = min(left + 1, count - 1)
+    return LRSuggestion(
+        lrs[left], "where a window that slides left from the end finds level slopes"
+    )
 
 
-RULES: Final[dict[str, Callable[[Numbers, Numbers, Numbers], Suggestion]]] = {
+def _too_short(smoothed: Values) -> LRSuggestion:
+    return LRSuggestion(None, f"no suggestion: the curve has only {len(smoothed)} steps")
+
+
+RANGE_TEST_RULES: Final[dict[str, Callable[[Values, Values, Values], LRSuggestion]]] = {
     "minimum/10": minimum_over_ten,
     "minimum/4": minimum_over_four,
     "steepest": steepest,
     "valley": valley,
     "slide": slide,
 }
-"""The rules by name; the first is the one that a result suggests by itself."""
+"""The rules by name; a result's own suggestion uses the first."""
 
-CONTROLLED: Final = "minimum/4"
+CONTROLLED_RULE: Final = "minimum/4"
 """The rule for curves with a control variate."""

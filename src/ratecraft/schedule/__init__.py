@@ -1,16 +1,16 @@
-"""SAY: a schedule as a value, its notation, and the curve it becomes.
+"""Schedules as values, their text notation, and their curves over a run.
 
-duration.py    how long: steps, epochs, percent, and what they measure on a run
-formulas.py    one formula per shape, over math, numpy or torch
-pieces.py      resolved parts that read a value at a time
-curve.py       a resolved schedule: a pure function of the step number
-nodes.py       the values, and the ways to combine them
-leaves.py      the values without parts
-shapes.py      the words for leaves: constant, linear, cosine, warmup, ...
-composites.py  the words for whole schedules: wsd, one_cycle, restarts, ...
-text.py        the notation: parse(repr(s)) == s
-plain.py       the same as nested dicts, for JSON and YAML
-check.py       what a schedule will do that nobody may have meant
+_duration.py  lengths in steps, epochs, percent, samples and tokens
+_formulas.py  one formula per shape, for math, numpy and torch
+_pieces.py    resolved parts of a schedule: functions of time
+_curve.py     Curve: a resolved schedule as a function of the step
+_nodes.py     Schedule, and the nodes that combine schedules
+_leaves.py    schedules without parts
+_shapes.py    functions for single shapes: constant, linear, cosine, warmup, ...
+_recipes.py   functions for whole schedules: wsd, one_cycle, restarts, ...
+_parser.py    the notation: parse(repr(s)) == s
+_dict.py      schedules as nested dicts, for JSON and YAML
+_check.py     likely mistakes in a schedule for a given run
 """
 
 from ratecraft._public import set_public_module as _set_public_module
@@ -49,7 +49,6 @@ from ._shapes import decay as decay
 from ._shapes import exp_decay as exp_decay
 from ._shapes import exponential as exponential
 from ._shapes import inverse_sqrt as inverse_sqrt
-from ._shapes import levels as levels
 from ._shapes import linear as linear
 from ._shapes import multiplicative as multiplicative
 from ._shapes import one_minus_sqrt as one_minus_sqrt

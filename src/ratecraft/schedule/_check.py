@@ -1,4 +1,4 @@
-"""check: what a schedule will do over a run that nobody may have meant."""
+"""check: likely mistakes in a schedule, for a given run."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
+from ratecraft._keywords import explain_arguments
 from ratecraft.errors import ScheduleError
 
 from ._curve import Curve
@@ -17,21 +18,22 @@ from ._pieces import slack
 
 Level = Literal["error", "warning", "note"]
 
-JUMP: Final = 0.01  # of the peak: a smaller step at a join is no jump
-PROBES: Final = 1000
+MIN_JUMP_OF_PEAK: Final = 0.01  # a smaller change at a join is not reported
+MAX_CHECKED_STEPS: Final = 1000  # of a longer run that many steps, spread over it, are checked
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that is worth a look before the run is paid for.
+    """A likely mistake in a schedule or a training setup.
 
     Attributes:
-        level: "error" (the run will not do what it says), "warning" (probably a slip) or "note".
-        message: what happens, with the numbers.
+        level: "error" (the run will not follow the schedule as written), "warning" (probably a
+            mistake) or "note".
+        message: what will happen, with numbers.
         fix: what to write instead.
-        text: the schedule's whole text, if this is about a schedule.
-        start: where in the text the part in question begins.
-        end: where it ends.
+        text: the text of the schedule; empty if the finding is not about a schedule.
+        start: index in ``text`` where the part in question begins.
+        end: index in ``text`` where it ends.
     """
 
     level: Level
@@ -50,10 +52,10 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """One node of a schedule: where it is in time and in the text.
+    """One node of a schedule, with its position in time and in the text.
 
-    Of cycles only the first is looked at. ``previous`` and ``following`` are its neighbours in a
-    sequence, as they are met in time; ``first``: the run begins with it.
+    Only the first cycle of a repeat is included. ``previous`` and ``following`` are the
+    neighbours in a sequence, in time order; ``first`` is true if the run begins with this node.
     """
 
     schedule: Schedule
@@ -70,10 +72,14 @@ class _Part:
         return self.start + self.length
 
     def is_rise(self) -> bool:
-        """Return whether this is a ramp that goes up, as a warm-up does."""
+        """Return whether this is a rising ramp, such as a warm-up."""
         return isinstance(self.schedule, Ramp) and self.schedule.start < self.schedule.end
 
 
+@explain_arguments(
+    "check() takes a schedule and the length of the run: write check(schedule, 1000), and unit "
+    "sizes by name, as steps_per_epoch="
+)
 def check(
     schedule: Schedule,
     total_steps: int | Duration | None = None,
@@ -82,20 +88,20 @@ def check(
     samples_per_step: float | None = None,
     tokens_per_step: float | None = None,
 ) -> list[Finding]:
-    """Return what will happen over the run that may not be meant, worst first.
+    """Return the likely mistakes in a schedule for a run, worst first.
 
-    Looked for: a part that is never reached or shorter than a step; a warm-up longer than the
-    run; a run longer or shorter than the schedule; jumps where parts join; steps at lr 0 and
-    negative lrs; growth after decay. Cycles are looked at once.
+    It reports a part that is never reached or shorter than a step, a warm-up longer than the
+    run, a schedule longer or shorter than the run, jumps between parts, steps with learning rate
+    0, negative learning rates, and growth after decay. Repeated cycles are checked once.
 
     Args:
         schedule: the schedule.
-        total_steps: length of the run, as `Schedule.resolve` takes it; likewise the next three.
-        steps_per_epoch: steps per epoch.
-        samples_per_step: samples per step.
-        tokens_per_step: tokens per step.
+        total_steps: length of the run, as for `Schedule.resolve`.
+        steps_per_epoch: steps per epoch; needed if a length is in epochs.
+        samples_per_step: samples per step; needed if a length is in samples.
+        tokens_per_step: tokens per step; needed if a length is in tokens.
 
-    >>> from ratecraft import cosine, warmup
+    >>> from ratecraft import check, cosine, warmup
     >>> for finding in check(warmup(500).then(cosine(1, 0, over=1000)), total_steps=2000):
     ...     print(finding.level, finding.message)
     error the schedule ends at step 1500 at lr 0: the last 500 steps train nothing
@@ -115,25 +121,25 @@ def check(
     span = curve.length, curve.length
     parts = list(_parts(_Part(schedule, 0.0, 0.0, whole, True), curve.horizon, *span))
     try:
-        found = [
-            *_reach(curve, parts),
-            *_horizon(curve, parts, whole),
-            *_jumps(curve, parts),
-            *_lrs(curve, parts, whole),
-            *_growth(curve, parts),
+        problems = [
+            *_check_reach(curve, parts),
+            *_check_length(curve, parts, whole),
+            *_check_jumps(curve, parts),
+            *_check_values(curve, parts, whole),
+            *_check_growth(curve, parts),
         ]
-    except ScheduleError as error:  # a Python function may fail at any one step
+    except ScheduleError as error:  # a Python function may fail at a single step
         return [Finding("error", str(error), "let the function return numbers", text, *whole)]
     order: dict[Level, int] = {"error": 0, "warning": 1, "note": 2}
-    findings = [Finding(level, message, fix, text, *span) for level, message, fix, span in found]
+    findings = [Finding(level, message, fix, text, *span) for level, message, fix, span in problems]
     return sorted(findings, key=lambda finding: order[finding.level])
 
 
-Found = Iterator[tuple[Level, str, str, tuple[int, int]]]
+Problems = Iterator[tuple[Level, str, str, tuple[int, int]]]
 
 
 def _parts(part: _Part, horizon: Horizon, scope: float, room: float) -> Iterator[_Part]:
-    """Yield a part with its length, and then all parts in it; outer ones come first."""
+    """Yield a part with its length, and then all parts inside it."""
     node, start = part.schedule, part.start
     length = node._build(horizon, scope, room).length
     yield replace(part, length=length)
@@ -159,7 +165,7 @@ def _parts(part: _Part, horizon: Horizon, scope: float, room: float) -> Iterator
                     previous=neighbours[i],
                     following=neighbours[i + 2],
                 )
-                # An open part has the room that the layout found for it; the others need none.
+                # An open part has the room that the layout gives it; the others need none.
                 yield from _parts(child, horizon, scope, piece.length)
                 start += piece.length
         case Product(left, right):
@@ -171,35 +177,35 @@ def _parts(part: _Part, horizon: Horizon, scope: float, room: float) -> Iterator
             cycle = node.first_cycle(horizon, room).length
             yield from _parts(inner(child), horizon, cycle, cycle)
         case Reversed(child):
-            for met in _parts(inner(child), horizon, scope, room):
-                flipped = replace(met, start=2 * start + length - met.end, first=False)
-                yield replace(flipped, previous=met.following, following=met.previous)
+            for forward in _parts(inner(child), horizon, scope, room):
+                flipped = replace(forward, start=2 * start + length - forward.end, first=False)
+                yield replace(flipped, previous=forward.following, following=forward.previous)
         case Wrapped():
             yield from _parts(inner(node.schedule), horizon, scope, room)
 
 
-def _reach(curve: Curve, parts: list[_Part]) -> Found:
-    """Parts that the run does not reach, or that are too short to be read."""
+def _check_reach(curve: Curve, parts: list[_Part]) -> Problems:
+    """Report parts that the run does not reach or that are shorter than a step."""
     for part in parts:
         if part.in_sequence and part.start + slack(part.start) >= curve.length:
             yield (
                 "error",
                 f"{part.schedule!r} would begin at step {_n(part.start)}, and the run ends at "
                 f"{_n(curve.length)}: it is never reached",
-                "shorten what comes before it, or train longer",
+                "shorten the parts before it, or train longer",
                 part.span,
             )
         elif part.length < 1 and (part.in_sequence or len(parts) == 1):
             yield (
                 "warning",
-                f"{part.schedule!r} is {_n(part.length)} steps long: no step may read it",
+                f"{part.schedule!r} is {_n(part.length)} steps long: no step may fall into it",
                 "make it longer, or leave it out",
                 part.span,
             )
 
 
-def _horizon(curve: Curve, parts: list[_Part], whole: tuple[int, int]) -> Found:
-    """A run that is shorter or longer than the schedule."""
+def _check_length(curve: Curve, parts: list[_Part], whole: tuple[int, int]) -> Problems:
+    """Report a run that is shorter or longer than the schedule."""
     total_steps, natural = curve.length, curve.natural_length
     if math.isinf(total_steps):
         return
@@ -219,7 +225,7 @@ def _horizon(curve: Curve, parts: list[_Part], whole: tuple[int, int]) -> Found:
             "warning",
             f"the schedule is {_n(natural)} steps long, and the run ends at {_n(total_steps)}, at "
             f"lr {_n(curve(total_steps))}",
-            "leave over= out of one part, so that it takes what is left, or train longer",
+            "leave over= out of one part, so that it fills the run, or train longer",
             whole,
         )
     missed = total_steps - natural
@@ -228,31 +234,31 @@ def _horizon(curve: Curve, parts: list[_Part], whole: tuple[int, int]) -> Found:
             "error",
             f"the schedule ends at step {_n(natural)} at lr 0: the last {_n(missed)} steps "
             "train nothing",
-            "leave over= out of one part, so that it takes what is left",
+            "leave over= out of one part, so that it fills the run",
             whole,
         )
     elif missed > 1:
         yield (
             "note",
-            f"the schedule ends at step {_n(natural)}, and lr {_n(curve(total_steps))} holds for the "
-            f"last {_n(missed)} steps",
-            "leave over= out of one part if it was meant to fill the run",
+            f"the schedule ends at step {_n(natural)}, and lr {_n(curve(total_steps))} holds for "
+            f"the last {_n(missed)} steps",
+            "leave over= out of one part if it should fill the run",
             whole,
         )
 
 
-def _jumps(curve: Curve, parts: list[_Part]) -> Found:
-    """Steps where one part hands over to the next."""
+def _check_jumps(curve: Curve, parts: list[_Part]) -> Problems:
+    """Report jumps between two parts."""
     peak = _peak(curve)
     for part in parts:
         join = part.start
         if part.previous is None or not 0 < join < curve.length:
             continue
         left, right = curve.left(join), curve(join)
-        if abs(right - left) <= JUMP * peak:
+        if abs(right - left) <= MIN_JUMP_OF_PEAK * peak:
             continue
         yield (
-            # A level is left by a step or not at all.
+            # Leaving a constant level always takes a jump.
             "note" if _is_level(part.previous) else "warning",
             f"the lr jumps from {_n(left)} to {_n(right)} at step {_n(join)}",
             "begin this part at the value where the part before it ends",
@@ -266,9 +272,9 @@ def _is_level(schedule: Schedule) -> bool:
     return isinstance(schedule, Ramp) and schedule.start == schedule.end
 
 
-def _lrs(curve: Curve, parts: list[_Part], whole: tuple[int, int]) -> Found:
-    """Steps that train nothing, or uphill."""
-    times = _probes(curve)
+def _check_values(curve: Curve, parts: list[_Part], whole: tuple[int, int]) -> Problems:
+    """Report steps with a learning rate of 0 or below."""
+    times = _checked_steps(curve)
     values = [curve(t) for t in times]
     lowest = min(values)
     if lowest < 0:
@@ -276,7 +282,7 @@ def _lrs(curve: Curve, parts: list[_Part], whole: tuple[int, int]) -> Found:
         yield (
             "error",
             f"the lr is negative: {_n(lowest)} at step {_n(at)}",
-            "keep it at 0 or above with .clip(low=0)",
+            "limit it with .clip(low=0)",
             whole,
         )
     if values[0] == 0:
@@ -303,19 +309,19 @@ def _lrs(curve: Curve, parts: list[_Part], whole: tuple[int, int]) -> Found:
         yield (
             "note",
             f"the last step, {_n(last)}, has lr 0 and trains nothing",
-            "let the end value be reached one step later, or end above 0",
+            "reach the end value one step later, or end above 0",
             whole,
         )
 
 
-def _growth(curve: Curve, parts: list[_Part]) -> Found:
-    """A rise after a fall that no ramp and no cycle asks for."""
-    times, step = _probes(curve), JUMP * _peak(curve)
+def _check_growth(curve: Curve, parts: list[_Part]) -> Problems:
+    """Report a rise after a fall, unless a rising ramp or a cycle causes it."""
+    times, step = _checked_steps(curve), MIN_JUMP_OF_PEAK * _peak(curve)
     cycles = [part for part in parts if isinstance(part.schedule, Repeat)]
     lowest, fallen, highest = math.inf, False, -math.inf
     for t in times:
         if any(part.start <= t + slack(t) < part.end for part in cycles):
-            lowest, fallen, highest = math.inf, False, -math.inf  # cycles rise, and are asked for
+            lowest, fallen, highest = math.inf, False, -math.inf  # cycles rise on purpose
             continue
         value = curve(t)
         highest = max(highest, value)
@@ -328,29 +334,29 @@ def _growth(curve: Curve, parts: list[_Part]) -> Found:
         owner = ([p for p in parts if p.start <= t + slack(t) < p.end] or parts)[-1]
         ramp = owner.schedule
         if owner.is_rise():
-            return  # it is written there
+            return  # the rise is on purpose
         if not isinstance(ramp, Ramp) or ramp.shape == "cosine":
             yield (
                 "warning",
-                f"the lr grows again around step {_n(t)}, after it had fallen to {_n(lowest)}",
-                "leave half_cycles= out, or write the rise as a part of its own",
+                f"the lr grows again around step {_n(t)}, after a fall to {_n(lowest)}",
+                "leave half_cycles= out, or write the rise as a separate part",
                 owner.span,
             )
         return
 
 
-def _probes(curve: Curve) -> list[float]:
-    """Return some steps all over the run; of an endless one its own length, or the first ones."""
+def _checked_steps(curve: Curve) -> list[float]:
+    """Return the steps to check: of an endless run those of its natural length, or the first."""
     span = curve.length if math.isfinite(curve.length) else curve.natural_length
-    count = max(math.ceil(span - slack(span)), 1) if math.isfinite(span) else PROBES
-    stride = max(count // PROBES, 1)
-    # Not evenly, or a cycle as long as the stride would be seen at one point only.
-    places = [i * stride + i * 617 % stride for i in range(count // stride)]
-    return [float(k) for k in dict.fromkeys((*places, count - 1))]
+    count = max(math.ceil(span - slack(span)), 1) if math.isfinite(span) else MAX_CHECKED_STEPS
+    stride = max(count // MAX_CHECKED_STEPS, 1)
+    # Unevenly spaced, since even steps would see a cycle as long as the stride at one phase only.
+    steps = [i * stride + i * 617 % stride for i in range(count // stride)]
+    return [float(k) for k in dict.fromkeys((*steps, count - 1))]
 
 
 def _peak(curve: Curve) -> float:
-    return max(abs(curve(t)) for t in _probes(curve))
+    return max(abs(curve(t)) for t in _checked_steps(curve))
 
 
 def _n(value: float) -> str:

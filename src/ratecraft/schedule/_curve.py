@@ -10,23 +10,23 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from ratecraft.errors import ScheduleError
 
-from ._duration import CLOCK_NAMES, LONGEST, Horizon, number_text
+from ._duration import CLOCK_NAMES, MAX_DURATION, Horizon, number_text
 from ._pieces import Piece, Times, slack
 
 if TYPE_CHECKING:
     from ._nodes import Schedule
 
 
-CHUNK: Final = 2**16  # steps at a time, so that a long run needs no long array
+CHUNK_STEPS: Final = 2**16  # evaluated at a time, so that a long run needs no long array
 
 
 class Difference(NamedTuple):
-    """StepOptions two curves differ.
+    """The difference of two curves.
 
     Attributes:
-        first: the first step at which they differ; ``None`` if they never do.
-        largest: the largest gap between them.
-        at: the step that it is at; ``None`` if there is no gap.
+        first: the first step at which they differ; ``None`` if they are equal.
+        largest: the largest absolute difference.
+        at: the step with the largest difference; ``None`` if the curves are equal.
     """
 
     first: int | None
@@ -35,16 +35,16 @@ class Difference(NamedTuple):
 
 
 class Curve:
-    """The values of a schedule over a run whose units are known; made by `Schedule.resolve`.
+    """The values of a schedule over a run; created by `Schedule.resolve`.
 
-    Step k reads the value at t = k; before 0 the value at 0 holds, past the end the last value
-    (the left limit at ``total_steps``) does. No evaluation depends on an earlier one, and step 10^9
-    costs what step 0 costs.
+    Step k has the value at t = k. Before 0 the curve holds its value at 0, past the end its left
+    limit at the end. No evaluation depends on an earlier one, and step 10^9 costs as much as
+    step 0.
 
     Attributes:
-        schedule: the schedule this came from.
-        length: where the run ends, in steps (infinite when no length was given).
-        horizon: what an epoch, a sample and a token weigh in steps.
+        schedule: the schedule that was resolved.
+        length: length of the run, in steps; infinite for an endless run.
+        horizon: the size of an epoch, a sample and a token, in steps.
 
     >>> from ratecraft import cosine, warmup
     >>> c = (2 * warmup(4).then(cosine(1, 0))).resolve(total_steps=8)
@@ -55,7 +55,7 @@ class Curve:
     """
 
     __slots__ = (
-        "__dict__",  # which torch's LambdaLR saves of a function that is an object
+        "__dict__",  # torch's LambdaLR saves the __dict__ of a callable object
         "_end",
         "_final",
         "_joins",
@@ -69,27 +69,27 @@ class Curve:
     def __init__(self, schedule: Schedule, piece: Piece, length: float, horizon: Horizon) -> None:
         self.schedule, self.length, self.horizon = schedule, length, horizon
         self._piece = piece
-        end = min(length, LONGEST)
+        end = min(length, MAX_DURATION)
         self._end, self._final = end - slack(end), piece.at(end, -slack(end))
         segments = piece.segments(0.0, 1.0)
         self._joins = tuple(start - slack(start) for start, _ in segments[1:])
         self._readers = tuple(reader for _, reader in segments)
 
     def __call__(self, t: float) -> float:
-        """Return the value at time ``t``: a step number, or any real time between two."""
-        t = t + 0.0  # an int would be converted at each comparison below
-        if not t < self._end:  # nan is caught here, where it costs the other times nothing
+        """Return the value at time ``t``, a step number or any real number."""
+        t = t + 0.0  # an int would be converted in each comparison below
+        if not t < self._end:  # also true for nan, so that the common path has no nan check
             if math.isnan(t):
                 raise ScheduleError("a curve has no value at nan; give a step number")
             return self._final
-        if t < 0.0:  # noqa: PLR1730 - max() would cost a quarter of this whole reading
+        if t < 0.0:  # noqa: PLR1730 - max() would add a quarter to the time of this call
             t = 0.0
         return self._readers[bisect_right(self._joins, t)](t)
 
     def cursor(self) -> Callable[[float], float]:
-        """Return a function that reads this curve, fastest where it read last.
+        """Return a function of t that is faster than the curve for nearby times.
 
-        It gives the same values, bit for bit, for floats of 0 or more, in any order.
+        It takes floats >= 0 in any order and returns the same values, bit for bit.
         """
         joins, readers, end = self._joins, self._readers, self._end
         since, until, reader = 0.0, -1.0, readers[0]
@@ -109,10 +109,10 @@ class Curve:
         return read
 
     def left(self, t: float) -> float:
-        """Return the left limit at ``t``: what the curve comes from where a part begins.
+        """Return the left limit at ``t``; it differs from the value only where a part begins.
 
-        >>> from ratecraft import levels
-        >>> c = levels([(10, 1), (10, 0.1)]).resolve()
+        >>> from ratecraft import staircase
+        >>> c = staircase([1, 0.1], at=[10]).resolve()
         >>> c.left(10), c(10)
         (1.0, 0.1)
         """
@@ -120,12 +120,12 @@ class Curve:
 
     @property
     def natural_length(self) -> float:
-        """StepOptions long the schedule itself is, in steps, whether the run cuts it or not."""
+        """The length of the schedule in steps, even where the run is shorter."""
         return self._piece.length
 
     @property
     def bound(self) -> float:
-        """A number that no value exceeds in size; of Python functions nothing is known: 0."""
+        """An upper bound of the absolute values; a Python function counts as 0."""
         return self._piece.bound()
 
     def __len__(self) -> int:
@@ -141,22 +141,22 @@ class Curve:
         return f"<Curve of {self.schedule!r}, {length} {CLOCK_NAMES[self.horizon.clock]}s>"
 
     def _repr_svg_(self) -> str:
-        """Return what a notebook shows."""
+        """Return the SVG chart for notebooks."""
         from ratecraft.report import curve_svg
 
         return curve_svg(self)
 
     def values(self, steps: Any = None) -> Any:
-        """Return the values at many times as an array: the same formulas, at array speed.
+        """Return the values at many times as a float64 array.
 
         Args:
-            steps: an int64 or float64 array of step numbers (numpy, torch, or any array with
-                the same namespace functions; the result stays on its device), or a sequence of
+            steps: step numbers: an int64 or float64 array (numpy, torch, or any array with the
+                same namespace functions; the result stays on its device), or a sequence of
                 numbers. Default: every step of the run.
 
         Raises:
-            TypeError: an array of float32 or smaller, which cannot hold 2**24 + 1.
-            ScheduleError: no ``steps`` and no ``total_steps=`` either.
+            TypeError: the array is float32 or smaller, which cannot represent 2**24 + 1.
+            ScheduleError: the curve is endless and ``steps`` is not given.
 
         >>> from ratecraft import linear
         >>> linear(1, 0).resolve(total_steps=4).values()
@@ -171,42 +171,42 @@ class Curve:
         packed = Times.of(times, xp)
         if math.isinf(self.length):
             return self._piece.array(packed)
-        final, total_steps = self._final, self.length
+        final, end = self._final, self.length
         return packed.select(
-            [total_steps], [self._piece.array, lambda late: late.full(final)], [0.0, 0.0]
+            [end], [self._piece.array, lambda times: times.full(final)], [0.0, 0.0]
         )
 
     def first_below(self, value: float) -> int | None:
-        """Return the first step whose lr is below ``value``; None if there is none.
+        """Return the first step with a value below ``value``, or None.
 
         >>> from ratecraft import linear
         >>> linear(1, 0).resolve(total_steps=4).first_below(0.6)
         2
         """
-        for start in range(0, len(self), CHUNK):
+        for start in range(0, len(self), CHUNK_STEPS):
             below = self._chunk(start, len(self)) < value
             if below.any():
                 return start + int(below.argmax())
         return None
 
     def sum(self) -> float:
-        """Return the sum of all values: the area under the curve, in lr times steps.
+        """Return the sum of the values at all steps: the area under the curve.
 
         >>> from ratecraft import linear
         >>> linear(1, 0).resolve(total_steps=4).sum()
         2.5
         """
         steps = len(self)
-        return math.fsum(float(self._chunk(k, steps).sum()) for k in range(0, steps, CHUNK))
+        return math.fsum(float(self._chunk(k, steps).sum()) for k in range(0, steps, CHUNK_STEPS))
 
     def diff(self, other: Curve) -> Difference:
-        """Return where this curve and another first differ, and where they differ most.
+        """Return the first and the largest difference between this curve and another.
 
         Args:
-            other: the other curve; after the end of the shorter one its last value holds.
+            other: the other curve. The shorter of the two holds its last value.
 
         Raises:
-            ScheduleError: a curve is endless, or counts tokens or samples.
+            ScheduleError: a curve is endless, or on the token or sample clock.
 
         >>> from ratecraft import constant, linear
         >>> linear(1, 0).resolve(total_steps=4).diff(constant(1).resolve(total_steps=4))
@@ -214,7 +214,7 @@ class Curve:
         """
         steps = max(len(self), len(other))
         first, largest, at = None, 0.0, None
-        for start in range(0, steps, CHUNK):
+        for start in range(0, steps, CHUNK_STEPS):
             gap = abs(self._chunk(start, steps) - other._chunk(start, steps))
             if first is None and gap.any():
                 first = start + int((gap > 0).argmax())
@@ -223,17 +223,17 @@ class Curve:
         return Difference(first, largest, at)
 
     def _chunk(self, start: int, steps: int) -> Any:
-        """Return the values of up to CHUNK steps from ``start`` on, of a run of ``steps``."""
-        return self.values(_numpy().arange(start, min(start + CHUNK, steps)))
+        """Return the values of up to CHUNK_STEPS steps from ``start``, before step ``steps``."""
+        return self.values(_numpy().arange(start, min(start + CHUNK_STEPS, steps)))
 
-    def _needs_steps(self, what: str) -> None:
+    def _needs_steps(self, call: str) -> None:
         if math.isinf(self.length):
-            raise ScheduleError(f"{what} needs total_steps=: this curve is endless")
+            raise ScheduleError(f"{call} needs total_steps=: this curve is endless")
         if self.horizon.clock != "steps":
             unit = CLOCK_NAMES[self.horizon.clock]
             raise ScheduleError(
-                f"{what} is not defined on the {unit} clock, where the number of steps depends "
-                f"on the batches; write values(positions), positions in {unit}s"
+                f"{call} is not defined on the {unit} clock, where the number of steps depends "
+                f"on the batches; write values(positions) with positions in {unit}s"
             )
 
 
@@ -252,7 +252,7 @@ def _as_times(steps: Any) -> tuple[Any, Any]:
     else:
         xp = _numpy()
         steps = xp.asarray(steps)
-        if steps.dtype.kind not in "iuf":
+        if steps.dtype.str[1] not in "iuf":  # "<f8" is a float64
             raise TypeError(f"step numbers must be numbers, not {steps.dtype}")
     if "float" in str(steps.dtype) and steps.dtype != xp.float64:
         raise TypeError(

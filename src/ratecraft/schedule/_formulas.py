@@ -1,7 +1,7 @@
 """One formula per shape, written once over a namespace: ``math``, numpy, torch or any other.
 
-A formula is bound first, to a namespace and its constants, and then asked for many t. It works
-on a number and, elementwise, on an array of that namespace.
+Each function here takes a namespace and constants and returns a function of t, which works on a
+number and elementwise on an array of that namespace.
 
 * A *ramp* is a function of x = t / length, from ``start`` to ``end``.
 * A *clocked* shape is a function of t itself, the time since its start.
@@ -21,7 +21,7 @@ HALF_PI: Final = math.pi / 2
 def linear(xp: Any, length: float, start: float, end: float) -> Function:
     """Return t -> start (1 - x) + end x.
 
-    DropInScheduler symmetrically, so that values near a zero end keep their relative accuracy.
+    The form is symmetric, so values near a zero end keep their relative accuracy.
     """
     return lambda t: start * ((length - t) / length) + end * (t / length)
 
@@ -29,8 +29,8 @@ def linear(xp: Any, length: float, start: float, end: float) -> Function:
 def cosine(xp: Any, length: float, start: float, end: float, half_cycles: float) -> Function:
     """Return t -> end + (start - end) (1 + cos(pi n x)) / 2 with n half cycles.
 
-    Computed as a squared sine measured from the smaller end where n = 1: the textbook form loses
-    16384 ulp there.
+    With n = 1 it is computed as a squared sine measured from the smaller end, where the textbook
+    form loses 16384 ulp.
     """
     sin, cos, span = xp.sin, xp.cos, start - end
 
@@ -42,17 +42,17 @@ def cosine(xp: Any, length: float, start: float, end: float, half_cycles: float)
         sine = sin(HALF_PI * (t / length))
         return start - span * (sine * sine)
 
-    def many(t: Any) -> Any:
-        wave = cos(HALF_PI * half_cycles * (t / length))
-        return end + span * (wave * wave)
+    def wave(t: Any) -> Any:
+        cosine = cos(HALF_PI * half_cycles * (t / length))
+        return end + span * (cosine * cosine)
 
     if half_cycles != 1:
-        return many
+        return wave
     return falling if abs(start) >= abs(end) else rising
 
 
 def exponential(xp: Any, length: float, start: float, end: float) -> Function:
-    """Return t -> start (end / start)^x: equal ratios in equal times."""
+    """Return t -> start (end / start)^x: equal ratios over equal times."""
     ratio = end / start
     return lambda t: start * ratio ** (t / length)
 
@@ -91,10 +91,10 @@ def decay(xp: Any, gamma: float, every: float) -> Function:
 
 
 def power_law(xp: Any, exponent: float, timescale: float, shift: float) -> Function:
-    """Return t -> ((t + shift) / timescale)^exponent, and 1 before it falls to 1."""
-    where_one = timescale - shift
+    """Return t -> ((t + shift) / timescale)^exponent, limited to 1."""
+    fall_start = timescale - shift
     if xp is math:
-        return lambda t: 1.0 if t <= where_one else ((t + shift) / timescale) ** exponent
+        return lambda t: 1.0 if t <= fall_start else ((t + shift) / timescale) ** exponent
     return lambda t: (xp.clip(t + shift, timescale, None) / timescale) ** exponent
 
 

@@ -1,6 +1,7 @@
-"""The leaves: shapes with values of their own.
+"""Leaves: the schedules without parts.
 
-Ramps stretch to their length; the others run by the clock and are cut there.
+A ramp stretches to its length. All other leaves are functions of the time since their start, and
+are cut at their length.
 """
 
 from __future__ import annotations
@@ -21,30 +22,30 @@ from ._nodes import Schedule, set_fields
 from ._pieces import Piece
 
 Call = tuple[str, list[Any], dict[str, Any]]
-"""StepOptions a leaf is written: its word, and the word's positional and named arguments."""
+"""The text of a leaf: its function, and the positional and keyword arguments of the call."""
 
 ONE_MINUS: Final = {0.5: "one_minus_sqrt", 2.0: "square"}
 
 
 class Leaf(Schedule):
-    """A schedule without parts. ``over_`` is its length; without one it takes what is left."""
+    """A schedule without parts. ``over_`` is its length; None: the rest of the run."""
 
     __slots__ = ()
     over_: Duration | None
 
     def over(self, length: Length) -> Schedule:
-        """Return this leaf with that length if it has none, else cut or held there."""
-        # A percent in here is of that length, so it takes a scope of its own (rule 11).
+        """Return this leaf with that length if it has none; else cut or hold it there."""
+        # A percent in this leaf is of the new length, so it needs its own scope (rule 11).
         if self.over_ is not None or any(inner.percent for inner in self._lengths()):
             return super().over(length)
         return replace(self, over_=as_duration(length, ".over()"))  # type: ignore[type-var]
 
     def call(self) -> Call:
-        """Return how this leaf is written, without ``over=``."""
+        """Return the call that builds this leaf, without ``over=``."""
         raise NotImplementedError
 
     def _lengths(self) -> Iterable[Duration]:
-        """Return the lengths in here other than ``over_``."""
+        """Return the lengths of this leaf other than ``over_``."""
         return ()
 
     def _is_open(self) -> bool:
@@ -58,10 +59,10 @@ class Leaf(Schedule):
         return room if self.over_ is None else horizon.measure(self.over_, scope, repr(self))
 
     def __repr__(self) -> str:
-        word, values, named = self.call()
+        word, args, kwargs = self.call()
         if self.over_ is not None and word not in ("warmup", "cooldown"):
-            named = named | {"over": self.over_}
-        texts = [*map(_text, values), *(f"{name}={_text(v)}" for name, v in named.items())]
+            kwargs = kwargs | {"over": self.over_}
+        texts = [*map(_text, args), *(f"{name}={_text(v)}" for name, v in kwargs.items())]
         return f"{word}({', '.join(texts)})"
 
 
@@ -71,14 +72,14 @@ def _text(value: Any) -> str:
     if isinstance(value, tuple):
         return f"[{', '.join(map(_text, value))}]"
     if callable(value):
-        named = value if hasattr(value, "__qualname__") else type(value)
-        return f"<{named.__module__}.{named.__qualname__}>"
+        function = value if hasattr(value, "__qualname__") else type(value)
+        return f"<{function.__module__}.{function.__qualname__}>"
     return str(value)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Ramp(Leaf):
-    """A leaf that goes from ``start`` to ``end`` and stretches to its length."""
+    """A leaf from ``start`` to ``end`` that stretches to its length."""
 
     shape: str
     start: float
@@ -94,30 +95,26 @@ class Ramp(Leaf):
             ratio = end / start if start else 0.0
             if not 0 < ratio < math.inf:
                 raise ScheduleError(
-                    f"exponential({number_text(start)}, {number_text(end)}): both ends must be on "
-                    "the same side of 0, since their ratio is what is spread; write for example "
-                    "exponential(1, 0.001)"
+                    f"exponential({number_text(start)}, {number_text(end)}): both ends must have "
+                    "the same sign and a finite ratio; write for example exponential(1, 0.001)"
                 )
         powers = {"polynomial": "power", "one_minus_power": "power", "cosine": "half_cycles"}
         if self.shape in powers and parameters[0] <= 0:
-            given = f"{powers[self.shape]}={number_text(parameters[0])}"
-            raise ScheduleError(f"{self.shape}: {given} must be > 0")
+            argument = f"{powers[self.shape]}={number_text(parameters[0])}"
+            raise ScheduleError(f"{self.shape}: {argument} must be > 0")
 
     def _build(self, horizon: Horizon, scope: float, room: float) -> Piece:
         length = self._length(horizon, scope, room)
         if (self.shape == "linear" and self.start == self.end) or length == 0:
-            return pieces.Constant(self.end, length)
+            return pieces.ConstantPiece(self.end, length)
         if math.isinf(length):
-            raise ScheduleError(
-                f"{self!r} has no length of its own and needs total_steps= to know where it ends; "
-                "give it over= or resolve with total_steps="
-            )
+            raise ScheduleError(f"{self!r} needs total_steps=, or over= as a length of its own")
         exact = self.shape != "tanh" and (self.shape != "cosine" or self.parameters == (1.0,))
         ends = self.start, self.end, *self.parameters
-        return pieces.Ramp(RAMPS[self.shape], length, ends, exact)
+        return pieces.RampPiece(RAMPS[self.shape], length, ends, exact)
 
     def call(self) -> Call:
-        """Return how this ramp is written: by the friendliest word that means it."""
+        """Return the simplest call that builds this ramp, without ``over=``."""
         start, end, over = self.start, self.end, self.over_
         if self.shape == "linear":
             if start == end:
@@ -134,10 +131,10 @@ class Ramp(Leaf):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Clocked(Leaf):
-    """A leaf that is a function of the time since its start, in lengths of its own.
+    """A leaf that is a formula in the time since its start.
 
-    ``number`` is gamma for a decay and the exponent for a power law; ``lengths`` are ``every``,
-    or the timescale and the shift.
+    A decay has ``number`` gamma and ``lengths`` (every,); a power law has ``number`` exponent and
+    ``lengths`` (timescale, shift).
     """
 
     shape: str
@@ -151,7 +148,7 @@ class Clocked(Leaf):
             raise ScheduleError(f"decay: gamma={number_text(self.number)} must be > 0")
         if self.shape == "power_law" and self.number >= 0:
             raise ScheduleError(
-                f"power_law: exponent={number_text(self.number)} must be < 0; a rise is written "
+                f"power_law: exponent={number_text(self.number)} must be < 0; for a rise write "
                 "polynomial(start, end, power)"
             )
 
@@ -161,18 +158,17 @@ class Clocked(Leaf):
     def _build(self, horizon: Horizon, scope: float, room: float) -> Piece:
         sizes = [horizon.measure(length, scope, repr(self)) for length in self.lengths]
         if sizes[0] == 0:
-            raise ScheduleError(f"{self!r}: {self.lengths[0]} measures 0 steps, and divides t")
+            raise ScheduleError(f"{self!r}: {self.lengths[0]} measures 0 steps; it must be > 0")
         length = self._length(horizon, scope, room)
         if math.isinf(length) and self.number > 1:
             raise ScheduleError(
-                f"{self!r} grows without end; give it over= or resolve with total_steps="
+                f"{self!r} grows without limit; give it over=, or resolve with total_steps="
             )
-        return pieces.Span(
-            pieces.Clocked(CLOCKED[self.shape], (self.number, *sizes), length), length
-        )
+        formula = pieces.ClockedPiece(CLOCKED[self.shape], (self.number, *sizes), length)
+        return pieces.SpanPiece(formula, length)
 
     def call(self) -> Call:
-        """Return how this leaf is written."""
+        """Return the call that builds this leaf, without ``over=``."""
         if self.shape == "decay":
             return "decay", [self.number], {"every": self.lengths[0]}
         scale, shift = self.lengths
@@ -183,7 +179,7 @@ class Clocked(Leaf):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Staircase(Leaf):
-    """A leaf of levels: a new one at each time of ``at``, or after each ``every``."""
+    """A leaf of constant levels: a new one at each time in ``at``, or after each ``every``."""
 
     values: tuple[float, ...]
     every: Duration | None = None
@@ -192,18 +188,11 @@ class Staircase(Leaf):
 
     def __post_init__(self) -> None:
         levels = tuple(as_number(v, "staircase: a level") for v in self.values)
-        if not levels:
-            raise ScheduleError("staircase([]): needs at least one level")
-        if (self.every is None) == (self.at is None):
-            raise ScheduleError(
-                "staircase needs exactly one of every= and at=; write "
-                "staircase([1, 0.1], every=epochs(30)) or staircase([1, 0.1], at=[30])"
-            )
         set_fields(self, values=levels)
         if self.at is not None and len(self.at) != len(levels) - 1:
             raise ScheduleError(
                 f"staircase: {len(levels)} levels need {len(levels) - 1} times in at=, "
-                f"not {len(self.at)}; the first level begins at the start"
+                f"not {len(self.at)}; the first level begins at 0"
             )
 
     def _lengths(self) -> Iterable[Duration]:
@@ -213,21 +202,21 @@ class Staircase(Leaf):
         if self.every is not None:
             width = horizon.measure(self.every, scope, "staircase: every=")
             if width == 0:
-                raise ScheduleError("staircase: every= measures 0 steps; a level needs some")
+                raise ScheduleError("staircase: every= measures 0 steps; it must be > 0")
             joins = [i * width for i in range(1, len(self.values))]
         else:
             joins = [horizon.measure(x, scope, "staircase: at=") for x in self.at or ()]
             for before, after in pairwise(joins):
                 if after < before:
                     raise ScheduleError(
-                        f"staircase: at= must not go down, but {number_text(after)} comes after "
-                        f"{number_text(before)}"
+                        "staircase: the times in at= must not decrease, but "
+                        f"{number_text(after)} follows {number_text(before)}"
                     )
         length = self._length(horizon, scope, room)
-        return pieces.Span(pieces.Staircase(self.values, joins), length)
+        return pieces.SpanPiece(pieces.StaircasePiece(self.values, joins), length)
 
     def call(self) -> Call:
-        """Return how this leaf is written."""
+        """Return the call that builds this leaf, without ``over=``."""
         when = {"at": self.at} if self.every is None else {"every": self.every}
         return "staircase", [self.values], when
 
@@ -245,10 +234,10 @@ class Custom(Leaf):
 
     def _build(self, horizon: Horizon, scope: float, room: float) -> Piece:
         length = self._length(horizon, scope, room)
-        return pieces.Span(pieces.Custom(self.function, repr(self)), length)
+        return pieces.SpanPiece(pieces.CustomPiece(self.function, repr(self)), length)
 
     def call(self) -> Call:
-        """Return how this leaf is written; the function's name, which nothing reads back."""
+        """Return the call that builds this leaf; `parse` cannot read the function's name."""
         return "custom", [self.function], {}
 
 
@@ -267,13 +256,13 @@ class Multiplicative(Leaf):
         length = self._length(horizon, scope, room)
         if math.isinf(length):
             raise ScheduleError(
-                f"{self!r} is tabulated, one step after the other, and needs total_steps= or over="
+                f"{self!r} is tabulated step by step and needs total_steps= or over="
             )
         steps = range(1, math.ceil(length))
         factors = (as_number(self.function(k), f"{self!r} at {k}") for k in steps)
         levels = tuple(accumulate(factors, operator.mul, initial=1.0))
-        return pieces.Span(pieces.Staircase(levels, steps), length)
+        return pieces.SpanPiece(pieces.StaircasePiece(levels, steps), length)
 
     def call(self) -> Call:
-        """Return how this leaf is written; the function's name, which nothing reads back."""
+        """Return the call that builds this leaf; `parse` cannot read the function's name."""
         return "multiplicative", [self.function], {}

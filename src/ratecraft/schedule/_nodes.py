@@ -1,8 +1,9 @@
-"""The schedule value, and the ways to combine values; the leaves are in leaves.py.
+"""The `Schedule` class and the nodes that combine schedules; leaves are in ``_leaves.py``.
 
-A `Schedule` is immutable, hashable and equal by structure. Resolving passes two numbers down:
-the *scope* (what ``percent`` is of) and the *room* (what an open part fills); only the top, a
-repeat and an over open a new scope. Rule numbers in comments are those of docs/semantics.md.
+A `Schedule` is immutable, hashable and equal by structure. Resolving passes two lengths down the
+tree: the *scope* (100 percent) and the *room* (the length that an open part fills). Only the
+root, a repeat and an over set a new scope. Rule numbers in comments are those of
+docs/semantics.md.
 """
 
 from __future__ import annotations
@@ -19,16 +20,17 @@ from ratecraft.errors import ScheduleError
 
 from . import _pieces as pieces
 from ._curve import Curve
-from ._duration import LONGEST, Duration, Horizon, Length, as_duration, as_number, number_text
+from ._duration import MAX_DURATION, Duration, Horizon, Length, as_duration, as_number, number_text
 from ._pieces import Piece
 
 
 class Schedule:
-    """A number over training time, as a value.
+    """A number as a function of training time: a learning rate, or a factor of one.
 
-    Build one from the words of `ratecraft` (``warmup``, ``cosine``, ...) and combine: ``.then``,
-    ``k *``, ``*``, ``.repeat``, ``.clip``, ``.rescale``, ``.over``, ``.reversed``. ``repr`` is
-    Python that builds an equal schedule, and `ratecraft.parse` reads it back.
+    Build schedules with the functions of `ratecraft` (``warmup``, ``cosine``, ...) and combine
+    them with ``.then``, ``k *``, ``*``, ``.repeat``, ``.clip``, ``.rescale``, ``.over`` and
+    ``.reversed``. ``repr`` is Python code that builds an equal schedule, and `ratecraft.parse`
+    reads it.
 
     >>> from ratecraft import cosine, warmup
     >>> schedule = 0.1 * warmup(100).then(cosine(1, 0))
@@ -39,21 +41,21 @@ class Schedule:
     """
 
     __slots__ = ()
-    __array_ufunc__ = None  # so that numpy.float64(3) * schedule asks the schedule
+    __array_ufunc__ = None  # so that numpy.float64(3) * schedule calls __rmul__
     __hash__: Callable[[], int]
 
     def _is_open(self) -> bool:
-        """Return whether a part has no length of its own and fills what is left."""
+        """Return whether a part has no length and fills the rest of its span."""
         raise NotImplementedError
 
     def _names_percent(self) -> bool:
-        """Return whether a ``percent`` in here is of the scope outside."""
+        """Return whether this schedule has a ``percent`` of the enclosing scope."""
         raise NotImplementedError
 
     def _build(self, horizon: Horizon, scope: float, room: float) -> Piece:
         raise NotImplementedError
 
-    _binds_tighter: ClassVar[bool] = True  # than `*` and `.`: no brackets needed around the text
+    _binds_tighter: ClassVar[bool] = True  # than `*` and `.`: its text needs no brackets
 
     def _bracketed(self) -> str:
         return repr(self) if self._binds_tighter else f"({self!r})"
@@ -70,18 +72,20 @@ class Schedule:
         """Return the curve of this schedule over a run.
 
         Args:
-            total_steps: length of the run: steps, or epochs() and the like. ``None``: endless,
-                allowed when no part needs to know the end. ``tokens(3e9)`` or ``samples(n)`` put
-                the curve on that clock: t then counts tokens (samples) consumed.
-            steps_per_epoch: steps per epoch, if the schedule or the total says epochs.
-            samples_per_step: samples per step, if something is said in samples.
-            tokens_per_step: tokens per step, if something is said in tokens.
+            total_steps: length of the run: steps, or a duration such as ``epochs(90)``. ``None``
+                is an endless run, allowed if no part needs the end. ``tokens(3e9)`` or
+                ``samples(n)`` select that clock: t then counts the tokens (samples) consumed.
+            steps_per_epoch: steps per epoch; needed if a length is in epochs.
+            samples_per_step: samples per step; needed if a length is in samples.
+            tokens_per_step: tokens per step; needed if a length is in tokens.
 
         Raises:
-            ScheduleError: a unit is unknown, the parts do not fit, or a part needs ``total_steps=``.
+            ScheduleError: the size of a unit is missing, the parts do not fit into the run, or a
+                part needs ``total_steps=``.
 
         >>> from ratecraft import cosine, epochs, warmup
-        >>> warmup(epochs(1)).then(cosine(1, 0)).resolve(epochs(10), steps_per_epoch=100)(50)
+        >>> schedule = warmup(epochs(1)).then(cosine(1, 0))
+        >>> schedule.resolve(total_steps=epochs(10), steps_per_epoch=100)(50)
         0.5
         """
         clock, length = "steps", None
@@ -102,50 +106,55 @@ class Schedule:
         end = math.inf
         if length is not None:
             end = horizon.measure(length, math.inf, "total_steps=")
-            if end <= pieces.SLACK:  # rule 5: step 0 would belong to what comes after
+            if end <= pieces.SLACK:  # rule 5: step 0 would be past the end
                 raise ScheduleError(f"total_steps={length}: a run needs at least one step")
         piece = self._build(horizon, end, end)
         if not math.isfinite(piece.bound()):
             raise ScheduleError(f"{self!r} overflows: its values are not finite numbers")
         return Curve(self, piece, end, horizon)
 
-    def then(self, *others: Schedule) -> Schedule:
-        """Return this schedule followed by others; each join belongs to the later part.
+    def then(self, *schedules: Schedule) -> Schedule:
+        """Return this schedule followed by others; a join belongs to the later part.
 
         Args:
-            others: schedules, in order; one part without a length takes what is left.
+            schedules: the schedules that follow, in order. At most one part of the sequence may
+                have no length; it fills the rest of the run.
 
         Raises:
-            ScheduleError: two parts without a length; at most one can take what is left.
+            ScheduleError: two or more parts have no length.
 
         >>> from ratecraft import constant, cooldown, percent, warmup
         >>> warmup(500).then(constant(1)).then(cooldown(percent(20)))
         warmup(500).then(constant(1)).then(cooldown(percent(20)))
         """
         parts: list[Schedule] = []
-        for part in (self, *others):
+        for part in (self, *schedules):
             if not isinstance(part, Schedule):
                 raise TypeError(f".then() takes schedules, not {part!r} ({type(part).__name__})")
             parts.extend(part.parts if isinstance(part, Sequence) else [part])
         endless = [part for part in parts if part._is_open()]
         if len(endless) > 1:
             raise ScheduleError(
-                "at most one part of a sequence may be without a length, to take what is left; "
-                f"here these are: {', '.join(map(repr, endless))}; give all but one an over=, "
-                "for example over=percent(30)"
+                "at most one part of a sequence may have no length; here these have none: "
+                f"{', '.join(map(repr, endless))}; give all but one a length, for example "
+                "over=percent(30)"
             )
         return Sequence(tuple(parts)) if len(parts) > 1 else self
 
     def repeat(self, n: int | None = None, *, grow: float = 1, decay: float = 1) -> Schedule:
-        """Return ``n`` cycles of this schedule, or endlessly many.
+        """Return ``n`` cycles of this schedule, or as many as the run takes.
 
         Cycle i is the first cycle stretched by grow^i and multiplied by decay^i.
 
         Args:
-            n: number of cycles; ``None`` repeats until the run ends, and then the cycle needs a
-                length of its own.
-            grow: factor from each cycle's length to the next (SGDR's T_mult).
-            decay: factor from each cycle's height to the next.
+            n: number of cycles; ``None`` repeats until the run ends, and needs a cycle with a
+                length.
+            grow: ratio of the lengths of successive cycles (SGDR's T_mult).
+            decay: ratio of the heights of successive cycles.
+
+        Raises:
+            ScheduleError: ``n``, ``grow`` or ``decay`` is out of range, or the cycle has no length
+                where it needs one.
 
         >>> from ratecraft import cosine, constant
         >>> cosine(1, 0, over=10).repeat(grow=2).resolve(total_steps=70)(10)
@@ -156,11 +165,14 @@ class Schedule:
         return Repeat(self, n, grow, decay)
 
     def clip(self, low: float | None = None, high: float | None = None) -> Schedule:
-        """Return this schedule kept within ``low`` and ``high``; binds tighter than ``*``.
+        """Return this schedule limited to ``low`` .. ``high``; binds tighter than ``*``.
 
         Args:
             low: lowest value; default no limit.
             high: highest value; default no limit.
+
+        Raises:
+            ScheduleError: both limits are missing, or ``low`` is above ``high``.
 
         >>> from ratecraft import warmup
         >>> (3 * warmup(4)).clip(high=2)
@@ -169,11 +181,11 @@ class Schedule:
         return Clip(self, low, high)
 
     def rescale(self, low: float, high: float) -> Schedule:
-        """Return ``low`` (1 - a) + ``high`` a: this schedule read as a share of the way.
+        """Return ``low`` (1 - a) + ``high`` a for this schedule a: 0 maps to low, 1 to high.
 
         Args:
-            low: value where this schedule is 0.
-            high: value where it is 1.
+            low: the value where this schedule is 0.
+            high: the value where it is 1.
 
         >>> from ratecraft import warmup
         >>> warmup(4).rescale(0.5, 1).resolve()(2)
@@ -182,12 +194,13 @@ class Schedule:
         return Rescale(self, low, high)
 
     def over(self, length: Length) -> Schedule:
-        """Return this schedule within a length of its own, cut or held there, never stretched.
+        """Return this schedule resolved over its own length; it is cut or held, never stretched.
 
-        Inside, ``percent`` is of that length. A leaf without a length just takes it as ``over=``.
+        ``percent`` inside it is of ``length``. A shape without a length takes ``length`` as its
+        ``over=``.
 
         Args:
-            length: steps, or epochs() and the like; as ``percent`` it is of the scope outside.
+            length: steps or a duration; a ``percent`` is of the enclosing scope.
 
         >>> from ratecraft import constant, cooldown, percent
         >>> constant(1).then(cooldown(percent(20))).over(50)
@@ -196,7 +209,7 @@ class Schedule:
         return Over(self, as_duration(length, ".over()"))
 
     def reversed(self) -> Schedule:
-        """Return this schedule run backwards over its own length.
+        """Return this schedule run backwards over its length.
 
         >>> from ratecraft import warmup
         >>> warmup(4).reversed().resolve()(1)
@@ -205,24 +218,25 @@ class Schedule:
         return Reversed(self)
 
     def plot(self, total_steps: object = None, **settings: Any) -> Any:
-        """Draw this schedule with matplotlib and return the axes; see `view.plot_schedule`.
+        """Plot this schedule with matplotlib and return the axes.
 
         Args:
             total_steps: length of the run; default a run of nominal length.
-            settings: what `view.plot_schedule` takes: ``steps_per_epoch=``, ``ax=`` and ``log=``.
+            settings: keyword arguments of `ratecraft.report.plot_schedule`, such as
+                ``steps_per_epoch=``, ``ax=`` and ``log=``.
 
         >>> from ratecraft import cosine
         >>> axes = cosine(1, 0).plot(total_steps=100)
         >>> axes.get_xlabel(), axes.get_ylabel()
         ('step', 'lr')
         """
-        # The one door upstairs: a value that a notebook holds should show itself.
+        # The only import of a higher package: a schedule draws itself in a notebook.
         from ratecraft.report import plot_schedule
 
         return plot_schedule(self, total_steps, **settings)
 
     def _repr_svg_(self) -> str | None:
-        """Return what a notebook shows; nothing if no nominal run fits."""
+        """Return the SVG chart for notebooks; None if the schedule fits no nominal run."""
         from ratecraft.report import schedule_svg
 
         try:
@@ -234,12 +248,12 @@ class Schedule:
         return Product(self, other) if isinstance(other, Schedule) else self.__rmul__(other)
 
     def __rmul__(self, other: object) -> Schedule:
-        return Scale(as_number(other, "what a schedule is multiplied by"), self)
+        return Scale(as_number(other, "the factor of a schedule"), self)
 
     def _no_operator(self, _: object) -> NoReturn:
         raise TypeError(
-            "schedules are joined with .then(), since every operator binds looser than '*': "
-            "write a.then(b); to multiply use '*', to set limits .clip() or .rescale()"
+            "schedules have no operator but '*': to join them write a.then(b); to multiply use "
+            "'*', to limit or shift values .clip() or .rescale()"
         )
 
     __add__ = __radd__ = __sub__ = __rsub__ = __truediv__ = __rshift__ = __rrshift__ = _no_operator
@@ -247,7 +261,7 @@ class Schedule:
 
 
 def set_fields(node: Schedule, **fields: object) -> None:
-    """Set fields of a frozen node while it is being made."""
+    """Set fields of a frozen node in its ``__post_init__``."""
     for name, value in fields.items():
         object.__setattr__(node, name, value)
 
@@ -258,7 +272,7 @@ def _arguments(*values: object) -> str:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Sequence(Schedule):
-    """Parts one after the other; flat, with at most one open part. Made by `Schedule.then`."""
+    """Parts one after the other; flat, with at most one open part. Built by `Schedule.then`."""
 
     parts: tuple[Schedule, ...]
 
@@ -269,7 +283,7 @@ class Sequence(Schedule):
         return any(part._names_percent() for part in self.parts)
 
     def layout(self, horizon: Horizon, scope: float, room: float) -> list[Piece]:
-        """Return the parts as pieces, each as long as it gets; the open one takes what is left."""
+        """Return the parts as pieces; the open one is as long as the others leave room for."""
         built = {
             i: part._build(horizon, scope, math.nan)
             for i, part in enumerate(self.parts)
@@ -281,7 +295,7 @@ class Sequence(Schedule):
                 continue
             left = room - fixed
             if -pieces.slack(fixed) <= left < 0:
-                left = 0.0  # rule 5: a rounding is not a missing step
+                left = 0.0  # rule 5: a rounding error is not a missing step
             if left < 0:
                 raise ScheduleError(
                     f"no room: {number_text(left)} steps left for {part!r}, since the other "
@@ -290,19 +304,19 @@ class Sequence(Schedule):
             built[i] = part._build(horizon, scope, left)
             if math.isinf(built[i].length) and i < len(self.parts) - 1:
                 raise ScheduleError(
-                    f"{self.parts[i + 1]!r} comes after {part!r}, which has no end: "
-                    "give that one over=, or resolve with total_steps="
+                    f"{self.parts[i + 1]!r} follows {part!r}, which has no end: "
+                    "give the latter over=, or resolve with total_steps="
                 )
         return [built[i] for i in range(len(self.parts))]
 
     def _build(self, horizon: Horizon, scope: float, room: float) -> Piece:
         parts = self.layout(horizon, scope, room)
-        kept = [piece for piece in parts if piece.length > 0]
-        if not kept:  # rule 4, where nothing is left: a sequence of no length reads its last end
+        nonempty = [piece for piece in parts if piece.length > 0]
+        if not nonempty:  # a sequence of no length has the end value of its last part
             return parts[-1]
-        exact = accumulate((Fraction(p.length) for p in kept[:-1]), initial=Fraction(0))
+        exact = accumulate((Fraction(p.length) for p in nonempty[:-1]), initial=Fraction(0))
         starts = [float(start) for start in exact]
-        return kept[0] if len(kept) == 1 else pieces.Sequential(kept, starts)
+        return nonempty[0] if len(nonempty) == 1 else pieces.SequencePiece(nonempty, starts)
 
     def __repr__(self) -> str:
         first, *rest = self.parts
@@ -310,7 +324,7 @@ class Sequence(Schedule):
 
 
 class Wrapped(Schedule):
-    """A schedule around one other; open and in need of a scope as that one is."""
+    """Base class of the nodes with one child; open if the child is."""
 
     __slots__ = ()
     schedule: Schedule
@@ -331,7 +345,7 @@ class Scale(Wrapped):
     _binds_tighter: ClassVar[bool] = False
 
     def _build(self, horizon: Horizon, scope: float, room: float) -> Piece:
-        return pieces.Scale(self.factor, self.schedule._build(horizon, scope, room))
+        return pieces.ScalePiece(self.factor, self.schedule._build(horizon, scope, room))
 
     def __repr__(self) -> str:
         return f"{number_text(self.factor)} * {self.schedule._bracketed()}"
@@ -339,7 +353,7 @@ class Scale(Wrapped):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Product(Schedule):
-    """Two schedules multiplied point by point, both from the same start."""
+    """Two schedules multiplied point by point; both start at 0."""
 
     left: Schedule
     right: Schedule
@@ -355,18 +369,19 @@ class Product(Schedule):
         left = self.left._build(horizon, scope, room)
         right = self.right._build(horizon, scope, room)
         length = room if self._is_open() else max(left.length, right.length)
-        product: Piece = pieces.Product(left, right, length)
-        # Rule 16: an open factor fills the room; a closed one that is longer is cut there.
-        return pieces.Span(product, room) if max(left.length, right.length) > length else product
+        product: Piece = pieces.ProductPiece(left, right, length)
+        # Rule 16: an open factor fills the room; a closed factor longer than that is cut.
+        cut = max(left.length, right.length) > length
+        return pieces.SpanPiece(product, room) if cut else product
 
     def __repr__(self) -> str:
-        # `2 * a * b` reads as (2 * a) * b, so only the right factor needs its brackets.
+        # Python parses `2 * a * b` as (2 * a) * b, so only the right factor needs brackets.
         return f"{self.left!r} * {self.right._bracketed()}"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Repeat(Wrapped):
-    """Cycles of a schedule, each stretched and scaled from the one before."""
+    """Cycles of a schedule, each stretched and scaled relative to the previous one."""
 
     schedule: Schedule
     n: int | None = None
@@ -382,7 +397,7 @@ class Repeat(Wrapped):
             set_fields(self, n=self.n.__index__())
             if self.n < 1:
                 raise ScheduleError(f".repeat({self.n}): needs at least one cycle")
-        if not 1 / LONGEST <= grow <= LONGEST or decay < 0:
+        if not 1 / MAX_DURATION <= grow <= MAX_DURATION or decay < 0:
             raise ScheduleError(
                 f".repeat(): grow={number_text(grow)} must be > 0 (1e-18 to 1e18) and "
                 f"decay={number_text(decay)} must be >= 0"
@@ -392,7 +407,7 @@ class Repeat(Wrapped):
             if body_open:
                 raise ScheduleError(
                     f"{self.schedule!r} has no length, so it cannot be repeated endlessly; "
-                    "say how often, .repeat(4), or give it over="
+                    "write the number of cycles, .repeat(4), or give it over="
                 )
             if grow < 1 or decay > 1:
                 raise ScheduleError(
@@ -401,18 +416,18 @@ class Repeat(Wrapped):
                 )
         if not body_open and self.schedule._names_percent():
             raise ScheduleError(
-                f"{self.schedule!r} in a .repeat(): percent is of the cycle, whose length it "
-                "would decide; leave over= out, or put .over(percent()) after the .repeat()"
+                f"{self.schedule!r} in a .repeat(): percent is of the cycle, so it cannot set "
+                "the cycle's length; leave over= out, or put .over(percent()) after the .repeat()"
             )
 
     def _is_open(self) -> bool:
         return self.n is None or self.schedule._is_open()
 
     def _names_percent(self) -> bool:
-        return False  # rule 14: what is inside is of the cycle
+        return False  # rule 14: percent inside is of the cycle
 
     def _cycles(self) -> float:
-        """Return the length of all cycles together, in lengths of the first."""
+        """Return the length of all cycles, in lengths of the first."""
         if self.n is None:
             return math.inf
         try:
@@ -426,12 +441,12 @@ class Repeat(Wrapped):
     def first_cycle(self, horizon: Horizon, room: float) -> Piece:
         """Return the first cycle as a piece."""
         if not self.schedule._is_open():
-            # A closed body names no percent, so it needs neither scope nor room.
+            # A closed body has no percent, so it needs neither scope nor room.
             return self.schedule._build(horizon, math.nan, math.nan)
         if math.isinf(room):
             raise ScheduleError(
-                f"{self!r} divides the run into cycles and needs total_steps= to do so; "
-                "resolve with total_steps=, or give the cycle over="
+                f"{self!r} divides the run into cycles and needs total_steps=, or over= for the "
+                "cycle"
             )
         cycle = room / self._cycles()
         return self.schedule._build(horizon, cycle, cycle)
@@ -439,11 +454,12 @@ class Repeat(Wrapped):
     def _build(self, horizon: Horizon, scope: float, room: float) -> Piece:
         cycles, body = self._cycles(), self.first_cycle(horizon, room)
         if self.n is None and body.length <= pieces.SLACK:
-            raise ScheduleError(f"{self!r}: a cycle of no length cannot be repeated endlessly")
+            raise ScheduleError(f"{self!r}: a cycle of length 0 cannot be repeated endlessly")
         length = room if self._is_open() else body.length * cycles
-        if math.isfinite(body.length) and self.n is not None and length > LONGEST:
+        if math.isfinite(body.length) and self.n is not None and length > MAX_DURATION:
             raise ScheduleError(f"{self!r}: its cycles take more than 1e18 steps together")
-        return pieces.Span(pieces.Repeat(body, self.n, self.grow, self.decay), length)
+        cycles_piece = pieces.RepeatPiece(body, self.n, self.grow, self.decay)
+        return pieces.SpanPiece(cycles_piece, length)
 
     def __repr__(self) -> str:
         grow = None if self.grow == 1 else f"grow={number_text(self.grow)}"
@@ -453,7 +469,7 @@ class Repeat(Wrapped):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Clip(Wrapped):
-    """A schedule kept within limits."""
+    """A schedule limited to a range."""
 
     schedule: Schedule
     low: float | None = None
@@ -472,7 +488,7 @@ class Clip(Wrapped):
             )
 
     def _build(self, horizon: Horizon, scope: float, room: float) -> Piece:
-        return pieces.Clip(self.schedule._build(horizon, scope, room), self.low, self.high)
+        return pieces.ClipPiece(self.schedule._build(horizon, scope, room), self.low, self.high)
 
     def __repr__(self) -> str:
         low = None if self.low is None else f"low={number_text(self.low)}"
@@ -493,7 +509,7 @@ class Rescale(Wrapped):
         set_fields(self, low=low, high=high)
 
     def _build(self, horizon: Horizon, scope: float, room: float) -> Piece:
-        return pieces.Mix(self.schedule._build(horizon, scope, room), self.low, self.high)
+        return pieces.RescalePiece(self.schedule._build(horizon, scope, room), self.low, self.high)
 
     def __repr__(self) -> str:
         limits = _arguments(number_text(self.low), number_text(self.high))
@@ -502,7 +518,7 @@ class Rescale(Wrapped):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Over(Wrapped):
-    """A schedule resolved within a length of its own; see `Schedule.over`."""
+    """A schedule resolved over its own length; see `Schedule.over`."""
 
     schedule: Schedule
     length: Duration
@@ -515,7 +531,7 @@ class Over(Wrapped):
 
     def _build(self, horizon: Horizon, scope: float, room: float) -> Piece:
         length = horizon.measure(self.length, scope, ".over()")
-        return pieces.Span(self.schedule._build(horizon, length, length), length)
+        return pieces.SpanPiece(self.schedule._build(horizon, length, length), length)
 
     def __repr__(self) -> str:
         return f"{self.schedule._bracketed()}.over({self.length})"
@@ -523,7 +539,7 @@ class Over(Wrapped):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Reversed(Wrapped):
-    """A schedule run backwards over its own length."""
+    """A schedule run backwards over its length."""
 
     schedule: Schedule
 
@@ -531,9 +547,9 @@ class Reversed(Wrapped):
         piece = self.schedule._build(horizon, scope, room)
         if math.isinf(piece.length):
             raise ScheduleError(
-                f"{self!r} has no end to begin from; it needs total_steps= or over="
+                f"{self!r} has no end to start from; it needs total_steps= or over="
             )
-        return pieces.Span(pieces.Reversed(piece), piece.length)  # holds its left limit
+        return pieces.SpanPiece(pieces.ReversedPiece(piece), piece.length)  # holds its left limit
 
     def __repr__(self) -> str:
         return f"{self.schedule._bracketed()}.reversed()"

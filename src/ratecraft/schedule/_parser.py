@@ -1,7 +1,8 @@
-"""One notation: ``parse(repr(s)) == s``, by a whitelist walk over Python's own syntax tree.
+"""The parser of the notation: ``parse(repr(s)) == s``.
 
-Nothing is evaluated or imported: names are looked up in a table of words, calls are made to
-those words and to the verbs of a schedule, and everything else is refused with its place.
+It walks Python's syntax tree and accepts only calls of the functions in ``WORDS`` and of the
+schedule methods in ``VERBS``, with literals as arguments. It evaluates and imports nothing else,
+and an error message marks the part of the text that it rejects.
 """
 
 from __future__ import annotations
@@ -22,52 +23,64 @@ from . import _shapes as shapes
 from ._duration import Duration
 from ._nodes import Schedule
 
-MAX_LENGTH: Final = 20_000
-MAX_DEPTH: Final = 50
-MAX_PARTS: Final = 2_000
+MAX_CHARACTERS: Final = 20_000
+MAX_DEPTH: Final = 50  # levels of brackets or of nested schedules
+MAX_PARTS: Final = 2_000  # nodes of the syntax tree
 
-UNREADABLE: Final = ("custom", "multiplicative")  # they hold Python functions
-WORDS: Final[Mapping[str, Callable[..., Any]]] = {
-    word.__name__: word
-    for word in (
-        shapes.constant,
-        shapes.cooldown,
-        shapes.cosine,
-        shapes.decay,
-        shapes.exp_decay,
-        shapes.exponential,
-        shapes.inverse_sqrt,
-        shapes.levels,
-        shapes.linear,
-        shapes.one_minus_sqrt,
-        shapes.polynomial,
-        shapes.power_law,
-        shapes.rex,
-        shapes.sqrt,
-        shapes.square,
-        shapes.staircase,
-        shapes.tanh,
-        shapes.untuned_warmup,
-        shapes.warmup,
-        recipes.exp_range,
-        recipes.knee,
-        recipes.linear_to_zero,
-        recipes.noam,
-        recipes.one_cycle,
-        recipes.power_scheduler,
-        recipes.restarts,
-        recipes.trapezoid,
-        recipes.triangular,
-        recipes.triangular2,
-        recipes.wsd,
-        duration.steps,
-        duration.epochs,
-        duration.percent,
-        duration.samples,
-        duration.tokens,
-    )
-}
+SHAPES: Final[tuple[Callable[..., Any], ...]] = (
+    shapes.constant,
+    shapes.linear,
+    shapes.cosine,
+    shapes.exponential,
+    shapes.polynomial,
+    shapes.one_minus_sqrt,
+    shapes.sqrt,
+    shapes.square,
+    shapes.tanh,
+    shapes.rex,
+    shapes.decay,
+    shapes.exp_decay,
+    shapes.inverse_sqrt,
+    shapes.power_law,
+    shapes.staircase,
+    shapes.warmup,
+    shapes.cooldown,
+)
+RECIPES: Final[tuple[Callable[..., Any], ...]] = (
+    recipes.wsd,
+    recipes.trapezoid,
+    recipes.knee,
+    recipes.linear_to_zero,
+    recipes.one_cycle,
+    recipes.restarts,
+    recipes.triangular,
+    recipes.triangular2,
+    recipes.exp_range,
+    recipes.noam,
+    recipes.power_scheduler,
+)
+LENGTHS: Final[tuple[Callable[..., Any], ...]] = (
+    duration.steps,
+    duration.epochs,
+    duration.percent,
+    duration.samples,
+    duration.tokens,
+    shapes.untuned_warmup,
+)
 VERBS: Final = ("then", "repeat", "clip", "rescale", "over", "reversed")
+
+WORDS: Final[Mapping[str, Callable[..., Any]]] = {
+    word.__name__: word for word in (*SHAPES, *RECIPES, *LENGTHS)
+}
+WORD_GROUPS: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
+    ("shapes", tuple(word.__name__ for word in SHAPES)),
+    ("whole schedules", tuple(word.__name__ for word in RECIPES)),
+    ("lengths", tuple(word.__name__ for word in LENGTHS)),
+    ("methods", tuple(f".{verb}" for verb in VERBS)),
+)
+"""All words of the notation by group, in the order of docs/notation.md, for help texts."""
+
+UNREADABLE: Final = ("custom", "multiplicative")  # their argument is a Python function
 ALLOWED: Final = re.compile(r"[\w\s.,()\[\]*+=\"'<>|/-]*", re.ASCII)
 OPERATORS: Final = {
     ast.RShift: ">>", ast.BitOr: "|", ast.Div: "/", ast.Pow: "**", ast.Add: "+", ast.Sub: "-",
@@ -75,38 +88,41 @@ OPERATORS: Final = {
 
 
 def parse(text: str) -> Schedule:
-    """Return the schedule that a text names; the inverse of ``repr``.
+    """Return the schedule of a text; the inverse of ``repr``.
 
     Args:
         text: the notation, e.g. ``"3e-4 * warmup(500).then(cosine(1, 0.1))"``; at most 20,000
             characters, 2,000 parts and 50 levels deep. Line breaks are allowed.
 
     Raises:
-        ScheduleError: the text is no schedule; the message shows the place and the remedy.
+        ScheduleError: the text is not a valid schedule; the message marks the error and says
+            what to write instead.
         TypeError: ``text`` is not a string.
 
+    >>> from ratecraft import parse
     >>> parse("3e-4 * warmup(500).then(cosine(1, 0.1))")
     0.0003 * warmup(500).then(cosine(1, 0.1))
     """
     value = _Reader(text).read()
     if isinstance(value, Schedule):
         return value
-    kind = "a length" if isinstance(value, Duration) else "no schedule"
+    actual = "a length" if isinstance(value, Duration) else "not a schedule"
     if isinstance(value, int | float) and not isinstance(value, bool):
-        kind = f"a number; a fixed lr is written constant({value!r})"
-    raise ScheduleError(f"{text.strip()!r} is {kind}, where a schedule was expected")
+        actual = f"a number; write constant({value!r}) for a constant lr"
+    raise ScheduleError(f"expected a schedule, but {text.strip()!r} is {actual}")
 
 
 def parse_length(text: str) -> Duration:
-    """Return the length that a text names: ``"10000"``, ``"epochs(3)"``, ``"tokens(3e9)"``.
+    """Return the length of a text: ``"10000"``, ``"epochs(3)"``, ``"tokens(3e9)"``.
 
     Args:
-        text: an int (steps), ``epochs(n)`` and the like, or a sum or difference of these.
+        text: an int (steps), a duration such as ``epochs(3)``, or a sum or difference of these.
 
     Raises:
-        ScheduleError: the text is no length.
+        ScheduleError: the text is not a valid length.
         TypeError: ``text`` is not a string.
 
+    >>> from ratecraft import parse_length
     >>> parse_length("epochs(1) + 100")
     epochs(1) + 100
     """
@@ -118,7 +134,7 @@ def parse_length(text: str) -> Duration:
 
 
 class _Reader:
-    """One text being read: the tree walk, its limits, and messages that show the place."""
+    """The parser state of one text: the tree walk, its limits and its error messages."""
 
     def __init__(self, text: str) -> None:
         if not isinstance(text, str):
@@ -130,14 +146,14 @@ class _Reader:
         text = self.text
         if not text:
             raise ScheduleError('the text is empty; write for example "warmup(500).then(cosine())"')
-        if len(text) > MAX_LENGTH:
+        if len(text) > MAX_CHARACTERS:
             raise ScheduleError(
-                f"the text has {len(text):,} characters; at most {MAX_LENGTH:,} are read"
+                f"the text has {len(text):,} characters; the limit is {MAX_CHARACTERS:,}"
             )
         for word in UNREADABLE:
             if f"{word}(<" in text:
                 raise ScheduleError(
-                    f"a {word}() function cannot be read back from text; build it in Python: "
+                    f"a {word}() function cannot be read from text; build it in Python: "
                     f"{word}(function)"
                 )
         odd = ALLOWED.match(text)
@@ -148,35 +164,35 @@ class _Reader:
         for at, character in enumerate(text):
             depth += (character in "([") - (character in ")]")
             if depth < 0:
-                self._fail_at(at, 1, f"{character!r} closes a bracket that was never opened")
+                self._fail_at(at, 1, f"{character!r} has no opening bracket")
             deepest = max(deepest, depth)
         if deepest > MAX_DEPTH:
-            raise ScheduleError(f"brackets {deepest} deep; at most {MAX_DEPTH} levels are read")
+            raise ScheduleError(f"brackets are {deepest} deep; the limit is {MAX_DEPTH}")
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", SyntaxWarning)
                 warnings.simplefilter("ignore", DeprecationWarning)
-                # The brackets let a text run over several lines.
+                # The brackets allow line breaks in the text.
                 tree = ast.parse(f"({text}\n)", mode="eval").body
         except SyntaxError as error:
             at = self._offset(error.lineno or 1, (error.offset or 1) - 1)
-            self._fail_at(at, 1, f"this is not the notation: {error.msg}")
+            self._fail_at(at, 1, f"invalid syntax: {error.msg}")
         except (MemoryError, RecursionError, ValueError) as error:
             raise ScheduleError(
-                f"the text cannot be read: {error or type(error).__name__}"
+                f"the text cannot be parsed: {error or type(error).__name__}"
             ) from None
         return self._value(tree, 0)
 
-    # Reading ------------------------------------------------------------------------------
+    # The tree walk ------------------------------------------------------------------------
 
     def _value(self, node: ast.expr, depth: int) -> Any:
         self.parts += 1
         if depth > 4 * MAX_DEPTH or self.parts > MAX_PARTS:
-            self._fail(node, f"too large; at most {MAX_PARTS:,} parts are read")
+            self._fail(node, f"too large; the limit is {MAX_PARTS:,} parts")
         match node:
             case ast.Constant(value=value):
                 if type(value) not in (int, float, str, bool, type(None)):
-                    self._fail(node, f"{value!r} is no part of a schedule")
+                    self._fail(node, f"{value!r} is not valid in a schedule")
                 return value
             case ast.UnaryOp(op=ast.USub() | ast.UAdd() as sign, operand=operand):
                 value = self._value(operand, depth + 1)
@@ -193,27 +209,27 @@ class _Reader:
                 return self._chain(node, depth)
             case ast.Name(id=word):
                 self._word(node, word)
-                self._fail(node, f"{word} is a word that is called: write {word}(...)")
+                self._fail(node, f"{word} is a function: write {word}(...)")
             case _:
-                self._fail(node, "this is no part of the notation")
+                self._fail(node, "this is not part of the notation")
 
     def _chain(self, node: ast.Call, depth: int) -> Any:
-        """Read ``a.then(b).then(c)...`` from the left: a long chain is not a deep one."""
+        """Evaluate ``a.then(b).then(c)...`` from the left, so that a long chain is not deep."""
         links: list[tuple[ast.Call, ast.Attribute]] = []
         of: ast.expr = node
         while isinstance(of, ast.Call) and isinstance(of.func, ast.Attribute):
             links.append((of, of.func))
             of = of.func.value
         self.parts += len(links) - 1
-        # `then` makes a sequence longer, every other verb makes it a level deeper.
+        # `then` makes a sequence longer; every other method adds a level.
         subject = self._value(of, depth + 1 + sum(f.attr != "then" for _, f in links))
         for call, function in reversed(links):
             verb = function.attr
             if not isinstance(subject, Schedule):
-                self._fail(function.value, f"only a schedule has .{verb}(), and this is none")
+                self._fail(function.value, f"only a schedule has .{verb}(); this is not one")
             if verb not in VERBS:
-                place = (function.end_col_offset or 0) - len(verb)
-                at = self._offset(function.end_lineno or 1, place)
+                column = (function.end_col_offset or 0) - len(verb)
+                at = self._offset(function.end_lineno or 1, column)
                 close = guess(verb, VERBS)
                 self._fail_at(at, len(verb), f"a schedule has no .{verb}(){close}")
             subject = self._call(call, f".{verb}", getattr(subject, verb), [], depth)
@@ -225,23 +241,23 @@ class _Reader:
         schedules = isinstance(left, Schedule) or isinstance(right, Schedule)
         match node.op:
             case ast.Mult() if schedules:
-                return self._made(node, lambda: left * right)
+                return self._build(node, lambda: left * right)
             case ast.Add() if lengths:
-                return self._made(node, lambda: left + right)
+                return self._build(node, lambda: left + right)
             case ast.Sub() if lengths:
-                return self._made(node, lambda: left - right)
+                return self._build(node, lambda: left - right)
         sign = OPERATORS.get(type(node.op), "this operator")
         if schedules:
             self._fail(
                 node.right, f"{sign} does not join schedules; write a.then(b), or a * b to multiply"
             )
-        self._fail(node, f"{sign} is not calculated here; write the result")
+        self._fail(node, f"{sign} is not evaluated here; write the result")
 
     def _word(self, node: ast.expr, word: str) -> Callable[..., Any]:
         if word in WORDS:
             return WORDS[word]
         if word in UNREADABLE:
-            self._fail(node, f"{word}() needs a Python function and has no text")
+            self._fail(node, f"{word}() needs a Python function and cannot be read from text")
         close = guess(word, WORDS) or f"; the words are {', '.join(sorted(WORDS))}"
         self._fail(node, f"{word!r} is not a word of the notation{close}")
 
@@ -250,27 +266,27 @@ class _Reader:
     ) -> Any:
         for argument in node.args:
             if isinstance(argument, ast.Starred):
-                self._fail(argument, "* is not read here; write the arguments out")
+                self._fail(argument, "* is not allowed here; write out the arguments")
             values.append(self._value(argument, depth + 1))
         named: dict[str, Any] = {}
         for keyword in node.keywords:
             if keyword.arg is None:
-                self._fail(keyword.value, "** is not read here; write the arguments out")
+                self._fail(keyword.value, "** is not allowed here; write out the arguments")
             named[keyword.arg] = self._value(keyword.value, depth + 1)
-        return self._made(node, lambda: call(name, function, values, named))
+        return self._build(node, lambda: call(name, function, values, named))
 
-    def _made(self, node: ast.expr, make: Callable[[], Any]) -> Any:
+    def _build(self, node: ast.expr, build: Callable[[], Any]) -> Any:
         try:
-            return make()
+            return build()
         except (TypeError, ScheduleError) as error:
             self._fail(node, str(error))
 
-    # Saying where ------------------------------------------------------------------------
+    # Error messages ----------------------------------------------------------------------
 
     def _offset(self, line: int, column: int) -> int:
-        """Return the place in the text of a line and column of the bracketed text."""
+        """Return the index in the text of a line and column of the bracketed text."""
         lines = self.text.split("\n")
-        before = sum(len(earlier) + 1 for earlier in lines[: line - 1])
+        before = sum(len(previous) + 1 for previous in lines[: line - 1])
         return min(max(before + column - (line == 1), 0), len(self.text))
 
     def _fail(self, node: ast.expr, message: str) -> NoReturn:
@@ -283,7 +299,7 @@ class _Reader:
         line_end = self.text.find("\n", start)
         line = self.text[line_start : line_end if line_end >= 0 else len(self.text)]
         column = start - line_start
-        first = max(0, column - 50)  # a window, so that the mark stays on the screen
+        first = max(0, column - 50)  # show a window around the error
         shown = line[first : first + 76]
         marks = "^" * max(1, min(width, len(shown) - (column - first)))
         raise ScheduleError(f"{message}\n  {shown}\n  {' ' * (column - first)}{marks}") from None
@@ -292,11 +308,17 @@ class _Reader:
 def call(
     name: str, function: Callable[..., Any], values: list[Any], named: Mapping[str, Any]
 ) -> Any:
-    """Call a word or a verb; wrong arguments are told by the name that the user wrote.
+    """Call a function or method of the notation; error messages use the name in the text.
+
+    Args:
+        name: the name in the text.
+        function: what to call.
+        values: positional arguments.
+        named: keyword arguments.
 
     Raises:
-        TypeError: an argument is unknown, missing or given twice, or of the wrong type.
-        ScheduleError: the values make no schedule.
+        TypeError: an argument is unknown, missing, given twice or of the wrong type.
+        ScheduleError: an argument has an invalid value.
     """
     signature = inspect.signature(function)
     shown = ", ".join(str(p).split(":")[0] for p in signature.parameters.values())
@@ -312,6 +334,6 @@ def call(
 
 
 def guess(word: str, known: Any) -> str:
-    """Return "; did you mean ...?" if a known word is close to this one."""
+    """Return "; did you mean ...?" if a known word is similar, else ""."""
     close = difflib.get_close_matches(word.lower(), list(known), n=1, cutoff=0.6)
     return f"; did you mean {close[0]!r}?" if close else ""

@@ -1,14 +1,14 @@
-"""What a schedule becomes when it is resolved: pieces that read a value at a time.
+"""Pieces: resolved schedules, which map a time to a value.
 
-Every piece starts at t = 0, has a ``length`` (may be endless), holds its value at 0 before its
-start and its left limit after its end. Two readers, one rule:
+A piece starts at t = 0 and has a ``length``, which may be infinite. Before its start it holds its
+value at 0, after its end its left limit. It is evaluated in two ways:
 
-* ``at(t, e)`` for a number,
+* ``at(t, e)`` for one time,
 * ``array(times)`` for many, on numpy, torch or any array with the same namespace.
 
-``e`` is the *signed slack*. Who owns time t is decided at t + e: with e > 0 (1e-9 steps or
-more) a join belongs to the later part even when rounding put t a hair before it; with e < 0 the
-same reading gives the left limit. So one method serves reading, holding and reversal.
+``e`` is the *signed slack*: t + e decides which part owns time t. With e > 0 (1e-9 steps or more)
+a join belongs to the later part even where rounding put t just before it; with e < 0 the result
+is the left limit. So the same method evaluates a piece forwards, past its end and backwards.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ from typing import Any, Final
 
 from ratecraft.errors import ScheduleError
 
-from ._duration import LONGEST, as_number
+from ._duration import MAX_DURATION, as_number
 from ._formulas import Function
 
-SLACK: Final = 1e-9
-RELATIVE_SLACK: Final = 2.0**-50  # 4 ulp of a number at the top of its binade
-SLACK_LIMIT: Final = SLACK / RELATIVE_SLACK
+SLACK: Final = 1e-9  # steps
+RELATIVE_SLACK: Final = 2.0**-50  # of t: 4 ulp of a number at the top of its binade
+SLACK_LIMIT: Final = SLACK / RELATIVE_SLACK  # the time from which the relative slack is larger
 
 
 def slack(t: float) -> float:
-    """Return how far before a join time ``t`` may lie and still belong to the later part."""
+    """Return how far before a join a time ``t`` still belongs to the later part."""
     return SLACK if t < SLACK_LIMIT else t * RELATIVE_SLACK
 
 
 class Times:
-    """Many times to read at: the array, its namespace, its slack, and whether it is sorted.
+    """An array of times, with its namespace, its slack, and whether it is sorted.
 
-    A sorted numpy array is cut into slices, one per part; any other array is read whole by
-    every part and the parts are chosen elementwise, so nothing leaves its device.
+    A sorted numpy array is cut into slices, one per part. On any other array every part is
+    evaluated at all times and the results are selected elementwise, so nothing leaves its device.
     """
 
     __slots__ = ("e", "ordered", "t", "xp")
@@ -47,16 +47,16 @@ class Times:
 
     @classmethod
     def of(cls, t: Any, xp: Any) -> Times:
-        """Wrap a float64 array, with the slack that each of its times has; before 0 it is 0."""
-        on_host = xp.__name__ == "numpy"  # elsewhere a question about values may stop a device
+        """Wrap a float64 array, clip it to [0, MAX_DURATION] and compute its slack."""
+        on_host = xp.__name__ == "numpy"  # elsewhere reading a value may synchronize a device
         if on_host and xp.isnan(t).any():
             raise ScheduleError("a curve has no value at nan; give step numbers")
         if on_host and t.ndim == 1 and t.size and bool((t[1:] >= t[:-1]).all()):
-            if t[0] < 0 or t[-1] > LONGEST:
-                t = xp.clip(t, 0.0, LONGEST)
+            if t[0] < 0 or t[-1] > MAX_DURATION:
+                t = xp.clip(t, 0.0, MAX_DURATION)
             e = SLACK if t[-1] < SLACK_LIMIT else xp.maximum(t * RELATIVE_SLACK, SLACK)
             return cls(t, e, xp, True)
-        t = xp.clip(t, 0.0, LONGEST)
+        t = xp.clip(t, 0.0, MAX_DURATION)
         return cls(t, xp.clip(t * RELATIVE_SLACK, SLACK, None), xp, False)
 
     def _slice(self, low: int, high: int, start: float) -> Times:
@@ -65,19 +65,22 @@ class Times:
         return Times(t - start if start else t, e, self.xp, True)
 
     def full(self, value: float) -> Any:
-        """Return the same number for every time."""
+        """Return an array with ``value`` at every time."""
         return self.xp.full_like(self.t, value)
 
     def table(self, values: Sequence[float]) -> Any:
-        """Return the numbers as an array beside the times."""
+        """Return the numbers as an array on the device of the times."""
         return self.xp.asarray(values, dtype=self.xp.float64, device=self.t.device)
 
     def select(
         self, joins: Sequence[float], readers: Sequence[Reader], starts: Sequence[float]
     ) -> Any:
-        """Read each time by its owner: reader i owns joins[i-1] <= t + e < joins[i].
+        """Evaluate each time with the part that owns it.
 
-        Reader i is given times relative to starts[i].
+        Args:
+            joins: the times where one part ends and the next begins.
+            readers: one function per part; part i owns joins[i-1] <= t + e < joins[i].
+            starts: the time that each part's own t = 0 is at.
         """
         xp, t = self.xp, self.t
         if self.ordered:
@@ -102,10 +105,10 @@ class Times:
         return out
 
     def flipped(self, length: float) -> Times:
-        """Return the times as seen from the other end, so that left limits become readings."""
+        """Return length - t, with the sign of the slack flipped."""
         e = self.t * 0 + self.e
-        wide = self.xp.sign(e) * self.xp.clip(self.xp.abs(e), slack(length), None)
-        return Times(length - self.t, -wide, self.xp, False)
+        widened = self.xp.sign(e) * self.xp.clip(self.xp.abs(e), slack(length), None)
+        return Times(length - self.t, -widened, self.xp, False)
 
 
 Reader = Callable[[Times], Any]
@@ -119,7 +122,7 @@ class Piece:
     length: float
 
     def at(self, t: float, e: float) -> float:
-        """Return the value at time ``t``, owned as ``t + e`` says."""
+        """Return the value at time ``t``, by the part that owns ``t + e``."""
         raise NotImplementedError
 
     def array(self, times: Times) -> Any:
@@ -127,20 +130,22 @@ class Piece:
         raise NotImplementedError
 
     def segments(self, offset: float, factor: float) -> list[Segment]:
-        """Return this piece as (start, function of t) pairs, for the fast reading of a number.
+        """Return this piece as (start, function of t) pairs, for fast evaluation of one time.
 
-        ``offset`` is where the piece starts; its values are multiplied by ``factor``.
+        Args:
+            offset: the time at which the piece starts.
+            factor: multiplies all values.
         """
         at = self.at
         return [(offset, lambda t: factor * at(t - offset, slack(t)))]
 
     def bound(self) -> float:
-        """Return a number that no value exceeds in size; infinite where one would overflow."""
+        """Return an upper bound of all absolute values; infinite if a value would overflow."""
         raise NotImplementedError
 
 
-class Constant(Piece):
-    """The same value, always."""
+class ConstantPiece(Piece):
+    """The same value at all times."""
 
     __slots__ = ("value",)
 
@@ -161,8 +166,8 @@ class Constant(Piece):
         return times.full(self.value)
 
 
-class Ramp(Piece):
-    """A function of x = t / length between two ends, which are exact."""
+class RampPiece(Piece):
+    """A function of x = t / length with exact values at both ends."""
 
     __slots__ = ("arguments", "first", "formula", "function", "last")
 
@@ -171,7 +176,7 @@ class Ramp(Piece):
     ) -> None:
         self.formula, self.length, self.arguments = formula, length, (length, *ends)
         self.function = formula(math, *self.arguments)
-        # Some shapes end beside their ends: a cosine of two half cycles, a tanh.
+        # A cosine of two half cycles and a tanh do not reach their nominal end values.
         self.first = ends[0] if exact else self.function(0.0)
         self.last = ends[1] if exact else self.function(length)
 
@@ -216,8 +221,8 @@ class Ramp(Piece):
         return xp.where(t >= length, self.last, xp.where(t <= 0, self.first, inside))
 
 
-class Clocked(Piece):
-    """A function of t itself. Endless; a `Span` cuts it."""
+class ClockedPiece(Piece):
+    """A function of t itself. Endless; a `SpanPiece` cuts it."""
 
     __slots__ = ("arguments", "formula", "function", "until")
 
@@ -232,7 +237,7 @@ class Clocked(Piece):
         return value
 
     def bound(self) -> float:
-        try:  # every clocked shape is monotone, so one of its two ends is its largest value
+        try:  # every clocked shape is monotone, so its largest value is at one of its ends
             return max(abs(self.at(0.0, SLACK)), abs(self.at(self.until, SLACK)))
         except OverflowError:
             return math.inf
@@ -241,8 +246,8 @@ class Clocked(Piece):
         return self.formula(times.xp, *self.arguments)(times.xp.clip(times.t, 0.0, None))
 
 
-class Staircase(Piece):
-    """Levels: number i + 1 begins at the i-th join. Endless; a `Span` cuts it."""
+class StaircasePiece(Piece):
+    """Constant levels: level i + 1 begins at joins[i]. Endless; a `SpanPiece` cuts it."""
 
     __slots__ = ("joins", "levels")
 
@@ -260,8 +265,8 @@ class Staircase(Piece):
         return levels[times.xp.searchsorted(joins, times.t + times.e, side="right")]
 
 
-class Custom(Piece):
-    """A Python function of t, called once per time. Endless; a `Span` cuts it."""
+class CustomPiece(Piece):
+    """A Python function of t, called once per time. Endless; a `SpanPiece` cuts it."""
 
     __slots__ = ("function", "name")
 
@@ -271,14 +276,14 @@ class Custom(Piece):
     def at(self, t: float, e: float) -> float:
         t = max(t, 0.0)
         whole = round(t)
-        # Rule 5: where rounding put t a hair beside a step, the function is asked for the
-        # step itself, so that `t // 30` changes where it was meant to.
-        near: float = whole if abs(t - whole) <= abs(e) else t
-        asked = near if e > 0 or near == 0 else math.nextafter(near, 0.0)
-        return as_number(self.function(asked), f"the value of {self.name} at {asked}")
+        # Rule 5: within the slack of a whole step the function is called with the step itself,
+        # so that `t // 30` changes at the intended step.
+        snapped: float = whole if abs(t - whole) <= abs(e) else t
+        argument = snapped if e > 0 or snapped == 0 else math.nextafter(snapped, 0.0)
+        return as_number(self.function(argument), f"the value of {self.name} at {argument}")
 
     def bound(self) -> float:
-        return 0.0  # not known beforehand: each value is checked as it is read
+        return 0.0  # unknown: each value is checked when the function is called
 
     def array(self, times: Times) -> Any:
         t, e = times.t.ravel().tolist(), (times.t * 0 + times.e).ravel().tolist()
@@ -286,8 +291,8 @@ class Custom(Piece):
         return times.table(values).reshape(times.t.shape)
 
 
-class Span(Piece):
-    """A piece cut, or held, at a length of its own."""
+class SpanPiece(Piece):
+    """A piece that is cut, or holds its last value, at a given length."""
 
     __slots__ = ("piece",)
 
@@ -305,12 +310,12 @@ class Span(Piece):
         if math.isinf(self.length):
             return self.piece.array(times)
         final = self.piece.at(self.length, -slack(self.length))
-        readers = (self.piece.array, lambda late: late.full(final))
+        readers = (self.piece.array, lambda times: times.full(final))
         return times.select([self.length], readers, [0.0, 0.0])
 
 
-class Sequential(Piece):
-    """Parts one after the other; each owns its start up to the next one's start."""
+class SequencePiece(Piece):
+    """Parts one after the other; each owns the times from its start to the next part's start."""
 
     __slots__ = ("joins", "parts", "starts")
 
@@ -325,7 +330,8 @@ class Sequential(Piece):
     def segments(self, offset: float, factor: float) -> list[Segment]:
         flat: list[Segment] = []
         for start, part in zip(self.starts, self.parts, strict=True):
-            while flat and flat[-1][0] >= offset + start:  # what the part before holds after it
+            # The previous part's last segment holds its end value; this part replaces it.
+            while flat and flat[-1][0] >= offset + start:
                 flat.pop()
             flat += part.segments(offset + start, factor)
         return flat
@@ -337,7 +343,7 @@ class Sequential(Piece):
         return times.select(self.joins, [part.array for part in self.parts], self.starts)
 
 
-class Scale(Piece):
+class ScalePiece(Piece):
     """A piece times a number."""
 
     __slots__ = ("factor", "piece")
@@ -349,7 +355,7 @@ class Scale(Piece):
         return self.factor * self.piece.at(t, e)
 
     def segments(self, offset: float, factor: float) -> list[Segment]:
-        if factor == 1:  # else k1 * (k2 * v) would become (k1 * k2) * v, a rounding apart
+        if factor == 1:  # else k1 * (k2 * v) would become (k1 * k2) * v, which rounds differently
             return self.piece.segments(offset, self.factor)
         return super().segments(offset, factor)
 
@@ -360,8 +366,8 @@ class Scale(Piece):
         return self.factor * self.piece.array(times)
 
 
-class Product(Piece):
-    """Two pieces multiplied point by point; the shorter one holds."""
+class ProductPiece(Piece):
+    """Two pieces multiplied point by point; the shorter one holds its last value."""
 
     __slots__ = ("left", "right")
 
@@ -378,8 +384,8 @@ class Product(Piece):
         return self.left.array(times) * self.right.array(times)
 
 
-class Clip(Piece):
-    """A piece kept within limits."""
+class ClipPiece(Piece):
+    """A piece limited to a range."""
 
     __slots__ = ("high", "low", "piece")
 
@@ -406,8 +412,8 @@ class Clip(Piece):
         return times.xp.clip(self.piece.array(times), self.low, self.high)
 
 
-class Mix(Piece):
-    """low (1 - a) + high a: a piece read as the share of the way from low to high."""
+class RescalePiece(Piece):
+    """low (1 - a) + high a for a piece a."""
 
     __slots__ = ("high", "low", "piece")
 
@@ -426,8 +432,8 @@ class Mix(Piece):
         return self.low * (1 - share) + self.high * share
 
 
-class Reversed(Piece):
-    """A piece read backwards: the left limit at length - t."""
+class ReversedPiece(Piece):
+    """A piece run backwards: at t, the left limit at length - t."""
 
     __slots__ = ("piece",)
 
@@ -435,7 +441,7 @@ class Reversed(Piece):
         self.piece, self.length = piece, piece.length
 
     def at(self, t: float, e: float) -> float:
-        # length - t is as coarse as the length is, however near 0 t may be.
+        # length - t has the rounding error of the length, however small t is.
         e = math.copysign(max(abs(e), slack(self.length)), -e)
         return self.piece.at(self.length - t, e)
 
@@ -449,7 +455,7 @@ class Reversed(Piece):
 def geometric_sum(growth: float, n: Any, expm1: Callable[[Any], Any]) -> Any:
     """Return 1 + growth + ... + growth^(n-1) for a number or an array n.
 
-    The closed form loses its digits where growth is near 1; there expm1 keeps them.
+    The usual closed form loses all digits where growth is near 1; expm1 keeps them there.
     """
     if growth == 1:
         return n
@@ -458,8 +464,8 @@ def geometric_sum(growth: float, n: Any, expm1: Callable[[Any], Any]) -> Any:
     return expm1(n * math.log(growth)) / (growth - 1)
 
 
-class Repeat(Piece):
-    """Cycle i: the first cycle stretched by grow^i and multiplied by decay^i."""
+class RepeatPiece(Piece):
+    """Cycles: cycle i is the first one stretched by grow^i and multiplied by decay^i."""
 
     __slots__ = ("cycle", "decay", "grow", "last", "piece", "top")
     top: float
@@ -472,14 +478,14 @@ class Repeat(Piece):
         self.piece, self.cycle, self.grow, self.decay = piece, piece.length, grow, decay
         self.last = math.inf if n is None else float(n - 1)
         self.length = math.inf if n is None else piece.length * geometric_sum(grow, n, math.expm1)
-        # The last cycle that time can tell from its neighbours: beyond it grow^i is no float.
+        # The last cycle whose length, relative to the first, is far from a float's limits.
         self.top = self.last
         if grow != 1:
             self.top = min(self.last, float(math.floor(600 / abs(math.log(grow)))))
 
     def at(self, t: float, e: float) -> float:
         cycle, grow = self.cycle, self.grow
-        if self.length <= SLACK:  # rule 4: nobody owns a time in here
+        if self.length <= SLACK:  # rule 4: a piece of no length owns no time
             return self._height(self.last) * self.piece.at(cycle, -abs(e))
         owned = min(max(t + e, 0.0), self.length)
         if grow == 1:
@@ -495,15 +501,15 @@ class Repeat(Piece):
         return height
 
     def _index(self, cycles: float) -> float:
-        """Return which cycle owns a time given in lengths of the first cycle."""
+        """Return the index of the cycle that owns a time, given in lengths of the first cycle."""
         growth = cycles * (self.grow - 1)
         if growth <= -1:
             return self.top
-        # log1p, since 1 + growth has lost all its digits where grow is next to 1.
+        # log1p, since 1 + growth has no correct digits where grow is next to 1.
         i = float(math.floor(math.log1p(growth) / math.log(self.grow)))
         i = min(max(i, 0.0), self.top)
-        # The logarithm is right to a rounding; the sum itself decides. One correction each way, as
-        # for arrays: from 2^53 on i + 1 is i, and a loop would not end.
+        # The logarithm may be off by a rounding; the sum decides. It takes one correction each
+        # way, as for arrays, and not a loop, which never ends from 2^53 on, where i + 1 == i.
         if i < self.top and geometric_sum(self.grow, i + 1, math.expm1) <= cycles:
             i += 1
         if i > 0 and geometric_sum(self.grow, i, math.expm1) > cycles:

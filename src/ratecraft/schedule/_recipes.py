@@ -1,4 +1,4 @@
-"""The words for whole schedules: each returns a few shapes, joined; they print as their parts."""
+"""The public functions for whole schedules, such as `wsd`; their text is that of their parts."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def wsd(
     shape: str = "1-sqrt",
     end: float = 0,
 ) -> Schedule:
-    """Return warm-up, stable, decay: a line up to 1, 1, and a cooldown to ``end``.
+    """Return warmup-stable-decay: a linear rise to 1, a plateau, and a cooldown to ``end``.
 
     Args:
         warmup: length of the warm-up.
@@ -40,6 +40,7 @@ def wsd(
 
     Source: Hu et al. 2024 (MiniCPM), arXiv 2404.06395; shapes in Hägele et al., arXiv 2405.18392.
 
+    >>> from ratecraft import percent, wsd
     >>> wsd(500, percent(10), shape="linear")
     warmup(500).then(constant(1)).then(cooldown(percent(10)))
     """
@@ -47,7 +48,7 @@ def wsd(
 
 
 def trapezoid(warmup: Length, cooldown: Length, end: float = 0) -> Schedule:
-    """Return a line up to 1, 1, and a line down to ``end``; `wsd` with straight sides.
+    """Return a trapezoid: a linear rise to 1, a plateau, and a linear fall to ``end``.
 
     Args:
         warmup: length of the warm-up.
@@ -56,6 +57,7 @@ def trapezoid(warmup: Length, cooldown: Length, end: float = 0) -> Schedule:
 
     Source: Zhai et al. 2021, arXiv 2106.04560.
 
+    >>> from ratecraft import percent, trapezoid
     >>> trapezoid(percent(10), percent(30))
     warmup(percent(10)).then(constant(1)).then(cooldown(percent(30)))
     """
@@ -63,43 +65,49 @@ def trapezoid(warmup: Length, cooldown: Length, end: float = 0) -> Schedule:
 
 
 def knee(explore: Length, warmup: Length = 0) -> Schedule:
-    """Return the knee schedule: 1 while the run explores, then a line to 0 over all the rest.
+    """Return the knee schedule: 1 for the explore phase, then a linear fall to 0.
 
     Args:
-        explore: how long to stay at 1.
-        warmup: length of a warm-up before.
+        explore: length of the phase at 1.
+        warmup: length of a warm-up before it.
 
     Source: Iyer et al. 2020, arXiv 2003.03977.
 
+    >>> from ratecraft import knee, percent
     >>> knee(percent(50))
     constant(1, over=percent(50)).then(linear(1, 0))
     """
-    return _after(warmup, constant(1, explore).then(linear(1, 0)))
+    return _with_warmup(warmup, constant(1, explore).then(linear(1, 0)))
 
 
 def linear_to_zero(warmup: Length = 0) -> Schedule:
-    """Return a line to 0 over the whole run, after an optional warm-up.
+    """Return a linear fall to 0 over the run, after an optional warm-up.
 
     Args:
         warmup: length of the warm-up.
 
     Source: Bergsma et al. 2025, arXiv 2502.15938 ("straight to zero").
 
+    >>> from ratecraft import linear_to_zero, percent
     >>> linear_to_zero(percent(10))
     warmup(percent(10)).then(linear(1, 0))
     """
-    return _after(warmup, linear(1, 0))
+    return _with_warmup(warmup, linear(1, 0))
 
 
 def noam(warmup: int, model_width: int) -> Schedule:
-    """Return the Transformer's own lr: width^-0.5 min(t^-0.5, t warmup^-1.5).
+    """Return the learning rate of the Transformer: width^-0.5 min(t^-0.5, t warmup^-1.5).
 
     Args:
-        warmup: length of the warm-up in steps.
-        model_width: the model's width, d_model.
+        warmup: length of the warm-up in steps, an int >= 1.
+        model_width: the model's width d_model, an int >= 1.
+
+    Raises:
+        ScheduleError: an argument is not an int >= 1.
 
     Source: Vaswani et al. 2017, arXiv 1706.03762, eq. 3.
 
+    >>> from ratecraft import noam
     >>> noam(4000, 512).resolve()(4000) == 512**-0.5 * 4000**-0.5
     True
     """
@@ -119,22 +127,23 @@ def power_scheduler(
     cooldown: Length = DEFAULT_COOLDOWN,
     end: float = 0.01,
 ) -> Schedule:
-    """Return warm-up, a power law of the time since the start, and an exponential cooldown.
+    """Return the power scheduler: a warm-up, a power law of t and an exponential cooldown.
 
     Args:
         warmup: length of the warm-up.
-        timescale: until when the lr stays at 1; then it falls as (t / timescale)^exponent.
-        exponent: the power, < 0.
+        timescale: the time until which the value is 1; then it is (t / timescale)^exponent.
+        exponent: the exponent of the power law, < 0.
         cooldown: length of the cooldown, at the end of the run.
-        end: what the cooldown multiplies the power law by at the end, > 0.
+        end: factor of the power law at the end of the cooldown, > 0.
 
     Source: Shen et al. 2024, arXiv 2408.13359.
 
+    >>> from ratecraft import percent, power_scheduler
     >>> curve = power_scheduler(10, 100, cooldown=percent(10)).resolve(total_steps=1000)
     >>> curve(100), round(curve(800), 4)
     (1.0, 0.3463)
     """
-    law = _after(warmup, power_law(exponent, timescale, shift=warmup))
+    law = _with_warmup(warmup, power_law(exponent, timescale, shift=warmup))
     return law * constant(1).then(exponential(1, end, as_duration(cooldown, "cooldown=")))
 
 
@@ -145,23 +154,27 @@ def one_cycle(
     shape: str = "cosine",
     three_phase: bool = False,
 ) -> Schedule:
-    """Return one cycle: from ``start`` up to 1 and down to ``end``.
+    """Return the 1cycle schedule: a rise from ``start`` to 1, then a fall to ``end``.
 
     Args:
         warmup: length of the rise.
-        start: first value; torch's 1 / div_factor.
-        end: last value; torch's 1 / (div_factor final_div_factor).
+        start: first value; 1 / div_factor of torch's OneCycleLR.
+        end: last value; 1 / (div_factor final_div_factor) of torch's OneCycleLR.
         shape: "cosine" or "linear".
-        three_phase: come down to ``start`` as fast as it rose, and then to ``end``.
+        three_phase: fall to ``start`` as fast as the rise, and then to ``end``.
+
+    Raises:
+        ScheduleError: the shape is unknown.
 
     Source: Smith & Topin 2017, arXiv 1708.07120.
 
+    >>> from ratecraft import one_cycle, percent
     >>> one_cycle(percent(30), start=0.1, end=0)
     cosine(0.1, 1, over=percent(30)).then(cosine(1, 0))
     """
     length = as_duration(warmup, "one_cycle: warmup=")
     if shape not in ("cosine", "linear"):
-        raise ScheduleError(f"one_cycle: shape={shape!r} is none of 'cosine', 'linear'")
+        raise ScheduleError(f"one_cycle: shape= must be one of 'cosine', 'linear', not {shape!r}")
 
     def ramp(first: float, last: float, over: Duration | None = None) -> Schedule:
         if shape == "cosine":
@@ -175,7 +188,7 @@ def one_cycle(
 
 
 def triangular(up: Length, down: Length | None = None, low: float = 0.1) -> Schedule:
-    """Return cycles from ``low`` to 1 and back, for ever.
+    """Return endless triangular cycles from ``low`` to 1 and back.
 
     Args:
         up: length of the rise.
@@ -184,6 +197,7 @@ def triangular(up: Length, down: Length | None = None, low: float = 0.1) -> Sche
 
     Source: Smith 2015, arXiv 1506.01186.
 
+    >>> from ratecraft import triangular
     >>> triangular(2, low=0.5).resolve().values([0, 1, 2, 3, 4])
     array([0.5 , 0.75, 1.  , 0.75, 0.5 ])
     """
@@ -191,7 +205,7 @@ def triangular(up: Length, down: Length | None = None, low: float = 0.1) -> Sche
 
 
 def triangular2(up: Length, down: Length | None = None, low: float = 0.1) -> Schedule:
-    """Return `triangular` whose cycles halve in height.
+    """Return `triangular` cycles that halve in height.
 
     Args:
         up: length of the rise.
@@ -200,6 +214,7 @@ def triangular2(up: Length, down: Length | None = None, low: float = 0.1) -> Sch
 
     Source: Smith 2015, arXiv 1506.01186.
 
+    >>> from ratecraft import triangular2
     >>> triangular2(2, low=0.5).resolve().values([2, 6])
     array([1.  , 0.75])
     """
@@ -207,7 +222,7 @@ def triangular2(up: Length, down: Length | None = None, low: float = 0.1) -> Sch
 
 
 def exp_range(gamma: float, up: Length, down: Length | None = None, low: float = 0.1) -> Schedule:
-    """Return `triangular` whose height is multiplied by gamma at every step.
+    """Return `triangular` cycles whose height is multiplied by gamma at every step.
 
     Args:
         gamma: factor per step.
@@ -217,6 +232,7 @@ def exp_range(gamma: float, up: Length, down: Length | None = None, low: float =
 
     Source: Smith 2015, arXiv 1506.01186.
 
+    >>> from ratecraft import exp_range
     >>> exp_range(0.5, 2, low=0).resolve().values([1, 2])
     array([0.25, 0.25])
     """
@@ -234,18 +250,24 @@ def restarts(
 
     Args:
         first: length of the first cycle; without it the run is divided into ``n`` cycles.
-        n: number of cycles; without it they go on to the end of the run.
-        grow: factor from each cycle's length to the next.
-        decay: factor from each cycle's height above ``end`` to the next.
+        n: number of cycles; without it the cycles repeat until the end of the run.
+        grow: ratio of the lengths of successive cycles.
+        decay: ratio of the heights of successive cycles above ``end``.
         end: lowest value.
+
+    Raises:
+        ScheduleError: neither ``first`` nor ``n`` is given.
 
     Source: Loshchilov & Hutter 2017, arXiv 1608.03983.
 
+    >>> from ratecraft import restarts
     >>> restarts(10, grow=2).resolve(total_steps=70).values([0, 5, 10, 30]).round(6)
     array([1. , 0.5, 1. , 1. ])
     """
     if first is None and n is None:
-        raise ScheduleError("restarts: say first= (the first cycle's length) or n= (how many)")
+        raise ScheduleError(
+            "restarts: write first= (length of the first cycle) or n= (number of cycles)"
+        )
     wave = cosine(1, 0, over=None if first is None else as_duration(first, "restarts: first="))
     cycles = wave.repeat(n, grow=grow, decay=decay)
     return cycles.rescale(end, 1) if end else cycles
@@ -256,11 +278,11 @@ def _triangle(up: Length, down: Length | None) -> Schedule:
     return _warmup(up).then(_cooldown(fall))
 
 
-def _after(length: Length, rest: Schedule) -> Schedule:
-    """Put a warm-up before a schedule, unless its length is zero."""
+def _with_warmup(length: Length, rest: Schedule) -> Schedule:
+    """Prepend a warm-up to a schedule, unless its length is 0."""
     before = as_duration(length, "warmup=")
     return rest if before == Duration() else _warmup(before).then(rest)
 
 
-# Some words have a parameter of the same name as another word.
+# Some functions have a parameter with the name of another function.
 _warmup, _cooldown = warmup, cooldown

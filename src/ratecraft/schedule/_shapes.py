@@ -1,7 +1,7 @@
-"""The words of the language: thin verbs over the nodes, each a line.
+"""The public functions for single shapes, such as `constant`, `cosine` and `warmup`.
 
-Both ends are explicit, with a default only where the word itself fixes one. Every ramp takes
-``over=`` last; without it the ramp takes what is left of the span.
+Ramps take their end values and, last, their length ``over=``; without ``over=`` a shape fills the
+rest of the run.
 """
 
 from __future__ import annotations
@@ -17,28 +17,29 @@ from ._leaves import Clocked, Custom, Multiplicative, Ramp, Staircase
 from ._nodes import Schedule
 
 
-def _length(value: Length | None, what: str = "over=") -> Duration | None:
-    return None if value is None else as_duration(value, what)
+def _length(value: Length | None, name: str = "over=") -> Duration | None:
+    return None if value is None else as_duration(value, name)
 
 
 def _ends(word: str, start: object, end: object) -> tuple[float, float]:
-    """Check both ends under the name that the user wrote, where the shape has another."""
+    """Check both ends; error messages name the function that the user called."""
     return as_number(start, f"{word}: start"), as_number(end, f"{word}: end")
 
 
-def _listed(values: Iterable[Any], what: str) -> list[Any]:
+def _as_list(values: Iterable[Any], name: str) -> list[Any]:
     if isinstance(values, str) or not isinstance(values, Iterable):
-        raise TypeError(f"{what} must be a list, not {values!r}")
+        raise TypeError(f"{name} must be a list, not {values!r}")
     return list(values)
 
 
 def constant(value: float = 1, over: Length | None = None) -> Schedule:
-    """Return the same value throughout: f(t) = value.
+    """Return a constant: f(t) = value.
 
     Args:
         value: the value.
-        over: length; default what is left.
+        over: length; default the rest of the run.
 
+    >>> from ratecraft import constant
     >>> constant(0.5).resolve()(1_000)
     0.5
     """
@@ -52,8 +53,9 @@ def linear(start: float, end: float, over: Length | None = None) -> Schedule:
     Args:
         start: value at t = 0.
         end: value at the end.
-        over: length; default what is left.
+        over: length; default the rest of the run.
 
+    >>> from ratecraft import linear
     >>> linear(1, 0).resolve(total_steps=4).values()
     array([1.  , 0.75, 0.5 , 0.25])
     """
@@ -63,16 +65,18 @@ def linear(start: float, end: float, over: Length | None = None) -> Schedule:
 def cosine(
     start: float = 1, end: float = 0, half_cycles: float = 1, over: Length | None = None
 ) -> Schedule:
-    """Return a cosine wave: f(t) = end + (start - end) (1 + cos(pi n x)) / 2, x = t / length.
+    """Return a cosine: f(t) = end + (start - end) (1 + cos(pi n x)) / 2, x = t / length.
 
     Args:
         start: value at t = 0.
-        end: the other extreme of the wave, and with one half cycle its last value.
-        half_cycles: n above; 2 falls and climbs back, 7 is transformers' ``num_cycles=3.5``.
-        over: length; default what is left.
+        end: the other extreme of the cosine; with one half cycle, its last value.
+        half_cycles: n, > 0. With 2 it falls and rises again; 7 is transformers'
+            ``num_cycles=3.5``.
+        over: length; default the rest of the run.
 
     Source: Loshchilov & Hutter 2017, arXiv 1608.03983, eq. 5.
 
+    >>> from ratecraft import cosine
     >>> cosine(1, 0.1).resolve(total_steps=4).values().round(3)
     array([1.   , 0.868, 0.55 , 0.232])
     """
@@ -80,16 +84,17 @@ def cosine(
 
 
 def exponential(start: float, end: float, over: Length | None = None) -> Schedule:
-    """Return equal ratios in equal times: f(t) = start (end / start)^x, x = t / length.
+    """Return an exponential between two ends: f(t) = start (end / start)^x, x = t / length.
 
     Args:
         start: value at t = 0.
         end: value at the end.
-        over: length; default what is left.
+        over: length; default the rest of the run.
 
     Raises:
-        ScheduleError: an end is 0, or the ends are on two sides of 0.
+        ScheduleError: an end is 0, or the ends have opposite signs.
 
+    >>> from ratecraft import exponential
     >>> round(exponential(1, 0.01).resolve(total_steps=10)(5), 12)
     0.1
     """
@@ -97,16 +102,17 @@ def exponential(start: float, end: float, over: Length | None = None) -> Schedul
 
 
 def polynomial(start: float, end: float, power: float = 1, over: Length | None = None) -> Schedule:
-    """Return a power of what is left: f(t) = end + (start - end) (1 - x)^power, x = t / length.
+    """Return a polynomial decay: f(t) = end + (start - end) (1 - x)^power, x = t / length.
 
     Args:
         start: value at t = 0.
         end: value at the end.
-        power: the power, > 0; 1 is a line.
-        over: length; default what is left.
+        power: the exponent, > 0; 1 is a line.
+        over: length; default the rest of the run.
 
     Source: Chen et al. 2016 (DeepLab, "poly"), arXiv 1606.00915.
 
+    >>> from ratecraft import polynomial
     >>> polynomial(1, 0, 2).resolve(total_steps=4).values()
     array([1.    , 0.5625, 0.25  , 0.0625])
     """
@@ -114,15 +120,16 @@ def polynomial(start: float, end: float, power: float = 1, over: Length | None =
 
 
 def one_minus_sqrt(start: float = 1, end: float = 0, over: Length | None = None) -> Schedule:
-    """Return 1 - sqrt between two ends: f(t) = end + (start - end) (1 - sqrt(x)), x = t / length.
+    """Return a 1 - sqrt decay: f(t) = end + (start - end) (1 - sqrt(x)), x = t / length.
 
     Args:
         start: value at t = 0.
         end: value at the end.
-        over: length; default what is left.
+        over: length; default the rest of the run.
 
     Source: Hägele et al. 2024, arXiv 2405.18392 (the "1-sqrt" cooldown).
 
+    >>> from ratecraft import one_minus_sqrt
     >>> one_minus_sqrt(1, 0).resolve(total_steps=4).values([0, 1, 4])
     array([1. , 0.5, 0. ])
     """
@@ -130,15 +137,16 @@ def one_minus_sqrt(start: float = 1, end: float = 0, over: Length | None = None)
 
 
 def square(start: float = 1, end: float = 0, over: Length | None = None) -> Schedule:
-    """Return 1 - square between two ends: f(t) = end + (start - end) (1 - x^2), x = t / length.
+    """Return a 1 - square decay: f(t) = end + (start - end) (1 - x^2), x = t / length.
 
     Args:
         start: value at t = 0.
         end: value at the end.
-        over: length; default what is left.
+        over: length; default the rest of the run.
 
     Source: Hägele et al. 2024, arXiv 2405.18392 (the "square" cooldown).
 
+    >>> from ratecraft import square
     >>> square(1, 0).resolve(total_steps=4).values([0, 2, 4])
     array([1.  , 0.75, 0.  ])
     """
@@ -146,13 +154,14 @@ def square(start: float = 1, end: float = 0, over: Length | None = None) -> Sche
 
 
 def sqrt(start: float = 1, end: float = 0, over: Length | None = None) -> Schedule:
-    """Return the root of what is left: f(t) = end + (start - end) sqrt(1 - x), x = t / length.
+    """Return a square-root decay: f(t) = end + (start - end) sqrt(1 - x), x = t / length.
 
     Args:
         start: value at t = 0.
         end: value at the end.
-        over: length; default what is left.
+        over: length; default the rest of the run.
 
+    >>> from ratecraft import sqrt
     >>> sqrt(1, 0).resolve(total_steps=4).values([0, 3, 4])
     array([1. , 0.5, 0. ])
     """
@@ -162,20 +171,21 @@ def sqrt(start: float = 1, end: float = 0, over: Length | None = None) -> Schedu
 def tanh(
     start: float = 1, end: float = 0, low: float = -7, high: float = 3, over: Length | None = None
 ) -> Schedule:
-    """Return a tanh between two ends: f(t) = end + (start - end) (1 - tanh(z)) / 2.
+    """Return a tanh decay: f(t) = end + (start - end) (1 - tanh(z)) / 2.
 
-    z goes from ``low`` to ``high`` in a line, so that the ends are reached up to tanh(low) and
-    tanh(high): with the defaults to 8e-7 and 2.5e-3 of the way.
+    z rises linearly from ``low`` to ``high``. The ends are approached, not reached: with the
+    defaults the relative gap is 8e-7 at the start and 2.5e-3 at the end.
 
     Args:
-        start: value that it begins near.
-        end: value that it ends near.
+        start: the value near t = 0.
+        end: the value near the end.
         low: z at t = 0.
         high: z at the end.
-        over: length; default what is left.
+        over: length; default the rest of the run.
 
     Source: Hsueh et al. 2018, arXiv 1806.01593.
 
+    >>> from ratecraft import tanh
     >>> tanh(1, 0).resolve(total_steps=100).values([0, 70, 100]).round(4)
     array([1.    , 0.5   , 0.0025])
     """
@@ -183,15 +193,16 @@ def tanh(
 
 
 def rex(start: float = 1, end: float = 0, over: Length | None = None) -> Schedule:
-    """Return REX: f(t) = end + (start - end) (1 - x) / (1 - x / 2), x = t / length.
+    """Return a REX decay: f(t) = end + (start - end) (1 - x) / (1 - x / 2), x = t / length.
 
     Args:
         start: value at t = 0.
         end: value at the end.
-        over: length; default what is left.
+        over: length; default the rest of the run.
 
     Source: Chen et al. 2021, arXiv 2107.04197.
 
+    >>> from ratecraft import rex
     >>> rex(1, 0).resolve(total_steps=4).values([0, 2, 4]).round(4)
     array([1.    , 0.6667, 0.    ])
     """
@@ -199,16 +210,17 @@ def rex(start: float = 1, end: float = 0, over: Length | None = None) -> Schedul
 
 
 def decay(gamma: float, every: Length = 1, over: Length | None = None) -> Schedule:
-    """Return a factor per unit of time: f(t) = gamma^(t / every), between the units, too.
+    """Return a continuous exponential decay: f(t) = gamma^(t / every).
 
-    For one step per unit, as ExponentialLR on an epoch clock, write
+    For a decay once per epoch, as ExponentialLR stepped per epoch, write
     ``constant(1, over=epochs(1)).repeat(decay=gamma)``.
 
     Args:
-        gamma: factor per ``every``.
-        every: length of the unit.
-        over: length; default what is left.
+        gamma: factor per ``every``, > 0.
+        every: the length in which the value is multiplied by gamma.
+        over: length; default the rest of the run.
 
+    >>> from ratecraft import decay
     >>> decay(0.5, every=10).resolve()(20)
     0.25
     """
@@ -219,10 +231,11 @@ def exp_decay(k: float, every: Length = 1, over: Length | None = None) -> Schedu
     """Return e^(-k t / every), which is ``decay(exp(-k), every)``.
 
     Args:
-        k: exponent per ``every``; > 0 falls.
-        every: length of the unit.
-        over: length; default what is left.
+        k: exponent per ``every``; the value falls if k > 0.
+        every: the length in which the value is multiplied by e^-k.
+        over: length; default the rest of the run.
 
+    >>> from ratecraft import exp_decay
     >>> round(exp_decay(0.1).resolve()(10), 6)
     0.367879
     """
@@ -235,16 +248,17 @@ def exp_decay(k: float, every: Length = 1, over: Length | None = None) -> Schedu
 
 
 def inverse_sqrt(timescale: Length, over: Length | None = None) -> Schedule:
-    """Return f(t) = sqrt(timescale / (t + timescale)): 1 at first, then as 1 / sqrt(t).
+    """Return an inverse square root: f(t) = sqrt(timescale / (t + timescale)).
 
-    After a warm-up as long as the timescale this is the Transformer's and fairseq's schedule.
+    After a warm-up of length ``timescale`` this is the schedule of the Transformer and of fairseq.
 
     Args:
-        timescale: length in which it falls to 1 / sqrt(2).
-        over: length; default what is left.
+        timescale: the length in which the value falls to 1 / sqrt(2).
+        over: length; default the rest of the run.
 
     Source: Vaswani et al. 2017, arXiv 1706.03762, eq. 3.
 
+    >>> from ratecraft import inverse_sqrt, warmup
     >>> warmup(100).then(inverse_sqrt(100)).resolve().values([100, 400])
     array([1. , 0.5])
     """
@@ -255,16 +269,17 @@ def inverse_sqrt(timescale: Length, over: Length | None = None) -> Schedule:
 def power_law(
     exponent: float, timescale: Length, shift: Length = 0, over: Length | None = None
 ) -> Schedule:
-    """Return f(t) = min(1, ((t + shift) / timescale)^exponent), with a negative exponent.
+    """Return a power law: f(t) = min(1, ((t + shift) / timescale)^exponent).
 
     Args:
-        exponent: the power, < 0.
-        timescale: where t + shift reaches the value 1.
-        shift: time already gone when this part begins, such as a warm-up before it.
-        over: length; default what is left.
+        exponent: the exponent, < 0.
+        timescale: the time t + shift until which the value is 1.
+        shift: the time before this part begins, such as the length of a warm-up.
+        over: length; default the rest of the run.
 
     Source: Shen et al. 2024, arXiv 2408.13359 (the power scheduler).
 
+    >>> from ratecraft import power_law
     >>> power_law(-0.5, 100).resolve().values([0, 100, 400])
     array([1. , 1. , 0.5])
     """
@@ -278,14 +293,18 @@ def warmup(
     """Return a rise from ``start`` to 1; linear: f(t) = start (1 - x) + x, x = t / length.
 
     Args:
-        over: length of the whole warm-up; ``untuned_warmup(0.999)`` follows from Adam's beta2.
+        over: length of the whole warm-up; `untuned_warmup` computes one from Adam's beta2.
         start: first value.
         shape: "linear", "cosine", "exponential" (start > 0), or "constant", which holds
-            ``start`` and then jumps.
-        hold: how long to hold ``start`` before the rise begins.
+            ``start`` until the next part begins.
+        hold: the length for which ``start`` is held before the rise; part of ``over``.
+
+    Raises:
+        ScheduleError: the shape is unknown.
 
     Source: Goyal et al. 2017, arXiv 1706.02677, section 2.2.
 
+    >>> from ratecraft import warmup
     >>> warmup(4).resolve().values([0, 1, 2, 3, 4, 5])
     array([0.  , 0.25, 0.5 , 0.75, 1.  , 1.  ])
     >>> warmup(5, start=0.1, hold=2)
@@ -293,25 +312,29 @@ def warmup(
     """
     length = as_duration(over, "warmup: over=")
     if hold is not None:
-        held = as_duration(hold, "warmup: hold=")
-        return constant(start, held).then(warmup(length - held, start, shape=shape))
+        flat = as_duration(hold, "warmup: hold=")
+        return constant(start, flat).then(warmup(length - flat, start, shape=shape))
     rises = {
         "linear": lambda: Ramp("linear", start, 1, length),
         "cosine": lambda: cosine(start, 1, over=length),
         "exponential": lambda: exponential(start, 1, length),
         "constant": lambda: constant(start, length),
     }
-    return _chosen(rises, shape, "warmup")
+    return _select_shape(rises, shape, "warmup")
 
 
 def untuned_warmup(beta2: float = 0.999) -> Duration:
-    """Return the warm-up length that follows from Adam's beta2: 2 / (1 - beta2) steps.
+    """Return the length of an untuned linear warm-up for Adam: 2 / (1 - beta2) steps.
 
     Args:
         beta2: Adam's second beta, >= 0 and < 1.
 
+    Raises:
+        ScheduleError: ``beta2`` is out of range.
+
     Source: Ma & Yarats 2019, arXiv 1910.04209.
 
+    >>> from ratecraft import untuned_warmup, warmup
     >>> warmup(untuned_warmup(0.999))
     warmup(2000)
     """
@@ -329,8 +352,12 @@ def cooldown(over: Length, end: float = 0, *, shape: str = "linear") -> Schedule
         end: last value.
         shape: "linear", "cosine", "exponential" (end > 0), "1-sqrt" or "square".
 
+    Raises:
+        ScheduleError: the shape is unknown.
+
     Source: Hägele et al. 2024, arXiv 2405.18392.
 
+    >>> from ratecraft import constant, cooldown
     >>> constant(1).then(cooldown(4)).resolve(total_steps=10)(8)
     0.5
     """
@@ -342,13 +369,13 @@ def cooldown(over: Length, end: float = 0, *, shape: str = "linear") -> Schedule
         "1-sqrt": lambda: one_minus_sqrt(1, end, length),
         "square": lambda: square(1, end, length),
     }
-    return _chosen(falls, shape, "cooldown")
+    return _select_shape(falls, shape, "cooldown")
 
 
-def _chosen(shapes: dict[str, Callable[[], Schedule]], shape: str, word: str) -> Schedule:
+def _select_shape(shapes: dict[str, Callable[[], Schedule]], shape: str, word: str) -> Schedule:
     if shape not in shapes:
         known = ", ".join(map(repr, shapes))
-        raise ScheduleError(f"{word}: shape={shape!r} is none of {known}")
+        raise ScheduleError(f"{word}: shape= must be one of {known}, not {shape!r}")
     return shapes[shape]()
 
 
@@ -357,74 +384,92 @@ def staircase(
     *,
     every: Length | None = None,
     at: Iterable[Length] | None = None,
+    lengths: Iterable[Length] | None = None,
     over: Length | None = None,
 ) -> Schedule:
-    """Return levels: level i + 1 begins at ``at[i]``, or after i + 1 times ``every``.
+    """Return a piecewise constant schedule; write one of ``every=``, ``at=`` and ``lengths=``.
 
     Args:
-        values: the levels, first to last; the last one holds.
-        every: length of each level.
-        at: where each level after the first begins, counted from the staircase's own start.
-        over: length of the whole; without it the last level takes what is left.
+        values: the value of each level.
+        every: the length of each level.
+        at: the time at which each level after the first begins, from the start of the staircase.
+        lengths: the length of each level. The result is the levels joined with ``.then()``.
+        over: total length, with ``every=`` or ``at=``; default the last level fills the rest of
+            the run.
 
+    Raises:
+        ScheduleError: ``values`` is empty, its number does not fit the times or lengths, or not
+            exactly one of ``every=``, ``at=`` and ``lengths=`` is given.
+
+    >>> from ratecraft import epochs, staircase
     >>> staircase([1, 0.1, 0.01], at=[30, 60]).resolve().values([29, 30, 60])
     array([1.  , 0.1 , 0.01])
+    >>> staircase([0.1, 0.01], lengths=[epochs(1), epochs(2)])
+    constant(0.1, over=epochs(1)).then(constant(0.01, over=epochs(2)))
     """
-    joins = (
-        None if at is None else tuple(as_duration(x, "at=") for x in _listed(at, "staircase: at="))
+    levels = tuple(
+        as_number(v, "staircase: a level") for v in _as_list(values, "staircase: values")
     )
-    return Staircase(
-        tuple(_listed(values, "staircase: values")), _length(every, "every="), joins, _length(over)
-    )
+    if not levels:
+        raise ScheduleError("staircase([]): needs at least one level")
+    if sum(argument is not None for argument in (every, at, lengths)) != 1:
+        raise ScheduleError(
+            "staircase needs exactly one of every=, at= and lengths=; write "
+            "staircase([1, 0.1], every=epochs(30)), staircase([1, 0.1], at=[30]) or "
+            "staircase([1, 0.1], lengths=[30, 60])"
+        )
+    if lengths is not None:
+        return _joined_levels(levels, lengths, over)
+    joins = None
+    if at is not None:
+        joins = tuple(as_duration(x, "at=") for x in _as_list(at, "staircase: at="))
+    return Staircase(levels, _length(every, "every="), joins, _length(over))
+
+
+def _joined_levels(
+    levels: tuple[float, ...], lengths: Iterable[Length], over: Length | None
+) -> Schedule:
+    durations = [
+        as_duration(x, "staircase: a length") for x in _as_list(lengths, "staircase: lengths=")
+    ]
+    if len(durations) != len(levels):
+        raise ScheduleError(
+            f"staircase: {len(levels)} levels need {len(levels)} lengths in lengths=, "
+            f"not {len(durations)}"
+        )
+    if over is not None:
+        raise ScheduleError("staircase: lengths= already sets the total length; leave over= out")
+    first, *rest = (constant(v, x) for v, x in zip(levels, durations, strict=True))
+    return first.then(*rest)
 
 
 def custom(function: Callable[[float], float], over: Length | None = None) -> Schedule:
     """Return a Python function of t, the steps since its start: f(t) = function(t).
 
-    Two are equal if their functions are the same object. It has no notation that can be read
-    back, so `parse` refuses what it prints.
+    Two of them are equal if their functions are the same object. `parse` cannot read the text.
 
     Args:
-        function: takes t as a number >= 0 and returns the value.
-        over: length; default what is left.
+        function: takes t, a number >= 0, and returns the value.
+        over: length; default the rest of the run.
 
+    >>> from ratecraft import custom
     >>> custom(lambda t: 0.5 ** (t // 10)).resolve()(25)
     0.25
     """
     return Custom(function, _length(over))
 
 
-def levels(pairs: Iterable[tuple[Length, float]]) -> Schedule:
-    """Return a written list: each value for its own length, one after the other.
-
-    Args:
-        pairs: (length, value) of each level, first to last.
-
-    >>> from ratecraft import epochs
-    >>> levels([(epochs(1), 0.1), (epochs(2), 0.01)])
-    constant(0.1, over=epochs(1)).then(constant(0.01, over=epochs(2)))
-    """
-    parts = []
-    for pair in _listed(pairs, "levels: the list"):
-        if not isinstance(pair, tuple | list) or len(pair) != 2:
-            raise TypeError(f"levels: each entry is (length, value), not {pair!r}")
-        length, value = pair
-        parts.append(constant(value, as_duration(length, "levels: a length")))
-    if not parts:
-        raise ScheduleError("levels([]): needs at least one (length, value)")
-    return parts[0].then(*parts[1:])
-
-
 def multiplicative(function: Callable[[int], float], over: Length | None = None) -> Schedule:
-    """Return running products: f(0) = 1, f(k) = f(k - 1) function(k), as MultiplicativeLR.
+    """Return running products, as MultiplicativeLR: f(0) = 1, f(k) = f(k - 1) function(k).
 
-    Tabulated when it is resolved, which takes as many calls as there are steps, and needs
-    ``total_steps=`` or ``over=``. Like `custom` it has no notation that can be read back.
+    Resolving calls the function once per step, so it needs ``total_steps=`` or ``over=``. `parse`
+    cannot read the text.
 
     Args:
-        function: takes k, an int >= 1, and returns the factor from step k - 1 to k.
-        over: length; default what is left.
+        function: takes k, an int >= 1, and returns the factor from step k - 1 to step k.
+        over: length; default the rest of the run.
 
+    >>> from ratecraft import multiplicative
     >>> multiplicative(lambda k: 0.5).resolve(total_steps=4).values()
     array([1.   , 0.5  , 0.25 , 0.125])
     """

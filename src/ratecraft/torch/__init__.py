@@ -1,21 +1,14 @@
-"""USE: a schedule driving a torch optimizer.
+"""Schedules that drive a torch optimizer.
 
-config.py        what a scheduler was told, as a value; the clock that bends on "continue"
-writer.py      one writer per optimizer and field: base x factors x what others did
-saved.py       a saved state, read and checked
-scheduler.py   ScheduleLR: a torch LRScheduler that reads a curve at the step count
-written.py     what makes a scheduler class of torch's write through the writer
-plateau.py     a factor that follows a metric, alone or with its schedule
-drop_in.py     every class of torch.optim.lr_scheduler by its own name, on the same writer
-from_torch.py  a live scheduler of torch read back into a schedule
-groups.py      param_groups: a model's parameters in named groups, each in exactly one
-optimizers.py  optimizers by name
-probe.py       Probe: what a step really did to each layer
-coordinate.py  the lr of every single weight under an adaptive method
-describe.py    who drives which group, who has which share in the lr, what is going to happen
-setup.py       a live set-up: models, optimizers, schedulers, and who steps them
-doctor.py      what is wrong with one
-trainers.py    Lightning and the Hugging Face Trainer, which know how long the run is
+_config.py      ScheduleConfig: the arguments of a ScheduleLR as a value; TimeMap
+_writer.py      HyperparamWriter: base x factors x external factor, for one field of all groups
+_checkpoint.py  Checkpoint: a saved state, read and checked
+_scheduler.py   ScheduleLR: a torch LRScheduler that reads a schedule
+_plateau.py     PlateauLR: a schedule times a factor that follows a metric
+_from_torch.py  from_torch: the schedule of a torch scheduler
+_groups.py      param_groups: a model's parameters in named groups
+_optimizers.py  optimizers by name
+drop_in/        the classes of torch.optim.lr_scheduler under their own names
 """
 
 from ratecraft._public import set_public_module as _set_public_module

@@ -1,62 +1,85 @@
-"""A saved state of a ScheduleLR, read and checked."""
+"""Checkpoint: the saved state of a ScheduleLR, read and checked."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from ratecraft.errors import BindingError
 
 from ._config import ScheduleConfig, TimeMap
 
+STATE_FORMAT: Final = 2
 
-class Saved(NamedTuple):
-    """A saved state, read and checked."""
+
+class Checkpoint(NamedTuple):
+    """A saved state: steps done, position on the clock, config, and the values of each field."""
 
     steps: int
     position: float
     config: ScheduleConfig
     groups: int
-    fields: dict[str, Any]
-    bend: TimeMap | None
+    hyperparams: dict[str, Any]
+    time_map: TimeMap | None
 
     @classmethod
-    def read(cls, state: Any, like: ScheduleConfig) -> Saved:
-        """Return a saved state; a Python function in its config is taken from ``like``.
+    def read(cls, state: Any, like: ScheduleConfig) -> Checkpoint:
+        """Return the checkpoint in a state dict; its Python functions are taken from ``like``.
 
         Raises:
-            BindingError: this is no state of a ScheduleLR, or a damaged one.
+            BindingError: not the state of a ScheduleLR, of another format, or damaged.
         """
-        if not isinstance(state, Mapping) or not isinstance(state.get("plan"), Mapping):
+        if isinstance(state, Mapping) and ("format" in state or "plan" in state):
+            check_format(state, "ScheduleLR")
+        if not isinstance(state, Mapping) or not isinstance(state.get("config"), Mapping):
             hint = ""
             if isinstance(state, Mapping) and isinstance(state.get("last_epoch"), int):
                 hint = (
-                    "; it looks like a torch scheduler's: build this one with "
+                    "; it looks like the state of a torch scheduler: build the ScheduleLR with "
                     f"initial_step={state['last_epoch']} instead"
                 )
-            raise BindingError(f"this is no state of a ScheduleLR{hint}")
+            raise BindingError(f"this is not the state of a ScheduleLR{hint}")
         try:
-            bend = None
-            if "bend" in state:
-                knots = tuple((float(k), float(u)) for k, u in state["bend"]["knots"])
+            time_map = None
+            if "time_map" in state:
+                saved = state["time_map"]
+                knots = tuple((float(k), float(u)) for k, u in saved["knots"])
                 if len(knots) < 2 or any(a[0] >= b[0] for a, b in pairwise(knots)):
-                    raise ValueError(f"the knots {knots} are no clock")
-                bend = TimeMap(ScheduleConfig.from_dict(state["bend"]["plan"], like), knots)
+                    raise ValueError(f"the steps of the knots {knots} do not increase")
+                time_map = TimeMap(ScheduleConfig.from_dict(saved["config"], like), knots)
             return cls(
                 int(state["steps"]),
                 float(state["position"]),
-                ScheduleConfig.from_dict(state["plan"], like),
+                ScheduleConfig.from_dict(state["config"], like),
                 int(state["groups"]),
-                dict(state["fields"]),
-                bend,
+                dict(state["hyperparams"]),
+                time_map,
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise BindingError(f"the state of this ScheduleLR cannot be read: {error}") from None
+            raise BindingError(f"cannot read the state of this ScheduleLR: {error}") from None
 
 
-def read_at(position: float, config: ScheduleConfig, bend: TimeMap | None) -> float:
-    """Return where the curves are read at a position; half a step later for "mid"."""
+def check_format(state: Mapping[str, Any], name: str) -> None:
+    """Refuse a state of another format; states without an entry ``format`` have format 1."""
+    if (saved := state.get("format", 1)) != STATE_FORMAT:
+        refuse_format(saved, name)
+
+
+def refuse_format(saved: object, name: str) -> None:
+    """Raise the error for a state of another format.
+
+    Raises:
+        BindingError: always.
+    """
+    raise BindingError(
+        f"the state of this {name} has format {saved!r}, and this version of ratecraft reads "
+        f"format {STATE_FORMAT} only: make it again with this version"
+    )
+
+
+def curve_time(position: float, config: ScheduleConfig, time_map: TimeMap | None) -> float:
+    """Return the time at which curves are read at a position; half a step later for midpoint."""
     if config.midpoint:
         position += 0.5
-    return position if bend is None else bend(position)
+    return position if time_map is None else time_map(position)

@@ -1,4 +1,4 @@
-"""What a scheduler was told, as a value: compared on resume, saved as plain data."""
+"""ScheduleConfig: the arguments of a ScheduleLR as a value, to compare on resume and to save."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from ratecraft.schedule import Curve, Duration, Schedule, constant, parse, parse
 from ratecraft.schedule._duration import as_duration, as_number
 
 Schedules = Schedule | Mapping[str, Schedule]
-"""One schedule for all param groups, or one for each named group."""
+"""One schedule for all param groups, or one for each group by name."""
 
-UNITS: Final = ("steps_per_epoch", "samples_per_step", "tokens_per_step")
-HORIZON: Final = ("total_steps", *UNITS)
-"""What "continue" may change: how long the run is, in which units."""
+UNIT_SIZES: Final = ("steps_per_epoch", "samples_per_step", "tokens_per_step")
+RUN_LENGTH_FIELDS: Final = ("total_steps", *UNIT_SIZES)
+"""What on_change="continue" allows to differ: the length of the run and its units."""
 
 
 @dataclass(frozen=True, slots=True)
 class ScheduleConfig:
-    """The schedules of every field and what they are resolved with.
+    """The schedules of all fields, and what they are resolved with.
 
     Attributes:
-        mode: "lr" or "factor": what the schedules of ``lr`` mean.
-        schedules: by field, ``lr`` first; of the other fields they are factors.
+        mode: "lr" or "factor": whether the schedules of ``lr`` are the lr or multiply it.
+        schedules: by field, ``lr`` first; those of other fields are factors.
         total_steps: length of the run.
-        units: steps per epoch, samples and tokens per step, as far as they are known.
+        units: steps per epoch, samples per step and tokens per step, where given.
         eta_min: lowest lr, for all groups or by group.
-        midpoint: the curve is read half a step later.
+        midpoint: whether curves are read at k + 1/2 instead of k.
         clock: "optimizer", "step", "samples" or "tokens".
     """
 
@@ -41,22 +41,22 @@ class ScheduleConfig:
     clock: str = "optimizer"
 
     @property
-    def counts(self) -> str:
-        """What the clock counts: "steps", "samples" or "tokens"."""
+    def clock_unit(self) -> str:
+        """The unit of the clock: "steps", "samples" or "tokens"."""
         return "steps" if self.clock in ("optimizer", "step") else self.clock
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the plan as plain data: texts, numbers and dicts of them."""
+        """Return the config as plain data: strings, numbers and dicts of them."""
         data: dict[str, Any] = {self.mode: _texts(self.schedules["lr"])}
-        fields = {name: _texts(said) for name, said in self.schedules.items() if name != "lr"}
-        if fields:
-            data["hyperparam_factors"] = fields
+        others = {name: _texts(value) for name, value in self.schedules.items() if name != "lr"}
+        if others:
+            data["hyperparam_factors"] = others
         if self.total_steps is not None:
             data["total_steps"] = str(self.total_steps)
         data |= self.units
         if self.eta_min is not None:
-            by_group = isinstance(self.eta_min, Mapping)
-            data["eta_min"] = dict(self.eta_min) if by_group else self.eta_min
+            eta_min = self.eta_min
+            data["eta_min"] = dict(eta_min) if isinstance(eta_min, Mapping) else eta_min
         if self.midpoint:
             data["midpoint"] = True
         if self.clock != "optimizer":
@@ -65,148 +65,155 @@ class ScheduleConfig:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], like: ScheduleConfig) -> ScheduleConfig:
-        """Return the plan that was saved as data.
+        """Return the config that was saved as data.
 
-        A Python function has no text to be read back: where ``like`` says the same text, its
-        schedule is taken.
+        The text of a Python function cannot be parsed; where the text of ``like`` is the same,
+        its schedule is used.
 
         Raises:
-            BindingError: the data is no config, or holds a function that ``like`` does not have.
+            BindingError: the data is not a config, or names a function that ``like`` lacks.
         """
         try:
             mode: Literal["lr", "factor"] = "lr" if "lr" in data else "factor"
             texts = {"lr": data[mode], **data.get("hyperparam_factors", {})}
             return cls(
                 mode,
-                {name: _schedules(said, like.schedules.get(name)) for name, said in texts.items()},
+                {name: _schedules(text, like.schedules.get(name)) for name, text in texts.items()},
                 parse_length(data["total_steps"]) if "total_steps" in data else None,
-                {unit: data[unit] for unit in UNITS if unit in data},
+                {unit: data[unit] for unit in UNIT_SIZES if unit in data},
                 _eta_min(data.get("eta_min")),
                 bool(data.get("midpoint", False)),
                 data.get("clock", "optimizer"),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise BindingError(f"the saved plan cannot be read: {error}") from None
+            raise BindingError(f"cannot read the saved config: {error}") from None
 
     def differences(self, other: ScheduleConfig) -> list[str]:
-        """Return the names of what is said differently; functions are compared by their names."""
-        mine, its = self.as_dict(), other.as_dict()
-        names = list(dict.fromkeys((*mine, *its)))
-        different = [name for name in names if mine.get(name) != its.get(name)]
+        """Return the names of the entries that differ; functions are compared by name."""
+        mine, theirs = self.as_dict(), other.as_dict()
+        names = list(dict.fromkeys((*mine, *theirs)))
+        different = [name for name in names if mine.get(name) != theirs.get(name)]
         for name in (self.mode, "hyperparam_factors"):
-            # One lambda cannot be told from another.
+            # All lambdas have the same name, so two of them may differ.
             if name not in different and "<lambda>" in str(mine.get(name)):
                 different.append(name)
         return different
 
     def resolve(self, schedule: Schedule) -> Curve:
         """Return a schedule's curve over this run."""
-        units: dict[str, Any] = {unit: self.units.get(unit) for unit in UNITS}
+        units: dict[str, Any] = {unit: self.units.get(unit) for unit in UNIT_SIZES}
         return schedule.resolve(total_steps=self.total_steps, **units)
 
-    def drive(
-        self, name: str, groups: Sequence[str], base: Sequence[float], first: int | None = None
+    def group_curves(
+        self, name: str, groups: Sequence[str], base: Sequence[float], initial: int | None = None
     ) -> GroupCurves:
-        """Return how the schedules of a field move the named groups, whose bases are given.
+        """Return the curves that drive one field of the named groups.
 
-        ``first``: how many of them there were at the beginning; the others were added late.
+        Args:
+            name: the field.
+            groups: the names of the param groups.
+            base: each group's base value.
+            initial: number of groups that the optimizer started with; the rest were added late.
 
         Raises:
-            BindingError: a group without a schedule, a schedule or a floor without a group.
+            BindingError: a group without a schedule, or a schedule or eta_min without a group.
             ScheduleError: a schedule does not resolve over this run.
         """
-        if first is not None and first < len(groups):
-            drive = self.drive(name, groups[:first], base[:first])
-            for own in base[first:]:
-                self.add_late_group(drive, name, own)
-            return drive
-        said = self.schedules[name]
-        if isinstance(said, Schedule):
-            curves, owners = [self.resolve(said)], [0] * len(groups)
+        if initial is not None and initial < len(groups):
+            curves = self.group_curves(name, groups[:initial], base[:initial])
+            for value in base[initial:]:
+                self.add_late_group(curves, name, value)
+            return curves
+        schedules = self.schedules[name]
+        if isinstance(schedules, Schedule):
+            resolved, curve_index = [self.resolve(schedules)], [0] * len(groups)
         else:
-            _match(said, groups, f"{self.mode if name == 'lr' else name}=")
-            distinct = list(dict.fromkeys(said.values()))
-            curves = [self.resolve(schedule) for schedule in distinct]
-            owners = [distinct.index(said[group]) for group in groups]
-        floors = None
+            _check_group_names(schedules, groups, f"{self.mode if name == 'lr' else name}=")
+            distinct = list(dict.fromkeys(schedules.values()))
+            resolved = [self.resolve(schedule) for schedule in distinct]
+            curve_index = [distinct.index(schedules[group]) for group in groups]
+        minima = None
         if self.eta_min is not None and name == "lr":
             given = self.eta_min
             if isinstance(given, Mapping):
-                _match(given, groups, "eta_min=")
-            floors = [given[g] if isinstance(given, Mapping) else given for g in groups]
-            for group, floor, own in zip(groups, floors, base, strict=True):
-                if not 0 <= floor <= own:
+                _check_group_names(given, groups, "eta_min=")
+            minima = [given[g] if isinstance(given, Mapping) else given for g in groups]
+            for group, eta_min, value in zip(groups, minima, base, strict=True):
+                if not 0 <= eta_min <= value:
                     raise BindingError(
-                        f"eta_min={floor:g} of group {group}: expected between 0 and its base "
-                        f"lr, {own:g}"
+                        f"eta_min={eta_min:g} of group {group}: expected between 0 and its base "
+                        f"lr, {value:g}"
                     )
-        shares = None
-        if floors is not None:
-            shares = [floor / own if own else 0.0 for floor, own in zip(floors, base, strict=True)]
-        return GroupCurves(curves, owners, shares)
+        ratios = None
+        if minima is not None:
+            ratios = [m / value if value else 0.0 for m, value in zip(minima, base, strict=True)]
+        return GroupCurves(resolved, curve_index, ratios)
 
-    def add_late_group(self, drive: GroupCurves, name: str, own: float) -> None:
-        """Let a group that was added later into a drive, with its own value as its base.
+    def add_late_group(self, curves: GroupCurves, name: str, base: float) -> None:
+        """Add a group that joined the optimizer late, with its base value.
 
-        A schedule for all takes it in; where schedules are said by group, it keeps its value.
+        A schedule for all groups drives it, too; schedules by group leave its value unchanged.
         """
         if isinstance(self.schedules[name], Schedule):
-            drive.owners.append(0)
+            curves.curve_index.append(0)
         else:
             absolute = name == "lr" and self.mode == "lr"
-            drive.curves.append(constant(own if absolute else 1).resolve())
-            drive.owners.append(len(drive.curves) - 1)
-        if drive.floors is not None:
-            floor = 0.0 if isinstance(self.eta_min, Mapping) else self.eta_min or 0.0
-            drive.floors.append(min(floor / own, 1.0) if own else 0.0)
+            curves.curves.append(constant(base if absolute else 1).resolve())
+            curves.curve_index.append(len(curves.curves) - 1)
+        if curves.min_factors is not None:
+            eta_min = 0.0 if isinstance(self.eta_min, Mapping) else self.eta_min or 0.0
+            curves.min_factors.append(min(eta_min / base, 1.0) if base else 0.0)
 
 
 def _eta_min(data: Any) -> float | dict[str, float] | None:
     if isinstance(data, Mapping):
-        return {str(group): as_number(floor, "eta_min") for group, floor in data.items()}
+        return {str(group): as_number(value, "eta_min") for group, value in data.items()}
     return None if data is None else as_number(data, "eta_min")
 
 
 @dataclass(slots=True)
 class GroupCurves:
-    """The curves that move one field of some groups, and which curve moves which group.
+    """The curves that drive one field of some param groups.
 
-    ``floors`` are shares of each group's base: f becomes floor + (1 - floor) f.
+    Attributes:
+        curves: the distinct curves.
+        curve_index: for each group, the index of its curve.
+        min_factors: eta_min / base of each group: f becomes m + (1 - m) f; None without eta_min.
     """
 
     curves: list[Curve]
-    owners: list[int]
-    floors: list[float] | None
+    curve_index: list[int]
+    min_factors: list[float] | None
 
     def is_uniform(self) -> bool:
         """Return whether all groups have the same factor at all times."""
-        return len(self.curves) == 1 and self.floors is None
+        return len(self.curves) == 1 and self.min_factors is None
 
     def factors(self, t: float) -> float | list[float]:
-        """Return the factor of every group at a time; one number while all have the same."""
+        """Return each group's factor at a time; one number if it is the same for all."""
         if self.is_uniform():
             return self.curves[0](t)
         values = [curve(t) for curve in self.curves]
-        if self.floors is None:
-            return [values[i] for i in self.owners]
+        if self.min_factors is None:
+            return [values[i] for i in self.curve_index]
         return [
-            floor + (1 - floor) * values[i]
-            for i, floor in zip(self.owners, self.floors, strict=True)
+            low + (1 - low) * values[i]
+            for i, low in zip(self.curve_index, self.min_factors, strict=True)
         ]
 
 
 @dataclass(frozen=True, slots=True)
 class TimeMap:
-    """A clock that runs at another pace from a knot on: step k reads the curve at ``u(k)``.
+    """A piecewise linear map from steps k of this run to times u(k) on the saved curve.
 
-    ``knots`` are pairs (k, u), from (0, 0) to (new total, old total), joined by straight lines.
+    ``knots`` are pairs (k, u) from (0, 0) to (new length, old length).
     """
 
     config: ScheduleConfig
     knots: tuple[tuple[float, float], ...]
 
     def __call__(self, k: float) -> float:
-        """Return where on the old clock step ``k`` is."""
+        """Return the time on the saved curve at step ``k``."""
         (k0, u0), (k1, u1) = self.knots[0], self.knots[1]
         for left, right in zip(self.knots, self.knots[1:], strict=False):
             (k0, u0), (k1, u1) = left, right
@@ -215,22 +222,22 @@ class TimeMap:
         return u0 + (k - k0) * ((u1 - u0) / (k1 - k0))
 
     def remapped(self, at: float, total_steps: float) -> TimeMap:
-        """Return this clock with what is left after ``at`` running up to a new total."""
+        """Return a map that is the same up to ``at`` and then ends at a new total."""
         end = self.knots[-1][1]
-        kept = tuple(knot for knot in self.knots[:-1] if knot[0] < at)
-        return replace(self, knots=(*kept, (at, self(at)), (total_steps, end)))
+        earlier = tuple(knot for knot in self.knots[:-1] if knot[0] < at)
+        return replace(self, knots=(*earlier, (at, self(at)), (total_steps, end)))
 
 
-def _texts(said: Schedules) -> Any:
-    if isinstance(said, Schedule):
-        return repr(said)
-    return {group: repr(schedule) for group, schedule in said.items()}
+def _texts(schedules: Schedules) -> Any:
+    if isinstance(schedules, Schedule):
+        return repr(schedules)
+    return {group: repr(schedule) for group, schedule in schedules.items()}
 
 
 def _schedules(text: Any, like: Schedules | None) -> Schedules:
     if isinstance(text, Mapping):
         known = like if isinstance(like, Mapping) else {}
-        return {group: _schedule(said, known.get(group)) for group, said in text.items()}
+        return {group: _schedule(value, known.get(group)) for group, value in text.items()}
     return _schedule(text, like)
 
 
@@ -240,14 +247,18 @@ def _schedule(text: str, like: Any) -> Schedule:
     return parse(text)
 
 
-def _match(said: Mapping[str, Any], groups: Sequence[str], what: str) -> None:
-    unknown = [name for name in said if name not in groups]
-    missing = [name for name in groups if name not in said]
+def _check_group_names(by_group: Mapping[str, Any], groups: Sequence[str], argument: str) -> None:
+    unknown = [name for name in by_group if name not in groups]
+    missing = [name for name in groups if name not in by_group]
     if unknown or missing:
-        problem = f"no group is called {unknown[0]!r}" if unknown else f"{missing[0]!r} is missing"
+        problem = (
+            f"an entry for {unknown[0]!r}, which is not a param group"
+            if unknown
+            else f"no entry for group {missing[0]!r}"
+        )
         raise BindingError(
-            f"{what} is said by group, and {problem}; the groups are {', '.join(groups)}; a group "
-            "that keeps its lr takes constant(1) as its factor"
+            f"{argument} is a dict and has {problem}; the groups are {', '.join(groups)}. For a "
+            "group that keeps its lr write factor= with constant(1)"
         )
 
 
@@ -261,9 +272,12 @@ def make_config(
     midpoint: bool,
     clock: str,
 ) -> ScheduleConfig:
-    """Check what was said, as far as that can be done without the optimizer."""
+    """Check and convert the arguments of a `ScheduleLR`, as far as no optimizer is needed."""
     if isinstance(lr, int | float) and factor is not None:
-        raise TypeError(f"lr= is the schedule itself; write lr={lr!r} * {factor!r}")
+        text = factor if isinstance(factor, str) else repr(factor)
+        raise TypeError(
+            f"lr= takes a schedule, not a number next to factor=; write lr={lr!r} * {text}"
+        )
     chosen = lr if factor is None else factor
     if chosen is None or (lr is not None and factor is not None):
         raise TypeError(
@@ -271,15 +285,18 @@ def make_config(
             "factor= (the schedule multiplies each group's lr)"
         )
     if hyperparam_factors and "lr" in hyperparam_factors:
-        raise TypeError("hyperparam_factors= is for the others; lr is set by lr= or factor=")
-    given = {"lr": chosen, **(hyperparam_factors or {})}
-    schedules = {name: _parsed(value) for name, value in given.items()}
+        raise TypeError(
+            "hyperparam_factors= takes fields other than lr; write lr= or factor= for lr"
+        )
     mode: Literal["lr", "factor"] = "lr" if factor is None else "factor"
+    schedules = {"lr": _parsed(chosen, f"{mode}=")}
+    for name, value in (hyperparam_factors or {}).items():
+        schedules[name] = _parsed(value, f"hyperparam_factors[{name!r}]")
     if eta_min is not None:
         if mode == "lr":
             raise BindingError(
-                "eta_min= goes with factor=, where it is a different factor for each group; an lr "
-                "that ends above 0 is written cosine(1, 0.1), or .clip(low=...)"
+                "eta_min= goes with factor=, where the minimum is a different factor for each "
+                "group; for a schedule that ends above 0 write cosine(1, 0.1) or .clip(low=...)"
             )
         eta_min = (
             {str(name): as_number(value, f"eta_min of {name}") for name, value in eta_min.items()}
@@ -288,7 +305,7 @@ def make_config(
         )
     length = None if total_steps is None else as_duration(total_steps, "total_steps=")
     if clock not in ("optimizer", "step"):
-        raise BindingError(f"clock={clock!r} is neither 'optimizer' nor 'step'")
+        raise BindingError(f"clock={clock!r}: expected 'optimizer' or 'step'")
     if length is not None:
         counted = [
             unit
@@ -298,21 +315,27 @@ def make_config(
         if counted and length != Duration():
             clock = counted[0]
     if midpoint and clock in ("tokens", "samples"):
-        raise BindingError(f"midpoint=True is half a step, which is no number of {clock}")
+        raise BindingError(
+            f"midpoint=True shifts by half a step, and this run is measured in {clock}"
+        )
     known = {name: as_number(size, f"{name}=") for name, size in units.items() if size is not None}
     return ScheduleConfig(mode, schedules, length, known, eta_min, bool(midpoint), clock)
 
 
-def _parsed(value: Any) -> Schedules:
-    """Return a schedule, or one for each group by its name; a text is read, a number refused."""
+def _parsed(value: Any, argument: str) -> Schedules:
+    """Return a schedule, or one for each group by name; strings are parsed."""
     if isinstance(value, Mapping):
-        return {str(group): _parsed_one(schedule) for group, schedule in value.items()}
-    return _parsed_one(value)
+        return {
+            str(group): _parsed_schedule(item, f"{argument} of group {group!r}")
+            for group, item in value.items()
+        }
+    return _parsed_schedule(value, argument)
 
 
-def _parsed_one(value: Any) -> Schedule:
+def _parsed_schedule(value: Any, argument: str) -> Schedule:
     if isinstance(value, str):
         return parse(value)
     if not isinstance(value, Schedule):
-        raise TypeError(f"expected a schedule or its text, not {value!r}; write constant(value)")
+        advice = f"; write constant({value!r})" if isinstance(value, int | float) else ""
+        raise TypeError(f"{argument} takes a schedule or its text, not {value!r}{advice}")
     return value

@@ -1,4 +1,4 @@
-"""Optimizers by name: torch's, those of two other packages, and any class by its path."""
+"""Optimizers by name: torch's, those of two other packages, and any class by its import path."""
 
 from __future__ import annotations
 
@@ -33,51 +33,53 @@ OPTIMIZERS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     "schedulefree-radam": ("schedulefree.RAdamScheduleFree", {}),
     "prodigy": ("prodigyopt.Prodigy", {}),
 }
-"""The short names: each a class and what it is given beside the parameters."""
+"""Short names: the path of a class, and its arguments besides the parameters."""
 
-PACKAGES: Final = {"schedulefree", "prodigyopt"}
+OPTIONAL_PACKAGES: Final = {"schedulefree", "prodigyopt"}
 
 
 def optimizer_named(name: str) -> Callable[..., Optimizer]:
-    """Return what builds an optimizer: ``build(parameters, **settings)``.
+    """Return a function that builds an optimizer: ``build(parameters, **settings)``.
 
     Args:
-        name: a short name of `OPTIMIZERS`, or the path of a class, ``torch.optim.AdamW``.
+        name: a short name in `OPTIMIZERS`, or the path of a class, ``torch.optim.AdamW``.
 
     Raises:
-        SettingError: there is no such optimizer, or its package is not installed.
+        SettingError: no such optimizer, or its package is not installed.
 
+    >>> import torch
+    >>> from ratecraft.torch._optimizers import optimizer_named
     >>> build = optimizer_named("momentum")
     >>> optimizer = build([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
     >>> type(optimizer).__name__, optimizer.defaults["momentum"]
     ('SGD', 0.9)
     """
     path, settings = OPTIMIZERS.get(name.lower(), (name, {}))
-    module, _, kind = path.rpartition(".")
+    module, _, class_name = path.rpartition(".")
     try:
-        found: Any = getattr(importlib.import_module(module), kind) if module else None
+        cls: Any = getattr(importlib.import_module(module), class_name) if module else None
     except ModuleNotFoundError as error:
-        if error.name in PACKAGES:
+        if error.name in OPTIONAL_PACKAGES:
             raise SettingError(
-                f"{name!r} is of another package: pip install {error.name}"
+                f"{name!r} needs another package: pip install {error.name}"
             ) from None
-        if error.name != module.partition(".")[0]:  # the module is there; what it needs is not
+        if error.name != module.partition(".")[0]:  # the module exists, but not what it imports
             raise SettingError(f"{name!r} cannot be imported: {error}") from None
-        found = None
+        cls = None
     except ImportError as error:
         raise SettingError(f"{name!r} cannot be imported: {error}") from None
     except AttributeError:
-        found = None
-    if not inspect.isclass(found) or not issubclass(found, Optimizer):
+        cls = None
+    if not inspect.isclass(cls) or not issubclass(cls, Optimizer):
         if name.lower() in OPTIMIZERS:
             raise SettingError(f"{name!r}: torch {torch.__version__} has no {path}")
         near = difflib.get_close_matches(name.lower(), OPTIMIZERS, 1)
-        meant = f"did you mean {near[0]}? " if near else ""
+        meant = f"did you mean {near[0]}? Or " if near else ""
         raise SettingError(
-            f"{name!r} is no optimizer class; {meant}Write a short name ({', '.join(OPTIMIZERS)}) "
-            "or a path, as in torch.optim.AdamW"
+            f"{name!r} is not an optimizer class; {meant}write a short name "
+            f"({', '.join(OPTIMIZERS)}) or a path such as torch.optim.AdamW"
         )
-    lr = inspect.signature(found).parameters.get("lr")
+    lr = inspect.signature(cls).parameters.get("lr")
     if lr is not None and lr.default is inspect.Parameter.empty:
         settings = {"lr": 1e-3} | settings
-    return partial(found, **settings)
+    return partial(cls, **settings)

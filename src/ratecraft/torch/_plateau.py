@@ -1,4 +1,4 @@
-"""PlateauLR: a schedule and a factor that follows a metric, as one scheduler."""
+"""PlateauLR: a schedule times a factor that follows a metric, as one scheduler."""
 
 from __future__ import annotations
 
@@ -11,43 +11,45 @@ from torch.optim import lr_scheduler
 from ratecraft.errors import BindingError
 from ratecraft.schedule import Duration
 
+from ._checkpoint import STATE_FORMAT, check_format
 from ._scheduler import ScheduleLR
 from .drop_in import ReduceLROnPlateau
 
 
 class PlateauLR(ReduceLROnPlateau):
-    """A schedule, times a factor that falls whenever a metric has stopped to improve.
+    """A schedule times a factor that is reduced whenever a metric stops improving.
 
-    The lr before step k is curve(k) x factor. The schedule goes on with every step, by its
-    own clock; ``step(metric)`` is called whenever there is a metric, once an epoch or once a
-    validation. It *is* a torch ``ReduceLROnPlateau``, so Lightning and the Hugging Face Trainer,
-    which hand a metric to nothing else, hand it to this; and one state holds both parts.
+    The lr of step k is curve(k) x factor. The schedule advances with every step, by its own
+    clock; call ``step(metric)`` once per epoch or validation. It is a subclass of torch's
+    ``ReduceLROnPlateau``, so Lightning and the Hugging Face Trainer pass the metric to it. One
+    state dict holds both parts.
 
-    In distributed training every process must give the same metric: reduce it first.
+    In distributed training every process must pass the same metric: reduce it first.
 
     Args:
-        scheduler: the schedule's `ScheduleLR`, which keeps its clock.
-        mode: "min" if the metric is to fall, "max" if it is to rise.
-        factor: what the factor is multiplied by at each decision.
-        patience: how many metrics in a row may be no better.
-        threshold: by how much a metric must be better to count.
-        threshold_mode: "rel": that share of the best one; "abs": that much.
-        cooldown: how many metrics are passed over after a decision.
-        min_lr: the schedule's highest lr is not taken below this; one number, or one a group.
-        eps: a fall of the highest lr by less than this is left out.
+        scheduler: the `ScheduleLR` of the schedule.
+        mode: "min" if a lower metric is better, "max" if a higher one is.
+        factor: what the current factor is multiplied by at each reduction.
+        patience: how many metrics in a row may fail to improve.
+        threshold: minimum improvement that counts.
+        threshold_mode: "rel": ``threshold`` is relative to the best metric; "abs": absolute.
+        cooldown: number of metrics that are ignored after a reduction.
+        min_lr: lower bound of the schedule's highest lr; a number, or one for each group.
+        eps: a reduction of the highest lr by less than this is skipped.
         verbose: log every change.
 
     Attributes:
         scheduler: the `ScheduleLR`.
-        reduced: the present factor of each param group.
-        decisions: what was decided so far, as plain data: "at" (steps, or what the clock
-            counts), "metric", "best" and "factors".
+        reduced: the current factor of each param group.
+        decisions: the reductions so far, as plain data: "at" (steps, or what the clock counts),
+            "metric", "best" and "factors".
 
     Raises:
-        TypeError: no `ScheduleLR`.
+        TypeError: ``scheduler`` is not a `ScheduleLR`.
 
     >>> import torch
     >>> from ratecraft import cosine, warmup
+    >>> from ratecraft.torch import PlateauLR, ScheduleLR
     >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
     >>> schedule = ScheduleLR(optimizer, factor=warmup(4), total_steps=100)
     >>> scheduler = PlateauLR(schedule, factor=0.5, patience=0)
@@ -59,7 +61,7 @@ class PlateauLR(ReduceLROnPlateau):
     (0.05, staircase([1, 0.5], at=[9]))
     """
 
-    __slots__ = ("scheduler",)  # not in __dict__, which torch takes for the state
+    __slots__ = ("scheduler",)  # not in __dict__, which torch saves as the state
 
     def __init__(
         self,
@@ -77,7 +79,7 @@ class PlateauLR(ReduceLROnPlateau):
         if not isinstance(scheduler, ScheduleLR):
             raise TypeError(
                 f"PlateauLR takes a ScheduleLR, not {type(scheduler).__name__}; without a "
-                "schedule take ratecraft.torch.drop_in.ReduceLROnPlateau(optimizer)"
+                "schedule write ratecraft.torch.drop_in.ReduceLROnPlateau(optimizer)"
             )
         self.scheduler = scheduler
         bound = list(min_lr) if isinstance(min_lr, Sequence) else min_lr
@@ -90,54 +92,56 @@ class PlateauLR(ReduceLROnPlateau):
         return self.scheduler.position
 
     def _length(self, at: float) -> int | Duration:
-        unit = self.scheduler.config.counts
+        unit = self.scheduler.config.clock_unit
         return int(at) if unit == "steps" else Duration(**{unit: at})
 
-    def _highest(self) -> list[float]:
-        return self.scheduler.highest()
+    def _peak_lrs(self) -> list[float]:
+        return self.scheduler.peak_lrs()
 
     def get_last_lr(self) -> list[Any]:
-        """Return the lrs that the groups have now."""
+        """Return the current lr of each group."""
         return self.scheduler.get_last_lr()
 
     def remove(self) -> None:
-        """Stop driving the optimizer; its lrs stay as they are now."""
+        """Detach from the optimizer; its lrs keep their current values."""
         self.scheduler.remove()
-        if self._is_heard():
+        if self._is_attached():
             self._writer.remove(self._source)
 
     def __getstate__(self) -> NoReturn:
-        """Refuse to be copied: a copy would drive nothing."""
+        """Raise: a copy would not be attached to an optimizer."""
         raise TypeError(
-            "a PlateauLR belongs to its optimizer and cannot be copied or pickled; build another "
-            "one and load_state_dict() into it"
+            "a PlateauLR belongs to its optimizer and cannot be copied or pickled; build a new one "
+            "and call its load_state_dict()"
         )
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of both parts as plain data, which loads with ``weights_only=True``."""
-        state = super().state_dict()
-        return state | {"_last_lr": self.get_last_lr(), "schedule": self.scheduler.state_dict()}
+        return super().state_dict() | {
+            "format": STATE_FORMAT,
+            "_last_lr": self.get_last_lr(),
+            "schedule": self.scheduler.state_dict(),
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go to a saved state and write the lrs that belong there.
-
-        Nothing is changed where this raises.
+        """Resume from a saved state and write its learning rates; if this raises, nothing changed.
 
         Args:
-            state_dict: what `state_dict` returned.
+            state_dict: a dict that `state_dict` returned.
 
         Raises:
-            ScheduleChanged: the state's schedule is another one, as `ScheduleLR.load_state_dict` says.
-            BindingError: no state of a PlateauLR.
+            ScheduleChanged: the saved schedule differs; see `ScheduleLR.load_state_dict`.
+            BindingError: not the state of a PlateauLR, or of another format.
         """
         state = copy.deepcopy(dict(state_dict))
         schedule, reduced = state.pop("schedule", None), state.get("reduced")
         if schedule is None or not isinstance(reduced, list):
-            hint = "; it is a ScheduleLR's: .scheduler.load_state_dict() takes it" * (
-                "plan" in state
-            )
-            raise BindingError(f"this is no state of a PlateauLR{hint}")
-        for name in ("external_factor", "base"):  # the schedule's part says them
+            hint = ""
+            if "config" in state:
+                hint = "; for the state of a ScheduleLR write .scheduler.load_state_dict(state)"
+            raise BindingError(f"this is not the state of a PlateauLR{hint}")
+        check_format(state, "PlateauLR")
+        for name in ("format", "external_factor", "base"):  # the last two are in the schedule's
             state.pop(name, None)
         before = self._source.factors
         self._source.factors = list(reduced)

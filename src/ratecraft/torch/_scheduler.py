@@ -1,4 +1,4 @@
-"""ScheduleLR: a schedule bound to an optimizer."""
+"""ScheduleLR: a torch LRScheduler that sets the lr from a schedule."""
 
 from __future__ import annotations
 
@@ -16,90 +16,102 @@ from ratecraft.errors import BindingError, ScheduleChanged, ScheduleError
 from ratecraft.schedule import Curve, Duration, Schedule
 from ratecraft.schedule._duration import CLOCK_NAMES, as_number
 
-from ._checkpoint import Saved, read_at
-from ._config import HORIZON, GroupCurves, ScheduleConfig, Schedules, TimeMap, make_config
+from ._checkpoint import STATE_FORMAT, Checkpoint, curve_time
+from ._config import (
+    RUN_LENGTH_FIELDS,
+    GroupCurves,
+    ScheduleConfig,
+    Schedules,
+    TimeMap,
+    make_config,
+)
 from ._writer import Factors, FactorSource, HyperparamWriter, group_name, innermost_optimizer
 
 log = logging.getLogger("ratecraft.torch")
 
-SMALL_FACTOR: Final = 0.01
-FLOAT32: Final = 1e-6  # relative: what an lr may lose in a float32 tensor
-PROBES: Final = 512
-ANSWERS: Final = ("raise", "keep", "replan", "continue")
+MAX_SUSPECT_FACTOR: Final = 0.01  # a factor= that never exceeds this looks like an lr
+FLOAT32_REL_TOL: Final = 1e-6  # what an lr may lose in a float32 tensor
+PEAK_GRID_POINTS: Final = 512
+ON_CHANGE_OPTIONS: Final = ("raise", "keep", "replan", "continue")
 
 
 class _ScheduleSource(FactorSource):
-    """The source of field number ``i`` of a ScheduleLR."""
+    """The factor source of field number ``i`` of a ScheduleLR."""
 
     def __init__(self, scheduler: ScheduleLR, i: int, *, absolute: bool, shared: bool) -> None:
         super().__init__(absolute=absolute, shared=shared)
         self.scheduler, self.i = scheduler, i
 
-    def join(self, own: float) -> float | list[float]:
-        return self.scheduler._join(self.i, own)
+    def join(self, base: float) -> float | list[float]:
+        return self.scheduler._add_late_group(self.i, base)
 
     def text(self, group: str) -> str:
         return self.scheduler._text(self.i, group)
 
 
-class _Part(NamedTuple):
-    """What this scheduler does to one field: ``read`` gives the factors at a time."""
+class _DrivenField(NamedTuple):
+    """One field that a ScheduleLR drives; ``read`` returns the factors at a time."""
 
     writer: HyperparamWriter
     source: FactorSource
-    drive: GroupCurves
+    curves: GroupCurves
     read: Callable[[float], float | list[float]]
 
     @classmethod
-    def of(cls, writer: HyperparamWriter, source: FactorSource, drive: GroupCurves) -> _Part:
-        source.uniform = drive.is_uniform()
-        read = drive.curves[0].cursor() if source.uniform else drive.factors
-        return cls(writer, source, drive, read)
+    def build(
+        cls, writer: HyperparamWriter, source: FactorSource, curves: GroupCurves
+    ) -> _DrivenField:
+        source.uniform = curves.is_uniform()
+        read = curves.curves[0].cursor() if source.uniform else curves.factors
+        return cls(writer, source, curves, read)
 
 
 class ScheduleLR(LRScheduler):
-    """Set an optimizer's lr from a schedule; a torch ``LRScheduler`` for any trainer.
+    """Set an optimizer's learning rate from a schedule; a torch ``LRScheduler`` for any trainer.
 
-    Under ``lr=`` the lr before step k is ``curve(k)``; under ``factor=`` it is
-    ``base * curve(k)``, where base is each param group's own ``lr``. Several of these on one
-    optimizer multiply, and so does whoever else multiplies ``lr``: a torch scheduler such as
-    ExponentialLR, or a person. The value is written afresh each time, so nothing drifts.
+    With ``lr=`` the learning rate of step k is ``curve(k)``; with ``factor=`` it is
+    ``base * curve(k)``, where base is each param group's ``lr`` at the start. Several schedulers
+    on one optimizer multiply, and changes by other code are kept as a factor: a torch scheduler
+    such as ExponentialLR, or an assignment to ``group["lr"]``. Every value is computed from the
+    base, so rounding errors do not accumulate.
 
-    The clock follows the optimizer: a hook counts the steps that really happened, so
-    ``scheduler.step()`` may be called as often as a trainer likes, or never, and a step that
-    AMP skipped does not count.
+    By default a hook counts the optimizer's steps. ``scheduler.step()`` may then be called any
+    number of times, or never, and steps that AMP skips do not count.
 
     Args:
         optimizer: the optimizer to drive.
-        lr: a schedule that is the lr itself, or one for each named param group.
-        factor: a schedule that multiplies each group's base lr, or one for each named group.
-            Exactly one of the two.
+        lr: the schedule of the learning rate: a `Schedule`, its text, or a dict with one for
+            each param group by name.
+        factor: the schedule that multiplies each group's base lr, in the same forms. Pass
+            exactly one of ``lr`` and ``factor``.
         hyperparam_factors: schedules for other hyperparameters, as factors of their own values:
-            ``{"weight_decay": cosine(1, 0.1), "betas[0]": ...}``; each may be said by group too.
-        total_steps: length of the run: steps, or ``epochs(n)``. ``tokens(n)`` or ``samples(n)`` put
-            the clock into your hands: call ``step(tokens=n)`` after each step.
-        steps_per_epoch: steps per epoch, if something is said in epochs.
-        samples_per_step: samples per step, if something is said in samples.
-        tokens_per_step: tokens per step, if something is said in tokens.
+            ``{"weight_decay": cosine(1, 0.1), "betas[0]": ...}``; each may be a dict by group.
+        total_steps: length of the run: steps, or ``epochs(n)``. With ``tokens(n)`` or
+            ``samples(n)`` call ``step(tokens=n)`` after each step.
+        steps_per_epoch: steps per epoch, if a length is in epochs.
+        samples_per_step: samples per step, if a length is in samples.
+        tokens_per_step: tokens per step, if a length is in tokens.
         eta_min: with ``factor=``: lr = eta_min + (base - eta_min) * factor, as in torch; a number,
-            or one for each named group.
-        midpoint: read step k at t = k + 1/2 instead of t = k, so that a ramp from or to 0 has no
-            step with lr 0.
-        clock: "optimizer" counts its steps; "step" counts calls of ``step()``, as torch does.
-        initial_step: how many steps are done already.
-        on_change: what `load_state_dict` does with a state of another config: "raise",
-            "keep" that config, "replan" (this config, from the saved step on) or "continue" (that
-            config, its clock bent so that what is left of it fills this one's ``total_steps``).
+            or a dict with one for each param group.
+        midpoint: read the curve of step k at t = k + 1/2 instead of t = k, so that a ramp from
+            or to 0 never gives a step with lr 0.
+        clock: "optimizer" counts the optimizer's steps; "step" counts calls of ``step()``, as
+            torch does.
+        initial_step: number of steps already done.
+        on_change: what `load_state_dict` does if the saved config differs: "raise"; "keep" the
+            saved config; "replan": use this config from the saved step on; or "continue": use
+            the saved config with the rest of its time axis stretched to this ``total_steps``.
 
     Attributes:
-        curve: the curve of ``lr`` (the first one, where groups have their own).
-        last_epoch: steps done; torch's name for it.
+        curve: the curve of ``lr`` (the first one, if groups have different curves).
+        last_epoch: number of steps done; torch's name.
 
     Raises:
-        TypeError: both or neither of ``lr=`` and ``factor=``, or no `Schedule`.
-        BindingError: groups with different base lrs under one ``lr=``, a ``factor=`` so
-            small that it must have been meant as an lr, a field or group that is not there.
-        ScheduleError: the schedule does not resolve over ``total_steps``.
+        TypeError: both or neither of ``lr=`` and ``factor=``, or not a `Schedule`.
+        BindingError: groups with different base lrs under one ``lr=``; a ``factor=`` so small
+            that it is probably an lr; a field or group that does not exist.
+        ScheduleError: a text cannot be parsed, or the schedule does not resolve over
+            ``total_steps``.
 
     >>> import torch
     >>> from ratecraft import cosine, warmup
@@ -145,88 +157,94 @@ class ScheduleLR(LRScheduler):
         self._config = make_config(
             lr, factor, hyperparam_factors, total_steps, units, eta_min, midpoint, clock
         )
-        if on_change not in ANSWERS:
-            known = ", ".join(map(repr, ANSWERS))
-            raise BindingError(f"on_change={on_change!r} is none of {known}")
+        if on_change not in ON_CHANGE_OPTIONS:
+            known = ", ".join(map(repr, ON_CHANGE_OPTIONS))
+            raise BindingError(f"on_change={on_change!r}: expected one of {known}")
         if isinstance(initial_step, bool) or not isinstance(initial_step, int) or initial_step < 0:
-            raise BindingError(f"initial_step={initial_step!r} must be an int >= 0: the steps done")
-        if initial_step and self._config.counts != "steps":
             raise BindingError(
-                f"initial_step= counts steps, and this run is in {self._config.counts}; load a state"
+                f"initial_step={initial_step!r}: expected an int >= 0, the number of steps done"
+            )
+        if initial_step and self._config.clock_unit != "steps":
+            raise BindingError(
+                "initial_step= is a number of steps, and this run is measured in "
+                f"{self._config.clock_unit}; load a state dict instead"
             )
         self._on_change = on_change
-        # torch's own constructor is not called: it would replace optimizer.step by a counting
-        # wrapper, which a compiled or patched step does not survive. What trainers read of an
-        # LRScheduler is set here instead.
+        # LRScheduler.__init__ is not called: it replaces optimizer.step by a counting wrapper,
+        # which breaks a compiled or patched step. The attributes that trainers read of an
+        # LRScheduler are set here instead.
         self.optimizer = optimizer
-        self._driven = innermost_optimizer(optimizer, counted=self._config.clock == "optimizer")
+        self._inner_optimizer = innermost_optimizer(
+            optimizer, counted=self._config.clock == "optimizer"
+        )
         self._calls, self._position = initial_step, float(initial_step)
         self._removed = False
         self._counts_calls = self._config.clock == "step"
         self._reads_at_position = not midpoint
-        self._bend: TimeMap | None = None
+        self._time_map: TimeMap | None = None
         self._step_count, self._is_initial = 1, False
         self._get_lr_called_within_step = False
-        self._open()
+        self._attach()
         self._handle = None
         if self._config.clock == "optimizer":
-            # The optimizer keeps the scheduler alive: a schedule that stopped because nobody held
-            # on to its scheduler would train at a frozen lr without a word. Dynamo would trace
-            # into the hook and recompile at every count.
-            hook = torch.compiler.disable(self._count)  # type: ignore[no-untyped-call]
-            self._handle = self._driven.register_step_post_hook(hook)
+            # The hook keeps the scheduler alive as long as the optimizer; otherwise the lr would
+            # silently freeze when the last reference to the scheduler is dropped. Without disable()
+            # Dynamo would trace into the hook and recompile at every step.
+            count = self._after_optimizer_step
+            hook = torch.compiler.disable(count)  # type: ignore[no-untyped-call]
+            self._handle = self._inner_optimizer.register_step_post_hook(hook)
 
     # Building ---------------------------------------------------------------------------------
 
-    def _open(self) -> None:
-        """Take a source in the writer of every field; all is checked before anything is written."""
-        groups, config = self._driven.param_groups, self._config
-        names = _names(groups)
-        parts, openings = [], []
-        for i, (name, said) in enumerate(config.schedules.items()):
-            writer = HyperparamWriter.of(self._driven, name)
-            base, external_factor = writer.own, writer.carried
+    def _attach(self) -> None:
+        """Add a source to the writer of every field; all checks come before the first write."""
+        groups, config = self._inner_optimizer.param_groups, self._config
+        names = _group_names(groups)
+        fields, initial_values = [], []
+        for i, (name, schedules) in enumerate(config.schedules.items()):
+            writer = HyperparamWriter.of(self._inner_optimizer, name)
+            base, external_factor = writer.base, writer.external_factor
             if not base:
-                base, external_factor = _opening(writer, groups, fresh=self._position == 0)
-            drive = config.drive(name, names, base)
+                base, external_factor = _base_and_factor(writer, groups, fresh=self._position == 0)
+            curves = config.group_curves(name, names, base)
             absolute = name == "lr" and config.mode == "lr"
             if name == "lr":
-                _refuse_slips(config, drive, base)
-            shared = isinstance(said, Schedule)
+                _check_lr_or_factor(config, curves, base)
+            shared = isinstance(schedules, Schedule)
             source = _ScheduleSource(self, i, absolute=absolute, shared=shared)
-            parts.append(_Part.of(writer, source, drive))
-            openings.append((base, external_factor))
-        self._parts, self._first_groups = parts, len(groups)
-        lr, text = parts[0].writer, parts[0].source.text
+            fields.append(_DrivenField.build(writer, source, curves))
+            initial_values.append((base, external_factor))
+        self._fields, self._initial_groups = fields, len(groups)
+        lr, text = fields[0].writer, fields[0].source.text
         if any(other.text(names[0]) == text(names[0]) for other in lr.sources):
             log.warning(
-                "%s drives this optimizer already, and the two multiply; remove() the first to "
-                "replace it", text(names[0]),
+                "%s already drives this optimizer, and the two schedules multiply; to replace the "
+                "first, remove() it", text(names[0]),
             )  # fmt: skip
         time = self._time()
-        for part in parts:
-            part.source.factors = part.read(time)
-            part.writer.check_voice(part.source)
-        for part, (base, external_factor) in zip(parts, openings, strict=True):
-            if part.writer.field == "lr":
-                for group, own in zip(groups, base, strict=True):
-                    group.setdefault("initial_lr", own)
-            part.writer.add(part.source, base, external_factor)
-            part.writer.say(part.source, part.source.factors, groups)
+        for field in fields:
+            field.source.factors = field.read(time)
+            field.writer.check_source(field.source)
+        for field, (base, external_factor) in zip(fields, initial_values, strict=True):
+            if field.writer.field == "lr":
+                for group, value in zip(groups, base, strict=True):
+                    group.setdefault("initial_lr", value)
+            field.writer.add(field.source, base, external_factor)
+            field.writer.set_factor(field.source, field.source.factors, groups)
 
     @property
     def curve(self) -> Curve:
-        """The curve of ``lr``; the first one, where groups have their own."""
-        return self._parts[0].drive.curves[0]
+        """The curve of ``lr``; the first one, if groups have different curves."""
+        return self._fields[0].curves.curves[0]
 
     @property
     def position(self) -> float:
-        """StepOptions far the run is, in what its clock counts."""
+        """How far the run is: steps, samples or tokens, whichever the clock counts."""
         return self._position
 
     @property
     def counts_calls(self) -> bool:
-        """Whether calls of ``step()`` are counted, and not the optimizer's steps."""
+        """Whether the clock counts calls of ``step()`` instead of the optimizer's steps."""
         return self._counts_calls
 
     @property
@@ -236,59 +254,63 @@ class ScheduleLR(LRScheduler):
 
     @property
     def horizon(self) -> int | None:
-        """The step at which the schedule ends, if it ends and counts steps."""
-        if self._config.counts != "steps" or not math.isfinite(self.curve.length):
+        """The step at which the schedule ends; None if it does not end or does not count steps."""
+        if self._config.clock_unit != "steps" or not math.isfinite(self.curve.length):
             return None
-        return math.ceil(self.curve.length if self._bend is None else self._bend.knots[-1][0])
+        return math.ceil(
+            self.curve.length if self._time_map is None else self._time_map.knots[-1][0]
+        )
 
     @property
     def config(self) -> ScheduleConfig:
-        """What this scheduler was told."""
+        """The arguments of this scheduler, as a value."""
         return self._config
 
     def differences(self, state: Mapping[str, Any]) -> list[str]:
-        """Return what a saved state's plan says differently, or may say: lambdas are alike.
+        """Return the config entries in which a saved state differs from this scheduler.
+
+        Lambdas all have the same name, so a schedule with a lambda is always in the list.
 
         Args:
-            state: what `state_dict` returned.
+            state: a dict that `state_dict` returned.
 
         Raises:
-            BindingError: no state of a ScheduleLR.
+            BindingError: not the state of a ScheduleLR.
         """
-        return Saved.read(state, self._config).config.differences(self._config)
+        return Checkpoint.read(state, self._config).config.differences(self._config)
 
-    def highest(self) -> list[float]:
+    def peak_lrs(self) -> list[float]:
         """Return each group's highest lr over the run, by this schedule alone."""
-        base, drive = self._parts[0].writer.own, self._parts[0].drive
-        peaks = [_peak(curve) for curve in drive.curves]
+        base, curves = self._fields[0].writer.base, self._fields[0].curves
+        peaks = [_peak(curve) for curve in curves.curves]
         if self._config.mode == "lr":
-            return [peaks[i] for i in drive.owners]
-        floors = drive.floors or [0.0] * len(base)
+            return [peaks[i] for i in curves.curve_index]
+        min_factors = curves.min_factors or [0.0] * len(base)
         return [
-            own * (floor + (1 - floor) * peaks[i])
-            for own, floor, i in zip(base, floors, drive.owners, strict=True)
+            value * (low + (1 - low) * peaks[i])
+            for value, low, i in zip(base, min_factors, curves.curve_index, strict=True)
         ]
 
     @property
     def base_lrs(self) -> list[Any]:
-        """Each group's own lr."""
-        return list(self._parts[0].writer.own)
+        """Each group's base lr."""
+        return list(self._fields[0].writer.base)
 
     @base_lrs.setter
     def base_lrs(self, values: object) -> NoReturn:
-        raise BindingError("base_lrs cannot be set; remove() this scheduler and build another")
+        raise BindingError("base_lrs cannot be set; remove() this scheduler and build a new one")
 
     @property
     def last_epoch(self) -> int:
-        """Steps done."""
-        return int(self._position) if self._config.counts == "steps" else self._calls
+        """Number of steps done."""
+        return int(self._position) if self._config.clock_unit == "steps" else self._calls
 
     @last_epoch.setter
     def last_epoch(self, steps: int) -> None:
         if self._config.clock != "step":
             raise BindingError(
-                "last_epoch follows the optimizer here and cannot be set; a trainer that counts "
-                'for itself (Ignite) needs clock="step"'
+                "last_epoch follows the optimizer's steps and cannot be set; for a trainer that "
+                'sets it (Ignite) write clock="step"'
             )
         if steps < 0:
             self._refuse_sequence()
@@ -302,19 +324,19 @@ class ScheduleLR(LRScheduler):
 
     def _refuse_sequence(self) -> NoReturn:
         raise BindingError(
-            "torch's SequentialLR drives the clocks of its parts, which these schedules do not "
-            "need: write a.then(b)"
+            "a ScheduleLR cannot be part of torch's SequentialLR, which sets the step of its "
+            "parts; write a.then(b) as one schedule"
         )
 
     @property
-    def _last_lr(self) -> list[Any]:  # type: ignore[override]  # what the groups hold is the truth
-        held = [group["lr"] for group in self._driven.param_groups]
-        return [lr.clone() if isinstance(lr, torch.Tensor) else lr for lr in held]
+    def _last_lr(self) -> list[Any]:  # type: ignore[override]  # always read from the groups
+        lrs = [group["lr"] for group in self._inner_optimizer.param_groups]
+        return [lr.clone() if isinstance(lr, torch.Tensor) else lr for lr in lrs]
 
     # Counting ---------------------------------------------------------------------------------
 
-    def _count(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
-        """After a step: a fused optimizer under AMP is called for the skipped ones, too."""
+    def _after_optimizer_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        # Under AMP the step of a fused optimizer is called for skipped steps, too.
         skipped = vars(optimizer).get("found_inf")
         if skipped is None or not skipped.item():
             self._advance()
@@ -322,26 +344,26 @@ class ScheduleLR(LRScheduler):
     def step(
         self, epoch: int | None = None, *, samples: float | None = None, tokens: float | None = None
     ) -> None:
-        """Go on by one step, where that is the caller's to say; else do nothing.
+        """Advance by one step if the clock counts calls; otherwise do nothing.
 
-        With the default clock the optimizer's own steps are counted, and this is harmless. With
-        ``clock="step"`` each call is a step. On the token (sample) clock each call says how
-        many tokens the step took; those of a skipped step count.
+        The default clock counts the optimizer's steps, and calls of this method have no effect.
+        With ``clock="step"`` each call is one step. If the run is measured in tokens (samples),
+        pass the number of tokens (samples) of each step; those of a skipped step count.
 
         Args:
-            epoch: nothing; torch's own argument, which would mean a jump.
+            epoch: not supported; torch's argument, which jumps to an epoch.
             samples: samples in this step, if the run's ``total_steps`` is in samples.
             tokens: tokens in this step, if the run's ``total_steps`` is in tokens.
 
         Raises:
-            TypeError: ``epoch``, or a size that this clock does not count, or none where it does.
+            TypeError: ``epoch``, a size that this clock does not count, or a missing size.
         """
         if epoch is None and samples is None and tokens is None:
             if self._counts_calls:
                 self._advance()
             elif self._config.clock != "optimizer":
                 unit = self._config.clock
-                raise TypeError(f"total is in {unit}: write step({unit}=n) after each step")
+                raise TypeError(f"total_steps is in {unit}: write step({unit}=n) after each step")
             return
         if epoch is not None:
             raise TypeError("ScheduleLR.step() takes no epoch: it counts steps")
@@ -352,9 +374,9 @@ class ScheduleLR(LRScheduler):
         unit = self._config.clock
         size = tokens if unit == "tokens" else samples if unit == "samples" else None
         if size is None or (samples is not None and tokens is not None):
-            told = "tokens" if tokens is not None else "samples"
+            given = "tokens" if tokens is not None else "samples"
             raise TypeError(
-                f"step({told}=...) needs a run whose total is in {told}; this one's is in "
+                f"step({given}=...) needs a run whose total_steps is in {given}; here it is in "
                 f"{CLOCK_NAMES.get(unit, 'step')}s"
             )
         size = as_number(size, f"step({unit}=)")
@@ -363,8 +385,8 @@ class ScheduleLR(LRScheduler):
         return size
 
     def _time(self) -> float:
-        """Return where the curves are read now."""
-        return read_at(self._position, self._config, self._bend)
+        """Return the time at which the curves are read now."""
+        return curve_time(self._position, self._config, self._time_map)
 
     def _advance(self, size: float = 1.0) -> None:
         if self._removed:
@@ -372,67 +394,70 @@ class ScheduleLR(LRScheduler):
         self._position = position = self._position + size
         try:
             time = position if self._reads_at_position else self._time()
-            groups = self._driven.param_groups
-            for writer, source, _, read in self._parts:
-                writer.say(source, read(time), groups)
+            groups = self._inner_optimizer.param_groups
+            for writer, source, _, read in self._fields:
+                writer.set_factor(source, read(time), groups)
         except BaseException:
-            self._position -= size  # a Python function failed: the step is not counted
+            self._position -= size  # a Python function raised: the step does not count
             raise
 
-    def _join(self, i: int, own: float) -> float | list[float]:
-        """Let a group that was added late into field number i; return the factors with it."""
-        writer, source, drive, _ = self._parts[i]
-        self._config.add_late_group(drive, writer.field, own)
-        self._parts[i] = part = _Part.of(writer, source, drive)
-        return part.read(self._time())
+    def _add_late_group(self, i: int, base: float) -> float | list[float]:
+        """Add a late group to field number i; return the factors, its own included."""
+        writer, source, curves, _ = self._fields[i]
+        self._config.add_late_group(curves, writer.field, base)
+        self._fields[i] = field = _DrivenField.build(writer, source, curves)
+        return field.read(self._time())
 
     def get_lr(self) -> list[Any]:
-        """Return the lr of each group for the step that comes next; nothing is written."""
-        writer, source, *_ = self._parts[0]
+        """Return each group's lr for the next step; nothing is written."""
+        writer, source, *_ = self._fields[0]
         writer.sync()
-        factors = self._parts[0].read(self._time())
-        held = [group["lr"] for group in self._driven.param_groups]
+        factors = self._fields[0].read(self._time())
+        current = [group["lr"] for group in self._inner_optimizer.param_groups]
         lrs = [
             torch.full_like(old, lr) if isinstance(old, torch.Tensor) else lr
-            for old, lr in zip(held, writer.asked(source, factors), strict=True)
+            for old, lr in zip(current, writer.values_with(source, factors), strict=True)
         ]
         writer.expect(source, factors, list(lrs))
         return lrs
 
     def preview(self, steps: int) -> dict[str, list[float]]:
-        """Return the lrs of the next steps for each group, as `ratecraft.torch.preview`.
+        """Return each group's lrs over the next steps, as `ratecraft.diagnostics.preview`.
 
         Args:
-            steps: how many steps; the first lr is the present one.
+            steps: number of steps; the first lr is the current one.
 
         Raises:
             BindingError: the clock counts tokens or samples.
         """
-        if self._config.counts != "steps":
+        if self._config.clock_unit != "steps":
             raise BindingError(
-                f"how many {self._config.counts} the coming steps take is not known; read "
-                ".curve.values(positions) instead"
+                f"preview() needs a clock that counts steps, and this one counts "
+                f"{self._config.clock_unit}; write .curve.values(positions) instead"
             )
-        writer, source, *_ = self._parts[0]
+        writer, source, *_ = self._fields[0]
         writer.sync()
-        read = self._parts[0].read
-        lrs: dict[str, list[float]] = {name: [] for name in _names(self._driven.param_groups)}
+        read = self._fields[0].read
+        lrs: dict[str, list[float]] = {
+            name: [] for name in _group_names(self._inner_optimizer.param_groups)
+        }
         for k in range(steps):
-            time = read_at(self._position + k, self._config, self._bend)
-            for seen, lr in zip(lrs.values(), writer.asked(source, read(time)), strict=True):
-                seen.append(lr)
+            time = curve_time(self._position + k, self._config, self._time_map)
+            values = writer.values_with(source, read(time))
+            for series, lr in zip(lrs.values(), values, strict=True):
+                series.append(lr)
         return lrs
 
     def factors(self, k: float | None = None) -> Factors:
-        """Return this scheduler's own factor at step k (default: now), or lr under ``lr=``.
+        """Return this scheduler's factor at step k (default: now), or the lr with ``lr=``.
 
         One number for all param groups, or a list with one for each.
 
         Args:
-            k: step; on the token (sample) clock, a number of tokens (samples).
+            k: step; if the run is measured in tokens (samples), a number of tokens (samples).
         """
         position = self._position if k is None else k
-        return self._parts[0].read(read_at(position, self._config, self._bend))
+        return self._fields[0].read(curve_time(position, self._config, self._time_map))
 
     @property
     def is_absolute(self) -> bool:
@@ -440,36 +465,36 @@ class ScheduleLR(LRScheduler):
         return self._config.mode == "lr"
 
     def text(self, group: str) -> str:
-        """Return what drives the lr of a group, in the notation; empty if nothing here does.
+        """Return what drives a group's lr, in the schedule notation; empty if nothing does.
 
         Args:
-            group: the param group's name, or its number as text.
+            group: the param group's name, or its index as a string.
         """
         return self._text(0, group)
 
     def _text(self, i: int, group: str) -> str:
-        field = self._parts[i].writer.field
-        said = self._config.schedules[field]
-        schedule = said if isinstance(said, Schedule) else said.get(group)
+        field = self._fields[i].writer.field
+        schedules = self._config.schedules[field]
+        schedule = schedules if isinstance(schedules, Schedule) else schedules.get(group)
         if schedule is None:
             return ""
         return f"{self._config.mode} {schedule!r}" if field == "lr" else repr(schedule)
 
     def remove(self) -> None:
-        """Stop driving the optimizer; its lrs stay as they are now."""
+        """Detach from the optimizer; its lrs keep their current values."""
         if self._removed:
             return
         self._removed = True
         if self._handle is not None:
             self._handle.remove()
-        for writer, source, *_ in self._parts:
+        for writer, source, *_ in self._fields:
             writer.remove(source)
 
     def __getstate__(self) -> NoReturn:
-        """Refuse to be copied: a copy would drive nothing."""
+        """Raise: a copy would not be attached to an optimizer."""
         raise TypeError(
-            "a ScheduleLR belongs to its optimizer and cannot be copied or pickled; build another "
-            "one and load_state_dict() into it"
+            "a ScheduleLR belongs to its optimizer and cannot be copied or pickled; build a new "
+            "one and call its load_state_dict()"
         )
 
     # Saving and resuming ----------------------------------------------------------------------
@@ -477,216 +502,228 @@ class ScheduleLR(LRScheduler):
     def state_dict(self) -> dict[str, Any]:
         """Return the state as plain data, which loads with ``weights_only=True``.
 
-        It holds the steps done, the plan as text, and for each field every group's base, what
-        others multiplied it by, and its present value.
+        It holds the steps done, the config as text, and each group's base, external factor and
+        value of every field.
         """
         state: dict[str, Any] = {
+            "format": STATE_FORMAT,
             "steps": self.last_epoch,
             "position": self._position,
-            "plan": self._config.as_dict(),
-            "groups": self._first_groups,
-            "fields": {part.writer.field: part.writer.state() for part in self._parts},
+            "config": self._config.as_dict(),
+            "groups": self._initial_groups,
+            "hyperparams": {field.writer.field: field.writer.state() for field in self._fields},
         }
-        if self._bend is not None:
-            knots = [list(knot) for knot in self._bend.knots]
-            state["bend"] = {"plan": self._bend.config.as_dict(), "knots": knots}
+        if self._time_map is not None:
+            knots = [list(knot) for knot in self._time_map.knots]
+            state["time_map"] = {"config": self._time_map.config.as_dict(), "knots": knots}
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go to the step of a saved state and write the lrs that belong there.
+        """Resume from a saved state and write its learning rates.
 
-        Right before or after the optimizer's own state is loaded. A state of another config is
-        treated as ``on_change=`` says; nothing is changed where this raises.
+        Call it directly before or after the optimizer's ``load_state_dict``. If the saved config
+        differs, ``on_change=`` decides. If this raises, nothing has changed.
 
         Args:
-            state_dict: what `state_dict` returned.
+            state_dict: a dict that `state_dict` returned.
 
         Raises:
-            ScheduleChanged: the state was saved under another config, and nobody said what to do.
-            BindingError: no state of a ScheduleLR, or of another number of groups.
+            ScheduleChanged: the saved config differs, and ``on_change`` is "raise".
+            BindingError: not the state of a ScheduleLR, or of another number of groups.
         """
         if self._removed:
-            raise BindingError("this scheduler was removed and drives nothing; build another")
-        saved = Saved.read(state_dict, self._config)
-        fields = [part.writer.field for part in self._parts]
-        if set(saved.config.schedules) != set(fields):
+            raise BindingError("this scheduler was removed and drives nothing; build a new one")
+        saved = Checkpoint.read(state_dict, self._config)
+        names = [field.writer.field for field in self._fields]
+        if set(saved.config.schedules) != set(names):
             raise BindingError(
-                f"the saved plan drives {', '.join(saved.config.schedules)}, and this one "
-                f"{', '.join(fields)}; build the scheduler with the same fields"
+                f"the saved config drives {', '.join(saved.config.schedules)}, and this one "
+                f"{', '.join(names)}; build the scheduler with the same hyperparam_factors="
             )
-        for part in self._parts:
-            part.writer.sync()
-            part.writer.check_state(saved.fields.get(part.writer.field))
-        config, bend = self._followed(saved)
-        names = _names(self._driven.param_groups)
-        said = plan if bend is None else bend.config
-        drives = [
-            said.drive(name, names, saved.fields[name]["base"], saved.groups) for name in fields
+        for field in self._fields:
+            field.writer.sync()
+            field.writer.check_state(saved.hyperparams.get(field.writer.field))
+        config, time_map = self._resumed_config(saved)
+        groups = _group_names(self._inner_optimizer.param_groups)
+        source_config = config if time_map is None else time_map.config
+        group_curves = [
+            source_config.group_curves(name, groups, saved.hyperparams[name]["base"], saved.groups)
+            for name in names
         ]
-        self._config, self._bend, self._first_groups = config, bend, saved.groups
+        self._config, self._time_map, self._initial_groups = config, time_map, saved.groups
         self._calls, self._position = saved.steps, saved.position
-        self._reads_at_position = bend is None and not config.midpoint
-        for i, drive in enumerate(drives):
-            writer, source, *_ = self._parts[i]
-            source.shared = isinstance(said.schedules[writer.field], Schedule)
-            self._parts[i] = part = _Part.of(writer, source, drive)
-            source.factors = part.read(self._time())
-            writer.restore(saved.fields[writer.field])
+        self._reads_at_position = time_map is None and not config.midpoint
+        for i, curves in enumerate(group_curves):
+            writer, source, *_ = self._fields[i]
+            source.shared = isinstance(source_config.schedules[writer.field], Schedule)
+            self._fields[i] = field = _DrivenField.build(writer, source, curves)
+            source.factors = field.read(self._time())
+            writer.restore(saved.hyperparams[writer.field])
 
-    def _followed(self, saved: Saved) -> tuple[ScheduleConfig, TimeMap | None]:
-        """Return the plan and the clock to go on with, as ``on_change=`` says."""
-        config, answer = self._config, self._on_change
+    def _resumed_config(self, saved: Checkpoint) -> tuple[ScheduleConfig, TimeMap | None]:
+        """Return the config and the time map to resume with, according to ``on_change=``."""
+        config, on_change = self._config, self._on_change
         differences = saved.config.differences(config)
         if not differences:
-            return config, saved.bend
-        if saved.config.counts != config.counts:
+            return config, saved.time_map
+        if saved.config.clock_unit != config.clock_unit:
             raise BindingError(
-                f"the saved plan counts {saved.config.counts} and this one {config.counts}: where "
-                "the saved run stands on this clock is not known"
+                f"the saved config counts {saved.config.clock_unit} and this one "
+                f"{config.clock_unit}, so the position of the saved run on this clock is unknown"
             )
-        if answer == "raise":
-            raise ScheduleChanged(self._both_plans(saved, differences))
-        if answer == "keep" and saved.config.mode != config.mode:
+        if on_change == "raise":
+            raise ScheduleChanged(self._compare_configs(saved, differences))
+        if on_change == "keep" and saved.config.mode != config.mode:
             raise BindingError(
-                f"the saved config is a {saved.config.mode}= and this one a {config.mode}=; to keep it, "
-                f"build the scheduler with {saved.config.mode}="
+                f"the saved config uses {saved.config.mode}= and this scheduler {config.mode}=; "
+                f"to keep the saved config, build the scheduler with {saved.config.mode}="
             )
-        bend = self._continued(saved, differences) if answer == "continue" else saved.bend
+        time_map = (
+            self._stretched(saved, differences) if on_change == "continue" else saved.time_map
+        )
         log.info(
-            "resumed at step %d under another plan (%s): on_change=%r",
-            saved.steps, ", ".join(differences), answer,
+            "resumed at step %d with a different config (%s): on_change=%r",
+            saved.steps, ", ".join(differences), on_change,
         )  # fmt: skip
-        if answer == "keep":
-            return replace(saved.config, clock=config.clock), bend
-        return config, None if answer == "replan" else bend
+        if on_change == "keep":
+            return replace(saved.config, clock=config.clock), time_map
+        return config, None if on_change == "replan" else time_map
 
-    def _continued(self, saved: Saved, differences: list[str]) -> TimeMap:
-        """Return the clock that runs what is left of the saved plan over the new total."""
-        others = [name for name in differences if name not in HORIZON]
+    def _stretched(self, saved: Checkpoint, differences: list[str]) -> TimeMap:
+        """Return the time map that stretches the rest of the saved schedule to the new total."""
+        others = [name for name in differences if name not in RUN_LENGTH_FIELDS]
         if others:
             raise ScheduleChanged(
-                'on_change="continue" stretches the saved plan to a new total; but '
-                f"{', '.join(others)} differs, too\n{self._both_plans(saved, differences)}"
+                'on_change="continue" allows only the length of the run to change; '
+                f"changed as well: {', '.join(others)}\n{self._compare_configs(saved, differences)}"
             )
-        old = saved.bend or TimeMap(saved.config, ((0.0, 0.0), (_total(saved.config),) * 2))
-        total_steps = _total(self._config)
+        old = saved.time_map or TimeMap(
+            saved.config, ((0.0, 0.0), (_run_length(saved.config),) * 2)
+        )
+        total_steps = _run_length(self._config)
         at = saved.position
         if not at < min(old.knots[-1][0], total_steps):
             raise BindingError(
-                f'on_change="continue" at step {at:g}: nothing is left to stretch, since '
-                f"the saved plan ends at {old.knots[-1][0]:g} and this one at {total_steps:g}"
+                f'on_change="continue" at step {at:g}: nothing is left to stretch, because the '
+                f"saved schedule ends at {old.knots[-1][0]:g} and this one at {total_steps:g}"
             )
         return old.remapped(at, total_steps)
 
-    def _both_plans(self, saved: Saved, differences: list[str]) -> str:
-        was, now = saved.config.as_dict(), self._config.as_dict()
-        lines = [f"the state was saved at step {saved.steps} under another plan"]
+    def _compare_configs(self, saved: Checkpoint, differences: list[str]) -> str:
+        before, now = saved.config.as_dict(), self._config.as_dict()
+        lines = [f"the state was saved at step {saved.steps} with a different config"]
         for name in differences:
             lines += [
-                f"  {name}: saved {was.get(name)}",
+                f"  {name}: saved {before.get(name)}",
                 f"  {' ' * len(name)}  now   {now.get(name)}",
             ]
-        for config, bend, whose in (
-            (saved.config, saved.bend, "the saved"),
+        for config, time_map, title in (
+            (saved.config, saved.time_map, "the saved"),
             (self._config, None, "this"),
         ):
             try:
-                lr = f"is {self._next_lr(config, bend, saved):g}"
+                lr = f"is {self._next_lr(config, time_map, saved):g}"
             except (BindingError, ScheduleError) as error:
-                lr = f"cannot be said: {error}"
-            lines.append(f"the next lr under {whose} plan {lr}")
+                lr = f"is unknown: {error}"
+            lines.append(f"the next lr with {title} config {lr}")
         lines.append(
-            'say on_change="keep" to go on as saved, "replan" to follow this plan from here, '
-            'or "continue" to stretch what is left of the saved plan to the new end'
+            'write on_change="keep" to keep the saved config, "replan" to use this config from '
+            'here on, or "continue" to stretch the rest of the saved schedule to the new '
+            "total_steps"
         )
         return "\n".join(lines)
 
-    def _next_lr(self, config: ScheduleConfig, bend: TimeMap | None, saved: Saved) -> float:
-        said, lr = plan if bend is None else bend.config, saved.fields["lr"]
-        names = _names(self._driven.param_groups)
-        drive = said.drive("lr", names, lr["base"], saved.groups)
-        factors = drive.factors(read_at(saved.position, config, bend))
-        base: float = 1.0 if said.mode == "lr" else lr["base"][0]
+    def _next_lr(
+        self, config: ScheduleConfig, time_map: TimeMap | None, saved: Checkpoint
+    ) -> float:
+        source_config = config if time_map is None else time_map.config
+        lr = saved.hyperparams["lr"]
+        names = _group_names(self._inner_optimizer.param_groups)
+        curves = source_config.group_curves("lr", names, lr["base"], saved.groups)
+        factors = curves.factors(curve_time(saved.position, config, time_map))
+        base: float = 1.0 if source_config.mode == "lr" else lr["base"][0]
         external_factor: float = lr["external_factor"][0]
         return base * external_factor * (factors[0] if isinstance(factors, list) else factors)
 
 
-def _names(groups: list[dict[str, Any]]) -> list[str]:
+def _group_names(groups: list[dict[str, Any]]) -> list[str]:
     names = [str(group.get("name", i)) for i, group in enumerate(groups)]
     if len(set(names)) < len(names):
         raise BindingError(f"two param groups have the same name: {', '.join(names)}")
     return names
 
 
-def _opening(
+def _base_and_factor(
     writer: HyperparamWriter, groups: list[dict[str, Any]], *, fresh: bool
 ) -> tuple[list[float], list[float]]:
-    """Return each group's base, and the factor at which others hold it already."""
-    found = writer.found()
+    """Return each group's base, and the factor that other code has applied to it already."""
+    current = writer.current_values()
     if writer.field != "lr":
-        return found, [1.0] * len(found)
-    base = [float(group.get("initial_lr", lr)) for group, lr in zip(groups, found, strict=True)]
+        return current, [1.0] * len(current)
+    base = [float(group.get("initial_lr", lr)) for group, lr in zip(groups, current, strict=True)]
     external_factor = []
-    for i, (lr, own) in enumerate(zip(found, base, strict=True)):
+    for i, (lr, initial_lr) in enumerate(zip(current, base, strict=True)):
         ratio = 1.0
-        if fresh and not math.isclose(lr, own, rel_tol=FLOAT32):
+        if fresh and not math.isclose(lr, initial_lr, rel_tol=FLOAT32_REL_TOL):
             name = group_name(groups[i], i)
-            if lr == 0 or own == 0:
-                writer.doubts.append(
-                    f"{name}: lr is {lr:g} though its initial_lr is {own:g}; no factor leads "
-                    "there, and the schedule begins from initial_lr"
+            if lr == 0 or initial_lr == 0:
+                writer.pending_warnings.append(
+                    f"{name}: lr is {lr:g} and its initial_lr is {initial_lr:g}; no factor relates "
+                    "the two, so the schedule starts from initial_lr"
                 )
             else:
-                ratio = lr / own
-                writer.doubts.append(
-                    f"{name}: lr is {lr:g}, that is {ratio:g} of its initial_lr {own:g}; this is "
-                    "taken for the factor of another scheduler and carried on. To begin from lr "
-                    "itself: del group['initial_lr']; to go on with a run: initial_step= or a state"
+                ratio = lr / initial_lr
+                writer.pending_warnings.append(
+                    f"{name}: lr is {lr:g}, which is {ratio:g} of its initial_lr {initial_lr:g}; "
+                    "the ratio is kept as the factor of another scheduler. To start from lr, write "
+                    "del group['initial_lr']; to resume a run, write initial_step= or load a state "
+                    "dict"
                 )
         external_factor.append(ratio)
-    return base, carried
+    return base, external_factor
 
 
-def _refuse_slips(config: ScheduleConfig, drive: GroupCurves, base: list[float]) -> None:
-    """Refuse what would train at an lr that nobody meant."""
-    said = config.schedules["lr"]
-    alike = all(math.isclose(own, base[0], rel_tol=FLOAT32) for own in base)
-    if config.mode == "lr" and isinstance(said, Schedule) and not alike:
+def _check_lr_or_factor(config: ScheduleConfig, curves: GroupCurves, base: list[float]) -> None:
+    """Refuse an lr= that would overwrite different base lrs, and a factor= that is likely an lr."""
+    schedules = config.schedules["lr"]
+    equal = all(math.isclose(value, base[0], rel_tol=FLOAT32_REL_TOL) for value in base)
+    if config.mode == "lr" and isinstance(schedules, Schedule) and not equal:
         raise BindingError(
-            f"lr= sets one lr for all param groups, but theirs differ: {base}; write factor= "
-            "to keep their ratios, or lr={group: schedule}"
+            f"lr= sets one lr for all param groups, but they have different ones: {base}; write "
+            "factor= to keep their ratios, or lr={group: schedule}"
         )
-    peaks = [_peak(curve) for curve in drive.curves]
-    # A factor of 0 freezes, and a small one beside a larger one is a ratio: both are meant.
-    if config.mode == "factor" and 0 < max(peaks) <= SMALL_FACTOR:
+    peaks = [_peak(curve) for curve in curves.curves]
+    # A factor of 0 freezes a group, and a small factor next to a larger one is a ratio: both pass.
+    if config.mode == "factor" and 0 < max(peaks) <= MAX_SUSPECT_FACTOR:
         i = peaks.index(max(peaks))
-        own, text = base[drive.owners.index(i)], repr(drive.curves[i].schedule)
+        value, text = base[curves.curve_index.index(i)], repr(curves.curves[i].schedule)
         raise BindingError(
-            f"factor={text} multiplies lr={own:g} by at most {peaks[i]:g}, which trains at "
-            f"{own * peaks[i]:.3g} or less; did you mean lr={text}?"
+            f"factor={text} multiplies lr={value:g} by at most {peaks[i]:g}, so the lr never "
+            f"exceeds {value * peaks[i]:.3g}; did you mean lr={text}?"
         )
 
 
 def _peak(curve: Curve) -> float:
-    """Return the largest value over the run, searched in ever finer grids; or an endless bound."""
+    """Return the largest value over the run, searched on finer and finer grids, or its bound."""
     if math.isinf(curve.length) and (bound := curve.bound):
         return bound
-    low, high = 0, math.ceil(curve.length) if math.isfinite(curve.length) else PROBES
+    low = 0
+    high = math.ceil(curve.length) if math.isfinite(curve.length) else PEAK_GRID_POINTS
     while True:
-        apart = -(-(high - low) // PROBES)
-        grid = [*range(low, high, max(apart, 1)), high]
+        stride = -(-(high - low) // PEAK_GRID_POINTS)
+        grid = [*range(low, high, max(stride, 1)), high]
         values = [abs(curve(t)) for t in grid]
-        if apart <= 1:
+        if stride <= 1:
             return max(values)
         best = grid[values.index(max(values))]
-        low, high = max(low, best - apart), min(high, best + apart)
+        low, high = max(low, best - stride), min(high, best + stride)
 
 
-def _total(config: ScheduleConfig) -> float:
-    """Return where a plan's run ends on its clock."""
-    said = config.schedules["lr"]
-    schedule = said if isinstance(said, Schedule) else next(iter(said.values()))
+def _run_length(config: ScheduleConfig) -> float:
+    """Return the time at which the run of a config ends on its clock."""
+    schedules = config.schedules["lr"]
+    schedule = schedules if isinstance(schedules, Schedule) else next(iter(schedules.values()))
     total_steps = config.resolve(schedule).length
     if config.total_steps is None:
-        raise BindingError('on_change="continue" needs total_steps= in both plans')
+        raise BindingError('on_change="continue" needs total_steps= in both configs')
     return total_steps

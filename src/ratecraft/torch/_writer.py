@@ -1,9 +1,9 @@
-"""One writer per optimizer and field: lr = base x factors x what others did, written afresh.
+"""HyperparamWriter: writes one field of every param group as base x factors x external factor.
 
-Every `ScheduleLR` on an optimizer has a *source* in the writer of each field it drives. A write
-multiplies a few numbers afresh, so nothing drifts; and it first looks at what it finds: if
-somebody else changed a value since the last write (a scheduler that multiplies, a person), that
-ratio is carried on.
+Each `ScheduleLR` registers one `FactorSource` with the writer of every field it schedules. Every
+write recomputes the product from the base value, so rounding errors do not accumulate. Before it
+writes, the writer compares the groups with the values it wrote last: if other code (another
+scheduler, the user) changed a value, the ratio becomes that group's external factor.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ log = logging.getLogger("ratecraft.torch")
 
 Factors = float | list[float]
 
-FIELD: Final = re.compile(r"(\w+)(?:\[(\d+)\])?")
-LEDGERS: Final = "_ratecraft_ledgers"
-NEAR: Final = 1e-9  # relative: a saved value this near to the product is the product
+FIELD_PATTERN: Final = re.compile(r"(\w+)(?:\[(\d+)\])?")
+WRITERS_ATTRIBUTE: Final = "_ratecraft_writers"  # of the optimizer
+SAVED_VALUE_REL_TOL: Final = 1e-9  # a saved value this close to the product is used as saved
 
 
 class FactorSource:
-    """One scheduler's part in a writer: a factor for all groups, or one for each.
+    """The factor of one scheduler: one for all groups, or one for each.
 
     Attributes:
-        absolute: the factor is the value itself, so that the base plays no part.
-        shared: one schedule speaks for all groups, also for those that are added later.
-        uniform: it says the same factor for all groups.
-        factors: what this source says now.
+        absolute: the factor is the value itself, so the base does not matter.
+        shared: one schedule drives all groups, including groups added later.
+        uniform: the factor is the same for all groups.
+        factors: the current factor or factors.
     """
 
     def __init__(self, *, absolute: bool = False, shared: bool = True) -> None:
@@ -43,12 +43,12 @@ class FactorSource:
         self.uniform = False
         self.factors: Factors = 1.0
 
-    def join(self, own: float) -> Factors:
-        """Return the factors with a group that was added late, whose own value is given."""
+    def join(self, base: float) -> Factors:
+        """Return the factors after a group with the given base value was added late."""
         return [*self.factors, 1.0] if isinstance(self.factors, list) else self.factors
 
     def text(self, group: str) -> str:
-        """Return the notation of what drives a named group, for a description."""
+        """Return what drives a named group, in the schedule notation, for a description."""
         return ""
 
 
@@ -56,33 +56,33 @@ class HyperparamWriter:
     """The values of one field in all param groups of an optimizer.
 
     Attributes:
-        base: each group's own value, which factors multiply; 1 where a source is absolute.
-        own: each group's own value, also where a source is absolute.
-        external_factor: what others multiplied it by.
+        base: each group's base value, which factors multiply.
+        effective_base: the same, or 1 for every group if a source is absolute.
+        external_factor: the product of all changes made by other code, for each group.
     """
 
     def __init__(self, optimizer: Optimizer, field: str) -> None:
-        # The optimizer holds its writers. A reference back would keep it alive until the next
-        # collection, and every scheduler with it.
+        # The optimizer holds its writers. A strong reference back would keep the optimizer and
+        # all its schedulers alive until the next garbage collection.
         self._optimizer, self.field = weakref.ref(optimizer), field
-        parts = FIELD.fullmatch(field)
+        parts = FIELD_PATTERN.fullmatch(field)
         self.name = parts[1] if parts else field
         self.index = int(parts[2]) if parts and parts[2] else None
         self.sources: list[FactorSource] = []
+        self.effective_base: list[float] = []
         self.base: list[float] = []
-        self.own: list[float] = []
         self.external_factor: list[float] = []
         self._scale: list[float] = []
         self._written: list[Any] = []  # what the groups held after the last write
-        self._tensors: list[float] = []  # the same as numbers, where they are tensors
-        self._versions: list[int] | None = None  # of tensors, whose changes keep their identity
-        self._told_zero = False
+        self._written_floats: list[float] = []  # the same as floats, if any of them is a tensor
+        self._versions: list[int] | None = None  # of tensors, which change in place
+        self._warned_at_zero = False
         self._expected: tuple[FactorSource, Factors, list[Any]] | None = None
-        self.doubts: list[str] = []  # told at the first step, unless a state is loaded before
-        # What makes a write quick: plain numbers, and an only source that says one factor for all.
-        self._plain = False
-        self._alone: FactorSource | None = None
-        self._count = 0
+        self.pending_warnings: list[str] = []  # logged at the first step; a loaded state drops them
+        # What allows the fast path: plain numbers, and a single source with one factor for all.
+        self._is_plain = False
+        self._only_source: FactorSource | None = None
+        self._group_count = 0
 
     @property
     def groups(self) -> list[dict[str, Any]]:
@@ -91,12 +91,12 @@ class HyperparamWriter:
 
     @staticmethod
     def of(optimizer: Optimizer, field: str) -> HyperparamWriter:
-        """Return the writer of a field; the optimizer holds it, so that both end together.
+        """Return the writer of a field; the optimizer owns it.
 
-        One that nobody speaks in any more is taken up again only if nothing has changed since.
+        A writer whose sources were all removed is reused only if nothing has changed since.
 
         Raises:
-            BindingError: a group has no such field, or it holds no number.
+            BindingError: a group does not have the field, or it does not hold a number.
         """
         writer = writers_of(optimizer).get(field)
         if writer is not None and (writer.sources or writer.is_untouched()):
@@ -108,16 +108,16 @@ class HyperparamWriter:
         return writer
 
     def is_untouched(self) -> bool:
-        """Return whether the groups hold what was written, and their bases are the same."""
+        """Return whether the groups hold what was written last, and have the same bases."""
         groups = self.groups
-        if len(groups) != len(self.own) or self.found() != self.rounded():
+        if len(groups) != len(self.base) or self.current_values() != self.rounded_values():
             return False
         if self.field != "lr":
             return True
-        return [group.get("initial_lr") for group in groups] == self.own
+        return [group.get("initial_lr") for group in groups] == self.base
 
     def check(self, group: dict[str, Any], i: int) -> None:
-        """Refuse a group that has no such field."""
+        """Refuse a group that does not have the field."""
         value = group.get(self.name)
         if self.index is not None and isinstance(value, tuple | list) and self.index < len(value):
             value = value[self.index]
@@ -126,26 +126,26 @@ class HyperparamWriter:
         if isinstance(value, bool) or not isinstance(value, int | float | torch.Tensor):
             numbers = [
                 name
-                for name, held in group.items()
-                if isinstance(held, int | float | torch.Tensor) and not isinstance(held, bool)
+                for name, content in group.items()
+                if isinstance(content, int | float | torch.Tensor) and not isinstance(content, bool)
             ]
             numbers += [
                 f"{name}[{j}]"
-                for name, held in group.items()
-                if isinstance(held, tuple)
-                for j in range(len(held))
+                for name, content in group.items()
+                if isinstance(content, tuple)
+                for j in range(len(content))
             ]
             raise BindingError(
                 f"{group_name(group, i)} has no number {self.field!r} to schedule; "
                 f"it has {', '.join(numbers)}"
             )
 
-    # Joining ------------------------------------------------------------------------------
+    # Adding and removing sources ----------------------------------------------------------
 
-    def check_voice(self, source: FactorSource) -> None:
-        """Refuse a second source that is absolute, or one that a shared tensor cannot follow."""
-        held = [self._held(group) for group in self.groups]
-        tensors = [id(value) for value in held if isinstance(value, torch.Tensor)]
+    def check_source(self, source: FactorSource) -> None:
+        """Refuse a second absolute source, or different values for one shared tensor."""
+        values = [self._value_in(group) for group in self.groups]
+        tensors = [id(value) for value in values if isinstance(value, torch.Tensor)]
         if len(set(tensors)) < len(tensors) and not source.uniform:
             raise BindingError(
                 f"param groups share one {self.field} tensor and cannot have different values; "
@@ -153,374 +153,386 @@ class HyperparamWriter:
             )
         if source.absolute and any(other.absolute for other in self.sources):
             raise BindingError(
-                f"{self.field}: this optimizer's {self.field} is innermost_optimizer by a schedule with lr= "
-                "already; give the second one as factor=, or remove() the first"
+                f"the {self.field} of this optimizer is already set by a schedule with lr=; "
+                "pass the second schedule as factor=, or remove() the first scheduler"
             )
 
-    def found(self) -> list[float]:
-        """Return what each group holds."""
-        return [float(self._held(group)) for group in self.groups]
+    def current_values(self) -> list[float]:
+        """Return what each group holds now."""
+        return [float(self._value_in(group)) for group in self.groups]
 
-    def numbers(self) -> list[float]:
+    def written_values(self) -> list[float]:
         """Return what each group held after the last write."""
-        return list(self._tensors if self._versions is not None else map(float, self._written))
+        written = self._written_floats if self._versions is not None else map(float, self._written)
+        return list(written)
 
     def has_tensors(self) -> bool:
         """Return whether a group held a tensor at the last write."""
         return self._versions is not None
 
-    def copies(self) -> list[Any]:
-        """Return the same as the groups hold it, tensors as copies."""
+    def copy_written(self) -> list[Any]:
+        """Return what was written last, with tensors copied."""
         if self._versions is None:
             return list(self._written)
         return [v.clone() if isinstance(v, torch.Tensor) else v for v in self._written]
 
-    def rounded(self) -> list[float]:
-        """Return the same as the groups' types hold it."""
-        return [_rounded(n, held) for n, held in zip(self.numbers(), self._written, strict=True)]
+    def rounded_values(self) -> list[float]:
+        """Return what was written last, rounded to each group's dtype."""
+        return [
+            _rounded(number, value)
+            for number, value in zip(self.written_values(), self._written, strict=True)
+        ]
 
     def add(self, source: FactorSource, base: list[float], external_factor: list[float]) -> None:
-        """Let a source in; the first one's ``base`` and ``carried`` open the writer."""
-        if not self.own:
-            self.own, self.external_factor = list(base), list(external_factor)
-            self._remember(self.groups)
+        """Add a source; ``base`` and ``external_factor`` are used if it is the first one."""
+        if not self.base:
+            self.base, self.external_factor = list(base), list(external_factor)
+            self._record_written(self.groups)
         optimizer = cast(Optimizer, self._optimizer())
-        writers = vars(optimizer).setdefault(LEDGERS, {})
+        writers = vars(optimizer).setdefault(WRITERS_ATTRIBUTE, {})
         if not writers and "_optimizer_step_pre_hooks" in vars(optimizer):
-            optimizer.register_load_state_dict_pre_hook(_loading)
-            optimizer.register_load_state_dict_post_hook(_loaded)
-            hook = torch.compiler.disable(_stepping)  # type: ignore[no-untyped-call]
+            optimizer.register_load_state_dict_pre_hook(_before_load)
+            optimizer.register_load_state_dict_post_hook(_after_load)
+            hook = torch.compiler.disable(_before_step)  # type: ignore[no-untyped-call]
             optimizer.register_step_pre_hook(hook)
         writers[self.field] = self
-        self.absorb()  # under the factors that were in force
+        self.detect_external_changes()  # relative to the factors that were in force
         self.sources.append(source)
-        self._remember(self.groups)
+        self._record_written(self.groups)
         self._rescale()
 
     def remove(self, source: FactorSource) -> None:
-        """Take a source out; the values stay as they are until the next write."""
-        fits = len(self.groups) >= len(self.own)
-        if fits:
+        """Remove a source; the values stay until the next write."""
+        has_all_groups = len(self.groups) >= len(self.base)
+        if has_all_groups:
             self.sync()
         self.sources.remove(source)
-        if fits:
-            self._remember(self.groups, self.numbers())
+        if has_all_groups:
+            self._record_written(self.groups, self.written_values())
             self._rescale()
 
     def _rescale(self) -> None:
         absolute = any(source.absolute for source in self.sources)
-        self.base = [1.0] * len(self.own) if absolute else list(self.own)
+        self.effective_base = [1.0] * len(self.base) if absolute else list(self.base)
         self._scale = [
             base * external_factor
-            for base, external_factor in zip(self.base, self.external_factor, strict=True)
+            for base, external_factor in zip(self.effective_base, self.external_factor, strict=True)
         ]
 
     def sync(self) -> None:
-        """Take in what happened since the last write: changes by others, and late groups.
+        """Account for everything since the last write: changes by other code, added groups.
 
         Raises:
-            BindingError: a group went away.
+            BindingError: a group was removed from the optimizer.
         """
-        now, before = len(self.groups), len(self.own)
+        now, before = len(self.groups), len(self.base)
         if now < before:
             raise BindingError(
                 f"the optimizer has {now} param groups, and had {before} when its scheduler was "
-                "built; remove() it and build another"
+                "built; remove() the scheduler and build a new one"
             )
-        self.absorb()
+        self.detect_external_changes()
         if now > before:
-            numbers = self.numbers()
+            numbers = self.written_values()
             for i in range(before, now):
                 self.check(self.groups[i], i)
             for i in range(before, now):
                 numbers.append(self._join(self.groups[i], i))
             self._rescale()
-            self._remember(self.groups, numbers)
+            self._record_written(self.groups, numbers)
 
     def _join(self, group: dict[str, Any], i: int) -> float:
-        """Let in a group that was added late: its own value is its base. Return that value."""
-        held, others = self._held(group), self._written
-        found = own = float(held)
+        """Add a late group, whose current value is its base. Return that value."""
+        value, written = self._value_in(group), self._written
+        current = base = float(value)
         ratio = 1.0
-        shared = [j for j, other in enumerate(others) if held is other]
-        if shared and isinstance(held, torch.Tensor):
-            # The optimizer's default tensor, which we fill: what it holds is no base. The group
-            # gets a tensor of its own, and the base and the rest from the group beside it.
-            own, ratio = self.own[shared[0]], self.external_factor[shared[0]]
-            group[self.name] = held.clone()
-        elif any(source.absolute and source.shared for source in self.sources) and self.own[0]:
-            # Under one lr= for all there is no base to multiply: what a group keeps is its ratio.
-            ratio = own / self.own[0]
+        same_tensor = [j for j, other in enumerate(written) if value is other]
+        if same_tensor and isinstance(value, torch.Tensor):
+            # The optimizer's default tensor, which this writer fills: its value is not a base. The
+            # new group gets its own tensor, and the base and ratio of the group it shared it with.
+            base, ratio = self.base[same_tensor[0]], self.external_factor[same_tensor[0]]
+            group[self.name] = value.clone()
+        elif any(source.absolute and source.shared for source in self.sources) and self.base[0]:
+            # One lr= for all groups ignores the base, so the new group keeps its ratio instead.
+            ratio = base / self.base[0]
         name = group_name(group, i)
         if ratio != 1.0:
             log.warning(
-                "%s joined with %s %g beside %g: it keeps that ratio, %g, to the scheduled lr",
-                name, self.field, own, self.own[0], ratio,
+                "%s was added with %s %g, where the first group has %g: it keeps that ratio, %g, "
+                "to the scheduled lr", name, self.field, base, self.base[0], ratio,
             )  # fmt: skip
         else:
-            log.info("%s joined with %s %g", name, self.field, own)
+            log.info("%s was added with %s %g", name, self.field, base)
         if self.field == "lr":
-            own = float(group.setdefault("initial_lr", own))
-        self.own.append(own)
+            base = float(group.setdefault("initial_lr", base))
+        self.base.append(base)
         self.external_factor.append(ratio)
         for source in self.sources:
-            source.factors = source.join(own)
-        return found
+            source.factors = source.join(base)
+        return current
 
     # Reading and writing ------------------------------------------------------------------
 
-    def _held(self, group: dict[str, Any]) -> Any:
+    def _value_in(self, group: dict[str, Any]) -> Any:
         return group[self.name] if self.index is None else group[self.name][self.index]
 
-    def _remember(self, groups: list[dict[str, Any]], numbers: list[float] | None = None) -> None:
-        """Note what the groups hold; ``numbers``, where known, spare a device the question."""
-        self._written = [self._held(group) for group in groups]
+    def _record_written(
+        self, groups: list[dict[str, Any]], numbers: list[float] | None = None
+    ) -> None:
+        """Record what the groups hold; passing ``numbers`` avoids reading them from a device."""
+        self._written = [self._value_in(group) for group in groups]
         tensors = any(isinstance(value, torch.Tensor) for value in self._written)
         self._versions = [_version(value) for value in self._written] if tensors else None
-        self._tensors = numbers or list(map(float, self._written)) if tensors else []
-        self._count = len(groups)
-        self._plain = not tensors and self.index is None
+        self._written_floats = numbers or list(map(float, self._written)) if tensors else []
+        self._group_count = len(groups)
+        self._is_plain = not tensors and self.index is None
         only = self.sources[0] if len(self.sources) == 1 else None
-        self._alone = only if self._plain and only and only.uniform else None
+        self._only_source = only if self._is_plain and only and only.uniform else None
 
-    def absorb(self) -> None:
-        """Carry on what somebody else did since the last write: the found ratio, taken afresh."""
-        groups = self.groups[: len(self.own)]
-        found = [self._held(group) for group in groups]
+    def detect_external_changes(self) -> None:
+        """Fold what other code changed since the last write into the external factor."""
+        groups = self.groups[: len(self.base)]
+        current = [self._value_in(group) for group in groups]
         if self._versions is None:
-            if found == self._written:
+            if current == self._written:
                 return
-        elif [_version(value) for value in found] == self._versions and all(
-            a is b for a, b in zip(found, self._written, strict=True)
+        elif [_version(value) for value in current] == self._versions and all(
+            a is b for a, b in zip(current, self._written, strict=True)
         ):
             return
-        if self._expected is not None and found == self._expected[2]:
-            # Ignite asks for the lrs and writes them itself.
+        if self._expected is not None and current == self._expected[2]:
+            # Ignite reads the lrs with get_lr() and writes them itself.
             self._expected[0].factors = self._expected[1]
-            self._remember(groups)
+            self._record_written(groups)
             return
-        product = self._multiplied()
-        for i, (value, before) in enumerate(zip(found, self.numbers(), strict=True)):
+        product = self._product()
+        for i, (value, before) in enumerate(zip(current, self.written_values(), strict=True)):
             number = float(value)
             if number != _rounded(before, value):
-                self._carry(i, number, product[i] if isinstance(product, list) else product)
+                factor = product[i] if isinstance(product, list) else product
+                self._fold_change(i, number, factor)
         self._rescale()
-        self._remember(groups)
+        self._record_written(groups)
 
-    def _carry(self, i: int, found: float, product: float) -> None:
+    def _fold_change(self, i: int, current: float, product: float) -> None:
         name = group_name(self.groups[i], i)
-        if self.base[i] * product != 0:
-            self.external_factor[i] = found / (self.base[i] * product)
-            log.debug("%s: %s was set to %g beside us: a factor of %g is carried on",
-                      name, self.field, found, self.external_factor[i])  # fmt: skip
-        elif self.base[i] == 0:
-            self.own[i] = found / product if product else found
+        if self.effective_base[i] * product != 0:
+            self.external_factor[i] = current / (self.effective_base[i] * product)
+            log.debug("%s: other code set %s to %g: its external factor is %g from now on",
+                      name, self.field, current, self.external_factor[i])  # fmt: skip
+        elif self.effective_base[i] == 0:
+            self.base[i] = current / product if product else current
             if self.field == "lr":
-                self.groups[i]["initial_lr"] = self.own[i]
-            log.info("%s: %s was 0 and is %g now, its new base", name, self.field, self.own[i])
-        elif not self._told_zero:
-            self._told_zero = True
+                self.groups[i]["initial_lr"] = self.base[i]
+            log.info(
+                "%s: %s was 0 and was set by other code; its base is now %g",
+                name, self.field, self.base[i],
+            )  # fmt: skip
+        elif not self._warned_at_zero:
+            self._warned_at_zero = True
             log.warning(
-                "%s: %s was set to %g while the schedule is at 0; by how much that was meant to "
-                "multiply it cannot be seen, and it is not carried on", name, self.field, found,
+                "%s: %s was set to %g while the schedule is at 0, so the intended multiplier is "
+                "unknown; the change is ignored", name, self.field, current,
             )  # fmt: skip
 
-    def _multiplied_with(self, source: FactorSource, factors: Factors) -> Factors:
-        """Return the product if this source said that."""
-        said = source.factors
+    def _product_with(self, source: FactorSource, factors: Factors) -> Factors:
+        """Return the product of all sources if ``source`` had these factors."""
+        before = source.factors
         try:
             source.factors = factors
-            return self._multiplied()
+            return self._product()
         finally:
-            source.factors = said
+            source.factors = before
 
-    def _multiplied(self) -> Factors:
-        """Return the product of all sources: a number while they agree over the groups."""
-        return multiplied([source.factors for source in self.sources])
+    def _product(self) -> Factors:
+        """Return the product of all sources: a number if it is the same for all groups."""
+        return product_of_factors([source.factors for source in self.sources])
 
-    def say(self, source: FactorSource, factors: Factors, groups: list[dict[str, Any]]) -> None:
-        """Let a source say its factors now, and write every group's value afresh."""
-        # Few names and few calls, since this runs after every step: benchmarks/step_speed.py.
-        if source is self._alone and self._count == len(groups) == 1:
+    def set_factor(
+        self, source: FactorSource, factors: Factors, groups: list[dict[str, Any]]
+    ) -> None:
+        """Set one source's factors and write the new values to the param groups."""
+        # Runs after every step, so it makes few lookups and calls: benchmarks/step_speed.py.
+        if source is self._only_source and self._group_count == len(groups) == 1:
             group, name = groups[0], self.name
             if group[name] is self._written[0]:
                 group[name] = value = self._scale[0] * factors  # type: ignore[operator]  # uniform
                 self._written = [value]
                 source.factors = factors
                 return
-        if self._plain and len(groups) == self._count:
-            self._say_plainly(source, factors, groups)
+        if self._is_plain and len(groups) == self._group_count:
+            self._write_plain(source, factors, groups)
         else:
-            self._say_slowly(source, factors)
+            self._sync_and_write(source, factors)
 
-    def _say_plainly(
+    def _write_plain(
         self, source: FactorSource, factors: Factors, groups: list[dict[str, Any]]
     ) -> None:
-        """Write plain numbers, in one pass that notices who else was here."""
+        """Write plain numbers, in one pass that also detects changes by other code."""
         alone = len(self.sources) == 1
-        product = factors if alone else self._multiplied_with(source, factors)
+        product = factors if alone else self._product_with(source, factors)
         name = self.name
         values: list[Any] = []
         if isinstance(product, list):
             rows = zip(groups, self._scale, self._written, product)  # noqa: B905 - slow
-            for group, scale, before, share in rows:
+            for group, scale, before, factor in rows:
                 if group[name] is not before:
-                    self._look_closely(source, factors, values)
+                    self._undo_and_sync(source, factors, values)
                     return
-                group[name] = value = scale * share
+                group[name] = value = scale * factor
                 values.append(value)
         else:
             for group, scale, before in zip(groups, self._scale, self._written):  # noqa: B905 - slow
                 if group[name] is not before:
-                    self._look_closely(source, factors, values)
+                    self._undo_and_sync(source, factors, values)
                     return
                 group[name] = value = scale * product
                 values.append(value)
         self._written = values
         source.factors = factors
 
-    def _look_closely(self, source: FactorSource, factors: Factors, written: list[float]) -> None:
-        """Somebody was here: go back to where this pass began, and carry on what they did."""
+    def _undo_and_sync(self, source: FactorSource, factors: Factors, written: list[float]) -> None:
+        """Undo the pass that found a change by other code; then detect the change and write."""
         for group, before in zip(self.groups, self._written[: len(written)], strict=False):
             group[self.name] = before
-        self._say_slowly(source, factors)
+        self._sync_and_write(source, factors)
 
-    def _say_slowly(self, source: FactorSource, factors: Factors) -> None:
+    def _sync_and_write(self, source: FactorSource, factors: Factors) -> None:
         groups = self.groups
-        late = len(groups) > len(self.own)
+        has_late_groups = len(groups) > len(self.base)
         self.sync()
-        if not late:  # else every source was asked for factors with the late group
+        if not has_late_groups:  # otherwise join() has set the factors, late groups included
             source.factors = factors
-        self._put(groups, self.values())
+        self._write_values(groups, self.values())
 
     def expect(self, source: FactorSource, factors: Factors, values: list[Any]) -> None:
-        """Note values that somebody asked for and may write: found there, they are our own."""
+        """Record values that a caller read and may write: found there, they are no change."""
         self._expected = source, factors, values
 
-    def asked(self, source: FactorSource, factors: Factors) -> list[float]:
-        """Return what each group would get if this source said that; nothing is written."""
-        said = source.factors
+    def values_with(self, source: FactorSource, factors: Factors) -> list[float]:
+        """Return each group's value if ``source`` had these factors; nothing is written."""
+        before = source.factors
         try:
             source.factors = factors
             return self.values()
         finally:
-            source.factors = said
+            source.factors = before
 
     def values(self) -> list[float]:
-        """Return what belongs into each group now."""
-        product = self._multiplied()
+        """Return the value that each group should have now."""
+        product = self._product()
         if isinstance(product, list):
             return [a * b for a, b in zip(self._scale, product, strict=True)]
         return [scale * product for scale in self._scale]
 
-    def _put(self, groups: list[dict[str, Any]], values: list[float]) -> None:
+    def _write_values(self, groups: list[dict[str, Any]], values: list[float]) -> None:
         for group, value in zip(groups, values, strict=True):
-            held = self._held(group)
-            if isinstance(held, torch.Tensor):
-                held.fill_(value)  # in place: a compiled step holds on to this tensor
+            current = self._value_in(group)
+            if isinstance(current, torch.Tensor):
+                current.fill_(value)  # in place: a compiled step holds a reference to this tensor
             elif self.index is None:
                 group[self.name] = value
             else:
                 items = list(group[self.name])
                 items[self.index] = value
                 group[self.name] = type(group[self.name])(items)
-        self._remember(groups, values)
+        self._record_written(groups, values)
 
     # Saving -------------------------------------------------------------------------------
 
     def state(self) -> dict[str, list[float]]:
-        """Return the writer as plain data, with what others have done up to now."""
+        """Return base, external factor and value of each group as plain data."""
         self.sync()
         return {
-            "base": list(self.own),
+            "base": list(self.base),
             "external_factor": list(self.external_factor),
-            "now": self.numbers(),
+            "value": self.written_values(),
         }
 
     def check_state(self, state: Any) -> None:
-        """Refuse a saved writer that is not about this optimizer, before anything is changed."""
+        """Refuse a saved state that does not fit this optimizer, before anything is changed."""
         groups = len(self.groups)
-        for key in ("base", "external_factor", "now"):
+        for key in ("base", "external_factor", "value"):
             values = state.get(key) if isinstance(state, dict) else None
             if not isinstance(values, list) or not all(isinstance(v, int | float) for v in values):
-                raise BindingError(f"the saved state has no {key!r} for {self.field!r}")
+                raise BindingError(f"the saved state has no list {key!r} for {self.field!r}")
             if len(values) != groups:
                 raise BindingError(
-                    f"the saved state is of {len(values)} param groups, and this optimizer has "
+                    f"the saved state has {len(values)} param groups, and this optimizer has "
                     f"{groups}"
                 )
 
     def restore(self, state: dict[str, list[float]]) -> None:
-        """Take over a saved writer and write: the saved values to the last bit, where they fit."""
-        self.doubts = []
+        """Load a saved state and write its values, bit for bit if they match the factors."""
+        self.pending_warnings = []
         groups = self.groups
-        self.own, self.external_factor = list(state["base"]), list(state["external_factor"])
+        self.base, self.external_factor = list(state["base"]), list(state["external_factor"])
         if self.field == "lr":
-            for group, own in zip(groups, self.own, strict=True):
+            for group, base in zip(groups, self.base, strict=True):
                 if not isinstance(group.get("initial_lr"), torch.Tensor):
-                    group["initial_lr"] = own
+                    group["initial_lr"] = base
         self._rescale()
-        # A value that somebody else wrote is base x product x carried up to a rounding only.
+        # A value that other code wrote equals base x product x external factor up to rounding.
         values = [
-            saved if math.isclose(saved, value, rel_tol=NEAR) else value
-            for saved, value in zip(state["now"], self.values(), strict=True)
+            saved if math.isclose(saved, value, rel_tol=SAVED_VALUE_REL_TOL) else value
+            for saved, value in zip(state["value"], self.values(), strict=True)
         ]
-        self._put(groups, values)
+        self._write_values(groups, values)
 
     def rewrite(self) -> None:
-        """Write what belongs there over what was put in its place."""
-        self._put(self.groups, self.numbers())
+        """Write the last written values again, over whatever replaced them."""
+        self._write_values(self.groups, self.written_values())
 
     def write(self) -> None:
-        """Write every group's value afresh."""
-        self._put(self.groups, self.values())
+        """Compute and write every group's value."""
+        self._write_values(self.groups, self.values())
 
 
-def multiplied(said: list[Factors]) -> Factors:
-    """Return the product of factors: a number while they agree over the groups."""
+def product_of_factors(factors: list[Factors]) -> Factors:
+    """Return the product of factors: a number if it is the same for all groups."""
     product: Factors = 1.0
-    for factors in said:
+    for factor in factors:
         if isinstance(product, list):
-            right = factors if isinstance(factors, list) else [factors] * len(product)
+            right = factor if isinstance(factor, list) else [factor] * len(product)
             product = [a * b for a, b in zip(product, right, strict=True)]
-        elif isinstance(factors, list):
-            product = [product * b for b in factors]
+        elif isinstance(factor, list):
+            product = [product * b for b in factor]
         else:
-            product *= factors
+            product *= factor
     return product
 
 
 def writers_of(optimizer: Optimizer) -> dict[str, HyperparamWriter]:
     """Return an optimizer's writers by field."""
-    writers: dict[str, HyperparamWriter] = vars(optimizer).get(LEDGERS, {})
+    writers: dict[str, HyperparamWriter] = vars(optimizer).get(WRITERS_ATTRIBUTE, {})
     return writers
 
 
-def _loading(optimizer: Optimizer, _: Any) -> None:
-    """Before ``optimizer.load_state_dict``: what others did up to now is theirs."""
+def _before_load(optimizer: Optimizer, _: Any) -> None:
+    """Before ``optimizer.load_state_dict``: detect the changes that other code made so far."""
     for writer in writers_of(optimizer).values():
         if writer.sources:
             writer.sync()
 
 
-def _loaded(optimizer: Optimizer) -> None:
-    """After ``optimizer.load_state_dict``: what it holds is old, and nobody's deed."""
+def _after_load(optimizer: Optimizer) -> None:
+    """After ``optimizer.load_state_dict``: its old values are not a change by other code."""
     for writer in writers_of(optimizer).values():
         if writer.sources:
             writer.rewrite()
 
 
-def _stepping(optimizer: Optimizer, *_: Any) -> None:
-    """Before a step: a late group is trained at its scheduled value from the first on."""
+def _before_step(optimizer: Optimizer, *_: Any) -> None:
+    """Before a step: log pending warnings, and schedule groups that were added late."""
     groups = optimizer.param_groups
     for writer in writers_of(optimizer).values():
-        if writer.doubts:
-            for doubt in writer.doubts:
-                log.warning(doubt)
-            writer.doubts = []
-        if len(groups) == len(writer.own) or not writer.sources:
+        if writer.pending_warnings:
+            for message in writer.pending_warnings:
+                log.warning(message)
+            writer.pending_warnings = []
+        if len(groups) == len(writer.base) or not writer.sources:
             continue
-        for i in range(len(writer.own), len(groups)):
+        for i in range(len(writer.base), len(groups)):
             for other in writers_of(optimizer).values():
                 other.check(groups[i], i)
         writer.sync()
@@ -528,7 +540,7 @@ def _stepping(optimizer: Optimizer, *_: Any) -> None:
 
 
 def _rounded(number: float, like: Any) -> float:
-    """Return what a number becomes in a tensor of that type, without asking its device."""
+    """Return a number rounded to the dtype of a tensor, without reading from its device."""
     if not isinstance(like, torch.Tensor):
         return number
     return torch.tensor(number, dtype=like.dtype, device="cpu").item()
@@ -539,15 +551,15 @@ def _version(value: Any) -> int:
 
 
 def group_name(group: dict[str, Any], i: int) -> str:
-    """Return how a param group is called in messages: by its name if it has one."""
+    """Return a param group's name for messages: its ``"name"``, or its index."""
     return repr(group["name"]) if "name" in group else f"group {i}"
 
 
 def innermost_optimizer(optimizer: Optimizer, *, counted: bool = False) -> Optimizer:
-    """Return the optimizer whose step really steps: Accelerate's stands around it.
+    """Return the optimizer that makes the step, inside wrappers such as Accelerate's.
 
     Raises:
-        BindingError: its steps are to be ``counted``, and it has no step hooks.
+        BindingError: ``counted``, but the optimizer has no step hooks to count with.
     """
     inner: Any = optimizer
     while "_optimizer_step_post_hooks" not in vars(inner):

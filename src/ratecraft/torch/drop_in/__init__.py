@@ -1,4 +1,9 @@
-"""Every class of ``torch.optim.lr_scheduler`` under its own name, as drop-in replacements."""
+"""Every class of ``torch.optim.lr_scheduler`` under its own name, as drop-in replacements.
+
+_base.py        DropInScheduler: a torch scheduler class that writes through the HyperparamWriter
+_schedulers.py  the classes that follow a schedule, the composites, WarmupMultiFactorScheduler
+_plateau.py     ReduceLROnPlateau, which follows a metric
+"""
 
 from torch.optim.lr_scheduler import LRScheduler as LRScheduler
 from torch.optim.lr_scheduler import _LRScheduler as _LRScheduler

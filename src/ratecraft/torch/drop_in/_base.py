@@ -1,68 +1,83 @@
-"""DropInScheduler: what makes a scheduler class of torch's write through the writer."""
+"""DropInScheduler: makes a torch scheduler class write through the HyperparamWriter."""
 
 from __future__ import annotations
 
 import inspect
 import logging
 import warnings
+from collections.abc import Mapping
 from typing import Any, ClassVar, Final
 
 from torch.optim.lr_scheduler import LRScheduler
 
+from ratecraft.torch._checkpoint import refuse_format
 from ratecraft.torch._writer import Factors, FactorSource, HyperparamWriter, innermost_optimizer
 
 log = logging.getLogger("ratecraft.torch")
 
-ASKED_OUTSIDE: Final = (
+GET_LR_WARNING: Final = (
     "To get the last learning rate computed by the scheduler, please use `get_last_lr()`."
 )
 
 
-class _DropInSource(FactorSource):
-    """The source of a drop-in scheduler, which does not know it: they end each on their own."""
+def refuse_format_1(state: Mapping[str, Any], name: str) -> None:
+    """Refuse a state of format 1, which has an entry ``carried``, in any part of a composite."""
+    if "carried" in state:
+        refuse_format(1, name)
+    parts = state.get("_schedulers")
+    for part in parts if isinstance(parts, list | tuple) else ():
+        if isinstance(part, Mapping):
+            refuse_format_1(part, name)
 
-    def __init__(self, kind: type[DropInScheduler]) -> None:
-        super().__init__(absolute=kind._absolute)
-        self.kind = kind
+
+class _DropInSource(FactorSource):
+    """The source of a drop-in scheduler; it holds no reference to it, so either may end first."""
+
+    def __init__(self, scheduler_class: type[DropInScheduler]) -> None:
+        super().__init__(absolute=scheduler_class._absolute)
+        self.scheduler_class = scheduler_class
 
     def text(self, group: str) -> str:
-        return self.kind.__name__
+        return self.scheduler_class.__name__
 
 
 class DropInScheduler(LRScheduler):
-    """What makes a torch scheduler write through the writer; stands before torch's class.
+    """Base that makes a torch scheduler write through the writer; listed before torch's class.
 
-    Slots keep the source out of ``__dict__``, which torch takes for the state.
+    ``__slots__`` keep writer and source out of ``__dict__``, which torch saves as the state.
     """
 
-    __slots__ = ("_writer", "_source")
+    __slots__ = ("_source", "_writer")
     _absolute: ClassVar[bool] = False  # the factor is the lr itself
-    _overwrites: ClassVar[bool] = False  # torch's own writes base x factor over what is there
+    _overwrites: ClassVar[bool] = False  # torch's class writes base x factor over the current lr
+    _saves_base: ClassVar[bool] = False  # torch's state does not have base_lrs
+    _init_signature: ClassVar[inspect.Signature]  # what the constructor takes
 
-    _tells_base: ClassVar[bool] = False  # torch's state says no base lrs
-
-    _taken: ClassVar[inspect.Signature]  # what the constructor takes
     verbose: bool
-    _copied: dict[str, list[float]]
+    _copied_state: dict[str, list[float]]
     _writer: HyperparamWriter
     _source: _DropInSource
 
-    def __init_subclass__(cls, **more: Any) -> None:
-        super().__init_subclass__(**more)
-        # torch's signature, and the verbose= that it had until 2.6.
-        torchs = cls.__mro__[cls.__mro__.index(DropInScheduler) + 1]
-        theirs = inspect.signature(torchs)
-        told = inspect.Parameter("verbose", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=False)
-        cls._taken = theirs.replace(parameters=[*theirs.parameters.values(), told])
-        shown = cls._taken
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        # torch's signature, plus the verbose= that it had until 2.6.
+        torch_class = cls.__mro__[cls.__mro__.index(DropInScheduler) + 1]
+        signature = inspect.signature(torch_class)
+        verbose = inspect.Parameter(
+            "verbose", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=False
+        )
+        cls._init_signature = signature.replace(
+            parameters=[*signature.parameters.values(), verbose]
+        )
+        public = cls._init_signature
         if "__init__" in vars(cls):
-            own = inspect.signature(cls.__init__)
-            shown = own.replace(parameters=list(own.parameters.values())[1:])
-        cls.__signature__ = shown  # type: ignore[attr-defined]
+            defined = inspect.signature(cls.__init__)
+            public = defined.replace(parameters=list(defined.parameters.values())[1:])
+        cls.__signature__ = public  # type: ignore[attr-defined]
 
-    def __init__(self, *args: Any, **named: Any) -> None:
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         try:
-            bound = self._taken.bind(*args, **named)
+            bound = self._init_signature.bind(*args, **kwargs)
         except TypeError as error:
             raise TypeError(f"{type(self).__name__}(): {error}") from None
         verbose = bound.arguments.pop("verbose", False)
@@ -75,9 +90,9 @@ class DropInScheduler(LRScheduler):
         return self._absolute
 
     def factors(self, k: int | None = None) -> Factors:
-        """Return this scheduler's own factor at step k (default: now).
+        """Return this scheduler's factor at step k (default: now).
 
-        One number for all param groups, or a list with one for each; for schedulers that write
+        One number for all param groups, or a list with one for each. For schedulers that write
         lrs (CyclicLR, OneCycleLR) these are lrs.
         """
         return self._factors(self.last_epoch if k is None else k)
@@ -85,128 +100,138 @@ class DropInScheduler(LRScheduler):
     def _factors(self, k: int) -> Factors:
         raise NotImplementedError
 
-    def _said(self, k: int) -> Factors:
-        """Return the factors, and set whatever else this class drives."""
+    def _compute_factors(self, k: int) -> Factors:
+        """Return the factors at step k, and set what else this class drives."""
         return self._factors(k)
 
-    def _above(self, floor: float, share: float) -> Factors:
-        """Return floor + (base - floor) share, as a factor of each group's base."""
-        if floor == 0:
-            return share
+    def _above_eta_min(self, eta_min: float, factor: float) -> Factors:
+        """Return eta_min + (base - eta_min) factor, as a factor of each group's base."""
+        if eta_min == 0:
+            return factor
         bases = [float(base) for base in self.base_lrs]
-        return [floor / own + (1 - floor / own) * share if own else share for own in bases]
+        return [
+            eta_min / base + (1 - eta_min / base) * factor if base else factor for base in bases
+        ]
 
-    def _speak(self, factors: Factors) -> None:
+    def _write(self, factors: Factors) -> None:
         groups = self.optimizer.param_groups
-        writer, source = self._heard(factors)
-        writer.say(source, factors, groups)
-        self._last_lr = writer.copies()
+        writer, source = self._attach(factors)
+        writer.set_factor(source, factors, groups)
+        self._last_lr = writer.copy_written()
         if self.verbose:
             log.info("%s: step %d: lr %s", type(self).__name__, self.last_epoch, self._last_lr)
 
-    def _is_heard(self) -> bool:
+    def _is_attached(self) -> bool:
         try:
             return self._source in self._writer.sources
-        except AttributeError:  # before the first word
+        except AttributeError:  # before the first write
             return False
 
-    def _heard(self, factors: Factors) -> tuple[HyperparamWriter, FactorSource]:
-        """Return the writer and the source in it, which joins if it is not there."""
-        if self._is_heard():
+    def _attach(self, factors: Factors) -> tuple[HyperparamWriter, FactorSource]:
+        """Return the writer and this scheduler's source in it, which is added if missing."""
+        if self._is_attached():
             return self._writer, self._source
-        # Accelerate's optimizer stands around the one whose writer this is.
+        # Accelerate wraps the optimizer that owns the writer.
         writer = HyperparamWriter.of(innermost_optimizer(self.optimizer), "lr")
-        # Not by way of __dict__, which Python slows an object down for ever after.
-        copied: dict[str, list[float]] | None = getattr(self, "_copied", None)
+        # getattr and del instead of __dict__, whose use makes an object slower for good.
+        copied: dict[str, list[float]] | None = getattr(self, "_copied_state", None)
         if copied is not None:
-            del self._copied  # its writer is a new one
-        base, external_factor = writer.own, writer.carried
+            del self._copied_state  # a copy has another optimizer, and so another writer
+        base, external_factor = writer.base, writer.external_factor
         if not base:
             groups = self.optimizer.param_groups
-            found = writer.found()
+            current = writer.current_values()
             base = [float(group.get("initial_lr", group["lr"])) for group in groups]
             fresh = self.last_epoch <= 0 and not self._absolute
             external_factor = [
-                lr / own if fresh and own and lr else 1.0
-                for lr, own in zip(found, base, strict=True)
+                lr / value if fresh and value and lr else 1.0
+                for lr, value in zip(current, base, strict=True)
             ]
             if copied is not None:
                 base, external_factor = copied["base"], copied["external_factor"]
         if not hasattr(self, "_source"):
             self._source = _DropInSource(type(self))
-            # In torch a scheduler that writes lrs wipes out an earlier one, and one that resumes
-            # goes on with it. Here the earlier one of its kind is silent until it steps again.
+            # In torch a scheduler that writes lrs overwrites an earlier one, and a resumed one
+            # continues it. Here the earlier scheduler is detached until it steps again.
             for other in list(writer.sources):
-                of_its_kind = isinstance(other, _DropInSource) and other.kind is type(self)
+                same_class = isinstance(other, _DropInSource) and other.scheduler_class is type(
+                    self
+                )
                 replaces = self._overwrites or self.last_epoch > 0
-                if (other.absolute and self._absolute) or (of_its_kind and replaces):
+                if (other.absolute and self._absolute) or (same_class and replaces):
                     writer.remove(other)
         self._source.uniform = not isinstance(factors, list)
         writer.add(self._source, base, external_factor)
         self._writer = writer
         return writer, self._source
 
-    def _silence(self) -> None:
-        """Say nothing until the next step: another part of a sequence has its turn."""
-        if self._is_heard():
+    def _detach(self) -> None:
+        """Stop contributing a factor until the next step: another part of a sequence is active."""
+        if self._is_attached():
             self._writer.remove(self._source)
             self._writer.write()
 
-    def _resume(self) -> None:
-        """Speak again as of the present step."""
-        self._speak(self._said(self.last_epoch))
+    def _reattach(self) -> None:
+        """Write the factors of the current step again."""
+        self._write(self._compute_factors(self.last_epoch))
 
     def _update_lr(self, epoch: int | None = None) -> None:
         self.last_epoch = self.last_epoch + 1 if epoch is None else epoch
-        self._speak(self._said(self.last_epoch))
+        self._write(self._compute_factors(self.last_epoch))
 
     def get_lr(self) -> list[Any]:
-        """Return the lrs of this step; as torch's, to be called within ``step`` only."""
+        """Return the lrs of this step; as in torch, to be called within ``step`` only."""
         if not self._get_lr_called_within_step:
-            warnings.warn(ASKED_OUTSIDE, UserWarning, stacklevel=2)
-        factors = self._said(self.last_epoch)
-        writer, source = self._heard(factors)
-        values = writer.asked(source, factors)
+            warnings.warn(GET_LR_WARNING, UserWarning, stacklevel=2)
+        factors = self._compute_factors(self.last_epoch)
+        writer, source = self._attach(factors)
+        values = writer.values_with(source, factors)
         writer.expect(source, factors, list(values))
         return values
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what a copy needs to join the writer of its own optimizer when it steps."""
+        """Return what a copy needs to attach to its own optimizer when it steps."""
         state = dict(self.__dict__)
-        if hasattr(self, "_writer"):  # also of a part that is silent at present
-            state["_copied"] = self._writer.state()
+        if hasattr(self, "_writer"):  # even if it is detached now
+            state["_copied_state"] = self._writer.state()
         return state
 
     def state_dict(self) -> dict[str, Any]:
-        """Return torch's state, and by how much others multiply each group, if they do."""
+        """Return torch's state, and the external factor of each group if it is not 1."""
         state: dict[str, Any] = dict(super().state_dict())
-        held = state.pop("_copied", None)
-        if self._is_heard():
-            held = self._writer.state()
-        if held is not None:
-            if any(ratio != 1 for ratio in held["external_factor"]):
-                state["external_factor"] = held["external_factor"]
-            if self._tells_base:
-                state["base"] = held["base"]
+        values = state.pop("_copied_state", None)
+        if self._is_attached():
+            values = self._writer.state()
+        if values is not None:
+            if any(ratio != 1 for ratio in values["external_factor"]):
+                state["external_factor"] = values["external_factor"]
+            if self._saves_base:
+                state["base"] = values["base"]
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load a state, torch's own too, and write the lrs that belong there."""
+        """Load a state, of this class or of torch's, and write its lrs."""
+        refuse_format_1(state_dict, type(self).__name__)
         state = dict(state_dict)
         external_factor, base = state.pop("external_factor", None), state.pop("base", None)
         super().load_state_dict(state)
-        if not self._is_heard():
-            if hasattr(self, "_copied"):
-                held = self._copied
-                self._copied = held | {
-                    "base": base or held["base"], "external_factor": carried or held["external_factor"]
-                }  # fmt: skip
+        if not self._is_attached():
+            if hasattr(self, "_copied_state"):
+                copied = self._copied_state
+                self._copied_state = copied | {
+                    "base": base or copied["base"],
+                    "external_factor": external_factor or copied["external_factor"],
+                }
             return
-        said = list(map(float, self._last_lr))
-        self._source.factors = self._said(self.last_epoch)
+        values = list(map(float, self._last_lr))
+        self._source.factors = self._compute_factors(self.last_epoch)
         writer = self._writer
-        base = list(map(float, base or state.get("base_lrs", writer.own)))
-        saved = {"base": base, "external_factor": carried or [1.0] * len(base), "now": said}
+        base = list(map(float, base or state.get("base_lrs", writer.base)))
+        saved = {
+            "base": base,
+            "external_factor": external_factor or [1.0] * len(base),
+            "value": values,
+        }
         writer.sync()
         writer.check_state(saved)
         writer.restore(saved)

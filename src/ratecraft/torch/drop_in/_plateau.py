@@ -1,7 +1,7 @@
 """ReduceLROnPlateau: a factor that is reduced whenever a metric stops improving.
 
-The decisions are kept: which metric led to which factor, and when. `as_schedule` returns them as a
-schedule, so that the run can be repeated, compared and drawn without the metric.
+It records its decisions: when which metric led to which factor. `as_schedule` returns them as a
+schedule, to repeat, compare or plot the run without the metric.
 """
 
 from __future__ import annotations
@@ -15,54 +15,55 @@ from torch.optim import lr_scheduler
 from torch.optim.lr_scheduler import EPOCH_DEPRECATION_WARNING
 
 from ratecraft.schedule import Duration, Schedule, constant, staircase
-from ratecraft.torch._writer import Factors, multiplied
+from ratecraft.torch._writer import Factors, product_of_factors
 
 from ._base import DropInScheduler
 
 
 class ReduceLROnPlateau(DropInScheduler, lr_scheduler.ReduceLROnPlateau):
-    """A factor that falls whenever a metric has stopped to improve.
+    """A factor that is reduced whenever a metric stops improving.
 
-    It multiplies whatever else drives the lr; ``min_lr`` and ``eps`` are of its own share, base
-    x factor, so that a warm-up beside it changes no decision. A metric that is NaN is no
-    improvement.
+    It multiplies all other factors of the lr. ``min_lr`` and ``eps`` compare with base x factor,
+    so a warmup by another scheduler does not change the decisions. NaN is not an improvement.
 
     Attributes:
-        reduced: the present factor of each param group.
-        decisions: what was decided so far, as plain data: for each fall "at" (calls of ``step``
-            before it, this one included), the "metric" that led to it, the "best" seen before,
-            and the "factors" of the groups from then on.
+        reduced: the current factor of each param group.
+        decisions: the reductions so far, as plain data: "at" (number of calls of ``step``, this
+            one included), the "metric" that led to it, the "best" one before, and the
+            "factors" of the groups from then on.
     """
 
-    _tells_base = True
+    _saves_base = True
 
     reduced: list[float]
     decisions: list[dict[str, Any]]
 
     def _reset(self) -> None:
         super()._reset()
-        if not hasattr(self, "reduced"):  # called by torch's constructor, last of all
+        if not hasattr(self, "reduced"):  # the last call in torch's constructor
             self.reduced = [1.0] * len(self.optimizer.param_groups)
             self.decisions = []
-            self._resume()
+            self._reattach()
 
     def _factors(self, k: int) -> Factors:
         return list(self.reduced)
 
     def factors(self, k: float | None = None) -> Factors:
-        """Return the factor of each param group at k, as decided so far (default: now)."""
+        """Return each param group's factor at k (default: now), by the decisions so far."""
         if k is None:
             return list(self.reduced)
-        past = [said["factors"] for said in self.decisions if said["at"] <= k]
+        past = [decision["factors"] for decision in self.decisions if decision["at"] <= k]
         return list(past[-1]) if past else [1.0] * len(self.reduced)
 
     def as_schedule(self) -> Schedule | dict[str, Schedule]:
         """Return the decisions as a schedule: the factor over the calls of ``step``.
 
         Returns:
-            One schedule, or one for each param group, by name or number, where they differ.
+            One schedule; or, if they differ, a dict with one for each param group by name or
+            index.
 
         >>> import torch
+        >>> from ratecraft.torch.drop_in import ReduceLROnPlateau
         >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
         >>> plateau = ReduceLROnPlateau(optimizer, factor=0.5, patience=1)
         >>> for loss in [3.0, 2.0, 2.0, 2.0, 1.0]:
@@ -70,30 +71,30 @@ class ReduceLROnPlateau(DropInScheduler, lr_scheduler.ReduceLROnPlateau):
         >>> plateau.as_schedule()
         staircase([1, 0.5], at=[4])
         """
-        said: list[Schedule] = []
+        schedules: list[Schedule] = []
         groups = self.optimizer.param_groups
         for i in range(len(groups)):
-            # Of several decisions at one time the last one counts.
+            # If several decisions have the same time, the last one counts.
             levels: dict[float, float] = {}
             for decision in self.decisions:
                 factors = decision["factors"]
                 levels[decision["at"]] = factors[i] if i < len(factors) else 1.0
-            at = [self._length(place) for place in levels]
-            said.append(staircase([1.0, *levels.values()], at=at) if at else constant(1))
-        if all(schedule == said[0] for schedule in said):
-            return said[0]
-        return {str(group.get("name", i)): said[i] for i, group in enumerate(groups)}
+            at = [self._length(time) for time in levels]
+            schedules.append(staircase([1.0, *levels.values()], at=at) if at else constant(1))
+        if all(schedule == schedules[0] for schedule in schedules):
+            return schedules[0]
+        return {str(group.get("name", i)): schedules[i] for i, group in enumerate(groups)}
 
-    def step(self, metrics: SupportsFloat, epoch: int | None = None) -> None:  # type: ignore[override]  # torch's own, too
-        """Look at a metric, and let the factor fall if it has not improved for too long."""
+    def step(self, metrics: SupportsFloat, epoch: int | None = None) -> None:  # type: ignore[override]  # as torch's
+        """Record a metric, and reduce the factor if it has not improved for too long."""
         metric = float(metrics)
         if epoch is None:
             epoch = self.last_epoch + 1
         else:
             warnings.warn(EPOCH_DEPRECATION_WARNING, UserWarning, stacklevel=2)
         self.last_epoch = epoch
-        if not self._is_heard():  # a copy, which joins the writer of its own optimizer
-            self._resume()
+        if not self._is_attached():  # a copy, whose optimizer has another writer
+            self._reattach()
         best = self.best
         if self._is_better(metric, best):  # type: ignore[no-untyped-call]  # torch's
             self.best = metric
@@ -108,7 +109,7 @@ class ReduceLROnPlateau(DropInScheduler, lr_scheduler.ReduceLROnPlateau):
             self.cooldown_counter = self.cooldown
             self.num_bad_epochs = 0
         lrs = [group["lr"] for group in self.optimizer.param_groups]
-        if self._writer.has_tensors():  # asking each value is what costs torch's own most
+        if self._writer.has_tensors():  # checking each value is the slowest part of torch's step
             lrs = [lr.clone() if isinstance(lr, Tensor) else lr for lr in lrs]
         self._last_lr = lrs
 
@@ -117,45 +118,47 @@ class ReduceLROnPlateau(DropInScheduler, lr_scheduler.ReduceLROnPlateau):
         self._reduce_lr(self.last_epoch)
         if self.reduced != before:
             decision = {"at": self._at(), "metric": metric, "best": best}
-            # Anew each time: a state that was handed out must not change with us.
+            # A new list each time, so that a state dict returned earlier does not change.
             self.decisions = [*self.decisions, {**decision, "factors": list(self.reduced)}]
 
     def _at(self) -> float:
-        """Return how far the run is."""
+        """Return the time of a decision made now."""
         return self.last_epoch
 
     def _length(self, at: float) -> int | Duration:
         return int(at)
 
-    def _highest(self) -> list[float]:
-        """Return each group's own lr before this factor, which ``min_lr`` is compared with."""
-        return list(self._writer.own)
+    def _peak_lrs(self) -> list[float]:
+        """Return each group's lr before this factor, which ``min_lr`` is compared with."""
+        return list(self._writer.base)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state, plain data of its own; the groups' base lrs are in it, too."""
+        """Return the state, with each group's base lr, as a deep copy of plain data."""
         return copy.deepcopy(super().state_dict())
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load a state and write the lrs that belong there.
+        """Load a state and write its lrs.
 
-        One of torch's own says no factors: they are what its lrs are of the bases.
+        A state of torch's class has no factors; they are computed from its lrs.
         """
         state = copy.deepcopy(dict(state_dict))
-        if "reduced" not in state and self._is_heard():
-            state["reduced"] = self._of_lrs(state["_last_lr"])
+        if "reduced" not in state and self._is_attached():
+            state["reduced"] = self._factors_of_lrs(state["_last_lr"])
             state["decisions"] = []
         super().load_state_dict(state)
 
-    def _of_lrs(self, lrs: list[Any]) -> list[float]:
-        """Return this scheduler's factors, if those were the lrs."""
+    def _factors_of_lrs(self, lrs: list[Any]) -> list[float]:
+        """Return the factors with which this scheduler would give these lrs."""
         writer = self._writer
         writer.sync()
-        others = multiplied([said.factors for said in writer.sources if said is not self._source])
-        beside = others if isinstance(others, list) else [others] * len(writer.own)
+        product = product_of_factors(
+            [source.factors for source in writer.sources if source is not self._source]
+        )
+        factors = product if isinstance(product, list) else [product] * len(writer.base)
         products = [
-            base * external_factor * share
-            for base, external_factor, share in zip(
-                writer.base, writer.external_factor, beside, strict=True
+            base * external_factor * factor
+            for base, external_factor, factor in zip(
+                writer.effective_base, writer.external_factor, factors, strict=True
             )
         ]
         return [
@@ -169,13 +172,13 @@ class ReduceLROnPlateau(DropInScheduler, lr_scheduler.ReduceLROnPlateau):
         self.reduced = [*self.reduced, *[1.0] * (len(groups) - len(self.reduced))]
         if len(self.min_lrs) != len(groups):
             if self.default_min_lr is None:
-                super()._reduce_lr(epoch)  # which says what to do
+                super()._reduce_lr(epoch)  # raises torch's error
             self.min_lrs = [cast(float, self.default_min_lr)] * len(groups)
-        for i, (own, external_factor) in enumerate(
-            zip(self._highest(), self._writer.external_factor, strict=True)
+        for i, (peak_lr, external_factor) in enumerate(
+            zip(self._peak_lrs(), self._writer.external_factor, strict=True)
         ):
-            old = own * external_factor * self.reduced[i]
+            old = peak_lr * external_factor * self.reduced[i]
             new, lowest = old * self.factor, self.min_lrs[i]
             if old - max(new, lowest) > self.eps:
                 self.reduced[i] *= self.factor if new >= lowest else lowest / old
-        self._resume()
+        self._reattach()

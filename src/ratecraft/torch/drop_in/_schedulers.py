@@ -1,12 +1,11 @@
-"""Every class of ``torch.optim.lr_scheduler`` by its own name: change one import, lose nothing.
+"""Subclasses of every class in ``torch.optim.lr_scheduler``, under the same names.
 
-Each class is torch's own, with its signature, checks, warnings and state, and stands for it in
-``isinstance``. What differs is how the lr is written: through the writer of `ScheduleLR`, as
-base x factor(k) x what others did, in closed form. So a chain is the product of its parts,
-exactly, whatever kinds they are; a part can be asked for its own factor; and a state resumes
-without the optimizer's.
+Each subclass has the signature, checks, warnings and state of torch's class. It differs in how
+the lr is written: through the writer of `ScheduleLR`, as base x factor(k) x external factor, with
+factor(k) in closed form. So a chain is exactly the product of its parts, every part has
+``factors(k)``, and a state resumes without the optimizer's state.
 
-Like torch's they count calls of ``step()``, and end with whoever holds on to them.
+As in torch, they count calls of ``step()``, and stop when their last reference is dropped.
 """
 
 from __future__ import annotations
@@ -20,9 +19,9 @@ from torch import Tensor
 from torch.optim import Optimizer, lr_scheduler
 from torch.optim.lr_scheduler import LRScheduler
 
-from ratecraft.torch._writer import Factors, multiplied
+from ratecraft.torch._writer import Factors, product_of_factors
 
-from ._base import DropInScheduler
+from ._base import DropInScheduler, refuse_format_1
 from ._plateau import ReduceLROnPlateau
 
 HALF_PI: Final = math.pi / 2
@@ -33,7 +32,7 @@ def _copy(value: Any) -> Any:
 
 
 class LambdaLR(DropInScheduler, lr_scheduler.LambdaLR):
-    """Base lr times a function of the step, one for all groups or one for each."""
+    """Base lr times a function of the step: one for all groups, or one for each."""
 
     _overwrites = True
 
@@ -45,9 +44,9 @@ class LambdaLR(DropInScheduler, lr_scheduler.LambdaLR):
 
 
 class MultiplicativeLR(DropInScheduler, lr_scheduler.MultiplicativeLR):
-    """Running products of a function of the step."""
+    """Product of a function's values at steps 1 to k."""
 
-    __slots__ = ("_latest",)  # asked for one step after the other, each costs one call
+    __slots__ = ("_latest",)  # so that consecutive steps cost one call of the function each
     _latest: tuple[int, list[float]] | None
 
     def _factors(self, k: int) -> Factors:
@@ -57,13 +56,13 @@ class MultiplicativeLR(DropInScheduler, lr_scheduler.MultiplicativeLR):
         self._latest = k, product
         return product[0] if len(product) == 1 else product
 
-    def _said(self, k: int) -> Factors:
+    def _compute_factors(self, k: int) -> Factors:
         product = self._up_to(k, getattr(self, "_product", None))
         self._product = k, product
         return product[0] if len(product) == 1 else product
 
     def _up_to(self, k: int, known: tuple[int, list[float]] | None) -> list[float]:
-        """Return the products up to k, from those that are known on."""
+        """Return the products up to step k, extending the known ones."""
         functions = self.lr_lambdas
         if functions.count(functions[0]) == len(functions):
             functions = functions[:1]
@@ -81,28 +80,28 @@ class MultiplicativeLR(DropInScheduler, lr_scheduler.MultiplicativeLR):
 
 
 class StepLR(DropInScheduler, lr_scheduler.StepLR):
-    """gamma^(k // step_size)."""
+    """Factor gamma^(k // step_size)."""
 
     def _factors(self, k: int) -> Factors:
         return self.gamma ** (k // self.step_size)
 
 
 class MultiStepLR(DropInScheduler, lr_scheduler.MultiStepLR):
-    """Gamma to the number of milestones reached."""
+    """Factor gamma^n after n milestones."""
 
     def _factors(self, k: int) -> Factors:
         return self.gamma ** sum(n for at, n in self.milestones.items() if at <= k)
 
 
 class ConstantLR(DropInScheduler, lr_scheduler.ConstantLR):
-    """``factor``, and 1 from ``total_iters`` on."""
+    """Factor ``factor``, and 1 from step ``total_iters`` on."""
 
     def _factors(self, k: int) -> Factors:
         return self.factor if k < self.total_iters else 1.0
 
 
 class LinearLR(DropInScheduler, lr_scheduler.LinearLR):
-    """A line from ``start_factor`` to ``end_factor``."""
+    """Linear factor from ``start_factor`` to ``end_factor`` over ``total_iters`` steps."""
 
     def _factors(self, k: int) -> Factors:
         if k >= self.total_iters:
@@ -111,41 +110,41 @@ class LinearLR(DropInScheduler, lr_scheduler.LinearLR):
 
 
 class ExponentialLR(DropInScheduler, lr_scheduler.ExponentialLR):
-    """gamma^k."""
+    """Factor gamma^k."""
 
     def _factors(self, k: int) -> Factors:
         return self.gamma**k
 
 
 class PolynomialLR(DropInScheduler, lr_scheduler.PolynomialLR):
-    """(1 - k / total_iters)^power."""
+    """Factor (1 - k / total_iters)^power."""
 
     def _factors(self, k: int) -> Factors:
         if self.total_iters <= 0:
             return 1.0
-        share: float = (1.0 - min(self.total_iters, k) / self.total_iters) ** self.power
-        return share
+        factor: float = (1.0 - min(self.total_iters, k) / self.total_iters) ** self.power
+        return factor
 
 
 class CosineAnnealingLR(DropInScheduler, lr_scheduler.CosineAnnealingLR):
     """eta_min + (base - eta_min) (1 + cos(pi k / T_max)) / 2; rises again after ``T_max``."""
 
     def _factors(self, k: int) -> Factors:
-        # A squared cosine keeps its digits near 0, where 1 + cos loses them.
-        return self._above(self.eta_min, math.cos(HALF_PI * (k / self.T_max)) ** 2)
+        # (1 + cos(2 x)) / 2 = cos(x)^2; the square is accurate near 0, where 1 + cos cancels.
+        return self._above_eta_min(self.eta_min, math.cos(HALF_PI * (k / self.T_max)) ** 2)
 
 
 class CosineAnnealingWarmRestarts(DropInScheduler, lr_scheduler.CosineAnnealingWarmRestarts):
-    """Cosine annealing that starts again after ``T_0``, then after cycles ``T_mult`` longer."""
+    """Cosine annealing that restarts after ``T_0`` steps; each cycle is ``T_mult`` x longer."""
 
     _overwrites = True
 
     def _factors(self, k: int) -> Factors:
-        at, length = (self.T_cur, self.T_i) if k == self.last_epoch else self._place(k)
-        return self._above(self.eta_min, math.cos(HALF_PI * (at / length)) ** 2)
+        at, length = (self.T_cur, self.T_i) if k == self.last_epoch else self._cycle_position(k)
+        return self._above_eta_min(self.eta_min, math.cos(HALF_PI * (at / length)) ** 2)
 
-    def _place(self, epoch: float) -> tuple[float, float]:
-        """Return how far into which length of cycle an epoch is."""
+    def _cycle_position(self, epoch: float) -> tuple[float, float]:
+        """Return an epoch's position in its cycle, and the length of that cycle."""
         at, length = epoch, self.T_0
         if self.T_mult == 1:
             return at % length, length
@@ -154,7 +153,7 @@ class CosineAnnealingWarmRestarts(DropInScheduler, lr_scheduler.CosineAnnealingW
         return at, length
 
     def step(self, epoch: float | None = None) -> None:
-        """Go on by one epoch, or to an epoch that may have a fraction."""
+        """Advance by one epoch, or to the given epoch, which may be fractional."""
         if epoch is not None and epoch < 0:
             raise ValueError(f"Expected non-negative epoch, but got {epoch}")
         at: float
@@ -166,37 +165,37 @@ class CosineAnnealingWarmRestarts(DropInScheduler, lr_scheduler.CosineAnnealingW
             epoch = self.last_epoch + 1
         else:
             epoch = epoch or 0
-            at, length = self._place(epoch)
+            at, length = self._cycle_position(epoch)
         self.T_cur, self.T_i = cast(Any, (at, length))
         self.last_epoch = math.floor(epoch)
-        self._resume()
+        self._reattach()
 
 
 class _Cycled(DropInScheduler):
-    """Writes lrs, and the momentum the other way round (each in a loop of its own: hot)."""
+    """Base of the schedulers that write lrs and cycle the momentum inversely."""
 
     _absolute = True
 
     def _factors(self, k: int) -> Factors:
-        return self._at(k, drives=False)
+        return self._lrs_at(k, sets_momentum=False)
 
-    def _said(self, k: int) -> Factors:
-        return self._at(k, drives=True)
+    def _compute_factors(self, k: int) -> Factors:
+        return self._lrs_at(k, sets_momentum=True)
 
-    def _at(self, k: int, *, drives: bool) -> Factors:
-        """Return the lrs at k, and set the momentum there if this ``drives``."""
+    def _lrs_at(self, k: int, *, sets_momentum: bool) -> Factors:
+        """Return the lrs at step k; ``sets_momentum`` also writes its momentum."""
         raise NotImplementedError
 
 
 class CyclicLR(_Cycled, lr_scheduler.CyclicLR):
-    """Cycles from ``base_lr`` to ``max_lr``, written as lrs; momentum the other way round."""
+    """Cycles from ``base_lr`` to ``max_lr``, written as lrs; momentum cycles inversely."""
 
-    def _at(self, k: int, *, drives: bool) -> Factors:
+    def _lrs_at(self, k: int, *, sets_momentum: bool) -> Factors:
         cycle, into = divmod(k / self.total_size, 1)
         up = self.step_ratio
         height = into / up if into <= up else (into - 1) / (up - 1)
         height *= self.scale_fn(cycle + 1 if self.scale_mode == "cycle" else k)
-        if drives and self.cycle_momentum:
+        if sets_momentum and self.cycle_momentum:
             ends = zip(self.base_momentums, self.max_momentums, strict=True)
             for group, (low, high) in zip(self.optimizer.param_groups, ends, strict=True):
                 momentum = high - (high - low) * height
@@ -209,13 +208,13 @@ class CyclicLR(_Cycled, lr_scheduler.CyclicLR):
 
 
 class OneCycleLR(_Cycled, lr_scheduler.OneCycleLR):
-    """One cycle up to ``max_lr`` and down, written as lrs; momentum the other way round.
+    """One cycle up to ``max_lr`` and down, written as lrs; momentum cycles inversely.
 
-    Past its last phase it stays where that ends, which torch's own shoots past, with the linear
-    strategy to below 0.
+    After the last phase the lr stays at its end. In torch's class it goes past it, with the
+    linear strategy below 0.
     """
 
-    def _at(self, k: int, *, drives: bool) -> Factors:
+    def _lrs_at(self, k: int, *, sets_momentum: bool) -> Factors:
         if k > self.total_steps:
             raise ValueError(
                 f"Tried to step {k} times. The specified number of total steps is "
@@ -230,18 +229,18 @@ class OneCycleLR(_Cycled, lr_scheduler.OneCycleLR):
         else:
             phase = phases[-1]
         length = phase["end_step"] - start
-        share = min((k - start) / length, 1.0) if length > 0 else 1.0
+        progress = min((k - start) / length, 1.0) if length > 0 else 1.0
         anneal: Any = self._anneal_func
-        left = anneal(1.0, 0.0, share)
+        remaining = anneal(1.0, 0.0, progress)
         first, last = phase["start_lr"], phase["end_lr"]
         groups, lrs = self.optimizer.param_groups, []
         for group in groups:
             end = group[last]
-            lrs.append(float(end + (group[first] - end) * left))
-        if drives and self.cycle_momentum:
+            lrs.append(float(end + (group[first] - end) * remaining))
+        if sets_momentum and self.cycle_momentum:
             first, last = phase["start_momentum"], phase["end_momentum"]
             for group in groups:
-                momentum = group[last] + (group[first] - group[last]) * left
+                momentum = group[last] + (group[first] - group[last]) * remaining
                 if self.use_beta1:
                     group["betas"] = (momentum, *group["betas"][1:])
                 else:
@@ -249,23 +248,23 @@ class OneCycleLR(_Cycled, lr_scheduler.OneCycleLR):
         return lrs
 
 
-def _resume(scheduler: Any) -> None:
-    heard = isinstance(scheduler, DropInScheduler) and scheduler._is_heard()
-    if hasattr(scheduler, "_resume") and not heard:
-        scheduler._resume()
+def _reattach(scheduler: Any) -> None:
+    attached = isinstance(scheduler, DropInScheduler) and scheduler._is_attached()
+    if hasattr(scheduler, "_reattach") and not attached:
+        scheduler._reattach()
 
 
-def _silence(scheduler: Any) -> None:
-    """Silence a scheduler, or all parts of a composite; torch's own write for themselves."""
+def _detach(scheduler: Any) -> None:
+    """Detach a scheduler, or all parts of a composite; torch's classes have no writer."""
     if isinstance(scheduler, DropInScheduler):
-        scheduler._silence()
+        scheduler._detach()
     elif isinstance(scheduler, SequentialLR | ChainedScheduler):
         for part in scheduler._schedulers:
-            _silence(part)
+            _detach(part)
 
 
 class SequentialLR(lr_scheduler.SequentialLR):
-    """One scheduler after the other, each from its own beginning; parts may be composites."""
+    """One scheduler after the other, each from its step 0; parts may be composites."""
 
     def __init__(
         self,
@@ -274,25 +273,25 @@ class SequentialLR(lr_scheduler.SequentialLR):
         milestones: list[int],
         last_epoch: int = -1,
     ) -> None:
-        for scheduler in schedulers:  # each spoke when it was built
-            _silence(scheduler)
+        for scheduler in schedulers:  # each wrote its lr when it was built
+            _detach(scheduler)
         super().__init__(optimizer, schedulers, milestones, last_epoch)
 
     def factors(self, k: int | None = None) -> Factors:
-        """Return the factor at step k (default: now) of the scheduler whose turn that is."""
+        """Return the factor at step k (default: now) of the scheduler that is active then."""
         k = self.last_epoch if k is None else k
         i = bisect_right(self._milestones, k)
-        began = self._milestones[i - 1] if i else 0
-        return cast(Factors, asked(self._schedulers[i]).factors(k - began))
+        first_step = self._milestones[i - 1] if i else 0
+        return cast(Factors, with_closed_form(self._schedulers[i]).factors(k - first_step))
 
-    def step(self) -> None:  # type: ignore[override]  # torch's own has no epoch here, either
-        """Go on by one step; at a milestone the next scheduler begins."""
+    def step(self) -> None:  # type: ignore[override]  # torch's has no epoch here, either
+        """Advance by one step; at a milestone the next scheduler starts."""
         self.last_epoch = k = self.last_epoch + 1
         i = bisect_right(self._milestones, k)
         part = self._schedulers[i]
         if i > 0 and self._milestones[i - 1] == k:
-            for other in self._schedulers[:i]:
-                _silence(other)
+            for earlier in self._schedulers[:i]:
+                _detach(earlier)
             part._update_lr(0)
         else:
             part.step()
@@ -302,93 +301,100 @@ class SequentialLR(lr_scheduler.SequentialLR):
         self._update_lr(0)
 
     def _update_lr(self, epoch: int | None = None) -> None:
-        """Begin anew, as a part of another sequence whose turn it is."""
+        """Restart, as the part of another sequence that becomes active."""
         for part in self._schedulers:
-            _silence(part)
+            _detach(part)
         self.last_epoch = 0
         first = self._schedulers[bisect_right(self._milestones, 0)]
         first._update_lr(0)
         self._last_lr = first.get_last_lr()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load a state, torch's own too, and let the scheduler speak whose turn it is."""
+        """Load a state, of this class or of torch's, and write the active scheduler's lrs."""
+        refuse_format_1(state_dict, type(self).__name__)
         super().load_state_dict(dict(state_dict))
-        self._resume()
+        self._reattach()
 
-    def _resume(self) -> None:
+    def _reattach(self) -> None:
         active = bisect_right(self._milestones, self.last_epoch)
         for i, part in enumerate(self._schedulers):
             if i != active:
-                _silence(part)
-        _resume(self._schedulers[active])
+                _detach(part)
+        _reattach(self._schedulers[active])
 
 
 class ChainedScheduler(lr_scheduler.ChainedScheduler):
-    """Several schedulers at once: the product of what they say; parts may be composites."""
+    """Several schedulers at once: the product of their factors; parts may be composites."""
 
     def __init__(
         self, schedulers: Sequence[LRScheduler], optimizer: Optimizer | None = None
     ) -> None:
         super().__init__(schedulers, optimizer)
-        self._resume()
+        self._reattach()
         self._last_lr = [_copy(group["lr"]) for group in self.optimizer.param_groups]
 
     def factors(self, k: int | None = None) -> Factors:
         """Return the product of the parts' factors at step k (default: now)."""
-        return multiplied([asked(part).factors(k) for part in self._schedulers])
+        return product_of_factors([with_closed_form(part).factors(k) for part in self._schedulers])
 
     def _initial_step(self) -> None:
         self._update_lr(0)
 
     def _update_lr(self, epoch: int | None = None) -> None:
-        """Begin anew, as a part of a sequence whose turn it is."""
+        """Restart, as the part of a sequence that becomes active."""
         for part in self._schedulers:
             part._update_lr(0)
         self._last_lr = [_copy(group["lr"]) for group in self.optimizer.param_groups]
 
-    def _resume(self) -> None:
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load a state, of this class or of torch's."""
+        refuse_format_1(state_dict, type(self).__name__)
+        super().load_state_dict(state_dict)
+
+    def _reattach(self) -> None:
         for part in self._schedulers:
-            _resume(part)
+            _reattach(part)
 
 
-def asked(scheduler: Any) -> Any:
-    """Return what says a scheduler's ``factors(k)``: it, or for torch's own a drop-in twin.
+def with_closed_form(scheduler: Any) -> Any:
+    """Return an object with the scheduler's ``factors(k)``: itself, or a drop-in twin of torch's.
 
-    Of schedulers that write lrs (CyclicLR, OneCycleLR, ``lr=``) these are lrs.
+    For schedulers that write lrs (CyclicLR, OneCycleLR, ``lr=``) the factors are lrs.
 
     Raises:
-        TypeError: a scheduler that is neither ours nor one of torch's classes, or follows a
-            metric and is torch's.
+        TypeError: a class that is neither ratecraft's nor torch's, or torch's ReduceLROnPlateau.
     """
     if hasattr(scheduler, "factors"):
         return scheduler
-    ours = globals().get(type(scheduler).__name__)
-    known = isinstance(ours, type) and type(scheduler) in ours.__mro__
-    if not known or ours is ReduceLROnPlateau:
+    drop_in = globals().get(type(scheduler).__name__)
+    known = isinstance(drop_in, type) and type(scheduler) in drop_in.__mro__
+    if not known or drop_in is ReduceLROnPlateau:
         raise TypeError(
-            f"this {type(scheduler).__name__} cannot be asked for its factor: it is neither "
-            "ratecraft's nor one of torch's classes that follow no metric"
+            f"the factor of this {type(scheduler).__name__} is unknown: expected a scheduler of "
+            "ratecraft, or one of torch's classes that do not follow a metric"
         )
-    twin: Any = object.__new__(cast(type, ours))  # which knows the closed form, and drives nothing
+    twin: Any = object.__new__(cast(type, drop_in))  # not attached, so it never writes
     twin.__dict__.update(scheduler.__dict__)
     return twin
 
 
 class WarmupMultiFactorScheduler(DropInScheduler, LRScheduler):
-    """Warm-up and milestones, as tutorials import it from torchvision, where it does not exist.
+    """Linear warmup, then a factor of ``gamma`` at each milestone.
 
-    A line from base x ``warmup_factor`` up to base over the first ``warmup_epochs``, and then a
-    factor of ``gamma`` at each milestone, counted from the start.
+    Some tutorials import this class from torchvision, where it does not exist. The lr rises
+    linearly from base x ``warmup_factor`` to base over the first ``warmup_epochs``; milestones
+    count from the start.
 
     Args:
         optimizer: the optimizer.
         milestones: the epochs at which the lr is multiplied by ``gamma``.
         gamma: factor at each milestone.
-        warmup_factor: share of the base lr to begin with.
-        warmup_epochs: length of the warm-up.
-        last_epoch: index of the last epoch; -1 begins.
+        warmup_factor: the first lr as a fraction of the base lr.
+        warmup_epochs: length of the warmup in epochs.
+        last_epoch: index of the last epoch; -1 starts a new run.
 
     >>> import torch
+    >>> from ratecraft.torch.drop_in import WarmupMultiFactorScheduler
     >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.01)
     >>> s = WarmupMultiFactorScheduler(optimizer, [50, 75], 0.1, 0.001, 10)
     >>> [f"{0.01 * s.factors(k):g}" for k in (0, 5, 10, 50, 75)]
@@ -410,7 +416,7 @@ class WarmupMultiFactorScheduler(DropInScheduler, LRScheduler):
         LRScheduler.__init__(self, optimizer, last_epoch)
 
     def _factors(self, k: int) -> Factors:
-        fallen: float = self.gamma ** bisect_right(self.milestones, k)
+        factor: float = self.gamma ** bisect_right(self.milestones, k)
         if k >= self.warmup_epochs:
-            return fallen
-        return fallen * (self.warmup_factor + (1 - self.warmup_factor) * k / self.warmup_epochs)
+            return factor
+        return factor * (self.warmup_factor + (1 - self.warmup_factor) * k / self.warmup_epochs)

@@ -1,4 +1,4 @@
-"""Each setting of the range test, what its result holds, and the rules that read it."""
+"""Arguments of range_test, its result, and the rules that read a learning rate off it."""
 
 import dataclasses
 import math
@@ -18,12 +18,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ratecraft.errors import SettingError, TaskError
 from ratecraft.finder import range_test
 from ratecraft.results import LRRangeTestResult, load
-from ratecraft.results._range_test_rules import RULES, suggest
+from ratecraft.results._range_test_rules import RANGE_TEST_RULES, suggest_lr
 
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """Tensors of this size gain nothing from more, and wait for busy cores."""
+    """More threads do not help tensors of this size."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -31,7 +31,7 @@ def one_thread() -> Iterator[None]:
 
 
 def line(lr: float = 0.1, momentum: float = 0.0):
-    """Return a model of a line, its optimizer, and eight batches of data."""
+    """Return a linear model, its optimizer, and eight batches of data."""
     torch.manual_seed(0)
     model = nn.Linear(1, 1)
     x = torch.linspace(-1, 1, 64)[torch.randperm(64)][:, None]
@@ -46,19 +46,19 @@ def weights(model: nn.Module) -> list[float]:
     return torch.cat([p.detach().flatten() for p in model.parameters()]).tolist()
 
 
-def seen(look):
-    """Return a loss that looks at the model before each call, and what it has seen."""
-    found: list[Any] = []
+def observed(read):
+    """Return a loss that records ``read(model)`` before each call, and the list of records."""
+    values: list[Any] = []
 
     def loss(model: nn.Module, batch: torch.Tensor) -> torch.Tensor:
-        found.append(look(model))
+        values.append(read(model))
         return squares(model, batch)
 
-    return loss, found
+    return loss, values
 
 
 def curve(result: LRRangeTestResult) -> LRRangeTestResult:
-    """Return a result without what it cost."""
+    """Return a result without its cost."""
     return dataclasses.replace(result, seconds=0.0, batches=0)
 
 
@@ -67,7 +67,7 @@ def curve(result: LRRangeTestResult) -> LRRangeTestResult:
 
 def test_linear_spacing() -> None:
     model, optimizer, batches = line()
-    loss, lrs = seen(lambda _: optimizer.param_groups[0]["lr"])
+    loss, lrs = observed(lambda _: optimizer.param_groups[0]["lr"])
     result = range_test(
         model, optimizer, batches, loss, low=0.1, high=0.5, steps=5, spacing="linear"
     )
@@ -87,19 +87,19 @@ def test_geometric_spacing_reaches_both_ends() -> None:
 # Control variate
 
 
-def test_a_control_variate_takes_the_luck_of_the_batches_away() -> None:
+def test_control_removes_the_noise_between_batches() -> None:
     model, optimizer, batches = line()
     uneven = [batch * (i + 1) for i, batch in enumerate(batches)]  # some batches are far harder
     plain = range_test(model, optimizer, uneven, squares, high=1e-5, steps=40)
     result = range_test(model, optimizer, uneven, squares, high=1e-5, steps=40, control=8)
     assert max(plain.smoothed) - min(plain.smoothed) > 1
     assert result.smoothed == pytest.approx([result.smoothed[0]] * 40, rel=2e-3)
-    assert result.losses == pytest.approx(plain.losses)  # what is recorded is what was measured
+    assert result.losses == pytest.approx(plain.losses)  # the recorded losses are not shifted
     assert result.batches == 8
     assert result.control == 8
 
 
-def test_a_control_variate_is_smoothed_over_the_distance_from_the_start() -> None:
+def test_control_smooths_the_difference_from_the_initial_loss_of_each_batch() -> None:
     model, optimizer, batches = line()
     starts = [squares(model, batch).item() for batch in batches[:3]]
     result = range_test(model, optimizer, batches, squares, steps=30, control=3, beta=0.5)
@@ -111,7 +111,7 @@ def test_a_control_variate_is_smoothed_over_the_distance_from_the_start() -> Non
     assert result.suggestion == result.lrs[result.smoothed.index(min(result.smoothed))] / 4
 
 
-def test_a_control_variate_sees_a_curve_that_never_falls() -> None:
+def test_control_gives_no_suggestion_for_a_flat_curve() -> None:
     model, optimizer, batches = line()
     result = range_test(model, optimizer, batches, squares, high=1e-6, control=8)
     assert result.suggestion is None
@@ -123,60 +123,60 @@ def test_a_control_variate_sees_a_curve_that_never_falls() -> None:
 # Accumulation
 
 
-def trained_by_hand(model, batches, lrs, few: int) -> list[list[float]]:
-    """Return the weights before each batch, where a step takes the mean gradient of a few."""
+def trained_by_hand(model, batches, lrs, accumulate: int) -> list[list[float]]:
+    """Return the weights before each batch, with the mean gradient of ``accumulate`` batches."""
     path = []
     for k, lr in enumerate(lrs):
         gradients = []
-        for i in range(few):
+        for i in range(accumulate):
             path.append(weights(model))
-            batch = batches[(k * few + i) % len(batches)]
+            batch = batches[(k * accumulate + i) % len(batches)]
             gradients.append(torch.autograd.grad(squares(model, batch), list(model.parameters())))
         with torch.no_grad():
             for parameter, *parts in zip(model.parameters(), *gradients, strict=True):
-                parameter.sub_(lr * sum(parts) / few)
+                parameter.sub_(lr * sum(parts) / accumulate)
     return path
 
 
-@pytest.mark.parametrize("few", [1, 2, 3])
-def test_accumulate_takes_the_mean_gradient_of_some_batches(few: int) -> None:
+@pytest.mark.parametrize("accumulate", [1, 2, 3])
+def test_accumulate_averages_the_gradients_of_the_batches(accumulate: int) -> None:
     model, optimizer, batches = line()
-    loss, path = seen(weights)
+    loss, path = observed(weights)
     result = range_test(
-        model, optimizer, batches, loss, accumulate=few, steps=12, low=0.01, high=0.3
+        model, optimizer, batches, loss, accumulate=accumulate, steps=12, low=0.01, high=0.3
     )
-    assert result.batches == few * 12 == len(path)
-    expected = trained_by_hand(line()[0], batches, result.lrs, few)
+    assert result.batches == accumulate * 12 == len(path)
+    expected = trained_by_hand(line()[0], batches, result.lrs, accumulate)
     assert np.allclose(path, expected, rtol=1e-4, atol=1e-5)
-    other = trained_by_hand(line()[0], batches, result.lrs[: 12 // 2], 2 * few)
+    other = trained_by_hand(line()[0], batches, result.lrs[: 12 // 2], 2 * accumulate)
     assert not np.allclose(path, other, rtol=1e-4, atol=1e-5)
 
 
-def test_accumulated_losses_are_means() -> None:
+def test_accumulate_averages_the_losses() -> None:
     model, optimizer, batches = line()
     first = [squares(model, batch).item() for batch in batches[:2]]
     result = range_test(model, optimizer, batches, squares, accumulate=2, steps=4)
     assert result.losses[0] == pytest.approx(sum(first) / 2)
 
 
-def test_accumulate_makes_an_epoch_of_fewer_steps() -> None:
+def test_accumulate_reduces_the_default_number_of_steps() -> None:
     model, optimizer, batches = line()
     result = range_test(model, optimizer, batches * 50, squares, accumulate=2, high=1e-4)
-    assert (result.planned, result.batches) == (200, 400)
+    assert (result.planned_steps, result.batches) == (200, 400)
 
 
 # Clipping and scaling
 
 
 def norms_of(optimizer: torch.optim.Optimizer) -> list[float]:
-    """Return a list that will hold the gradients' norm before each step."""
+    """Return a list that records the norm of the gradients before each step."""
     norms: list[float] = []
 
-    def note(one: torch.optim.Optimizer, *_: Any) -> None:
-        parts = [p.grad.flatten() for group in one.param_groups for p in group["params"]]
+    def record(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        parts = [p.grad.flatten() for group in optimizer.param_groups for p in group["params"]]
         norms.append(torch.cat(parts).norm().item())
 
-    optimizer.register_step_pre_hook(note)
+    optimizer.register_step_pre_hook(record)
     return norms
 
 
@@ -186,7 +186,7 @@ def halve(parameters: list[torch.Tensor]) -> None:
 
 @pytest.mark.parametrize(("clip", "limit"), [(0.5, 0.5), (halve, 0.25)], ids=["norm", "function"])
 @pytest.mark.parametrize("scale", [None, 2.0**14], ids=["plain", "scaled"])
-def test_clip_bounds_the_gradients(clip, limit: float, scale: float | None) -> None:
+def test_clip_limits_the_norm_of_the_gradients(clip, limit: float, scale: float | None) -> None:
     scaler = None if scale is None else torch.amp.GradScaler("cpu", init_scale=scale)
     model, optimizer, batches = line()
     norms = norms_of(optimizer)
@@ -198,17 +198,17 @@ def test_clip_bounds_the_gradients(clip, limit: float, scale: float | None) -> N
     assert norms == pytest.approx([limit] * 20, rel=1e-4)
 
 
-def test_a_scaler_changes_nothing_but_the_range_of_numbers() -> None:
+def test_a_grad_scaler_does_not_change_the_result() -> None:
     model, optimizer, batches = line()
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**8, growth_interval=10)
     result = range_test(model, optimizer, batches, squares, scaler=scaler)
     plain = range_test(model, optimizer, batches, squares)
     assert curve(result).losses == pytest.approx(plain.losses)
     assert result.suggestion == plain.suggestion
-    assert scaler.get_scale() == 2.0**8  # though it has grown meanwhile
+    assert scaler.get_scale() == 2.0**8  # it grew during the test
 
 
-def test_a_scaler_skips_steps_whose_gradients_overflow() -> None:
+def test_a_grad_scaler_skips_steps_whose_gradients_overflow() -> None:
     model, optimizer, batches = line()
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127, growth_interval=1000)
     path = []
@@ -226,30 +226,32 @@ def test_a_scaler_skips_steps_whose_gradients_overflow() -> None:
 # Optimizers
 
 
-def test_an_optimizer_that_wants_a_closure_is_given_one() -> None:
+def test_lbfgs_gets_a_closure() -> None:
     model, _, batches = line()
     optimizer = torch.optim.LBFGS(model.parameters(), lr=1.0, max_iter=3)
-    loss, path = seen(weights)
+    loss, path = observed(weights)
     whole = [torch.cat(batches)]
     result = range_test(model, optimizer, whole, loss, low=1e-6, high=1.0, steps=40)
     assert len(result.losses) == result.batches == 40
-    assert len(path) > 40  # it asks more than once a step
+    assert len(path) > 40  # several evaluations per step
     assert result.losses[-1] < 0.01 * result.losses[0]
     assert result.optimizer == "LBFGS"
     assert not optimizer.state
 
 
-def test_an_optimizer_that_wants_a_closure_works_alone() -> None:
+def test_lbfgs_is_refused_with_a_scaler_or_a_second_optimizer() -> None:
     model, other, batches = line()
     optimizer = torch.optim.LBFGS(model.parameters())
-    refused = pytest.raises(TaskError, match="wants a closure works alone, and without a GradSc")
+    refused = pytest.raises(
+        TaskError, match="needs a closure works only as the single optimizer, without"
+    )
     with refused:
         range_test(model, optimizer, batches, squares, scaler=torch.amp.GradScaler("cpu"))
     with refused:
         range_test(model, [optimizer, other], batches, squares)
 
 
-def test_two_optimizers_get_the_same_lr_with_kept_ratios() -> None:
+def test_two_optimizers_keep_the_ratios_of_their_lrs() -> None:
     torch.manual_seed(0)
     models = [nn.Linear(1, 2), nn.Linear(2, 1)]
     optimizers = [
@@ -262,7 +264,7 @@ def test_two_optimizers_get_the_same_lr_with_kept_ratios() -> None:
 
     def loss(both: Any, batch: torch.Tensor) -> torch.Tensor:
         assert both is models
-        lrs.append([group["lr"] for one in optimizers for group in one.param_groups])
+        lrs.append([group["lr"] for opt in optimizers for group in opt.param_groups])
         path.append(weights(both[0]) + weights(both[1]))
         return squares(nn.Sequential(*both), batch)
 
@@ -270,10 +272,10 @@ def test_two_optimizers_get_the_same_lr_with_kept_ratios() -> None:
     result = range_test(models, optimizers, batches, loss, steps=8, low=0.01, high=0.1)
     for lr, (first, second, third) in zip(result.lrs, lrs, strict=True):
         assert (first, second, third) == pytest.approx((0.2 * lr, lr, 0.5 * lr))
-    assert all(a != b for a, b in zip(path[0], path[-1], strict=True))  # both have trained
+    assert all(a != b for a, b in zip(path[0], path[-1], strict=True))  # both are trained
     assert result.optimizer == "SGD and Adam"
-    held = [group["lr"] for one in optimizers for group in one.param_groups]
-    assert held == [0.02, 0.1, 0.05]
+    restored = [group["lr"] for opt in optimizers for group in opt.param_groups]
+    assert restored == [0.02, 0.1, 0.05]
 
 
 @pytest.mark.parametrize(
@@ -285,19 +287,19 @@ def test_two_optimizers_get_the_same_lr_with_kept_ratios() -> None:
     ],
     ids=["SGD", "Adam", "AdamW"],
 )
-def test_momentum_goes_from_first_to_last(make, read) -> None:
+def test_momentum_is_interpolated_from_first_to_last(make, read) -> None:
     model, _, batches = line()
     optimizer = make(model.parameters())
     group = optimizer.param_groups[0]
     before, rest = read(group), group.get("betas", (0, 0))[1]
-    loss, momenta = seen(lambda _: (read(group), group.get("betas", (0, 0))[1]))
+    loss, momenta = observed(lambda _: (read(group), group.get("betas", (0, 0))[1]))
     range_test(model, optimizer, batches, loss, steps=5, momentum=(0.95, 0.85), high=1e-2)
     assert [first for first, _ in momenta] == pytest.approx([0.95, 0.925, 0.9, 0.875, 0.85])
     assert [second for _, second in momenta] == [rest] * 5
     assert read(group) == before
 
 
-def test_ratios_are_those_before_a_warm_up_set_all_lrs_to_zero() -> None:
+def test_ratios_come_from_initial_lr_when_a_warm_up_starts_at_0() -> None:
     model, _, batches = line()
     optimizer = torch.optim.SGD(
         [{"params": [model.weight], "lr": 0.1}, {"params": [model.bias], "lr": 0.02}]
@@ -305,7 +307,7 @@ def test_ratios_are_those_before_a_warm_up_set_all_lrs_to_zero() -> None:
     torch.optim.lr_scheduler.LambdaLR(optimizer, lambda k: k / 10)
     groups = optimizer.param_groups
     assert [group["lr"] for group in groups] == [0.0, 0.0]
-    loss, lrs = seen(lambda _: [group["lr"] for group in groups])
+    loss, lrs = observed(lambda _: [group["lr"] for group in groups])
     result = range_test(model, optimizer, batches, loss, steps=6)
     assert [pair[0] for pair in lrs] == pytest.approx(result.lrs)
     assert [pair[1] / pair[0] for pair in lrs] == pytest.approx([0.2] * 6)
@@ -315,32 +317,33 @@ def test_ratios_are_those_before_a_warm_up_set_all_lrs_to_zero() -> None:
 # Checks
 
 
-def ending(at: int | None, what: float):
+def scaled_from_call(at: int | None, factor: float):
+    """Return a loss that is multiplied by a factor from a call on, and the list of calls."""
     calls: list[int] = []
 
     def loss(model: nn.Module, batch: torch.Tensor) -> torch.Tensor:
         calls.append(len(calls))
-        return squares(model, batch) * (what if at is not None and len(calls) > at else 1.0)
+        return squares(model, batch) * (factor if at is not None and len(calls) > at else 1.0)
 
     return loss, calls
 
 
 @pytest.mark.parametrize(
-    ("at", "what", "high"),
+    ("at", "factor", "high"),
     [
-        (None, 1.0, 1e-2),  # to the end
-        (None, 1.0, 1e3),  # an explosion
+        (None, 1.0, 1e-2),  # all steps are made
+        (None, 1.0, 1e3),  # the loss diverges
         *((at, math.nan, 1e-2) for at in (1, 7, 8, 9, 40, 99)),
         *((at, math.inf, 1e-2) for at in (1, 41)),
-        *((at, 1e6, 1e-2) for at in (11, 16, 43)),  # the first ten count for no explosion
+        *((at, 1e6, 1e-2) for at in (11, 16, 43)),  # the first ten losses never count as divergence
     ],
 )
-def test_seldom_looks_give_the_same_result(at: int | None, what: float, high: float) -> None:
+def test_check_every_does_not_change_the_result(at: int | None, factor: float, high: float) -> None:
     results, steps = [], []
-    for every in (1, 8):
+    for check_every in (1, 8):
         model, optimizer, batches = line()
-        loss, calls = ending(at, what)
-        result = range_test(model, optimizer, batches, loss, high=high, check_every=every)
+        loss, calls = scaled_from_call(at, factor)
+        result = range_test(model, optimizer, batches, loss, high=high, check_every=check_every)
         results.append(curve(result))
         steps.append(len(calls))
         assert result.batches == len(calls)
@@ -350,8 +353,8 @@ def test_seldom_looks_give_the_same_result(at: int | None, what: float, high: fl
         assert steps[0] == at + 1
 
 
-class Waits(TorchDispatchMode):
-    """Counts what makes a program wait for a device: a number that is read off a tensor."""
+class DeviceSyncs(TorchDispatchMode):
+    """Counts numbers that are read from a tensor, which make a program wait for a device."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -362,24 +365,31 @@ class Waits(TorchDispatchMode):
         return op(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize(("every", "waits"), [(8, 0), (1, 64)])
-def test_between_two_looks_no_number_is_read_off_a_tensor(every: int, waits: int) -> None:
+@pytest.mark.parametrize(("check_every", "syncs"), [(8, 0), (1, 64)])
+def test_no_number_is_read_from_a_tensor_between_two_checks(check_every: int, syncs: int) -> None:
     model, _, batches = line()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    with Waits() as seen:
+    with DeviceSyncs() as seen:
         result = range_test(
-            model, optimizer, batches, squares, steps=64, high=1e-2, clip=1.0, check_every=every
+            model,
+            optimizer,
+            batches,
+            squares,
+            steps=64,
+            high=1e-2,
+            clip=1.0,
+            check_every=check_every,
         )
-    # A single loss is read by item(); several are moved in one piece, once for each look.
+    # A single loss is read by item(); several are read in one transfer for each check.
     assert len(result.losses) == 64
-    assert seen.count in (waits, waits + 1)  # the first step is looked at alone
+    assert seen.count in (syncs, syncs + 1)  # the first step is checked by itself
 
 
-def test_seldom_looks_cost_steps_only_after_an_end() -> None:
-    for every in (3, 8, 1000):
+def test_check_every_makes_no_steps_beyond_the_planned_ones() -> None:
+    for check_every in (3, 8, 1000):
         model, optimizer, batches = line()
-        loss, calls = ending(None, 1.0)
-        range_test(model, optimizer, batches, loss, high=1e-2, steps=50, check_every=every)
+        loss, calls = scaled_from_call(None, 1.0)
+        range_test(model, optimizer, batches, loss, high=1e-2, steps=50, check_every=check_every)
         assert len(calls) == 50
 
 
@@ -396,19 +406,19 @@ def test_seldom_looks_cost_steps_only_after_an_end() -> None:
         ({"stop": 1}, r"beta=0.98, stop=1"),
         ({"accumulate": 0}, r"accumulate=0, check_every=None: expected >= 1"),
         ({"check_every": 0}, r"accumulate=1, check_every=0: expected >= 1"),
-        ({"spacing": "cubic"}, r"spacing='cubic' is neither \"geometric\" nor \"linear\""),
+        ({"spacing": "cubic"}, r"spacing='cubic': expected \"geometric\" or \"linear\""),
         ({"steps": 1}, r"steps=1: a range test needs at least 2"),
         ({"steps": -5}, r"steps=-5"),
     ],
     ids=lambda value: None if isinstance(value, str) else str(value),
 )
-def test_a_setting_outside_its_range_is_named(settings: dict[str, Any], words: str) -> None:
+def test_invalid_argument_raises(settings: dict[str, Any], words: str) -> None:
     model, optimizer, batches = line()
     with pytest.raises(SettingError, match=words):
         range_test(model, optimizer, batches, squares, **settings)
 
 
-def test_momentum_of_an_optimizer_without_it_is_refused() -> None:
+def test_momentum_of_an_optimizer_without_momentum_raises() -> None:
     model, _, batches = line()
     optimizer = torch.optim.Adagrad(model.parameters(), lr=0.1)
     with pytest.raises(SettingError, match="momentum=: this optimizer has neither momentum nor"):
@@ -416,37 +426,37 @@ def test_momentum_of_an_optimizer_without_it_is_refused() -> None:
     assert optimizer.param_groups[0]["lr"] == 0.1
 
 
-def test_progress_is_told_after_each_step_that_is_made() -> None:
+def test_progress_is_called_after_each_step() -> None:
     model, optimizer, batches = line()
-    told: list[tuple[int, int]] = []
+    calls: list[tuple[int, int]] = []
     result = range_test(
-        model, optimizer, batches, squares, high=1e3, progress=lambda *done: told.append(done)
+        model, optimizer, batches, squares, high=1e3, progress=lambda *done: calls.append(done)
     )
-    assert len(result.losses) < 100  # it has exploded
-    assert told == [(k + 1, 100) for k in range(len(result.losses))]
+    assert len(result.losses) < 100  # the loss diverged
+    assert calls == [(k + 1, 100) for k in range(len(result.losses))]
 
 
 # Results
 
 
-def test_all_fields_of_a_result_survive_its_file(tmp_path: Path) -> None:
+def test_saved_result_loads_with_all_fields(tmp_path: Path) -> None:
     model, optimizer, batches = line()
-    made = range_test(
+    measured = range_test(
         model, optimizer, batches, squares, low=1e-3, high=5, steps=60, spacing="linear",
         accumulate=2, control=3, task="a line",
     )  # fmt: skip
-    result = dataclasses.replace(made, seed=3)
-    for one in dataclasses.fields(result):
-        if one.default is not dataclasses.MISSING:
-            assert getattr(result, one.name) != one.default, one.name
-    again = load(result.save(tmp_path / "result.json"))
-    assert isinstance(again, LRRangeTestResult)
-    for one in dataclasses.fields(result):
-        value = getattr(again, one.name)
-        assert value == getattr(result, one.name), one.name
-        assert type(value) is type(getattr(result, one.name)), one.name
-    assert again == result
-    assert again.suggest("valley") == result.suggest("valley")
+    result = dataclasses.replace(measured, seed=3)
+    for field in dataclasses.fields(result):
+        if field.default is not dataclasses.MISSING:
+            assert getattr(result, field.name) != field.default, field.name
+    loaded = load(result.save(tmp_path / "result.json"))
+    assert isinstance(loaded, LRRangeTestResult)
+    for field in dataclasses.fields(result):
+        value = getattr(loaded, field.name)
+        assert value == getattr(result, field.name), field.name
+        assert type(value) is type(getattr(result, field.name)), field.name
+    assert loaded == result
+    assert loaded.suggest("valley") == result.suggest("valley")
 
 
 # Rules
@@ -454,7 +464,7 @@ def test_all_fields_of_a_result_survive_its_file(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def realistic() -> LRRangeTestResult:
-    """The curve of a small network on four clouds of points."""
+    """Return the curve of a small network that separates four Gaussian clusters."""
     torch.manual_seed(0)
     y = torch.arange(512) % 4
     x = torch.randn(4, 8)[y] + 0.8 * torch.randn(512, 8)
@@ -468,8 +478,8 @@ def realistic() -> LRRangeTestResult:
     return range_test(model, optimizer, batches, loss, low=1e-6, steps=200)
 
 
-@pytest.mark.parametrize("rule", RULES)
-def test_every_rule_reads_a_usable_lr_off_a_realistic_curve(realistic, rule: str) -> None:
+@pytest.mark.parametrize("rule", RANGE_TEST_RULES)
+def test_every_rule_suggests_a_usable_lr_for_a_realistic_curve(realistic, rule: str) -> None:
     lr, reason = realistic.suggest(rule)
     assert lr is not None
     assert reason
@@ -481,19 +491,19 @@ def _or_inf(values: tuple[float, ...]):
     return lambda i: values[i] if i < len(values) else math.inf
 
 
-def test_the_result_itself_suggests_by_the_first_rule(realistic) -> None:
+def test_the_default_rule_is_the_first(realistic) -> None:
     assert (realistic.suggestion, realistic.reason) == realistic.suggest("minimum/10")
     assert realistic.suggest() == realistic.suggest("minimum/10")
 
 
-def test_a_rule_that_is_none_is_refused(realistic) -> None:
-    known = "there is no rule 'best'; there are minimum/10, minimum/4, steepest, valley, slide"
+def test_unknown_rule_raises(realistic) -> None:
+    known = "unknown rule 'best': expected one of minimum/10, minimum/4, steepest, valley, slide"
     with pytest.raises(SettingError, match=known):
         realistic.suggest("best")
 
 
 def published_valley(losses: list[float]) -> tuple[int, int]:
-    """Return the index that the published rule takes, and where its valley begins."""
+    """Return the index that the published rule chooses, and the start of its valley."""
     falls = [1] * len(losses)
     for i in range(1, len(losses)):
         falls[i] = 1 + max((falls[j] for j in range(i) if losses[i] < losses[j]), default=0)
@@ -517,16 +527,16 @@ def summed(start: float, steps: list[float]) -> list[float]:
     return [float(value) for value in np.cumsum([start, *steps])]
 
 
-LOOSE = st.lists(st.integers(0, 30).map(float), min_size=17, max_size=60)  # with many ties
-STEADY = st.builds(
+TIED = st.lists(st.integers(0, 30).map(float), min_size=17, max_size=60)  # with many ties
+SMOOTH = st.builds(
     summed, st.floats(0, 5), st.lists(st.floats(-0.02, 0.015), min_size=16, max_size=59)
 )
-EXPLODED = st.builds(
-    lambda calm, rise: [*calm, *(calm[-1] + value**2 / 50 for value in range(rise))],
-    STEADY,
+DIVERGED = st.builds(
+    lambda smooth, rise: [*smooth, *(smooth[-1] + value**2 / 50 for value in range(rise))],
+    SMOOTH,
     st.integers(1, 40),
 )
-CURVES = LOOSE | STEADY | EXPLODED
+CURVES = TIED | SMOOTH | DIVERGED
 
 
 def lrs_for(losses: list[float]) -> list[float]:
@@ -534,27 +544,27 @@ def lrs_for(losses: list[float]) -> list[float]:
 
 
 @given(CURVES)
-def test_valley_is_the_published_one(losses: list[float]) -> None:
-    place, start = published_valley(losses)
+def test_valley_agrees_with_the_published_rule(losses: list[float]) -> None:
+    index, start = published_valley(losses)
     assume(start >= 0)
     lrs = lrs_for(losses)
-    assert suggest("valley", lrs, losses, losses).lr == lrs[place]
+    assert suggest_lr("valley", lrs, losses, losses).lr == lrs[index]
 
 
 @given(st.lists(st.floats(0.001, 1), min_size=2, max_size=60))
-def test_valley_stays_on_a_curve_that_falls_from_its_first_step(steps: list[float]) -> None:
-    # There the published rule begins one step before the first, and can take the last lr.
+def test_valley_handles_a_curve_that_falls_from_its_first_step(steps: list[float]) -> None:
+    # Here the published valley starts before the first step, and the rule can take the last lr.
     losses = summed(100.0, [-step for step in steps])
-    place, start = published_valley(losses)
+    index, start = published_valley(losses)
     assert start == -1
     lrs = lrs_for(losses)
-    taken = lrs.index(suggest("valley", lrs, losses, losses).lr)
-    assert 0 <= taken <= len(losses) / 2
-    assert abs(taken - max(place, 0)) <= 1
+    chosen = lrs.index(suggest_lr("valley", lrs, losses, losses).lr)
+    assert 0 <= chosen <= len(losses) / 2
+    assert abs(chosen - max(index, 0)) <= 1
 
 
 @given(CURVES)
-def test_slide_is_the_published_one(losses: list[float]) -> None:
-    assume(max(losses) - min(losses) > 1e-6)  # of a flat curve no rule says anything
+def test_slide_agrees_with_the_published_rule(losses: list[float]) -> None:
+    assume(max(losses) - min(losses) > 1e-6)  # no rule has a suggestion for a flat curve
     lrs = lrs_for(losses)
-    assert suggest("slide", lrs, losses, losses).lr == published_slide(lrs, losses)
+    assert suggest_lr("slide", lrs, losses, losses).lr == published_slide(lrs, losses)

@@ -1,4 +1,4 @@
-"""The range test where it is hard: losses, loaders, models and ends that are out of the usual."""
+"""range_test with unusual losses, loaders, models and interruptions."""
 
 import math
 import random
@@ -18,7 +18,7 @@ from ratecraft.finder import preserve_state, range_test
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """Tensors of this size gain nothing from more, and wait for busy cores."""
+    """More threads do not help tensors of this size."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -26,7 +26,7 @@ def one_thread() -> Iterator[None]:
 
 
 def line(momentum: float = 0.9):
-    """Return a model of a line, its optimizer, and eight batches of data."""
+    """Return a linear model, its optimizer, and eight batches of data."""
     torch.manual_seed(0)
     model = nn.Linear(1, 1)
     x = torch.linspace(-1, 1, 64)[torch.randperm(64)][:, None]
@@ -38,7 +38,7 @@ def squares(model: nn.Module, batch: torch.Tensor) -> torch.Tensor:
 
 
 def after(count: int, first: Callable[[torch.Tensor], Any], then: Callable[[torch.Tensor], Any]):
-    """Return a loss that is put through another function from a call on."""
+    """Return a loss that applies ``first`` to its value, and ``then`` from call ``count`` on."""
     calls = iter(range(10**9))
 
     def loss(model: nn.Module, batch: torch.Tensor) -> torch.Tensor:
@@ -47,14 +47,14 @@ def after(count: int, first: Callable[[torch.Tensor], Any], then: Callable[[torc
     return loss
 
 
-def same(value: torch.Tensor) -> torch.Tensor:
+def unchanged(value: torch.Tensor) -> torch.Tensor:
     return value
 
 
-def untouched(model: nn.Module, optimizer: torch.optim.Optimizer) -> Callable[[], bool]:
-    """Return what says whether weights, gradients, optimizer and random numbers are as now."""
+def restored(model: nn.Module, optimizer: torch.optim.Optimizer) -> Callable[[], bool]:
+    """Return a function that tells whether the training state equals the current one."""
 
-    def look() -> Any:
+    def state() -> Any:
         return (
             {name: tensor.tolist() for name, tensor in model.state_dict().items()},
             [None if p.grad is None else p.grad.tolist() for p in model.parameters()],
@@ -63,30 +63,30 @@ def untouched(model: nn.Module, optimizer: torch.optim.Optimizer) -> Callable[[]
             torch.get_rng_state().tolist(),
         )
 
-    before = look()
-    return lambda: look() == before
+    before = state()
+    return lambda: state() == before
 
 
-def test_nan_from_step_40() -> None:
+def test_nan_loss_from_step_40() -> None:
     model, optimizer, _ = line()
     batches = [torch.full((8, 1), math.nan if k >= 40 else 0.5) for k in range(100)]
-    kept = untouched(model, optimizer)
+    is_restored = restored(model, optimizer)
     result = range_test(model, optimizer, batches, squares)
     assert len(result.lrs) == len(result.losses) == len(result.smoothed) == 40
     assert all(map(math.isfinite, result.losses))
     assert result.batches == 41
-    assert result.stopped.startswith("the loss was nan at lr ")
-    assert kept()
+    assert result.stop_reason.startswith("the loss was nan at lr ")
+    assert is_restored()
 
 
-def test_inf() -> None:
+def test_infinite_loss() -> None:
     model, optimizer, batches = line()
-    kept = untouched(model, optimizer)
+    is_restored = restored(model, optimizer)
     result = range_test(model, optimizer, batches, squares, high=1e12, stop=1e300)
-    assert result.stopped.startswith("the loss was inf at lr ")  # 32 bits hold no more
+    assert result.stop_reason.startswith("the loss was inf at lr ")  # float32 overflows
     assert all(map(math.isfinite, result.losses))
     assert 20 < len(result.losses) < 100
-    assert kept()
+    assert is_restored()
 
 
 def test_negative_losses() -> None:
@@ -94,12 +94,12 @@ def test_negative_losses() -> None:
     plain = range_test(model, optimizer, batches, squares)
     result = range_test(model, optimizer, batches, lambda m, b: squares(m, b) - 100)
     assert max(result.losses[:70]) < 0
-    assert "exceeded 4 times its minimum" in result.stopped
+    assert "exceeded 4 times its minimum" in result.stop_reason
     assert plain.suggestion is not None
-    # A constant below 0 changes neither the minimum's place nor that it is seen as one ...
+    # Adding a negative constant keeps the suggestion ...
     shifted = range_test(model, optimizer, batches, lambda m, b: squares(m, b) - 5)
     assert shifted.suggestion == pytest.approx(plain.suggestion)
-    # ... and one so large that the fall is less than 1 % of it is refused, with the reason.
+    # ... unless it is so large that the loss falls by less than 1 % of it.
     large = range_test(model, optimizer, batches, lambda m, b: squares(m, b) - 1e4)
     assert large.suggestion is None
     assert "never fell clearly" in large.reason
@@ -110,12 +110,12 @@ def test_losses_crossing_zero() -> None:
     plain = range_test(model, optimizer, batches, squares)
     result = range_test(model, optimizer, batches, lambda m, b: squares(m, b) - 2)
     assert result.losses[0] > 0 > min(result.losses)
-    assert "exceeded 4 times its minimum" in result.stopped
-    assert len(result.losses) > 60  # and not as soon as the loss has fallen below 0
+    assert "exceeded 4 times its minimum" in result.stop_reason
+    assert len(result.losses) > 60  # it does not end when the loss falls below 0
     assert result.suggestion == pytest.approx(plain.suggestion)
 
 
-def test_a_loader_shorter_than_the_sweep() -> None:
+def test_loader_shorter_than_the_test() -> None:
     model, optimizer, batches = line()
     seen = []
 
@@ -130,7 +130,7 @@ def test_a_loader_shorter_than_the_sweep() -> None:
 
 
 class Endless(IterableDataset):
-    """Never ends, and holds a position."""
+    """An endless stream with a position."""
 
     def __init__(self) -> None:
         self.position = 0
@@ -141,34 +141,33 @@ class Endless(IterableDataset):
             yield torch.tensor([math.sin(self.position)])
 
 
-def test_an_infinite_loader() -> None:
+def test_infinite_loader() -> None:
     model, optimizer, _ = line()
     data = Endless()
     result = range_test(model, optimizer, DataLoader(data, batch_size=8), squares)
-    assert result.planned == 100  # it has no length
+    assert result.planned_steps == 100  # it has no length
     assert result.suggestion is not None
     assert data.position == 0
 
 
-def test_a_flat_curve() -> None:
+def test_constant_loss() -> None:
     model, optimizer, batches = line()
     result = range_test(model, optimizer, batches, lambda m, b: 0 * m(b).sum() + 2.0)
     assert set(result.losses) == {2.0}
-    assert result.stopped == "all 100 steps were made"
+    assert result.stop_reason == "all 100 steps were made"
     assert result.suggestion is None
-    assert result.reason == "no suggestion: the loss did not move at all"
+    assert result.reason == "no suggestion: the loss is constant"
 
 
 @pytest.mark.parametrize("rule", ["steepest", "valley"])
-def test_no_rule_reads_a_lr_off_a_flat_curve(rule: str) -> None:
+def test_rules_give_no_suggestion_for_a_constant_loss(rule: str) -> None:
     model, optimizer, batches = line()
     result = range_test(model, optimizer, batches, lambda m, b: 0 * m(b).sum() + 2.0)
     assert result.suggest(rule).lr is None
 
 
-def test_an_already_trained_model_gets_a_reasoned_refusal() -> None:
-    # Right is the refusal: at the optimum no lr makes the loss fall, so that the curve holds
-    # no lr to train with, and any number would be read from noise.
+def test_trained_model_gets_no_suggestion() -> None:
+    # At the optimum no lr reduces the loss, so any suggestion would be read from noise.
     torch.manual_seed(0)
     x = torch.randn(512, 1)
     y = 3 * x + 1 + 0.5 * torch.randn(512, 1)
@@ -187,18 +186,18 @@ def test_an_already_trained_model_gets_a_reasoned_refusal() -> None:
     assert result.suggestion is None
     assert "never fell clearly" in result.reason
     assert "an untrained model" in result.reason
-    nn.init.zeros_(model.weight)  # the same task has an answer where there is much to learn
+    nn.init.zeros_(model.weight)  # far from the optimum there is a suggestion
     assert range_test(model, optimizer, loader, loss).suggestion is not None
 
 
-def test_a_frozen_model() -> None:
+def test_frozen_model_raises() -> None:
     model, optimizer, batches = line()
     model.requires_grad_(False)
     with pytest.raises(TaskError, match="all parameters of the optimizer are frozen"):
         range_test(model, optimizer, batches, squares)
 
 
-def test_a_model_that_is_frozen_only_in_part() -> None:
+def test_partly_frozen_model() -> None:
     model, optimizer, batches = line()
     model.bias.requires_grad_(False)
     assert range_test(model, optimizer, batches, squares).suggestion is not None
@@ -206,14 +205,14 @@ def test_a_model_that_is_frozen_only_in_part() -> None:
 
 
 class Scalar(nn.Module):
-    """A single number."""
+    """A model with one scalar parameter."""
 
     def __init__(self) -> None:
         super().__init__()
         self.only = nn.Parameter(torch.tensor(5.0))
 
 
-def test_a_model_with_one_parameter() -> None:
+def test_model_with_one_parameter() -> None:
     model = Scalar()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     result = range_test(model, optimizer, [0], lambda m, _: (m.only - 1) ** 2)
@@ -222,7 +221,7 @@ def test_a_model_with_one_parameter() -> None:
     assert model.only.item() == 5.0
 
 
-def test_a_loss_that_is_a_parameter_is_recorded_as_it_was_before_the_step() -> None:
+def test_loss_that_is_a_parameter_is_recorded_before_the_step() -> None:
     model = Scalar()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     result = range_test(model, optimizer, [0], lambda m, _: m.only, low=1, high=2, steps=2)
@@ -231,11 +230,11 @@ def test_a_loss_that_is_a_parameter_is_recorded_as_it_was_before_the_step() -> N
 
 def lazy(make: Callable[[], nn.Module]) -> nn.Module:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch calls lazy modules new
+        warnings.simplefilter("ignore")  # torch warns that lazy modules are experimental
         return make()
 
 
-def test_a_lazy_module() -> None:
+def test_lazy_module_without_weights_raises() -> None:
     model = lazy(lambda: nn.LazyLinear(1))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     _, _, batches = line()
@@ -250,14 +249,14 @@ def test_a_lazy_module() -> None:
     [lambda: nn.LazyLinear(1), lambda: nn.LazyBatchNorm1d(affine=False)],
     ids=["parameters", "buffers"],
 )
-def test_a_lazy_module_that_is_not_in_the_optimizer(make) -> None:
+def test_lazy_module_outside_the_optimizer_raises(make) -> None:
     first, optimizer, batches = line()
     model = nn.Sequential(first, lazy(make))
     with pytest.raises(TaskError, match="lazy"):
         range_test(model, optimizer, batches, squares)
 
 
-def test_a_one_way_stream_is_refused_and_a_factory_accepted() -> None:
+def test_one_way_stream_raises_and_its_factory_is_accepted() -> None:
     model, optimizer, batches = line()
     opened = []
 
@@ -272,13 +271,13 @@ def test_a_one_way_stream_is_refused_and_a_factory_accepted() -> None:
     opened.clear()
     result = range_test(model, optimizer, stream, squares, steps=10, high=1e-3)
     assert len(result.losses) == 10
-    assert len(opened) == 4  # three batches each time
+    assert len(opened) == 4  # three batches per pass
     whole = range_test(model, optimizer, batches[:3], squares, steps=10, high=1e-3)
     assert result.losses == whole.losses
 
 
 class OneWay(IterableDataset):
-    """A data set that is its own iterator, and so cannot begin anew."""
+    """A dataset that is its own iterator, so it can be iterated only once."""
 
     def __iter__(self) -> "OneWay":
         return self
@@ -287,7 +286,7 @@ class OneWay(IterableDataset):
         return torch.ones(1)
 
 
-def test_a_one_way_stream_in_a_data_loader_is_refused() -> None:
+def test_one_way_stream_in_a_data_loader_raises() -> None:
     model, optimizer, _ = line()
     with pytest.raises(TaskError, match=r"one-way stream \(OneWay\)"):
         range_test(model, optimizer, DataLoader(OneWay(), 8), squares)
@@ -298,30 +297,30 @@ def test_a_one_way_stream_in_a_data_loader_is_refused() -> None:
     [[], DataLoader(TensorDataset(torch.ones(0, 1))), lambda: iter([])],
     ids=["list", "DataLoader", "factory"],
 )
-def test_an_empty_loader(loader) -> None:
+def test_empty_loader_raises(loader) -> None:
     model, optimizer, _ = line()
-    kept = untouched(model, optimizer)
+    is_restored = restored(model, optimizer)
     with pytest.raises(TaskError, match="the training data gave no batch"):
         range_test(model, optimizer, loader, squares)
-    assert kept()
+    assert is_restored()
 
 
-def test_a_loss_computed_under_no_grad() -> None:
+def test_loss_computed_under_no_grad_raises() -> None:
     model, optimizer, batches = line()
-    kept = untouched(model, optimizer)
+    is_restored = restored(model, optimizer)
     with pytest.raises(TaskError, match="without a gradient; was it detached, or computed under"):
         range_test(model, optimizer, batches, torch.no_grad()(squares))
-    assert kept()
+    assert is_restored()
 
 
 def test_unreduced_losses() -> None:
     model, optimizer, batches = line()
 
-    def each(model: nn.Module, batch: torch.Tensor) -> torch.Tensor:
+    def unreduced(model: nn.Module, batch: torch.Tensor) -> torch.Tensor:
         return (model(batch) - 3 * batch - 1) ** 2
 
-    result, reduced = (range_test(model, optimizer, batches, loss) for loss in (each, squares))
-    assert each(model, batches[0]).shape == (8, 1)
+    result, reduced = (range_test(model, optimizer, batches, loss) for loss in (unreduced, squares))
+    assert unreduced(model, batches[0]).shape == (8, 1)
     assert result.losses == pytest.approx(reduced.losses)
     assert result.suggestion == reduced.suggestion
 
@@ -347,9 +346,9 @@ def test_dict_batches() -> None:
 
 @pytest.mark.parametrize("odd", [math.nan, math.inf])
 @pytest.mark.parametrize("check_every", [1, 8])
-def test_a_diverging_first_batch(odd: float, check_every: int) -> None:
+def test_non_finite_first_batch_raises(odd: float, check_every: int) -> None:
     model, optimizer, batches = line()
-    kept = untouched(model, optimizer)
+    is_restored = restored(model, optimizer)
     calls = []
 
     def loss(model: nn.Module, batch: torch.Tensor) -> torch.Tensor:
@@ -360,28 +359,28 @@ def test_a_diverging_first_batch(odd: float, check_every: int) -> None:
     with pytest.raises(RunFailed, match=r"loss is (nan|inf) at the first step.* check the data"):
         range_test(model, optimizer, batches, loss, check_every=check_every)
     assert len(calls) == 1
-    assert kept()
+    assert is_restored()
 
 
-def test_a_first_batch_that_is_far_off_gives_a_reasoned_refusal_and_no_odd_lr() -> None:
-    # Its loss stays in the average for a hundred steps, and no minimum can be trusted.
+def test_outlier_in_the_first_batch_gives_no_suggestion() -> None:
+    # Its loss dominates the average for 100 steps, so no minimum is reliable.
     model, optimizer, batches = line()
-    result = range_test(model, optimizer, batches, after(1, lambda v: 50 * v, same))
+    result = range_test(model, optimizer, batches, after(1, lambda v: 50 * v, unchanged))
     assert len(result.losses) > 60
     assert result.suggestion is None
     assert "never fell clearly" in result.reason
 
 
-def test_ctrl_c_keeps_everything_as_it_was() -> None:
+def test_ctrl_c_restores_the_state() -> None:
     model, optimizer, batches = line()
     model.eval()
-    for batch in batches:  # a warm optimizer, and gradients
+    for batch in batches:  # optimizer state and gradients exist
         optimizer.zero_grad()
         squares(model, batch).backward()
         optimizer.step()
-    kept = untouched(model, optimizer)
+    is_restored = restored(model, optimizer)
 
-    def pressed(value: torch.Tensor) -> torch.Tensor:
+    def interrupt(value: torch.Tensor) -> torch.Tensor:
         torch.rand(1)
         signal.raise_signal(signal.SIGINT)
         return value
@@ -389,10 +388,10 @@ def test_ctrl_c_keeps_everything_as_it_was() -> None:
     handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises(KeyboardInterrupt):
-            range_test(model, optimizer, batches, after(60, same, pressed))
+            range_test(model, optimizer, batches, after(60, unchanged, interrupt))
     finally:
         signal.signal(signal.SIGINT, handler)
-    assert kept()
+    assert is_restored()
 
 
 class Fields(NamedTuple):
@@ -400,7 +399,7 @@ class Fields(NamedTuple):
     shift: float
 
 
-def test_a_named_tuple_of_a_module_comes_back() -> None:
+def test_named_tuple_of_a_module_is_restored() -> None:
     model, optimizer, _ = line()
     model.fields = Fields(2.0, 1.0)
     with preserve_state(model, optimizer):
@@ -409,7 +408,7 @@ def test_a_named_tuple_of_a_module_comes_back() -> None:
     assert isinstance(model.fields, Fields)
 
 
-def test_a_buffer_that_grew_in_place_comes_back() -> None:
+def test_buffer_that_grew_in_place_is_restored() -> None:
     model, optimizer, _ = line()
     model.register_buffer("cache", torch.zeros(2))
     with preserve_state(model, optimizer):
@@ -417,15 +416,15 @@ def test_a_buffer_that_grew_in_place_comes_back() -> None:
     assert model.cache.tolist() == [0.0, 0.0]
 
 
-def test_a_parameter_whose_data_were_exchanged_is_back_in_its_memory() -> None:
+def test_parameter_whose_data_was_replaced_gets_its_memory_back() -> None:
     model, optimizer, _ = line()
-    place = model.weight.data_ptr()
+    address = model.weight.data_ptr()
     with preserve_state(model, optimizer):
         model.weight.data = torch.zeros(1, 1)
-    assert model.weight.data_ptr() == place
+    assert model.weight.data_ptr() == address
 
 
-def test_a_model_that_was_converted_has_its_type_again() -> None:
+def test_converted_model_gets_its_dtype_back() -> None:
     model, optimizer, _ = line()
     with preserve_state(model, optimizer):
         model.double()
@@ -433,7 +432,7 @@ def test_a_model_that_was_converted_has_its_type_again() -> None:
 
 
 class Broken:
-    """A loader that cannot say where it is."""
+    """A loader whose state_dict() fails."""
 
     def __iter__(self) -> Iterator[torch.Tensor]:
         return iter([torch.ones(1, 1)])
@@ -444,7 +443,7 @@ class Broken:
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
-def test_an_optimizer_keeps_its_hooks_where_the_preparation_fails() -> None:
+def test_optimizer_keeps_its_hooks_when_the_setup_fails() -> None:
     model, optimizer, _ = line()
     seen = []
     optimizer.register_step_post_hook(lambda *_: seen.append(1))
@@ -454,7 +453,7 @@ def test_an_optimizer_keeps_its_hooks_where_the_preparation_fails() -> None:
     assert seen == [1]
 
 
-class Named(DataLoader):
+class CountingLoader(DataLoader):
     """A DataLoader that counts its passes."""
 
     def __init__(self, *args: Any) -> None:
@@ -466,15 +465,15 @@ class Named(DataLoader):
         return super().__iter__()
 
 
-def test_a_counter_of_a_subclass_of_data_loader_comes_back() -> None:
+def test_counter_of_a_data_loader_subclass_is_restored() -> None:
     model, optimizer, _ = line()
-    loader = Named(TensorDataset(torch.ones(4, 1)), 2)
+    loader = CountingLoader(TensorDataset(torch.ones(4, 1)), 2)
     with preserve_state(model, optimizer, loader):
         list(loader)
     assert loader.passes == 0
 
 
-class Stateful(Sampler):
+class CountingSampler(Sampler):
     def __init__(self) -> None:
         self.state = 0
 
@@ -486,23 +485,23 @@ class Stateful(Sampler):
         return iter(range(4))
 
 
-def test_a_counter_named_state_comes_back() -> None:
+def test_counter_named_state_is_restored() -> None:
     model, optimizer, _ = line()
-    sampler = Stateful()
+    sampler = CountingSampler()
     loader = DataLoader(TensorDataset(torch.ones(4, 1)), 2, sampler=sampler)
     with preserve_state(model, optimizer, loader):
         list(loader)
     assert sampler.state == 0
 
 
-def test_a_stop_that_is_no_number_is_refused() -> None:
+def test_nan_stop_raises() -> None:
     model, optimizer, batches = line()
     with pytest.raises(SettingError, match="stop > 1"):
         range_test(model, optimizer, batches, squares, stop=math.nan)
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.*deprecated:DeprecationWarning")
-def test_a_scripted_module() -> None:
+def test_scripted_module_is_restored() -> None:
     scripted = torch.jit.script(nn.Sequential(nn.Linear(1, 4), nn.BatchNorm1d(4), nn.Linear(4, 1)))
     scripted.eval()
     optimizer = torch.optim.SGD(scripted.parameters(), lr=0.1, momentum=0.9)
@@ -511,11 +510,11 @@ def test_a_scripted_module() -> None:
     result = range_test(scripted, optimizer, line()[2], squares, high=1e-2)
     assert len(result.lrs) == 100
     assert not scripted.training
-    assert all(torch.equal(one, other) for one, other in zip(tensors, before, strict=True))
+    assert all(torch.equal(tensor, copied) for tensor, copied in zip(tensors, before, strict=True))
 
 
 class Jitter:
-    """A transform with random numbers and a count of its own."""
+    """A transform with its own random generator and counter."""
 
     def __init__(self) -> None:
         self.random, self.calls = random.Random(3), 0
@@ -536,7 +535,7 @@ class Transformed(Dataset):
         return self.transform(torch.ones(1))
 
 
-def test_a_datasets_transform_comes_back() -> None:
+def test_transform_of_a_dataset_is_restored() -> None:
     model, optimizer, _ = line()
     data = Transformed()
     loader = DataLoader(data, 2)

@@ -1,11 +1,11 @@
-"""What an engine and a store add to trials: the same ones in a bare loop, and through each engine.
+"""Overhead of an engine and a store, relative to the same trials in a bare loop.
 
     python benchmarks/compare_overhead.py [rounds]
 
-Each round trains four digits trials (450 steps each) in a bare loop, through the local engine
-with one worker, and through Ray with one, each engine started and warm, with a store on disk; the
-order changes from round to round. Beside it: what starting an engine takes, once. Every run must
-be the bare loop's to the last bit.
+Each round trains four digits trials (450 steps each) in a bare loop, with the local engine and
+with the Ray engine, each with one warm worker and a store on disk; the order rotates from round to
+round. The time to start each engine is printed, too. Every run must equal that of the bare loop
+to the last bit.
 """
 
 from __future__ import annotations
@@ -24,56 +24,68 @@ from ratecraft.experiments._engines import Engine, LocalEngine, RayEngine
 from ratecraft.results import Run
 
 SCHEDULES = {"constant": constant(1), "cosine": cosine(1, 0)}
-LR, TOTAL = 0.003, 450
+LR, TOTAL_STEPS = 0.003, 450
 
 
-def bare(seeds: list[int]) -> list[Run]:
+def train_in_loop(seeds: list[int]) -> list[Run]:
     return [
-        train(load_task("digits"), schedule, lr=LR, seed=seed, total_steps=TOTAL)
+        train(load_task("digits"), schedule, lr=LR, seed=seed, total_steps=TOTAL_STEPS)
         for schedule in SCHEDULES.values()
         for seed in seeds
     ]
 
 
-def through(engine: Engine, seeds: list[int], folder: Path) -> list[Run]:
+def train_with(engine: Engine, seeds: list[int], folder: Path) -> list[Run]:
     store = folder / f"{time.monotonic_ns()}.db"
-    found = compare(
-        "digits", SCHEDULES, lrs=LR, seeds=seeds, total_steps=TOTAL, engine=engine, store=store
+    result = compare(
+        "digits",
+        SCHEDULES,
+        lrs=LR,
+        seeds=seeds,
+        total_steps=TOTAL_STEPS,
+        engine=engine,
+        store=store,
     )
-    return list(found.runs)
+    return list(result.runs)
 
 
 def main(rounds: int) -> None:
     torch.set_num_threads(1)
-    bare([0])  # the first one warms up
+    train_in_loop([0])  # warm-up
     engines: dict[str, Engine] = {}
-    kinds = {"local": lambda: LocalEngine(1), "ray": lambda: RayEngine(cpus=2)}
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        for kind, build in kinds.items():
-            began = time.perf_counter()
-            engines[kind] = build()
-            through(engines[kind], [0], folder)
-            print(f"{kind}: {time.perf_counter() - began:.1f} s to start, with two trials")
-        spent = dict.fromkeys(("bare", *engines), 0.0)
+    builders = {"local": lambda: LocalEngine(1), "ray": lambda: RayEngine(cpus=2)}
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        for name, build in builders.items():
+            start = time.perf_counter()
+            engines[name] = build()
+            train_with(engines[name], [0], folder)
+            print(f"{name}: {time.perf_counter() - start:.1f} s to start, with two trials")
+        seconds = dict.fromkeys(("bare", *engines), 0.0)
         for i in range(rounds):
             seeds = [2 * i, 2 * i + 1]
-            names = list(spent)
+            names = list(seconds)
             names = names[i % len(names) :] + names[: i % len(names)]
             runs = {}
-            for one in names:
-                began = time.perf_counter()
-                runs[one] = bare(seeds) if one == "bare" else through(engines[one], seeds, folder)
-                spent[one] += time.perf_counter() - began
-            plain = [[dataclasses.replace(run, seconds=0.0) for run in runs[one]] for one in spent]
-            assert all(one == plain[0] for one in plain)
+            for name in names:
+                start = time.perf_counter()
+                runs[name] = (
+                    train_with(engines[name], seeds, folder)
+                    if name in engines
+                    else train_in_loop(seeds)
+                )
+                seconds[name] += time.perf_counter() - start
+            untimed = [
+                [dataclasses.replace(run, seconds=0.0) for run in runs[name]] for name in seconds
+            ]
+            assert all(group == untimed[0] for group in untimed)
         for engine in engines.values():
             engine.close()
     trials = 4 * rounds
     print(f"{trials} trials each, the same to the last bit")
     print("| | seconds per trial | of the bare loop |\n|---|---|---|")
-    for one, seconds in spent.items():
-        print(f"| {one} | {seconds / trials:.2f} | {seconds / spent['bare']:.3f} |")
+    for name, total in seconds.items():
+        print(f"| {name} | {total / trials:.2f} | {total / seconds['bare']:.3f} |")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""What one step of each drop-in class costs beside torch's own, taking turns in one process.
+"""Time of one step of each drop-in class and of torch's, alternating in one process.
 
     python benchmarks/drop_in_speed.py
 
-A ratio is how many times faster ours is: the median over rounds of torch's time by ours.
+The ratio is torch's time / ratecraft's time, the median over rounds.
 """
 
 from __future__ import annotations
@@ -19,39 +19,39 @@ from torch.optim import lr_scheduler
 from ratecraft.torch.drop_in import _schedulers as drop_in
 
 ROUNDS = 21
-TOTAL = 1_000_000
-warnings.simplefilter("ignore")  # torch asks for optimizer.step() before scheduler.step()
+TOTAL_STEPS = 1_000_000
+warnings.simplefilter("ignore")  # torch warns without optimizer.step() before scheduler.step()
 
-KINDS: dict[str, Callable[[Any, Any], Any]] = {
+SCHEDULERS: dict[str, Callable[[Any, Any], Any]] = {
     "LambdaLR": lambda m, o: m.LambdaLR(o, lambda k: 0.5),
     "MultiplicativeLR": lambda m, o: m.MultiplicativeLR(o, lambda k: 0.9999),
     "StepLR": lambda m, o: m.StepLR(o, 30),
     "MultiStepLR": lambda m, o: m.MultiStepLR(o, [30, 60, 90]),
     "ConstantLR": lambda m, o: m.ConstantLR(o),
-    "LinearLR": lambda m, o: m.LinearLR(o, total_iters=TOTAL),
+    "LinearLR": lambda m, o: m.LinearLR(o, total_iters=TOTAL_STEPS),
     "ExponentialLR": lambda m, o: m.ExponentialLR(o, 0.99999),
-    "PolynomialLR": lambda m, o: m.PolynomialLR(o, TOTAL),
-    "CosineAnnealingLR": lambda m, o: m.CosineAnnealingLR(o, TOTAL),
-    "CosineAnnealingLR, eta_min": lambda m, o: m.CosineAnnealingLR(o, TOTAL, 1e-3),
+    "PolynomialLR": lambda m, o: m.PolynomialLR(o, TOTAL_STEPS),
+    "CosineAnnealingLR": lambda m, o: m.CosineAnnealingLR(o, TOTAL_STEPS),
+    "CosineAnnealingLR, eta_min": lambda m, o: m.CosineAnnealingLR(o, TOTAL_STEPS, 1e-3),
     "CosineAnnealingWarmRestarts": lambda m, o: m.CosineAnnealingWarmRestarts(o, 1000),
     "CyclicLR": lambda m, o: m.CyclicLR(o, 0.01, 0.1),
-    "OneCycleLR": lambda m, o: m.OneCycleLR(o, 0.1, TOTAL),
+    "OneCycleLR": lambda m, o: m.OneCycleLR(o, 0.1, TOTAL_STEPS),
     "SequentialLR": lambda m, o: m.SequentialLR(
-        o, [m.LinearLR(o, total_iters=TOTAL), m.ExponentialLR(o, 0.9)], [TOTAL]
+        o, [m.LinearLR(o, total_iters=TOTAL_STEPS), m.ExponentialLR(o, 0.9)], [TOTAL_STEPS]
     ),
     "ChainedScheduler": lambda m, o: m.ChainedScheduler(
-        [m.LinearLR(o, total_iters=TOTAL), m.ExponentialLR(o, 0.99999)]
+        [m.LinearLR(o, total_iters=TOTAL_STEPS), m.ExponentialLR(o, 0.99999)]
     ),
-    "ReduceLROnPlateau": lambda m, o: m.ReduceLROnPlateau(o, patience=TOTAL),
+    "ReduceLROnPlateau": lambda m, o: m.ReduceLROnPlateau(o, patience=TOTAL_STEPS),
 }
 
 
-def step_of(module: Any, kind: str, groups: int) -> Callable[[], None]:
+def step_of(module: Any, name: str, groups: int) -> Callable[[], None]:
     rows = [
         {"params": [torch.nn.Parameter(torch.zeros(1))], "lr": 0.1 / (i + 1)} for i in range(groups)
     ]
-    scheduler = KINDS[kind](module, torch.optim.SGD(rows, lr=0.1, momentum=0.9))
-    if kind == "ReduceLROnPlateau":
+    scheduler = SCHEDULERS[name](module, torch.optim.SGD(rows, lr=0.1, momentum=0.9))
+    if name == "ReduceLROnPlateau":
         return lambda: scheduler.step(1.0)
     step: Callable[[], None] = scheduler.step
     return step
@@ -66,12 +66,13 @@ def timed(step: Callable[[], None], count: int) -> float:
 
 def main() -> None:
     print(
-        f"{'ratio (ours, torch in us)':28}" + "".join(f"{n:>9} groups   " for n in (1, 100, 1000))
+        f"{'ratio (ratecraft, torch, us)':28}"
+        + "".join(f"{n:>9} groups   " for n in (1, 100, 1000))
     )
-    for kind in KINDS:
-        row = f"{kind:28}"
+    for name in SCHEDULERS:
+        row = f"{name:28}"
         for groups in (1, 100, 1000):
-            ours, theirs = (step_of(module, kind, groups) for module in (drop_in, lr_scheduler))
+            ours, theirs = (step_of(module, name, groups) for module in (drop_in, lr_scheduler))
             count = max(2_000 // groups, 3)
             rounds = [(timed(ours, count), timed(theirs, count)) for _ in range(ROUNDS)]
             mine, its = (statistics.median(times) for times in zip(*rounds, strict=True))

@@ -1,15 +1,15 @@
-"""What a range test leaves behind: ours and three peers, each used as its own docs say.
+"""Compare what a range test changes: ratecraft and three other libraries, used as documented.
 
     pip install torch-lr-finder==0.2.2
     python benchmarks/no_trace.py
 
-A small world that has been trained for a while is photographed, tested for 100 steps at lrs
-1e-6 .. 1, and photographed again: "kept" or "changed". After an exception or Ctrl-C nothing more
-is called: torch-lr-finder's reset() stands on a line that is not reached. ignite's `to_save` gets
-all that has a state_dict; of Lightning update_attr is off, as it is meant to change the lr, and
-early_stop_threshold, as it stops here after one lucky batch.
-In the last two rows a run is trained on for three epochs: do its losses and its weights agree bit
-for bit with those of a run that never tested?
+A small run that has trained for a while is captured, tested for 100 steps at learning rates 1e-6
+to 1, and captured again: "kept" or "changed". After an exception or Ctrl-C no cleanup is called;
+the line with torch-lr-finder's reset() is not reached. `to_save` of ignite gets everything that
+has a state_dict. In Lightning, update_attr is off, because it changes the learning rate on purpose,
+and so is early_stop_threshold, which would end the test after one batch with a low loss.
+The last two rows continue the run for three epochs and compare its losses and weights, bit for
+bit, with those of a run without a test.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Noisy(Dataset[Any]):
 
 
 class Stateful(DataLoader[Any]):
-    """Goes on where it was left, in the middle of an epoch."""
+    """A loader that continues in the middle of an epoch."""
 
     served = 0
 
@@ -96,22 +96,22 @@ class Stateful(DataLoader[Any]):
                 return
 
     def state_dict(self) -> dict[str, int]:
-        """Return where it is."""
+        """Return the position."""
         return {"served": self.served}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go there."""
+        """Set the position."""
         self.served = state["served"]
 
 
-class TrainerContext:
-    """A run that has been going on for a while."""
+class WarmRun:
+    """A run that has already trained for 30 steps."""
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, loader_type: str) -> None:
         torch.manual_seed(3)
         np.random.seed(3)
         random.seed(3)
-        self.kind, self.model, data = kind, Net(), Noisy()
+        self.loader_type, self.model, data = loader_type, Net(), Noisy()
         first, second = self.model.body, [self.model.frozen_norm, self.model.head]
         rest = [p for module in second for p in module.parameters()]
         self.optimizer = torch.optim.SGD(
@@ -119,15 +119,16 @@ class TrainerContext:
         )
         self.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**16)
         self.generator = torch.Generator().manual_seed(7)
-        own = self.generator if kind == "own generator" else None
-        stateful = kind == "stateful"
-        self.loader = Stateful(data, 8) if stateful else DataLoader(data, 8, True, generator=own)
+        generator = self.generator if loader_type == "own generator" else None
+        self.loader: DataLoader[Any] = DataLoader(data, 8, True, generator=generator)
+        if loader_type == "stateful":
+            self.loader = Stateful(data, 8)
         self.calls = 0
         self.error: BaseException | None = None
         self.train(30)
 
-    def update(self, batch: Batch) -> torch.Tensor:
-        """Make one step, with the scaler."""
+    def step(self, batch: Batch) -> torch.Tensor:
+        """Make one optimizer step, with the scaler."""
         self.optimizer.zero_grad()
         loss = self.loss(self.model, batch)
         self.scaler.scale(loss).backward()
@@ -136,11 +137,11 @@ class TrainerContext:
         return loss.detach()
 
     def train(self, steps: int) -> list[float]:
-        """Return the losses of some steps."""
+        """Train and return the loss of each step."""
         losses: list[float] = []
         while True:
             for batch in self.loader:
-                losses.append(float(self.update(batch)))
+                losses.append(float(self.step(batch)))
                 if len(losses) == steps:
                     return losses
 
@@ -149,21 +150,21 @@ class TrainerContext:
         return self.entropy(model(batch[0]), batch[1])
 
     def entropy(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Return the loss, or raise the error that is planned."""
+        """Return the loss, or raise the scheduled error."""
         self.calls += 1
         if self.error and self.calls == BREAK:
             raise self.error
         return nn.functional.cross_entropy(outputs, labels)
 
-    def photograph(self) -> dict[str, Any]:
-        """Return a copy of everything by the name of its row."""
+    def capture(self) -> dict[str, Any]:
+        """Return a copy of the state, by the name of the table row."""
         model, optimizer = self.model, self.optimizer
         parameters = list(model.parameters())
-        state = [one for p in parameters for one in optimizer.state.get(p, {}).values()]
+        state = [value for p in parameters for value in optimizer.state.get(p, {}).values()]
         groups = [{**group, "params": len(group["params"])} for group in optimizer.param_groups]
         buffers = {name: buffer for name, buffer in model.named_buffers() if name != "calls"}
-        tensors = [one for one in state if isinstance(one, torch.Tensor)]
-        seen = {
+        tensors = [value for value in state if isinstance(value, torch.Tensor)]
+        captured = {
             "parameters": parameters,
             "buffers": buffers,
             "non-persistent buffers": model.calls,
@@ -179,63 +180,63 @@ class TrainerContext:
             "memory of weights, buffers": [t.data_ptr() for t in (*parameters, *buffers.values())],
             "memory of optimizer state": [t.data_ptr() for t in tensors],
         }
-        if self.kind == "own generator":
-            seen["loader's own generator"] = self.generator.get_state()
+        if self.loader_type == "own generator":
+            captured["loader's own generator"] = self.generator.get_state()
         if isinstance(self.loader, Stateful):
-            seen["loader's position"] = self.loader.served
-        return copy.deepcopy(seen)
+            captured["loader's position"] = self.loader.served
+        return copy.deepcopy(captured)
 
 
-def ours(world: TrainerContext) -> None:
+def ratecraft(run: WarmRun) -> None:
     range_test(
-        world.model, world.optimizer, world.loader, world.loss,
-        low=LOW, high=HIGH, steps=STEPS, scaler=world.scaler,
+        run.model, run.optimizer, run.loader, run.loss,
+        low=LOW, high=HIGH, steps=STEPS, scaler=run.scaler,
     )  # fmt: skip
 
 
-def torch_lr_finder(world: TrainerContext) -> None:
+def torch_lr_finder(run: WarmRun) -> None:
     amp = {"device_type": "cpu", "enabled": False}
     finder = LRFinder(
-        world.model, world.optimizer, world.entropy,
-        amp_backend="torch", amp_config=amp, grad_scaler=world.scaler,
+        run.model, run.optimizer, run.entropy,
+        amp_backend="torch", amp_config=amp, grad_scaler=run.scaler,
     )  # fmt: skip
-    finder.range_test(world.loader, start_lr=LOW, end_lr=HIGH, num_iter=STEPS)
+    finder.range_test(run.loader, start_lr=LOW, end_lr=HIGH, num_iter=STEPS)
     finder.reset()
 
 
-def ignite(world: TrainerContext) -> None:
-    trainer = Engine(lambda _, batch: world.update(batch))
+def ignite(run: WarmRun) -> None:
+    trainer = Engine(lambda _, batch: run.step(batch))
     finder = FastaiLRFinder()
-    saved = {"model": world.model, "optimizer": world.optimizer, "scaler": world.scaler}
-    if isinstance(world.loader, Stateful):
-        saved["loader"] = world.loader
+    saved = {"model": run.model, "optimizer": run.optimizer, "scaler": run.scaler}
+    if isinstance(run.loader, Stateful):
+        saved["loader"] = run.loader
     with finder.attach(trainer, saved, start_lr=LOW, end_lr=HIGH) as attached:
-        attached.run(world.loader, max_epochs=1, epoch_length=STEPS)
+        attached.run(run.loader, max_epochs=1, epoch_length=STEPS)
 
 
 class Lit(pl.LightningModule):
-    """The same model and the same step, for Lightning."""
+    """The same model and step as a LightningModule."""
 
-    def __init__(self, world: TrainerContext) -> None:
+    def __init__(self, run: WarmRun) -> None:
         super().__init__()
-        self.model, self.world = world.model, world
+        self.model, self.run = run.model, run
 
     def training_step(self, batch: Batch) -> torch.Tensor:
         """Return the loss."""
-        return self.world.loss(self.model, batch)
+        return self.run.loss(self.model, batch)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Return the optimizer."""
-        return self.world.optimizer
+        return self.run.optimizer
 
 
-def lightning(world: TrainerContext) -> None:
+def lightning(run: WarmRun) -> None:
     interrupt = signal.getsignal(signal.SIGINT)
     with tempfile.TemporaryDirectory() as folder:
         trainer = pl.Trainer(
             accelerator="cpu",
             devices=1,
-            plugins=[MixedPrecision("16-mixed", "cpu", world.scaler)],
+            plugins=[MixedPrecision("16-mixed", "cpu", run.scaler)],
             max_epochs=STEPS,
             logger=False,
             enable_checkpointing=False,
@@ -245,28 +246,28 @@ def lightning(world: TrainerContext) -> None:
         )
         try:
             Tuner(trainer).lr_find(
-                Lit(world), world.loader,
+                Lit(run), run.loader,
                 min_lr=LOW, max_lr=HIGH, num_training=STEPS,
                 early_stop_threshold=None, update_attr=False,
             )  # fmt: skip
         finally:
-            signal.signal(signal.SIGINT, interrupt)  # which it sets to "ignore" on Ctrl-C
+            signal.signal(signal.SIGINT, interrupt)  # Lightning sets it to "ignore" on Ctrl-C
 
 
-FINDERS: dict[str, Callable[[TrainerContext], None]] = {
-    "ratecraft": ours,
+FINDERS: dict[str, Callable[[WarmRun], None]] = {
+    "ratecraft": ratecraft,
     "torch-lr-finder": torch_lr_finder,
     "ignite": ignite,
     "Lightning": lightning,
 }
 
 
-KINDS = {
+LOADER_TYPES = {
     "global": "trained on, bitwise the same",
     "own generator": "  with the loader's own generator",
     "stateful": "",
 }
-BLOCKS: dict[str, BaseException | None] = {
+ENDINGS: dict[str, BaseException | None] = {
     "after a normal end": None,
     f"after an exception at {BREAK}": ValueError(),
     f"after Ctrl-C at {BREAK}": KeyboardInterrupt(),
@@ -274,67 +275,71 @@ BLOCKS: dict[str, BaseException | None] = {
 
 
 def tested(
-    finder: Callable[[TrainerContext], None], kind: str, error: BaseException | None
-) -> tuple[TrainerContext, dict[str, bool]]:
-    """Let a finder work on a world until it ends or the error comes; return what was kept."""
-    world = TrainerContext(kind)
-    world.calls, world.error = 0, error
-    before = world.photograph()
+    finder: Callable[[WarmRun], None], loader_type: str, error: BaseException | None
+) -> tuple[WarmRun, dict[str, bool]]:
+    """Run a finder until it ends or fails; return the run, and whether each row was kept."""
+    run = WarmRun(loader_type)
+    run.calls, run.error = 0, error
+    before = run.capture()
     with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
         try:
-            finder(world)
+            finder(run)
         except BaseException as raised:
-            # Lightning makes a SystemExit of a KeyboardInterrupt.
+            # Lightning turns a KeyboardInterrupt into a SystemExit.
             if error is None or not isinstance(raised, type(error) | SystemExit):
                 raise
         else:
             assert error is None
-    assert world.calls == BREAK if error else world.calls > BREAK
-    world.error = None
-    now = world.photograph()
-    return world, {row: same(before[row], now[row]) for row in before}
+    assert run.calls == BREAK if error else run.calls > BREAK
+    run.error = None
+    restored = run.capture()
+    return run, {row: same(before[row], restored[row]) for row in before}
 
 
-def after(world: TrainerContext) -> tuple[list[float], dict[str, torch.Tensor]]:
-    return world.train(3 * len(world.loader)), world.model.state_dict()
+def after(run: WarmRun) -> tuple[list[float], dict[str, torch.Tensor]]:
+    return run.train(3 * len(run.loader)), run.model.state_dict()
 
 
-def same(one: Any, other: Any) -> bool:
-    if type(one) is not type(other):
+def same(a: Any, b: Any) -> bool:
+    if type(a) is not type(b):
         return False
-    if isinstance(one, torch.Tensor):
-        return torch.equal(one, other)
-    if isinstance(one, np.ndarray):
-        return bool(np.array_equal(one, other))
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
-    if isinstance(one, list | tuple):
-        return len(one) == len(other) and all(same(*pair) for pair in zip(one, other, strict=True))
-    return bool(one == other)
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, np.ndarray):
+        return bool(np.array_equal(a, b))
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(same(*pair) for pair in zip(a, b, strict=True))
+    return bool(a == b)
 
 
-def column(finder: Callable[[TrainerContext], None], error: BaseException | None) -> dict[str, str]:
-    """Return a finder's cells by row."""
+def column(finder: Callable[[WarmRun], None], error: BaseException | None) -> dict[str, str]:
+    """Return the cells of a finder, by row."""
     cells: dict[str, str] = {}
-    ends: dict[str, str] = {}
-    for kind, row in KINDS.items():
-        world, kept = tested(finder, kind, error)
-        for name, well in kept.items():
-            # What three worlds share is kept if it is kept in all.
-            bad = not well or cells.get(name) == "changed"
-            cells[name] = "changed" if bad else "kept"
+    continued: dict[str, str] = {}
+    for loader_type, row in LOADER_TYPES.items():
+        run, rows = tested(finder, loader_type, error)
+        for name, is_kept in rows.items():
+            # A row that several loader types share is kept if it is kept in all of them.
+            changed = not is_kept or cells.get(name) == "changed"
+            cells[name] = "changed" if changed else "kept"
         if row:
-            ends[row] = "yes" if same(after(world), after(TrainerContext(kind))) else "no"
-    return cells | ends
+            tested_run = after(run)  # before WarmRun() seeds the random generators
+            untested_run = after(WarmRun(loader_type))
+            continued[row] = "yes" if same(tested_run, untested_run) else "no"
+    return cells | continued
 
 
 def main() -> None:
     torch.set_num_threads(1)
-    for title, error in BLOCKS.items():
+    for title, error in ENDINGS.items():
         columns = {name: column(finder, error) for name, finder in FINDERS.items()}
         print(f"{title:36}" + "".join(f"{name:17}" for name in FINDERS).rstrip())
         for row in columns["ratecraft"]:
-            print(f"  {row:34}" + "".join(f"{one[row]:17}" for one in columns.values()).rstrip())
+            print(
+                f"  {row:34}" + "".join(f"{cells[row]:17}" for cells in columns.values()).rstrip()
+            )
         print()
 
 

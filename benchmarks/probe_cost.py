@@ -1,11 +1,11 @@
-"""What a Probe at every 10th step costs a training loop on the digits CNN.
+"""Cost of a Probe at every 10th step of a training loop on the digits CNN.
 
     python benchmarks/probe_cost.py
 
-One loop trains in blocks of ten steps, of which every other one has a probe that measures one
-step; the ratio is the median over pairs of neighbours. (Two loops beside each other differ by a
-per cent already by where their weights lie in memory.) The same without a probe in either block
-tells how far from 1 the ratio may lie by chance.
+One loop trains in blocks of ten steps, alternately with and without a probe that measures one of
+them; the ratio of times is the median over adjacent pairs of blocks. (Two separate loops differ by
+a percent because of memory layout alone.) The same loop without any probe shows how far the ratio
+differs from 1 by chance.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ import torch
 from ratecraft._training._snapshot import seed_everything
 from ratecraft.diagnostics import Probe
 from ratecraft.experiments import load_task
-from ratecraft.experiments._train import start
+from ratecraft.experiments._train import create_model_and_optimizer
 
-EVERY, PAIRS, WARM = 10, 1000, 30
+EVERY, PAIRS, WARMUP_PAIRS = 10, 1000, 30
 
 
 def ratios(*, probed: bool) -> Iterator[float]:
-    """Train for ever, and yield how much longer a block took than the one beside it."""
+    """Train endlessly; yield the time of a probed block over that of an adjacent plain one."""
     seed_everything(0)
     task = load_task("digits")
-    model, optimizer = start(task)
+    model, optimizer = create_model_and_optimizer(task)
     batches = itertools.cycle([batch for batch in task.train if len(batch[0]) == 32])
     probe = Probe(optimizer, model, every=EVERY) if probed else nullcontext()
 
@@ -45,22 +45,23 @@ def ratios(*, probed: bool) -> Iterator[float]:
             return time.perf_counter() - started
 
     while True:
-        first, without = block(probe), block(nullcontext())
-        yield first / without
-        without, second = block(nullcontext()), block(probe)
-        yield second / without
+        with_probe, without = block(probe), block(nullcontext())
+        yield with_probe / without
+        without, with_probe = block(nullcontext()), block(probe)
+        yield with_probe / without
 
 
-def told(what: str, found: Iterator[float]) -> None:
-    low, middle, high = statistics.quantiles(itertools.islice(found, WARM, WARM + PAIRS), n=4)
-    print(f"{what}: {middle:.3f} of the time without "
+def report(label: str, values: Iterator[float]) -> None:
+    measured = itertools.islice(values, WARMUP_PAIRS, WARMUP_PAIRS + PAIRS)
+    low, median, high = statistics.quantiles(measured, n=4)
+    print(f"{label}: {median:.3f} of the time without a probe "
           f"(half of {PAIRS} pairs from {low:.3f} to {high:.3f})")  # fmt: skip
 
 
 def main() -> None:
     torch.set_num_threads(1)
-    told(f"with a probe at every {EVERY}th step", ratios(probed=True))
-    told("without one in either block", ratios(probed=False))
+    report(f"with a probe at every {EVERY}th step", ratios(probed=True))
+    report("without a probe in either block", ratios(probed=False))
 
 
 if __name__ == "__main__":

@@ -1,15 +1,15 @@
-"""What a step of a range test costs: ours and three peers, beside a bare loop.
+"""Measure the cost of a range-test step: ratecraft and three libraries, relative to a bare loop.
 
     pip install torch-lr-finder==0.2.2
     python benchmarks/range_test_speed.py [rounds]
 
 An MLP 64-128-64-10 with SGD and momentum on scikit-learn's digits, batch 64, one thread; once
-with a DataLoader and once with a list of batches. All take turns in one process, in an order that
-turns too. "step" is the marginal cost: the time of the last three of about three and a half
-epochs, from loss to loss, by their steps; "test" is a whole test of 100 steps with making and
-restoring copies, and torch-lr-finder's reset(). Both are ratios to the bare loop, medians over
-rounds. Progress bars, which two peers cannot do without, are drawn into the void. Making
-Lightning's Trainer and ignite's Engine is not timed.
+with a DataLoader and once with a list of batches. All candidates take turns in one process, in a
+rotating order. "step" is the marginal cost: the time per step over the last three of about three
+and a half epochs, from loss to loss; "test" is a whole test of 100 steps, with the copies that it
+makes and restores, and torch-lr-finder's reset(). Both are ratios to the bare loop, medians over
+rounds. Progress bars, which two libraries always draw, go to a buffer. Creating Lightning's
+Trainer and ignite's Engine is not timed.
 """
 
 from __future__ import annotations
@@ -43,19 +43,19 @@ from torch_lr_finder import LRFinder, TrainDataLoaderIter  # noqa: E402 - warns 
 
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 
-STEPS, EPOCH = 100, 29
+STEPS, STEPS_PER_EPOCH = 100, 29
 LOW, HIGH = 1e-8, 1e-3  # too low for any of them to stop early
 Loader = Iterable[tuple[torch.Tensor, torch.Tensor]]
-Contender = Callable[[Loader], Callable[[], int]]
-stamps: list[float] = []
+Candidate = Callable[[Loader], Callable[[], int]]
+timestamps: list[float] = []
 
 
 def entropy(outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    stamps.append(time.perf_counter())
+    timestamps.append(time.perf_counter())
     return nn.functional.cross_entropy(outputs, labels)
 
 
-def world() -> tuple[nn.Module, torch.optim.SGD]:
+def training_setup() -> tuple[nn.Module, torch.optim.SGD]:
     torch.manual_seed(0)
     sizes = (64, 128), (128, 64), (64, 10)
     layers = [layer for size in sizes for layer in (nn.Linear(*size), nn.ReLU())]
@@ -63,8 +63,8 @@ def world() -> tuple[nn.Module, torch.optim.SGD]:
     return model, torch.optim.SGD(model.parameters(), lr=LOW, momentum=0.9)
 
 
-def bare(loader: Loader) -> Callable[[], int]:
-    model, optimizer = world()
+def bare_loop(loader: Loader) -> Callable[[], int]:
+    model, optimizer = training_setup()
 
     def run() -> int:
         losses: list[float] = []
@@ -81,8 +81,8 @@ def bare(loader: Loader) -> Callable[[], int]:
     return run
 
 
-def ours(loader: Loader) -> Callable[[], int]:
-    model, optimizer = world()
+def ratecraft(loader: Loader) -> Callable[[], int]:
+    model, optimizer = training_setup()
 
     def loss(model: nn.Module, batch: Any) -> torch.Tensor:
         return entropy(model(batch[0]), batch[1])
@@ -95,7 +95,7 @@ def ours(loader: Loader) -> Callable[[], int]:
 
 
 def torch_lr_finder(loader: Loader) -> Callable[[], int]:
-    model, optimizer = world()
+    model, optimizer = training_setup()
 
     def run() -> int:
         finder = LRFinder(model, optimizer, entropy)
@@ -108,7 +108,7 @@ def torch_lr_finder(loader: Loader) -> Callable[[], int]:
 
 
 def ignite(loader: Loader) -> Callable[[], int]:
-    model, optimizer = world()
+    model, optimizer = training_setup()
 
     def step(_: Engine, batch: Any) -> float:
         optimizer.zero_grad()
@@ -130,11 +130,11 @@ def ignite(loader: Loader) -> Callable[[], int]:
 
 
 class Lit(pl.LightningModule):
-    """The same model and the same step, for Lightning."""
+    """The same model and step as a LightningModule."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.model, self.held = world()
+        self.model, self.optimizer = training_setup()
 
     def training_step(self, batch: Any) -> torch.Tensor:
         """Return the loss."""
@@ -142,12 +142,12 @@ class Lit(pl.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Return the optimizer."""
-        return self.held
+        return self.optimizer
 
 
 def lightning(loader: Loader) -> Callable[[], int]:
     module = Lit()
-    # Lightning takes a list for several loaders.
+    # Lightning would treat a list as several loaders.
     source = UserList(loader) if isinstance(loader, list) else loader
     trainer = pl.Trainer(
         accelerator="cpu",
@@ -170,35 +170,35 @@ def lightning(loader: Loader) -> Callable[[], int]:
     return run
 
 
-CONTENDERS: dict[str, Contender] = {
-    "bare loop": bare,
-    "ratecraft": ours,
+CANDIDATES: dict[str, Candidate] = {
+    "bare loop": bare_loop,
+    "ratecraft": ratecraft,
     "torch-lr-finder": torch_lr_finder,
     "ignite FastaiLRFinder": ignite,
     "Lightning lr_find": lightning,
 }
 
 
-def timed(contender: Contender, loader: Loader) -> tuple[float, float]:
-    """Return the time of one more step and of a whole test."""
-    run = contender(loader)
+def timed(candidate: Candidate, loader: Loader) -> tuple[float, float]:
+    """Return the marginal time of a step and the time of a whole test, in seconds."""
+    run = candidate(loader)
     gc.collect()
-    stamps.clear()
+    timestamps.clear()
     with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
         start = time.perf_counter()
-        made = run()
-        taken = time.perf_counter() - start
-    assert made == len(stamps) == STEPS
-    return (stamps[-1] - stamps[-1 - 3 * EPOCH]) / (3 * EPOCH), taken
+        steps = run()
+        seconds = time.perf_counter() - start
+    assert steps == len(timestamps) == STEPS
+    return (timestamps[-1] - timestamps[-1 - 3 * STEPS_PER_EPOCH]) / (3 * STEPS_PER_EPOCH), seconds
 
 
 def measured(loader: Loader, rounds: int) -> dict[str, list[tuple[float, float]]]:
-    times: dict[str, list[tuple[float, float]]] = {name: [] for name in CONTENDERS}
-    names = list(CONTENDERS)
-    for turn in range(rounds + 1):
-        for name in (*names[turn % len(names) :], *names[: turn % len(names)]):
-            pair = timed(CONTENDERS[name], loader)
-            if turn:  # the first round is warming up
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in CANDIDATES}
+    names = list(CANDIDATES)
+    for i in range(rounds + 1):
+        for name in (*names[i % len(names) :], *names[: i % len(names)]):
+            pair = timed(CANDIDATES[name], loader)
+            if i:  # the first round is a warm-up
                 times[name].append(pair)
     return times
 
@@ -209,15 +209,15 @@ def main() -> None:
     digits = load_digits()
     x, y = torch.tensor(digits.data / 16, dtype=torch.float32), torch.tensor(digits.target)
     loader = DataLoader(TensorDataset(x, y), 64, shuffle=True)
-    assert len(loader) == EPOCH
+    assert len(loader) == STEPS_PER_EPOCH
     loaders: dict[str, Loader] = {"DataLoader": loader, "list of batches": list(loader)}
-    table = {name: f"{name:22}" for name in CONTENDERS}
+    table = {name: f"{name:22}" for name in CANDIDATES}
     for source in loaders.values():
         times = measured(source, rounds)
         for name, rows in times.items():
             pairs = list(zip(rows, times["bare loop"], strict=True))
             step, test = (statistics.median(a[i] / b[i] for a, b in pairs) for i in (0, 1))
-            cost = statistics.median(one for one, _ in rows) * 1e6
+            cost = statistics.median(seconds for seconds, _ in rows) * 1e6
             table[name] += f"{cost:7.0f} us{step:8.2f}{test:8.2f}    "
     print(f"{'':22}" + "".join(f"{name:29}" for name in loaders).rstrip())
     print(f"{'':22}" + f"{'step':>10}{'ratio':>8}{'test':>8}   " * len(loaders))

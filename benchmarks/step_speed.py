@@ -1,8 +1,8 @@
-"""What one step of a scheduler costs: ours beside torch's, taking turns in one process.
+"""Time of one scheduler step, ratecraft and torch alternating in one process.
 
     python benchmarks/step_speed.py
 
-A ratio is how many times faster ours is: the median over rounds of torch's time by ours.
+The ratio is torch's time / ratecraft's time, the median over rounds.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from ratecraft import cosine, one_cycle, percent, warmup
 from ratecraft.torch import ScheduleLR
 
 ROUNDS = 41
-TOTAL = 1_000_000
-warnings.simplefilter("ignore")  # torch asks for optimizer.step() before scheduler.step()
+TOTAL_STEPS = 1_000_000
+warnings.simplefilter("ignore")  # torch warns without optimizer.step() before scheduler.step()
 
 
 def optimizer(groups: int) -> torch.optim.Optimizer:
@@ -29,22 +29,22 @@ def optimizer(groups: int) -> torch.optim.Optimizer:
 
 
 def torch_cosine(groups: int) -> Callable[[], None]:
-    return lr_scheduler.CosineAnnealingLR(optimizer(groups), TOTAL).step
+    return lr_scheduler.CosineAnnealingLR(optimizer(groups), TOTAL_STEPS).step
 
 
 def torch_one_cycle(groups: int) -> Callable[[], None]:
     return lr_scheduler.OneCycleLR(
-        optimizer(groups), 0.1, total_steps=TOTAL, cycle_momentum=False
+        optimizer(groups), 0.1, total_steps=TOTAL_STEPS, cycle_momentum=False
     ).step
 
 
 def torch_sequential(groups: int) -> Callable[[], None]:
-    innermost_optimizer = optimizer(groups)
+    sgd = optimizer(groups)
     parts = [
-        lr_scheduler.LinearLR(innermost_optimizer, 1e-3, total_iters=TOTAL // 10),
-        lr_scheduler.CosineAnnealingLR(innermost_optimizer, TOTAL - TOTAL // 10),
+        lr_scheduler.LinearLR(sgd, 1e-3, total_iters=TOTAL_STEPS // 10),
+        lr_scheduler.CosineAnnealingLR(sgd, TOTAL_STEPS - TOTAL_STEPS // 10),
     ]
-    return lr_scheduler.SequentialLR(innermost_optimizer, parts, [TOTAL // 10]).step
+    return lr_scheduler.SequentialLR(sgd, parts, [TOTAL_STEPS // 10]).step
 
 
 PAIRS = {
@@ -66,7 +66,7 @@ def main() -> None:
     for name, (theirs, schedule) in PAIRS.items():
         for groups in (1, 100, 1000):
             ours = ScheduleLR(
-                optimizer(groups), factor=schedule, total_steps=TOTAL, clock="step"
+                optimizer(groups), factor=schedule, total_steps=TOTAL_STEPS, clock="step"
             ).step
             torchs = theirs(groups)
             count = max(20_000 // groups // 4, 5)

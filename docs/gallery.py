@@ -199,7 +199,7 @@ OPEN_LOOP: Final = (
                 "LambdaLR(optimizer, lambda k: [1, 0.8, 0.8, 0.5, 0.4, 0.3, 0.1][min(k // 10, 6)])",
             ),
             Entry(
-                "levels",
+                "staircase_lengths",
                 "A list of lengths and lrs",
                 "staircase([0.1, 1, 0.01], lengths=[epochs(2), epochs(5), epochs(3)])",
                 "LambdaLR(optimizer, lambda k: 0.1 if k < 20 else 1 if k < 70 else 0.01)",
@@ -369,7 +369,7 @@ OPEN_LOOP: Final = (
                 "LambdaLR(optimizer, lambda k: 0.1 + 0.9 * min(1, max(0, k - 15) / 25))",
             ),
             Entry(
-                "untuned",
+                "untuned_warmup",
                 "Untuned: the length from Adam's beta2",
                 "warmup(untuned_warmup(0.95))",
                 "LambdaLR(optimizer, lambda k: min(1, k * (1 - 0.95) / 2))",
@@ -607,8 +607,8 @@ COMPOSITIONS: Final = Family(
             "LambdaLR(optimizer, lambda k: min(1, max(0.2, 1 + math.cos(math.pi * k / 100))))",
         ),
         Entry(
-            "between",
-            "between",
+            "rescale",
+            "rescale",
             "linear(1, 0).repeat(4).rescale(0.3, 1)",
             "LambdaLR(optimizer, lambda k: 1 - 0.7 * (k % 25) / 25)",
         ),
@@ -665,7 +665,7 @@ def figure(entry: Entry) -> str:
         lines,
         title=entry.name,
         x_label="step",
-        y_label="lr",
+        y_label="learning rate",
         log_y=entry.log,
         y_range=None if entry.log else (0, 1.05 * highest),
         faint=[METRIC],
@@ -680,7 +680,7 @@ def banner() -> str:
     """Return the figure that the front pages show: the schedules of the demo."""
     curves = {name: parse(text).resolve(total_steps=450) for name, text in DEMO_SCHEDULES.items()}
     lines = {name: points(curve) for name, curve in curves.items()}
-    chart = svg_chart(lines, title="", x_label="step", y_label="lr", y_range=(0, 1.05))
+    chart = svg_chart(lines, title="", x_label="step", y_label="learning rate", y_range=(0, 1.05))
     first, rest = chart.split("\n", 1)
     return f"{first}\n{STYLE}\n{rest}\n"
 
@@ -714,28 +714,28 @@ def written() -> dict[Path, str]:
 
 
 def differences(files: Mapping[Path, str]) -> list[str]:
-    """Return in what the files on disk are not these, a line for each."""
-    text = []
+    """Return how the files on disk differ from these, a line for each."""
+    problems = []
     for path, text in files.items():
         name = path.relative_to(DOCS).as_posix()
         if not path.exists():
-            text.append(f"{name} is missing")
+            problems.append(f"{name} is missing")
         elif path.read_text(encoding="utf-8") != text:
-            text.append(f"{name} differs")
+            problems.append(f"{name} differs")
     for path in sorted(IMAGES.glob("*")):
         if path not in files:
-            text.append(f"{path.relative_to(DOCS).as_posix()} is no entry's")
-    return text
+            problems.append(f"{path.relative_to(DOCS).as_posix()} is no entry's")
+    return problems
 
 
 def main() -> int:
     """Write the gallery, or with --check say what is not as it would be written."""
     files = written()
     if sys.argv[1:] == ["--check"]:
-        text = differences(files)
-        if text:
-            sys.stdout.write("\n".join([*text, "python docs/gallery.py writes them anew\n"]))
-        return 1 if text else 0
+        problems = differences(files)
+        if problems:
+            sys.stdout.write("\n".join([*problems, "python docs/gallery.py writes them anew\n"]))
+        return 1 if problems else 0
     if sys.argv[1:]:
         sys.stdout.write("python docs/gallery.py [--check]\n")
         return 2

@@ -1,37 +1,37 @@
-"""Hypothesis strategies for every class of torch.optim.lr_scheduler that has one optimizer."""
+"""Hypothesis strategies for the torch.optim.lr_scheduler classes that take an optimizer."""
 
 from hypothesis import strategies as st
 
 STEPS = 40
 counts = st.integers(1, 15)
-shares = st.floats(0.05, 1)
+factors = st.floats(0.05, 1)
 gammas = st.floats(0.3, 1.0)
-floors = st.sampled_from([0.0, 1e-3, 0.02])
+eta_mins = st.sampled_from([0.0, 1e-3, 0.02])
 
 
-def made(name, *arguments, **named):
-    """Return a function that builds this scheduler from either module."""
-    return lambda module, optimizer: getattr(module, name)(optimizer, *arguments, **named)
+def maker(name, *args, **kwargs):
+    """Return a function that builds this scheduler from a module: torch's or the drop-in one."""
+    return lambda module, optimizer: getattr(module, name)(optimizer, *args, **kwargs)
 
 
 def drawn(name, *strategies, **named):
-    return st.builds(lambda a, b: made(name, *a, **b), st.tuples(*strategies),
+    return st.builds(lambda a, b: maker(name, *a, **b), st.tuples(*strategies),
                      st.fixed_dictionaries(named))  # fmt: skip
 
 
-powers = st.sampled_from([lambda k: 0.95**k, lambda k: 1 / (1 + k), lambda k: 0.9])
+functions = st.sampled_from([lambda k: 0.95**k, lambda k: 1 / (1 + k), lambda k: 0.9])
 SINGLE = {
-    "LambdaLR": drawn("LambdaLR", powers),
-    "MultiplicativeLR": drawn("MultiplicativeLR", powers),
+    "LambdaLR": drawn("LambdaLR", functions),
+    "MultiplicativeLR": drawn("MultiplicativeLR", functions),
     "StepLR": drawn("StepLR", counts, gammas),
     "MultiStepLR": drawn("MultiStepLR", st.lists(st.integers(1, 40), max_size=4), gammas),
-    "ConstantLR": drawn("ConstantLR", shares, counts),
-    "LinearLR": drawn("LinearLR", shares, shares, counts),
+    "ConstantLR": drawn("ConstantLR", factors, counts),
+    "LinearLR": drawn("LinearLR", factors, factors, counts),
     "ExponentialLR": drawn("ExponentialLR", gammas),
     "PolynomialLR": drawn("PolynomialLR", counts, st.floats(0.5, 3)),
-    "CosineAnnealingLR": drawn("CosineAnnealingLR", counts, floors),
+    "CosineAnnealingLR": drawn("CosineAnnealingLR", counts, eta_mins),
     "CosineAnnealingWarmRestarts": drawn(
-        "CosineAnnealingWarmRestarts", counts, st.integers(1, 3), floors
+        "CosineAnnealingWarmRestarts", counts, st.integers(1, 3), eta_mins
     ),
     "CyclicLR": drawn(
         "CyclicLR", st.floats(0.01, 0.1), st.floats(0.2, 1), counts, st.none() | counts,

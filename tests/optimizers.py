@@ -1,16 +1,16 @@
-"""Small optimizers for the tests of this folder."""
+"""Small optimizers for tests."""
 
 import torch
 
 
 def sgd(*lrs, **fields):
-    """Return an SGD with one group of one weight for each lr."""
+    """Return an SGD with one param group for each lr."""
     groups = [{"params": [torch.nn.Parameter(torch.ones(2))], "lr": lr} for lr in lrs]
     return torch.optim.SGD(groups, lr=1.0, **fields)
 
 
 def named(**lrs):
-    """Return an SGD with named groups."""
+    """Return an SGD with named param groups."""
     groups = [
         {"params": [torch.nn.Parameter(torch.ones(2))], "lr": lr, "name": name}
         for name, lr in lrs.items()
@@ -19,7 +19,7 @@ def named(**lrs):
 
 
 def lrs_of(optimizer, steps, *schedulers):
-    """Return the lrs before each step, stepping the schedulers after it."""
+    """Return each group's lr before every step; the schedulers step after the optimizer."""
     seen = []
     for _ in range(steps):
         seen.append([float(group["lr"]) for group in optimizer.param_groups])
@@ -30,5 +30,5 @@ def lrs_of(optimizer, steps, *schedulers):
 
 
 def first_lrs(optimizer, steps, *schedulers):
-    """Return the first group's lrs; see `lrs_of`."""
+    """Return the first group's lr before every step; see `lrs_of`."""
     return [lrs[0] for lrs in lrs_of(optimizer, steps, *schedulers)]

@@ -92,10 +92,10 @@ def test_the_core_alone_needs_no_torch(built: Path, tmp_path: Path) -> None:
     output = run(bin / "ratecraft", "forecast", "log.csv", "cosine(1, 0)", cwd=tmp_path)
     assert "would end at" in output
     info = run(bin / "ratecraft", "info", cwd=tmp_path)
-    assert "devices: none, since there is no torch" in info
+    assert "devices: unknown, torch is not installed" in info
     assert "missing: pip install 'ratecraft[torch]'" in info
     refused = run(bin / "ratecraft", "find", "digits", cwd=tmp_path, code=2)
-    assert "this command trains with torch: pip install 'ratecraft[torch]'" in refused
+    assert "this command needs torch: pip install 'ratecraft[torch]'" in refused
     refused = run(
         bin / "ratecraft", "show", "cosine(1, 0)", "-n", "9", "-o", "x.png", cwd=tmp_path, code=2
     )

@@ -12,30 +12,11 @@ ROOT = Path(__file__).parents[1]
 SOURCE = sorted((ROOT / "src").rglob("*.py"))
 FILES = [*SOURCE, *sorted((ROOT / "tests").rglob("*.py"))]
 # Refused as a word of an identifier.
-REFUSED = set(
-    [
-        "voice",
-        "ledger",
-        "told",
-        "teller",
-        "said",
-        "patient",
-        "bed",
-        "testbed",
-        "lot",
-        "doubts",
-        "wing",
-        "house",
-        "speak",
-        "speaker",
-        "hear",
-        "heard",
-        "silence",
-        "bend",
-        "carried",
-        "looked",
-    ]
-)
+REFUSED = {
+    *("voice", "ledger", "told", "teller", "said", "patient", "bed"),
+    *("testbed", "lot", "doubts", "wing", "house", "speak", "speaker"),
+    *("hear", "heard", "silence", "bend", "carried", "looked"),
+}
 # Refused as an identifier of its own.
 EMPTY = {"one", "place", "found", "kind", "own", "how", "what"}
 WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")

@@ -1,13 +1,12 @@
-"""Ask four other libraries for an lr, each run as its users run it: 100 steps, its own range.
+"""Get the learning rates that four other libraries suggest, each with its defaults, 100 steps.
 
     pip install torch-lr-finder==0.2.2 lightning==2.6.6 pytorch-ignite==0.5.5 fastai==2.8.12
 
-These versions were run, with torch 2.13.0. What a call leaves at its default is the peer's own
-choice; torch-lr-finder and ignite begin at the optimizer's lr, for which 1e-7 is written here,
-as fastai has it. All train with the task's own optimizer; its lr is the peers' to set. fastai's
-four suggestions read the same run. A peer that is not installed is left out. fastai brings
-torchvision, which must be built for the same torch, or Lightning cannot be imported; neither
-needs it here.
+These versions were run, with torch 2.13.0. All arguments have the library's defaults, except that
+torch-lr-finder and ignite start at the optimizer's learning rate, which is set to 1e-7, the start
+of fastai. All train with the task's own optimizer. The four suggestions of fastai come from the
+same run. A library that is not installed is skipped. fastai installs torchvision, which must be
+built for the same torch, or Lightning cannot be imported.
 """
 
 from __future__ import annotations
@@ -28,69 +27,69 @@ from torch import nn
 from ratecraft._training._snapshot import seed_everything
 from ratecraft.experiments import Task
 
-START = 1e-7
+START_LR = 1e-7
 
-Found = float | Exception | None
-"""An lr, or the peer's own error, or None where it suggests nothing."""
+Suggestion = float | Exception | None
+"""A learning rate, the library's error, or None if it suggests nothing."""
 
 
 class Answer(NamedTuple):
-    """What a peer suggests, after how many steps; without an lr, why not."""
+    """A suggested learning rate, the steps it took, and the reason if there is none."""
 
     lr: float | None
     steps: float
-    why: str
+    reason: str
 
 
 class Peer(NamedTuple):
-    """A library, the names of its suggestions, and how to get them from a fresh model."""
+    """A library, the names of its suggestions, and the function that computes them."""
 
     package: str
     names: tuple[str, ...]
-    run: Callable[[Task, nn.Module, torch.optim.Optimizer], Sequence[Found]]
+    run: Callable[[Task, nn.Module, torch.optim.Optimizer], Sequence[Suggestion]]
 
 
 def answers(task: Task, seed: int) -> dict[str, Answer]:
-    """Return what each installed peer suggests for a task, by the suggestion's name."""
+    """Return the suggestions of all installed libraries for a task, by name."""
     given: dict[str, Answer] = {}
     for peer in PEERS:
         seed_everything(seed)
         model = task.model()
         optimizer = task.optimizer(model)
-        made: list[None] = []
-        optimizer.register_step_post_hook(lambda *_, made=made: made.append(None))
-        found: Sequence[Found]
+        steps: list[None] = []
+        optimizer.register_step_post_hook(lambda *_, steps=steps: steps.append(None))
+        suggestions: Sequence[Suggestion]
         try:
-            with silence():
-                found = peer.run(task, model, optimizer)
+            with no_output():
+                suggestions = peer.run(task, model, optimizer)
         except ModuleNotFoundError as error:
-            say_missing(peer.package, str(error))
+            print_missing(peer.package, str(error))
             continue
         except Exception as error:
-            if not made:  # before it began: it is not set up as it should be
+            if not steps:  # it failed before training, so the setup is wrong
                 raise
-            found = [error] * len(peer.names)
-        for name, one in zip(peer.names, found, strict=True):
-            given[name] = answer(one, len(made))
+            suggestions = [error] * len(peer.names)
+        for name, suggestion in zip(peer.names, suggestions, strict=True):
+            given[name] = answer(suggestion, len(steps))
     return given
 
 
-def answer(found: Found, steps: int) -> Answer:
-    """Return what was found as an answer."""
-    if isinstance(found, Exception):
-        return Answer(None, steps, f"{type(found).__name__}: {found}")
-    return Answer(found, steps, "it suggests nothing" if found is None else "")
+def answer(suggestion: Suggestion, steps: int) -> Answer:
+    """Return a suggestion as an answer."""
+    if isinstance(suggestion, Exception):
+        return Answer(None, steps, f"{type(suggestion).__name__}: {suggestion}")
+    return Answer(suggestion, steps, "no suggestion" if suggestion is None else "")
 
 
 @cache
-def say_missing(package: str, error: str) -> None:
-    """Say once on stderr that a peer is left out."""
-    print(f"{package} is left out ({error}): pip install {package}", file=sys.stderr)
+def print_missing(package: str, error: str) -> None:
+    """Print once to stderr that a library is skipped."""
+    print(f"{package} is skipped ({error}): pip install {package}", file=sys.stderr)
 
 
 @contextmanager
-def silence() -> Iterator[None]:
-    """Show no progress bar, log or warning of a peer's."""
+def no_output() -> Iterator[None]:
+    """Suppress progress bars, logs and warnings."""
     with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         logging.disable()
@@ -100,12 +99,12 @@ def silence() -> Iterator[None]:
             logging.disable(logging.NOTSET)
 
 
-# Two peers want batches of inputs and labels, and call criterion(model(inputs), labels): here the
-# inputs are the whole batch, the model returns its loss, and the criterion hands that on.
+# Two libraries expect batches of (inputs, labels) and call criterion(model(inputs), labels). Here
+# the inputs are the whole batch, the model returns the loss, and the criterion passes it through.
 
 
 class Pairs:
-    """A task's training batches, each as inputs and as labels."""
+    """The training batches of a task, each as a pair (batch, batch)."""
 
     def __init__(self, task: Task) -> None:
         self.task = task
@@ -118,7 +117,7 @@ class Pairs:
             yield batch, batch
 
 
-class Losing(nn.Module):
+class LossModel(nn.Module):
     """A model that returns the task's loss."""
 
     def __init__(self, task: Task, model: nn.Module) -> None:
@@ -130,8 +129,8 @@ class Losing(nn.Module):
         return self.task.loss(self.model, batch)
 
 
-def handed_on(loss: torch.Tensor, _: Any) -> torch.Tensor:
-    """Return the loss that the model returned."""
+def identity(loss: torch.Tensor, _: Any) -> torch.Tensor:
+    """Return the loss that the model computed."""
     return loss
 
 
@@ -140,19 +139,21 @@ def handed_on(loss: torch.Tensor, _: Any) -> torch.Tensor:
 
 def torch_lr_finder(
     task: Task, model: nn.Module, optimizer: torch.optim.Optimizer
-) -> Sequence[Found]:
-    """Return the point that torch-lr-finder marks in its plot: 1e-7 to 10."""
+) -> Sequence[Suggestion]:
+    """Return the point that torch-lr-finder highlights in its plot: 1e-7 to 10."""
     from matplotlib.figure import Figure
     from torch_lr_finder import LRFinder, TrainDataLoaderIter
 
-    set_lr(optimizer, START)
-    finder = LRFinder(Losing(task, model), optimizer, handed_on)
+    set_lr(optimizer, START_LR)
+    finder = LRFinder(LossModel(task, model), optimizer, identity)
     finder.range_test(TrainDataLoaderIter(Pairs(task)))
-    _, lr = finder.plot(ax=Figure().subplots())  # axes of ours, or it would open a window
+    _, lr = finder.plot(ax=Figure().subplots())  # without ax= it would open a window
     return [float(lr)]
 
 
-def lightning(task: Task, model: nn.Module, optimizer: torch.optim.Optimizer) -> Sequence[Found]:
+def lightning(
+    task: Task, model: nn.Module, optimizer: torch.optim.Optimizer
+) -> Sequence[Suggestion]:
     """Return the suggestion of Lightning's tuner: 1e-8 to 1."""
     from lightning.pytorch import LightningModule, Trainer
     from lightning.pytorch.tuner import Tuner
@@ -184,7 +185,7 @@ def lightning(task: Task, model: nn.Module, optimizer: torch.optim.Optimizer) ->
     return [None if finder is None else finder.suggestion()]
 
 
-def ignite(task: Task, model: nn.Module, optimizer: torch.optim.Optimizer) -> Sequence[Found]:
+def ignite(task: Task, model: nn.Module, optimizer: torch.optim.Optimizer) -> Sequence[Suggestion]:
     """Return the suggestion of ignite's FastaiLRFinder: 1e-7 to 10."""
     from ignite.engine import Engine
     from ignite.handlers import FastaiLRFinder
@@ -197,48 +198,48 @@ def ignite(task: Task, model: nn.Module, optimizer: torch.optim.Optimizer) -> Se
         optimizer.step()
         return loss.item()
 
-    set_lr(optimizer, START)
+    set_lr(optimizer, START_LR)
     finder, saved = FastaiLRFinder(), {"model": model, "optimizer": optimizer}
     with finder.attach(Engine(step), to_save=saved, num_iter=100) as trainer:
         trainer.run(task.train)
     return [float(finder.lr_suggestion())]
 
 
-def fastai(task: Task, model: nn.Module, optimizer: torch.optim.Optimizer) -> Sequence[Found]:
+def fastai(task: Task, model: nn.Module, optimizer: torch.optim.Optimizer) -> Sequence[Suggestion]:
     """Return the four suggestions of fastai, of which valley is its default: 1e-7 to 10."""
     from fastai.callback.schedule import minimum, slide, steep, valley
     from fastai.data.core import DataLoaders
     from fastai.learner import Learner
     from fastai.optimizer import OptimWrapper
 
-    def apart(suggest: Callable[..., Any]) -> Callable[..., Any]:
-        """Let an error be the answer of one suggestion and not of all four."""
+    def catch_errors(suggest: Callable[..., Any]) -> Callable[..., Any]:
+        """Return an error as the suggestion, so that the other three still run."""
 
         @wraps(suggest)
-        def tried(*curve: Any) -> tuple[Any, Any]:
+        def suggest_or_error(*curve: Any) -> tuple[Any, Any]:
             try:
                 lr, point = suggest(*curve)
                 return float(lr), point
             except Exception as error:
                 return error, None
 
-        return tried
+        return suggest_or_error
 
     with tempfile.TemporaryDirectory() as folder:
         learner = Learner(
             DataLoaders(Pairs(task), Pairs(task)),
-            Losing(task, model),
-            loss_func=handed_on,
+            LossModel(task, model),
+            loss_func=identity,
             opt_func=OptimWrapper(opt=optimizer),
             path=folder,
         )
         with learner.no_bar():
-            functions = [apart(one) for one in (valley, slide, minimum, steep)]
+            functions = [catch_errors(rule) for rule in (valley, slide, minimum, steep)]
             return list(learner.lr_find(suggest_funcs=functions, show_plot=False))
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Give all parameters one lr."""
+    """Set the same learning rate for all param groups."""
     for group in optimizer.param_groups:
         group["lr"] = lr
 

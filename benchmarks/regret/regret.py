@@ -1,16 +1,16 @@
-"""StepOptions much of what training can gain is given away by each way of choosing an lr.
+"""Compare the learning rates that different finders suggest by their regret.
 
-    python benchmarks/regret/regret.py                 the table, from the answers on file
-    python benchmarks/regret/regret.py detail RULE     a rule's answers task by task
-    python benchmarks/regret/regret.py train RULE      its regret by training at the very answers
-    python benchmarks/regret/regret.py ask [RULE ...]  ask all rules, or some, anew
+    python benchmarks/regret/regret.py                 print the tables from answers.json
+    python benchmarks/regret/regret.py detail RULE     print the answers of a rule for each task
+    python benchmarks/regret/regret.py train RULE      its regret, by training at its answers
+    python benchmarks/regret/regret.py run [RULE ...]  run all or the named rules, and save answers
 
-The regret of an lr is (L(lr) - L*) / (L0 - L*): L is the last validation loss of a run with
-that peak lr, the mean of three seeds, L* the loss of the best lr and L0 the one before any
-training; between two lrs that were trained L is linear in log lr, and a diverged run counts
-as untrained. No answer has regret 1. "Seeds agree" is the share of tasks on which all answers lie
-within half a decade. Rules see the training data alone, and other initial weights
-and orders of the data than the truth: three of each.
+The regret of a learning rate is (L(lr) - L*) / (L0 - L*), where L is the final validation loss of
+a run with that peak learning rate, the mean of three seeds, L* the loss of the best learning rate
+and L0 the loss before training. 0 is optimal, 1 is no better than not training. Between two
+trained learning rates L is linear in log lr; a diverged run counts as untrained; a rule without an
+answer has regret 1. "Seeds agree" is the share of tasks on which all answers lie within half a
+decade. Rules see the training data only, with three seeds that differ from those of truth.json.
 """
 
 from __future__ import annotations
@@ -26,24 +26,22 @@ from typing import Any, NamedTuple
 
 import torch
 from peers import answers
-from tasks import HELD_OUT, PLATEAU, TASKS, Entry, entry
+from tasks import HELD_OUT, PLATEAU, TASKS, Entry, entry_named
 from truth import LENGTHS, losses, mean
 
 from ratecraft._training._snapshot import seed_everything
 from ratecraft.experiments import Task
-from ratecraft.experiments._train import start
+from ratecraft.experiments._train import create_model_and_optimizer
 from ratecraft.finder import find_lr, line_search, range_test
 
 HERE = Path(__file__).parent
 TRUTH, ANSWERS = HERE / "truth.json", HERE / "answers.json"
 SEEDS = (0, 1, 2)
-CLOSE = 0.05
-
-LRs = dict[str, float | None]  # for the short run and for the long one
+MAX_CLOSE_REGRET = 0.05  # an answer with at most this regret is close to the best
 
 
 class Answer(NamedTuple):
-    """What a rule said for one task and seed, and what it cost in steps."""
+    """The learning rates that a rule suggests for one task and seed, and its cost in steps."""
 
     short: float | None
     long: float | None
@@ -51,108 +49,110 @@ class Answer(NamedTuple):
     band: tuple[float, float] | None = None
 
 
-def ours(test: Callable[..., Any]) -> Callable[[Entry, Task, int], Answer]:
-    """Return a rule of ours as a function of task and seed."""
+def seeded(finder: Callable[..., Any]) -> Callable[[Entry, Task, int], Answer]:
+    """Return a rule: a finder that starts from a seeded model and optimizer."""
 
-    def ask(one: Entry, task: Task, seed: int) -> Answer:
+    def rule(entry: Entry, task: Task, seed: int) -> Answer:
         seed_everything(seed)
-        model, optimizer = start(task)
-        return test(one, model, optimizer, task.train, task.loss)  # type: ignore[no-any-return]
+        model, optimizer = create_model_and_optimizer(task)
+        return finder(entry, model, optimizer, task.train, task.loss)  # type: ignore[no-any-return]
 
-    return ask
+    return rule
 
 
-def found(one: Entry, *world: Any) -> Answer:
-    results = [find_lr(*world, total_steps=one.steps * times) for times in LENGTHS.values()]
+def short_runs(entry: Entry, *training: Any) -> Answer:
+    results = [find_lr(*training, total_steps=entry.steps * times) for times in LENGTHS.values()]
     first = results[0]
     band = None if first.lr is None else (first.lr_low, first.lr_high)
     cost = first.steps + first.eval_batches / 3
     return Answer(results[0].lr, results[1].lr, cost, band)
 
 
-def armijo(one: Entry, *world: Any) -> Answer:
-    result = line_search(*world)
+def armijo(entry: Entry, *training: Any) -> Answer:
+    result = line_search(*training)
     return Answer(result.lr, result.lr, result.steps + result.eval_batches / 3)
 
 
-def swept(rule: str, **settings: Any) -> Callable[..., Answer]:
-    def test(one: Entry, *world: Any) -> Answer:
-        result = range_test(*world, **settings)
+def range_test_rule(rule: str, **options: Any) -> Callable[..., Answer]:
+    def finder(entry: Entry, *training: Any) -> Answer:
+        result = range_test(*training, **options)
         lr = result.suggest(rule).lr
-        return Answer(lr, lr, len(result.lrs) + settings.get("control", 0) / 3)
+        return Answer(lr, lr, len(result.lrs) + options.get("control", 0) / 3)
 
-    return test
+    return finder
 
 
-def default(one: Entry, model: Any, optimizer: torch.optim.Optimizer, *world: Any) -> Answer:
+def default(entry: Entry, model: Any, optimizer: torch.optim.Optimizer, *data: Any) -> Answer:
     lr = optimizer.param_groups[0]["lr"]
     return Answer(lr, lr, 0)
 
 
 RULES: dict[str, Callable[[Entry, Task, int], Answer]] = {
-    "find_lr": ours(found),
-    "control variate, minimum/4": ours(swept("minimum/4", control=16, steps=100)),
-    "Armijo line search": ours(armijo),
-    "range test, minimum/10": ours(swept("minimum/10", steps=100)),
-    "range test, steepest": ours(swept("steepest", steps=100)),
-    "the optimizer's own": ours(default),
+    "find_lr": seeded(short_runs),
+    "control variate, minimum/4": seeded(range_test_rule("minimum/4", control=16, steps=100)),
+    "Armijo line search": seeded(armijo),
+    "range test, minimum/10": seeded(range_test_rule("minimum/10", steps=100)),
+    "range test, steepest": seeded(range_test_rule("steepest", steps=100)),
+    "the optimizer's own": seeded(default),
 }
 
 
-def ask(job: tuple[str, int, tuple[str, ...]]) -> dict[str, Answer]:
-    """Return what some rules say to a task with a seed."""
+def run_rules(job: tuple[str, int, tuple[str, ...]]) -> dict[str, Answer]:
+    """Return the answers of the rules for a task and a seed."""
     torch.set_num_threads(1)
     name, seed, rules = job
-    one = entry(name)
-    task = one.build()
-    said = {rule: RULES[rule](one, task, seed) for rule in rules if rule in RULES}
+    entry = entry_named(name)
+    task = entry.build()
+    given = {rule: RULES[rule](entry, task, seed) for rule in rules if rule in RULES}
     if not set(rules) <= set(RULES):
         for rule, answer in answers(task, seed).items():
-            said[rule] = Answer(answer.lr, answer.lr, answer.steps)
-    return said
+            given[rule] = Answer(answer.lr, answer.lr, answer.steps)
+    return given
 
 
-def ask_all(rules: tuple[str, ...]) -> None:
-    """Ask the rules for every task and seed, and write what they said."""
-    known = json.loads(ANSWERS.read_text()) if ANSWERS.exists() else {}
-    jobs = [(one.name, seed, rules) for one in TASKS for seed in SEEDS]
+def run_all(rules: tuple[str, ...]) -> None:
+    """Run the rules on every task with every seed, and save their answers."""
+    saved = json.loads(ANSWERS.read_text()) if ANSWERS.exists() else {}
+    jobs = [(entry.name, seed, rules) for entry in TASKS for seed in SEEDS]
     with multiprocessing.get_context("spawn").Pool(2) as pool:
-        for (name, seed, _), said in zip(jobs, pool.imap(ask, jobs), strict=True):
-            for rule, answer in said.items():
-                place = known.setdefault(rule, {}).setdefault(name, {})
-                place[str(seed)] = [None if x is None else _short(x) for x in answer]
+        for (name, seed, _), given in zip(jobs, pool.imap(run_rules, jobs), strict=True):
+            for rule, answer in given.items():
+                seeds = saved.setdefault(rule, {}).setdefault(name, {})
+                seeds[str(seed)] = [None if x is None else _rounded(x) for x in answer]
             print(f"{name} {seed}", file=sys.stderr)
-    ANSWERS.write_text(json.dumps(known, separators=(",", ":")) + "\n")
+    ANSWERS.write_text(json.dumps(saved, separators=(",", ":")) + "\n")
 
 
-def _short(value: Any) -> Any:
-    return [_short(x) for x in value] if isinstance(value, tuple | list) else float(f"{value:.4g}")
+def _rounded(value: Any) -> Any:
+    if isinstance(value, tuple | list):
+        return [_rounded(x) for x in value]
+    return float(f"{value:.4g}")
 
 
 def regret(task: dict[str, Any], length: str, lr: float | None) -> float:
-    """Return what an lr gives away of what the best one gains."""
+    """Return the regret of a learning rate on a task; 1 if it is None."""
     if lr is None:
         return 1.0
     start = task["untrained"]
     points = [
-        (x, mean(some, start))
-        for x, some in zip(task[length]["log10_lrs"], task[length]["losses"], strict=True)
+        (x, mean(seeds, start))
+        for x, seeds in zip(task[length]["log10_lrs"], task[length]["losses"], strict=True)
     ]
-    place, best = math.log10(lr), min(loss for _, loss in points)
-    (x, loss), *others = points
-    for right, other in others:
-        if place <= x:
+    log_lr, best = math.log10(lr), min(loss for _, loss in points)
+    (x, loss), *rest = points
+    for right, right_loss in rest:
+        if log_lr <= x:
             break
-        share = min((place - x) / (right - x), 1.0)
-        if place < right:
-            loss += share * (other - loss)
+        share = min((log_lr - x) / (right - x), 1.0)
+        if log_lr < right:
+            loss += share * (right_loss - loss)
             break
-        x, loss = right, other
+        x, loss = right, right_loss
     return (loss - best) / (start - best)
 
 
 class Score(NamedTuple):
-    """What a rule gave away over some tasks."""
+    """The regret of a rule: mean over tasks, standard error, share of close answers, maximum."""
 
     mean: float
     error: float
@@ -162,30 +162,30 @@ class Score(NamedTuple):
 
 def score(regrets: dict[str, list[float]]) -> Score:
     """Return the mean over tasks, its standard error, the share within 5 %, and the worst."""
-    tasks = [statistics.fmean(some) for some in regrets.values()]
-    every = [one for some in regrets.values() for one in some]
+    tasks = [statistics.fmean(seeds) for seeds in regrets.values()]
+    flat = [value for seeds in regrets.values() for value in seeds]
     return Score(
         statistics.fmean(tasks),
         statistics.stdev(tasks) / math.sqrt(len(tasks)),
-        sum(one <= CLOSE for one in every) / len(every),
-        max(every),
+        sum(value <= MAX_CLOSE_REGRET for value in flat) / len(flat),
+        max(flat),
     )
 
 
-def agreement(said: dict[str, dict[str, list[Any]]]) -> float:
-    """Return on how many tasks all seeds' answers lie within half a decade."""
+def agreement(given: dict[str, dict[str, list[Any]]]) -> float:
+    """Return the share of tasks on which the answers of all seeds lie within half a decade."""
     agree = 0
-    for seeds in said.values():
+    for seeds in given.values():
         lrs = [answer[0] for answer in seeds.values()]
         agree += None not in lrs and max(lrs) / min(lrs) <= math.sqrt(10)
-    return agree / len(said)
+    return agree / len(given)
 
 
-def table(known: dict[str, Any], truth: dict[str, Any], held_out: bool) -> None:
-    """Print every rule's scores over the tasks that were held out, or the others; best first."""
+def table(saved: dict[str, Any], truth: dict[str, Any], held_out: bool) -> None:
+    """Print the scores of all rules on the held-out tasks, or on the others; best first."""
     rows = []
-    for rule, said in known.items():
-        chosen = {name: seeds for name, seeds in said.items() if (name in HELD_OUT) == held_out}
+    for rule, given in saved.items():
+        chosen = {name: seeds for name, seeds in given.items() if (name in HELD_OUT) == held_out}
         scores = [
             score({
                 name: [regret(truth[name], length, answer[i]) for answer in seeds.values()]
@@ -195,8 +195,8 @@ def table(known: dict[str, Any], truth: dict[str, Any], held_out: bool) -> None:
         ]  # fmt: skip
         cost = statistics.fmean(a[2] for seeds in chosen.values() for a in seeds.values())
         rows.append((*scores, rule, cost, agreement(chosen)))
-    which = f"{'held out' if held_out else 'the others'}: {len(chosen)} tasks, {len(SEEDS)} seeds"
-    print(f"| {which} | regret | within 5 % | worst | 8 x longer run | within 5 % | steps "
+    title = f"{'held out' if held_out else 'the others'}: {len(chosen)} tasks, {len(SEEDS)} seeds"
+    print(f"| {title} | regret | within 5 % | worst | 8 x longer run | within 5 % | steps "
           "| seeds agree |")  # fmt: skip
     print("|---|---|---|---|---|---|---|---|")
     for short, long, rule, cost, agree in sorted(rows):
@@ -207,55 +207,55 @@ def table(known: dict[str, Any], truth: dict[str, Any], held_out: bool) -> None:
         )
 
 
-def detail(known: dict[str, Any], truth: dict[str, Any], rule: str) -> None:
-    """Print a rule's answers task by task."""
-    for name, seeds in known[rule].items():
-        mark = "held out" if name in HELD_OUT else "plateau" if name == PLATEAU else ""
+def detail(saved: dict[str, Any], truth: dict[str, Any], rule: str) -> None:
+    """Print the answers of a rule for each task, with their regrets."""
+    for name, seeds in saved[rule].items():
+        label = "held out" if name in HELD_OUT else "plateau" if name == PLATEAU else ""
         for i, length in enumerate(LENGTHS):
-            told = [answer[i] for answer in seeds.values()]
-            lost = " ".join(f"{regret(truth[name], length, lr):.3f}" for lr in told)
-            lrs = " ".join("none" if lr is None else f"{lr:.2g}" for lr in told)
-            print(f"{name:40} {mark:9} {length:6} {lrs:26} {lost}")
+            lrs = [answer[i] for answer in seeds.values()]
+            regrets = " ".join(f"{regret(truth[name], length, lr):.3f}" for lr in lrs)
+            cells = " ".join("none" if lr is None else f"{lr:.2g}" for lr in lrs)
+            print(f"{name:40} {label:9} {length:6} {cells:26} {regrets}")
 
 
 def trained(job: tuple[str, float]) -> list[float | None]:
-    """Return the last validation losses of a task's short run at an lr, seed by seed."""
+    """Return the final validation loss of a task's short run at a learning rate, for each seed."""
     torch.set_num_threads(1)
     return losses(job[0], "short", math.log10(job[1]))
 
 
-def train_all(known: dict[str, Any], truth: dict[str, Any], rule: str) -> None:
-    """Train at a rule's answers to the tasks held out, and print its regret beside the table's."""
-    jobs = [(name, answer[0]) for name, seeds in known[rule].items() if name in HELD_OUT
+def train_all(saved: dict[str, Any], truth: dict[str, Any], rule: str) -> None:
+    """Train at a rule's answers to the held-out tasks; print measured and interpolated regret."""
+    jobs = [(name, answer[0]) for name, seeds in saved[rule].items() if name in HELD_OUT
             for answer in seeds.values() if answer[0] is not None]  # fmt: skip
     with multiprocessing.get_context("spawn").Pool(2) as pool:
         finals = pool.map(trained, jobs, chunksize=1)
-    lost, read = [], []
+    measured, interpolated = [], []
     for (name, lr), final in zip(jobs, finals, strict=True):
         task = truth[name]
-        points = [mean(some, task["untrained"]) for some in task["short"]["losses"]]
+        points = [mean(seeds, task["untrained"]) for seeds in task["short"]["losses"]]
         best = min(points)
         loss = mean(final, task["untrained"])
-        lost.append((loss - best) / (task["untrained"] - best))
-        read.append(regret(task, "short", lr))
-    print(f"{rule}, {len(jobs)} answers: trained {statistics.fmean(lost):.3f}, "
-          f"between the lrs of the truth {statistics.fmean(read):.3f}")  # fmt: skip
+        measured.append((loss - best) / (task["untrained"] - best))
+        interpolated.append(regret(task, "short", lr))
+    print(f"{rule}, {len(jobs)} answers: trained {statistics.fmean(measured):.3f}, "
+          f"interpolated {statistics.fmean(interpolated):.3f}")  # fmt: skip
 
 
-def main(words: list[str]) -> None:
-    """Do what the command line says."""
-    if words[:1] == ["ask"]:
-        ask_all(tuple(words[1:]) or (*RULES, "peers"))
-    known = json.loads(ANSWERS.read_text())
+def main(arguments: list[str]) -> None:
+    """Run the command given by the arguments; see the module docstring."""
+    if arguments[:1] == ["run"]:
+        run_all(tuple(arguments[1:]) or (*RULES, "peers"))
+    saved = json.loads(ANSWERS.read_text())
     truth = json.loads(TRUTH.read_text())["tasks"]
-    if words[:1] == ["train"]:
-        train_all(known, truth, words[1])
-    elif words[:1] == ["detail"]:
-        detail(known, truth, words[1])
+    if arguments[:1] == ["train"]:
+        train_all(saved, truth, arguments[1])
+    elif arguments[:1] == ["detail"]:
+        detail(saved, truth, arguments[1])
     else:
-        table(known, truth, held_out=True)
+        table(saved, truth, held_out=True)
         print()
-        table(known, truth, held_out=False)
+        table(saved, truth, held_out=False)
 
 
 if __name__ == "__main__":

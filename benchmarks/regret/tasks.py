@@ -1,7 +1,7 @@
-"""46 real tasks: data x model x optimizer, each small enough to train thousands of times.
+"""46 real tasks, data x model x optimizer, each small enough to train thousands of times.
 
-The last sixteen, a third, are held out: no rule was tuned on them. The ten that were held out
-first, every third of the others, showed what the rule of then did not know, and are seen since.
+The last sixteen, a third, are held out: no rule was tuned on them. Every third of the first thirty
+was held out for an earlier version of the rule; they have been used for tuning since.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ class Entry(NamedTuple):
     build: Callable[[], Task]
 
 
-# Data: (train x, val x, train y, val y), the split always the same.
+# Data: (train x, val x, train y, val y), always with the same split.
 
 
 def split(x: Any, y: Any, *, stratify: bool = False, scale: bool = False) -> list[torch.Tensor]:
-    """Hold out a fifth; standardise the features by what the other four fifths are."""
+    """Hold out a fifth; standardize the features with the statistics of the rest."""
     parts = train_test_split(x, y, test_size=0.2, stratify=y if stratify else None, random_state=0)
     tensors = [torch.as_tensor(part, dtype=torch.float32) for part in parts]
     if scale:
@@ -58,7 +58,7 @@ def digits(raw: bool = False) -> list[torch.Tensor]:
 
 @cache
 def turned_digits() -> list[torch.Tensor]:
-    """The digits transposed, white on black: what a model of the digits is fine-tuned to."""
+    """Return the digits transposed and inverted, the data of the fine-tuning tasks."""
     parts = digits()
     turned = [1 - x.view(-1, 8, 8).transpose(1, 2).flatten(1) for x in parts[:2]]
     return [*turned, *parts[2:]]
@@ -85,7 +85,7 @@ def diabetes(raw: bool = False) -> list[torch.Tensor]:
 
 @cache
 def text(*, topics: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rows of characters of Python's own library, or of its help topics; a tenth held out."""
+    """Return rows of characters from the standard library or its help topics; a tenth held out."""
     if topics:
         whole = "".join(pydoc_data.topics.topics[name] for name in sorted(pydoc_data.topics.topics))
     else:
@@ -141,7 +141,7 @@ class Recurrent(nn.Module):
 
 
 class Block(nn.Module):
-    """One layer of a transformer, normalised before each half."""
+    """A pre-norm transformer layer."""
 
     def __init__(self, width: int, *, causal: bool) -> None:
         super().__init__()
@@ -151,7 +151,7 @@ class Block(nn.Module):
         self.feed = mlp(width, 4 * width, width, activation=nn.GELU)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return what the layer makes of each place."""
+        """Return the output at each position."""
         rows, length, width = x.shape
         shape = (rows, length, 4, width // 4)
         q, k, v = (
@@ -169,14 +169,14 @@ class Transformer(nn.Module):
     def __init__(self, width: int = 32) -> None:
         super().__init__()
         self.characters = nn.Embedding(128, width)
-        self.places = nn.Embedding(CONTEXT, width)
+        self.positions = nn.Embedding(CONTEXT, width)
         self.blocks = nn.Sequential(*[Block(width, causal=True) for _ in range(2)])
         self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 128))
 
     def forward(self, characters: torch.Tensor) -> torch.Tensor:
         """Return the logits."""
-        places = self.places(torch.arange(characters.shape[1]))
-        logits: torch.Tensor = self.head(self.blocks(self.characters(characters) + places))
+        positions = self.positions(torch.arange(characters.shape[1]))
+        logits: torch.Tensor = self.head(self.blocks(self.characters(characters) + positions))
         return logits
 
 
@@ -186,13 +186,13 @@ class RowTransformer(nn.Module):
     def __init__(self, width: int = 32) -> None:
         super().__init__()
         self.rows = nn.Linear(8, width)
-        self.places = nn.Parameter(torch.randn(8, width) * 0.1)
+        self.positions = nn.Parameter(torch.randn(8, width) * 0.1)
         self.block = Block(width, causal=False)
         self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 10))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the logits."""
-        hidden = self.block(self.rows(x.view(-1, 8, 8)) + self.places)
+        hidden = self.block(self.rows(x.view(-1, 8, 8)) + self.positions)
         logits: torch.Tensor = self.head(hidden.mean(1))
         return logits
 
@@ -288,29 +288,29 @@ def characters(
 
 
 def pretrained(model: Callable[[], nn.Module], data: Any, loss: Any) -> Callable[[], nn.Module]:
-    """Return what makes a model with the weights of 600 steps on other data."""
+    """Return a function that builds a model with the weights of 600 steps on other data."""
 
     @cache
     def weights() -> dict[str, torch.Tensor]:
         with preserve_rng():
             seed_everything(12345)
-            one, loader = model(), batches(data(), 32)
-            optimizer = torch.optim.AdamW(one.parameters(), lr=3e-3)
+            trained, loader = model(), batches(data(), 32)
+            optimizer = torch.optim.AdamW(trained.parameters(), lr=3e-3)
             done = 0
             while done < 600:
                 for batch in loader:
                     optimizer.zero_grad()
-                    loss(one, batch).backward()
+                    loss(trained, batch).backward()
                     optimizer.step()
                     done += 1
                     if done == 600:
                         break
-        return one.state_dict()
+        return trained.state_dict()
 
     def make() -> nn.Module:
-        one = model()
-        one.load_state_dict(weights())
-        return one
+        instance = model()
+        instance.load_state_dict(weights())
+        return instance
 
     return make
 
@@ -351,7 +351,7 @@ TASKS: tuple[Entry, ...] = (
     characters("text/transformer/momentum", 120, Transformer),
     tabular("cancer/deep-tanh/adamw", 100, cancer, lambda: deep_tanh(30, 2)),
     characters("text/mlp/adamw", 120, Neighbours),
-    # From here on: held out.
+    # Held out from here on.
     tabular("digits/mlp/momentum", 150, digits, lambda: mlp(64, 64, 10)),
     tabular("digits/linear/adam", 100, digits, lambda: mlp(64, 10)),
     tabular("cancer/linear/adamw", 100, cancer, lambda: mlp(30, 2)),
@@ -374,6 +374,6 @@ HELD_OUT_FIRST: frozenset[str] = frozenset(entry.name for entry in TASKS[2:30:3]
 PLATEAU = "digits/deep-tanh/sgd"
 
 
-def entry(name: str) -> Entry:
+def entry_named(name: str) -> Entry:
     """Return the task of that name."""
-    return next(one for one in TASKS if one.name == name)
+    return next(entry for entry in TASKS if entry.name == name)

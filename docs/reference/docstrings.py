@@ -1,4 +1,4 @@
-"""StepOptions the reference reads docstrings, for mkdocstrings: what Markdown would garble is set right."""
+"""A griffe extension for mkdocstrings: doctests as code blocks, public names of packages."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from ratecraft.cli._app import app
     ("arguments", "code", "words"),
     [
         (("show", "warmpu(500)"), 2, "did you mean 'warmup'?\n  warmpu(500)\n  ^^^^^^"),
-        (("show", "cosine(1, 0)"), 2, "has no length of its own and needs total_steps="),
+        (("show", "cosine(1, 0)"), 2, "needs total_steps=, or over= as a length of its own"),
         (("show", "constant(1)"), 2, "--total-steps 10000"),
         (("show",), 2, "show needs a schedule"),
         (("show", "warmup(5)", "-o", "x.gif"), 2, ".png"),
@@ -28,8 +28,8 @@ from ratecraft.cli._app import app
         (("find",), 2, "requires an argument"),
         (("find", "nowhere.py:task"), 2, "there is no file nowhere.py; that folder has my_task.py"),
         (("find", "my_task.py:tusk"), 2, "has no function 'tusk'"),
-        (("find", "my_task.py:number"), 2, "returned int, where a ratecraft.experiments.Task was"),
-        (("find", "my_task.py:task", "--optimizer", "torch.Adam"), 2, "is no optimizer class"),
+        (("find", "my_task.py:number"), 2, "returned int; expected a ratecraft.Task"),
+        (("find", "my_task.py:task", "--optimizer", "torch.Adam"), 2, "is not an optimizer class"),
         (("find", "my_task.py:nan"), 1, "the loss is nan before any training"),
         (("find", "my_task.py:nan", "--range-test"), 1, "the loss is nan at the first step"),
         (

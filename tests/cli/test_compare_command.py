@@ -272,7 +272,7 @@ def test_a_task_typed_into_a_session_trains_in_its_process(tmp_path: Path) -> No
         [sys.executable], input=session, cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert done.stdout == "1\n"
-    assert "put it into a file, or pass workers=0 to train in this process" in done.stderr
+    assert "move it into a file, or pass workers=0 to train in this process" in done.stderr
 
 
 def test_ctrl_c_during_the_imports_prints_one_line(tmp_path: Path) -> None:
@@ -330,6 +330,6 @@ def test_compare_takes_several_lrs_and_optimizers_and_saves_runs(folder: Path) -
     (folder / "notes.db").write_bytes(b"notes" * 1000)
     wrong = ratecraft(folder, *command[:-6], "--store", "notes.db")
     assert wrong.returncode == 2
-    assert "is no store of runs" in wrong.stderr
+    assert "is not a store of runs" in wrong.stderr
     wrong = ratecraft(folder, "compare", "digits", "constant(1)", "--optimizer", "sgd,adam")
     assert "finds the lr of one optimizer" in wrong.stderr

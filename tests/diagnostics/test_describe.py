@@ -32,7 +32,7 @@ def test_groups_with_schedules_and_external_factor():
         "weight_decay": "cosine(1, 0)",
     }
     lines = str(describe(optimizer)).splitlines()
-    assert lines[0] == "group  tensors  weights  base  lr  decay  schedule"
+    assert lines[0] == "group  tensors  weights  base    lr  decay  schedule"
     assert lines[2].startswith(
         "head         1        2     1   1.2      0  factor linear(1, 0) and factor"
     )

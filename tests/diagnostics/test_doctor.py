@@ -410,7 +410,7 @@ def test_parameters_in_two_optimizers():
     second = torch.optim.SGD([model.bias], lr=0.1)
     schedulers = [ScheduleLR(o, factor=FALL, total_steps=100) for o in (optimizer, second)]
     assert texts(model, optimizer, second, *schedulers) == [
-        "warning: 1 parameters are in more than one optimizer, and each of them steps them"
+        "warning: 1 parameters are in more than one optimizer, and each optimizer updates them"
     ]
 
 

@@ -1,4 +1,4 @@
-"""What runs share at their beginning is trained once, and nothing is different for it."""
+"""Runs with a common beginning: trained once, with the numbers of separate runs."""
 
 import dataclasses
 import random
@@ -19,116 +19,116 @@ from ratecraft.results import Run
 WSD = wsd(10, cooldown=20)
 
 
-def equal(one: Run, other: Run) -> bool:
-    """Whether two runs are one to the last bit; the time they took is not theirs."""
-    return dataclasses.replace(one, seconds=0.0) == dataclasses.replace(other, seconds=0.0)
+def equal(a: Run, b: Run) -> bool:
+    """Return whether two runs agree to the last bit in everything but their time."""
+    return dataclasses.replace(a, seconds=0.0) == dataclasses.replace(b, seconds=0.0)
 
 
-class Noisy(Dataset):
-    """Rows that draw from every random number there is, also a little state of its own."""
+class NoisyRows(Dataset):
+    """Rows with noise from every random generator, one of its own, and a counter as state."""
 
     def __init__(self) -> None:
-        self.seen = 0
-        self.own = np.random.default_rng(7)
+        self.reads = 0
+        self.generator = np.random.default_rng(7)
 
     def __len__(self) -> int:
         return 48
 
     def __getitem__(self, i: int) -> torch.Tensor:
-        self.seen += 1
-        noise = torch.randn(4) + np.random.randn() + random.random() + self.own.normal()
-        return noise + self.seen * 1e-3
+        self.reads += 1
+        noise = torch.randn(4) + np.random.randn() + random.random() + self.generator.normal()
+        return noise + self.reads * 1e-3
 
 
-def drawing() -> Task:
-    """A task with shuffling, augmentation, dropout, batch norm, momentum and a generator."""
+def random_task() -> Task:
+    """Return a task with shuffling, noise, dropout, batch norm, momentum and a generator."""
     generator = torch.Generator().manual_seed(3)
     return Task(
         model=lambda: nn.Sequential(
             nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(0.2), nn.Linear(8, 1)
         ),
         loss=lambda model, batch: ((model(batch) - batch.sum(1, keepdim=True)) ** 2).mean(),
-        train=DataLoader(Noisy(), batch_size=4, shuffle=True, generator=generator),
+        train=DataLoader(NoisyRows(), batch_size=4, shuffle=True, generator=generator),
         val=DataLoader(TensorDataset(torch.ones(8, 4)), batch_size=4, collate_fn=lambda rows: (
             torch.stack([row[0] for row in rows]))),
         optimizer=lambda model: torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9),
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["digits", "drawing"])
-def test_a_branch_is_the_run_that_never_branched(name: str) -> None:
+@pytest.mark.parametrize("name", ["digits", "random"])
+def test_branched_runs_equal_separate_runs(name: str) -> None:
     def build() -> Task:
-        return load_task("digits") if name == "digits" else drawing()
+        return load_task("digits") if name == "digits" else random_task()
 
     branches = [(WSD, 50), (WSD, 100), (WSD, 93), (cosine(1, 0), 60), (constant(1), 60)]
     branches += [(warmup(10).then(constant(1)), 70), (warmup(10).then(cosine(1, 0)), 100)]
-    found = train_branches(build(), branches, lr=0.003, seed=1)
-    for (schedule, total), run in zip(branches, found, strict=True):
-        assert equal(run, train(build(), schedule, lr=0.003, seed=1, total_steps=total)), (
-            name,
-            total,
-        )
+    runs = train_branches(build(), branches, lr=0.003, seed=1)
+    for (schedule, total_steps), run in zip(branches, runs, strict=True):
+        alone = train(build(), schedule, lr=0.003, seed=1, total_steps=total_steps)
+        assert equal(run, alone), (name, total_steps)
 
 
-def test_what_is_shared_is_trained_once() -> None:
-    count = []
+def test_common_steps_are_trained_once() -> None:
+    modes = []
     task = load_task("digits")
     loss = task.loss
 
-    def counted(model: nn.Module, batch: object) -> torch.Tensor:
-        count.append(model.training)
+    def counting_loss(model: nn.Module, batch: object) -> torch.Tensor:
+        modes.append(model.training)
         return loss(model, batch)
 
-    task = dataclasses.replace(task, loss=counted)
+    task = dataclasses.replace(task, loss=counting_loss)
     train_branches(task, [(WSD, 60), (WSD, 90), (WSD, 120)], lr=0.01, seed=0)
-    # The longest, and two cooldowns of 20 steps, the first of which is still at the full lr.
-    assert sum(count) == 120 + 19 + 19
+    # The longest run and two cooldowns of 20 steps; their first step has the full learning rate.
+    assert sum(modes) == 120 + 19 + 19
 
 
-def test_a_trunk_that_diverges_leaves_the_others_as_they_are() -> None:
-    build = drawing
-    plans = [(warmup(30).then(constant(1e12)), 60), (warmup(30).then(constant(1e12)), 40)]
-    found = train_branches(build(), plans, lr=1e6, seed=0)
-    for (schedule, total), run in zip(plans, found, strict=True):
-        alone = train(build(), schedule, lr=1e6, seed=0, total_steps=total)
+def test_branches_of_a_diverged_trunk_equal_separate_runs() -> None:
+    build = random_task
+    branches = [(warmup(30).then(constant(1e12)), 60), (warmup(30).then(constant(1e12)), 40)]
+    runs = train_branches(build(), branches, lr=1e6, seed=0)
+    for (schedule, total_steps), run in zip(branches, runs, strict=True):
+        alone = train(build(), schedule, lr=1e6, seed=0, total_steps=total_steps)
         assert run.diverged is not None
         assert (run.diverged, len(run.losses)) == (alone.diverged, len(alone.losses))
 
 
-def test_a_plateau_is_trained_alone_beside_branches() -> None:
+def test_plateau_is_trained_separately_from_branches() -> None:
     task = load_task("digits")
     plateau = Plateau(factor=0.5, patience=0)
-    found = train_branches(task, [(WSD, 60), (plateau, 90)], lr=0.01, seed=0)
-    assert equal(found[1], train(load_task("digits"), plateau, lr=0.01, total_steps=90))
+    runs = train_branches(task, [(WSD, 60), (plateau, 90)], lr=0.01, seed=0)
+    assert equal(runs[1], train(load_task("digits"), plateau, lr=0.01, total_steps=90))
 
 
-def test_a_model_that_cannot_be_copied_is_named() -> None:
-    class Stubborn(nn.Linear):
+def test_model_that_cannot_be_copied_raises() -> None:
+    class Uncopyable(nn.Linear):
         def __deepcopy__(self, memo: object) -> None:
             raise RuntimeError("no copies")
 
     task = dataclasses.replace(
-        drawing(),
-        model=lambda: Stubborn(4, 1),
+        random_task(),
+        model=lambda: Uncopyable(4, 1),
         loss=lambda model, batch: ((model(batch) - 1) ** 2).mean(),
     )
-    with pytest.raises(TaskError, match=r"Stubborn cannot be copied .*no copies"):
+    with pytest.raises(TaskError, match=r"Uncopyable cannot be copied .*no copies"):
         train_branches(task, [(WSD, 50), (WSD, 60)], lr=0.01, seed=0)
 
 
-def test_a_training_that_was_held_is_one_that_was_not() -> None:
-    whole = train(drawing(), WSD, lr=0.01, seed=2, total_steps=50)
-    held, other = (Training(drawing(), WSD, lr=0.01, seed=2, total_steps=50) for _ in range(2))
-    for place in (1, 7, 12, 13, 50):
-        held.advance(place)
+def test_paused_training_equals_an_uninterrupted_one() -> None:
+    whole = train(random_task(), WSD, lr=0.01, seed=2, total_steps=50)
+    first, second = (
+        Training(random_task(), WSD, lr=0.01, seed=2, total_steps=50) for _ in range(2)
+    )
+    for step in (1, 7, 12, 13, 50):
+        first.advance(step)
         torch.rand(3)
-        other.advance(place)  # one beside the other
-    assert equal(held.result(), whole)
-    assert equal(other.result(), whole)
+        second.advance(step)  # interleaved with the first
+    assert equal(first.result(), whole)
+    assert equal(second.result(), whole)
 
 
-def test_compare_with_branches_gives_the_same_for_several_lengths() -> None:
-    settings = {"lrs": [0.01, 0.003], "seeds": 1, "total": [40, steps(60)], "workers": 0}
+def test_compare_with_branches_equals_compare_without() -> None:
+    settings = {"lrs": [0.01, 0.003], "seeds": 1, "total_steps": [40, steps(60)], "workers": 0}
     schedules = {"wsd": WSD, "cosine": cosine(1, 0)}
     plain = compare("digits", schedules, **settings)
     shared = compare("digits", schedules, **settings, branches=True)
@@ -145,8 +145,8 @@ def test_compare_with_branches_gives_the_same_for_several_lengths() -> None:
         compare("digits", schedules, **settings, branches=True, halving=True)
 
 
-def test_cooldowns_branch_where_they_begin() -> None:
+def test_branches_split_where_cooldowns_start() -> None:
     short = constant(1).then(cooldown(20))
-    found = train_branches(load_task("digits"), [(short, 40), (short, 80)], lr=0.01, seed=0)
-    assert found[0].losses[:20] == found[1].losses[:20]
-    assert found[0].losses[22:] != found[1].losses[22:40]
+    runs = train_branches(load_task("digits"), [(short, 40), (short, 80)], lr=0.01, seed=0)
+    assert runs[0].losses[:20] == runs[1].losses[:20]
+    assert runs[0].losses[22:] != runs[1].losses[22:40]

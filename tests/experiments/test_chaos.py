@@ -1,4 +1,4 @@
-"""Forty trials, ten workers and ten drivers killed: the end is that of no disturbance."""
+"""Forty trials with ten workers and ten drivers killed give the undisturbed result."""
 
 import dataclasses
 import os
@@ -43,12 +43,12 @@ if __name__ == "__main__":
     compare({task!r}, {{"flat": constant(1), "wave": cosine(1, 0)}}, lrs=[0.1, 0.01], seeds=10,
             total_steps=40, engine={engine!r}, store={store!r})
 """
-ROUNDS = 10
+WORKER_KILLS = 10
 
 
-def workers(driver: int, mark: str) -> list[int]:
-    """Return the processes below a driver whose command line says what workers are."""
-    parents, found = {}, []
+def worker_processes(driver: int, pattern: str) -> list[int]:
+    """Return the processes below a driver whose command line contains a pattern."""
+    parents, workers = {}, []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
@@ -59,51 +59,52 @@ def workers(driver: int, mark: str) -> list[int]:
         except OSError:
             continue
     for process, parent in parents.items():
-        above = parent
-        while above not in (0, 1, driver):
-            above = parents.get(above, 0)
+        ancestor = parent
+        while ancestor not in (0, 1, driver):
+            ancestor = parents.get(ancestor, 0)
         try:
             line = Path(f"/proc/{process}/cmdline").read_text()
         except OSError:
             continue
-        if above == driver and mark in line:
-            found.append(process)
-    return found
+        if ancestor == driver and pattern in line:
+            workers.append(process)
+    return workers
 
 
-def complete(store: str) -> int:
+def count_done(store: str) -> int:
     """Return how many trials of a store are done."""
     if not Path(store).exists():
         return 0
-    base = sqlite3.connect(store)
+    db = sqlite3.connect(store)
     try:
-        return base.execute("SELECT count(*) FROM trials WHERE status = 'done'").fetchone()[0]
-    except sqlite3.OperationalError:  # it is being made
+        return db.execute("SELECT count(*) FROM trials WHERE status = 'done'").fetchone()[0]
+    except sqlite3.OperationalError:  # the store is being created
         return 0
     finally:
-        base.close()
+        db.close()
 
 
-def table(result: Comparison) -> list[object]:
+def contents(result: Comparison) -> list[object]:
+    """Return what must be equal: everything but the times."""
     runs = [dataclasses.replace(run, seconds=0.0) for run in result.runs]
     return [runs, result.summaries(), result.verdict()]
 
 
-@pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds workers in /proc")
-@pytest.mark.parametrize(("engine", "mark"), [("local", "spawn_main"), ("ray", "ray::")])
-def test_forty_trials_survive_twenty_kills(tmp_path: Path, engine: str, mark: str) -> None:
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds worker processes in /proc")
+@pytest.mark.parametrize(("engine", "pattern"), [("local", "spawn_main"), ("ray", "ray::")])
+def test_forty_trials_survive_twenty_kills(tmp_path: Path, engine: str, pattern: str) -> None:
     if engine == "ray":
         pytest.importorskip("ray", reason="the engine extra is not installed")
     (tmp_path / "task.py").write_text(TASK)
     task, store = f"{tmp_path / 'task.py'}:task", str(tmp_path / "runs.db")
-    settings = {"lrs": [0.1, 0.01], "seeds": 10, "total": 40}
-    plans = {"flat": constant(1), "wave": cosine(1, 0)}
-    undisturbed = compare(task, plans, **settings, workers=2)
+    settings = {"lrs": [0.1, 0.01], "seeds": 10, "total_steps": 40}
+    schedules = {"flat": constant(1), "wave": cosine(1, 0)}
+    undisturbed = compare(task, schedules, **settings, workers=2)
     assert len(undisturbed.runs) == 40
     (tmp_path / "driver.py").write_text(DRIVER.format(task=task, engine=engine, store=store))
-    rng, killed = random.Random(0), 0
-    for _ in range(2 * ROUNDS):
-        if killed == ROUNDS:
+    rng, kills = random.Random(0), 0
+    for _ in range(2 * WORKER_KILLS):
+        if kills == WORKER_KILLS:
             break
         with subprocess.Popen(
             [sys.executable, str(tmp_path / "driver.py")],
@@ -111,22 +112,22 @@ def test_forty_trials_survive_twenty_kills(tmp_path: Path, engine: str, mark: st
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         ) as driver:
-            before, end = complete(store), time.monotonic() + 90
-            while complete(store) == before and time.monotonic() < end:
+            before, deadline = count_done(store), time.monotonic() + 90
+            while count_done(store) == before and time.monotonic() < deadline:
                 time.sleep(0.2)
             time.sleep(2 * rng.random())
-            if there := workers(driver.pid, mark):
-                os.kill(rng.choice(there), signal.SIGKILL)
-                killed += 1
+            if processes := worker_processes(driver.pid, pattern):
+                os.kill(rng.choice(processes), signal.SIGKILL)
+                kills += 1
             time.sleep(3 * rng.random())
             driver.kill()
         time.sleep(0.5)
-    told = []
+    events = []
     result = compare(
-        task, plans, **settings, engine=engine, store=store,
-        progress=lambda p: told.append(p.what),
+        task, schedules, **settings, engine=engine, store=store,
+        progress=lambda p: events.append(p.event),
     )  # fmt: skip
-    assert killed == ROUNDS
-    assert told.count("kept") > 0
-    assert told.count("done") == 40 - told.count("kept")
-    assert table(result) == table(undisturbed)
+    assert kills == WORKER_KILLS
+    assert events.count("resumed") > 0
+    assert events.count("done") == 40 - events.count("resumed")
+    assert contents(result) == contents(undisturbed)

@@ -9,19 +9,19 @@ from ratecraft import ScheduleError, constant, cosine, custom, warmup
 from ratecraft.errors import RunFailed, TaskError
 from ratecraft.experiments import compare, load_task, train
 from ratecraft.experiments._engines import LocalEngine
-from ratecraft.experiments._train import start
+from ratecraft.experiments._train import create_model_and_optimizer
 from ratecraft.finder import range_test
 from ratecraft.results import load
 
 SCHEDULES = {"flat": constant(1), "cosine": warmup(5).then(cosine(1, 0))}
 
 
-def die() -> None:
+def exit_process() -> None:
     os._exit(9)
 
 
 def test_workers_and_this_process_train_every_schedule_with_every_seed() -> None:
-    told = []
+    counts = []
     result = compare(
         "digits",
         SCHEDULES,
@@ -29,16 +29,16 @@ def test_workers_and_this_process_train_every_schedule_with_every_seed() -> None
         seeds=2,
         total_steps=30,
         workers=2,
-        progress=lambda p: p.what == "done" and told.append((p.done, p.planned)),
+        progress=lambda p: p.event == "done" and counts.append((p.done, p.planned)),
     )
     assert [(run.schedule, run.seed) for run in result.runs] == [
         (repr(schedule), seed) for schedule in SCHEDULES.values() for seed in (0, 1)
     ]
-    assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert counts == [(1, 4), (2, 4), (3, 4), (4, 4)]
     assert [len(result.runs_for(name)) for name in SCHEDULES] == [2, 2]
     assert result.metrics() == ("loss", "accuracy")
-    here = compare("digits", SCHEDULES, lrs=0.01, seeds=2, total_steps=30, workers=0)
-    for run, again in zip(result.runs, here.runs, strict=True):
+    inline = compare("digits", SCHEDULES, lrs=0.01, seeds=2, total_steps=30, workers=0)
+    for run, again in zip(result.runs, inline.runs, strict=True):
         assert run.final() == pytest.approx(again.final(), rel=0.2)
 
 
@@ -47,8 +47,8 @@ def test_runs_of_one_seed_start_from_the_same_weights_and_data() -> None:
     assert result.runs[0].losses == result.runs[1].losses
 
 
-def test_what_a_task_draws_while_it_is_built_is_the_same_for_every_run(tmp_path: Path) -> None:
-    file = tmp_path / "drawn.py"
+def test_random_numbers_of_a_task_function_are_the_same_for_every_run(tmp_path: Path) -> None:
+    file = tmp_path / "random_data.py"
     file.write_text(
         "import torch\n"
         "from ratecraft.experiments import Task\n"
@@ -66,17 +66,17 @@ def test_what_a_task_draws_while_it_is_built_is_the_same_for_every_run(tmp_path:
         assert runs[1].losses == pytest.approx(runs[3].losses, rel=1e-6)
 
 
-def test_a_comparison_survives_its_file(tmp_path: Path) -> None:
+def test_saved_comparison_loads_unchanged(tmp_path: Path) -> None:
     result = compare(
         "digits", [constant(1), constant(1e30)], lrs=0.1, seeds=1, total_steps=5, workers=0
     )
     assert result.runs[1].diverged is not None
     loaded = load(result.save(tmp_path / "deep" / "c.json"))
-    assert repr(loaded) == repr(result)  # as text, since nan is not equal to itself
+    assert repr(loaded) == repr(result)  # as text, since NaN differs from itself
     assert math.isnan(loaded.summaries()[1].mean["loss"])
 
 
-def test_what_cannot_be_compared_is_refused_before_training() -> None:
+def test_invalid_arguments_raise_before_training() -> None:
     with pytest.raises(ScheduleError, match="at least one schedule, one lr and one seed"):
         compare("digits", {}, lrs=0.1)
     with pytest.raises(ScheduleError, match="given twice"):
@@ -91,8 +91,8 @@ def test_what_cannot_be_compared_is_refused_before_training() -> None:
         compare(lambda: load_task("digits"), [constant(1)], lrs=0.1, total_steps=3)
 
 
-def test_a_worker_that_dies_is_reported(tmp_path: Path) -> None:
-    file = tmp_path / "deadly.py"
+def test_dying_worker_raises_run_failed(tmp_path: Path) -> None:
+    file = tmp_path / "dying.py"
     file.write_text(
         "import os, multiprocessing\n"
         "from ratecraft.experiments import load_task\n"
@@ -105,9 +105,9 @@ def test_a_worker_that_dies_is_reported(tmp_path: Path) -> None:
         compare(f"{file}:task", [constant(1)], lrs=0.1, seeds=1, total_steps=3, workers=1)
 
 
-def test_an_engine_of_separate_slots_outlives_a_dead_worker() -> None:
+def test_other_workers_of_a_local_engine_survive_a_dead_worker() -> None:
     with LocalEngine(2) as engine:
-        dead, alive = engine.submit(die), engine.submit(os.getpid)
+        dead, alive = engine.submit(exit_process), engine.submit(os.getpid)
         assert alive.result(60) != os.getpid()
         with pytest.raises(Exception, match="terminated abruptly"):
             dead.result(60)
@@ -115,9 +115,9 @@ def test_an_engine_of_separate_slots_outlives_a_dead_worker() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(5))
-def test_the_lr_of_the_range_test_trains_digits_to_97_percent(seed: int) -> None:
+def test_lr_of_the_range_test_trains_digits_to_97_percent(seed: int) -> None:
     task = load_task("digits")
     torch.manual_seed(seed)
-    lr = range_test(*start(task), task.train, task.loss).suggestion
+    lr = range_test(*create_model_and_optimizer(task), task.train, task.loss).suggestion
     run = train(task, warmup(20).then(cosine(1, 0)), lr=lr, seed=seed, total_steps=450)
     assert run.final("accuracy") >= 0.97

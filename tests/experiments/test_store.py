@@ -1,4 +1,4 @@
-"""The store and the engines: nothing that was complete is lost, whatever is killed."""
+"""The store and the engines: no complete run is lost, whichever process is killed."""
 
 import dataclasses
 import math
@@ -18,7 +18,7 @@ from ratecraft import ScheduleError, constant, cosine, epochs
 from ratecraft.errors import ResultError, RunFailed, SettingError
 from ratecraft.experiments import compare
 from ratecraft.experiments._engines import LocalEngine
-from ratecraft.experiments._source import source_of
+from ratecraft.experiments._source import hash_source
 from ratecraft.experiments._store import Store
 from ratecraft.experiments._trials import Trial
 from ratecraft.results import Evaluation, Run
@@ -48,14 +48,14 @@ def task():
     time.sleep(float(os.environ.get("SLOW", 0)))
     return Task(model=lambda: nn.Linear(1, 1), loss=loss, train=x.split(8), val=[x], optimizer=sgd)
 
-def fussy():
-    made = task()
+def failing():
+    base = task()
     def loss(model, batch):
-        if model.weight.item() > 0:  # one seed's first weight is
+        if model.weight.item() > 0:  # as the initial weight of some seeds is
             raise ValueError("positive")
         return ((model(batch) + 2 * batch) ** 2).mean()
-    settings = {"train": made.train, "val": made.val, "optimizer": made.optimizer}
-    return Task(model=made.model, loss=loss, **settings)
+    settings = {"train": base.train, "val": base.val, "optimizer": base.optimizer}
+    return Task(model=base.model, loss=loss, **settings)
 """
 
 
@@ -65,60 +65,59 @@ def small(tmp_path: Path) -> str:
     return f"{tmp_path / 'small.py'}:task"
 
 
-def test_a_trials_identity_is_what_decides_its_result() -> None:
-    assert TRIAL.key == "aba498fc1e875a03"
-    others = {
+def test_key_of_a_trial_depends_on_all_that_determines_its_result() -> None:
+    assert TRIAL.key == "b96eb3f30794a9b7"
+    keys = {
         dataclasses.replace(TRIAL, **{field.name: "other"}).key
         for field in dataclasses.fields(Trial)
     }
-    assert len(others | {TRIAL.key}) == 1 + 8
-    here = dataclasses.replace(TRIAL, task="my.py:task")
-    assert here.key == dataclasses.replace(TRIAL, task="/from/the/root/my.py:task").key
+    assert len(keys | {TRIAL.key}) == 1 + 8
+    relative = dataclasses.replace(TRIAL, task="my.py:task")
+    assert relative.key == dataclasses.replace(TRIAL, task="/from/the/root/my.py:task").key
 
 
-def test_code_that_was_changed_is_another_task(small: str, tmp_path: Path) -> None:
-    before = source_of(small)
-    assert source_of(small) == before
+def test_hash_source_changes_with_the_code(small: str, tmp_path: Path) -> None:
+    before = hash_source(small)
+    assert hash_source(small) == before
     (tmp_path / "small.py").write_text(SMALL + "\n# changed\n")
-    assert source_of(small) != before
-    assert source_of("digits").startswith("ratecraft ")
-    assert (
-        len(source_of("ratecraft.experiments._builtin_tasks:digits")) == 16
-    )  # an imported module's file
+    assert hash_source(small) != before
+    assert hash_source("digits").startswith("ratecraft ")
+    # The hash of an imported module is that of its file.
+    assert len(hash_source("ratecraft.experiments._builtin_tasks:digits")) == 16
 
 
-def test_a_run_is_kept_to_the_last_bit(tmp_path: Path) -> None:
-    lost = dataclasses.replace(RUN, losses=(1.0, math.inf), evaluations=(), diverged=1)
+def test_stored_run_is_equal_to_the_last_bit(tmp_path: Path) -> None:
+    diverged = dataclasses.replace(RUN, losses=(1.0, math.inf), evaluations=(), diverged=1)
     other = dataclasses.replace(TRIAL, seed=1)
     with Store(tmp_path / "deep" / "runs.db") as store:
-        store.plan([TRIAL, other])
+        store.add([TRIAL, other])
         assert store.runs([TRIAL, other]) == {}
         store.finish(TRIAL, RUN)
-        store.finish(other, lost)
+        store.finish(other, diverged)
     with Store(tmp_path / "deep" / "runs.db") as store:
-        assert store.runs([TRIAL, other]) == {TRIAL: RUN, other: lost}
-        store.plan([TRIAL])  # what is done stays done
+        assert store.runs([TRIAL, other]) == {TRIAL: RUN, other: diverged}
+        store.add([TRIAL])  # a complete run stays complete
         assert not store.claim(TRIAL)
 
 
-def test_two_drivers_do_not_claim_one_trial(tmp_path: Path) -> None:
+def test_two_drivers_cannot_claim_one_trial(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     with Store(path) as second:
         with Store(path) as first:
-            first.plan([TRIAL])
-            second.plan([TRIAL])
+            first.add([TRIAL])
+            second.add([TRIAL])
             assert first.claim(TRIAL)
             assert not second.claim(TRIAL)
-            assert first.claim(TRIAL)  # its worker died: once more
-        assert second.claim(TRIAL)  # what a closed store had claimed is free
+            assert first.claim(TRIAL)  # its worker died
+        assert second.claim(TRIAL)  # close() released the claim
 
 
-def test_what_a_dead_driver_claimed_is_free_at_once(tmp_path: Path) -> None:
+def test_trials_of_a_dead_driver_are_free_at_once(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     code = (
         "import sys, os; from ratecraft.experiments._store import Store; "
         "from ratecraft.experiments._trials import Trial; "
-        f"store = Store({str(path)!r}); trial = {TRIAL!r}; store.plan([trial]); "
+        f"store = Store({str(path)!r}); trial = {TRIAL!r}; store.add([trial]); "
         "assert store.claim(trial); os._exit(9)"
     )
     subprocess.run([sys.executable, "-c", code], check=False)
@@ -126,91 +125,98 @@ def test_what_a_dead_driver_claimed_is_free_at_once(tmp_path: Path) -> None:
         assert store.claim(TRIAL)
 
 
-def test_another_machines_claim_ends_with_its_signs_of_life(tmp_path: Path) -> None:
+def test_claim_of_another_machine_ends_without_heartbeats(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     with Store(path) as store:
-        store.plan([TRIAL])
-        base = sqlite3.connect(path)
-        base.execute(
-            "STEP trials SET status = 'running', owner = 'elsewhere:1:1', beat = ?",
+        store.add([TRIAL])
+        db = sqlite3.connect(path)
+        db.execute(
+            "UPDATE trials SET status = 'running', owner = 'elsewhere:1:1', heartbeat = ?",
             (time.time(),),
         )
-        base.commit()
+        db.commit()
         assert not store.claim(TRIAL)
-        base.execute("STEP trials SET beat = ?", (time.time() - 61,))
-        base.commit()
-        base.close()
+        db.execute("UPDATE trials SET heartbeat = ?", (time.time() - 61,))
+        db.commit()
+        db.close()
         assert store.claim(TRIAL)
 
 
-def test_a_failure_is_kept_and_tried_again(tmp_path: Path) -> None:
+def test_failed_trial_can_be_claimed_again(tmp_path: Path) -> None:
     with Store(tmp_path / "runs.db") as store:
-        store.plan([TRIAL])
+        store.add([TRIAL])
         store.fail(TRIAL, "Traceback: it broke")
         assert store.errors([TRIAL]) == {TRIAL: "Traceback: it broke"}
-        store.plan([TRIAL])
+        store.add([TRIAL])
         assert store.errors([TRIAL]) == {}
         assert store.claim(TRIAL)
 
 
-def test_a_file_that_is_no_store_is_refused_and_left_alone(tmp_path: Path) -> None:
+def test_file_that_is_not_a_store_raises_and_is_not_changed(tmp_path: Path) -> None:
     path = tmp_path / "notes.txt"
     path.write_bytes(b"these are my notes, " * 300)
     before = path.read_bytes()
-    with pytest.raises(ResultError, match="is no store of runs, or a damaged one"):
+    with pytest.raises(ResultError, match="is not a store of runs, or is damaged"):
         Store(path)
     assert path.read_bytes() == before
-    other = tmp_path / "old.db"
-    with Store(other):
+
+
+@pytest.mark.parametrize("version", ["1", "99"])
+def test_store_of_another_format_raises_and_is_not_changed(tmp_path: Path, version: str) -> None:
+    path = tmp_path / "old.db"
+    with Store(path):
         pass
-    base = sqlite3.connect(other)
-    base.execute("STEP about SET value = '99'")
-    base.commit()
-    base.close()
-    with pytest.raises(ResultError, match="has format 99, and this version reads 1"):
-        Store(other)
+    db = sqlite3.connect(path)
+    db.execute("UPDATE about SET value = ?", (version,))
+    db.commit()
+    db.close()
+    before = path.read_bytes()
+    message = f"has format {version}, but this version of ratecraft reads format 2: train the runs"
+    with pytest.raises(ResultError, match=message):
+        Store(path)
+    assert path.read_bytes() == before
 
 
-def test_a_full_disk_is_told_and_harms_nothing(tmp_path: Path) -> None:
+def test_full_disk_raises_and_loses_no_run(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     other = dataclasses.replace(TRIAL, seed=1)
     with Store(path) as store:
-        store.plan([TRIAL, other])
+        store.add([TRIAL, other])
         store.finish(TRIAL, RUN)
-        pages = store._base.execute("PRAGMA page_count").fetchone()[0]
-        store._base.execute(f"PRAGMA max_page_count = {pages}")  # a disk that has no more room
+        pages = store._db.execute("PRAGMA page_count").fetchone()[0]
+        store._db.execute(f"PRAGMA max_page_count = {pages}")  # a full disk
         large = dataclasses.replace(RUN, losses=tuple(random.random() for _ in range(50_000)))
-        with pytest.raises(RunFailed, match="full; what was complete before is still in it"):
+        with pytest.raises(RunFailed, match="full; runs that were complete before are still in it"):
             store.finish(other, large)
     with Store(path) as store:
         assert store.runs([TRIAL, other]) == {TRIAL: RUN}
 
 
-PLANS = {"flat": constant(1), "wave": cosine(1, 0)}
+SCHEDULES = {"flat": constant(1), "wave": cosine(1, 0)}
 
 
-def test_the_same_call_does_what_is_missing(small: str, tmp_path: Path, monkeypatch) -> None:
+def test_repeated_call_trains_only_missing_runs(small: str, tmp_path: Path, monkeypatch) -> None:
     count = tmp_path / "count"
     monkeypatch.setenv("COUNT", str(count))
-    settings = {"lrs": 0.1, "total": 20, "workers": 0, "store": tmp_path / "runs.db"}
+    settings = {"lrs": 0.1, "total_steps": 20, "workers": 0, "store": tmp_path / "runs.db"}
     first = compare(small, {"flat": constant(1)}, seeds=2, **settings)
-    built = len(count.read_text())
-    told = []
+    calls = len(count.read_text())
+    counts = []
     again = compare(
-        small, PLANS, seeds=2, **settings, progress=lambda p: p.run and told.append(p.done)
+        small, SCHEDULES, seeds=2, **settings, progress=lambda p: p.run and counts.append(p.done)
     )
     assert again.runs_for("flat") == first.runs_for("flat")
-    assert told == [1, 2, 3, 4]
-    assert len(count.read_text()) == built + 1 + 2  # once to look at it, and two runs
-    done = compare(small, PLANS, seeds=2, **settings)
+    assert counts == [1, 2, 3, 4]
+    assert len(count.read_text()) == calls + 1 + 2  # one check and two runs
+    done = compare(small, SCHEDULES, seeds=2, **settings)
     assert done.runs == again.runs
-    assert len(count.read_text()) == built + 1 + 2 + 1
+    assert len(count.read_text()) == calls + 1 + 2 + 1
 
 
 def test_lrs_and_optimizers_are_candidates(small: str, tmp_path: Path) -> None:
     result = compare(
         small,
-        PLANS,
+        SCHEDULES,
         lrs=[0.001, 0.1],
         optimizers=["sgd", "adam"],
         seeds=2,
@@ -228,25 +234,25 @@ def test_lrs_and_optimizers_are_candidates(small: str, tmp_path: Path) -> None:
     best = result.best_per_schedule()
     assert len(best.schedules) == 4
     for name in best.schedules:
-        text, kind = result.schedules[name], result.configs[name].optimizer
+        text, optimizer = result.schedules[name], result.configs[name].optimizer
         rivals = [
             row.mean["loss"]
             for row in result.summaries()
-            if row.schedule == text and result.configs[row.name][1] == kind
+            if row.schedule == text and result.configs[row.name].optimizer == optimizer
         ]
-        (mine,) = [row.mean["loss"] for row in best.summaries() if row.name == name]
-        assert mine == min(rivals)
+        (lowest,) = [row.mean["loss"] for row in best.summaries() if row.name == name]
+        assert lowest == min(rivals)
     from ratecraft.results import load
 
     assert load(result.save(tmp_path / "c.json")) == result
     with pytest.raises(SettingError, match="the same lr is given twice"):
-        compare(small, PLANS, lrs=[0.1, 0.1], total_steps=30, workers=0)
+        compare(small, SCHEDULES, lrs=[0.1, 0.1], total_steps=30, workers=0)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_run_that_raises_is_told_and_the_others_go_on(small: str, workers: int) -> None:
-    fussy = small.replace(":task", ":fussy")
-    result = compare(fussy, PLANS, lrs=0.01, seeds=6, total_steps=8, workers=workers)
+def test_run_that_raises_is_listed_and_the_others_continue(small: str, workers: int) -> None:
+    failing = small.replace(":task", ":failing")
+    result = compare(failing, SCHEDULES, lrs=0.01, seeds=6, total_steps=8, workers=workers)
     assert result.failed
     assert all("ValueError: positive" in error for error in result.failed.values())
     assert all("Traceback" in error for error in result.failed.values())
@@ -255,24 +261,29 @@ def test_a_run_that_raises_is_told_and_the_others_go_on(small: str, workers: int
     result.verdict()
 
 
-def test_where_nothing_works_the_error_is_told(small: str) -> None:
+def test_error_is_raised_if_all_runs_fail(small: str) -> None:
     code = SMALL.replace("> 0:", "> -99:")
     Path(small.removesuffix(":task")).write_text(code)
     with pytest.raises(RunFailed, match="ValueError: positive"):
         compare(
-            small.replace(":task", ":fussy"), PLANS, lrs=0.01, seeds=1, total_steps=8, workers=0
+            small.replace(":task", ":failing"),
+            SCHEDULES,
+            lrs=0.01,
+            seeds=1,
+            total_steps=8,
+            workers=0,
         )
 
 
-def alive(process: int) -> bool:
+def is_running(process: int) -> bool:
     try:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
 
 
-@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks at processes in /proc")
-def test_workers_end_when_their_driver_is_killed(tmp_path: Path) -> None:
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="reads processes in /proc")
+def test_workers_exit_when_their_driver_is_killed(tmp_path: Path) -> None:
     code = (
         "import os, time\n"
         "from ratecraft.experiments._engines import LocalEngine\n"
@@ -286,21 +297,21 @@ def test_workers_end_when_their_driver_is_killed(tmp_path: Path) -> None:
         [sys.executable, str(tmp_path / "driver.py")], stdout=subprocess.PIPE, text=True
     ) as driver:
         worker = int(driver.stdout.readline())
-        assert alive(worker)
+        assert is_running(worker)
         driver.kill()
         driver.wait()
-    end = time.monotonic() + 20
-    while alive(worker) and time.monotonic() < end:
+    deadline = time.monotonic() + 20
+    while is_running(worker) and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert not alive(worker)
+    assert not is_running(worker)
 
 
-def test_a_killed_workers_trial_is_tried_again(small: str, tmp_path: Path) -> None:
-    plain = compare(small, PLANS, lrs=0.1, seeds=2, total_steps=20, workers=1)
+def test_trial_of_a_killed_worker_is_tried_again(small: str, tmp_path: Path) -> None:
+    plain = compare(small, SCHEDULES, lrs=0.1, seeds=2, total_steps=20, workers=1)
     engine = LocalEngine(1)
     killed = []
 
-    class Killing:
+    class KillingEngine:
         slots = 1
 
         def submit(self, function, *arguments):
@@ -315,26 +326,27 @@ def test_a_killed_workers_trial_is_tried_again(small: str, tmp_path: Path) -> No
             engine.close()
 
     try:
-        found = compare(small, PLANS, lrs=0.1, seeds=2, total_steps=20, engine=Killing())
+        result = compare(small, SCHEDULES, lrs=0.1, seeds=2, total_steps=20, engine=KillingEngine())
     finally:
         engine.close()
     assert len(killed) == 2
-    assert [run.losses for run in found.runs] == [run.losses for run in plain.runs]
+    assert [run.losses for run in result.runs] == [run.losses for run in plain.runs]
 
 
 @pytest.mark.slow
-def test_a_driver_killed_again_and_again_ends_as_one_that_was_not(
-    small: str, tmp_path: Path
-) -> None:
-    seeds, total = 3, 20
-    undisturbed = compare(small, PLANS, lrs=0.1, seeds=seeds, total_steps=total, workers=1)
+def test_repeatedly_killed_driver_gives_the_undisturbed_result(small: str, tmp_path: Path) -> None:
+    seeds, total_steps = 3, 20
+    undisturbed = compare(
+        small, SCHEDULES, lrs=0.1, seeds=seeds, total_steps=total_steps, workers=1
+    )
     driver = tmp_path / "driver.py"
     driver.write_text(
         "from ratecraft import constant, cosine\n"
         "from ratecraft.experiments import compare\n"
         "if __name__ == '__main__':\n"
         f"    compare({small!r}, {{'flat': constant(1), 'wave': cosine(1, 0)}}, lrs=0.1,\n"
-        f"            seeds={seeds}, total_steps={total}, workers=1, store={str(tmp_path / 'r.db')!r})\n"
+        f"            seeds={seeds}, total_steps={total_steps}, workers=1,\n"
+        f"            store={str(tmp_path / 'r.db')!r})\n"
     )
     environment = os.environ | {"SLOW": "0.7"}
     rng = random.Random(0)
@@ -342,32 +354,30 @@ def test_a_driver_killed_again_and_again_ends_as_one_that_was_not(
         with subprocess.Popen([sys.executable, str(driver)], env=environment) as process:
             time.sleep(6 + 3 * rng.random())
             process.kill()
-    told = []
+    counts = []
     result = compare(
-        small, PLANS, lrs=0.1, seeds=seeds, total_steps=total, workers=1, store=tmp_path / "r.db",
-        progress=lambda p: p.run and told.append(p.done),
+        small, SCHEDULES, lrs=0.1, seeds=seeds, total_steps=total_steps, workers=1,
+        store=tmp_path / "r.db", progress=lambda p: p.run and counts.append(p.done),
     )  # fmt: skip
-    assert told == [1, 2, 3, 4, 5, 6]
+    assert counts == [1, 2, 3, 4, 5, 6]
     assert [run.losses for run in result.runs] == [run.losses for run in undisturbed.runs]
     assert [run.evaluations for run in result.runs] == [r.evaluations for r in undisturbed.runs]
 
 
-def test_a_run_that_is_there_is_not_lost_by_a_failure_of_its_job(
-    small: str, tmp_path: Path, monkeypatch
-) -> None:
+def test_stored_run_survives_a_failure_of_its_job(small: str, tmp_path: Path, monkeypatch) -> None:
     settings = {"lrs": 0.1, "seeds": 1, "workers": 0, "store": tmp_path / "r.db"}
     first = compare(small, [constant(1)], total_steps=[8], branches=True, **settings)
-    seen = []
+    events = []
     monkeypatch.setattr("ratecraft.experiments._jobs.train_branches", lambda *_, **__: 1 / 0)
-    told = compare(
+    result = compare(
         small, [constant(1)], total_steps=[8, 16], branches=True, **settings,
-        progress=lambda p: seen.append((p.what, p.running)),
+        progress=lambda p: events.append((p.event, p.running)),
     )  # fmt: skip
-    assert seen == [("kept", 0), ("started", 1), ("failed", 0)]
-    assert list(told.failed) == ["constant(1), 16 steps, seed 0"]
-    assert told.runs == first.runs
+    assert events == [("resumed", 0), ("started", 1), ("failed", 0)]
+    assert list(result.failed) == ["constant(1), 16 steps, seed 0"]
+    assert result.runs == first.runs
     with Store(tmp_path / "r.db") as store:
-        rows = store._base.execute("SELECT status FROM trials ORDER BY status").fetchall()
+        rows = store._db.execute("SELECT status FROM trials ORDER BY status").fetchall()
     assert rows == [("done",), ("failed",)]
 
 
@@ -379,66 +389,68 @@ data = torch.utils.data.TensorDataset(x)
 loader = torch.utils.data.DataLoader(data, batch_size=8, shuffle=True, generator=generator)
 
 def shared():
-    made = task()
+    base = task()
     loss = lambda model, batch: ((model(batch[0]) - 2 * batch[0]) ** 2).mean()
-    return Task(model=made.model, loss=loss, train=loader, val=loader, optimizer=made.optimizer)
+    return Task(model=base.model, loss=loss, train=loader, val=loader, optimizer=base.optimizer)
 """
 )
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_loader_at_the_top_of_a_file_carries_nothing_from_run_to_run(
+def test_loader_at_the_top_level_of_a_file_is_rewound_between_runs(
     tmp_path: Path, workers: int
 ) -> None:
     (tmp_path / "shared.py").write_text(SHARED)
     task = f"{tmp_path / 'shared.py'}:shared"
-    settings = {"lrs": 0.1, "seeds": [0], "total": 20, "workers": workers}
-    both = compare(task, PLANS, **settings)
+    settings = {"lrs": 0.1, "seeds": [0], "total_steps": 20, "workers": workers}
+    both = compare(task, SCHEDULES, **settings)
     alone = compare(task, [cosine(1, 0)], **settings)
     assert both.runs_for("wave")[0].losses == alone.runs[0].losses
     assert both.runs_for("wave")[0].evaluations == alone.runs[0].evaluations
     with pytest.raises(RunFailed, match="all of them read one DataLoader"):
-        compare(task, PLANS, **settings | {"lrs": [0.1, 0.2]}, halving=True)
+        compare(task, SCHEDULES, **settings | {"lrs": [0.1, 0.2]}, halving=True)
 
 
-def test_numbers_that_cannot_be_are_refused(small: str) -> None:
-    for wrong, words in [
+def test_numbers_out_of_range_raise(small: str) -> None:
+    for wrong, message in [
         ({"workers": -1}, "workers=-1: expected"),
         ({"lrs": -1.0}, "expected numbers >= 0"),
         ({"lrs": "0.1"}, "expected numbers >= 0"),
-        ({"total": [8, epochs(1)]}, "the same length is given twice"),
+        ({"total_steps": [8, epochs(1)]}, "the same length is given twice"),
     ]:
-        with pytest.raises(SettingError, match=words):
-            compare(small, PLANS, **{"lrs": 0.1, "total": 8, "workers": 0} | wrong)
+        with pytest.raises(SettingError, match=message):
+            compare(small, SCHEDULES, **{"lrs": 0.1, "total_steps": 8, "workers": 0} | wrong)
     with pytest.raises(ScheduleError, match="given twice"):
         compare(small, [constant(1), constant(1)], lrs=0.1, workers=0)
 
 
-def test_two_drivers_of_jobs_of_several_trials_tell_each_run_once(
-    small: str, tmp_path: Path
-) -> None:
+def test_run_of_another_driver_is_reported_once(small: str, tmp_path: Path) -> None:
     settings = {"lrs": 0.1, "seeds": 1, "workers": 0, "store": tmp_path / "r.db"}
     compare(small, [constant(1)], total_steps=[8], **settings)
     with Store(tmp_path / "r.db") as other:
-        plan = Trial(small, source_of(small), "constant(1)", 0.1, None, 0, "16")
-        other.plan([plan])
-        assert other.claim(plan)
-        seen = []
+        trial = Trial(small, hash_source(small), "constant(1)", 0.1, None, 0, "16")
+        other.add([trial])
+        assert other.claim(trial)
+        events = []
 
-        def hear(progress) -> None:
-            seen.append(progress.what)
+        def callback(progress) -> None:
+            events.append(progress.event)
 
         thread = threading.Timer(3, lambda: None)
         thread.start()
-        release = threading.Thread(target=lambda: (thread.join(), give_back(tmp_path / "r.db")))
+        release = threading.Thread(
+            target=lambda: (thread.join(), release_claims(tmp_path / "r.db"))
+        )
         release.start()
-        compare(small, [constant(1)], total_steps=[8, 16], branches=True, **settings, progress=hear)
+        compare(
+            small, [constant(1)], total_steps=[8, 16], branches=True, **settings, progress=callback
+        )
         release.join()
-    assert seen == ["kept", "started", "done"]
+    assert events == ["resumed", "started", "done"]
 
 
-def give_back(path: Path) -> None:
-    base = sqlite3.connect(path, timeout=30)
-    with base:
-        base.execute("STEP trials SET status = 'planned', owner = NULL WHERE status = 'running'")
-    base.close()
+def release_claims(path: Path) -> None:
+    db = sqlite3.connect(path, timeout=30)
+    with db:
+        db.execute("UPDATE trials SET status = 'planned', owner = NULL WHERE status = 'running'")
+    db.close()

@@ -1,4 +1,4 @@
-"""What a run's result holds, plateaus, and the lrs that are stopped early."""
+"""Evaluations of a run, plateaus, and early stopping of learning rates."""
 
 import dataclasses
 import math
@@ -18,36 +18,36 @@ from ratecraft.results import load
 
 def test_every_epoch_has_losses_metrics_and_the_lr_of_every_group() -> None:
     task = load_task("digits")
-    seen = []
+    evaluations = []
     schedule = warmup(45).then(cosine(1, 0))
-    run = train(task, schedule, lr=0.01, total_steps=epochs(3), watch=seen.append)
-    assert tuple(seen) == run.evaluations
-    assert [one.step for one in seen] == [45, 90, 135]
-    for one in seen:
-        assert set(one.metrics) == set(one.train) == {"loss", "accuracy"}
-        assert one.lrs == {"0": run.curve()(one.step - 1)}
-    assert seen[-1].train["accuracy"] > 0.9
-    assert seen[-1].train["loss"] != seen[-1].metrics["loss"]
+    run = train(task, schedule, lr=0.01, total_steps=epochs(3), watch=evaluations.append)
+    assert tuple(evaluations) == run.evaluations
+    assert [evaluation.step for evaluation in evaluations] == [45, 90, 135]
+    for evaluation in evaluations:
+        assert set(evaluation.metrics) == set(evaluation.train) == {"loss", "accuracy"}
+        assert evaluation.lrs == {"0": run.curve()(evaluation.step - 1)}
+    assert evaluations[-1].train["accuracy"] > 0.9
+    assert evaluations[-1].train["loss"] != evaluations[-1].metrics["loss"]
 
 
-def test_what_is_measured_on_training_data_is_what_the_weights_give() -> None:
-    kept, batches = [], torch.linspace(-1, 1, 64)[:, None].split(2)
+def test_train_metrics_are_those_of_the_final_weights() -> None:
+    models, batches = [], torch.linspace(-1, 1, 64)[:, None].split(2)
 
     def model() -> nn.Module:
-        kept.append(nn.Sequential(nn.Linear(1, 1), nn.Dropout(0.5)))
-        return kept[-1]
+        models.append(nn.Sequential(nn.Linear(1, 1), nn.Dropout(0.5)))
+        return models[-1]
 
     def loss(model: nn.Module, batch: torch.Tensor) -> torch.Tensor:
         return ((model(batch) - 2 * batch) ** 2).mean()
 
     task = Task(model=model, loss=loss, train=batches, val=[batches[0]])
     run = train(task, constant(1), lr=0.01, total_steps=32)
-    trained = kept[-1].eval()
-    expected = sum(float(loss(trained, one).detach()) for one in batches[-16:]) / 16
+    trained = models[-1].eval()
+    expected = sum(float(loss(trained, batch).detach()) for batch in batches[-16:]) / 16
     assert run.evaluations[-1].train["loss"] == pytest.approx(expected, rel=1e-6)
 
 
-def test_evaluating_changes_nothing_of_the_training() -> None:
+def test_evaluation_does_not_affect_training() -> None:
     def build(val: list) -> Task:
         task = load_task("digits")
         noisy = dict(task.metrics) | {"noise": lambda model, batch: torch.rand(())}
@@ -79,7 +79,7 @@ def test_groups_of_different_lrs_keep_their_ratios() -> None:
     assert compare(lambda: task, [cosine(1, 0)], lrs=0.02, seeds=1, total_steps=9, workers=0).runs
 
 
-def test_a_plateau_falls_when_validation_does_not_improve() -> None:
+def test_plateau_reduces_when_validation_stops_improving() -> None:
     plateau = Plateau(warmup(10).then(constant(1)), factor=0.5, patience=0, threshold=0.5)
     run = train(load_task("digits"), plateau, lr=0.01, total_steps=epochs(6))
     losses = [e.metrics["loss"] for e in run.evaluations]
@@ -92,18 +92,18 @@ def test_a_plateau_falls_when_validation_does_not_improve() -> None:
             factor *= 0.5
         assert run.evaluations[k].lrs["0"] == pytest.approx(expected[k])
     assert factor < 1
-    # The result's own curve says what the optimizer was given.
+    # The curve of the run has the learning rates that were applied.
     assert [run.curve()(45 * k + 44) for k in range(6)] == pytest.approx(expected)
     assert run.schedule == repr(plateau)
 
 
-def test_a_plateau_may_follow_a_metric_that_is_to_rise() -> None:
+def test_plateau_follows_a_metric_that_is_maximized() -> None:
     plateau = Plateau(patience=0, factor=0.5, threshold=0.3, metric="accuracy")
     run = train(load_task("digits"), plateau, lr=0.003, total_steps=epochs(4))
     accuracies = [e.metrics["accuracy"] for e in run.evaluations]
     assert accuracies[1] > accuracies[0]
     assert run.evaluations[1].lrs["0"] == 0.003 or accuracies[0] > 0.3
-    plateau = dataclasses.replace(plateau, mode="min")  # an error lr would be one of these
+    plateau = dataclasses.replace(plateau, mode="min")  # as for an error rate
     run = train(load_task("digits"), plateau, lr=0.003, total_steps=epochs(3))
     assert run.evaluations[2].lrs["0"] == 0.0015
     with pytest.raises(ScheduleError, match=r"no metric 'f1'; it has loss, accuracy"):
@@ -119,30 +119,30 @@ def test_a_plateau_may_follow_a_metric_that_is_to_rise() -> None:
         Plateau(metric="error", mode="min"),
     ],
 )
-def test_a_plateau_reads_back(plateau: Plateau) -> None:
+def test_parse_candidate_reads_the_repr_of_a_plateau(plateau: Plateau) -> None:
     assert parse_candidate(repr(plateau)) == plateau
     assert parse_candidate("  " + repr(plateau)) == plateau
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "message"),
     [
-        ("plateau(", "cannot be read"),
-        ("plateau(constant(1), cosine(1, 0))", "is no plateau"),
-        ("plateau(factr=0.5)", "takes no 'factr'"),
+        ("plateau(", "cannot be parsed"),
+        ("plateau(constant(1), cosine(1, 0))", "is not a plateau"),
+        ("plateau(factr=0.5)", "unexpected argument 'factr'"),
         ("plateau(factor=open)", "factor must be a plain value"),
-        ("plateau(factor=2)", "between 0 and 1"),
+        ("plateau(factor=2)", "factor between 0 and 1"),
         ("plateau(patience=1.5)", "patience=1.5"),
         ("plateau(schedule=cosine(1, 0), factor='x')", "factor='x'"),
-        ("plateau(constant(1)).then(cosine(1, 0))", "is no plateau"),
+        ("plateau(constant(1)).then(cosine(1, 0))", "is not a plateau"),
         ("plateau(open('x'))", "open"),
         ("plateau(metric=3)", "metric=3"),
         ("plateau(mode='up')", "mode='up'"),
-        ("plateau(**x)", "is no plateau"),
+        ("plateau(**x)", "is not a plateau"),
     ],
 )
-def test_a_plateau_that_is_none_is_told(text: str, words: str) -> None:
-    with pytest.raises(ScheduleError, match=words.replace("(", r"\(")):
+def test_invalid_plateau_raises(text: str, message: str) -> None:
+    with pytest.raises(ScheduleError, match=message.replace("(", r"\(")):
         parse_candidate(text)
 
 
@@ -153,20 +153,20 @@ def test_plateaus_are_compared_like_schedules() -> None:
     assert len(result.runs_for(repr(plateau))) == 2
 
 
-def test_the_worse_half_of_the_lrs_is_stopped_at_a_quarter_and_at_half() -> None:
+def test_halve_stops_the_worse_half_of_lrs_at_a_quarter_and_at_half() -> None:
     lrs = [1e-6, 1e-5, 1e-3, 1e-2]
-    made = {r: [Training(load_task("digits"), constant(1), lr=r, seed=s, total_steps=80)
-                for s in (0, 1)] for r in lrs}  # fmt: skip
-    stopped = halve(made)
+    trainings = {lr: [Training(load_task("digits"), constant(1), lr=lr, seed=s, total_steps=80)
+                      for s in (0, 1)] for lr in lrs}  # fmt: skip
+    stopped = halve(trainings)
     assert stopped[1e-6] == stopped[1e-5] == 20
     assert sorted(map(str, (stopped[1e-3], stopped[1e-2]))) == ["40", "None"]
-    for lr, several in made.items():
-        for training in several:
+    for lr, seeds in trainings.items():
+        for training in seeds:
             assert len(training.losses) == (stopped[lr] or 80)
 
 
-def test_halving_says_what_is_not_known(tmp_path) -> None:
-    settings = {"lrs": [1e-6, 1e-5, 1e-3, 1e-2], "seeds": 2, "total": 40}
+def test_halving_leaves_stopped_runs_without_final_loss(tmp_path) -> None:
+    settings = {"lrs": [1e-6, 1e-5, 1e-3, 1e-2], "seeds": 2, "total_steps": 40}
     result = compare("digits", [constant(1), cosine(1, 0)], **settings, halving=True, workers=0)
     assert len(result.runs) == 16
     assert sum(run.stopped is not None for run in result.runs) == 12
@@ -177,13 +177,13 @@ def test_halving_says_what_is_not_known(tmp_path) -> None:
         result.verdict()
     )
     assert load(result.save(tmp_path / "c.json")).verdict() == result.verdict()
-    # Those that go on are what they would have been without.
+    # Runs agree with those of compare without halving, as far as they go.
     plain = compare("digits", [constant(1), cosine(1, 0)], **settings, workers=0)
     for run in result.runs:
         (alone,) = [
-            one
-            for one in plain.runs
-            if (one.schedule, one.lr, one.seed) == (run.schedule, run.lr, run.seed)
+            other
+            for other in plain.runs
+            if (other.schedule, other.lr, other.seed) == (run.schedule, run.lr, run.seed)
         ]
         assert alone.losses[: len(run.losses)] == run.losses
     with pytest.raises(SettingError, match="halving chooses among lrs"):

@@ -15,7 +15,7 @@ from ratecraft import cosine, epochs
 from ratecraft._training._snapshot import seed_everything
 from ratecraft.errors import RunFailed, SettingError, TaskError
 from ratecraft.experiments import load_task, train
-from ratecraft.experiments._train import start
+from ratecraft.experiments._train import create_model_and_optimizer
 from ratecraft.finder import find_lr
 from ratecraft.results import load
 
@@ -95,7 +95,10 @@ def test_digits_reach_high_accuracy_with_the_lr() -> None:
     for seed in (0, 1):
         task = load_task("digits")
         seed_everything(seed)
-        result = find_lr(*start(task), task.train, task.loss, total_steps=10 * task.steps_per_epoch)
+        model, optimizer = create_model_and_optimizer(task)
+        result = find_lr(
+            model, optimizer, task.train, task.loss, total_steps=10 * task.steps_per_epoch
+        )
         run = train(task, cosine(1, 0), lr=result.lr, seed=seed, total_steps=epochs(10))
         assert run.final("accuracy") >= 0.975
 

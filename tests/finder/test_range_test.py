@@ -16,7 +16,7 @@ from torch import nn
 from ratecraft import cosine
 from ratecraft.errors import BindingError, RunFailed, SettingError, TaskError
 from ratecraft.experiments import load_task
-from ratecraft.experiments._train import start
+from ratecraft.experiments._train import create_model_and_optimizer
 from ratecraft.finder import range_test
 from ratecraft.torch import ScheduleLR
 
@@ -62,7 +62,7 @@ def test_digits_suggestion_is_reasonable_and_reproducible() -> None:
     suggestions = []
     for _ in range(2):
         seed_everything(0)
-        model, optimizer = start(task)
+        model, optimizer = create_model_and_optimizer(task)
         suggestions.append(range_test(model, optimizer, task.train, task.loss).suggestion)
     assert suggestions[0] == suggestions[1]
     assert 1e-3 < suggestions[0] < 0.05

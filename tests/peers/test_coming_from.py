@@ -1,4 +1,4 @@
-"""docs/coming-from.md: every line of its tables is run on both sides, and so is what it says."""
+"""docs/coming-from.md: both sides of every table row are run and compared."""
 
 import re
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from parity import FLOAT32, FLOAT64, apart
+from parity import FLOAT32, FLOAT64, max_difference
 
 import ratecraft
 from ratecraft.diagnostics import preview
@@ -19,76 +19,76 @@ PAGE = (Path(__file__).parents[2] / "docs" / "coming-from.md").read_text()
 BASE, TOTAL, BATCHES = 0.1, 100, 10
 
 
-def lines(section):
-    """Return what you wrote and what you write, for each line of a section's table."""
+def rows_of(section):
+    """Return the two code cells of each row of a section's table."""
     text = PAGE.split(f"\n## {section}\n")[1].split("\n## ")[0]
     return re.findall(r"^\| `(.+)` \| `(.+)` \|$", text, re.M)
 
 
 def table(section):
-    found = lines(section)
+    rows = rows_of(section)
     return pytest.mark.parametrize(
-        ("wrote", "write"), found, ids=[wrote.split("(")[0] for wrote, _ in found]
+        ("theirs", "ours"), rows, ids=[theirs.split("(")[0] for theirs, _ in rows]
     )
 
 
-def sgd(**more):
-    return torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=BASE, **more)
+def sgd():
+    return torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=BASE)
 
 
-def ours(write, **said):
-    """Return the lrs of what the right-hand side says."""
-    settings = eval(f"dict({write})", vars(ratecraft) | said)  # noqa: S307 -- our own page
+def lrs_of_ours(ours):
+    """Return the lrs of ScheduleLR with the arguments on the right-hand side."""
+    settings = eval(f"dict({ours})", dict(vars(ratecraft)))  # noqa: S307 -- our own page
     return preview(ScheduleLR(sgd(), total_steps=TOTAL, **settings), TOTAL)["0"]
 
 
-def stepped(wrote, names, step=lambda scheduler, k: scheduler.step()):
-    """Return the lrs of what the left-hand side says, stepped after each step."""
+def lrs_of_theirs(theirs, names, step=lambda scheduler, k: scheduler.step()):
+    """Return the lrs of the scheduler on the left-hand side, stepped after each step."""
     optimizer = sgd()
-    scheduler = eval(wrote, {**names, "optimizer": optimizer})  # noqa: S307 -- our own page
-    seen = []
+    scheduler = eval(theirs, {**names, "optimizer": optimizer})  # noqa: S307 -- our own page
+    lrs = []
     for k in range(TOTAL):
-        seen.append(optimizer.param_groups[0]["lr"])
+        lrs.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
         if k < TOTAL - 1:
             step(scheduler, k + 1)
-    return seen
+    return lrs
 
 
-def test_no_table_is_empty():
+def test_tables_have_the_expected_numbers_of_rows():
     sections = ("torch", "transformers", "timm", "optax", "fastai")
-    assert [len(lines(section)) for section in sections] == [12, 8, 7, 6, 3]
+    assert [len(rows_of(section)) for section in sections] == [12, 8, 7, 6, 3]
 
 
 @table("torch")
-def test_torch(wrote, write):
-    theirs = stepped(wrote, vars(torch.optim.lr_scheduler))
-    assert apart(ours(write), theirs) <= FLOAT64
+def test_torch(theirs, ours):
+    lrs = lrs_of_theirs(theirs, vars(torch.optim.lr_scheduler))
+    assert max_difference(lrs_of_ours(ours), lrs) <= FLOAT64
 
 
 @table("transformers")
-def test_transformers(wrote, write):
+def test_transformers(theirs, ours):
     peer = pytest.importorskip("transformers.optimization")
-    assert apart(ours(write), stepped(wrote, vars(peer))) <= FLOAT64
+    assert max_difference(lrs_of_ours(ours), lrs_of_theirs(theirs, vars(peer))) <= FLOAT64
 
 
 @table("timm")
-def test_timm(wrote, write):
+def test_timm(theirs, ours):
     peer = pytest.importorskip("timm.scheduler")
     wsd = pytest.importorskip("timm.scheduler.wsd_lr")
     names = vars(peer) | vars(wsd) | {"U": {"t_in_epochs": False}}
-    theirs = stepped(wrote, names, lambda scheduler, k: scheduler.step_update(k))
-    assert apart(ours(write), theirs) <= FLOAT64
+    lrs = lrs_of_theirs(theirs, names, lambda scheduler, k: scheduler.step_update(k))
+    assert max_difference(lrs_of_ours(ours), lrs) <= FLOAT64
 
 
-def test_timm_by_default_counts_epochs_and_its_warm_up_hides_the_peak():
+def test_timm_counts_epochs_by_default_and_its_warmup_replaces_the_peak():
     peer = pytest.importorskip("timm.scheduler")
     optimizer = sgd()
     scheduler = peer.CosineLRScheduler(optimizer, 100)
     scheduler.step_update(50)
     assert optimizer.param_groups[0]["lr"] == BASE
     assert not isinstance(scheduler, torch.optim.lr_scheduler.LRScheduler)
-    lrs = stepped(
+    lrs = lrs_of_theirs(
         "CosineLRScheduler(optimizer, 100, warmup_t=10, t_in_epochs=False)",
         vars(peer),
         lambda scheduler, k: scheduler.step_update(k),
@@ -98,14 +98,14 @@ def test_timm_by_default_counts_epochs_and_its_warm_up_hides_the_peak():
 
 
 @table("optax")
-def test_optax(wrote, write):
+def test_optax(theirs, ours):
     peer = pytest.importorskip("optax")
-    schedule = eval(wrote, dict(vars(peer)))  # noqa: S307 -- our own page
-    assert apart(ours(write), [float(schedule(k)) for k in range(TOTAL)]) <= FLOAT32
+    schedule = eval(theirs, dict(vars(peer)))  # noqa: S307 -- our own page
+    assert max_difference(lrs_of_ours(ours), [float(schedule(k)) for k in range(TOTAL)]) <= FLOAT32
 
 
-def fitted(fit):
-    """Return lr and momentum of every step of a fastai Learner."""
+def lrs_and_momenta_of_fastai(fit):
+    """Return the lr and momentum of every step of a fastai Learner."""
     learner = pytest.importorskip("fastai.learner")
     pytest.importorskip("fastai.callback.schedule")
     from fastai.callback.core import Callback
@@ -113,52 +113,52 @@ def fitted(fit):
     from fastai.data.load import DataLoader
     from fastai.optimizer import Adam
 
-    seen = []
+    values = []
 
-    class LRs(Callback):
+    class RecordLR(Callback):
         def before_step(self):
-            seen.append((self.opt.hypers[-1]["lr"], self.opt.hypers[-1]["mom"]))
+            values.append((self.opt.hypers[-1]["lr"], self.opt.hypers[-1]["mom"]))
 
     x = torch.randn(4 * BATCHES, 3)
     rows = list(zip(x, x.sum(1, keepdim=True), strict=True))
     data = DataLoaders(DataLoader(rows, bs=4), DataLoader(rows, bs=4))
     loss = torch.nn.functional.mse_loss
-    learn = learner.Learner(data, torch.nn.Linear(3, 1), loss, opt_func=Adam, cbs=[LRs()])
+    learn = learner.Learner(data, torch.nn.Linear(3, 1), loss, opt_func=Adam, cbs=[RecordLR()])
     with learn.no_bar(), learn.no_logging():
         eval(fit, {"learn": learn})  # noqa: S307 -- our own page
-    return np.array(seen, float).T
+    return np.array(values, float).T
 
 
-@pytest.mark.filterwarnings("ignore")  # fastai 2.8 beside today's numpy, pandas and torch
+@pytest.mark.filterwarnings("ignore")  # fastai 2.8 with newer numpy, pandas and torch
 @table("fastai")
-def test_fastai(wrote, write):
-    lrs, _ = fitted(wrote)
-    assert apart(ours(write), list(lrs)) <= FLOAT32
+def test_fastai(theirs, ours):
+    lrs, _ = lrs_and_momenta_of_fastai(theirs)
+    assert max_difference(lrs_of_ours(ours), list(lrs)) <= FLOAT32
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_fastai_moves_momentum_and_is_late_by_an_step_in_the_third_cycle():
-    _, momentum = fitted("learn.fit_one_cycle(10, 0.1)")
+def test_fastai_schedules_momentum_and_is_one_step_late_in_the_third_cycle():
+    _, momentum = lrs_and_momenta_of_fastai("learn.fit_one_cycle(10, 0.1)")
     assert momentum[[0, 25]].tolist() == [0.95, 0.85]
     assert momentum[-1] == pytest.approx(0.95, abs=1e-4)
-    lrs, _ = fitted("learn.fit_sgdr(3, 1, 0.1)")
-    plan = (0.1 * ratecraft.restarts(ratecraft.epochs(1), grow=2)).resolve(
+    lrs, _ = lrs_and_momenta_of_fastai("learn.fit_sgdr(3, 1, 0.1)")
+    curve = (0.1 * ratecraft.restarts(ratecraft.epochs(1), grow=2)).resolve(
         total_steps=70, steps_per_epoch=BATCHES
     )
-    late = np.abs(plan.values() - lrs) > 1e-6
+    late = np.abs(curve.values() - lrs) > 1e-6
     assert np.flatnonzero(late).tolist() == [30]
     assert lrs[30] < 1e-9
 
 
-# The trainers ------------------------------------------------------------------------------------
+# Trainers ----------------------------------------------------------------------------------------
 
 
-def lrs_in_lightning(folder, attach, monitor=False):
-    """Return the lr of every step of two epochs; ``attach`` is configure_optimizers."""
+def lrs_in_lightning(folder, configure, monitor=False):
+    """Return the lr of every step of two epochs; ``configure`` is ``configure_optimizers``."""
     lightning = pytest.importorskip("lightning")
     callbacks = pytest.importorskip("lightning.pytorch.callbacks")
     loggers = pytest.importorskip("lightning.pytorch.loggers")
-    seen = []
+    lrs = []
 
     class Module(lightning.LightningModule):
         def __init__(self):
@@ -169,35 +169,35 @@ def lrs_in_lightning(folder, attach, monitor=False):
             return self.line(batch[0]).pow(2).mean()
 
         def configure_optimizers(self):
-            return attach(self, torch.optim.SGD(self.parameters(), lr=BASE))
+            return configure(self, torch.optim.SGD(self.parameters(), lr=BASE))
 
         def on_before_optimizer_step(self, optimizer):
-            seen.append(optimizer.param_groups[0]["lr"])
+            lrs.append(optimizer.param_groups[0]["lr"])
 
     data = torch.utils.data.TensorDataset(torch.randn(4 * BATCHES, 3))
-    watched = callbacks.LearningRateMonitor("step") if monitor else None
+    lr_monitor = callbacks.LearningRateMonitor("step") if monitor else None
     trainer = lightning.Trainer(
         max_epochs=2,
         accelerator="cpu",
         logger=loggers.CSVLogger(folder) if monitor else False,
         log_every_n_steps=1,
-        callbacks=[watched] if watched else [],
+        callbacks=[lr_monitor] if lr_monitor else [],
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         default_root_dir=folder,
     )
     trainer.fit(Module(), torch.utils.data.DataLoader(data, batch_size=4))
-    if watched:
-        assert watched.lrs["lr-SGD"] == seen
-    return seen
+    if lr_monitor:
+        assert lr_monitor.lrs["lr-SGD"] == lrs
+    return lrs
 
 
 def cosine_for(optimizer, length):
     return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, length)
 
 
-LIGHTNING = [
+LIGHTNING_WARNINGS = [
     pytest.mark.filterwarnings(r"ignore:`isinstance\(treespec, LeafSpec\):FutureWarning"),
     pytest.mark.filterwarnings("ignore:The 'train_dataloader' does not have many workers"),
     pytest.mark.filterwarnings("ignore:.*litmodels.*"),
@@ -205,39 +205,39 @@ LIGHTNING = [
 
 
 def in_lightning(test):
-    for mark in LIGHTNING:
-        test = mark(test)
+    for decorate in LIGHTNING_WARNINGS:
+        test = decorate(test)
     return test
 
 
 @in_lightning
-def test_lightning_as_written_before_and_with_for_lightning(tmp_path):
-    def wrote(module, optimizer):
+def test_lightning_with_torch_scheduler_and_with_for_lightning(tmp_path):
+    def theirs(module, optimizer):
         scheduler = cosine_for(optimizer, module.trainer.estimated_stepping_batches)
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
         }
 
-    def write(module, optimizer):
+    def ours(module, optimizer):
         return for_lightning(module, optimizer, factor=ratecraft.cosine())
 
-    theirs = lrs_in_lightning(tmp_path, wrote)
-    assert len(theirs) == 2 * BATCHES
-    assert apart(lrs_in_lightning(tmp_path, write, monitor=True), theirs) <= FLOAT64
+    lrs = lrs_in_lightning(tmp_path, theirs)
+    assert len(lrs) == 2 * BATCHES
+    assert max_difference(lrs_in_lightning(tmp_path, ours, monitor=True), lrs) <= FLOAT64
 
 
 @in_lightning
-def test_lightnings_two_lists_step_once_an_epoch(tmp_path):
-    def wrote(module, optimizer):
+def test_lightning_steps_a_scheduler_in_a_list_once_an_epoch(tmp_path):
+    def theirs(module, optimizer):
         return [optimizer], [cosine_for(optimizer, module.trainer.estimated_stepping_batches)]
 
-    seen = lrs_in_lightning(tmp_path, wrote)
-    assert len(set(seen)) == 2
-    assert min(seen) > 0.99 * BASE
+    lrs = lrs_in_lightning(tmp_path, theirs)
+    assert len(set(lrs)) == 2
+    assert min(lrs) > 0.99 * BASE
 
 
-def test_the_trainers_own_schedule_and_for_trainer(tmp_path):
+def test_hugging_face_schedule_and_for_trainer(tmp_path):
     hf = pytest.importorskip("transformers")
 
     class Line(torch.nn.Module):
@@ -248,11 +248,11 @@ def test_the_trainers_own_schedule_and_for_trainer(tmp_path):
         def forward(self, x, labels):
             return {"loss": (self.line(x) - labels).pow(2).mean()}
 
-    class LRs(hf.TrainerCallback):
+    class RecordLR(hf.TrainerCallback):
         def on_pre_optimizer_step(self, args, state, control, optimizer, **_):
-            seen.append(optimizer.param_groups[0]["lr"])
+            lrs.append(optimizer.param_groups[0]["lr"])
 
-    def trainer(**more):
+    def make_trainer(**options):
         arguments = hf.TrainingArguments(
             output_dir=str(tmp_path),
             learning_rate=BASE,
@@ -264,16 +264,16 @@ def test_the_trainers_own_schedule_and_for_trainer(tmp_path):
             disable_tqdm=True,
             save_strategy="no",
             logging_strategy="no",
-            **more,
+            **options,
         )
         rows = [{"x": x, "labels": x.sum(0, keepdim=True)} for x in torch.randn(4 * BATCHES, 3)]
-        return hf.Trainer(Line(), arguments, train_dataset=rows, callbacks=[LRs()])
+        return hf.Trainer(Line(), arguments, train_dataset=rows, callbacks=[RecordLR()])
 
-    seen = []
-    trainer(lr_scheduler_type="cosine", warmup_steps=10).train()
-    theirs, seen = seen, []
-    made = trainer()
-    for_trainer(made, factor=ratecraft.warmup(10).then(ratecraft.cosine()))
-    made.train()
+    lrs = []
+    make_trainer(lr_scheduler_type="cosine", warmup_steps=10).train()
+    theirs, lrs = lrs, []
+    trainer = make_trainer()
+    for_trainer(trainer, factor=ratecraft.warmup(10).then(ratecraft.cosine()))
+    trainer.train()
     assert len(theirs) == 2 * BATCHES
-    assert apart(seen, theirs) <= FLOAT64
+    assert max_difference(lrs, theirs) <= FLOAT64

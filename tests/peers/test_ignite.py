@@ -1,4 +1,4 @@
-"""ScheduleLR with Ignite's engine, and under Ignite's own handler of torch schedulers."""
+"""ScheduleLR with Ignite's engine, and with Ignite's handler for torch schedulers."""
 
 import pytest
 import torch
@@ -12,8 +12,8 @@ handlers = pytest.importorskip("ignite.handlers")
 pytestmark = pytest.mark.peers
 
 BASE = 0.1
-PLAN = warmup(3, start=0.2).then(cosine(1, 0.1))
-CURVE = [BASE * value for value in map(PLAN.resolve(total_steps=12), range(12))]
+SCHEDULE = warmup(3, start=0.2).then(cosine(1, 0.1))
+CURVE = [BASE * value for value in map(SCHEDULE.resolve(total_steps=12), range(12))]
 
 
 class Run:
@@ -23,11 +23,11 @@ class Run:
         torch.manual_seed(0)
         self.model = torch.nn.Linear(3, 1)
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=BASE)
-        self.scheduler = ScheduleLR(self.optimizer, factor=PLAN, total_steps=12, clock=clock)
+        self.scheduler = ScheduleLR(self.optimizer, factor=SCHEDULE, total_steps=12, clock=clock)
         self.engine = engine.Engine(self.step)
         self.seen = []
 
-    def update(self, _, batch):
+    def step(self, _, batch):
         self.seen.append(self.optimizer.param_groups[0]["lr"])
         self.optimizer.zero_grad()
         self.model(batch).pow(2).mean().backward()
@@ -47,14 +47,16 @@ class Run:
         return self.seen
 
 
-def test_with_the_default_clock_nothing_is_attached():
+def test_default_clock_needs_no_handler():
     assert Run().start() == CURVE
 
 
-def test_ignites_handler_is_refused_by_the_default_clock():
+def test_ignites_handler_raises_with_the_default_clock():
     run = Run()
     run.attach_ignites_handler()
-    with pytest.raises(BindingError, match=r'counts for itself \(Ignite.*\) needs clock="step"'):
+    with pytest.raises(
+        BindingError, match=r'for a trainer that sets it \(Ignite\) write clock="step"'
+    ):
         run.start()
 
 
@@ -64,17 +66,17 @@ def test_ignites_handler_drives_the_step_clock():
     assert run.start() == CURVE
 
 
-def test_the_step_clock_may_be_stepped_by_an_event():
+def test_step_clock_stepped_by_an_event():
     run = Run("step")
 
     @run.engine.on(engine.Events.ITERATION_COMPLETED)
-    def step():  # the bare method would be given the engine as its first argument, epoch
+    def step():  # the method itself would get the engine as its argument epoch
         run.scheduler.step()
 
     assert run.start() == CURVE
 
 
-def test_ignites_simulation_reads_the_plan_and_leaves_the_run_alone():
+def test_ignites_simulation_reads_the_schedule_and_changes_nothing():
     run = Run("step")
     simulate = handlers.param_scheduler.LRScheduler.simulate_values
     assert [lr for _, lr in simulate(12, run.scheduler)] == CURVE
@@ -83,7 +85,7 @@ def test_ignites_simulation_reads_the_plan_and_leaves_the_run_alone():
 
 
 def saved_after_an_epoch(folder, clock="optimizer", *, attach):
-    """Return a whole run that was saved in its middle, and one resumed from there."""
+    """Return a run that was saved in the middle, and one resumed from there."""
     whole, resumed = Run(clock), Run(clock)
     disk = handlers.DiskSaver(str(folder), require_empty=False)
     save = handlers.Checkpoint(whole.parts(), disk, filename_pattern="middle.pt")
@@ -97,19 +99,19 @@ def saved_after_an_epoch(folder, clock="optimizer", *, attach):
     return whole, resumed
 
 
-def same(one, other):
-    pairs = zip(one.state_dict().values(), other.state_dict().values(), strict=True)
-    return all(torch.equal(a, b) for a, b in pairs)
+def same(a, b):
+    pairs = zip(a.state_dict().values(), b.state_dict().values(), strict=True)
+    return all(torch.equal(x, y) for x, y in pairs)
 
 
-def test_a_resumed_run_is_the_same_to_the_last_bit(tmp_path):
+def test_resumed_run_is_equal_bit_for_bit(tmp_path):
     whole, resumed = saved_after_an_epoch(tmp_path, attach=lambda run: None)
     assert resumed.seen == CURVE[6:]
     assert whole.seen == CURVE
     assert same(resumed.model, whole.model)
 
 
-def test_a_run_resumed_under_ignites_handler_is_the_same_to_the_last_bit(tmp_path):
+def test_run_resumed_with_ignites_handler_is_equal_bit_for_bit(tmp_path):
     whole, resumed = saved_after_an_epoch(tmp_path, "step", attach=Run.attach_ignites_handler)
     assert resumed.seen == CURVE[6:]
     assert whole.seen == CURVE

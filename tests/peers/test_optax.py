@@ -199,7 +199,7 @@ def test_optax_accepts_boundaries_in_the_wrong_order():
     theirs = read(peer.join_schedules(parts, [8, 4]), 10)
     assert theirs[4] == pytest.approx(0.01)  # the middle schedule is never used
     assert 0.1 not in theirs.round(3)
-    with pytest.raises(ScheduleError, match="must not go down"):
+    with pytest.raises(ScheduleError, match="must not decrease"):
         staircase([1, 0.1, 0.01], at=[8, 4]).resolve(total_steps=10)
 
 

@@ -1,4 +1,4 @@
-"""The Ray engine: the same numbers, the same words for what dies, and nothing left behind."""
+"""The Ray engine: the numbers and errors of the local engine, and a clean shutdown."""
 
 import dataclasses
 import os
@@ -17,46 +17,47 @@ from ratecraft.experiments._engines import RayEngine, WorkerDied
 ray = pytest.importorskip("ray")
 pytestmark = [
     pytest.mark.peers,
-    # Ray's own: files and sockets that it leaves to the garbage collector.
+    # Ray leaves files and sockets to the garbage collector.
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
     pytest.mark.filterwarnings("ignore::FutureWarning:ray"),
 ]
 
 
-def test_ray_gives_the_numbers_of_the_local_engine(tmp_path: Path) -> None:
-    def die() -> None:  # in here, since Ray's workers cannot import a file of tests
+def test_ray_engine_gives_the_numbers_of_the_local_engine(tmp_path: Path) -> None:
+    def exit_process() -> None:  # local, since Ray's workers cannot import a test file
         time.sleep(0.2)
         os._exit(9)
 
     def crash() -> None:
         raise ValueError("on purpose")
 
-    settings = {"lrs": [0.01, 0.001], "seeds": 1, "total": 20}
+    settings = {"lrs": [0.01, 0.001], "seeds": 1, "total_steps": 20}
     schedules = [constant(1), cosine(1, 0)]
-    before, usage = signal.getsignal(signal.SIGTERM), os.environ.get("RAY_USAGE_STATS_ENABLED")
+    handler = signal.getsignal(signal.SIGTERM)
+    usage_stats = os.environ.get("RAY_USAGE_STATS_ENABLED")
     with RayEngine(cpus=1) as engine:
-        assert signal.getsignal(signal.SIGTERM) is before
-        assert os.environ.get("RAY_USAGE_STATS_ENABLED") == usage
+        assert signal.getsignal(signal.SIGTERM) is handler
+        assert os.environ.get("RAY_USAGE_STATS_ENABLED") == usage_stats
         assert engine.slots == len(os.sched_getaffinity(0))
-        found = compare("digits", schedules, **settings, engine=engine, store=tmp_path / "r.db")
+        result = compare("digits", schedules, **settings, engine=engine, store=tmp_path / "r.db")
         with pytest.raises(WorkerDied):
-            engine.submit(die).result(60)
+            engine.submit(exit_process).result(60)
         with pytest.raises(ValueError, match="on purpose"):
             engine.submit(crash).result(60)
         assert engine.submit(os.getpid).result(60) != os.getpid()
-        with RayEngine() as other:  # one that is there already is used, and left
+        with RayEngine() as other:  # uses the running Ray and does not stop it
             assert other.slots == engine.slots
         assert ray.is_initialized()
         with pytest.raises(SettingError, match="a trial needs 999 cores and 0 GPUs; the cluster"):
             RayEngine(cpus=999)
     assert not ray.is_initialized()
     local = compare("digits", schedules, **settings, workers=1)
-    for one, other in zip(found.runs, local.runs, strict=True):
-        assert dataclasses.replace(one, seconds=0.0) == dataclasses.replace(other, seconds=0.0)
+    for run, local_run in zip(result.runs, local.runs, strict=True):
+        assert dataclasses.replace(run, seconds=0.0) == dataclasses.replace(local_run, seconds=0.0)
 
 
-def test_what_no_trial_can_have_is_refused() -> None:
+def test_invalid_resources_raise() -> None:
     with pytest.raises(SettingError, match="expected cpus > 0"):
         RayEngine(cpus=0)
 
@@ -64,7 +65,7 @@ def test_what_no_trial_can_have_is_refused() -> None:
 @pytest.mark.parametrize(
     "address", ["127.0.0.1:1", "ray://127.0.0.1:1", "[::1]:1", "a.invalid:99999"]
 )
-def test_a_cluster_that_does_not_answer_is_told_at_once(address: str) -> None:
+def test_cluster_that_does_not_answer_raises_at_once(address: str) -> None:
     with pytest.raises(RunFailed, match=f"Ray does not answer at {re.escape(address)}: "):
         RayEngine(address)
     assert not ray.is_initialized()

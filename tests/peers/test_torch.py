@@ -1,4 +1,4 @@
-"""Every family shared with torch.optim.lr_scheduler, step by step, and where we differ."""
+"""Every family shared with torch.optim.lr_scheduler, step by step, and where ratecraft differs."""
 
 import math
 from functools import partial
@@ -29,11 +29,11 @@ from ratecraft import (
 )
 
 STEPS = 100
-fewer = settings(max_examples=settings.default.max_examples // 4)  # each steps torch 100 times
+quarter = settings(max_examples=settings.default.max_examples // 4)  # each steps torch 100 times
 
 
 def drawn(*strategies):
-    return lambda test: fewer(given(*strategies)(test))
+    return lambda test: quarter(given(*strategies)(test))
 
 
 peaks = st.floats(1e-5, 10)
@@ -92,7 +92,7 @@ def test_cosine_annealing(peak, length, share):
     agree(cosine(peak, share * peak), lrs(scheduler, length, peak))
 
 
-def test_cosine_annealing_that_reaches_the_floor_at_the_last_step():
+def test_cosine_annealing_that_reaches_eta_min_at_the_last_step():
     theirs = lrs(partial(peer.CosineAnnealingLR, T_max=STEPS - 1), STEPS)
     agree(cosine(over=percent(100) - 1), theirs)
     assert theirs[-1] == 0
@@ -106,25 +106,25 @@ def test_cosine_annealing_warm_restarts(peak, first, grow, share):
     agree(peak * restarts(first, grow=grow, end=share), lrs(scheduler, 3 * STEPS, peak))
 
 
-# One cycle and many ----------------------------------------------------------------------------
+# Cycles ----------------------------------------------------------------------------------------
 
 
-def torch_cycle(total, share, shape="cos", **more):
+def torch_cycle(total_steps, share, shape="cos", **options):
     return partial(
         peer.OneCycleLR,
-        max_lr=more.pop("peak", 1.0),
-        total_steps=total,
+        max_lr=options.pop("peak", 1.0),
+        total_steps=total_steps,
         pct_start=share,
         anneal_strategy=shape,
         cycle_momentum=False,
-        **more,
+        **options,
     )
 
 
 def test_one_cycle_with_the_defaults_of_both():
     theirs = lrs(torch_cycle(STEPS, 0.3, peak=0.1), STEPS)
     agree(0.1 * one_cycle(steps(29)).over(99), theirs)
-    # The same, in percent of a run of any length.
+    # The same in percent of the run.
     rise = cosine(0.04, 1, over=percent(30) - 1)
     agree(0.1 * rise.then(cosine(1, 4e-6, over=percent(70))), theirs)
 
@@ -138,9 +138,9 @@ def test_one_cycle_with_the_defaults_of_both():
     st.floats(1, 1e5),
     st.booleans(),
 )
-def test_one_cycle(peak, total, share, shape, div, final_div, three):
+def test_one_cycle(peak, total_steps, share, shape, div, final_div, three):
     scheduler = torch_cycle(
-        total,
+        total_steps,
         share,
         shape,
         peak=peak,
@@ -149,8 +149,8 @@ def test_one_cycle(peak, total, share, shape, div, final_div, three):
         three_phase=three,
     )
     word = {"cos": "cosine", "linear": "linear"}[shape]
-    cycle = one_cycle(steps(share * total - 1), 1 / div, 1 / div / final_div, word, three)
-    agree(peak * cycle.over(total - 1), lrs(scheduler, total))
+    cycle = one_cycle(steps(share * total_steps - 1), 1 / div, 1 / div / final_div, word, three)
+    agree(peak * cycle.over(total_steps - 1), lrs(scheduler, total_steps))
 
 
 CYCLES = {
@@ -200,18 +200,18 @@ def test_multiplicative(peak, gamma):
 
 
 @drawn(peaks, st.integers(1, STEPS - 2), shares, st.floats(0, 1))
-def test_sequential_warm_up_and_cosine(peak, rise, first, share):
+def test_sequential_warmup_and_cosine(peak, rise, first, share):
     def scheduler(optimizer):
         warm = peer.LinearLR(optimizer, start_factor=first, total_iters=rise)
         wave = peer.CosineAnnealingLR(optimizer, T_max=STEPS - rise, eta_min=share * peak)
         return peer.SequentialLR(optimizer, [warm, wave], [rise])
 
-    plan = warmup(rise, start=first).then(cosine(1, share))
-    agree(peak * plan, lrs(scheduler, STEPS, peak))
+    schedule = warmup(rise, start=first).then(cosine(1, share))
+    agree(peak * schedule, lrs(scheduler, STEPS, peak))
 
 
 @drawn(peaks, lengths, shares, st.floats(0.5, 1))
-def test_chained_warm_up_and_exponential(peak, rise, first, gamma):
+def test_chained_warmup_and_exponential(peak, rise, first, gamma):
     def scheduler(optimizer):
         warm = peer.LinearLR(optimizer, start_factor=first, total_iters=rise)
         return peer.ChainedScheduler([warm, peer.ExponentialLR(optimizer, gamma)], optimizer)
@@ -219,10 +219,10 @@ def test_chained_warm_up_and_exponential(peak, rise, first, gamma):
     agree(peak * (warmup(rise, start=first) * decay(gamma)), lrs(scheduler, STEPS, peak))
 
 
-# Where we differ, on purpose -------------------------------------------------------------------
+# Where ratecraft differs ------------------------------------------------------------------------
 
 
-def test_past_its_end_torchs_cosine_climbs_back_to_the_peak_and_ours_holds_the_floor():
+def test_after_its_end_cosine_stays_at_eta_min_where_torch_rises_again():
     theirs = lrs(partial(peer.CosineAnnealingLR, T_max=10, eta_min=0.1), 21)
     assert theirs[10] == pytest.approx(0.1)
     assert theirs[20] == pytest.approx(1)
@@ -230,7 +230,7 @@ def test_past_its_end_torchs_cosine_climbs_back_to_the_peak_and_ours_holds_the_f
     assert curve.values([10, 15, 20]).tolist() == [0.1, 0.1, 0.1]
 
 
-def test_one_past_its_end_torchs_linear_one_cycle_is_negative_and_ours_holds_the_end():
+def test_after_its_end_linear_one_cycle_stays_where_torch_is_negative():
     theirs = lrs(torch_cycle(10, 0.3, "linear"), 11)
     assert theirs[9] == pytest.approx(4e-6)
     assert theirs[10] == pytest.approx(-0.142853, abs=1e-6)
@@ -238,7 +238,7 @@ def test_one_past_its_end_torchs_linear_one_cycle_is_negative_and_ours_holds_the
     assert curve.values([9, 10, 11]).tolist() == [4e-6] * 3
 
 
-def test_one_past_its_end_torchs_cosine_one_cycle_bounces_and_two_past_it_raises():
+def test_after_its_end_cosine_one_cycle_stays_where_torch_rises_and_raises():
     theirs = lrs(torch_cycle(10, 0.3), 11)
     assert theirs[10] == pytest.approx(0.049519, abs=1e-6)
     with pytest.raises(ValueError, match="Tried to step 11 times"):
@@ -246,43 +246,43 @@ def test_one_past_its_end_torchs_cosine_one_cycle_bounces_and_two_past_it_raises
     assert one_cycle(2).over(9).resolve(total_steps=10).values([10, 11]).tolist() == [4e-6] * 2
 
 
-def test_torchs_one_cycle_cannot_rise_within_one_step_and_ours_begins_at_the_peak():
+def test_one_cycle_with_a_warmup_of_one_step_starts_at_the_peak_where_torch_raises():
     with pytest.raises(ZeroDivisionError):
         lrs(torch_cycle(10, 0.1), 10)
     assert one_cycle(steps(0.1 * 10 - 1)).over(9).resolve(total_steps=10)(0) == 1
 
 
-def test_torchs_warm_up_of_no_length_stays_at_its_start_and_ours_is_at_its_end():
+def test_warmup_of_zero_length_is_at_its_end_where_torch_stays_at_its_start():
     theirs = lrs(partial(peer.LinearLR, start_factor=0.25, total_iters=0), 5)
     assert theirs == [0.25] * 5
     assert warmup(0, start=0.25).resolve(total_steps=5).values().tolist() == [1] * 5
 
 
-def test_torchs_constant_of_no_length_stays_at_its_factor_and_ours_is_never_read():
+def test_constant_of_zero_length_is_never_read_where_torch_stays_at_its_factor():
     theirs = lrs(partial(peer.ConstantLR, factor=0.25, total_iters=0), 5)
     assert theirs == [0.25] * 5
-    plan = warmup(0, 0.25, shape="constant").then(constant(1))
-    assert plan.resolve(total_steps=5).values().tolist() == [1] * 5
+    schedule = warmup(0, 0.25, shape="constant").then(constant(1))
+    assert schedule.resolve(total_steps=5).values().tolist() == [1] * 5
 
 
-def test_torch_cannot_leave_a_lr_of_zero_and_ours_can():
+def test_lr_of_zero_can_rise_where_torch_raises():
     with pytest.raises(ZeroDivisionError):
         lrs(partial(peer.ConstantLR, factor=0, total_iters=2), 4)
-    plan = warmup(2, 0, shape="constant").then(constant(1))
-    assert plan.resolve(total_steps=4).values().tolist() == [0, 0, 1, 1]
+    schedule = warmup(2, 0, shape="constant").then(constant(1))
+    assert schedule.resolve(total_steps=4).values().tolist() == [0, 0, 1, 1]
     with pytest.raises(ValueError, match="greater than 0"):
         lrs(partial(peer.LinearLR, start_factor=0, total_iters=2), 4)
     assert warmup(2).resolve(total_steps=4).values().tolist() == [0, 0.5, 1, 1]
 
 
-def test_torch_never_reaches_a_milestone_between_two_steps_and_ours_does():
+def test_milestone_between_two_steps_is_reached_where_torch_ignores_it():
     theirs = lrs(partial(peer.MultiStepLR, milestones=[2.5]), 5)
     assert theirs == [1] * 5
     ours = staircase([1, 0.1], at=[steps(2.5)]).resolve(total_steps=5)
     assert ours.values().tolist() == [1, 1, 1, 0.1, 0.1]
 
 
-def test_a_milestone_at_the_very_end_is_reached_by_torch_and_never_read_in_our_run():
+def test_milestone_at_the_end_of_the_run_is_not_read_where_torch_reaches_it():
     theirs = lrs(partial(peer.MultiStepLR, milestones=[3, 5]), 6)
     ours = staircase([1, 0.1, 0.01], at=[3, 5])
     agree(ours, theirs[:5])
@@ -291,27 +291,27 @@ def test_a_milestone_at_the_very_end_is_reached_by_torch_and_never_read_in_our_r
     assert ours.resolve(total_steps=5)(5) == 0.1  # rule 3 of docs/semantics.md
 
 
-def test_torchs_composite_as_a_second_phase_fails_and_ours_flattens():
+def test_composite_as_a_second_phase_works_where_torch_raises():
     def scheduler(optimizer):
         chain = peer.ChainedScheduler([peer.ExponentialLR(optimizer, 0.5)], optimizer)
         return peer.SequentialLR(optimizer, [peer.ConstantLR(optimizer, 1, 2), chain], [2])
 
     with pytest.raises(NotImplementedError):
         lrs(scheduler, 5)
-    plan = constant(1, over=2).then(decay(0.5, over=2).then(constant(0.125)))
-    assert plan.resolve(total_steps=5).values().tolist() == [1, 1, 1, 0.5, 0.125]
+    schedule = constant(1, over=2).then(decay(0.5, over=2).then(constant(0.125)))
+    assert schedule.resolve(total_steps=5).values().tolist() == [1, 1, 1, 0.5, 0.125]
 
 
-def test_torchs_chained_floor_is_not_a_product_and_ours_is():
-    floor = 0.1
+def test_product_with_eta_min_is_exact_where_torchs_chain_is_not():
+    eta_min = 0.1
 
     def scheduler(optimizer):
         warm = peer.LinearLR(optimizer, start_factor=0.1, total_iters=10)
-        wave = peer.CosineAnnealingLR(optimizer, T_max=100, eta_min=floor)
+        wave = peer.CosineAnnealingLR(optimizer, T_max=100, eta_min=eta_min)
         return peer.ChainedScheduler([warm, wave], optimizer)
 
     theirs = lrs(scheduler, 100)
-    ours = (warmup(10, start=0.1) * cosine(1, floor)).resolve(total_steps=100)
-    wave = floor + (1 - floor) * (1 + math.cos(math.pi * 50 / 100)) / 2
+    ours = (warmup(10, start=0.1) * cosine(1, eta_min)).resolve(total_steps=100)
+    wave = eta_min + (1 - eta_min) * (1 + math.cos(math.pi * 50 / 100)) / 2
     assert ours(50) == pytest.approx(wave)
     assert theirs[50] - wave == pytest.approx(6.46e-4, abs=1e-6)

@@ -24,7 +24,7 @@ def test_numbers_are_short(value: float, text: str) -> None:
     assert number(value) == text
 
 
-def test_labels_of_one_axis_are_of_one_kind() -> None:
+def test_labels_of_an_axis_have_the_same_format() -> None:
     def labels(low: float, high: float) -> list[str]:
         return [label for _, label in Axis(low, high).ticks(4)]
 
@@ -47,29 +47,29 @@ def test_a_narrow_logarithmic_axis_has_ticks_within_the_decade() -> None:
     ]
 
 
-def test_steps_have_no_ticks_in_between() -> None:
+def test_whole_axes_have_no_fractional_ticks() -> None:
     axis = Axis.fit([0, 2], whole=True)
     assert [t for _, t in axis.ticks(20)] == ["0", "1", "2"]
 
 
-def test_heights_start_at_zero_unless_that_flattens_the_line() -> None:
+def test_y_axes_start_at_zero_unless_that_flattens_the_line() -> None:
     assert Axis.fit([0.1, 1], upright=True).low == 0
     assert Axis.fit([0.9, 1], upright=True).low == 0.9
     assert Axis.fit([3e-4, 3e-4], upright=True) == Axis(0, 3e-4)
 
 
-def test_decimation_keeps_extremes_ends_and_gaps() -> None:
+def test_decimation_preserves_extremes_ends_and_gaps() -> None:
     ys = [math.sin(i / 500) for i in range(100_000)]
     ys[12_345], ys[54_321], ys[77_777] = 9.0, -9.0, math.nan
-    xs, kept = decimate(range(len(ys)), ys, 1000)
-    assert len(kept) <= 1000
+    xs, chosen = decimate(range(len(ys)), ys, 1000)
+    assert len(chosen) <= 1000
     assert (xs[0], xs[-1]) == (0, 99_999)
     assert xs == sorted(xs)
-    points = dict(zip(xs, kept, strict=True))
+    points = dict(zip(xs, chosen, strict=True))
     assert points[12_345] == 9
     assert points[54_321] == -9
     assert math.isnan(points[77_777])
 
 
-def test_a_short_line_stays_whole() -> None:
+def test_a_short_line_is_not_decimated() -> None:
     assert decimate([1, 2], [3, 4]) == ([1, 2], [3, 4])

@@ -31,7 +31,7 @@ def lines(root: ET.Element, color: str = PALETTE[0]) -> list[list[tuple[float, f
     return stretches
 
 
-def test_a_chart_is_well_formed_and_says_what_it_is() -> None:
+def test_a_chart_is_well_formed_and_has_a_title() -> None:
     text = svg_chart({"a": (range(50), [math.exp(-k / 9) for k in range(50)])}, **LABELS)
     root = tree(text)
     assert root.get("role") == "img"
@@ -52,7 +52,7 @@ def test_names_are_escaped() -> None:
     assert root[0].text == name
 
 
-def test_points_that_are_not_finite_are_gaps_and_a_lone_point_is_a_dot() -> None:
+def test_non_finite_points_are_gaps_and_a_single_point_is_a_dot() -> None:
     ys = [1, 2, math.nan, 3, math.inf, 2, 1]
     root = tree(svg_chart({"a": (range(7), ys)}, **LABELS))
     assert [len(stretch) for stretch in lines(root)] == [2, 2]
@@ -75,7 +75,7 @@ def test_any_range_is_drawn(ys: list[float], log: bool) -> None:
     assert "inf" not in text
 
 
-def test_a_long_line_is_thinned_but_keeps_its_extremes() -> None:
+def test_a_long_line_is_decimated_and_preserves_its_extremes() -> None:
     ys = [1.0] * 200_000
     ys[77_777], ys[123_456] = 5.0, 0.0
     text = svg_chart({"a": (range(len(ys)), ys)}, **LABELS)
@@ -88,10 +88,10 @@ def test_a_long_line_is_thinned_but_keeps_its_extremes() -> None:
     assert sum(y > usual for y in heights) == 1
 
 
-def test_lines_end_at_the_axes() -> None:
+def test_lines_are_clipped_at_the_axes() -> None:
     root = tree(svg_chart({"a": ([0, 1, 2], [0, 1e30, 1])}, **LABELS, y_range=(0, 2)))
     inner = root.find(f"{SVG}svg")
-    # An inner svg hides what lies outside it, unless it says otherwise.
+    # An inner svg clips its content unless overflow is set.
     assert inner.get("overflow") is None
     assert "2.0" in texts(root)
     assert all(abs(y) < 1e5 for _, y in lines(root)[0])
@@ -117,14 +117,14 @@ def test_a_mark_has_its_number_and_lies_within_the_axes() -> None:
     assert x < 640
 
 
-def test_faint_lines_are_behind_and_use_up_no_colour() -> None:
+def test_faint_lines_are_behind_and_use_no_palette_colour() -> None:
     series = {"raw": ([0, 1], [0, 1]), "smooth": ([0, 1], [0, 1])}
     root = tree(svg_chart(series, **LABELS, faint={"raw"}))
     inner = root.find(f"{SVG}svg")
     assert [p.get("stroke") for p in inner] == ["#b5b5b5", PALETTE[0]]
 
 
-def test_dashed_lines_have_the_colour_of_another_and_no_place_in_the_legend() -> None:
+def test_dashed_lines_take_the_colour_of_another_and_are_not_in_the_legend() -> None:
     series = {"guess": ([0, 1], [0, 1]), "a": ([0, 1], [0, 1]), "b": ([0, 1], [1, 0])}
     root = tree(svg_chart(series, **LABELS, dashed={"guess": "b"}))
     inner = root.find(f"{SVG}svg")
@@ -133,7 +133,7 @@ def test_dashed_lines_have_the_colour_of_another_and_no_place_in_the_legend() ->
     assert "guess" not in texts(root)
 
 
-def test_a_small_chart_keeps_fewer_points() -> None:
+def test_a_small_chart_has_fewer_points() -> None:
     series = {"a": (range(5000), [k % 7 for k in range(5000)])}
     (line,) = lines(tree(svg_chart(series, **LABELS, width=360, points=300)))
     assert 100 < len(line) <= 300

@@ -1,4 +1,4 @@
-"""Random lengths, leaves and schedules, and ways to read and compare them."""
+"""Hypothesis strategies for lengths, leaves and schedules, and helpers to compare curves."""
 
 import functools
 import operator
@@ -35,10 +35,10 @@ spans = st.sampled_from(SPANS)
 
 # Numbers -----------------------------------------------------------------------------------
 
-# One draw a number, from a pool of plain and of odd ones: drawing is what takes the time.
-ODD = [round(0.0371 * (1.37**i), 4) for i in range(14)]  # up to 2.2
-numbers = st.sampled_from([1, 0, -1, 0.5, 2, 0.1, 1e-3, *ODD, *(-x for x in ODD)])
-positive = st.sampled_from([1, 0.1, 2, 1e-3, *ODD])
+# Numbers are drawn from a pool of simple and irregular ones, since each draw is slow.
+IRREGULAR = [round(0.0371 * (1.37**i), 4) for i in range(14)]  # up to 2.2
+numbers = st.sampled_from([1, 0, -1, 0.5, 2, 0.1, 1e-3, *IRREGULAR, *(-x for x in IRREGULAR)])
+positive = st.sampled_from([1, 0.1, 2, 1e-3, *IRREGULAR])
 shares = st.sampled_from([0, 0.5, 0.1, 0.25, 1 / 3, 0.99])
 growths = st.sampled_from([1, 1, 2, 0.5, 1.5, 3, 1 + 1e-5, 1.0009, 1.1, 0.97, 2**0.5])
 decays = st.sampled_from([1, 1, 0.5, 0.1, 0, 2, 0.97, 1.1, 1 / 3])
@@ -70,7 +70,7 @@ lengths = st.one_of(
     st.builds(operator.sub, shares_of_scope | single_lengths, st.integers(0, 3)),
     st.builds(operator.sub, st.integers(20, 60), single_lengths),
 )
-"""Lengths of every kind; a difference may turn out to be negative when it is measured."""
+"""Lengths of every kind; a difference may be negative."""
 
 
 # Leaves ------------------------------------------------------------------------------------
@@ -128,7 +128,8 @@ def stairs(optional):
 def leaves(over=lengths):
     """Return leaves of every kind that has a text."""
     words = st.builds(warmup, over, shares) | st.builds(cooldown, over, shares)
-    optional = st.none() | over.map(lambda length: length)  # mapped, else one_of spreads it out
+    # Mapped, so that one_of does not flatten it.
+    optional = st.none() | over.map(lambda length: length)
     constants = st.builds(constant, numbers, optional)
     return st.one_of(constants, words, ramps(optional), stairs(optional), clocks(optional))
 
@@ -138,7 +139,7 @@ VERBS = ("then", "product", "scale", "repeat", "endless", "clip", "rescale", "ov
 
 @st.composite
 def verbs(draw, depth, over):
-    """Draw one more verb over schedules; where that is refused, the schedule as it was."""
+    """Draw a method call on a schedule; if it is invalid, the schedule without it."""
     inner = schedules(depth, over)
     a, verb = draw(inner), draw(st.sampled_from(VERBS))
     try:
@@ -174,7 +175,7 @@ def verbs(draw, depth, over):
 
 @functools.cache
 def schedules(depth=3, over=lengths):
-    """Return schedules of up to `depth` levels of verbs over leaves."""
+    """Return schedules of up to `depth` levels of method calls on leaves."""
     if depth == 0:
         return leaves(over)
     deep = verbs(depth - 1, over)
@@ -184,7 +185,7 @@ def schedules(depth=3, over=lengths):
 
 @functools.cache
 def closed(depth=2, over=lengths):
-    """Return schedules with a length of their own."""
+    """Return schedules with a length."""
     pair = st.tuples(schedules(depth, over), over)
     return pair.map(lambda drawn: drawn[0].over(drawn[1]) if drawn[0]._is_open() else drawn[0])
 
@@ -196,7 +197,7 @@ open_leaves = st.one_of(
 
 @st.composite
 def opened(draw, depth=2):
-    """Draw schedules that fill what is left."""
+    """Draw schedules without a length, which fill the rest of the run."""
     a = draw(open_leaves)
     for _ in range(draw(st.integers(0, depth))):
         match draw(st.sampled_from(["then", *VERBS])):
@@ -219,7 +220,7 @@ def opened(draw, depth=2):
     return a
 
 
-# Reading -----------------------------------------------------------------------------------
+# Helpers -----------------------------------------------------------------------------------
 
 
 def resolved(schedule, total):
@@ -233,19 +234,19 @@ def span(total):
 
 
 def bound(curve):
-    """Return a number that no value of a curve exceeds in size."""
+    """Return an upper bound of the absolute values of a curve."""
     return curve._piece.bound()
 
 
 def is_steep(*schedules):
-    """Return whether a root is near 0 somewhere: there a rounding of t shows as its root."""
+    """Return whether the schedule has a square root, which magnifies rounding errors near 0."""
     return any(", 0.5" in repr(s) or "sqrt" in repr(s) for s in schedules)
 
 
 def assert_same(first, second, total, tolerance=1e-9):
-    """Check that two ways to build a schedule give the same values, or refuse together.
+    """Check that two functions build schedules with the same values, or both raise.
 
-    Each is a function without arguments, so that what is refused at building is seen, too.
+    They take no arguments, so that errors while building count, too.
     """
     results = []
     for make in (first, second):
@@ -253,9 +254,9 @@ def assert_same(first, second, total, tolerance=1e-9):
             results.append(resolved(make(), span(total)))
         except ScheduleError as error:
             results.append(error)
-    refused = [isinstance(result, ScheduleError) for result in results]
-    assert all(refused) == any(refused), f"only one side is refused: {results}"
-    if all(refused):
+    raised = [isinstance(result, ScheduleError) for result in results]
+    assert all(raised) == any(raised), f"only one side raises: {results}"
+    if all(raised):
         return
     a, b = results
     times = np.arange(int(total) + 3)

@@ -1,4 +1,4 @@
-"""Every kind of finding, where it fires and where it must not."""
+"""check(): every kind of finding, with and without its cause."""
 
 import pytest
 from hypothesis import given
@@ -12,7 +12,6 @@ from ratecraft import (
     cosine,
     custom,
     epochs,
-    levels,
     linear,
     one_cycle,
     percent,
@@ -26,7 +25,7 @@ from ratecraft import (
 )
 
 
-def found(schedule, total_steps=None, **units):
+def findings_of(schedule, total_steps=None, **units):
     return [(finding.level, finding.message) for finding in check(schedule, total_steps, **units)]
 
 
@@ -54,11 +53,11 @@ def marked(finding):
     ],
     ids=repr,
 )
-def test_a_schedule_that_does_what_it_says_has_no_finding(schedule, total) -> None:
+def test_a_sound_schedule_has_no_finding(schedule, total) -> None:
     assert check(schedule, total) == []
 
 
-def test_a_schedule_that_does_not_resolve_is_one_error() -> None:
+def test_an_unresolvable_schedule_is_one_error() -> None:
     (finding,) = check(cosine(1, 0))
     assert finding.level == "error"
     assert "needs total_steps=" in finding.message
@@ -68,7 +67,7 @@ def test_a_schedule_that_does_not_resolve_is_one_error() -> None:
     assert "needs steps_per_epoch=" in finding.message
 
 
-def test_a_part_that_is_never_reached() -> None:
+def test_an_unreached_part_is_an_error() -> None:
     schedule = constant(1, over=2000).then(cooldown(100, end=0.1))
     first, second = check(schedule, 1000)
     assert (first.level, second.level) == ("error", "warning")
@@ -77,7 +76,7 @@ def test_a_part_that_is_never_reached() -> None:
     assert "the schedule is 2100 steps long, and the run ends at 1000" in second.message
 
 
-def test_a_part_shorter_than_an_step() -> None:
+def test_a_part_shorter_than_a_step_is_a_warning() -> None:
     schedule = warmup(steps(0.2), start=0.1).then(constant(1))
     (finding,) = check(schedule, 10)
     assert finding.level == "warning"
@@ -86,7 +85,7 @@ def test_a_part_shorter_than_an_step() -> None:
     assert check(warmup(1, start=0.1).then(constant(1)), 10) == []
 
 
-def test_a_warmup_longer_than_the_run() -> None:
+def test_a_warmup_longer_than_the_run_is_an_error() -> None:
     (finding,) = check(warmup(500, start=0.01), 300)
     assert finding.level == "error"
     assert finding.message == "the warm-up takes 500 steps, and the run has 300: it is cut short"
@@ -97,37 +96,37 @@ def test_a_warmup_longer_than_the_run() -> None:
     assert "never reached" in unreached.message
 
 
-def test_a_run_longer_than_the_schedule() -> None:
-    assert found(cosine(1, 0, over=800), 1000)[0] == (
+def test_a_run_longer_than_the_schedule_is_reported() -> None:
+    assert findings_of(cosine(1, 0, over=800), 1000)[0] == (
         "error",
         "the schedule ends at step 800 at lr 0: the last 200 steps train nothing",
     )
-    assert found(cosine(1, 0.1, over=800), 1000) == [
+    assert findings_of(cosine(1, 0.1, over=800), 1000) == [
         ("note", "the schedule ends at step 800, and lr 0.1 holds for the last 200 steps")
     ]
-    assert found(cosine(1, 0.1, over=800), 800) == []
-    assert found(cosine(1, 0.1, over=steps(799.5)), 800) == []
+    assert findings_of(cosine(1, 0.1, over=800), 800) == []
+    assert findings_of(cosine(1, 0.1, over=steps(799.5)), 800) == []
 
 
-def test_a_run_shorter_than_the_schedule() -> None:
-    assert found(linear(1, 0.1, over=800), 400) == [
+def test_a_run_shorter_than_the_schedule_is_a_warning() -> None:
+    assert findings_of(linear(1, 0.1, over=800), 400) == [
         ("warning", "the schedule is 800 steps long, and the run ends at 400, at lr 0.55")
     ]
 
 
-def test_jumps_where_parts_join() -> None:
+def test_jumps_between_parts_are_reported() -> None:
     (finding,) = check(cosine(1, 0.1).then(constant(0.5, over=100)), 1000)
     assert finding.level == "warning"
     assert finding.message == "the lr jumps from 0.1 to 0.5 at step 900"
     assert marked(finding) == "constant(0.5, over=100)"
-    # A level can only be left by a step, so that is worth a note and no more.
-    listed = levels([(epochs(1), 0.1), (epochs(2), 0.01)])
-    assert levels_of(listed, epochs(3), steps_per_epoch=10) == ["note"]
-    # Less than a hundredth of the peak is no jump.
+    # Leaving a constant level always takes a jump, so it is only a note.
+    steps_down = staircase([0.1, 0.01], lengths=[epochs(1), epochs(2)])
+    assert levels_of(steps_down, epochs(3), steps_per_epoch=10) == ["note"]
+    # A change below a hundredth of the peak is not a jump.
     assert check(linear(1, 0.1).then(constant(0.105, over=10)), 100) == []
 
 
-def test_jumps_are_found_inside_everything_that_holds_a_sequence() -> None:
+def test_jumps_are_reported_inside_every_combination() -> None:
     jump = cosine(1, 0.1).then(linear(0.5, 0.1, over=10))
     for schedule in (
         2 * jump,
@@ -142,7 +141,7 @@ def test_jumps_are_found_inside_everything_that_holds_a_sequence() -> None:
         assert [marked(finding) for finding in hits] == ["linear(0.5, 0.1, over=10)"], schedule
 
 
-def test_the_mark_is_on_the_part_meant_where_two_are_alike() -> None:
+def test_the_right_one_of_two_equal_parts_is_marked() -> None:
     part = linear(1, 0.5, over=10)
     schedule = part.then(part).then(constant(0.5))
     (finding,) = check(schedule, 100)
@@ -150,42 +149,42 @@ def test_the_mark_is_on_the_part_meant_where_two_are_alike() -> None:
     assert finding.start > len(repr(part))
 
 
-def test_steps_at_lr_zero() -> None:
-    assert found(warmup(10), 10) == [("note", "step 0 has lr 0 and trains nothing")]
+def test_steps_at_lr_zero_are_reported() -> None:
+    assert findings_of(warmup(10), 10) == [("note", "step 0 has lr 0 and trains nothing")]
     assert marked(check(warmup(10).then(constant(1)), 20)[0]) == "warmup(10)"
-    assert found(linear(1, 0, over=percent(100) - 1), 11) == [
+    assert findings_of(linear(1, 0, over=percent(100) - 1), 11) == [
         ("note", "the last step, 10, has lr 0 and trains nothing")
     ]
     middle = linear(1, 0, over=50).then(linear(0, 1))
-    assert ("warning", "step 50 has lr 0 and trains nothing") in found(middle, 100)
-    assert found(linear(1, 0), 100) == []  # the end value is reached one past the last step
+    assert ("warning", "step 50 has lr 0 and trains nothing") in findings_of(middle, 100)
+    assert findings_of(linear(1, 0), 100) == []  # the end value is reached one past the last step
 
 
-def test_negative_lrs() -> None:
+def test_negative_lrs_are_an_error() -> None:
     first = check(linear(1, -1), 10)[0]
     assert first.level == "error"
     assert first.message == "the lr is negative: -0.8 at step 9"
     assert "clip(low=0)" in first.fix
 
 
-def test_growth_after_decay() -> None:
+def test_growth_after_decay_is_a_warning() -> None:
     (finding,) = check(cosine(1, 0.1, half_cycles=2), 1000)
     assert finding.level == "warning"
     assert "grows again" in finding.message
-    assert "after it had fallen to 0.1" in finding.message
+    assert "after a fall to 0.1" in finding.message
     inside = check(warmup(9, start=0.1).then(cosine(1, 0.1, half_cycles=2)), 1000)
     assert [marked(finding) for finding in inside] == ["cosine(1, 0.1, 2)"]
     assert "grows again" in check(custom(lambda t: abs(t - 50) + 1), 100)[0].message
-    assert check(cosine(1, 0.1, half_cycles=2).repeat(3), 300) == []  # cycles are asked for
+    assert check(cosine(1, 0.1, half_cycles=2).repeat(3), 300) == []  # cycles rise on purpose
 
 
-def test_worst_first() -> None:
+def test_findings_are_sorted_worst_first() -> None:
     order = levels_of(warmup(10).then(constant(1, over=5)).then(linear(0.5, -1)), 100)
     assert order == sorted(order, key=["error", "warning", "note"].index)
     assert set(order) == {"error", "note"}
 
 
-def test_a_finding_prints_the_text_the_mark_and_the_fix() -> None:
+def test_str_of_a_finding_has_the_text_the_mark_and_the_fix() -> None:
     (finding,) = check(cosine(1, 0.1).then(constant(0.5, over=100)), 1000)
     assert str(finding) == (
         "warning: the lr jumps from 0.1 to 0.5 at step 900\n"
@@ -195,7 +194,7 @@ def test_a_finding_prints_the_text_the_mark_and_the_fix() -> None:
     )
 
 
-def test_endless_curves_and_other_clocks() -> None:
+def test_endless_curves_and_the_token_clock_are_checked() -> None:
     assert check(triangular(5)) == []
     assert levels_of(triangular(5, low=0)) == ["warning", "note"]
     (finding,) = check(wsd(tokens(1e6), end=0.1), tokens(1e9))
@@ -203,7 +202,7 @@ def test_endless_curves_and_other_clocks() -> None:
 
 
 @given(schedules(), st.one_of(st.none(), spans))
-def test_it_never_fails(schedule, total) -> None:
+def test_check_never_raises(schedule, total) -> None:
     total = None if total is None else steps(total)
     for finding in check(schedule, total, steps_per_epoch=EPOCH):
         assert finding.level in ("error", "warning", "note")

@@ -1,4 +1,4 @@
-"""check: all that is found in a schedule, word for word, and what is found in common ones."""
+"""check(): all findings word for word, and the findings of common schedules."""
 
 import math
 
@@ -41,20 +41,20 @@ from ratecraft import (
 )
 
 UP = warmup(10, start=0.1)
-"""A warm-up that does not begin at 0, so that it has no finding of its own."""
+"""A warm-up that begins above 0, so that it has no finding itself."""
 
 
-def found(schedule, total_steps=None, **units):
-    """Return what was found as (level, message, the marked part of the text)."""
+def findings_of(schedule, total_steps=None, **units):
+    """Return the findings as (level, message, the marked part of the text)."""
     return [
         (finding.level, finding.message, finding.text[finding.start : finding.end])
         for finding in check(schedule, total_steps, **units)
     ]
 
 
-# Every kind, and its absence ---------------------------------------------------------------------
+# Every kind of finding ---------------------------------------------------------------------------
 
-# Each row: a schedule, the run, and all that is found.
+# Each row: a schedule, the run, and all findings.
 FINDINGS = {
     "does not resolve": (
         cosine(1, 0.1),
@@ -62,8 +62,7 @@ FINDINGS = {
         [
             (
                 "error",
-                "cosine(1, 0.1) has no length of its own and needs total_steps= to know where it ends; "
-                "give it over= or resolve with total_steps=",
+                "cosine(1, 0.1) needs total_steps=, or over= as a length of its own",
                 "cosine(1, 0.1)",
             )
         ],
@@ -114,7 +113,7 @@ FINDINGS = {
         [
             (
                 "warning",
-                "warmup(percent(10), start=0.1) is 0.5 steps long: no step may read it",
+                "warmup(percent(10), start=0.1) is 0.5 steps long: no step may fall into it",
                 "warmup(percent(10), start=0.1)",
             )
         ],
@@ -122,7 +121,7 @@ FINDINGS = {
     "of no length": (
         warmup(0).then(constant(1)),
         5,
-        [("warning", "warmup(0) is 0 steps long: no step may read it", "warmup(0)")],
+        [("warning", "warmup(0) is 0 steps long: no step may fall into it", "warmup(0)")],
     ),
     "a leaf shorter than a step": (
         warmup(steps(0.25), start=0.1),
@@ -130,7 +129,7 @@ FINDINGS = {
         [
             (
                 "warning",
-                "warmup(steps(0.25), start=0.1) is 0.25 steps long: no step may read it",
+                "warmup(steps(0.25), start=0.1) is 0.25 steps long: no step may fall into it",
                 "warmup(steps(0.25), start=0.1)",
             )
         ],
@@ -294,7 +293,7 @@ FINDINGS = {
         [
             (
                 "warning",
-                "the lr grows again around step 54, after it had fallen to 0.1",
+                "the lr grows again around step 54, after a fall to 0.1",
                 "cosine(1, 0.1, 2)",
             )
         ],
@@ -305,7 +304,7 @@ FINDINGS = {
         [
             (
                 "warning",
-                "the lr grows again around step 70, after it had fallen to 0.5",
+                "the lr grows again around step 70, after a fall to 0.5",
                 "staircase([1, 0.5, 0.8], every=30)",
             )
         ],
@@ -314,12 +313,12 @@ FINDINGS = {
 
 
 @pytest.mark.parametrize("name", FINDINGS)
-def test_it_finds_this_and_nothing_else(name):
+def test_each_problem_gives_exactly_these_findings(name):
     schedule, total, expected = FINDINGS[name]
-    assert found(schedule, total) == expected
+    assert findings_of(schedule, total) == expected
 
 
-# Each is what many people run on purpose.
+# Schedules that are in common use.
 FINE = {
     "a constant": (constant(0.1), 100),
     "an endless constant": (constant(0.1), None),
@@ -363,9 +362,9 @@ FINE = {
 
 
 @pytest.mark.parametrize("name", FINE)
-def test_it_finds_nothing_in(name):
+def test_common_schedules_have_no_finding(name):
     schedule, total = FINE[name]
-    assert found(schedule, total, tokens_per_step=1000) == []
+    assert findings_of(schedule, total, tokens_per_step=1000) == []
 
 
 WARMED = {
@@ -380,30 +379,30 @@ WARMED = {
 
 
 @pytest.mark.parametrize("name", WARMED)
-def test_a_warm_up_from_zero_is_the_only_thing_to_say_about(name):
-    assert found(WARMED[name], 100) == [
+def test_the_only_finding_is_the_warm_up_from_zero(name):
+    assert findings_of(WARMED[name], 100) == [
         ("note", "step 0 has lr 0 and trains nothing", "warmup(10)")
     ]
 
 
-def test_of_several_steps_at_zero_inside_only_the_first_is_named():
+def test_only_the_first_of_several_zero_steps_is_reported():
     schedule = staircase([1, 0, 0, 1], every=10)
-    zeros = [entry for entry in found(schedule, 40) if "has lr 0" in entry[1]]
+    zeros = [entry for entry in findings_of(schedule, 40) if "has lr 0" in entry[1]]
     assert zeros == [("warning", "step 10 has lr 0 and trains nothing", repr(schedule))]
 
 
-def test_the_lr_may_be_measured_on_another_clock_and_with_epochs():
+def test_epochs_and_samples_are_converted_to_steps():
     schedule = warmup(epochs(2), start=0.1).then(cosine(1, 0, over=epochs(2)))
-    assert found(schedule, epochs(5), steps_per_epoch=10) == [
+    assert findings_of(schedule, epochs(5), steps_per_epoch=10) == [
         (
             "error",
             "the schedule ends at step 40 at lr 0: the last 10 steps train nothing",
             repr(schedule),
         )
     ]
-    assert found(schedule, epochs(4), steps_per_epoch=10) == []
+    assert findings_of(schedule, epochs(4), steps_per_epoch=10) == []
     schedule = constant(1, over=samples(640)).then(constant(0.1))
-    assert found(schedule, 100, samples_per_step=32) == [
+    assert findings_of(schedule, 100, samples_per_step=32) == [
         ("note", "the lr jumps from 1 to 0.1 at step 20", "constant(0.1)")
     ]
 
@@ -419,7 +418,7 @@ def test_the_lr_may_be_measured_on_another_clock_and_with_epochs():
         (10**400, "is too large for a float"),
     ],
 )
-def test_a_run_that_cannot_be_is_a_finding(total, message):
+def test_an_invalid_run_length_is_a_finding(total, message):
     (finding,) = check(constant(1), total)
     assert finding.level == "error"
     assert message in finding.message
@@ -427,12 +426,12 @@ def test_a_run_that_cannot_be_is_a_finding(total, message):
     assert (finding.start, finding.end) == (0, len("constant(1)"))
 
 
-def test_a_total_of_the_wrong_type_is_a_type_error():
+def test_a_run_length_of_the_wrong_type_raises_type_error():
     with pytest.raises(TypeError, match="total_steps= must be an int"):
         check(constant(1), 0.5)
 
 
-# Parts inside of other things --------------------------------------------------------------------
+# Parts inside of combinations --------------------------------------------------------------------
 
 INNER = UP.then(constant(1, over=20)).then(constant(0.1))
 AROUND = {
@@ -443,7 +442,7 @@ AROUND = {
     "over": (INNER.over(100), 0, 1),
     "over twice": (INNER.over(100).over(100), 0, 1),
     "clip": (INNER.clip(high=5), 0, 1),
-    "between": (INNER.rescale(0, 3), 0, 3),
+    "rescale": (INNER.rescale(0, 3), 0, 3),
     "repeat": (INNER.repeat(2), 0, 1),
     "after": (cosine(0.5, 0.1, over=7).then(INNER), 7, 1),
     "after and over": (constant(0.1, over=7).then((4 * INNER).over(93)), 7, 4),
@@ -452,7 +451,7 @@ AROUND = {
 
 
 @pytest.mark.parametrize("name", AROUND)
-def test_a_jump_is_found_and_marked_inside_of(name):
+def test_a_jump_is_marked_inside_each_combination(name):
     schedule, start, factor = AROUND[name]
     jumps = [finding for finding in check(schedule, 100) if "jumps" in finding.message]
     expected = f"the lr jumps from {factor} to {round(factor / 10, 6)} at step {start + 30}"
@@ -462,64 +461,66 @@ def test_a_jump_is_found_and_marked_inside_of(name):
     assert jump.text[: jump.start].endswith("constant(1, over=20)).then(")
 
 
-def test_of_three_equal_parts_the_last_is_marked():
+def test_the_last_of_three_equal_parts_is_marked():
     schedule = constant(1, over=5).then(constant(1, over=5)).then(constant(1, over=5))
     late = [f for f in check(schedule, 10) if "never reached" in f.message]
     assert [(f.start, f.end) for f in late] == [(51, 70)]
 
 
-def test_a_warm_up_below_a_scale_in_a_sequence_is_marked_without_its_factor():
+def test_a_scaled_warm_up_is_marked_without_its_factor():
     schedule = 3e-4 * warmup(10).then(cosine(1, 0.1))
-    assert found(schedule, 100) == [("note", "step 0 has lr 0 and trains nothing", "warmup(10)")]
+    assert findings_of(schedule, 100) == [
+        ("note", "step 0 has lr 0 and trains nothing", "warmup(10)")
+    ]
     (finding,) = check(schedule, 100)
     assert (finding.start, finding.end) == (9, 19)
 
 
-def test_a_part_of_a_cycle_that_is_too_short_is_found_in_the_first():
+def test_a_short_part_of_a_cycle_is_reported_once():
     schedule = warmup(percent(1), start=0.1).then(cosine(1, 0.1)).repeat(10)
-    assert found(schedule, 500) == [
+    assert findings_of(schedule, 500) == [
         (
             "warning",
-            "warmup(percent(1), start=0.1) is 0.5 steps long: no step may read it",
+            "warmup(percent(1), start=0.1) is 0.5 steps long: no step may fall into it",
             "warmup(percent(1), start=0.1)",
         )
     ]
-    assert found(schedule, 5000) == []
+    assert findings_of(schedule, 5000) == []
 
 
 def test_the_percent_of_an_over_is_of_its_length():
     schedule = warmup(percent(5), start=0.1).then(cosine(1, 0.1)).over(10).then(constant(0.1))
-    assert found(schedule, 1000) == [
+    assert findings_of(schedule, 1000) == [
         (
             "warning",
-            "warmup(percent(5), start=0.1) is 0.5 steps long: no step may read it",
+            "warmup(percent(5), start=0.1) is 0.5 steps long: no step may fall into it",
             "warmup(percent(5), start=0.1)",
         )
     ]
 
 
-def test_a_warm_up_in_a_product_is_cut_as_it_is_alone():
+def test_a_warm_up_cut_in_a_product_is_an_error():
     schedule = warmup(500, start=0.1).then(constant(1, over=10)) * constant(2)
     assert ("error", "the warm-up takes 500 steps, and the run has 300: it is cut short",
-            "warmup(500, start=0.1)") in found(schedule, 300)  # fmt: skip
+            "warmup(500, start=0.1)") in findings_of(schedule, 300)  # fmt: skip
 
 
-def test_growth_of_a_function_is_found_in_the_part_that_owns_it():
+def test_growth_of_a_function_is_marked_at_its_part():
     schedule = UP.then(custom(lambda t: abs(t - 40) / 40 + 0.1))
-    ((level, message, marked),) = (f for f in found(schedule, 90) if "grows" in f[1])
+    ((level, message, marked),) = (f for f in findings_of(schedule, 90) if "grows" in f[1])
     assert level == "warning"
-    assert message.startswith("the lr grows again around step 51, after it had fallen to 0.1")
+    assert message.startswith("the lr grows again around step 51, after a fall to 0.1")
     assert marked.startswith("custom(<")
 
 
-def test_growth_in_a_schedule_without_parts_is_marked_at_its_leaf():
+def test_growth_in_a_scaled_leaf_is_marked_at_the_leaf():
     schedule = 2 * custom(lambda t: abs(t - 50) + 1)
-    ((level, message, marked),) = found(schedule, 100)
+    ((level, message, marked),) = findings_of(schedule, 100)
     assert (level, marked) == ("warning", repr(schedule)[4:])
-    assert message == "the lr grows again around step 51, after it had fallen to 2"
+    assert message == "the lr grows again around step 51, after a fall to 2"
 
 
-# What the parts of parts are ---------------------------------------------------------------------
+# Nested parts ------------------------------------------------------------------------------------
 
 INNER = warmup(4, start=0.1).then(constant(1, over=6))
 
@@ -534,68 +535,70 @@ INNER = warmup(4, start=0.1).then(constant(1, over=6))
     ],
     ids=repr,
 )
-def test_a_jump_after_a_part_with_parts_of_its_own_is_found(before, join):
-    jumps = [message for _, message, _ in found(before.then(constant(0.1)), 100)]
+def test_a_jump_after_a_nested_part_is_reported(before, join):
+    jumps = [message for _, message, _ in findings_of(before.then(constant(0.1)), 100)]
     assert any(f"at step {join}" in message and "jumps" in message for message in jumps)
 
 
-def test_a_scaled_level_is_a_level():
-    assert found((2 * constant(1, over=9)).then(3 * constant(0.1, over=9)), 18) == [
+def test_a_jump_from_a_scaled_level_is_a_note():
+    assert findings_of((2 * constant(1, over=9)).then(3 * constant(0.1, over=9)), 18) == [
         ("note", "the lr jumps from 2 to 0.3 at step 9", "3 * constant(0.1, over=9)")
     ]
 
 
-def test_reversed_parts_are_looked_at_where_they_are():
-    # A level of 100 steps, and then a fall over 500.
+def test_reversed_parts_are_checked_at_their_reversed_position():
+    # A level of 100 steps, then a fall over 500.
     schedule = warmup(500, start=0.1).then(constant(1, over=100)).reversed()
-    assert [message for _, message, _ in found(schedule, 300)] == [
+    assert [message for _, message, _ in findings_of(schedule, 300)] == [
         "the schedule is 600 steps long, and the run ends at 300, at lr 0.64"
     ]
-    assert "never reached" in found(schedule, 100)[0][1]
-    assert found(schedule, 100)[0][2] == "warmup(500, start=0.1)"
+    assert "never reached" in findings_of(schedule, 100)[0][1]
+    assert findings_of(schedule, 100)[0][2] == "warmup(500, start=0.1)"
     # The jump is at 60 of 100, and the part that begins there is the one written first.
     jump = linear(1, 0.5, over=40).then(linear(0.1, 0.8, over=60)).reversed()
-    assert found(jump, 100) == [
+    assert findings_of(jump, 100) == [
         ("warning", "the lr jumps from 0.1 to 0.5 at step 60", "cooldown(40, end=0.5)")
     ]
 
 
-def test_a_scaled_warm_up_that_is_cut_is_an_error_too():
-    level, message, marked = found(3e-4 * warmup(500, start=0.1), 300)[0]
+def test_a_scaled_warm_up_that_is_cut_is_an_error():
+    level, message, marked = findings_of(3e-4 * warmup(500, start=0.1), 300)[0]
     assert (level, marked) == ("error", "warmup(500, start=0.1)")
     assert "is cut short" in message
 
 
-def test_a_function_that_fails_at_one_step_is_a_finding():
+def test_a_function_that_fails_at_a_single_step_is_a_finding():
     schedule = custom(lambda t: math.nan if t == 5 else 1.0)
-    ((level, message, marked),) = found(schedule, 10)
+    ((level, message, marked),) = findings_of(schedule, 10)
     assert (level, marked) == ("error", repr(schedule))
     assert "at 5" in message
 
 
-def test_growth_beside_cycles_is_found():
+def test_growth_outside_cycles_is_reported():
     wave = cosine(1, 0.1, half_cycles=2)
-    beside = linear(1, 0.1, over=10).repeat(2).then(cosine(1, 0.1, half_cycles=2, over=20))
-    ((level, _, marked),) = [f for f in found(beside, 40) if "grows" in f[1]]
+    after_cycles = linear(1, 0.1, over=10).repeat(2).then(cosine(1, 0.1, half_cycles=2, over=20))
+    ((level, _, marked),) = [f for f in findings_of(after_cycles, 40) if "grows" in f[1]]
     assert (level, marked) == ("warning", "cosine(1, 0.1, 2, over=20)")
-    assert not [m for _, m, _ in found(wave.over(40).repeat(2), 80) if "grows" in m]
+    assert not [m for _, m, _ in findings_of(wave.over(40).repeat(2), 80) if "grows" in m]
 
 
 # Long runs ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("total", [10**6, 10**12, 10**18])
-def test_a_long_run_costs_no_more_than_a_short_one(total):
+def test_long_runs_are_checked_in_bounded_time(total):
     schedule = warmup(percent(1)).then(cosine(1, 0.1, over=percent(50))).then(constant(0.5))
-    kinds = [(level, message.split(" at step")[0]) for level, message, _ in found(schedule, total)]
-    assert kinds[0] == ("warning", "the lr jumps from 0.1 to 0.5")
-    assert ("note", "step 0 has lr 0 and trains nothing") in kinds
+    problems = [
+        (level, message.split(" at step")[0]) for level, message, _ in findings_of(schedule, total)
+    ]
+    assert problems[0] == ("warning", "the lr jumps from 0.1 to 0.5")
+    assert ("note", "step 0 has lr 0 and trains nothing") in problems
 
 
 # Findings as values ------------------------------------------------------------------------------
 
 
-def test_findings_are_values():
+def test_findings_compare_by_value():
     first, second = (check(warmup(10).then(cosine(1, 0.1)), 100)[0] for _ in range(2))
     assert first == second
     assert hash(first) == hash(second)
@@ -606,7 +609,7 @@ def test_findings_are_values():
 
 
 @pytest.mark.parametrize(
-    ("schedule", "total", "remedy"),
+    ("schedule", "total", "fixed"),
     [
         (warmup(10).then(cosine(1, 0.1)), 100, warmup(10, start=0.01).then(cosine(1, 0.1))),
         (warmup(500, 0.1), 300, warmup(percent(5), 0.1).then(constant(1))),
@@ -617,9 +620,9 @@ def test_findings_are_values():
     ],
     ids=repr,
 )
-def test_the_remedy_it_names_leaves_nothing_to_find(schedule, total, remedy):
-    assert found(schedule, total)
-    assert found(remedy, total) == []
+def test_the_suggested_fix_removes_the_finding(schedule, total, fixed):
+    assert findings_of(schedule, total)
+    assert findings_of(fixed, total) == []
 
 
 # Never an exception ------------------------------------------------------------------------------
@@ -632,7 +635,11 @@ totals = st.one_of(
     st.sampled_from([steps(33.5), steps(0.5), steps(1e-3), steps(1e-12), 100 - epochs(1)]),
 )
 units = st.fixed_dictionaries(
-    {}, optional={"epoch": st.sampled_from([10, 1, 0.3]), "tokens": st.sampled_from([1000, 0.1])}
+    {},
+    optional={
+        "steps_per_epoch": st.sampled_from([10, 1, 0.3]),
+        "tokens_per_step": st.sampled_from([1000, 0.1]),
+    },
 )
 
 
@@ -642,14 +649,14 @@ units = st.fixed_dictionaries(
 @example(linear(1, 0).repeat(3, grow=1e17), 5, {})
 @example(1e300 * constant(1e300), 5, {})
 @example(decay(1e-300), 10**18, {})
-def test_it_finds_and_never_fails(schedule, total, units):
+def test_check_never_raises_for_any_run(schedule, total, units):
     findings = check(schedule, total, **units)
     text = repr(schedule)
     for finding in findings:
         assert finding.text == text
         marked = text[finding.start : finding.end]
         assert marked
-        parse(marked)  # what is marked is a whole part
+        parse(marked)  # the mark covers a whole part
         assert str(finding).count("\n") == 3
         assert "nan" not in finding.message
     levels = [finding.level for finding in findings]

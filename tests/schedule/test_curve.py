@@ -1,4 +1,4 @@
-"""A resolved schedule: its arrays, its length, its clocks."""
+"""Curve: values as arrays, single values, length and clocks."""
 
 import math
 import time
@@ -30,7 +30,7 @@ PAST_FLOAT32 = 2**24 + 1
 # Arrays ------------------------------------------------------------------------------------------
 
 
-def test_values_reads_every_step_of_the_run():
+def test_values_returns_every_step_of_the_run():
     values = CURVE.values()
     assert values.dtype == np.float64
     assert values.shape == (100,)
@@ -61,7 +61,7 @@ def test_torch_steps_give_a_float64_tensor(dtype):
         torch.arange(3, dtype=torch.bfloat16),
     ],
 )
-def test_small_floats_are_refused_since_they_cannot_count(steps_array):
+def test_small_float_dtypes_raise(steps_array):
     with pytest.raises(TypeError, match=r"float.* cannot hold 2\*\*24 \+ 1; give int64 or float64"):
         CURVE.values(steps_array)
 
@@ -78,12 +78,12 @@ def test_small_floats_are_refused_since_they_cannot_count(steps_array):
         [None],
     ],
 )
-def test_what_is_no_number_is_no_step(steps_array):
+def test_non_numeric_steps_raise(steps_array):
     with pytest.raises(TypeError, match="step numbers"):
         CURVE.values(steps_array)
 
 
-def test_lists_ranges_and_numbers_are_read_too():
+def test_values_takes_lists_ranges_and_numbers():
     assert CURVE.values([5, 5.5]).tolist() == [0.5, 0.55]
     assert CURVE.values(range(3)).tolist() == [0, 0.1, 0.2]
     assert CURVE.values(5) == 0.5
@@ -102,7 +102,7 @@ EVERY_PIECE = {
     "scale": 3 * cosine(),
     "clip": cosine().clip(0.2, 0.8),
     "low clip": cosine().clip(low=0.2),
-    "between": cosine().rescale(1, 3),
+    "rescale": cosine().rescale(1, 3),
     "repeat": linear(1, 0).repeat(3),
     "growing repeat": linear(1, 0).repeat(3, grow=2, decay=0.5),
     "endless repeat": linear(1, 0, over=7).repeat(),
@@ -126,7 +126,7 @@ def test_an_array_of_any_shape_keeps_its_shape(name, shape):
 
 
 @pytest.mark.parametrize("name", EVERY_PIECE)
-def test_the_array_that_is_given_stays_as_it_was(name):
+def test_values_does_not_modify_its_argument(name):
     curve = EVERY_PIECE[name].resolve(total_steps=40)
     for times in (np.arange(-3.0, 50), np.arange(50.0, -3, -1), torch.arange(-3.0, 50).double()):
         before = times.copy() if isinstance(times, np.ndarray) else times.clone()
@@ -141,22 +141,22 @@ def test_large_step_numbers_are_exact():
         assert values.tolist() == [1, 2]
 
 
-def test_gradients_are_none_of_its_business():
+def test_values_have_no_gradient():
     times = torch.arange(5, dtype=torch.float64)
     assert not CURVE.values(times).requires_grad
 
 
-# One reading -------------------------------------------------------------------------------------
+# Single values -----------------------------------------------------------------------------------
 
 
-def test_a_reading_is_a_python_float():
+def test_a_call_returns_a_python_float():
     for schedule in EVERY_PIECE.values():
         curve = schedule.resolve(total_steps=40)
         for t in (0, 1, 7, 7.5, 39, 40, 41):
             assert type(curve(t)) is float
 
 
-def test_numpy_and_torch_numbers_are_times():
+def test_numpy_and_torch_scalars_are_valid_times():
     assert CURVE(np.int64(5)) == CURVE(np.float64(5)) == CURVE(torch.tensor(5)) == 0.5
 
 
@@ -176,12 +176,12 @@ def test_past_the_end_the_last_value_holds(t):
         assert curve.values([t]).item() == curve(40)
 
 
-def test_an_endless_curve_can_be_read_as_far_as_one_likes():
+def test_an_endless_curve_is_finite_at_infinity():
     assert staircase([1, 2], at=[30]).resolve()(math.inf) == 2
     assert math.isfinite(warmup(7).repeat(grow=1.5).resolve()(1e300))
 
 
-def test_the_billionth_step_costs_what_the_first_does():
+def test_the_billionth_step_costs_as_much_as_the_tenth():
     curve = linear(1, 0, over=4).repeat(grow=1.001).resolve()
 
     def cost(t):
@@ -225,7 +225,7 @@ def test_an_endless_curve_has_no_length():
     assert curve.values([0, 10**9]).tolist() == [1, 1]
 
 
-def test_a_curve_says_what_it_is_of():
+def test_repr_of_a_curve():
     assert repr(warmup(4).resolve(total_steps=10)) == "<Curve of warmup(4), 10 steps>"
     assert repr(warmup(4).resolve()) == "<Curve of warmup(4), endless steps>"
     curve = warmup(tokens(9)).resolve(total_steps=tokens(90))
@@ -263,7 +263,7 @@ def test_on_the_sample_clock_t_counts_samples():
 
 
 @pytest.mark.parametrize("unit", ["tokens", "samples"])
-def test_len_and_values_have_no_steps_to_count_on_another_clock(unit):
+def test_len_and_values_raise_on_another_clock(unit):
     length = tokens(100) if unit == "tokens" else samples(100)
     curve = linear(1, 0).resolve(total_steps=length)
     for count in (lambda: len(curve), curve.values, lambda: list(curve)):
@@ -276,7 +276,10 @@ def test_len_and_values_have_no_steps_to_count_on_another_clock(unit):
     ("length", "words"),
     [
         (10, r"needs tokens_per_step= \(tokens per step\)"),
-        (epochs(1), r"needs steps_per_epoch= \(steps per epoch\) and tokens= \(tokens per step\)"),
+        (
+            epochs(1),
+            r"needs steps_per_epoch= \(steps per epoch\) and tokens_per_step= \(tokens per step\)",
+        ),
     ],
 )
 def test_on_the_token_clock_steps_and_epochs_need_their_size(length, words):

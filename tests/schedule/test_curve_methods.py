@@ -1,4 +1,4 @@
-"""What a curve can be asked."""
+"""Methods of Curve: first_below, sum, diff, left, cursor and bound."""
 
 import math
 
@@ -10,7 +10,7 @@ from strategies import EPOCH, schedules
 
 from ratecraft import ScheduleError, constant, cosine, linear, steps, tokens, triangular, warmup
 
-LONG = 200_000  # more than the steps that are read at a time
+LONG = 200_000  # more than CHUNK_STEPS
 
 
 def test_first_below() -> None:
@@ -30,13 +30,13 @@ def test_sum_is_the_area() -> None:
     )
 
 
-def test_diff_says_where_two_curves_part_and_where_they_are_furthest() -> None:
-    flat, bent = (
+def test_diff_returns_the_first_and_the_largest_difference() -> None:
+    flat, falling = (
         constant(1).resolve(total_steps=LONG),
         constant(1).then(linear(1, 0, over=100)).resolve(total_steps=LONG),
     )
     assert flat.diff(flat) == (None, 0.0, None)
-    difference = flat.diff(bent)
+    difference = flat.diff(falling)
     assert difference.first == LONG - 99
     assert difference.at == LONG - 1
     assert difference.largest == pytest.approx(0.99)
@@ -63,27 +63,27 @@ def test_natural_length_is_the_schedules_own() -> None:
     assert math.isinf(triangular(5).resolve().natural_length)
 
 
-def test_an_endless_curve_and_a_token_clock_refuse_to_be_listed() -> None:
-    for ask in (lambda c: c.sum(), lambda c: c.first_below(1), lambda c: c.diff(c), list, len):
+def test_endless_curves_and_token_clocks_raise_where_steps_are_needed() -> None:
+    for method in (lambda c: c.sum(), lambda c: c.first_below(1), lambda c: c.diff(c), list, len):
         with pytest.raises(ScheduleError, match="needs total_steps="):
-            ask(constant(1).resolve())
+            method(constant(1).resolve())
         with pytest.raises(ScheduleError, match="token clock"):
-            ask(cosine(1, 0).resolve(total_steps=tokens(1e6)))
+            method(cosine(1, 0).resolve(total_steps=tokens(1e6)))
 
 
-def test_iteration_gives_every_step_once() -> None:
+def test_iteration_yields_every_step_once() -> None:
     curve = cosine(1, 0).resolve(total_steps=steps(33.5))
     assert list(curve) == [curve(k) for k in range(34)]
 
 
-# Times that are none, and left limits ------------------------------------------------------------
+# NaN and left limits -----------------------------------------------------------------------------
 
 
 def test_there_is_no_value_at_nan():
     curve = cosine(1, 0).resolve(total_steps=4)
-    for endless_or_not in (curve, constant(1).resolve()):
+    for c in (curve, constant(1).resolve()):
         with pytest.raises(ScheduleError, match="no value at nan"):
-            endless_or_not(math.nan)
+            c(math.nan)
     for times in ([math.nan], [0.0, math.nan, 1.0], [[math.nan]]):
         with pytest.raises(ScheduleError, match="no value at nan"):
             curve.values(times)
@@ -91,7 +91,7 @@ def test_there_is_no_value_at_nan():
     assert curve(-math.inf) == 1
 
 
-def test_the_left_limit_is_what_the_part_before_ends_at():
+def test_the_left_limit_is_the_end_value_of_the_previous_part():
     curve = linear(1, 0.5, over=4).then(constant(0.1)).resolve(total_steps=8)
     assert [curve.left(t) for t in (-1, 0, 2, 4, 5, 8, 100)] == [1, 1, 0.75, 0.5, 0.1, 0.1, 0.1]
     assert [curve(t) for t in (0, 2, 4)] == [1, 0.75, 0.1]
@@ -102,7 +102,7 @@ def test_the_left_limit_is_what_the_part_before_ends_at():
 
 
 @given(schedules(), st.lists(st.floats(0, 120), max_size=30))
-def test_a_cursor_reads_what_its_curve_reads(schedule, times):
+def test_a_cursor_returns_the_values_of_its_curve(schedule, times):
     try:
         curve = schedule.resolve(total_steps=60, steps_per_epoch=EPOCH)
     except ScheduleError:
@@ -112,7 +112,7 @@ def test_a_cursor_reads_what_its_curve_reads(schedule, times):
         assert read(t) == curve(t)
 
 
-def test_a_cursor_refuses_what_is_no_time():
+def test_a_cursor_raises_at_nan():
     read = cosine(1, 0).resolve(total_steps=4).cursor()
     assert read(1.0) == cosine(1, 0).resolve(total_steps=4)(1)
     assert read(-1.0) == 1

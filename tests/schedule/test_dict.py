@@ -1,4 +1,4 @@
-"""Schedules as plain data: what they become, what is read back, and what is refused."""
+"""Schedules as plain data: to_dict, from_dict and its errors."""
 
 import inspect
 import json
@@ -24,7 +24,6 @@ from ratecraft import (
     from_dict,
     inverse_sqrt,
     knee,
-    levels,
     linear,
     multiplicative,
     noam,
@@ -69,7 +68,7 @@ newer_leaves = st.one_of(
 
 @st.composite
 def newer_schedules(draw):
-    """Draw a random schedule joined to one of the newer words."""
+    """Draw a random schedule combined with one of the newer functions."""
     a, b = draw(newer_leaves), draw(schedules(2))
     match draw(st.sampled_from(["alone", "then", "product", "rescale", "over"])):
         case "then" if not (a._is_open() and b._is_open()):
@@ -97,13 +96,13 @@ def test_from_dict_undoes_to_dict_and_json(schedule):
 
 
 @given(schedules(2))
-def test_two_schedules_with_one_data_are_one_schedule(schedule):
+def test_dict_and_text_give_equal_schedules(schedule):
     assert from_dict(to_dict(schedule)) == parse(repr(schedule))
 
 
-# What it looks like ------------------------------------------------------------------------------
+# The form of the data ----------------------------------------------------------------------------
 
-LOOKS = [
+FORMS = [
     (constant(1), {"constant": {"value": 1}}),
     (constant(0.5, over=10), {"constant": {"value": 0.5, "over": 10}}),
     (warmup(500), {"warmup": {"over": 500}}),
@@ -162,18 +161,18 @@ LOOKS = [
     (warmup(5).over(9), {"over": {"of": {"warmup": {"over": 5}}, "length": 9}}),
     (warmup(5).reversed(), {"reversed": {"of": {"warmup": {"over": 5}}}}),
 ]
-looks = pytest.mark.parametrize(("schedule", "data"), LOOKS, ids=[repr(s) for s, _ in LOOKS])
+forms = pytest.mark.parametrize(("schedule", "data"), FORMS, ids=[repr(s) for s, _ in FORMS])
 
 
-@looks
-def test_a_schedule_looks_like_its_text(schedule, data):
+@forms
+def test_to_dict_returns_the_documented_form(schedule, data):
     written = to_dict(schedule)
     assert written == data
-    assert json.dumps(written) == json.dumps(data)  # 1 and 1.0 are equal, and not the same text
+    assert json.dumps(written) == json.dumps(data)  # 1 and 1.0 are equal, but differ in JSON
 
 
-@looks
-def test_what_a_schedule_looks_like_is_read(schedule, data):
+@forms
+def test_from_dict_reads_the_documented_form(schedule, data):
     assert from_dict(data) == schedule
 
 
@@ -186,12 +185,12 @@ def test_what_a_schedule_looks_like_is_read(schedule, data):
         (2 * multiplicative(abs)).clip(0, 1),
     ],
 )
-def test_a_python_function_is_no_data(schedule):
-    with pytest.raises(ScheduleError, match=r">.* holds a Python function, which is no data"):
+def test_to_dict_raises_for_python_functions(schedule):
+    with pytest.raises(ScheduleError, match=r">.* contains a Python function, which has no"):
         to_dict(schedule)
 
 
-# DropInScheduler by hand ----------------------------------------------------------------------------------
+# Written by hand ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -219,7 +218,7 @@ def test_a_python_function_is_no_data(schedule):
             staircase([1, 2], at=[epochs(3)]),
         ),
         (
-            {"levels": {"pairs": [[10, 0.1], (20, 0.2)]}},
+            {"staircase": {"values": [0.1, 0.2], "lengths": (10, 20)}},
             constant(0.1, over=10).then(constant(0.2, over=20)),
         ),
         ({"then": ({"warmup": {"over": 5}}, {"cosine": {}})}, warmup(5).then(cosine())),
@@ -240,11 +239,11 @@ def test_a_python_function_is_no_data(schedule):
     ],
     ids=str,
 )
-def test_a_config_may_say(data, schedule):
+def test_from_dict_reads_handwritten_configs(data, schedule):
     assert from_dict(data) == schedule
 
 
-def test_any_mapping_is_read_and_none_is_changed():
+def test_from_dict_reads_any_mapping_and_modifies_none():
     inner = OrderedDict(over=5)
     data = MappingProxyType({"scale": {"by": 2, "of": MappingProxyType({"warmup": inner})}})
     assert from_dict(data) == 2 * warmup(5)
@@ -252,41 +251,41 @@ def test_any_mapping_is_read_and_none_is_changed():
     assert inner == {"over": 5}
 
 
-def test_every_word_and_verb_can_be_written():
-    # All words but those for lengths, with every argument that must be given.
-    needed = {
+def test_every_function_and_method_has_a_dict_form():
+    # All functions but those for lengths, with their required arguments.
+    required = {
         "start": 1, "end": 0.5, "value": 1, "gamma": 0.5, "k": 1, "timescale": 10, "exponent": -1,
-        "over": 5, "values": [1], "pairs": [[1, 2]], "warmup": 5, "cooldown": 5, "model_width": 9,
+        "over": 5, "values": [1], "warmup": 5, "cooldown": 5, "model_width": 9,
         "explore": 5, "up": 5, "first": 5, "every": 5,
     }  # fmt: skip
-    no_words = {"steps", "epochs", "percent", "samples", "tokens", "untuned"}
-    for word in WORDS.keys() - no_words:
+    lengths = {"steps", "epochs", "percent", "samples", "tokens", "untuned_warmup"}
+    for word in WORDS.keys() - lengths:
         parameters = inspect.signature(WORDS[word]).parameters
-        takes = {
-            name: needed[name]
+        content = {
+            name: required[name]
             for name, p in parameters.items()
             if p.default is p.empty
             or (word, name) in {("staircase", "every"), ("restarts", "first")}
         }
-        assert from_dict({word: takes}) == WORDS[word](**takes)
+        assert from_dict({word: content}) == WORDS[word](**content)
     assert set(VERBS) | {"scale", "product"} >= {
-        word for _, data in LOOKS for word in data if word not in WORDS
+        word for _, data in FORMS for word in data if word not in WORDS
     }
 
 
-# Refusals: each names its place -------------------------------------------------------------------
+# Invalid data: each error has the path ------------------------------------------------------------
 
 WARM = {"warmup": {"over": 5}}
 NESTED = {"scale": {"by": 2, "of": {"then": [WARM, {"clip": {"of": None}}]}}}
 REFUSED = {
-    "None": (None, "schedule: expected a dict with one word, such as {'warmup': {'over': 500}}, "
+    "None": (None, "schedule: expected a dict with one key, such as {'warmup': {'over': 500}}, "
              "not None"),
-    "text": ("warmup(5)", "schedule: expected a dict with one word, such as {'warmup': {'over': "
+    "text": ("warmup(5)", "schedule: expected a dict with one key, such as {'warmup': {'over': "
              "500}}, not 'warmup(5)'"),
-    "list": ([WARM], "schedule: expected a dict with one word, such as"),
-    "number": (5, "schedule: expected a dict with one word"),
-    "empty": ({}, "schedule: expected a dict with one word"),
-    "two words": (WARM | {"cosine": {}}, "schedule: expected a dict with one word"),
+    "list": ([WARM], "schedule: expected a dict with one key, such as"),
+    "number": (5, "schedule: expected a dict with one key"),
+    "empty": ({}, "schedule: expected a dict with one key"),
+    "two words": (WARM | {"cosine": {}}, "schedule: expected a dict with one key"),
     "long": ({"a" * 100: 1, "b": 2}, "not {'aaaaaaaaaaaa...aaaaaaaaaaaaa': 1, 'b': 2}"),
     "no arguments": ({"cosine": None}, "schedule.cosine: expected a dict of arguments, not None"),
     "a list of them": ({"cosine": [1, 0]}, "schedule.cosine: expected a dict of arguments, not [1"),
@@ -295,8 +294,9 @@ REFUSED = {
                 " 'cosine'?"),
     "far from all": ({"zzz": {}}, "schedule.zzz: 'zzz' is not a word of the notation"),
     "custom": ({"custom": {"function": 1}}, "schedule.custom: 'custom' is not a word"),
-    "length": ({"epochs": {"n": 5}}, "schedule.epochs is a length, where a schedule was expected"),
-    "untuned": ({"untuned": {}}, "schedule.untuned is a length, where a schedule was expected"),
+    "length": ({"epochs": {"n": 5}}, "schedule.epochs: expected a schedule, not a length"),
+    "untuned": ({"untuned_warmup": {}}, "schedule.untuned_warmup: expected a schedule, not a "
+                "length"),
     "argument": ({"cosine": {"stat": 1}}, "schedule.cosine: cosine() has no stat=; did you mean "
                  "'start'?; it takes (start, end, half_cycles, over)"),
     "missing": ({"warmup": {}}, "schedule.warmup: warmup(): missing a required argument: "
@@ -314,27 +314,27 @@ REFUSED = {
     "value": ({"warmup": {"over": -5}}, "schedule.warmup: steps(-5): a length must be >= 0"),
     "in a list": ({"staircase": {"values": [1, 2], "at": ["x"]}}, "schedule.staircase: 'x' is not"),
     "then": ({"then": WARM}, "schedule.then: expected a list of schedules, not {'warmup'"),
-    "then of none": ({"then": []}, "schedule.then: expected a list of schedules, not []"),
+    "then of nothing": ({"then": []}, "schedule.then: expected a list of schedules, not []"),
     "then of text": ({"then": "ab"}, "schedule.then: expected a list of schedules, not 'ab'"),
     "two open": ({"then": [{"cosine": {}}, {"cosine": {}}]}, "schedule.then: at most one part of a "
-                 "sequence may be without a length"),
+                 "sequence may have no length"),
     "in then": ({"then": [WARM, {"then": [WARM, 5]}]}, "schedule.then[1].then[1]: expected a dict "
-                "with one word"),
+                "with one key"),
     "product of one": ({"product": [WARM]}, "schedule.product: expected two schedules, not 1"),
     "product of three": ({"product": [WARM] * 3}, "product: expected two schedules, not 3"),
     "in product": ({"product": [WARM, {"cosine": {"x": 1}}]}, "schedule.product[1].cosine: cosine()"
                    " has no x="),
-    "no of": ({"repeat": {"n": 3}}, "schedule.repeat: of= is missing, the schedule that it is "
-              "about"),
-    "in of": (NESTED, "schedule.scale.of.then[1].clip.of: expected a dict with one word"),
+    "no of": ({"repeat": {"n": 3}}, "schedule.repeat: 'of' is missing, the schedule to apply it "
+              "to"),
+    "in of": (NESTED, "schedule.scale.of.then[1].clip.of: expected a dict with one key"),
     "no by": ({"scale": {"of": WARM}}, "schedule.scale: scale(): missing a required argument: "
               "'by'; it takes (by)"),
     "a number as a word": ({1: {}}, "schedule: expected a word of the notation, not 1"),
     "None as a word": ({None: {}}, "schedule: expected a word of the notation, not None"),
     "k": ({"exp_decay": {"k": -1000}}, "schedule.exp_decay: exp_decay: k=-1000 is too small"),
     "width": ({"noam": {"warmup": 1, "model_width": 10**400}}, "noam: model_width is too large"),
-    "by": ({"scale": {"of": WARM, "by": "2"}}, "schedule.scale: what a schedule is multiplied by "
-           "must be a number, not '2'"),
+    "by": ({"scale": {"of": WARM, "by": "2"}}, "schedule.scale: the factor of a schedule must be a "
+           "number, not '2'"),
     "by schedule": ({"scale": {"of": WARM, "by": WARM}}, "schedule.scale: expected a number, a "
                     "length or a list of them, not {'warmup': {'over': 5}}"),
     "n": ({"repeat": {"of": WARM, "n": 2.5}}, "schedule.repeat: .repeat(n): n must be an int, not "
@@ -367,7 +367,7 @@ DEEP = {
 
 
 @pytest.mark.parametrize("name", DEEP)
-def test_deep_data_is_refused(name):
+def test_deep_data_raises_a_short_error(name):
     with pytest.raises(ScheduleError) as caught:
         from_dict(DEEP[name])
     assert len(str(caught.value)) < 2_000
@@ -381,19 +381,22 @@ def test_deep_data_is_refused(name):
             wsd(percent(10), epochs(1)),
         ),
         ({"warmup": {"over": 10, "hold": "epochs(1)"}}, warmup(10, hold=epochs(1))),
-        ({"levels": {"pairs": [["epochs(1)", 0.1]]}}, levels([(epochs(1), 0.1)])),
+        (
+            {"staircase": {"values": [0.1], "lengths": ["epochs(1)"]}},
+            staircase([0.1], lengths=[epochs(1)]),
+        ),
         ({"restarts": {"first": "epochs(1)"}}, restarts(epochs(1))),
         ({"triangular": {"up": "epochs(1)", "down": "5"}}, triangular(epochs(1), 5)),
         ({"knee": {"explore": "percent(50)"}}, knee(percent(50))),
     ],
     ids=str,
 )
-def test_every_length_of_every_word_may_be_text(data, same):
+def test_every_length_may_be_text(data, same):
     assert from_dict(data) == same
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_a_refusal_names_its_place(name):
+def test_invalid_data_raises_with_the_path(name):
     data, message = REFUSED[name]
     with pytest.raises(ScheduleError) as caught:
         from_dict(data)
@@ -410,14 +413,14 @@ def deep(levels):
     return data
 
 
-def test_the_deepest_data_that_is_read_has_as_many_levels_as_a_text():
+def test_the_depth_limit_is_that_of_the_text():
     assert isinstance(from_dict(deep(MAX_DEPTH)), Schedule)
     for depth in (MAX_DEPTH + 1, 10_000):
         with pytest.raises(ScheduleError, match=r"of: too large; at most 2,000 parts, 50 levels"):
             from_dict(deep(depth))
 
 
-def test_deep_lists_of_schedules_are_refused_as_well():
+def test_deep_lists_of_schedules_raise():
     data = WARM
     for i in range(10_000):
         data = {"then": [data]} if i % 2 else {"product": [data, WARM]}
@@ -425,14 +428,14 @@ def test_deep_lists_of_schedules_are_refused_as_well():
         from_dict(data)
 
 
-def test_the_longest_data_that_is_read_has_as_many_parts_as_a_text():
+def test_the_size_limit_is_that_of_the_text():
     # The sequence itself is one of them.
     assert len(from_dict({"then": [WARM] * (MAX_PARTS - 1)}).parts) == MAX_PARTS - 1
     with pytest.raises(ScheduleError, match=r"schedule.then\[1999\]: too large; at most 2,000"):
         from_dict({"then": [WARM] * 10**6})
 
 
-def test_data_that_holds_itself_is_refused():
+def test_self_referential_data_raises():
     itself = {"reversed": {}}
     itself["reversed"]["of"] = itself
     listed = {"then": []}
@@ -442,14 +445,14 @@ def test_data_that_holds_itself_is_refused():
             from_dict(data)
 
 
-def test_a_long_list_of_levels_is_no_part():
+def test_a_long_list_of_levels_does_not_count_as_parts():
     schedule = from_dict({"staircase": {"values": list(range(100_000)), "every": 1}})
     assert schedule.resolve()(99_999) == 99_999
     with pytest.raises(ScheduleError, match="100000 levels need 99999 times in at=, not 1"):
         from_dict({"staircase": {"values": [1] * 100_000, "at": [1]}})
 
 
-def test_a_message_stays_short_whatever_the_data():
+def test_error_messages_are_of_bounded_length():
     for data in ({"cosine": [1] * 10**5}, {"then": "x" * 10**5}, ["x"] * 10**5):
         with pytest.raises(ScheduleError) as caught:
             from_dict(data)
@@ -493,12 +496,12 @@ arguments = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner),
     max_leaves=4,
 )
-SANE = {"shape": "linear", "values": [1, 2], "at": [5], "pairs": [[5, 1]], "n": 3, "first": 5}
+SANE = {"shape": "linear", "values": [1, 2], "at": [5], "lengths": [5, 1], "n": 3, "first": 5}
 
 
 @st.composite
 def calls(draw, inner):
-    """Draw a word or verb, mostly with fitting arguments, else with some of any kind."""
+    """Draw a function or method, mostly with valid arguments, else with arbitrary ones."""
     verbs = [verb for verb in [*VERBS, "scale"] if verb != "then"]
     word = draw(st.sampled_from([*WORDS, *verbs, *verbs, "then", "product", "x"]))
     if word in ("then", "product"):
@@ -532,8 +535,8 @@ hostile = st.recursive(calls(st.just(WARM)), calls, max_leaves=5)
 @example({"staircase": {"values": {"a": 1}, "at": {}}})
 @example({"repeat": {"of": WARM, "n": 10**400}})
 @example({b"warmup".decode(): {"over": b"5"}})
-@example({"levels": {"pairs": [[[], []]]}})
-def test_whatever_the_data_it_is_a_schedule_or_a_schedule_error(data):
+@example({"staircase": {"values": [[[]]], "lengths": [[[]]]}})
+def test_from_dict_returns_a_schedule_or_raises_schedule_error(data):
     try:
         schedule = from_dict(data)
     except ScheduleError as error:

@@ -1,4 +1,4 @@
-"""Lengths as values, their text, and what they measure."""
+"""Lengths: arithmetic, text and measured size."""
 
 import copy
 import pickle
@@ -91,14 +91,14 @@ def test_a_sum_measures_the_sum(a, b):
     a, b = as_duration(a, "a"), as_duration(b, "b")
 
     def size(length):
-        # Far from 0, so that differences may be negative alone.
+        # An offset keeps negative differences measurable.
         return STEPS.measure(length + 10_000, 1000, "x") - 10_000
 
     assert size(a + b) == pytest.approx(size(a) + size(b), abs=1e-9)
     assert size(a - b) == pytest.approx(size(a) - size(b), abs=1e-9)
 
 
-def test_each_unit_weighs_what_the_horizon_says():
+def test_each_unit_has_the_size_of_the_horizon():
     assert STEPS.measure(percent(10), 250, "x") == 25
     assert STEPS.measure(epochs(0.5), 250, "x") == 50
     assert STEPS.measure(samples(64), 250, "x") == 2
@@ -119,7 +119,10 @@ def test_on_the_token_clock_everything_is_measured_in_tokens():
     ("length", "words"),
     [
         (steps(1), r"needs tokens_per_step= \(tokens per step\)"),
-        (epochs(1), r"needs steps_per_epoch= \(steps per epoch\) and tokens= \(tokens per step\)"),
+        (
+            epochs(1),
+            r"needs steps_per_epoch= \(steps per epoch\) and tokens_per_step= \(tokens per step\)",
+        ),
         (samples(1), r"needs tokens_per_step= \(tokens per step\)"),
     ],
 )
@@ -134,38 +137,40 @@ def test_on_the_token_clock_other_units_need_their_size(length, words):
     ("length", "size"),
     [(steps(5) - epochs(1), "-95"), (percent(1) - 20, "-10"), (steps(2e18), "2e+18")],
 )
-def test_a_length_that_cannot_be_says_what_it_measures(length, size):
-    with pytest.raises(ScheduleError) as refused:
+def test_an_invalid_length_raises_with_its_size(length, size):
+    with pytest.raises(ScheduleError) as error_info:
         STEPS.measure(length, 1000, "here")
-    assert str(refused.value).startswith(f"here: {length} measures {size} steps")
+    assert str(error_info.value).startswith(f"here: {length} measures {size} steps")
 
 
 @pytest.mark.parametrize("word", [steps, epochs, percent, samples, tokens])
-def test_no_word_takes_a_negative_length(word):
+def test_negative_lengths_raise(word):
     with pytest.raises(ScheduleError, match=rf"{word.__name__}\(-1\): a length must be >= 0"):
         word(-1)
 
 
-def test_a_length_times_a_number_says_to_write_the_product_inside():
+def test_multiplying_a_length_raises_with_what_to_write():
     for product in (lambda: 3 * epochs(1), lambda: epochs(1) * 3, lambda: epochs(1) * epochs(2)):
         with pytest.raises(TypeError, match=r"write the product inside, e\.g\. epochs\(2 \* n\)"):
             product()
 
 
 @pytest.mark.parametrize("other", [0.5, "3", None, True])
-def test_only_lengths_and_ints_are_added(other):
+def test_adding_other_types_to_a_length_raises(other):
     for operate in (lambda: epochs(1) + other, lambda: other - epochs(1)):
         with pytest.raises(TypeError, match="must be"):
             operate()
 
 
-def test_a_float_is_told_from_a_share_and_from_steps():
-    with pytest.raises(TypeError) as refused:
+def test_a_bare_float_raises_with_both_readings():
+    with pytest.raises(TypeError) as error_info:
         as_duration(0.1, "over=")
-    assert "write percent(10) for a share of the run, or steps(0.1) for steps" in str(refused.value)
+    assert "write percent(10) for a share of the run, or steps(0.1) for steps" in str(
+        error_info.value
+    )
 
 
-def test_a_sum_too_large_for_a_float_is_refused():
+def test_a_sum_too_large_for_a_float_raises():
     with pytest.raises(ScheduleError, match="must be finite"):
         steps(1.7e308) + steps(1.7e308)
 
@@ -185,13 +190,13 @@ def test_the_text_of_a_number_reads_back_to_the_last_bit(number):
     assert len(text) <= len(repr(number))
 
 
-def test_two_infinite_units_are_refused():
+def test_two_infinite_units_raise():
     lengths = epochs(1e308) - samples(1e308)
     with pytest.raises(ScheduleError, match="measures"):
         constant(1, over=lengths).resolve(steps_per_epoch=1e10, samples_per_step=1e-10)
 
 
-def test_a_run_without_an_step_is_refused():
+def test_a_run_without_a_step_raises():
     for total in (0, steps(1e-12), steps(1e-9)):
         with pytest.raises(ScheduleError, match="a run needs at least one step"):
             linear(1, 0).resolve(total_steps=total)

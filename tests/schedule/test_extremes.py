@@ -1,4 +1,4 @@
-"""Where a rounding would decide: joins of growing cycles, and lengths too long for a float."""
+"""Rounding at joins of growing cycles, and lengths too long for a float."""
 
 import math
 
@@ -16,7 +16,7 @@ def join_of(cycle, grow, k):
 
 
 def readings(curve, t):
-    """Return what the readers say of one time."""
+    """Return the value at one time from each way to evaluate a curve."""
     return {
         "number": curve(t),
         "numpy": curve.values(np.array([t])).item(),
@@ -25,7 +25,7 @@ def readings(curve, t):
     }
 
 
-# The logarithm alone is one cycle too low at some of these joins, and one too high before others.
+# The logarithm alone is one cycle too low at some of these joins and one too high before others.
 JOINS = [
     *[(grow, cycle, k) for grow in (2, 3, 10) for cycle in (7, 1000, 10**6) for k in (1, 5, 9)],
     *[(10, 7, 6), (3, 1000, 10), (2, 97, 8), (2, 97, 9), (2, 97, 11), (2, 1000, 11), (2, 9000, 7)],
@@ -47,22 +47,22 @@ def test_a_growing_cycle_owns_its_start_and_nothing_before_it(grow, cycle, k):
 @pytest.mark.parametrize(
     ("length", "units"),
     [
-        (steps(1e308) + epochs(1e308), {"epoch": 1}),  # each is a float, and their sum is none
-        (epochs(1e308), {"epoch": 1e10}),
-        (percent(1e300), {"total": 10**18}),
+        (steps(1e308) + epochs(1e308), {"steps_per_epoch": 1}),  # the sum overflows
+        (epochs(1e308), {"steps_per_epoch": 1e10}),
+        (percent(1e300), {"total_steps": 10**18}),
         (steps(1.1e18), {}),
     ],
     ids=["sum", "product", "percent", "steps"],
 )
-def test_a_length_longer_than_all_is_refused_as_one(length, units):
+def test_lengths_that_overflow_raise(length, units):
     with pytest.raises(ScheduleError, match=r"measures (inf|1\.1e\+18) steps; a length must be"):
         constant(1, over=length).resolve(**units)
 
 
 @pytest.mark.parametrize("grow", [0.5, 0.97, 0.1, 0.01])
 @pytest.mark.parametrize("cycle", [7, 10**6, 10**12])
-def test_cycles_that_shrink_to_nothing_can_be_read_up_to_their_end(grow, cycle):
-    # 3000 of them are as long as endlessly many: which one owns the last instants, no float tells.
+def test_shrinking_cycles_are_defined_up_to_their_end(grow, cycle):
+    # 3000 of them are as long as infinitely many in floats, so the last index is not determined.
     curve = linear(1, 0, over=cycle).repeat(3000, grow=grow).resolve()
     end = curve.natural_length
     assert end == pytest.approx(cycle / (1 - grow), rel=1e-12)

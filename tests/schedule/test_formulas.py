@@ -1,7 +1,7 @@
 """Every formula against its textbook form in 50 digits, for a number, numpy and torch.
 
-The measure is one ulp of the larger end (of the value itself where that is said). Each row says
-how many it may be off: 4, plus what its own argument costs, as noted there.
+Errors are in ulps of the larger end, or of the value itself where noted. The tolerance is 4, plus
+the rounding of a shape's argument, as noted in its row.
 """
 
 import math
@@ -33,7 +33,7 @@ from ratecraft import (
 
 LENGTHS = (steps(33.5), 97, 1000, 2**20 + 1)
 ENDS = ((1, 0), (0, 1), (1, 0.1), (0.04, 1), (0.7, -1.3), (3, 2 / 3), (-1e-3, -5))
-# The formulas themselves would miss an end here: 49 * (1 / 49) < 1 and 3 + (0.1 - 3) > 0.1.
+# Evaluating the formulas would miss an end here: 49 * (1 / 49) < 1 and 3 + (0.1 - 3) > 0.1.
 ENDS += ((49, 1), (0.1, 3))
 
 
@@ -116,13 +116,13 @@ def points(length, count=60):
     """Return times from 0 to the length: on steps, between them, and next to both ends."""
     inside = np.random.default_rng(7).uniform(0, length, count)
     whole = np.floor(inside)
-    # Nearer than 1e-9 to its end a part is over: that is test_nodes.py's and test_pieces.py's.
-    near = [math.ulp(0.0), 1e-9, 1e-3, length - 1e-3, length - 1e-6]
-    return np.unique([0.0, *inside, *whole, *near, length])
+    # A part is over within 1e-9 of its end: test_nodes.py and test_pieces.py cover that.
+    near_ends = [math.ulp(0.0), 1e-9, 1e-3, length - 1e-3, length - 1e-6]
+    return np.unique([0.0, *inside, *whole, *near_ends, length])
 
 
 def readings(curve, times):
-    """Return what the readers say: a number each, numpy sorted and not, torch."""
+    """Return the values from each way to evaluate: single, numpy sorted and unsorted, torch."""
     shuffled = np.random.default_rng(1).permutation(len(times))
     unsorted = np.empty(len(times))
     unsorted[shuffled] = curve.values(times[shuffled])
@@ -164,7 +164,7 @@ def test_the_ends_of_a_ramp_are_the_given_numbers(shape):
     for start, end in shape.ends:
         curve = shape.word(start, end, 97).resolve()
         first, last = start, end
-        if not shape.exact:  # then they are the formula's own, and the same for every reader
+        if not shape.exact:  # then the ends are values of the formula, the same for every reader
             first, last = curve(0), curve(97)
             size = math.ulp(max(abs(start), abs(end)))
             assert abs(first - shape.textbook(mpf(0), mpf(start), mpf(end))) <= shape.ulps * size
@@ -178,7 +178,7 @@ def test_the_ends_of_a_ramp_are_the_given_numbers(shape):
 
 @shapes
 @pytest.mark.parametrize("over", [97, 2000])
-def test_a_monotone_ramp_never_turns_back(shape, over):
+def test_monotone_ramps_are_monotone(shape, over):
     times = np.arange(over + 1.0)
     for start, end in shape.ends:
         for values in readings(shape.word(start, end, over).resolve(), times).values():
@@ -255,7 +255,7 @@ CLOCK = np.unique([0.0, 1e-9, 0.5, 1, 2, 9.75, 10, 11, *np.geomspace(12, 1e6, 60
 
 @pytest.mark.parametrize("gamma", [0.5, 0.97, 0.9999, 1])
 @pytest.mark.parametrize("every", [1, 7, steps(2.5), 1000], ids=str)
-def test_a_decay_is_gamma_to_the_power_of_the_units_gone(gamma, every):
+def test_a_decay_is_gamma_to_the_power_of_time(gamma, every):
     curve = decay(gamma, every).resolve()
     width = every if isinstance(every, int) else every.steps
     exact = [mpf(gamma) ** (mpf(t) / width) for t in CLOCK.tolist()]

@@ -1,4 +1,4 @@
-"""The laws of the language, for random schedules."""
+"""The laws of docs/semantics.md, for random schedules."""
 
 import copy
 import math
@@ -47,15 +47,15 @@ from ratecraft import (
 
 
 def curve_of(schedule, total):
-    """Return the curve of a schedule; one that is refused is not what the test is about."""
+    """Return the curve of a schedule; skip the example if it does not resolve."""
     try:
         return resolved(schedule, span(total))
     except ScheduleError:
         assume(False)
 
 
-def some_times(total):
-    """Return step numbers over the span and past it; at most some hundred."""
+def sample_times(total):
+    """Return up to a few hundred step numbers over the span and past it."""
     stride = max(1, int(total) // 200)
     return np.arange(0, int(total) + 3 * stride, stride, dtype=np.float64)
 
@@ -64,7 +64,7 @@ def some_times(total):
 
 
 @given(schedules())
-def test_the_text_of_a_schedule_reads_back_as_an_equal_one(s):
+def test_parse_inverts_repr(s):
     again = parse(repr(s))
     assert again == s
     assert hash(again) == hash(s)
@@ -72,7 +72,7 @@ def test_the_text_of_a_schedule_reads_back_as_an_equal_one(s):
 
 
 @given(schedules())
-def test_python_itself_reads_the_text_as_an_equal_schedule(s):
+def test_eval_inverts_repr(s):
     words = vars(__import__("ratecraft"))
     assert eval(repr(s), {"__builtins__": {}}, dict(words)) == s  # noqa: S307
 
@@ -107,7 +107,7 @@ wild_lengths = st.one_of(
 
 @st.composite
 def wild_leaves(draw):
-    """Draw leaves of numbers of every size, at least one."""
+    """Draw leaves with numbers of every size."""
     a, b, over = draw(wild), draw(wild), draw(wild_lengths)
     makers = [
         lambda: constant(a, over=over),
@@ -126,7 +126,7 @@ def wild_leaves(draw):
 
 @st.composite
 def wild_schedules(draw):
-    """Draw schedules of numbers and lengths of every size; a verb that is refused is left out."""
+    """Draw schedules with numbers and lengths of every size; invalid methods are skipped."""
     a = draw(wild_leaves())
     for verb in draw(st.lists(st.sampled_from([*VERBS, "then", "endless", "repeat"]), max_size=3)):
         try:
@@ -143,7 +143,7 @@ def wild_schedules(draw):
                     a = a * draw(wild_leaves())
                 case "clip":
                     a = a.clip(*sorted([draw(wild), draw(wild)]))
-                case "between":
+                case "rescale":
                     a = a.rescale(draw(wild), draw(wild))
                 case "over":
                     a = a.over(draw(wild_lengths))
@@ -171,11 +171,11 @@ def test_resolve_of_numbers_of_any_size_is_finite_or_raises_schedule_error(s, to
     assert np.isfinite(curve.values(times[::-1])).all()
 
 
-# Reading -------------------------------------------------------------------------------------
+# Values --------------------------------------------------------------------------------------
 
 
 @given(schedules(), spans)
-def test_a_single_reading_equals_the_array_of_readings(s, total):
+def test_single_values_equal_the_array(s, total):
     curve = curve_of(s, total)
     values = curve.values()
     assert len(values) == len(curve) == math.ceil(total)
@@ -186,7 +186,7 @@ def test_a_single_reading_equals_the_array_of_readings(s, total):
 
 
 @given(schedules(), spans, st.floats(-0.05, 1.05))
-def test_a_single_reading_equals_the_array_at_any_real_time(s, total, share):
+def test_single_values_equal_the_array_at_any_real_time(s, total, share):
     curve = curve_of(s, total)
     times = [math.floor(share * total) + eighth / 8 for eighth in range(-40, 120)]
     tolerance = 1e-6 if is_steep(s) else 1e-12
@@ -197,7 +197,7 @@ def test_a_single_reading_equals_the_array_at_any_real_time(s, total, share):
 @given(schedules(), spans, st.randoms(use_true_random=False))
 def test_the_order_of_the_times_changes_no_value(s, total, random):
     curve = curve_of(s, total)
-    times = some_times(total)
+    times = sample_times(total)
     order = list(range(len(times)))
     random.shuffle(order)
     tolerance = 1e-6 if is_steep(s) else 1e-12
@@ -210,9 +210,9 @@ def test_the_order_of_the_times_changes_no_value(s, total, random):
 
 
 @given(schedules(), spans)
-def test_torch_reads_what_numpy_reads(s, total):
+def test_torch_values_equal_numpy_values(s, total):
     curve = curve_of(s, total)
-    times = some_times(total)
+    times = sample_times(total)
     ours, theirs = curve.values(times), curve.values(torch.from_numpy(times))
     assert theirs.dtype == torch.float64
     tolerance = 1e-6 if is_steep(s) else 1e-12
@@ -220,30 +220,30 @@ def test_torch_reads_what_numpy_reads(s, total):
 
 
 @given(leaves(fixed_lengths), spans)
-def test_a_leaf_reads_alike_to_two_ulp_in_numpy_and_four_in_torch(s, total):
+def test_leaf_values_agree_to_two_ulp_in_numpy_and_four_in_torch(s, total):
     curve = curve_of(s, total)
-    times = some_times(total)
-    one = np.array([curve(t) for t in times])
+    times = sample_times(total)
+    single = np.array([curve(t) for t in times])
     ulp = math.ulp(bound(curve))  # of |start| + |end|: at most twice the larger
     many, shuffled = curve.values(times), curve.values(times[::-1])[::-1]
     tensor = curve.values(torch.from_numpy(times)).numpy()
-    assert np.abs(many - one).max() <= 2 * ulp
-    assert np.abs(shuffled - one).max() <= 2 * ulp
-    assert np.abs(tensor - one).max() <= 4 * ulp
+    assert np.abs(many - single).max() <= 2 * ulp
+    assert np.abs(shuffled - single).max() <= 2 * ulp
+    assert np.abs(tensor - single).max() <= 4 * ulp
 
 
 @given(schedules(), spans)
-def test_no_reading_depends_on_an_earlier_one(s, total):
+def test_no_value_depends_on_an_earlier_call(s, total):
     curve, fresh = curve_of(s, total), curve_of(s, total)
-    forward = [curve(t) for t in some_times(total)]
-    backward = [fresh(t) for t in some_times(total)[::-1]]
+    forward = [curve(t) for t in sample_times(total)]
+    backward = [fresh(t) for t in sample_times(total)[::-1]]
     assert forward == backward[::-1]
 
 
 @given(schedules(), spans)
 def test_every_value_is_finite_and_within_the_bound(s, total):
     curve = curve_of(s, total)
-    values = curve.values(some_times(total))
+    values = curve.values(sample_times(total))
     assert np.isfinite(values).all()
     assert np.abs(values).max() <= bound(curve) * (1 + 1e-12)
 
@@ -261,7 +261,7 @@ def test_past_the_end_the_value_is_the_left_limit_at_the_end(s, total):
 
 
 @given(schedules(2), spans)
-def test_what_begins_at_the_end_is_never_read(s, total):
+def test_a_part_that_begins_at_the_end_has_no_effect(s, total):
     outside = constant(1e3, over=5)
     assert_same(lambda: s.over(span(total)).then(outside), lambda: s, total, tolerance=1e-12)
     assert_same(lambda: outside.over(0).then(s), lambda: s, total, tolerance=1e-12)
@@ -270,7 +270,7 @@ def test_what_begins_at_the_end_is_never_read(s, total):
 @given(schedules(), spans, st.sampled_from([-0.25, -1, -1e6]))
 def test_before_zero_the_value_at_zero_holds(s, total, early):
     curve = curve_of(s, total)
-    # A level that begins at 0 is there before 0, too.
+    # A level that begins at 0 also holds before 0.
     begins_at_zero = curve_of(staircase([7, 1], at=[0]) * s, total)
     for c in (curve, begins_at_zero):
         assert c(early) == c(0)
@@ -314,7 +314,7 @@ def test_clip_distributes_over_then_inside_a_sequence(x, k, m, a, b, d, total):
 
 
 @given(closed(1), numbers, numbers, closed(1), schedules(1) | opened(1), closed(1), spans)
-def test_between_distributes_over_then_inside_a_sequence(x, low, high, a, b, d, total):
+def test_rescale_distributes_over_then_inside_a_sequence(x, low, high, a, b, d, total):
     assert_same(
         lambda: x.then(a.then(b).rescale(low, high)).then(d),
         lambda: x.then(a.rescale(low, high)).then(b.rescale(low, high)).then(d),
@@ -326,7 +326,7 @@ def test_between_distributes_over_then_inside_a_sequence(x, low, high, a, b, d, 
 
 
 @given(numbers, schedules(2), schedules(2), spans)
-def test_a_number_may_stand_at_either_factor(k, a, b, total):
+def test_a_number_may_scale_either_factor(k, a, b, total):
     assert_same(lambda: k * (a * b), lambda: a * (k * b), total)
 
 
@@ -347,14 +347,14 @@ def test_products_commute_inside_a_sequence(x, a, b, d, total):
 
 @given(schedules(2), spans)
 def test_a_factor_of_one_changes_nothing(a, total):
-    one = constant(1, over=0)
-    assert_same(lambda: a * one, lambda: a, total)
+    unit = constant(1, over=0)
+    assert_same(lambda: a * unit, lambda: a, total)
     assert_same(lambda: 1 * a, lambda: a, total)
 
 
 @given(schedules(2), schedules(2), spans)
 def test_a_product_is_the_product_of_its_factors_at_every_step(a, b, total):
-    # Factors that fill the span are read as they would be alone.
+    # Factors that fill the span have the same values as alone.
     left, right = curve_of(a, total), curve_of(b, total)
     both = curve_of(a * b, total)
     times = np.arange(int(total))
@@ -367,7 +367,7 @@ def test_a_product_is_the_product_of_its_factors_at_every_step(a, b, total):
 
 
 @given(schedules(2), st.integers(1, 60))
-def test_within_its_length_an_over_is_a_resolve_of_its_own(a, length):
+def test_within_its_length_over_equals_a_separate_resolve(a, length):
     inner = curve_of(a, length)
     outer = curve_of(constant(7, over=5).then(a.over(length)), 1000)
     times = np.arange(length + 20)
@@ -440,7 +440,7 @@ def test_an_open_repeat_divides_the_span_evenly(a, n, decay, total):
 
 
 @given(closed(2, fixed_lengths), st.floats(0.1, 1), spans)
-def test_an_endless_repeat_begins_with_the_same_cycles_as_a_counted_one(a, decay, total):
+def test_an_endless_repeat_equals_a_counted_one(a, decay, total):
     curve_of(a, total)
     try:
         endless = a.repeat(decay=decay)
@@ -462,7 +462,7 @@ def test_reversing_twice_changes_nothing(a, total):
 
 
 @given(schedules(2), schedules(2), spans)
-def test_a_sequence_reversed_is_its_parts_reversed_the_other_way_round(a, b, total):
+def test_reversing_a_sequence_reverses_its_parts_and_their_order(a, b, total):
     try:
         curve = resolved(a.then(b), span(total))
     except ScheduleError:
@@ -475,7 +475,7 @@ def test_a_sequence_reversed_is_its_parts_reversed_the_other_way_round(a, b, tot
 
 
 @given(ramps(st.none()), st.sampled_from([32, 64, 100]))
-def test_a_ramp_reversed_is_the_ramp_read_from_its_end(ramp, total):
+def test_a_reversed_ramp_is_the_ramp_from_its_end(ramp, total):
     curve, back = curve_of(ramp, total), curve_of(ramp.reversed(), total)
     times = np.arange(total + 1)
     np.testing.assert_allclose(
@@ -484,6 +484,6 @@ def test_a_ramp_reversed_is_the_ramp_read_from_its_end(ramp, total):
 
 
 @given(shares_of_scope, schedules(1))
-def test_every_verb_gives_a_schedule(length, a):
+def test_every_method_returns_a_schedule(length, a):
     made = [2 * a, a * 2, a * a, a.clip(low=0), a.rescale(0, 1), a.over(length), a.reversed()]
     assert all(isinstance(s, Schedule) for s in made)

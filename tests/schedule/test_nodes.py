@@ -1,4 +1,4 @@
-"""The rules of the language, by their numbers: one test a rule, named after what it says."""
+"""The rules of docs/semantics.md, by number, and further behaviour of schedules."""
 
 import copy
 import math
@@ -33,21 +33,21 @@ from ratecraft import (
 
 
 def read(schedule, total, times, **units):
-    """Return the values at some times, read one by one, after checking the array against them."""
+    """Return the values at the given times, and check that the array has the same values."""
     curve = schedule.resolve(total_steps=total, **units)
-    one_by_one = [curve(t) for t in times]
-    np.testing.assert_allclose(curve.values(times), one_by_one, rtol=0, atol=1e-15)
-    return pytest.approx(one_by_one, abs=5e-7)
+    single = [curve(t) for t in times]
+    np.testing.assert_allclose(curve.values(times), single, rtol=0, atol=1e-15)
+    return pytest.approx(single, abs=5e-7)
 
 
-# Rules 1 to 5: who owns a time -----------------------------------------------------------------
+# Rules 1 to 5: ownership of times --------------------------------------------------------------
 
 
-def test_rule_1_step_k_reads_t_equal_to_k():
+def test_rule_1_step_k_has_the_value_at_k():
     assert read(linear(1, 0), 4, range(6)) == [1, 0.75, 0.5, 0.25, 0, 0]
 
 
-def test_rule_1_a_time_between_two_steps_reads_the_same_curve():
+def test_rule_1_times_between_steps_are_on_the_same_curve():
     assert read(linear(1, 0), 4, [0.5, 1.5, 2.5, 3.5]) == [0.875, 0.625, 0.375, 0.125]
 
 
@@ -78,7 +78,7 @@ def test_rule_4_a_part_of_zero_length_is_never_read():
 
 
 def test_rule_5_a_join_that_rounding_puts_late_still_belongs_to_the_later_part():
-    assert 10 * (0.1 + 0.2) > 3  # so the warm-up ends a hair after step 3
+    assert 10 * (0.1 + 0.2) > 3  # so the warm-up ends just after step 3
     s = warmup(epochs(0.1) + epochs(0.2)).then(constant(5))
     assert read(s, None, [2, 3], steps_per_epoch=10) == [0.666667, 5]
 
@@ -102,7 +102,7 @@ def test_rule_6_lengths_are_ints_words_sums_and_differences():
 
 
 @pytest.mark.parametrize("length", [0.1, 100.0, np.float64(0.1)])
-def test_rule_6_a_bare_float_is_refused_with_what_to_write(length):
+def test_rule_6_a_bare_float_raises_with_what_to_write(length):
     with pytest.raises(TypeError, match=rf"write percent\({length * 100:g}\) .* or steps\("):
         linear(1, 0, over=length)
 
@@ -127,13 +127,13 @@ def test_rule_6_a_difference_must_measure_zero_or_more():
         s.resolve(total_steps=100)
 
 
-def test_rule_7_fractions_of_an_step_stay():
+def test_rule_7_fractions_of_a_step_are_not_rounded():
     s = warmup(percent(10))
     assert s.resolve(total_steps=15)._piece.length == 1.5
     assert read(s, 15, [0, 1, 2]) == [0, 0.666667, 1]
 
 
-def test_rule_8_percent_is_of_the_run_however_deep_in_sequences():
+def test_rule_8_percent_in_nested_sequences_is_of_the_run():
     s = warmup(10).then(constant().then(cooldown(percent(20))))
     assert read(s, 100, [80, 90, 99]) == [1, 0.5, 0.05]
 
@@ -149,29 +149,29 @@ def test_rule_8_percent_is_of_the_run_however_deep_in_sequences():
         lambda a: constant(1, over=0).then(a),
     ],
 )
-def test_rule_8_no_verb_but_repeat_and_over_opens_a_scope(transparent):
+def test_rule_8_only_repeat_and_over_set_a_scope(transparent):
     s = constant(0, over=50).then(transparent(cooldown(percent(20))))
     assert read(s, 100, [50, 60, 70]) == [1, 0.5, 0]
 
 
-def test_rule_9_two_parts_without_a_length_are_refused_where_they_are_joined():
-    with pytest.raises(ScheduleError, match=r"at most one part") as refused:
+def test_rule_9_joining_two_parts_without_a_length_raises():
+    with pytest.raises(ScheduleError, match=r"at most one part") as error_info:
         cosine().then(warmup(3)).then(constant(2))
-    assert "cosine(1, 0), constant(2)" in str(refused.value)
-    assert "over=percent(30)" in str(refused.value)
+    assert "cosine(1, 0), constant(2)" in str(error_info.value)
+    assert "over=percent(30)" in str(error_info.value)
 
 
-def test_rule_9_an_open_part_takes_what_the_others_leave():
+def test_rule_9_an_open_part_fills_the_rest():
     s = warmup(10).then(linear(1, 0)).then(constant(5, over=epochs(1)))
     assert read(s, 100, [9, 10, 45, 80], steps_per_epoch=20) == [0.9, 1, 0.5, 5]
 
 
-def test_rule_9_an_open_part_deep_inside_takes_what_is_left_there():
+def test_rule_9_a_nested_open_part_fills_the_rest_of_its_sequence():
     s = constant(1, over=20).then(2 * constant(1, over=40).then(linear(1, 0)))
     assert read(s, 100, [19, 20, 60, 80, 99]) == [1, 2, 2, 1, 0.05]
 
 
-def test_rule_9_no_room_is_an_error_that_says_how_much_is_missing():
+def test_rule_9_missing_room_raises_with_its_size():
     with pytest.raises(ScheduleError, match=r"no room: -200 steps left for cosine\(1, 0\)"):
         warmup(500).then(cosine()).resolve(total_steps=300)
 
@@ -180,7 +180,7 @@ def test_rule_9_a_room_of_zero_is_never_read():
     assert read(warmup(4).then(linear(9, 8)), 4, [3, 4]) == [0.75, 1]
 
 
-def test_rule_9_a_rounding_is_no_missing_step():
+def test_rule_9_a_rounding_error_is_not_missing_room():
     tenths = [warmup(epochs(0.1)) for _ in range(10)]
     s = tenths[0].then(*tenths[1:]).then(linear(9, 8))
     assert math.fsum([3 * 0.1] * 10) > 3 - 1e-15
@@ -196,7 +196,7 @@ def test_rule_10_a_closed_part_longer_than_the_run_is_cut():
     assert read(warmup(500), 300, [299, 300, 400]) == [0.598, 0.6, 0.6]
 
 
-def test_rule_11_over_is_a_resolve_of_its_own():
+def test_rule_11_over_resolves_separately():
     s = warmup(10).then(constant().then(cooldown(percent(20))).over(50))
     assert read(s, 1000, [50, 55, 60]) == [1, 0.5, 0]
 
@@ -226,7 +226,7 @@ def test_rule_11_on_an_open_leaf_over_fills_in_the_argument():
         custom(abs),
     ],
 )
-def test_rule_12_what_needs_no_end_may_be_endless(schedule):
+def test_rule_12_schedules_that_need_no_end_may_be_endless(schedule):
     assert math.isinf(schedule.resolve().length)
     assert math.isfinite(schedule.resolve()(10**9))
 
@@ -234,16 +234,16 @@ def test_rule_12_what_needs_no_end_may_be_endless(schedule):
 @pytest.mark.parametrize(
     ("schedule", "words"),
     [
-        (cosine(), r"cosine\(1, 0\) has no length of its own and needs total_steps="),
+        (cosine(), r"cosine\(1, 0\) needs total_steps=, or over= as a length of its own"),
         (warmup(percent(10)), r"percent\(10\) needs total_steps="),
         (warmup(4) * linear(1, 0), "needs total_steps="),
         (cosine().repeat(4), r"cosine\(1, 0\).repeat\(4\) divides the run .* needs total_steps="),
         (staircase([1, 2], every=percent(10)), "needs total_steps="),
-        (constant().then(cooldown(5)), "comes after constant.*which has no end.*total_steps="),
-        (constant().reversed(), "no end to begin from; it needs total_steps="),
+        (constant().then(cooldown(5)), "follows constant.*which has no end.*total_steps="),
+        (constant().reversed(), "no end to start from; it needs total_steps="),
     ],
 )
-def test_rule_12_what_needs_the_end_says_so(schedule, words):
+def test_rule_12_schedules_that_need_the_end_raise(schedule, words):
     with pytest.raises(ScheduleError, match=words):
         schedule.resolve()
 
@@ -281,10 +281,10 @@ def test_rule_14_the_scope_of_a_repeat_is_its_cycle():
     assert read(s, 80, [0, 20, 30, 40, 70]) == [1, 1, 0.5, 1, 0.5]
 
 
-def test_rule_14_a_closed_body_that_names_percent_is_circular():
-    with pytest.raises(ScheduleError, match=r"percent is of the cycle") as refused:
+def test_rule_14_a_closed_body_with_percent_raises():
+    with pytest.raises(ScheduleError, match=r"percent is of the cycle") as error_info:
         cosine(1, 0, over=percent(25)).repeat(4)
-    assert "leave over= out, or put .over(percent()) after the .repeat()" in str(refused.value)
+    assert "leave over= out, or put .over(percent()) after the .repeat()" in str(error_info.value)
     assert read(cosine().repeat(4), 100, [0, 12.5, 25]) == [1, 0.5, 1]
 
 
@@ -292,7 +292,7 @@ def test_rule_14_a_closed_percent_may_stand_after_the_repeat():
     assert read(linear(1, 0).repeat(2).over(percent(50)), 80, [0, 10, 20, 40]) == [1, 0.5, 1, 0]
 
 
-def test_rule_15_an_endless_repeat_costs_and_reads_the_same_at_any_time():
+def test_rule_15_an_endless_repeat_is_exact_at_any_time():
     s = linear(1, 0, over=4).repeat()
     assert read(s, None, [10**9 + 1]) == [0.75]
     assert read(s, 10**9 + 2, [10**9 + 1, 10**9 + 2, 10**9 + 4]) == [0.75, 0.5, 0.5]
@@ -307,15 +307,15 @@ def test_rule_15_an_endless_repeat_is_cut_by_its_room():
 
 
 def test_rule_15_an_endless_repeat_needs_a_cycle_that_has_a_length():
-    with pytest.raises(ScheduleError, match=r"cannot be repeated endlessly; say how often"):
+    with pytest.raises(ScheduleError, match=r"repeated endlessly; write the number of cycles"):
         cosine().repeat()
     for length in (0, steps(1e-12)):
-        with pytest.raises(ScheduleError, match="a cycle of no length"):
+        with pytest.raises(ScheduleError, match="a cycle of length 0"):
             constant(1, over=length).repeat().resolve()
 
 
 @pytest.mark.parametrize("settings", [{"grow": 0.5}, {"decay": 1.5}])
-def test_rule_15_an_endless_repeat_may_neither_shrink_nor_rise(settings):
+def test_rule_15_an_endless_repeat_that_shrinks_or_rises_raises(settings):
     with pytest.raises(ScheduleError, match=r"grow >= 1 and decay <= 1, since it never ends"):
         warmup(4).repeat(**settings)
     assert warmup(4).repeat(3, **settings).resolve()(1) == 0.25
@@ -339,7 +339,7 @@ def test_cycles_grow_by_a_positive_factor_and_decay_by_one_that_is_not_negative(
         warmup(4).repeat(2, **settings)
 
 
-def test_cycles_too_many_for_a_float_are_refused():
+def test_too_many_cycles_for_a_float_raise():
     for s in (warmup(4).repeat(10**400), warmup(4).repeat(9999, grow=2)):
         with pytest.raises(ScheduleError, match="too long or too high for a float"):
             s.resolve()
@@ -347,7 +347,7 @@ def test_cycles_too_many_for_a_float_are_refused():
         warmup(4).repeat(10**18).resolve()
 
 
-def test_cycles_that_shrink_to_nothing_are_read_to_their_end():
+def test_cycles_that_shrink_to_zero_are_finite_up_to_their_end():
     curve = linear(1, 0, over=4).repeat(5000, grow=0.5).resolve()
     assert curve(6) == pytest.approx(0.0 + 1)
     assert curve(7) == curve.values([7])[0] == 1
@@ -387,11 +387,11 @@ def test_rule_17_a_number_scales_values_and_clip_binds_tighter():
     ]
 
 
-def test_rule_17_clip_keeps_to_both_limits():
+def test_rule_17_clip_applies_both_limits():
     assert read(warmup(4).clip(0.25, 0.75), None, range(5)) == [0.25, 0.25, 0.5, 0.75, 0.75]
 
 
-def test_rule_18_rescale_reads_a_schedule_as_a_share_of_the_way():
+def test_rule_18_rescale_maps_0_to_low_and_1_to_high():
     assert read(warmup(4).rescale(0.5, 1), None, [0, 2, 4]) == [0.5, 0.75, 1]
     assert read(warmup(4).rescale(1, 0.5), None, [0, 2, 4]) == [1, 0.75, 0.5]
 
@@ -416,13 +416,13 @@ def test_rule_20_times_count_from_the_start_of_the_staircase():
     assert read(s, None, [10, 39, 40]) == [1, 1, 0.1]
 
 
-def test_rule_20_levels_that_begin_together_read_the_last():
+def test_rule_20_the_last_of_levels_that_begin_together_wins():
     assert read(staircase([1, 2, 3], at=[5, 5]), None, [4, 5]) == [1, 3]
     assert read(staircase([1, 2], at=[0]), None, [0, -3]) == [2, 2]
 
 
-def test_rule_20_times_must_not_go_down():
-    with pytest.raises(ScheduleError, match=r"at= must not go down, but 30 comes after 60"):
+def test_rule_20_decreasing_times_raise():
+    with pytest.raises(ScheduleError, match=r"in at= must not decrease, but 30 follows 60"):
         staircase([1, 2, 3], at=[60, 30]).resolve()
 
 
@@ -430,12 +430,12 @@ def test_rule_20_times_must_not_go_down():
 
 
 def torch_lrs(make, steps):
-    """Return what a torch scheduler sets for every step and one past, from an lr of 1."""
+    """Return the lr that a torch scheduler sets for every step and one past, from an lr of 1."""
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0, momentum=0.9)
     scheduler = make(optimizer)
     lrs = []
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch speaks of its own deprecations
+        warnings.simplefilter("ignore")  # torch warns of its own deprecations
         for _ in range(steps + 1):
             lrs.append(optimizer.param_groups[0]["lr"])
             if len(lrs) <= steps:
@@ -498,7 +498,7 @@ PEERS = {
 
 
 @pytest.mark.parametrize("name", PEERS)
-def test_every_step_and_one_past_is_what_torch_sets(name):
+def test_every_step_and_one_past_equals_torch(name):
     make, ours, total, ends = PEERS[name]
     steps = 150 if "Restarts" in name else 100
     theirs = torch_lrs(make, steps)
@@ -514,7 +514,7 @@ def test_step_lr_is_equal_to_the_last_bit_but_one():
     np.testing.assert_array_max_ulp(mine, theirs, 2)
 
 
-def test_a_milestone_at_the_end_is_read_by_torch_and_not_by_us():
+def test_a_milestone_at_the_end_applies_in_torch_only():
     theirs = torch_lrs(lambda o: lr_scheduler.MultiStepLR(o, [30, 100], 0.1), 100)
     mine = staircase([1, 0.1, 0.01], at=[30, 100]).resolve(total_steps=100).values(range(101))
     np.testing.assert_allclose(mine[:100], theirs[:100], rtol=0, atol=1e-17)
@@ -522,7 +522,7 @@ def test_a_milestone_at_the_end_is_read_by_torch_and_not_by_us():
     assert theirs[100] == pytest.approx(0.01)
 
 
-def test_the_cosine_of_99_reads_its_floor_at_the_last_of_100_steps():
+def test_a_cosine_of_99_reaches_its_minimum_at_the_last_of_100_steps():
     theirs = torch_lrs(lambda o: lr_scheduler.CosineAnnealingLR(o, 99), 99)
     mine = cosine(over=percent(100) - 1).resolve(total_steps=100).values()
     np.testing.assert_allclose(mine, theirs, rtol=0, atol=5e-16)
@@ -538,7 +538,7 @@ def test_one_cycle_lr_is_two_cosines_one_step_short():
     assert mine[99] == 4e-6
 
 
-def test_the_librarys_own_fence_post_of_one_cycle_ends_one_step_later():
+def test_our_one_cycle_ends_one_step_later_than_torch():
     s = cosine(0.04, 1, over=percent(30)).then(cosine(1, 4e-6))
     assert s.resolve(total_steps=100)(99) == pytest.approx(0.000507465, abs=5e-6)
     assert s.resolve(total_steps=100)(100) == 4e-6
@@ -547,12 +547,12 @@ def test_the_librarys_own_fence_post_of_one_cycle_ends_one_step_later():
 # Values ------------------------------------------------------------------------------------------
 
 
-def test_ints_floats_and_numpy_numbers_make_the_same_value():
-    for one in (1, 1.0, np.float64(1), np.int32(1), np.float32(1), Fraction(1)):
-        assert constant(one) == constant(1)
-        assert hash(constant(one)) == hash(constant(1))
-        assert repr(constant(one)) == "constant(1)"
-        assert type(constant(one).start) is float
+def test_ints_floats_and_numpy_numbers_build_equal_schedules():
+    for number in (1, 1.0, np.float64(1), np.int32(1), np.float32(1), Fraction(1)):
+        assert constant(number) == constant(1)
+        assert hash(constant(number)) == hash(constant(1))
+        assert repr(constant(number)) == "constant(1)"
+        assert type(constant(number).start) is float
 
 
 def test_minus_zero_is_zero():
@@ -575,7 +575,7 @@ def test_minus_zero_is_zero():
         percent,
     ],
 )
-def test_no_number_that_is_not_finite_gets_in(make, bad):
+def test_non_finite_numbers_raise(make, bad):
     with pytest.raises(ScheduleError, match=r"must be finite|too large for a float"):
         make(bad)
 
@@ -584,7 +584,7 @@ def test_no_number_that_is_not_finite_gets_in(make, bad):
 @pytest.mark.parametrize(
     "make", [constant, lambda x: cosine().rescale(0, x), lambda x: x * cosine(), epochs]
 )
-def test_only_numbers_are_numbers(make, bad):
+def test_non_numbers_raise_type_error(make, bad):
     with pytest.raises(TypeError, match="must be a number, not"):
         make(bad)
 
@@ -594,7 +594,7 @@ def test_numpy_and_python_numbers_multiply_from_both_sides():
     assert plain == cosine() * 3 == np.float64(3) * cosine() == cosine() * np.int64(3)
 
 
-def test_equality_is_of_the_tree_and_does_no_arithmetic():
+def test_equality_compares_the_tree_without_arithmetic():
     a, b = warmup(4), cosine()
     assert 2 * (3 * a) != 6 * a
     assert a * b != b * a
@@ -652,7 +652,7 @@ def test_a_schedule_cannot_be_changed(schedule):
     assert pickle.loads(pickle.dumps(schedule)) == copy.deepcopy(schedule) == schedule  # noqa: S301
 
 
-def test_one_schedule_is_still_then_of_nothing():
+def test_then_without_arguments_returns_an_equal_schedule():
     assert cosine().then() == cosine()
 
 
@@ -663,7 +663,7 @@ def half_every_ten(t):
     return 0.5 ** (t // 10)
 
 
-def test_a_custom_function_is_asked_for_the_steps_since_its_start():
+def test_a_custom_function_takes_the_steps_since_its_start():
     s = warmup(10).then(custom(half_every_ten))
     assert read(s, None, [9, 10, 19, 20, 30]) == [0.9, 1, 1, 0.5, 0.25]
 
@@ -673,12 +673,12 @@ def test_a_custom_function_past_its_length_holds_its_left_limit():
     assert read(custom(half_every_ten, over=30).reversed(), None, [0, 10, 20]) == [0.25, 0.5, 1]
 
 
-def test_a_custom_function_sees_a_rounded_join_where_it_was_meant():
+def test_a_custom_function_gets_whole_steps_despite_rounding():
     s = constant(1, over=steps(100 + 1e-10)).then(custom(half_every_ten))
     assert read(s, None, [109, 110]) == [1, 0.5]
 
 
-def test_a_custom_function_that_gives_no_number_is_an_error_that_names_it():
+def test_a_custom_function_that_returns_no_number_raises_with_its_name():
     with pytest.raises(ScheduleError, match=r"custom\(<.*<lambda>>\) at .* must be finite"):
         custom(lambda _: math.nan).resolve()(3)
     with pytest.raises(TypeError, match=r"custom\(<.*<lambda>>\) at .* must be a number"):
@@ -699,7 +699,7 @@ def test_custom_takes_a_function():
         custom(3)
 
 
-# Refusals ----------------------------------------------------------------------------------------
+# Errors ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -720,7 +720,7 @@ def test_custom_takes_a_function():
         lambda a, _: 3 | a,
     ],
 )
-def test_every_operator_but_times_names_then(operate):
+def test_every_operator_but_times_raises(operate):
     with pytest.raises(TypeError, match=r"write a\.then\(b\); to multiply use '\*'"):
         operate(warmup(4), cosine())
 
@@ -749,12 +749,12 @@ def test_the_power_of_a_polynomial_is_positive(power):
         polynomial(1, 0, power)
 
 
-def test_a_staircase_says_when_its_levels_begin():
+def test_invalid_staircase_arguments_raise():
     with pytest.raises(ScheduleError, match=r"needs at least one level"):
         staircase([], at=[])
-    with pytest.raises(ScheduleError, match=r"exactly one of every= and at=; write"):
+    with pytest.raises(ScheduleError, match=r"exactly one of every=, at= and lengths=; write"):
         staircase([1, 2])
-    with pytest.raises(ScheduleError, match=r"exactly one of every= and at=; write"):
+    with pytest.raises(ScheduleError, match=r"exactly one of every=, at= and lengths=; write"):
         staircase([1, 2], every=3, at=[3])
     with pytest.raises(ScheduleError, match=r"3 levels need 2 times in at=, not 3"):
         staircase([1, 2, 3], at=[1, 2, 3])
@@ -772,18 +772,20 @@ def test_a_run_has_at_least_one_step(total):
         constant().resolve(total_steps=total, steps_per_epoch=10)
 
 
-def test_the_run_is_no_percent_of_itself():
+def test_a_percent_as_run_length_raises():
     with pytest.raises(ScheduleError, match=r"total_steps=percent\(50\): the run itself"):
         constant().resolve(total_steps=percent(50))
 
 
 @pytest.mark.parametrize("total", [0.5, 1000.0, "1000", True])
-def test_a_total_is_a_length(total):
+def test_a_run_length_of_the_wrong_type_raises(total):
     with pytest.raises(TypeError, match=r"total_steps= must be"):
         constant().resolve(total_steps=total)
 
 
-@pytest.mark.parametrize("units", [{"epoch": 0}, {"samples": -1}, {"tokens": 0}])
+@pytest.mark.parametrize(
+    "units", [{"steps_per_epoch": 0}, {"samples_per_step": -1}, {"tokens_per_step": 0}]
+)
 def test_the_size_of_a_unit_is_positive(units):
     (name,) = units
     with pytest.raises(ScheduleError, match=rf"{name}= must be > 0"):
@@ -801,7 +803,7 @@ def test_the_size_of_a_unit_is_positive(units):
         (tokens(9), r"needs tokens_per_step= \(tokens per step\)"),
     ],
 )
-def test_a_unit_of_unknown_size_is_named_with_the_argument_that_gives_it(length, words):
+def test_a_missing_unit_size_raises_with_its_argument(length, words):
     with pytest.raises(ScheduleError, match=words):
         warmup(length).resolve(total_steps=100)
 
@@ -818,12 +820,12 @@ def test_a_unit_of_unknown_size_is_named_with_the_argument_that_gives_it(length,
         constant(1e20, over=3).repeat(100, decay=1e3),
     ],
 )
-def test_values_that_would_overflow_are_refused(schedule):
+def test_overflowing_values_raise(schedule):
     with pytest.raises(ScheduleError, match="overflows: its values are not finite numbers"):
         schedule.resolve(total_steps=100)
 
 
-def test_a_limit_out_of_reach_is_no_overflow():
+def test_a_limit_that_is_not_reached_does_not_overflow():
     assert (10 * constant(1).clip(high=1e308)).resolve(total_steps=3)(0) == 10
     assert (1e200 * constant(1e100).clip(high=2)).resolve(total_steps=3)(0) == 2e200
 
@@ -836,14 +838,13 @@ def test_a_limit_out_of_reach_is_no_overflow():
         warmup(steps(1e19)),
     ],
 )
-def test_lengths_beyond_all_training_are_refused(schedule):
+def test_lengths_above_1e18_raise(schedule):
     with pytest.raises(ScheduleError, match="a length must be >= 0 and at most 1e18"):
         schedule.resolve()
 
 
-def test_a_percent_inside_a_leaf_is_of_the_length_it_is_put_over():
-    # Found by 10,000 examples of the law of `over`: filling in over=100 would have left the
-    # percent to the run.
+def test_a_percent_inside_a_leaf_is_of_the_length_given_to_over():
+    # Regression: filling in over=100 would leave the percent to the run.
     stairs = staircase([1, 0.5], every=percent(5))
     assert repr(stairs.over(100)) == "staircase([1, 0.5], every=percent(5)).over(100)"
     curve = constant(7, over=5).then(stairs.over(100)).resolve(total_steps=1000)

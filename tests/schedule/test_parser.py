@@ -1,4 +1,4 @@
-"""The notation: what it reads, what it refuses, and where it points."""
+"""parse and parse_length: valid text, errors and their marks, limits."""
 
 import pytest
 from hypothesis import example, given
@@ -28,9 +28,9 @@ from ratecraft import (
     tokens,
     warmup,
 )
-from ratecraft.schedule._parser import MAX_DEPTH, MAX_LENGTH, VERBS, WORDS
+from ratecraft.schedule._parser import MAX_CHARACTERS, MAX_DEPTH, VERBS, WORDS
 
-# What is read ------------------------------------------------------------------------------------
+# Valid text --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -66,11 +66,11 @@ from ratecraft.schedule._parser import MAX_DEPTH, MAX_LENGTH, VERBS, WORDS
         ("warmup(4).then()", warmup(4)),
     ],
 )
-def test_it_reads_what_python_would(text, schedule):
+def test_parse_agrees_with_python(text, schedule):
     assert parse(text) == schedule
 
 
-def test_a_text_may_run_over_several_lines():
+def test_a_text_may_have_line_breaks():
     text = """
         3e-4 * warmup(500)
             .then(constant(1))
@@ -86,7 +86,7 @@ def test_a_text_may_run_over_several_lines():
     assert parse(text.replace("\n", "\r")) == expected
 
 
-def test_every_word_and_every_verb_of_the_language_is_known():
+def test_words_and_verbs_are_complete():
     words = {"constant", "linear", "cosine", "exponential", "polynomial", "staircase"}
     words |= {"warmup", "cooldown", "steps", "epochs", "percent", "samples", "tokens"}
     assert words <= set(WORDS) <= set(public_names(ratecraft))
@@ -96,7 +96,7 @@ def test_every_word_and_every_verb_of_the_language_is_known():
         for name, method in vars(Schedule).items()
         if not name.startswith("_")
     }
-    assert {name for name, kind in returns.items() if kind == "Schedule"} == set(VERBS)
+    assert {name for name, returned in returns.items() if returned == "Schedule"} == set(VERBS)
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_every_word_and_every_verb_of_the_language_is_known():
         ("0 - steps(3)", Duration(steps=-3)),
     ],
 )
-def test_a_length_is_read_alone(text, length):
+def test_parse_length_reads_lengths(text, length):
     assert parse_length(text) == length
 
 
@@ -127,28 +127,28 @@ def test_a_length_is_read_alone(text, length):
         ("epochs(-3)", "must be >= 0"),
         ("2 * epochs(3)", "write the result|cannot be multiplied"),
         ("epochs(3) * 2", "write the result|cannot be multiplied"),
-        ("2 + 3", r"\+ is not calculated here; write the result"),
+        ("2 + 3", r"\+ is not evaluated here; write the result"),
         ("", "the text is empty"),
     ],
 )
-def test_what_is_no_length_is_refused(text, words):
+def test_parse_length_raises_for_other_text(text, words):
     with pytest.raises(ScheduleError, match=words):
         parse_length(text)
 
 
-def test_a_long_chain_is_not_a_deep_one():
+def test_a_long_chain_does_not_count_as_deep():
     s = constant(0, over=1).then(*(constant(i, over=1) for i in range(1, 400)))
     assert parse(repr(s)) == s
 
 
-# Where the mark points ---------------------------------------------------------------------------
+# The mark under the error ------------------------------------------------------------------------
 
 
-def refusal(text):
-    """Return the message, and what the mark under the line points at."""
-    with pytest.raises(ScheduleError) as refused:
+def error_and_marked_text(text):
+    """Return the message, and the text above the mark."""
+    with pytest.raises(ScheduleError) as error_info:
         parse(text)
-    message, shown, marks = str(refused.value).rsplit("\n", 2)
+    message, shown, marks = str(error_info.value).rsplit("\n", 2)
     assert set(marks) == {" ", "^"}
     assert shown.startswith("  ")
     first, end = marks.index("^"), len(marks)
@@ -156,17 +156,17 @@ def refusal(text):
 
 
 @pytest.mark.parametrize(
-    ("text", "words", "place"),
+    ("text", "words", "expected"),
     [
         ("consant(1)", "'consant' is not a word.*did you mean 'constant'?", "consant"),
         ("Cosine(1)", "did you mean 'cosine'?", "Cosine"),
         ("foo(1)", "the words are constant, cooldown, cosine", "foo"),
         ("warmup(4).then(cosin(1, 0))", "did you mean 'cosine'?", "cosin"),
-        ("cosine", r"cosine is a word that is called: write cosine\(...\)", "cosine"),
+        ("cosine", r"cosine is a function: write cosine\(...\)", "cosine"),
         ("cosine().thn(warmup(4))", "has no .thn().*did you mean 'then'?", "thn"),
         ("cosine().resolve(3)", "has no .resolve()", "resolve"),
         ("cosine().__class__()", "has no .__class__()", "__class__"),
-        ("cosine().start", "no part of the notation", "cosine().start"),
+        ("cosine().start", "not part of the notation", "cosine().start"),
         ("epochs(3).then(cosine())", "only a schedule has .then()", "epochs(3)"),
         ("cosine(strt=1)", "has no strt=; did you mean 'start'?", "cosine(strt=1)"),
         ("linear(1, 2, 3, 4)", "too many positional arguments", "linear(1, 2, 3, 4)"),
@@ -182,11 +182,11 @@ def refusal(text):
         ("cosine().then(constant(1))", "at most one part", "cosine().then(constant(1))"),
         ("cosine(1e999)", "must be finite", "cosine(1e999)"),
         ("-True", "only a number can have a sign", "-True"),
-        ("...", "Ellipsis is no part", "..."),
+        ("...", "Ellipsis is not valid", "..."),
         ("constant(None)", "value must be a number, not None", "constant(None)"),
         ("constant(True)", "value must be a number, not True", "constant(True)"),
-        ("constant(1j)", "1j is no part", "1j"),
-        ("constant(b'1')", "b'1' is no part", "b'1'"),
+        ("constant(1j)", "1j is not valid", "1j"),
+        ("constant(b'1')", "b'1' is not valid", "b'1'"),
         ("constant(-cosine())", "only a number can have a sign", "-cosine()"),
         ("-cosine()", "write -1 \\* schedule", "-cosine()"),
         ("cosine() + warmup(4)", r"\+ does not join schedules; write a.then\(b\)", "warmup(4)"),
@@ -195,40 +195,40 @@ def refusal(text):
         ("cosine() / 2", "/ does not join schedules", "2"),
         ("cosine() ** 2", r"\*\* does not join schedules", "2"),
         ("cosine() // 2", "this operator does not join schedules", "2"),
-        ("constant(2 * 3)", "not calculated here; write the result", "2 * 3"),
-        ("constant(1 / 3)", "/ is not calculated here; write the result", "1 / 3"),
-        ("warmup(epochs(2) * 3)", "length|not calculated", "epochs(2) * 3"),
-        ("cosine(*[1, 0])", r"\* is not read here", "*[1, 0]"),
-        ("cosine(**constant(1))", r"\*\* is not read here", "constant(1)"),
+        ("constant(2 * 3)", "not evaluated here; write the result", "2 * 3"),
+        ("constant(1 / 3)", "/ is not evaluated here; write the result", "1 / 3"),
+        ("warmup(epochs(2) * 3)", "length|not evaluated", "epochs(2) * 3"),
+        ("cosine(*[1, 0])", r"\* is not allowed here", "*[1, 0]"),
+        ("cosine(**constant(1))", r"\*\* is not allowed here", "constant(1)"),
         ("constant(x)", "'x' is not a word", "x"),
-        ("constant(lambda)", "not the notation", None),
-        ("constant(1", "not the notation", None),
-        ("constant(1))", "closes a bracket that was never opened", ")"),
-        ("constant(1)) * (constant(2)", "closes a bracket that was never opened", ")"),
-        ("constant(1 2)", "not the notation", None),
-        ("constant(1) constant(2)", "not the notation", None),
+        ("constant(lambda)", "invalid syntax", None),
+        ("constant(1", "invalid syntax", None),
+        ("constant(1))", "has no opening bracket", ")"),
+        ("constant(1)) * (constant(2)", "has no opening bracket", ")"),
+        ("constant(1 2)", "invalid syntax", None),
+        ("constant(1) constant(2)", "invalid syntax", None),
         ("constant(1); constant(2)", "';' has no meaning", ";"),
         ("constant(1) # one", "'#' has no meaning", "#"),
         ("constant(1)\\", r"'\\\\' has no meaning", "\\"),
         ("{constant(1)}", "'{' has no meaning", "{"),
         ("const\u00e4nt(1)", "'\u00e4' has no meaning", "\u00e4"),
         ("constant(\u0661)", "has no meaning", "\u0661"),
-        ("constant(1) < constant(2)", "no part of the notation", "constant(1) < constant(2)"),
-        ("constant(1) if 1 else 2", "no part", "constant(1) if 1 else 2"),
-        ("[constant(1) for x in [1]]", "no part", "[constant(1) for x in [1]]"),
-        ("constant(f'1')", "no part of the notation", "f'1'"),
-        ("[1][0]", "no part of the notation", "[1][0]"),
-        ("cosine()()", "no part of the notation", "cosine()()"),
+        ("constant(1) < constant(2)", "not part of the notation", "constant(1) < constant(2)"),
+        ("constant(1) if 1 else 2", "not part", "constant(1) if 1 else 2"),
+        ("[constant(1) for x in [1]]", "not part", "[constant(1) for x in [1]]"),
+        ("constant(f'1')", "not part of the notation", "f'1'"),
+        ("[1][0]", "not part of the notation", "[1][0]"),
+        ("cosine()()", "not part of the notation", "cosine()()"),
         ("__import__('os')", "'__import__' is not a word", "__import__"),
         ("open('x')", "'open' is not a word", "open"),
     ],
 )
-def test_a_bad_text_is_refused_with_a_mark_under_the_place(text, words, place):
+def test_invalid_text_raises_with_a_mark_under_the_error(text, words, expected):
     with pytest.raises(ScheduleError, match=words):
         parse(text)
-    _, marked = refusal(text)
-    if place is not None:
-        assert marked == place
+    _, marked = error_and_marked_text(text)
+    if expected is not None:
+        assert marked == expected
 
 
 @pytest.mark.parametrize(
@@ -242,21 +242,21 @@ def test_a_bad_text_is_refused_with_a_mark_under_the_place(text, words, place):
         "warmup(500).then(cosin(1, 0))" + ".clip(high=1)" * 20,
     ],
 )
-def test_the_mark_finds_its_line_and_its_column(text):
-    message, marked = refusal(text)
+def test_the_mark_is_on_the_right_line_and_column(text):
+    message, marked = error_and_marked_text(text)
     assert marked == "cosin"
     assert message == "'cosin' is not a word of the notation; did you mean 'cosine'?"
 
 
-def test_a_wrong_verb_is_marked_on_its_own_line():
-    _, marked = refusal("warmup(500)\n  .thn(\n    cosine()\n  )")
+def test_an_unknown_method_is_marked_on_its_line():
+    _, marked = error_and_marked_text("warmup(500)\n  .thn(\n    cosine()\n  )")
     assert marked == "thn"
 
 
-def test_a_long_line_is_shown_in_part():
-    with pytest.raises(ScheduleError) as refused:
+def test_a_long_line_is_truncated_in_the_message():
+    with pytest.raises(ScheduleError) as error_info:
         parse("warmup(500)" + ".clip(high=1)" * 100 + ".then(cosin(1, 0))")
-    assert max(map(len, str(refused.value).splitlines())) <= 80
+    assert max(map(len, str(error_info.value).splitlines())) <= 80
 
 
 @pytest.mark.parametrize(
@@ -264,42 +264,42 @@ def test_a_long_line_is_shown_in_part():
     [
         ("", "the text is empty; write for example"),
         (" \n ", "the text is empty"),
-        ("3", r"'3' is a number; a fixed lr is written constant\(3\)"),
-        ("3e-4", r"a fixed lr is written constant\(0.0003\)"),
-        ("epochs(3)", "is a length, where a schedule was expected"),
-        ("'cosine'", "is no schedule"),
-        ("[cosine()]", "is no schedule"),
-        ("cosine(), cosine()", "is no schedule"),
-        ("custom(<main.f>)", r"cannot be read back from text; build it in Python"),
+        ("3", r"'3' is a number; write constant\(3\) for a constant lr"),
+        ("3e-4", r"write constant\(0.0003\) for a constant lr"),
+        ("epochs(3)", "expected a schedule, but .* is a length"),
+        ("'cosine'", "is not a schedule"),
+        ("[cosine()]", "is not a schedule"),
+        ("cosine(), cosine()", "is not a schedule"),
+        ("custom(<main.f>)", r"cannot be read from text; build it in Python"),
         ("warmup(4).then(custom(<main.<lambda>>, over=3))", "build it in Python"),
-        ("custom(f)", r"custom\(\) needs a Python function and has no text"),
-        ("9" * 5000 + " * cosine()", "not the notation|cannot be read"),
+        ("custom(f)", r"custom\(\) needs a Python function and cannot be read from text"),
+        ("9" * 5000 + " * cosine()", "invalid syntax|cannot be parsed"),
     ],
 )
-def test_what_is_no_schedule_says_what_it_is(text, words):
+def test_text_that_is_not_a_schedule_raises(text, words):
     with pytest.raises(ScheduleError, match=words):
         parse(text)
 
 
 @pytest.mark.parametrize("text", [None, 3, b"cosine()", cosine()])
-def test_a_text_is_a_string(text):
-    for read in (parse, parse_length):
+def test_parse_raises_for_other_types(text):
+    for parser in (parse, parse_length):
         with pytest.raises(TypeError, match="a schedule's text must be a string, not"):
-            read(text)
+            parser(text)
 
 
 # Limits ------------------------------------------------------------------------------------------
 
 
-def test_a_text_is_of_bounded_length():
-    assert parse("constant(1" + " " * (MAX_LENGTH - 11) + ")") == constant(1)
-    with pytest.raises(ScheduleError, match=r"20,001 characters; at most 20,000 are read"):
-        parse("constant(1" + " " * (MAX_LENGTH - 10) + ")")
+def test_the_length_of_a_text_is_limited():
+    assert parse("constant(1" + " " * (MAX_CHARACTERS - 11) + ")") == constant(1)
+    with pytest.raises(ScheduleError, match=r"20,001 characters; the limit is 20,000"):
+        parse("constant(1" + " " * (MAX_CHARACTERS - 10) + ")")
 
 
-def test_brackets_are_of_bounded_depth():
+def test_the_depth_of_brackets_is_limited():
     assert parse("(" * (MAX_DEPTH - 1) + "cosine()" + ")" * (MAX_DEPTH - 1)) == cosine()
-    with pytest.raises(ScheduleError, match="brackets 51 deep; at most 50"):
+    with pytest.raises(ScheduleError, match="brackets are 51 deep; the limit is 50"):
         parse("(" * MAX_DEPTH + "cosine()" + ")" * MAX_DEPTH)
 
 
@@ -319,8 +319,8 @@ def test_brackets_are_of_bounded_depth():
         "1 < " * 4000 + "1",
     ],
 )
-def test_a_text_is_of_bounded_size(text):
-    with pytest.raises(ScheduleError, match=r"too large|cannot be read|no part|not the notation"):
+def test_the_size_of_a_text_is_limited(text):
+    with pytest.raises(ScheduleError, match=r"too large|cannot be parsed|not part|invalid syntax"):
         parse(text)
 
 
@@ -347,32 +347,32 @@ PIECES += [
 PIECES += ["warmup(4)", "cosine()", ".then(", "constant(1)", "epochs(2)", ".repeat(2)", ".over(3)"]
 
 
-def assert_read_or_refused(text):
-    for read, kind in ((parse, Schedule), (parse_length, Duration)):
+def assert_parses_or_raises(text):
+    for parser, result_type in ((parse, Schedule), (parse_length, Duration)):
         try:
-            value = read(text)
+            value = parser(text)
         except ScheduleError:
             continue
-        assert isinstance(value, kind)
-        assert read(repr(value)) == value
+        assert isinstance(value, result_type)
+        assert parser(repr(value)) == value
 
 
 @given(st.lists(st.sampled_from(PIECES), max_size=25).map("".join))
 @example("constant(1)) * (constant(2)")
 @example("9" * 400)
 @example("(" * 49 + "-" * 9000 + "1" + ")" * 49)
-def test_any_text_of_the_notations_own_tokens_is_read_or_refused(text):
-    assert_read_or_refused(text)
+def test_any_sequence_of_tokens_parses_or_raises_schedule_error(text):
+    assert_parses_or_raises(text)
 
 
 @given(st.text(max_size=60))
-def test_any_text_at_all_is_read_or_refused(text):
-    assert_read_or_refused(text)
+def test_any_text_parses_or_raises_schedule_error(text):
+    assert_parses_or_raises(text)
 
 
 @given(schedules(2).map(repr), st.data())
-def test_a_good_text_with_one_change_is_read_or_refused(text, data):
+def test_a_valid_text_with_one_change_parses_or_raises_schedule_error(text, data):
     at = data.draw(st.integers(0, len(text)))
     width = data.draw(st.integers(0, 3))
     inserted = data.draw(st.sampled_from(["", *PIECES]) | st.text(max_size=2))
-    assert_read_or_refused(text[:at] + inserted + text[at + width :])
+    assert_parses_or_raises(text[:at] + inserted + text[at + width :])

@@ -1,6 +1,8 @@
-"""Who owns a time: the slack at joins, and left limits, at any size of t."""
+"""Ownership of times: the slack at joins, and left limits, at any size of t."""
 
 import math
+import signal
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ SIZES = [10**3, 10**6, 10**7, 10**9, 10**12]
 
 
 def readings(curve, t):
-    """Return what the four readers say of one time."""
+    """Return the values at one time from the four ways to evaluate a curve."""
     times = np.array([t, t - 100.0])
     return {
         curve(t),
@@ -33,31 +35,31 @@ def joined(at):
     }
 
 
-KINDS = list(joined(steps(1000)))
+COMBINATIONS = list(joined(steps(1000)))
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_join_belongs_to_the_later_part_and_the_step_before_to_the_earlier(kind, size):
-    curve = joined(steps(size))[kind].resolve()
+@pytest.mark.parametrize("combination", COMBINATIONS)
+def test_a_join_belongs_to_the_later_part_and_the_step_before_to_the_earlier(combination, size):
+    curve = joined(steps(size))[combination].resolve()
     assert readings(curve, size) == {2}
     assert readings(curve, size - 1) == {1}
     assert readings(curve, size + 1) == {2}
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_join_within_the_slack_belongs_to_the_later_part(kind, size):
-    late = max(2 * math.ulp(size), 0.5e-9)  # the join comes a hair after the step
-    curve = joined(steps(size + late))[kind].resolve()
+@pytest.mark.parametrize("combination", COMBINATIONS)
+def test_a_join_within_the_slack_belongs_to_the_later_part(combination, size):
+    late = max(2 * math.ulp(size), 0.5e-9)  # the join is just after the step
+    curve = joined(steps(size + late))[combination].resolve()
     assert readings(curve, size) == {2}
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_join_beyond_the_slack_is_not_there_yet(kind, size):
+@pytest.mark.parametrize("combination", COMBINATIONS)
+def test_a_join_beyond_the_slack_belongs_to_the_earlier_part(combination, size):
     late = max(16 * math.ulp(size), 3e-9)
-    curve = joined(steps(size + late))[kind].resolve()
+    curve = joined(steps(size + late))[combination].resolve()
     assert readings(curve, size) == {1}
 
 
@@ -71,7 +73,7 @@ def test_the_cycles_of_a_repeat_begin_at_their_steps(size):
 
 @pytest.mark.parametrize("total", SIZES)
 @pytest.mark.parametrize("early", [0, 2, -2])
-def test_the_end_is_read_from_the_left_even_where_rounding_moves_the_last_join(total, early):
+def test_the_end_value_is_the_left_limit_despite_rounding(total, early):
     nudge = early * math.ulp(total)
     curve = constant(1, over=steps(total + nudge)).then(constant(2)).resolve(total_steps=total + 5)
     assert curve(total) == 2
@@ -97,7 +99,7 @@ def test_a_geometric_sum_keeps_its_digits_near_growth_one(growth, n):
     assert array[0] == pytest.approx(expected, rel=1e-12)
 
 
-def test_parts_shorter_than_the_slack_are_passed_over():
+def test_parts_shorter_than_the_slack_are_skipped():
     nothing = steps(1e-12)
     s = constant(1, over=5).then(constant(9, over=nothing), warmup(5))
     assert s.resolve()(5) == pytest.approx(0)
@@ -116,8 +118,34 @@ def test_a_long_sequence_of_fractions_does_not_drift():
     assert curve.values(whole).tolist() == [10 * k / 3 for k in whole]
 
 
+def test_cycles_beyond_2_to_the_53_are_indexed_without_a_loop():
+    # There i + 1 == i, so a loop that corrects the index by steps of 1 never ends.
+    curve = constant(1, over=3).repeat(grow=1 + 2**-52).resolve()
+    times = np.geomspace(1e16, 1e18, 300)  # a third of them need a correction
+    with time_limit(seconds=30):
+        assert [curve(t) for t in times.tolist()] == [1] * len(times)
+        assert curve(1e18) == 1
+    assert curve.values(times).tolist() == [1] * len(times)
+
+
+@contextmanager
+def time_limit(seconds):
+    """Raise TimeoutError in the block after that time, so that a hang fails the test."""
+
+    def fail(*_):
+        raise TimeoutError(f"not done after {seconds} s")
+
+    previous = signal.signal(signal.SIGALRM, fail)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, previous)
+
+
 def test_a_join_near_the_start_of_a_long_reversal_is_not_missed() -> None:
-    # Seen from the other end the join lies 2e-4 after step 5, two ulp of the length.
+    # Reversed, the join is 2e-4 after step 5: two ulp of the length.
     length = 1e12
     levels = staircase([2, 1], at=[steps(length - 5 - 2e-4)], over=steps(length))
     curve = levels.reversed().resolve(total_steps=steps(length))

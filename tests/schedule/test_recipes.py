@@ -1,4 +1,4 @@
-"""The words for whole schedules: hand-computed numbers, what they print as, what they refuse."""
+"""Functions for whole schedules: hand-computed values, text and errors."""
 
 import math
 
@@ -37,7 +37,7 @@ from ratecraft import (
 
 ROOT = math.sqrt(0.5)
 
-# Each row: a schedule, its text, the length of the run, and what it reads at some steps.
+# Each row: a schedule, its text, the length of the run, and its values by step.
 VALUES = [
     (
         wsd(10),
@@ -216,7 +216,7 @@ rows = pytest.mark.parametrize(
 
 
 @rows
-def test_a_word_reads_what_its_definition_says(schedule, text, total, numbers):
+def test_values_follow_the_definition(schedule, text, total, numbers):
     curve = schedule.resolve(total_steps=total, steps_per_epoch=10)
     for t, value in numbers.items():
         assert curve(t) == pytest.approx(value, rel=1e-14, abs=1e-16), t
@@ -227,7 +227,7 @@ def test_a_word_reads_what_its_definition_says(schedule, text, total, numbers):
 
 
 @rows
-def test_a_word_prints_as_its_parts_and_reads_back(schedule, text, total, numbers):
+def test_repr_is_that_of_the_parts_and_parses(schedule, text, total, numbers):
     assert repr(schedule) == text
     assert parse(text) == schedule
     assert hash(parse(text)) == hash(schedule)
@@ -249,12 +249,12 @@ def test_a_word_prints_as_its_parts_and_reads_back(schedule, text, total, number
         ("1e-3 * restarts(10, grow=2)", 1e-3 * restarts(10, grow=2)),
     ],
 )
-def test_a_text_may_use_every_word(text, schedule):
+def test_parse_knows_every_function(text, schedule):
     assert parse(text) == schedule
     assert parse(repr(schedule)) == schedule
 
 
-# What the words are made of --------------------------------------------------------------------
+# The parts of recipes --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -285,7 +285,7 @@ def test_a_text_may_use_every_word(text, schedule):
     ],
     ids=repr,
 )
-def test_a_word_is_its_parts(schedule, parts):
+def test_a_recipe_equals_its_parts(schedule, parts):
     assert schedule == parts
 
 
@@ -293,7 +293,7 @@ def test_a_word_is_its_parts(schedule, parts):
 
 
 @pytest.mark.parametrize(("before", "width"), [(4000, 512), (10, 64), (1, 1)])
-def test_noam_is_the_transformers_own_lr(before, width):
+def test_noam_is_the_formula_of_the_transformer(before, width):
     schedule = noam(before, width)
     curve = schedule.resolve()
     for t in (1, 2, before // 2 or 1, before - 1 or 1, before, before + 1, 3 * before, 10**6):
@@ -325,7 +325,7 @@ def torch_lrs(make, steps):
 
 @pytest.mark.parametrize(("up", "down"), [(10, None), (7, 13)])
 @pytest.mark.parametrize("mode", ["triangular", "triangular2", "exp_range"])
-def test_the_triangles_are_torchs_cyclic_lrs(mode, up, down):
+def test_triangular_schedules_equal_torchs_cyclic_lr(mode, up, down):
     def make(optimizer):
         return lr_scheduler.CyclicLR(
             optimizer, 0.1, 1.0, up, down, mode, gamma=0.99, cycle_momentum=False
@@ -342,7 +342,7 @@ def test_the_triangles_are_torchs_cyclic_lrs(mode, up, down):
 
 @pytest.mark.parametrize("first", [1, 10])
 @pytest.mark.parametrize("grow", [1, 2, 3])
-def test_restarts_are_torchs_warm_restarts(first, grow):
+def test_restarts_equal_torchs_warm_restarts(first, grow):
     def make(optimizer):
         return lr_scheduler.CosineAnnealingWarmRestarts(optimizer, first, grow, eta_min=0.1)
 
@@ -351,7 +351,7 @@ def test_restarts_are_torchs_warm_restarts(first, grow):
 
 
 @pytest.mark.parametrize("shape", ["cosine", "linear"])
-def test_one_cycle_in_three_phases_is_torchs_but_for_its_last_steps(shape):
+def test_three_phase_one_cycle_equals_torch_except_for_its_last_steps(shape):
     def make(optimizer):
         strategy = {"cosine": "cos", "linear": "linear"}[shape]
         return lr_scheduler.OneCycleLR(
@@ -365,12 +365,12 @@ def test_one_cycle_in_three_phases_is_torchs_but_for_its_last_steps(shape):
     )
     theirs = torch_lrs(make, 100)
     np.testing.assert_allclose(ours[:59], theirs[:59], rtol=0, atol=1e-15)
-    # It reaches the end at the last step; a length of its own is one past it.
+    # torch reaches the end value at the last step; ours reaches it one step later.
     assert theirs[99] == pytest.approx(4e-6)
     assert 4e-6 < ours[99] < 4e-5 + 0.04 / 40
 
 
-def test_the_power_scheduler_has_the_shift_of_its_warm_up():
+def test_the_power_scheduler_counts_time_from_the_start_of_the_run():
     curve = power_scheduler(percent(10), percent(25)).resolve(total_steps=1000)
     for t in (100, 200, 250, 251, 500, 799):
         assert curve(t) == pytest.approx(min(1, (t / 250) ** -0.51), rel=1e-14)
@@ -378,26 +378,27 @@ def test_the_power_scheduler_has_the_shift_of_its_warm_up():
     assert curve(50) == 0.5
 
 
-# Refusals ------------------------------------------------------------------------------------
+# Errors --------------------------------------------------------------------------------------
 
 REFUSED = {
     "wsd shape": (
         lambda: wsd(10, 10, "sqrt"),
-        "cooldown: shape='sqrt' is none of 'linear', 'cosine', 'exponential', '1-sqrt', 'square'",
+        "cooldown: shape= must be one of 'linear', 'cosine', 'exponential', '1-sqrt', 'square', "
+        "not 'sqrt'",
     ),
-    "wsd to 0": (lambda: wsd(10, 10, "exponential"), "both ends must be on the same side of 0"),
+    "wsd to 0": (lambda: wsd(10, 10, "exponential"), "both ends must have the same sign"),
     "one_cycle": (
         lambda: one_cycle(shape="square"),
-        "one_cycle: shape='square' is none of 'cosine', 'linear'",
+        "one_cycle: shape= must be one of 'cosine', 'linear', not 'square'",
     ),
     "restarts": (
         restarts,
-        "restarts: say first= (the first cycle's length) or n= (how many)",
+        "restarts: write first= (length of the first cycle) or n= (number of cycles)",
     ),
     "restarts 0": (lambda: restarts(10, 0), ".repeat(0): needs at least one cycle"),
     "restarts endless": (lambda: restarts(10, grow=0.5), ".repeat() without n needs grow >= 1"),
     "restarts percent": (lambda: restarts(percent(10)), "percent is of the cycle"),
-    "power end": (lambda: power_scheduler(5, 10, end=0), "both ends must be on the same side"),
+    "power end": (lambda: power_scheduler(5, 10, end=0), "both ends must have the same sign"),
     "power exponent": (lambda: power_scheduler(5, 10, 1), "exponent=1 must be < 0"),
     "noam huge": (lambda: noam(10**400, 512), "noam: warmup is too large for a float"),
     "noam warmup": (lambda: noam(0, 512), "noam: warmup=0 must be an int >= 1"),
@@ -411,7 +412,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_a_word_refuses_what_cannot_be(name):
+def test_invalid_arguments_raise(name):
     make, message = REFUSED[name]
     with pytest.raises(ScheduleError) as caught:
         make()
@@ -437,7 +438,7 @@ def test_a_word_refuses_what_cannot_be(name):
         lambda: power_scheduler(1, 10, cooldown=0.2),
     ],
 )
-def test_a_bare_share_is_no_length(make):
+def test_a_bare_fraction_as_length_raises(make):
     with pytest.raises(TypeError, match=r"must be (an int \(steps\)|a length)"):
         make()
 
@@ -450,11 +451,11 @@ def test_a_bare_share_is_no_length(make):
         (knee(100), 90, "no room: -10 steps left for linear(1, 0)"),
         (wsd(10), None, "needs total_steps="),
         (restarts(n=4), None, "divides the run into cycles and needs total_steps="),
-        (triangular(0), 10, "a cycle of no length cannot be repeated endlessly"),
+        (triangular(0), 10, "a cycle of length 0 cannot be repeated endlessly"),
     ],
     ids=repr,
 )
-def test_a_word_says_why_it_does_not_fit_a_run(schedule, total, message):
+def test_a_recipe_that_does_not_fit_a_run_raises(schedule, total, message):
     with pytest.raises(ScheduleError) as caught:
         schedule.resolve(total_steps=total)
     assert message in str(caught.value)

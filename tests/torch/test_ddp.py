@@ -11,20 +11,22 @@ from ratecraft import cosine, warmup
 from ratecraft.diagnostics import Probe
 from ratecraft.torch import ScheduleLR
 
-BASE, TOTAL, SAVE_AT = 0.1, 10, 4
-PLAN = warmup(3).then(cosine(1, 0.1))
-CURVE = [BASE * value for value in map(PLAN.resolve(total_steps=TOTAL), range(TOTAL + 1))]
+BASE, TOTAL_STEPS, SAVE_AT = 0.1, 10, 4
+SCHEDULE = warmup(3).then(cosine(1, 0.1))
+CURVE = [
+    BASE * value for value in map(SCHEDULE.resolve(total_steps=TOTAL_STEPS), range(TOTAL_STEPS + 1))
+]
 
 
 def build(rank):
-    torch.manual_seed(rank)  # DDP begins from the weights of rank 0
+    torch.manual_seed(rank)  # DDP starts from the weights of rank 0
     model = DistributedDataParallel(torch.nn.Linear(3, 1))
     optimizer = torch.optim.AdamW(model.parameters(), lr=BASE)
-    return model, optimizer, ScheduleLR(optimizer, factor=PLAN, total_steps=TOTAL)
+    return model, optimizer, ScheduleLR(optimizer, factor=SCHEDULE, total_steps=TOTAL_STEPS)
 
 
 def step(rank, k, model, optimizer):
-    """Train on this rank's own data; return the lr that was used."""
+    """Train on this rank's data; return the lr that was used."""
     generator = torch.Generator().manual_seed(10 * k + rank)
     lr = optimizer.param_groups[0]["lr"]
     optimizer.zero_grad()
@@ -38,13 +40,13 @@ def weights(model):
 
 
 def run_and_resume(rank):
-    """Train; in the middle, let a second run take over the state; return what both did."""
+    """Train, and resume a second run from the state at SAVE_AT; return lrs and weights of both."""
     whole, resumed = build(rank), build(rank)
     lrs, later = [], []
-    for k in range(TOTAL):
+    for k in range(TOTAL_STEPS):
         if k == SAVE_AT:
             for ours, theirs in zip(resumed, whole, strict=True):
-                ours.load_state_dict(deepcopy(theirs.state_dict()))  # as through a file
+                ours.load_state_dict(deepcopy(theirs.state_dict()))  # as after saving to a file
         lrs.append(step(rank, k, *whole[:2]))
         if k >= SAVE_AT:
             later.append(step(rank, k, *resumed[:2]))
@@ -66,29 +68,29 @@ def ranks(tmp_path_factory):
 def test_both_ranks_follow_the_curve(ranks):
     for rank in ranks:
         assert rank["lrs"] == CURVE
-        assert rank["steps"] == TOTAL
+        assert rank["steps"] == TOTAL_STEPS
 
 
 def test_both_ranks_have_the_same_weights(ranks):
     assert ranks[0]["weights"] == ranks[1]["weights"]
 
 
-def test_both_ranks_resume_to_the_last_bit(ranks):
+def test_both_ranks_resume_bit_for_bit(ranks):
     for rank in ranks:
-        assert rank["resumed lrs"] == CURVE[SAVE_AT:TOTAL]
+        assert rank["resumed lrs"] == CURVE[SAVE_AT:TOTAL_STEPS]
         assert rank["resumed weights"] == rank["weights"]
 
 
 def probed(rank):
-    """Train under a Probe; return the gradients that it saw."""
+    """Train with a Probe; return the gradient norms that it recorded."""
     model, optimizer, _ = build(rank)
     with Probe(optimizer, model.module, every=3) as probe:
-        for k in range(TOTAL):
+        for k in range(TOTAL_STEPS):
             step(rank, k, model, optimizer)
-    return [[row.unclipped, row.gradient] for row in probe.rows()]
+    return [[row.unclipped_norm, row.gradient_norm] for row in probe.rows()]
 
 
-def test_a_probe_sees_the_gradients_of_all_processes_before_clipping(tmp_path):
+def test_probe_records_the_reduced_gradients_before_clipping(tmp_path):
     first, second = run_in_processes(probed, tmp_path)
     assert first == second
     assert len(first) == 4 * 2

@@ -407,7 +407,7 @@ def test_signatures_of_warmup_multi_factor_scheduler_and_of_a_subclass():
 # Format 1 -----------------------------------------------------------------------------------------
 
 
-def with_carried(state):
+def as_format_1(state):
     """Return a state as of format 1, whose external factors have the name ``carried``."""
     return state | {"carried": [0.5, 1.0]}
 
@@ -425,7 +425,7 @@ def test_state_of_format_1_raises_and_changes_nothing(name, make):
     scheduler = make(mine)
     before = copy.deepcopy(scheduler.state_dict())
     with pytest.raises(BindingError) as refusal:
-        scheduler.load_state_dict(with_carried(make(optimizer()).state_dict() | {"last_epoch": 7}))
+        scheduler.load_state_dict(as_format_1(make(optimizer()).state_dict() | {"last_epoch": 7}))
     assert str(refusal.value) == (
         f"the state of this {name} has format 1, and this version of ratecraft reads format 2 "
         "only: make it again with this version"
@@ -442,7 +442,7 @@ def test_composite_state_of_format_1_raises_and_changes_nothing(make):
     lrs = [group["lr"] for group in mine.param_groups]
     state = copy.deepcopy(before)
     state["last_epoch"] = 7
-    state["_schedulers"][1] = with_carried(state["_schedulers"][1])
+    state["_schedulers"][1] = as_format_1(state["_schedulers"][1])
     with pytest.raises(BindingError, match="has format 1, and this version of ratecraft reads"):
         scheduler.load_state_dict(state)
     assert scheduler.state_dict() == before

@@ -1,4 +1,4 @@
-"""Schedulers of torch read back: the same lrs at every step."""
+"""from_torch: the schedule has the lrs of the scheduler at every step."""
 
 import pytest
 import torch
@@ -10,10 +10,10 @@ from ratecraft.errors import BindingError
 from ratecraft.torch import ScheduleLR, from_torch
 from ratecraft.torch.drop_in import _schedulers as drop_in
 
-# torch's SequentialLR steps its parts with an epoch, which torch itself warns about.
+# torch's SequentialLR steps its parts with an epoch, and torch warns about that.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
-KINDS = {
+SCHEDULERS = {
     "StepLR": lambda m, o: m.StepLR(o, 7, 0.5),
     "MultiStepLR": lambda m, o: m.MultiStepLR(o, [30, 3, 3], 0.3),
     "ConstantLR": lambda m, o: m.ConstantLR(o, 0.5, 4),
@@ -42,20 +42,24 @@ KINDS = {
 
 
 @pytest.mark.parametrize("module", [lr_scheduler, drop_in])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", SCHEDULERS)
 @pytest.mark.parametrize("at", [0, 5, 13])
-def test_what_is_read_gives_the_same_lrs(module, kind, at):
+def test_schedule_has_the_same_lrs(module, name, at):
     optimizer = sgd(0.1, 0.3, momentum=0.9)
-    scheduler = KINDS[kind](module, optimizer)
+    scheduler = SCHEDULERS[name](module, optimizer)
     lrs_of(optimizer, at, scheduler)
-    said = from_torch(scheduler)
-    each = [said, said] if not isinstance(said, dict) else [said["0"], said["1"]]
+    schedules = from_torch(scheduler)
+    each = (
+        [schedules, schedules]
+        if not isinstance(schedules, dict)
+        else [schedules["0"], schedules["1"]]
+    )
     curves = [lr.resolve(total_steps=60) for lr in each]
     for k, lrs in enumerate(lrs_of(optimizer, 45, scheduler), at):
         assert lrs == pytest.approx([curve(k) for curve in curves], rel=1e-9, abs=1e-15)
 
 
-def test_a_run_goes_on_under_what_was_read():
+def test_run_continues_with_the_schedule():
     its, mine = sgd(0.1), sgd(0.1)
     theirs = lr_scheduler.CosineAnnealingLR(its, 30)
     lrs_of(its, 11, theirs)
@@ -63,59 +67,59 @@ def test_a_run_goes_on_under_what_was_read():
     assert first_lrs(mine, 15) == pytest.approx(first_lrs(its, 15, theirs), rel=1e-9)
 
 
-def test_groups_are_called_by_their_names():
+def test_schedules_by_group_name():
     optimizer = named(body=0.1, head=0.5)
-    said = from_torch(lr_scheduler.ExponentialLR(optimizer, 0.9))
-    assert list(said) == ["body", "head"]
-    assert repr(said["head"]) == "0.5 * decay(0.9, every=1)"
+    schedules = from_torch(lr_scheduler.ExponentialLR(optimizer, 0.9))
+    assert list(schedules) == ["body", "head"]
+    assert repr(schedules["head"]) == "0.5 * decay(0.9, every=1)"
 
 
 class Mine(lr_scheduler.StepLR):
-    """Somebody's own."""
+    """A subclass outside torch."""
 
 
 REFUSED = {
     "metric": (lr_scheduler.ReduceLROnPlateau, "follows a metric"),
-    "a subclass": (lambda o: Mine(o, 3), "Mine is not torch's own class"),
+    "a subclass": (lambda o: Mine(o, 3), "Mine is not one of torch's classes"),
     "scale_fn": (
         lambda o: lr_scheduler.CyclicLR(o, 0.1, 1.0, 3, scale_fn=lambda x: 1, cycle_momentum=False),
         "has no notation",
     ),
     "ours": (
         lambda o: ScheduleLR(o, factor=cosine(), total_steps=9),
-        "has its schedule already: cosine",
+        "has its schedule already, cosine",
     ),
     "lrs in a chain": (
         lambda o: lr_scheduler.ChainedScheduler(
             [lr_scheduler.CosineAnnealingLR(o, 9, 0.1), lr_scheduler.ExponentialLR(o, 0.9)]
         ),
-        "a CosineAnnealingLR writes lrs",
+        "a CosineAnnealingLR sets the lr itself",
     ),
-    "no beginning": (
+    "no restart": (
         lambda o: lr_scheduler.SequentialLR(
             o,
             [lr_scheduler.LinearLR(o), lr_scheduler.MultiplicativeLR(o, lambda k: 0.9)],
             [3],
         ),
-        "no beginning of its own",
+        "torch cannot restart a MultiplicativeLR",
     ),
 }
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_no_schedule_says_is_refused(name):
+def test_scheduler_without_an_equal_schedule_raises(name):
     make, message = REFUSED[name]
     with pytest.raises(BindingError, match=message):
         from_torch(make(sgd(1.0)))
 
 
-def test_a_lr_that_somebody_else_changes_too_is_refused():
+def test_externally_changed_lr_raises():
     optimizer = sgd(0.1)
     step = lr_scheduler.StepLR(optimizer, 3)
     lr_scheduler.ExponentialLR(optimizer, 0.9)
     optimizer.param_groups[0]["lr"] = 0.03
-    with pytest.raises(BindingError, match=r"lr 0.03, where this StepLR alone would have set 0.1"):
+    with pytest.raises(BindingError, match=r"lr 0.03, but this StepLR alone would have set 0.1"):
         from_torch(step)
-    with pytest.raises(TypeError, match="reads a torch scheduler, not int"):
+    with pytest.raises(TypeError, match="takes a torch scheduler, not int"):
         from_torch(5)
     assert isinstance(optimizer, torch.optim.SGD)

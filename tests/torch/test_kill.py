@@ -1,7 +1,7 @@
-"""Kill a training process at any step, resume from its last checkpoint: bit for bit the same.
+"""Kill a training process at a random step and resume from its last checkpoint, bit for bit.
 
-Each training is a process of its own, which writes a checkpoint every few steps and is killed
-with SIGKILL at a random one. Its successor knows nothing but the file.
+Each training is a process that writes a checkpoint every few steps and is killed with SIGKILL at
+a random step. The resumed process reads only the file.
 """
 
 import multiprocessing
@@ -42,7 +42,7 @@ from ratecraft import (
 )
 from ratecraft.torch import ScheduleLR
 
-STEPS, EVERY, KILLS = 60, 4, 50
+STEPS, CHECKPOINT_EVERY, KILLS = 60, 4, 50
 
 
 def bumpy(t):
@@ -53,7 +53,7 @@ def falling(k):
     return 0.97
 
 
-# Every shape family, each as the factor of one run.
+# One schedule of every family; each is the factor of a run.
 FAMILIES = {
     "constant": constant(0.5),
     "linear": linear(1, 0),
@@ -72,7 +72,7 @@ FAMILIES = {
     "warmup": warmup(10, shape="cosine"),
     "cooldown": constant(1).then(cooldown(percent(20))),
     "staircase": staircase([1, 0.3, 0.1], at=[20, 40]),
-    "levels": staircase([1, 0.1, 0.01], lengths=[20, 20, 20]),
+    "staircase lengths": staircase([1, 0.1, 0.01], lengths=[20, 20, 20]),
     "custom": custom(bumpy),
     "multiplicative": multiplicative(falling),
     "wsd": wsd(10),
@@ -82,14 +82,14 @@ FAMILIES = {
     "noam": 100 * noam(10, 64),
     "product": warmup(10) * cosine(1, 0.1),
     "clip": (2 * cosine()).clip(high=1),
-    "between": cosine().rescale(0.1, 1),
+    "rescale": cosine().rescale(0.1, 1),
     "over": cosine().over(40),
     "reversed": warmup(30).then(cosine()).reversed(),
 }
 
 
 def training(family):
-    """Return model, optimizer and schedulers: ours, and one of torch's that multiplies, too."""
+    """Return model, optimizer, a ScheduleLR, and a torch scheduler that multiplies as well."""
     torch.manual_seed(0)
     model = torch.nn.Linear(4, 1)
     groups = [{"params": [model.weight], "lr": 0.05}, {"params": [model.bias], "lr": 0.1}]
@@ -105,7 +105,7 @@ def training(family):
 
 
 def train(family, path, die_at=None):
-    """Train to the end, or be killed; checkpoints go to ``path``, which is read first."""
+    """Train to the end, or until killed; resume from ``path`` and write checkpoints to it."""
     parts = training(family)
     lrs, losses, first = [], [], 0
     if path.exists():
@@ -115,7 +115,7 @@ def train(family, path, die_at=None):
             parts[name].load_state_dict(state[name])
     model, optimizer = parts["model"], parts["optimizer"]
     for step in range(first, STEPS):
-        if step % EVERY == 0:
+        if step % CHECKPOINT_EVERY == 0:
             state = {name: part.state_dict() for name, part in parts.items()}
             state |= {"step": step, "lrs": lrs, "losses": losses}
             torch.save(state, path.with_suffix(".part"))
@@ -135,7 +135,7 @@ def train(family, path, die_at=None):
 
 
 def run(*arguments):
-    """Run a training as a process; return its exit code, negative if a signal ended it."""
+    """Train in a process; return its exit code, negative if a signal ended it."""
     process = multiprocessing.get_context("fork").Process(target=train, args=arguments)
     process.start()
     process.join(60)
@@ -146,15 +146,15 @@ def run(*arguments):
 @pytest.fixture(scope="module", autouse=True)
 def _ready_to_fork():
     before = torch.get_num_threads()
-    torch.set_num_threads(1)  # a forked child has none of its parent's other threads
-    training("constant")  # the first optimizer imports half of torch: once, not in every child
+    torch.set_num_threads(1)  # a forked child does not have the parent's other threads
+    training("constant")  # the first optimizer has slow imports: do them once, not in every child
     yield
     torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
-    """Return a function: what the whole run of a family is, trained once."""
+    """Return a function that returns the uninterrupted run of a family, trained once."""
     folder, seen = tmp_path_factory.mktemp("whole"), {}
 
     def of(family):
@@ -166,15 +166,15 @@ def uninterrupted(tmp_path_factory):
     return of
 
 
-CHANCE = random.Random(4)
+RANDOM = random.Random(4)
 KILLED = [
-    (family, CHANCE.randrange(1, STEPS))
+    (family, RANDOM.randrange(1, STEPS))
     for family, _ in zip(list(FAMILIES) * 2, range(KILLS), strict=False)
 ]
 
 
 @pytest.mark.parametrize(("family", "die_at"), KILLED)
-def test_a_killed_run_resumes_bit_for_bit(family, die_at, uninterrupted, tmp_path):
+def test_killed_run_resumes_bit_for_bit(family, die_at, uninterrupted, tmp_path):
     killed = tmp_path / "killed"
     assert run(family, killed, die_at) == -signal.SIGKILL
     assert not killed.with_suffix(".end").exists()

@@ -1,4 +1,4 @@
-"""Optimizers by name: they are built, searched and trained."""
+"""Optimizers by name: build them, find their lr, train with them."""
 
 import math
 
@@ -13,12 +13,12 @@ from ratecraft.experiments._task import with_optimizer
 from ratecraft.finder import find_lr
 from ratecraft.torch._optimizers import OPTIMIZERS, optimizer_named
 
-TORCHS = [name for name, (path, _) in OPTIMIZERS.items() if path.startswith("torch.")]
+TORCH_NAMES = [name for name, (path, _) in OPTIMIZERS.items() if path.startswith("torch.")]
 
 
 @pytest.fixture(autouse=True)
-def one_thread():
-    """Tensors of this size gain nothing from more, and wait for busy cores."""
+def single_thread():
+    """Tensors this small gain nothing from more threads, which wait for busy cores."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -26,7 +26,7 @@ def one_thread():
 
 
 def plane() -> Task:
-    """Return a linear regression whose only parameter is a matrix, which Muon wants."""
+    """Return a linear regression whose only parameter is a matrix, as Muon requires."""
     x = torch.randn(256, 4, generator=torch.Generator().manual_seed(0))
     return Task(
         model=lambda: nn.Linear(4, 2, bias=False),
@@ -36,52 +36,52 @@ def plane() -> Task:
     )
 
 
-@pytest.mark.parametrize("name", TORCHS)
-def test_each_of_torchs_is_built_searched_and_trained(name: str) -> None:
+@pytest.mark.parametrize("name", TORCH_NAMES)
+def test_every_torch_optimizer_is_built_searched_and_trained(name: str) -> None:
     task = with_optimizer(plane(), name)
     model = task.model()
     optimizer = task.optimizer(model)
     path, settings = OPTIMIZERS[name]
     assert type(optimizer).__name__ == path.rpartition(".")[2]
     assert all(optimizer.defaults[field] == value for field, value in settings.items())
-    found = find_lr(model, optimizer, task.train, task.loss, total_steps=64)
-    assert found.lr is not None, found.reason
-    run = train(task, cosine(1, 0), lr=found.lr, total_steps=64)
+    result = find_lr(model, optimizer, task.train, task.loss, total_steps=64)
+    assert result.lr is not None, result.reason
+    run = train(task, cosine(1, 0), lr=result.lr, total_steps=64)
     assert run.final() < 0.5 * run.losses[0]
 
 
-def test_a_class_by_its_path_and_any_case() -> None:
+def test_class_by_its_path_and_short_names_in_any_case() -> None:
     assert optimizer_named("torch.optim.ASGD").func is torch.optim.ASGD
     assert optimizer_named("AdamW").func is torch.optim.AdamW
 
 
 @pytest.mark.parametrize(
-    ("name", "words"),
+    ("name", "message"),
     [
-        ("adamx", "'adamx' is no optimizer class; did you mean adamax?"),
-        ("torch.optim.Optimus", "is no optimizer class"),
-        ("torch.nn.Linear", "is no optimizer class"),
-        ("nowhere.Adam", "is no optimizer class"),
-        ("", "is no optimizer class"),
+        ("adamx", "'adamx' is not an optimizer class; did you mean adamax?"),
+        ("torch.optim.Optimus", "is not an optimizer class"),
+        ("torch.nn.Linear", "is not an optimizer class"),
+        ("nowhere.Adam", "is not an optimizer class"),
+        ("", "is not an optimizer class"),
     ],
 )
-def test_what_is_none_is_told(name: str, words: str) -> None:
-    with pytest.raises(SettingError, match=words):
+def test_unknown_optimizer_raises(name: str, message: str) -> None:
+    with pytest.raises(SettingError, match=message):
         optimizer_named(name)
 
 
-def test_compare_trains_with_the_optimizer_that_is_named() -> None:
+def test_compare_trains_with_the_named_optimizer() -> None:
     schedules = [cosine(1, 0)]
-    settings = {"lrs": 0.05, "seeds": 1, "total": 20, "workers": 0}
-    usual = compare(plane, schedules, **settings)
+    settings = {"lrs": 0.05, "seeds": 1, "total_steps": 20, "workers": 0}
+    default = compare(plane, schedules, **settings)
     named = compare(plane, schedules, optimizers="sgd", **settings)
-    assert named.runs[0].losses[0] == usual.runs[0].losses[0]
-    assert named.runs[0].losses[-1] != usual.runs[0].losses[-1]
-    with pytest.raises(SettingError, match="is no optimizer class"):
+    assert named.runs[0].losses[0] == default.runs[0].losses[0]
+    assert named.runs[0].losses[-1] != default.runs[0].losses[-1]
+    with pytest.raises(SettingError, match="is not an optimizer class"):
         compare(plane, schedules, optimizers="sdg", **settings)
 
 
-def test_lbfgs_is_given_its_closure() -> None:
+def test_lbfgs_gets_its_closure() -> None:
     run = train(with_optimizer(plane(), "lbfgs"), cosine(1, 0), lr=0.5, total_steps=16)
     assert run.final() < 1e-3
     assert not math.isnan(sum(run.losses))

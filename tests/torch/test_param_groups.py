@@ -1,4 +1,4 @@
-"""param_groups: every parameter in exactly one group, at the lr that was said."""
+"""param_groups: every parameter in exactly one group, with the right lr."""
 
 from itertools import pairwise
 
@@ -16,7 +16,7 @@ from ratecraft.torch import ScheduleLR, param_groups
 
 
 class Block(nn.Module):
-    """Two convolutions and a way round them."""
+    """Two convolutions and a skip connection."""
 
     def __init__(self, fan_in: int, width: int) -> None:
         super().__init__()
@@ -47,9 +47,9 @@ class ResNet(nn.Module):
 def by_name(model: nn.Module, groups) -> dict[str, str]:
     """Return each parameter's group; assert that it is in exactly one."""
     names = {id(p): name for name, p in model.named_parameters()}
-    found = [(names[id(p)], group["name"]) for group in groups for p in group["params"]]
-    assert sorted(name for name, _ in found) == sorted(names.values())
-    return dict(found)
+    pairs = [(names[id(p)], group["name"]) for group in groups for p in group["params"]]
+    assert sorted(name for name, _ in pairs) == sorted(names.values())
+    return dict(pairs)
 
 
 def table(groups, *fields: str) -> dict[str, tuple]:
@@ -57,7 +57,7 @@ def table(groups, *fields: str) -> dict[str, tuple]:
     return {g["name"]: tuple(g.get(field) for field in fields) for g in groups}
 
 
-def test_a_fast_head_and_a_slow_backbone_share_the_momentum_and_norms_do_not_decay() -> None:
+def test_rule_for_the_head_with_no_decay_and_momentum() -> None:
     model = ResNet()
     groups = param_groups(
         model, lr=1e-4, rules={"fc": 1e-2}, no_decay=["norm", "bias"], weight_decay=0.1,
@@ -70,8 +70,8 @@ def test_a_fast_head_and_a_slow_backbone_share_the_momentum_and_norms_do_not_dec
         "fc, no decay": (1e-2, 0.0, 0.9),
     }
     for name, group in by_name(model, groups).items():
-        bare = name.endswith("bias") or "bn" in name or "skip.1" in name
-        assert group == ("fc" if name.startswith("fc") else "rest") + ", no decay" * bare, name
+        undecayed = name.endswith("bias") or "bn" in name or "skip.1" in name
+        assert group == ("fc" if name.startswith("fc") else "rest") + ", no decay" * undecayed, name
 
 
 def test_layer_decay_on_a_residual_network() -> None:
@@ -82,12 +82,12 @@ def test_layer_decay_on_a_residual_network() -> None:
     assert list(lrs) == layers
     for i, layer in enumerate(layers):
         assert lrs[layer][0] == pytest.approx(1e-2 * 0.75 ** (5 - i))
-    found = by_name(model, groups)
-    assert found["bn1.weight"] == "conv1"
-    assert found["layer1.1.skip.1.bias"] == "layer1.1"
+    group_of = by_name(model, groups)
+    assert group_of["bn1.weight"] == "conv1"
+    assert group_of["layer1.1.skip.1.bias"] == "layer1.1"
 
 
-def test_all_of_it_at_once_with_schedules_that_drive_exactly_their_groups() -> None:
+def test_all_options_together_with_schedules_by_group() -> None:
     model = ResNet()
     groups = param_groups(
         model, lr=1e-4, rules={"fc": 1e-2}, layer_decay=0.75, no_decay=True, momentum=0.9,
@@ -112,7 +112,7 @@ def test_all_of_it_at_once_with_schedules_that_drive_exactly_their_groups() -> N
         assert group["name"] in text
 
 
-def test_a_spread_of_lrs_is_geometric_from_the_first_layer_to_the_last() -> None:
+def test_pair_of_lrs_is_spaced_geometrically() -> None:
     model = nn.Sequential(*[nn.Linear(2, 2) for _ in range(5)])
     lrs = [g["lr"] for g in param_groups(model, lr=(1e-5, 1e-1))]
     assert lrs == pytest.approx([1e-5, 1e-4, 1e-3, 1e-2, 1e-1])
@@ -120,7 +120,7 @@ def test_a_spread_of_lrs_is_geometric_from_the_first_layer_to_the_last() -> None
 
 
 @pytest.mark.parametrize(
-    ("which", "expected"),
+    ("selector", "expected"),
     [
         ("fc", {"fc.weight", "fc.bias"}),
         ("fc.bias", {"fc.bias"}),
@@ -130,16 +130,16 @@ def test_a_spread_of_lrs_is_geometric_from_the_first_layer_to_the_last() -> None
         (nn.Linear, {"fc.weight", "fc.bias"}),
         (lambda name, p: p.ndim == 2, {"fc.weight"}),
     ],
-    ids=["path", "name", "pattern", "all but", "class", "function"],
+    ids=["path", "name", "pattern", "negation", "class", "function"],
 )  # fmt: skip
-def test_what_a_rule_fits(which, expected: set[str]) -> None:
+def test_rule_matches_by(selector, expected: set[str]) -> None:
     model = ResNet()
-    rules = {which: {"lr": 0.5, "name": "chosen"}}
-    found = by_name(model, param_groups(model, lr=0.1, rules=rules))
-    assert {name for name, group in found.items() if group == "chosen"} == expected
+    rules = {selector: {"lr": 0.5, "name": "chosen"}}
+    group_of = by_name(model, param_groups(model, lr=0.1, rules=rules))
+    assert {name for name, group in group_of.items() if group == "chosen"} == expected
 
 
-def test_the_first_rule_that_fits_counts_and_a_factor_multiplies() -> None:
+def test_first_matching_rule_is_used_and_factor_multiplies() -> None:
     model = ResNet()
     rules = {"layer1.0": {"factor": 0.5, "nesterov": True}, "layer1": {"factor": 0.1}}
     groups = param_groups(model, lr=0.2, rules=rules)
@@ -152,7 +152,7 @@ def test_the_first_rule_that_fits_counts_and_a_factor_multiplies() -> None:
     assert table(decayed, "lr")["fc"] == (10.0,)
 
 
-def test_a_rules_own_weight_decay_goes_before_no_decay() -> None:
+def test_weight_decay_of_a_rule_overrides_no_decay() -> None:
     model = nn.Linear(2, 2)
     groups = param_groups(
         model, lr=0.1, rules={"bias": {"factor": 2, "weight_decay": 0.3}}, no_decay=True
@@ -160,7 +160,7 @@ def test_a_rules_own_weight_decay_goes_before_no_decay() -> None:
     assert table(groups, "weight_decay") == {"rest": (None,), "bias": (0.3,)}
 
 
-def test_tied_parameters_count_once_and_by_each_of_their_names() -> None:
+def test_tied_parameters_count_once_and_match_by_each_name() -> None:
     class Tied(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -172,18 +172,18 @@ def test_tied_parameters_count_once_and_by_each_of_their_names() -> None:
     assert (group["lr"], group["name"], len(group["params"])) == (0.3, "output, no decay", 1)
 
 
-def test_frozen_parameters_are_left_out_or_wait_for_their_schedule() -> None:
+def test_frozen_parameters_are_left_out_or_included() -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
     model[0].requires_grad_(False)
     (group,) = param_groups(model, lr=0.1)
     assert len(group["params"]) == 2
     groups = param_groups(model, lr=0.1, rules={"0": {"factor": 0.1}}, frozen="include")
     assert [len(group["params"]) for group in groups] == [2, 2]
-    assert not model[0].weight.requires_grad  # that is the caller's to change
+    assert not model[0].weight.requires_grad  # param_groups does not unfreeze it
     model.requires_grad_(True)
     optimizer = torch.optim.AdamW(groups)
-    wait = constant(0, over=3).then(constant(1))
-    ScheduleLR(optimizer, factor={"0": wait, "rest": constant(1)}, total_steps=6)
+    frozen = constant(0, over=3).then(constant(1))
+    ScheduleLR(optimizer, factor={"0": frozen, "rest": constant(1)}, total_steps=6)
     before = [p.clone() for p in model.parameters()]
     for k in range(4):
         model(torch.ones(1, 2)).sum().backward()
@@ -193,7 +193,7 @@ def test_frozen_parameters_are_left_out_or_wait_for_their_schedule() -> None:
 
 
 class Deep(nn.Module):
-    """An encoder inside a model, as transformers have it: stages, blocks, experts."""
+    """An encoder inside a model, as in transformers: stages, blocks, experts."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -213,18 +213,18 @@ class Deep(nn.Module):
         return block
 
 
-def test_layers_are_found_inside_but_experts_are_none() -> None:
+def test_layers_inside_modules_are_detected_but_not_experts() -> None:
     model = Deep()
     groups = param_groups(model, lr=1.0, layer_decay=0.5)
     layers = ["encoder.embed", "encoder.blocks.0", "encoder.blocks.1", "head"]
     assert table(groups, "lr") == {n: (0.5 ** (3 - i),) for i, n in enumerate(layers)}
-    found = by_name(model, groups)
-    assert found["start"] == "encoder.embed"  # what lies in no layer comes first
-    assert found["encoder.final.weight"] == "encoder.blocks.1"
-    assert found["encoder.blocks.0.mixture.experts.1.bias"] == "encoder.blocks.0"
+    group_of = by_name(model, groups)
+    assert group_of["start"] == "encoder.embed"  # outside all layers: counts to the first
+    assert group_of["encoder.final.weight"] == "encoder.blocks.1"
+    assert group_of["encoder.blocks.0.mixture.experts.1.bias"] == "encoder.blocks.0"
 
 
-def test_layers_may_be_given() -> None:
+def test_given_layers() -> None:
     model = Deep()
     groups = param_groups(model, lr=1.0, layer_decay=0.1, layers=["encoder", "head"])
     assert table(groups, "lr") == {"encoder": (pytest.approx(0.1),), "head": (1.0,)}
@@ -232,39 +232,45 @@ def test_layers_may_be_given() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "words"),
+    ("arguments", "message"),
     [
         ({"lr": -1.0}, "lr= -1.0: expected a finite number >= 0"),
-        ({"lr": "fast"}, "lr= 'fast' is no lr"),
-        ({"lr": True}, "lr= True is no lr"),
-        ({"lr": (0.1, 0.2, 0.3)}, "expected an lr, or two of them"),
-        ({"lr": (0.0, 0.2)}, "nothing is spread geometrically"),
-        ({"lr": (0.1, 0.2), "layer_decay": 0.5}, "two of them and no layer_decay"),
+        ({"lr": "fast"}, "lr= 'fast' is not an lr"),
+        ({"lr": True}, "lr= True is not an lr"),
+        ({"lr": (0.1, 0.2, 0.3)}, "expected one lr, or two without layer_decay="),
+        ({"lr": (0.0, 0.2)}, "geometric spacing needs two lrs above 0"),
+        ({"lr": (0.1, 0.2), "layer_decay": 0.5}, "expected one lr, or two without layer_decay="),
         ({"layer_decay": 1.5}, "layer_decay=1.5"),
-        ({"layers": ["fc"]}, "layers= says nothing without layer_decay="),
+        ({"layers": ["fc"]}, "layers= has no effect without layer_decay="),
         ({"layer_decay": 0.5, "layers": ["fx"]}, "the layer 'fx' has no parameters; did you mean"),
-        ({"rules": {"fd": 0.1}}, "the rule 'fd' fits no parameter; did you mean fc"),
-        ({"rules": {nn.Embedding: 0.1}}, "the rule 'Embedding' fits no parameter; there are conv1"),
-        ({"rules": {"fc": 0.1, "fc.weight": 0.2}}, "fits only parameters that rules before it"),
-        ({"rules": {"fc": {"lr": 1, "factor": 2}}}, "says both lr and factor"),
+        ({"rules": {"fd": 0.1}}, "the rule 'fd' matches no parameter; did you mean fc"),
+        (
+            {"rules": {nn.Embedding: 0.1}},
+            "the rule 'Embedding' matches no parameter; the model has conv1",
+        ),
+        (
+            {"rules": {"fc": 0.1, "fc.weight": 0.2}},
+            "matches only parameters that earlier rules match",
+        ),
+        ({"rules": {"fc": {"lr": 1, "factor": 2}}}, "has both lr and factor"),
         ({"rules": {"fc": -3}}, "the rule 'fc': lr= -3: expected a finite number"),
-        ({"no_decay": ["biases"]}, "no_decay='biases': expected some of bias, norm, embedding"),
+        ({"no_decay": ["biases"]}, "no_decay='biases': expected any of bias, norm, embedding"),
         ({"frozen": "thaw"}, "frozen='thaw'"),
         (
             {"rules": {"fc.weight": {"lr": 1, "name": "a"}, "fc.bias": {"lr": 2, "name": "a"}}},
-            "two different groups would be called 'a'",
+            "two different groups would have the name 'a'",
         ),
     ],
 )
-def test_mistakes_are_told(wrong, words: str) -> None:
-    with pytest.raises(BindingError, match=words.replace("(", r"\(")):
-        param_groups(ResNet(), **{"lr": 0.1} | wrong)
+def test_invalid_arguments_raise(arguments, message: str) -> None:
+    with pytest.raises(BindingError, match=message.replace("(", r"\(")):
+        param_groups(ResNet(), **{"lr": 0.1} | arguments)
 
 
-def test_frozen_parameters_are_told_apart_from_none() -> None:
+def test_rule_for_frozen_parameters_and_fully_frozen_model_raise() -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
     model[0].requires_grad_(False)
-    with pytest.raises(BindingError, match="the rule '0' fits frozen parameters only"):
+    with pytest.raises(BindingError, match="the rule '0' matches only frozen parameters"):
         param_groups(model, lr=0.1, rules={"0": 1.0})
     with pytest.raises(BindingError, match="no parameters that require gradients"):
         param_groups(model.requires_grad_(False), lr=0.1)
@@ -273,14 +279,14 @@ def test_frozen_parameters_are_told_apart_from_none() -> None:
 @given(
     widths=st.lists(st.integers(1, 4), min_size=2, max_size=6),
     decay=st.one_of(st.none(), st.floats(0.1, 1)),
-    bare=st.booleans(),
+    no_decay=st.booleans(),
     pattern=st.sampled_from(["0", "*.weight", "!0", "*"]),
 )
-def test_every_parameter_is_in_exactly_one_group(widths, decay, bare, pattern) -> None:
+def test_every_parameter_is_in_exactly_one_group(widths, decay, no_decay, pattern) -> None:
     pairs = pairwise(widths)
     model = nn.Sequential(*[nn.Linear(a, b) for a, b in pairs], nn.LayerNorm(widths[-1]))
     groups = param_groups(
-        model, lr=0.1, rules={pattern: {"factor": 3}}, layer_decay=decay, no_decay=bare
+        model, lr=0.1, rules={pattern: {"factor": 3}}, layer_decay=decay, no_decay=no_decay
     )
     by_name(model, groups)
     assert all(group["params"] for group in groups)
@@ -288,7 +294,7 @@ def test_every_parameter_is_in_exactly_one_group(widths, decay, bare, pattern) -
     torch.optim.AdamW(groups)
 
 
-def test_biases_are_known_by_any_usual_name() -> None:
+def test_biases_are_recognized_by_every_usual_name() -> None:
     model = nn.ModuleDict(
         {
             "attention": nn.MultiheadAttention(8, 2),
@@ -296,13 +302,13 @@ def test_biases_are_known_by_any_usual_name() -> None:
             "wrapped": nn.utils.parametrizations.weight_norm(nn.Linear(4, 4)),
         }
     )
-    (all_of_it, bare) = param_groups(model, lr=0.1, no_decay="bias", weight_decay=0.1)
+    decayed, biases = param_groups(model, lr=0.1, no_decay="bias", weight_decay=0.1)
     names = {id(p): name for name, p in model.named_parameters()}
-    assert {names[id(p)] for p in bare["params"]} == {
+    assert {names[id(p)] for p in biases["params"]} == {
         "attention.in_proj_bias", "attention.out_proj.bias", "recurrent.bias_ih_l0",
         "recurrent.bias_hh_l0", "wrapped.bias",
     }  # fmt: skip
-    assert all_of_it["weight_decay"] == 0.1
+    assert decayed["weight_decay"] == 0.1
 
 
 class ConvNorm(nn.Module):
@@ -311,14 +317,14 @@ class ConvNorm(nn.Module):
         self.conv, self.norm = nn.Conv2d(3, 3, 3), nn.BatchNorm2d(3)
 
 
-def test_a_block_with_norm_in_its_name_is_a_layer() -> None:
+def test_block_with_norm_in_its_class_name_is_a_layer() -> None:
     model = nn.Sequential(ConvNorm(), ConvNorm(), ConvNorm(), nn.Linear(4, 2))
     lrs = [group["lr"] for group in param_groups(model, lr=1.0, layer_decay=0.5)]
     assert lrs == [0.125, 0.25, 0.5, 1.0]
 
 
 @pytest.mark.parametrize(("first", "last"), [("embedding", "head"), ("embed", "lm_head")])
-def test_a_tied_output_is_of_the_first_layer_and_none_of_its_own(first: str, last: str) -> None:
+def test_tied_output_belongs_to_the_first_layer(first: str, last: str) -> None:
     model = nn.Module()
     model.add_module(first, nn.Embedding(5, 3))
     model.blocks = nn.ModuleList([nn.Linear(3, 3) for _ in range(2)])
@@ -328,6 +334,6 @@ def test_a_tied_output_is_of_the_first_layer_and_none_of_its_own(first: str, las
     assert [group["lr"] for group in groups] == [0.25, 0.5, 1.0]
 
 
-def test_lrs_may_come_from_numpy_and_torch() -> None:
+def test_numpy_and_torch_lrs_are_accepted() -> None:
     for lr in (np.float32(0.5), np.int64(1), torch.tensor(0.5)):
         assert param_groups(nn.Linear(1, 1), lr=lr)[0]["lr"] == float(lr)

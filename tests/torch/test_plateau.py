@@ -379,7 +379,7 @@ def test_schedule_state_of_format_1_raises_and_changes_nothing():
     mine, plateau = warm(patience=0)
     before = plateau.state_dict()
     schedule = {"updates": 7, "position": 7.0, "plan": {"factor": "constant(1)"}, "groups": 2}
-    with pytest.raises(BindingError, match="this ScheduleLR has format 1, .* make it again"):
+    with pytest.raises(BindingError, match=r"this ScheduleLR has format 1, .* make it again"):
         plateau.load_state_dict(before | {"reduced": [0.5, 0.5], "schedule": schedule})
     assert plateau.state_dict() == before
     assert lrs(mine) == [0.0, 0.0]

@@ -24,9 +24,9 @@ def doctor(setup: str, *, total_steps: Annotated[int | None, Parameter(alias="-n
         total_steps: Number of optimizer steps of the run.
     """
     from ratecraft.diagnostics import doctor as diagnose
-    from ratecraft.experiments._source import called, load_function
+    from ratecraft.experiments._source import call_function, load_function
 
-    objects = called(load_function(setup), setup)
+    objects = call_function(load_function(setup), setup)
     objects = objects if isinstance(objects, tuple | list) else (objects,)
     try:
         findings = diagnose(*objects, total_steps=total_steps)

@@ -71,7 +71,9 @@ def find(
     sweep_options = _given(steps=steps, low=low, high=high, spacing=spacing)
     search_options = _given(budget_steps=budget_steps)
     if sweep_options and not range_test:
-        raise SettingError("--steps, --low, --high and --linear need --range-test")
+        raise SettingError(
+            "--steps, --low, --high and --linear need --range-test; without it write --budget-steps"
+        )
     if range_test and (search_options or total_steps is not None):
         raise SettingError("--total-steps and --budget-steps cannot be used with --range-test")
     loaded = load_task(task)
@@ -118,13 +120,13 @@ def find_and_print(
         options: other options of `find_lr`.
     """
     from ratecraft._training._snapshot import seed_everything
-    from ratecraft.experiments._train import curve_of, start
+    from ratecraft.experiments._train import create_model_and_optimizer, curve_of
     from ratecraft.finder import find_lr
     from ratecraft.report import terminal_lr_finder
 
     length = len(curve_of(constant(1), 1.0, total_steps, task.steps_per_epoch))
     seed_everything(seed)
-    model, optimizer = start(task)
+    model, optimizer = create_model_and_optimizer(task)
     with progress_bar("short runs", "steps at most") as progress:
         result = find_lr(
             model,
@@ -149,13 +151,13 @@ def find_and_print(
 def _run_range_test(task: Task, name: str, *, seed: int = 0, **options: Any) -> LRRangeTestResult:
     """Run a range test on a fresh model; print its curve and what each rule suggests."""
     from ratecraft._training._snapshot import seed_everything
-    from ratecraft.experiments._train import start
+    from ratecraft.experiments._train import create_model_and_optimizer
     from ratecraft.finder import range_test
     from ratecraft.report import terminal_plot
     from ratecraft.results import RANGE_TEST_RULES
 
     seed_everything(seed)
-    model, optimizer = start(task)
+    model, optimizer = create_model_and_optimizer(task)
     with progress_bar("range test", "steps") as progress:
         result = range_test(
             model,

@@ -6,20 +6,18 @@ import copy
 import io
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, Final
 
 import torch
-from torch.optim import Optimizer, lr_scheduler
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.optim.swa_utils import AveragedModel
 
 from ratecraft.schedule import Finding, Schedule, check
-from ratecraft.torch._plateau import PlateauLR
 from ratecraft.torch._scheduler import ScheduleLR
 
 from ._describe import copy_on_stand_in
+from ._schedule_end import ScheduleEnd, schedule_end
 from ._setup import SchedulerUsage, TrainingSetup
 
 RUN_LENGTH_REL_TOL: Final = 0.01  # a horizon this close to the run's length fits it
@@ -181,7 +179,7 @@ def _parameter_findings(setup: TrainingSetup) -> Iterator[Finding]:
     if shared:
         yield Finding(
             "warning",
-            f"{shared} parameters are in more than one optimizer, and each of them steps them",
+            f"{shared} parameters are in more than one optimizer, and each optimizer updates them",
             "remove them from all optimizers but one",
         )
 
@@ -195,7 +193,7 @@ def _call_findings(usage: SchedulerUsage) -> Iterator[Finding]:
         "call step() once after each optimizer.step(), not for every batch or process; or use "
         "ratecraft.torch.ScheduleLR, which counts the optimizer's steps"
     )
-    end = _end(usage.scheduler)
+    end = schedule_end(usage.scheduler)
     if usage.processes > 1:
         processes = usage.processes
         if end and total_steps and _is_close(end.calls, total_steps * processes):
@@ -214,76 +212,12 @@ def _call_findings(usage: SchedulerUsage) -> Iterator[Finding]:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _End:
-    """The horizon of a scheduler.
-
-    Attributes:
-        calls: the number of ``step()`` calls up to the end.
-        past: what happens after it, for messages.
-        spans_run: the schedule is meant to last exactly as long as the run.
-        raises: ``step()`` raises an error after it.
-    """
-
-    calls: int
-    past: str = "and stays where it is"
-    spans_run: bool = True
-    raises: bool = False
-
-
-def _end(scheduler: Any) -> _End | None:
-    """Return the horizon of a scheduler, if it has one."""
-    if isinstance(scheduler, PlateauLR):
-        scheduler = scheduler.scheduler
-    if isinstance(scheduler, ScheduleLR):
-        return _End(scheduler.horizon, _last(scheduler)) if scheduler.horizon else None
-    match scheduler:
-        case lr_scheduler.OneCycleLR():
-            return _End(scheduler.total_steps, "and raises an error there", raises=True)
-        case lr_scheduler.CosineAnnealingLR():
-            return _End(scheduler.T_max, "and rises again")
-        case lr_scheduler.PolynomialLR():
-            return _End(scheduler.total_iters, "and stays at lr 0")
-        case lr_scheduler.LinearLR() if scheduler.end_factor < scheduler.start_factor:
-            return _End(scheduler.total_iters, f"and stays at a factor of {scheduler.end_factor:g}")
-        case lr_scheduler.LinearLR() | lr_scheduler.ConstantLR():
-            return _End(scheduler.total_iters, spans_run=False)
-        case lr_scheduler.MultiStepLR() if scheduler.milestones:
-            return _End(max(scheduler.milestones), spans_run=False)
-        case lr_scheduler.StepLR():
-            return _End(scheduler.step_size, spans_run=False)
-        case lr_scheduler.SequentialLR():
-            last = _end(scheduler._schedulers[-1])
-            began = scheduler._milestones[-1] if scheduler._milestones else 0
-            return replace(last, calls=began + last.calls) if last else None
-        case lr_scheduler.LambdaLR():
-            return _end_of_lambda(scheduler.lr_lambdas[0])
-    return None
-
-
-def _last(scheduler: ScheduleLR) -> str:
-    """Return the text for the value that a schedule keeps after its end."""
-    last = scheduler.factors(scheduler.horizon)
-    value = max(last) if isinstance(last, list) else last
-    return f"and stays at {'an lr' if scheduler.is_absolute else 'a factor'} of {value:g}"
-
-
-def _end_of_lambda(function: Any) -> _End | None:
-    """Return the horizon of a transformers schedule, which is a partial with named lengths."""
-    keywords = function.keywords if isinstance(function, partial) else {}
-    total_steps = keywords.get("num_training_steps")
-    if total_steps is None and "num_decay_steps" in keywords:
-        phases = [keywords.get(f"num_{name}_steps", 0) for name in ("warmup", "stable", "decay")]
-        total_steps = sum(phases) if all(isinstance(length, int) for length in phases) else None
-    return _End(total_steps) if isinstance(total_steps, int) else None
-
-
 def _horizon_findings(usage: SchedulerUsage, setup: TrainingSetup) -> Iterator[Finding]:
     """Find schedules that end before or after their run."""
     if setup.ends_with_swa:
         return
     for part in usage.parts():
-        end = _end(part.scheduler)
+        end = schedule_end(part.scheduler)
         if (
             end is not None
             and part.total_steps is not None
@@ -292,7 +226,7 @@ def _horizon_findings(usage: SchedulerUsage, setup: TrainingSetup) -> Iterator[F
             yield finding
 
 
-def _horizon_finding(usage: SchedulerUsage, end: _End, total_steps: int) -> Finding | None:
+def _horizon_finding(usage: SchedulerUsage, end: ScheduleEnd, total_steps: int) -> Finding | None:
     """Return a finding if a scheduler's end differs from its run's."""
     known = usage.counts_itself or usage.calls_per_step is not None
     low, high = (1.0, 1.0) if usage.counts_itself else usage.calls_per_step or (1.0, 1.0)

@@ -1,18 +1,18 @@
-"""PROVE: schedules x lrs x optimizers x seeds, really trained.
+"""Train schedules side by side: schedules x learning rates x optimizers x seeds.
 
-task.py      Task: what is trained, as plain Python
-source.py    where its code is: files, modules, and what those held when they ran
-data.py      two tasks on real data that need no download: digits, stdlib-text
-plateau.py   Plateau: a schedule whose factor follows a metric, as a value
-loop.py      train: the one training loop
-branches.py  runs that share a beginning, which is trained once
-halving.py   early stopping among the lrs of one schedule
-plan.py      trials, each with an identity that does not change, and who does which
-work.py      what a worker does
-engines.py   where work happens: processes on this machine, Ray, or this process
-store.py     runs in one SQLite file, each there whole or not at all
-progress.py  what is told while it runs
-run.py       compare: every schedule, lr and optimizer with every seed, as one result
+_task.py           Task: a model, a loss and data, built by a plain function
+_source.py         loading task functions from files and modules; hashes of their code
+_builtin_tasks.py  the built-in tasks: digits and stdlib-text
+_plateau.py        Plateau: a schedule times a factor that follows a metric, as a value
+_train.py          train: the training loop
+_branches.py       runs with a common beginning, which is trained once
+_halving.py        early stopping among the learning rates of one schedule
+_trials.py         trials with stable keys, and their assignment to jobs
+_jobs.py           execution of one job in a worker
+_engines.py        engines that run jobs: local processes, Ray, or this process
+_store.py          runs in an SQLite file, each stored completely or not at all
+_progress.py       progress events of a comparison
+_compare.py        compare: trains all candidates with all seeds
 """
 
 from ratecraft._public import set_public_module as _set_public_module

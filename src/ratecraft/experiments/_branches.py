@@ -1,4 +1,4 @@
-"""Runs that share a beginning, trained as a tree: what they share is trained once."""
+"""Train runs with a common beginning as a tree, in which each common part is trained once."""
 
 from __future__ import annotations
 
@@ -16,63 +16,70 @@ from ._train import Training, TrainingSnapshot, curve_of
 
 Branch = tuple[Candidate, int | Duration]
 
+MIN_OWN_STEPS: Final = 1
+"""Final steps that every branch trains itself, since the last step is followed by an evaluation."""
+
 
 def train_branches(task: Task, branches: Sequence[Branch], *, lr: float, seed: int) -> list[Run]:
-    """Train schedules (with their lengths) from one start; return a run each, in order.
+    """Train several schedules from one start and return their runs, in order.
 
-    Where two schedules give the same lrs from the beginning on, as a WSD schedule does for
-    several lengths, the later ones branch off a copy of the first in memory. Each run is bit for
-    bit the one that was trained alone, as long as what a loss or a model draws comes from the
-    random numbers of torch, numpy or `random`. A `Plateau` is trained alone, since its lrs are
-    not known before.
+    Schedules that give the same learning rates for the first steps, as WSD schedules of several
+    lengths do, share these steps: the later ones continue from a copy in memory. Each run is
+    bit for bit the run of `train`, provided that losses and models draw random numbers only from
+    torch, numpy or `random`. A `Plateau` is trained separately, since its learning rates are not
+    known in advance.
+
+    Args:
+        task: what to train.
+        branches: pairs of a schedule and the length of its run.
+        lr: learning rate that each schedule multiplies.
+        seed: seed of the initial weights and the data order.
 
     Raises:
         TaskError: the model cannot be copied.
     """
-    lines = [
+    lrs = [
         curve_of(schedule, lr, total_steps, task.steps_per_epoch).values()
         for schedule, total_steps in branches
     ]
-    found: dict[int, Run] = {}
-    alone = [i for i, (schedule, _) in enumerate(branches) if isinstance(schedule, Plateau)]
-    for i in alone:
+    runs: dict[int, Run] = {}
+    plateaus = [i for i, (schedule, _) in enumerate(branches) if isinstance(schedule, Plateau)]
+    for i in plateaus:
         schedule, total_steps = branches[i]
         training = Training(task, schedule, lr=lr, seed=seed, total_steps=total_steps)
         training.advance()
-        found[i] = training.result()
-    rest = [i for i in range(len(branches)) if i not in alone]
-    # The longest is the trunk: nothing of it is shared with fewer than with any other.
-    rest.sort(key=lambda i: -len(lines[i]))
-    todo: list[tuple[TrainingSnapshot | None, list[int]]] = [(None, rest)] if rest else []
-    while todo:
-        mark, group = todo.pop()
-        (schedule, total_steps), others = branches[group[0]], group[1:]
-        if mark is None:
+        runs[i] = training.result()
+    rest = [i for i in range(len(branches)) if i not in plateaus]
+    # The longest run is the trunk: no other run can share more steps with the rest.
+    rest.sort(key=lambda i: -len(lrs[i]))
+    pending: list[tuple[TrainingSnapshot | None, list[int]]] = [(None, rest)] if rest else []
+    while pending:
+        snapshot, (trunk, *others) = pending.pop()
+        schedule, total_steps = branches[trunk]
+        if snapshot is None:
             training = Training(
-                task, schedule, lr=lr, seed=seed, total_steps=total_steps, marks=True
+                task, schedule, lr=lr, seed=seed, total_steps=total_steps, snapshots=True
             )
         else:
-            training = Training.resumed(mark, schedule, total_steps)
+            training = Training.from_snapshot(snapshot, schedule, total_steps)
         forks: dict[int, list[int]] = {}
         for i in others:
-            forks.setdefault(_shared(lines[group[0]], lines[i]), []).append(i)
-        later = []
-        for place in sorted(forks):
-            training.advance(place)
-            later.append((None if training.diverged is not None else training.mark(), forks[place]))
+            forks.setdefault(_common_steps(lrs[trunk], lrs[i]), []).append(i)
+        branched: list[tuple[TrainingSnapshot | None, list[int]]] = []
+        for step in sorted(forks):
+            training.advance(step)
+            # A trunk that diverged before a fork leaves nothing to continue from. Its branches
+            # would diverge alone, too; they are trained from the start.
+            diverged = training.diverged is not None
+            branched.append((None if diverged else training.snapshot(), forks[step]))
         training.advance()
-        found[group[0]] = training.result()
-        # What diverged before a fork would have diverged alone, too: there is nothing to go on
-        # from, and the others begin anew.
-        todo += later
-    return [found[i] for i in range(len(branches))]
+        runs[trunk] = training.result()
+        pending += branched
+    return [runs[i] for i in range(len(branches))]
 
 
-LAST: Final = 1  # steps that every branch makes itself, so that its end is its own
-
-
-def _shared(first: numpy.ndarray, other: numpy.ndarray) -> int:
-    """Return for how many steps two runs are one."""
-    end = min(len(first), len(other)) - LAST
-    differ = numpy.flatnonzero(first[:end] != other[:end])
+def _common_steps(first: numpy.ndarray, second: numpy.ndarray) -> int:
+    """Return the number of first steps that two runs can share."""
+    end = min(len(first), len(second)) - MIN_OWN_STEPS
+    differ = numpy.flatnonzero(first[:end] != second[:end])
     return int(differ[0]) if len(differ) else end

@@ -1,4 +1,4 @@
-"""Two tasks on real data that need no download."""
+"""The built-in tasks, on real data that needs no download: digits and stdlib-text."""
 
 from __future__ import annotations
 
@@ -15,35 +15,38 @@ from ratecraft.errors import TaskError
 
 from ._task import Task
 
-BATCH: Final = 32
-CONTEXT: Final = 64
-CHARACTERS: Final = 400_000
+BATCH_SIZE: Final = 32
+CONTEXT_CHARACTERS: Final = 64  # input length of the language model
+MAX_TEXT_CHARACTERS: Final = 400_000  # of the text of stdlib-text
 
 
 def digits() -> Task:
-    """Return handwritten digits: 1,797 images of 8 x 8, a fifth held out, a small CNN, AdamW.
+    """Return the digits task: a small CNN, AdamW, and 1,797 images of 8 x 8 handwritten digits.
 
     Data: scikit-learn's ``load_digits``, a copy of the test set of the UCI "Optical Recognition
-    of Handwritten Digits" data. The split is stratified and always the same.
+    of Handwritten Digits" data. A fifth is held out; the split is stratified and always the same.
+
+    Raises:
+        TaskError: scikit-learn is not installed.
     """
     try:
         from sklearn.datasets import load_digits
         from sklearn.model_selection import train_test_split
     except ImportError:
         raise TaskError(
-            "the digits task reads scikit-learn's data: pip install 'ratecraft[digits]'"
+            "the digits task needs scikit-learn for its data: pip install 'ratecraft[digits]'"
         ) from None
     bunch: Any = load_digits()
-    parts = train_test_split(
+    splits = train_test_split(
         bunch.images, bunch.target, test_size=0.2, stratify=bunch.target, random_state=0
     )
-    x_train, x_val = (torch.tensor(p, dtype=torch.float32)[:, None] / 16 for p in parts[:2])
-    y_train, y_val = (torch.tensor(p, dtype=torch.int64) for p in parts[2:])
+    x_train, x_val = (torch.tensor(p, dtype=torch.float32)[:, None] / 16 for p in splits[:2])
+    y_train, y_val = (torch.tensor(p, dtype=torch.int64) for p in splits[2:])
     return Task(
         name="digits: small CNN with batch norm, AdamW, batches of 32",
         model=_small_cnn,
         loss=_cross_entropy,
-        train=_shuffled(TensorDataset(x_train, y_train), BATCH),
+        train=_shuffled(TensorDataset(x_train, y_train), BATCH_SIZE),
         val=[(x_val, y_val)],
         optimizer=lambda model: torch.optim.AdamW(model.parameters(), lr=1e-3),
         metrics={"accuracy": _accuracy},
@@ -51,31 +54,35 @@ def digits() -> Task:
 
 
 def stdlib_text() -> Task:
-    """Return a character language model on the source text of Python's own standard library.
+    """Return the stdlib-text task: a character language model of Python's standard library.
 
-    The model is a GRU that reads 64 characters and predicts each next one; the last tenth of the
-    text is held out. Metrics: loss in nats per character.
+    The model is a GRU that reads 64 characters and predicts the character after each of them. The
+    last tenth of the text is held out. The loss is in nats per character.
+
+    Raises:
+        TaskError: this Python has no source files of its standard library.
     """
     text = _library_text()
     alphabet = sorted(set(text))
     codes = {character: i for i, character in enumerate(alphabet)}
     data = torch.tensor([codes[character] for character in text])
-    rows = data[: len(data) // (CONTEXT + 1) * (CONTEXT + 1)].view(-1, CONTEXT + 1)
+    width = CONTEXT_CHARACTERS + 1
+    rows = data[: len(data) // width * width].view(-1, width)
     cut = len(rows) * 9 // 10
     return Task(
         name=f"stdlib-text: GRU on {len(text):,} characters of Python's standard library, AdamW",
         model=lambda: _CharacterModel(len(alphabet)),
         loss=_next_character,
-        train=_shuffled(TensorDataset(rows[:cut]), BATCH),
+        train=_shuffled(TensorDataset(rows[:cut]), BATCH_SIZE),
         val=list(torch.split(rows[cut:], 256)),
         optimizer=lambda model: torch.optim.AdamW(model.parameters(), lr=1e-3),
     )
 
 
 def _shuffled(dataset: TensorDataset, size: int) -> DataLoader[Any]:
-    # The sampler hands out whole batches of indices, so that a batch is one indexing operation.
-    order = BatchSampler(RandomSampler(dataset), batch_size=size, drop_last=False)
-    return DataLoader(dataset, sampler=order, batch_size=None)
+    # The sampler yields whole batches of indices, so that a batch is one indexing operation.
+    sampler = BatchSampler(RandomSampler(dataset), batch_size=size, drop_last=False)
+    return DataLoader(dataset, sampler=sampler, batch_size=None)
 
 
 def _small_cnn() -> nn.Module:
@@ -101,8 +108,8 @@ def _cross_entropy(model: nn.Module, batch: Any) -> torch.Tensor:
 
 def _accuracy(model: nn.Module, batch: Any) -> torch.Tensor:
     images, labels = batch
-    right: torch.Tensor = model(images).argmax(1) == labels
-    return right.float().mean()
+    correct: torch.Tensor = model(images).argmax(1) == labels
+    return correct.float().mean()
 
 
 class _CharacterModel(nn.Module):
@@ -125,15 +132,15 @@ def _next_character(model: nn.Module, batch: Any) -> torch.Tensor:
 
 def _library_text() -> str:
     folder = Path(sysconfig.get_path("stdlib"))
-    pieces: list[str] = []
+    texts: list[str] = []
     size = 0
     for path in sorted(folder.glob("*.py")):
-        if size >= CHARACTERS:
+        if size >= MAX_TEXT_CHARACTERS:
             break
         source = path.read_text(encoding="utf-8", errors="replace")
-        piece = "".join(c for c in source if c.isascii())
-        pieces.append(piece)
-        size += len(piece)
+        text = "".join(c for c in source if c.isascii())
+        texts.append(text)
+        size += len(text)
     if not size:
         raise TaskError(f"the stdlib-text task found no Python source in {folder}")
-    return "".join(pieces)[:CHARACTERS]
+    return "".join(texts)[:MAX_TEXT_CHARACTERS]

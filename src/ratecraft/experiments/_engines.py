@@ -1,6 +1,6 @@
-"""Where runs happen. An engine is anything with ``submit(function, *arguments) -> Future``.
+"""Engines, which run functions in workers and return futures.
 
-A future whose worker was killed ends with `WorkerDied`, and is submitted again.
+The future of a worker that died raises `WorkerDied`; `compare` then submits the job again.
 """
 
 from __future__ import annotations
@@ -19,37 +19,37 @@ import torch
 
 from ratecraft.errors import RunFailed, SettingError
 
-REACH: Final = 10.0  # seconds to wait for a cluster's first word
+CONNECT_TIMEOUT_SECONDS: Final = 10.0  # to open a connection to a Ray cluster
 
 
 class WorkerDied(Exception):
-    """A worker ended without an answer: it was killed, or had no more memory."""
+    """A worker died before it returned: it was killed or ran out of memory."""
 
 
 class Engine(Protocol):
-    """What runs functions somewhere.
+    """An object that runs functions in workers.
 
-    No more are handed to it than it has ``slots``.
+    At most ``slots`` functions are submitted at a time.
     """
 
     @property
     def slots(self) -> int:
-        """StepOptions many at once."""
+        """Number of functions that run at once."""
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
         """Run ``function(*arguments)`` and return its future."""
 
     def close(self) -> None:
-        """Stop at once, finished or not."""
+        """Stop all workers at once, finished or not."""
 
 
 class InlineEngine:
-    """This process: one run after the other, for a debugger or a notebook's own functions."""
+    """Run functions in this process, one after another, as a debugger or a notebook needs it."""
 
     slots = 1
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
-        """Run ``function(*arguments)`` now; what it raises is in the future."""
+        """Run ``function(*arguments)`` now; an exception is stored in the future."""
         future: Future[Any] = Future()
         try:
             future.set_result(function(*arguments))
@@ -58,16 +58,16 @@ class InlineEngine:
         return future
 
     def close(self) -> None:
-        """Do nothing: nothing is left running."""
+        """Do nothing: no worker exists."""
 
 
 class LocalEngine:
-    """Worker processes on this machine, one torch thread each.
+    """Run functions in worker processes on this machine, with one torch thread each.
 
-    Every worker is an executor of its own: in a shared pool one killed worker would break the
-    futures of all the others. One that was killed is started anew with the next function. Workers
-    end when this process does, however it ends. Processes are spawned, since a forked torch can
-    hang.
+    Each worker is an executor of its own, since in a shared pool one killed worker breaks the
+    futures of all others. A killed worker is replaced when the next function is submitted.
+    Workers exit when this process ends, even if it is killed. Processes are spawned, since torch
+    can hang in a forked process.
 
     Args:
         workers: number of processes.
@@ -75,24 +75,24 @@ class LocalEngine:
 
     def __init__(self, workers: int) -> None:
         self.slots = workers
-        self._workers = [_worker() for _ in range(workers)]
-        self._waiting = [0] * workers
+        self._workers = [_create_worker() for _ in range(workers)]
+        self._pending = [0] * workers
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
-        """Run ``function(*arguments)`` in the worker with the least to do."""
-        place = self._waiting.index(min(self._waiting))
+        """Run ``function(*arguments)`` in the worker with the fewest pending functions."""
+        index = self._pending.index(min(self._pending))
         try:
-            future = self._workers[place].submit(function, *arguments)
+            future = self._workers[index].submit(function, *arguments)
         except BrokenProcessPool:
-            self._workers[place] = _worker()
-            future = self._workers[place].submit(function, *arguments)
-        self._waiting[place] += 1
+            self._workers[index] = _create_worker()
+            future = self._workers[index].submit(function, *arguments)
+        self._pending[index] += 1
 
-        def done(_: Future[Any]) -> None:
-            self._waiting[place] -= 1
+        def decrement(_: Future[Any]) -> None:
+            self._pending[index] -= 1
 
-        future.add_done_callback(done)
-        return _translated(future, BrokenProcessPool)
+        future.add_done_callback(decrement)
+        return _with_worker_died(future, BrokenProcessPool)
 
     def close(self) -> None:
         """Stop all workers at once, finished or not."""
@@ -109,19 +109,20 @@ class LocalEngine:
 
 
 class RayEngine:
-    """Ray Core tasks, on this machine or on a cluster that exists.
+    """Run functions as Ray Core tasks, on this machine or on an existing cluster.
 
-    A task's file must be at the same path on every machine, or be an installed module. Ray that
-    is started here sends no usage statistics.
+    The file of a task must have the same path on every machine, or be an installed module. A Ray
+    that is started here sends no usage statistics.
 
     Args:
-        address: a cluster's, such as "auto" or "ray://head:10001"; default Ray on this machine.
-        cpus: processor cores for each trial.
-        gpus: GPUs for each trial; .25 puts four trials on one.
+        address: address of a cluster, such as "auto" or "ray://head:10001"; default: start Ray on
+            this machine.
+        cpus: processor cores per trial.
+        gpus: GPUs per trial; 0.25 puts four trials on one.
 
     Raises:
-        SettingError: Ray is not installed, or the cluster has not what one trial needs.
-        RunFailed: no cluster answers at that address.
+        SettingError: Ray is not installed, or the cluster lacks the resources for one trial.
+        RunFailed: no cluster answers at the address.
     """
 
     def __init__(self, address: str | None = None, *, cpus: float = 1.0, gpus: float = 0.0) -> None:
@@ -131,24 +132,24 @@ class RayEngine:
             raise SettingError("this engine needs Ray: pip install 'ratecraft[ray]'") from None
         if cpus <= 0 or gpus < 0:
             raise SettingError(f"cpus={cpus}, gpus={gpus}: expected cpus > 0 and gpus >= 0")
-        self._ray: Any = ray  # its types differ from version to version
+        self._ray: Any = ray  # its types differ between versions
         self._refs = set[Any]()
         self._started = not ray.is_initialized()
         if self._started:
             _start_ray(ray, address)
-        there: dict[str, float] = self._ray.cluster_resources()
-        counts = [there.get("CPU", 0.0) / cpus]
+        resources: dict[str, float] = self._ray.cluster_resources()
+        counts = [resources.get("CPU", 0.0) / cpus]
         if gpus:
-            counts.append(there.get("GPU", 0.0) / gpus)
+            counts.append(resources.get("GPU", 0.0) / gpus)
         self.slots = int(min(counts) + 1e-9)
         if not self.slots:
             self.close()
             raise SettingError(
                 f"a trial needs {cpus:g} cores and {gpus:g} GPUs; the cluster has "
-                f"{there.get('CPU', 0):g} and {there.get('GPU', 0):g}"
+                f"{resources.get('CPU', 0):g} and {resources.get('GPU', 0):g}"
             )
-        # What is to be retried is decided by who waits for it.
-        self._remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)(_called)
+        # compare decides about retries.
+        self._remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)(_call)
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
         """Run ``function(*arguments)`` as a Ray task."""
@@ -156,14 +157,14 @@ class RayEngine:
         self._refs.add(ref)
         future: Future[Any] = ref.future()
         future.add_done_callback(lambda _: self._refs.discard(ref))
-        lost = self._ray.exceptions
-        return _translated(
-            future, lost.WorkerCrashedError, lost.NodeDiedError, lost.OutOfMemoryError,
-            lost.ObjectLostError,
+        errors = self._ray.exceptions
+        return _with_worker_died(
+            future, errors.WorkerCrashedError, errors.NodeDiedError, errors.OutOfMemoryError,
+            errors.ObjectLostError,
         )  # fmt: skip
 
     def close(self) -> None:
-        """Stop what runs; Ray itself only if it was started here."""
+        """Cancel all tasks; stop Ray itself only if this engine started it."""
         if self._started:
             self._ray.shutdown()
             return
@@ -177,31 +178,33 @@ class RayEngine:
         self.close()
 
 
-def _called(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+def _call(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
     return function(*arguments)
 
 
-def _refuse_silent(address: str) -> None:
-    """Raise RunFailed if nothing listens at an address; Ray itself asks for minutes."""
+def _check_reachable(address: str) -> None:
+    """Raise RunFailed if no connection to an address opens; Ray itself retries for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not host or not port.isdigit():  # "auto", or a word of Ray's own
+    if not host or not port.isdigit():  # "auto" or another keyword of Ray
         return
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=REACH).close()
+        socket.create_connection(
+            (host.strip("[]"), int(port)), timeout=CONNECT_TIMEOUT_SECONDS
+        ).close()
     except (OSError, OverflowError) as error:
         raise RunFailed(f"Ray does not answer at {address}: {error}") from None
 
 
 def _start_ray(ray: Any, address: str | None) -> None:
     if address is not None:
-        _refuse_silent(address)
+        _check_reachable(address)
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-    said = os.environ.get("RAY_USAGE_STATS_ENABLED")
-    os.environ["RAY_USAGE_STATS_ENABLED"] = said or "0"
-    before = signal.getsignal(signal.SIGTERM)
+    usage_stats = os.environ.get("RAY_USAGE_STATS_ENABLED")
+    os.environ["RAY_USAGE_STATS_ENABLED"] = usage_stats or "0"
+    sigterm_handler = signal.getsignal(signal.SIGTERM)
     try:
         if address is None:
-            # A cluster of its own, also where another one runs on this machine.
+            # A new cluster, even if another one runs on this machine.
             ray.init(address="local", num_cpus=cores(), include_dashboard=False, **quiet)
         else:
             ray.init(address=address, **quiet)
@@ -210,49 +213,49 @@ def _start_ray(ray: Any, address: str | None) -> None:
         raise RunFailed(f"Ray does not answer at {address or 'this machine'}: {line}") from None
     finally:
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, before)  # Ray puts one of its own in its place
-        if said is None:
+            signal.signal(signal.SIGTERM, sigterm_handler)  # Ray replaces it
+        if usage_stats is None:
             del os.environ["RAY_USAGE_STATS_ENABLED"]
 
 
-def _translated(future: Future[Any], *killed: type[BaseException]) -> Future[Any]:
-    """Return a future that ends as another, but with WorkerDied for an engine's own words."""
-    told: Future[Any] = Future()
-    told.set_running_or_notify_cancel()
+def _with_worker_died(future: Future[Any], *errors: type[BaseException]) -> Future[Any]:
+    """Return a future that mirrors another one, but raises WorkerDied for the given errors."""
+    mirror: Future[Any] = Future()
+    mirror.set_running_or_notify_cancel()
 
-    def ended(done: Future[Any]) -> None:
+    def copy_outcome(done: Future[Any]) -> None:
         error = CancelledError() if done.cancelled() else done.exception()
         if error is None:
-            told.set_result(done.result())
-        elif isinstance(error, (*killed, CancelledError)):
-            told.set_exception(WorkerDied(str(error)))
+            mirror.set_result(done.result())
+        elif isinstance(error, (*errors, CancelledError)):
+            mirror.set_exception(WorkerDied(str(error)))
         else:
-            told.set_exception(error)
+            mirror.set_exception(error)
 
-    future.add_done_callback(ended)
-    return told
+    future.add_done_callback(copy_outcome)
+    return mirror
 
 
 def cores() -> int:
-    """Return how many processor cores this process may use."""
+    """Return the number of processor cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
-def _worker() -> ProcessPoolExecutor:
+def _create_worker() -> ProcessPoolExecutor:
     spawn = multiprocessing.get_context("spawn")
     return ProcessPoolExecutor(1, mp_context=spawn, initializer=_start_worker)
 
 
 def _start_worker() -> None:
     torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to handle
-    threading.Thread(target=_end_with_the_driver, daemon=True).start()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver handles Ctrl-C
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
 
 
-def _end_with_the_driver() -> None:
-    """End this process when its parent has ended, also if that was killed."""
+def _exit_with_parent() -> None:
+    """Exit this process as soon as its parent has ended, even if the parent was killed."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

@@ -1,4 +1,4 @@
-"""What a worker does: a job's trials, each with its run or the reason why there is none."""
+"""Execution of a job in a worker: each of its trials gives a run or a failure."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from ratecraft.schedule import parse_length
 from ._branches import train_branches
 from ._halving import halve
 from ._plateau import parse_candidate
-from ._source import told
-from ._task import Task, build_task, task_as_it_was, with_optimizer
+from ._source import format_error
+from ._task import Task, build_task, load_task_version, with_optimizer
 from ._train import Training, train
 from ._trials import Job, Trial
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
-    """Why a trial has no run; plain data, since not every exception can be sent.
+class TrialFailure:
+    """Why a trial has no run, as plain data, since not every exception can be pickled.
 
     Attributes:
-        line: the reason in one line, with the place in the user's own file.
+        line: the reason in one line, with the position in the user's own file.
         trace: the traceback.
-        expected: it is an error of ours, whose line says all.
+        expected: whether it is an error of ratecraft, whose line explains it.
     """
 
     line: str
@@ -39,46 +39,48 @@ class Failure:
     expected: bool
 
 
-def work(source: str | Callable[[], Task], job: Job) -> list[Run | Failure]:
-    """Do a job; return for each of its trials, in order, its run or why there is none.
+def run_job(source: str | Callable[[], Task], job: Job) -> list[Run | TrialFailure]:
+    """Run a job and return the run or the failure of each of its trials, in order.
 
-    One torch thread, so that engines and machines of any size give the same numbers.
+    It uses one torch thread, so that all engines and machines give the same numbers.
+
+    Args:
+        source: the function that builds the task, or its name.
+        job: the trials, and how they are trained.
     """
-    do = {"alone": _alone, "branched": _branched, "halved": _halved}[job.how]
-    with _one_thread():
+    train_trials = {"alone": _train_alone, "branched": _train_branched, "halved": _train_halved}
+    with _single_thread():
         try:
-            runs = do(source, job.trials)
+            runs = train_trials[job.mode](source, job.trials)
         except (Exception, SystemExit) as error:  # a user's task can raise anything
             expected = isinstance(error, RatecraftError)
-            line = str(error) if expected else told(error)
-            return [Failure(line, traceback.format_exc(), expected)] * len(job.trials)
+            line = str(error) if expected else format_error(error)
+            return [TrialFailure(line, traceback.format_exc(), expected)] * len(job.trials)
     return [
         replace(run, optimizer=trial.optimizer or "")
         for run, trial in zip(runs, job.trials, strict=True)
     ]
 
 
-def _alone(source: str | Callable[[], Task], trials: Sequence[Trial]) -> list[Run]:
+def _train_alone(source: str | Callable[[], Task], trials: Sequence[Trial]) -> list[Run]:
     (trial,) = trials
-    candidate = parse_candidate(trial.schedule)
-    total_steps = parse_length(trial.total_steps)
-    return [
-        train(
-            _task(source, trial), candidate, lr=trial.lr, seed=trial.seed, total_steps=total_steps
-        )
-    ]
+    schedule, total_steps = parse_candidate(trial.schedule), parse_length(trial.total_steps)
+    task = _build_task(source, trial)
+    return [train(task, schedule, lr=trial.lr, seed=trial.seed, total_steps=total_steps)]
 
 
-def _branched(source: str | Callable[[], Task], trials: Sequence[Trial]) -> list[Run]:
+def _train_branched(source: str | Callable[[], Task], trials: Sequence[Trial]) -> list[Run]:
     first = trials[0]
-    branches = [(parse_candidate(one.schedule), parse_length(one.total_steps)) for one in trials]
-    return train_branches(_task(source, first), branches, lr=first.lr, seed=first.seed)
+    branches = [
+        (parse_candidate(trial.schedule), parse_length(trial.total_steps)) for trial in trials
+    ]
+    return train_branches(_build_task(source, first), branches, lr=first.lr, seed=first.seed)
 
 
-def _halved(source: str | Callable[[], Task], trials: Sequence[Trial]) -> list[Run]:
-    made = {
+def _train_halved(source: str | Callable[[], Task], trials: Sequence[Trial]) -> list[Run]:
+    trainings = {
         trial: Training(
-            _task(source, trial),
+            _build_task(source, trial),
             parse_candidate(trial.schedule),
             lr=trial.lr,
             seed=trial.seed,
@@ -86,26 +88,26 @@ def _halved(source: str | Callable[[], Task], trials: Sequence[Trial]) -> list[R
         )
         for trial in trials
     }
-    loaders = [one.task.train for one in made.values()]
-    if isinstance(loaders[0], DataLoader) and any(one is loaders[0] for one in loaders[1:]):
+    first, *rest = [training.task.train for training in trainings.values()]
+    if isinstance(first, DataLoader) and any(loader is first for loader in rest):
         raise TaskError(
-            "halving trains several runs side by side, and all of them read one DataLoader; make "
-            "it inside the function that returns the Task"
+            "halving interleaves several runs, and all of them read one DataLoader; create it "
+            "inside the function that returns the Task"
         )
-    lrs: dict[float, list[Training]] = {}
-    for trial, training in made.items():
-        lrs.setdefault(trial.lr, []).append(training)
-    stopped = halve(lrs)
-    return [training.result(stopped[trial.lr]) for trial, training in made.items()]
+    by_lr: dict[float, list[Training]] = {}
+    for trial, training in trainings.items():
+        by_lr.setdefault(trial.lr, []).append(training)
+    stopped = halve(by_lr)
+    return [training.result(stopped[trial.lr]) for trial, training in trainings.items()]
 
 
-def _task(source: str | Callable[[], Task], trial: Trial) -> Task:
-    """Return the trial's task, built anew, so that no run depends on one before it."""
+def _build_task(source: str | Callable[[], Task], trial: Trial) -> Task:
+    """Return a new task for a trial, so that no run depends on an earlier one."""
     if isinstance(source, str):
-        task = task_as_it_was(source, trial.source)
+        task = load_task_version(source, trial.source_hash)
     else:
         task = build_task(source, repr(source))
-    # A loader at the top of the user's file is not built anew: it goes back to where it was.
+    # A loader at the top level of the user's file is the same object in every task: rewind it.
     for part, loader in (("train", task.train), ("val", task.val)):
         known, rewind = _loaders.get((source, part), (None, None))
         if loader is known and rewind is not None:
@@ -115,19 +117,19 @@ def _task(source: str | Callable[[], Task], trial: Trial) -> Task:
     return task if trial.optimizer is None else with_optimizer(task, trial.optimizer)
 
 
-def give_back_loaders() -> None:
-    """Leave the loaders that were read in this process as they were before, and let them go."""
+def restore_loaders() -> None:
+    """Restore the loaders that jobs in this process have read, and release them."""
     for _, rewind in _loaders.values():
         rewind()
     _loaders.clear()
 
 
 _loaders: dict[tuple[object, str], tuple[object, Callable[[], None]]] = {}
-"""By source and part of the task: the loader that was seen last, and the way back to its start."""
+"""By source and part of the task: the last loader, and what restores its initial state."""
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def _single_thread() -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -1,4 +1,4 @@
-"""What a comparison tells while it runs, as plain values."""
+"""Progress events of a comparison, as plain values."""
 
 from __future__ import annotations
 
@@ -10,28 +10,30 @@ from typing import Any, Literal
 
 from ratecraft.results import Run
 
+Event = Literal["resumed", "started", "done", "failed", "restarted"]
+
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Something that happened in a comparison, and where it stands.
+    """An event of a comparison, with the state of the comparison after it.
 
     Attributes:
-        what: "kept", a run was in the store already; "started"; "done"; "failed"; "again", its
-            worker died and it is tried once more.
-        name: the run it happened to: candidate and seed.
-        done: runs that are there.
-        failed: runs that raised.
-        running: runs on their way.
-        planned: all of them.
-        seconds: since the comparison began.
-        left: seconds that the rest will take, if it goes on like this; ``None`` before the first.
-        best: the run with the lowest validation loss so far, by name, and
-        best_loss: its loss; ``None`` before the first.
-        run: the run, if it is there.
-        error: why it is not, in one line.
+        event: "resumed", the run was already in the store; "started"; "done"; "failed";
+            "restarted", the worker of the run died and the run is tried again.
+        name: candidate and seed of the run.
+        done: number of complete runs.
+        failed: number of runs that raised.
+        running: number of runs in progress.
+        planned: number of all runs.
+        seconds: time since the start of the comparison.
+        left: estimated seconds until the end; ``None`` before the first run has ended.
+        best: name of the run with the lowest validation loss so far; empty before the first run.
+        best_loss: its loss; ``None`` before the first run.
+        run: the run, if it is complete.
+        error: why the run failed, in one line.
     """
 
-    what: Literal["kept", "started", "done", "failed", "again"]
+    event: Event
     name: str
     done: int
     failed: int
@@ -45,12 +47,12 @@ class Progress:
     error: str = ""
 
     def as_dict(self) -> dict[str, Any]:
-        """Return this as plain data for JSON; of the run its ends alone."""
+        """Return the event as plain data for JSON, with the final metrics of the run."""
         names = [name for name in self.__slots__ if name != "run"]
-        told = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        fields = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         if self.run is not None:
             last = self.run.evaluations[-1] if self.run.evaluations else None
-            told |= {
+            fields |= {
                 "schedule": self.run.schedule,
                 "lr": self.run.lr,
                 "optimizer": self.run.optimizer,
@@ -64,66 +66,71 @@ class Progress:
                     for name, value in (last.metrics if last else {}).items()
                 },
             }
-        return told
+        return fields
 
 
 class ProgressReporter:
-    """Counts what happens, and tells it."""
+    """Count the events of a comparison and pass each one to a callback.
 
-    def __init__(self, planned: int, hear: Callable[[Progress], None] | None) -> None:
-        self._planned, self._hear = planned, hear
-        self._began = time.monotonic()
-        self._done = self._fresh = self._failed = self._running = 0
-        self._best, self._loss = "", math.inf
+    Args:
+        planned: number of all runs.
+        callback: called with a `Progress` for each event; None for no reports.
+    """
 
-    def kept(self, name: str, run: Run) -> None:
-        """A run was there before."""
+    def __init__(self, planned: int, callback: Callable[[Progress], None] | None) -> None:
+        self._planned, self._callback = planned, callback
+        self._start = time.monotonic()
+        self._done = self._trained = self._failed = self._running = 0
+        self._best, self._best_loss = "", math.inf
+
+    def resumed(self, name: str, run: Run) -> None:
+        """Report a run that was already in the store."""
         self._done += 1
-        self._tell("kept", name, run)
+        self._report("resumed", name, run)
 
     def started(self, name: str) -> None:
-        """A run is given to a worker."""
+        """Report that a worker has started a run."""
         self._running += 1
-        self._tell("started", name)
+        self._report("started", name)
 
-    def again(self, name: str) -> None:
-        """A run's worker died."""
+    def restarted(self, name: str) -> None:
+        """Report that the worker of a run died."""
         self._running -= 1
-        self._tell("again", name)
+        self._report("restarted", name)
 
     def done(self, name: str, run: Run) -> None:
-        """A run ended."""
+        """Report a complete run."""
         self._running -= 1
         self._done += 1
-        self._fresh += 1
-        self._tell("done", name, run)
+        self._trained += 1
+        self._report("done", name, run)
 
     def failed(self, name: str, error: str) -> None:
-        """A run raised."""
+        """Report a run that raised."""
         self._running -= 1
         self._failed += 1
-        self._fresh += 1
-        self._tell("failed", name, error=error)
+        self._trained += 1
+        self._report("failed", name, error=error)
 
-    def _tell(self, what: Any, name: str, run: Run | None = None, error: str = "") -> None:
-        if run is not None and run.final() < self._loss:
-            self._best, self._loss = name, run.final()
-        if self._hear is None:
+    def _report(self, event: Event, name: str, run: Run | None = None, error: str = "") -> None:
+        if run is not None and run.final() < self._best_loss:
+            self._best, self._best_loss = name, run.final()
+        if self._callback is None:
             return
-        seconds = time.monotonic() - self._began
+        seconds = time.monotonic() - self._start
         rest = self._planned - self._done - self._failed
-        self._hear(
+        self._callback(
             Progress(
-                what,
+                event,
                 name,
                 self._done,
                 self._failed,
                 self._running,
                 self._planned,
                 round(seconds, 3),
-                round(seconds / self._fresh * rest, 3) if self._fresh else None,
+                round(seconds / self._trained * rest, 3) if self._trained else None,
                 self._best,
-                self._loss if self._best else None,
+                self._best_loss if self._best else None,
                 run,
                 error,
             )

@@ -1,4 +1,4 @@
-"""Runs in one SQLite file, each there whole or not at all, for whoever goes on with them."""
+"""Runs in an SQLite file, each stored completely or not at all."""
 
 from __future__ import annotations
 
@@ -24,18 +24,19 @@ from ._trials import Trial
 
 log = logging.getLogger("ratecraft.experiments")
 
-FORMAT: Final = "1"
-NETWORK: Final = frozenset(
+STORE_FORMAT: Final = "2"
+"""Version of the tables. 1 had other field names."""
+NETWORK_FILESYSTEMS: Final = frozenset(
     ("nfs", "nfs3", "nfs4", "cifs", "smb3", "smbfs", "afs", "9p", "lustre", "gpfs", "beegfs",
      "ceph", "panfs", "orangefs", "fuse.sshfs", "fuse.glusterfs", "fuse.cephfs", "fuse.rclone")
 )  # fmt: skip
-BEAT: Final = 10.0  # seconds between signs of life
-LEASE: Final = 60.0  # seconds without a sign of life after which a driver's trials are free again
+HEARTBEAT_SECONDS: Final = 10.0  # between two heartbeats of a driver
+LEASE_SECONDS: Final = 60.0  # after the last heartbeat, the trials of a driver are free again
 TABLES: Final = """
 CREATE TABLE IF NOT EXISTS about (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS trials (
     key TEXT PRIMARY KEY, trial TEXT NOT NULL, status TEXT NOT NULL DEFAULT 'planned',
-    owner TEXT, beat REAL, run TEXT, losses BLOB, error TEXT
+    owner TEXT, heartbeat REAL, run TEXT, losses BLOB, error TEXT
 );
 """
 
@@ -43,70 +44,74 @@ CREATE TABLE IF NOT EXISTS trials (
 class Store:
     """Trials and their runs in an SQLite file.
 
-    A trial is planned, running (somebody's, until that one gives no sign of life for a minute),
-    done or failed. Several drivers may share a file on one machine: each trial is claimed by one.
-    On a network filesystem, where SQLite's locks cannot be trusted so far, one driver has the file
-    for itself, without a write-ahead log.
+    A trial is planned, running, done or failed. A running trial belongs to one driver, until a
+    minute after the last heartbeat of that driver. Several drivers on one machine may share a
+    file. On a network filesystem, where SQLite's locks are unreliable, one driver opens the file
+    exclusively, without a write-ahead log.
 
     Args:
-        path: the file; made if it is not there. ":memory:" keeps nothing.
-        alone: have the file for oneself; default where it lies on a network filesystem.
+        path: the file; created if it does not exist. ":memory:" stores nothing on disk.
+        exclusive: lock the file for this driver; default: only on a network filesystem.
 
     Raises:
-        ResultError: a file that is no store, or a damaged one; it is left as it is.
-        RunFailed: another driver has the file for itself.
+        ResultError: the file is not a store, is damaged or has another format; it is not changed.
+        RunFailed: another driver has locked the file.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, alone: bool | None = None) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, exclusive: bool | None = None) -> None:
         self.path = str(path)
         self._owner = f"{socket.gethostname()}:{os.getpid()}:{time.time_ns()}"
-        memory = self.path == ":memory:"
-        if not memory:
+        in_memory = self.path == ":memory:"
+        if not in_memory:
             Path(self.path).parent.mkdir(parents=True, exist_ok=True)
-        kind = "" if memory else filesystem(Path(self.path))
-        self._alone = kind in NETWORK if alone is None else alone
-        if kind in NETWORK:
+        fs_type = "" if in_memory else filesystem(Path(self.path))
+        self._exclusive = fs_type in NETWORK_FILESYSTEMS if exclusive is None else exclusive
+        if fs_type in NETWORK_FILESYSTEMS:
             log.warning(
-                "%s lies on a network filesystem (%s): one driver at a time writes to it; give "
-                "each of several a shard and a store of its own, and merge them", self.path, kind,
+                "%s is on a network filesystem (%s): only one driver at a time can write to it; "
+                "give each driver its own shard and store, and merge the stores",
+                self.path, fs_type,
             )  # fmt: skip
-        wait = 3 if self._alone else 30
-        self._base = sqlite3.connect(self.path, timeout=wait, isolation_level=None)
+        timeout = 3 if self._exclusive else 30
+        self._db = sqlite3.connect(self.path, timeout=timeout, isolation_level=None)
         try:
-            with self._told():
-                self._refuse_others()
-                if self._alone:
-                    self._base.execute("PRAGMA locking_mode=EXCLUSIVE")
-                    self._base.execute("PRAGMA journal_mode=DELETE")
-                    self._base.execute("BEGIN EXCLUSIVE")
-                    self._base.execute("COMMIT")  # the lock stays until the file is closed
+            with self._translate_errors():
+                self._check_file()
+                if self._exclusive:
+                    self._db.execute("PRAGMA locking_mode=EXCLUSIVE")
+                    self._db.execute("PRAGMA journal_mode=DELETE")
+                    self._db.execute("BEGIN EXCLUSIVE")
+                    self._db.execute("COMMIT")  # the lock lasts until the file is closed
                 else:
-                    self._base.execute("PRAGMA journal_mode=WAL")
-                self._base.execute("PRAGMA synchronous=FULL")  # a power cut takes nothing back
-                self._base.executescript(TABLES)
-                self._base.execute("INSERT OR IGNORE INTO about VALUES ('format', ?)", (FORMAT,))
-                (found,) = self._base.execute(
-                    "SELECT value FROM about WHERE name = 'format'"
-                ).fetchone()
-                if found != FORMAT:
-                    raise ResultError(
-                        f"{self.path} has format {found}, and this version reads {FORMAT}"
-                    )
+                    self._db.execute("PRAGMA journal_mode=WAL")
+                self._db.execute("PRAGMA synchronous=FULL")  # survives a power failure
+                self._db.executescript(TABLES)
+                self._db.execute(
+                    "INSERT OR IGNORE INTO about VALUES ('format', ?)", (STORE_FORMAT,)
+                )
         except BaseException:
-            self._base.close()
+            self._db.close()
             raise
         self._closed = threading.Event()
-        if not memory and not self._alone:  # nobody else could read a sign of life
-            threading.Thread(target=self._beat, daemon=True).start()
+        if not in_memory and not self._exclusive:  # no other driver could read a heartbeat
+            threading.Thread(target=self._send_heartbeats, daemon=True).start()
 
-    def _refuse_others(self) -> None:
-        """Raise ResultError if this is an SQLite file of somebody else's, before it is touched."""
-        found = self._base.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
-        there = {name for (name,) in found}
-        if there and not there >= {"about", "trials"}:
+    def _check_file(self) -> None:
+        """Raise ResultError for a foreign SQLite file or another format, before any write."""
+        rows = self._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+        tables = {name for (name,) in rows}
+        if tables and not tables >= {"about", "trials"}:
             raise ResultError(
-                f"{self.path} is an SQLite file of something else (tables "
-                f"{', '.join(sorted(there))}), and was left as it is: name another file"
+                f"{self.path} is an SQLite file of another program (tables "
+                f"{', '.join(sorted(tables))}) and was not changed; write another file name"
+            )
+        if not tables:
+            return
+        row = self._db.execute("SELECT value FROM about WHERE name = 'format'").fetchone()
+        if row is not None and row[0] != STORE_FORMAT:
+            raise ResultError(
+                f"{self.path} has format {row[0]}, but this version of ratecraft reads format "
+                f"{STORE_FORMAT}: train the runs again into a new store"
             )
 
     def __enter__(self) -> Self:
@@ -116,226 +121,236 @@ class Store:
         self.close()
 
     def close(self) -> None:
-        """Give back what is claimed and close the file."""
+        """Release the claimed trials and close the file."""
         self._closed.set()
-        with self._told():
-            self._base.execute(
-                "STEP trials SET status = 'planned', owner = NULL "
+        with self._translate_errors():
+            self._db.execute(
+                "UPDATE trials SET status = 'planned', owner = NULL "
                 "WHERE status = 'running' AND owner = ?",
                 (self._owner,),
             )
-        self._base.close()
+        self._db.close()
 
-    def plan(self, trials: Iterable[Trial]) -> None:
-        """Write down what is to be done; what is known already stays as it is."""
-        with self._told(), self._whole():
-            self._base.executemany(
+    def add(self, trials: Iterable[Trial]) -> None:
+        """Add trials; known ones stay unchanged, but failed ones are planned again."""
+        with self._translate_errors(), self._transaction():
+            self._db.executemany(
                 "INSERT OR IGNORE INTO trials (key, trial) VALUES (?, ?)",
                 [(trial.key, json.dumps(asdict(trial))) for trial in trials],
             )
-            # What failed is tried again: its reason may be gone.
-            self._base.executemany(
-                "STEP trials SET status = 'planned', error = NULL "
+            # A failure may have had a temporary cause.
+            self._db.executemany(
+                "UPDATE trials SET status = 'planned', error = NULL "
                 "WHERE key = ? AND status = 'failed'",
                 [(trial.key,) for trial in trials],
             )
 
     def claim(self, *trials: Trial) -> bool:
-        """Take trials that are planned, or whose owner is gone; say whether they are ours now.
+        """Claim the trials of a job; return whether this driver may train them now.
 
-        Of several that belong together all are taken or none, and those that are done stay so.
+        Trials that are planned, or whose driver has died, can be claimed. All trials are claimed
+        or none; those that are done stay done.
         """
-        with self._told(), self._whole():
+        with self._translate_errors(), self._transaction():
             free = []
             for trial in trials:
-                status, owner, beat = self._base.execute(
-                    "SELECT status, owner, beat FROM trials WHERE key = ?", (trial.key,)
+                status, owner, heartbeat = self._db.execute(
+                    "SELECT status, owner, heartbeat FROM trials WHERE key = ?", (trial.key,)
                 ).fetchone() or ("", "", 0.0)
-                if status == "running" and owner != self._owner and self._lives(owner, beat):
+                if status == "running" and owner != self._owner and _is_alive(owner, heartbeat):
                     return False
-                if status in ("planned", "running"):  # ours: its worker died, once more
+                if status in ("planned", "running"):  # this driver's own: its worker died
                     free.append((self._owner, time.time(), trial.key))
-            self._base.executemany(
-                "STEP trials SET status = 'running', owner = ?, beat = ? WHERE key = ?", free
+            self._db.executemany(
+                "UPDATE trials SET status = 'running', owner = ?, heartbeat = ? WHERE key = ?",
+                free,
             )
             return bool(free)
 
-    def _beat(self) -> None:
-        """Give signs of life for all that is claimed, until the store is closed."""
-        while not self._closed.wait(BEAT):
+    def _send_heartbeats(self) -> None:
+        """Renew the heartbeat of all claimed trials until the store is closed."""
+        while not self._closed.wait(HEARTBEAT_SECONDS):
             try:
-                base = sqlite3.connect(self.path, timeout=5)
-                with base:
-                    base.execute(
-                        "STEP trials SET beat = ? WHERE status = 'running' AND owner = ?",
+                db = sqlite3.connect(self.path, timeout=5)
+                with db:
+                    db.execute(
+                        "UPDATE trials SET heartbeat = ? WHERE status = 'running' AND owner = ?",
                         (time.time(), self._owner),
                     )
-                base.close()
-            except sqlite3.Error:  # the next one is soon; what matters is told by who writes
+                db.close()
+            except sqlite3.Error:  # the next one follows soon; writes report lasting errors
                 continue
 
     def finish(self, trial: Trial, run: Run) -> None:
-        """Keep a trial's run."""
-        told = {k: v for k, v in asdict(run).items() if k != "losses"}
-        packed = zlib.compress(array.array("d", run.losses).tobytes())
-        with self._told():
-            self._base.execute(
-                "STEP trials SET status = 'done', owner = NULL, run = ?, losses = ?, "
+        """Store the run of a trial."""
+        fields = {name: value for name, value in asdict(run).items() if name != "losses"}
+        losses = zlib.compress(array.array("d", run.losses).tobytes())
+        with self._translate_errors():
+            self._db.execute(
+                "UPDATE trials SET status = 'done', owner = NULL, run = ?, losses = ?, "
                 "error = NULL WHERE key = ?",
-                (json.dumps(told), packed, trial.key),
+                (json.dumps(fields), losses, trial.key),
             )
 
     def fail(self, trial: Trial, error: str) -> None:
-        """Keep why a trial gave no run."""
-        with self._told():
-            self._base.execute(
-                # A run that is there stays: this may be a job that was done again for others.
-                "STEP trials SET status = 'failed', owner = NULL, error = ? "
+        """Store why a trial has no run."""
+        with self._translate_errors():
+            self._db.execute(
+                # A complete run stays: its job may have been repeated for other trials.
+                "UPDATE trials SET status = 'failed', owner = NULL, error = ? "
                 "WHERE key = ? AND status != 'done'",
                 (error, trial.key),
             )
 
     def runs(self, trials: Sequence[Trial]) -> dict[Trial, Run]:
-        """Return the runs of those trials that are done."""
-        found = {}
+        """Return the runs of the trials that are done."""
+        runs = {}
         for trial in trials:
-            with self._told():
-                row = self._base.execute(
+            with self._translate_errors():
+                row = self._db.execute(
                     "SELECT run, losses FROM trials WHERE key = ? AND status = 'done'",
                     (trial.key,),
                 ).fetchone()
             if row is not None:
-                found[trial] = _run(*row)
-        return found
+                runs[trial] = _decode_run(*row)
+        return runs
 
     def errors(self, trials: Sequence[Trial]) -> dict[Trial, str]:
-        """Return why those trials failed that did."""
-        found = {}
+        """Return the errors of the trials that failed."""
+        errors = {}
         for trial in trials:
-            with self._told():
-                row = self._base.execute(
+            with self._translate_errors():
+                row = self._db.execute(
                     "SELECT error FROM trials WHERE key = ? AND status = 'failed'", (trial.key,)
                 ).fetchone()
             if row is not None:
-                found[trial] = row[0]
-        return found
+                errors[trial] = row[0]
+        return errors
 
-    def take(self, other: Store) -> int:
-        """Copy what is done in another store and not here; return how many runs that is."""
-        with other._told():
-            rows = other._base.execute(
+    def copy_from(self, other: Store) -> int:
+        """Copy the runs of another store that are missing here; return their number."""
+        with other._translate_errors():
+            rows = other._db.execute(
                 "SELECT key, trial, run, losses FROM trials WHERE status = 'done'"
             ).fetchall()
-        with self._told(), self._whole():
+        with self._translate_errors(), self._transaction():
             known = {
-                key for (key,) in self._base.execute("SELECT key FROM trials WHERE status = 'done'")
+                key for (key,) in self._db.execute("SELECT key FROM trials WHERE status = 'done'")
             }
-            fresh = [row for row in rows if row[0] not in known]
-            self._base.executemany(
+            missing = [row for row in rows if row[0] not in known]
+            self._db.executemany(
                 "INSERT OR REPLACE INTO trials (key, trial, status, run, losses) "
                 "VALUES (?, ?, 'done', ?, ?)",
-                fresh,
+                missing,
             )
-        return len(fresh)
-
-    def _lives(self, owner: str, beat: float) -> bool:
-        host, process, _ = owner.rsplit(":", 2)
-        if host == socket.gethostname() and not _is_there(int(process)):
-            return False
-        return time.time() - beat < LEASE
+        return len(missing)
 
     @contextmanager
-    def _whole(self) -> Iterator[None]:
-        """Write all or nothing, with nobody else between reading and writing."""
-        self._base.execute("BEGIN IMMEDIATE")
+    def _transaction(self) -> Iterator[None]:
+        """Write everything or nothing, and lock out other writers from the start."""
+        self._db.execute("BEGIN IMMEDIATE")
         try:
             yield
         except BaseException:
-            self._base.execute("ROLLBACK")
+            self._db.execute("ROLLBACK")
             raise
-        self._base.execute("COMMIT")
+        self._db.execute("COMMIT")
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _translate_errors(self) -> Iterator[None]:
+        """Raise RunFailed or ResultError, with advice, in place of an SQLite error."""
         try:
             yield
         except sqlite3.OperationalError as error:
             if "locked" in str(error):
                 raise RunFailed(
-                    f"{self.path} is in use by another driver, and there can be one at a time; "
-                    "give each of several a shard and a store of its own, and merge them"
+                    f"{self.path} is in use by another driver, and only one can use it at a time; "
+                    "give each driver its own shard and store, and merge the stores"
                 ) from None
             raise RunFailed(
-                f"{self.path}: {error}; what was complete before is still in it"
+                f"{self.path}: {error}; runs that were complete before are still in it"
             ) from None
         except sqlite3.DatabaseError as error:
             raise ResultError(
-                f"{self.path} is no store of runs, or a damaged one ({error}); it was left as it "
-                "is: name another file"
+                f"{self.path} is not a store of runs, or is damaged ({error}); it was not changed: "
+                "write another file name"
             ) from None
 
 
-def _run(told: str, packed: bytes) -> Run:
-    fields = json.loads(told)
+def _decode_run(text: str, packed_losses: bytes) -> Run:
+    fields = json.loads(text)
     losses = array.array("d")
-    losses.frombytes(zlib.decompress(packed))
-    seen = tuple(Evaluation(**one) for one in fields.pop("evaluations"))
-    return Run(**fields, losses=tuple(losses), evaluations=seen)
+    losses.frombytes(zlib.decompress(packed_losses))
+    evaluations = tuple(Evaluation(**evaluation) for evaluation in fields.pop("evaluations"))
+    return Run(**fields, losses=tuple(losses), evaluations=evaluations)
 
 
 def merge(target: str | os.PathLike[str], *sources: str | os.PathLike[str]) -> int:
-    """Copy the runs of some stores into one; return how many were not there before.
+    """Copy the runs of several stores into one; return how many of them are new.
 
     Args:
-        target: the store that takes them; made if it is not there.
-        sources: the others, as shards of one comparison wrote them. They are left as they are.
+        target: the store that receives the runs; created if it does not exist.
+        sources: the stores to read, such as those of the shards of a comparison.
 
     Raises:
-        ResultError: a source is missing, or no store.
+        ResultError: a source does not exist or is not a store.
 
     >>> import tempfile
     >>> from ratecraft import constant
-    >>> from ratecraft.experiments import compare
+    >>> from ratecraft.experiments import compare, merge
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     how = {"lrs": [0.02, 0.05], "seeds": 1, "total": 5, "workers": 0}
-    ...     parts = [f"{folder}/{i}.db" for i in (1, 2)]
-    ...     for i, part in enumerate(parts, 1):
-    ...         _ = compare("digits", constant(1), store=part, shard=(i, 2), **how)
-    ...     merge(f"{folder}/all.db", *parts)
+    ...     options = {"lrs": [0.02, 0.05], "seeds": 1, "total_steps": 5, "workers": 0}
+    ...     shards = [f"{folder}/{i}.db" for i in (1, 2)]
+    ...     for i, store in enumerate(shards, 1):
+    ...         _ = compare("digits", constant(1), store=store, shard=(i, 2), **options)
+    ...     merge(f"{folder}/all.db", *shards)
     2
     """
     for source in sources:
         if not Path(source).is_file():
             raise ResultError(f"there is no store {source}")
         if not Path(source).stat().st_size:
-            raise ResultError(f"{source} is empty: its shard was not begun")
+            raise ResultError(f"{source} is empty: its shard has not started")
         if Path(source).resolve() == Path(target).resolve():
-            raise ResultError(f"{source} cannot be merged into itself; name the target first")
+            raise ResultError(f"{source} cannot be merged into itself; write the target first")
     with Store(target) as store:
         count = 0
         for source in sources:
             with Store(source) as other:
-                count += store.take(other)
+                count += store.copy_from(other)
     return count
 
 
 def filesystem(path: Path, mounts: Path = Path("/proc/self/mounts")) -> str:
-    """Return the kind of filesystem that a path is on, as Linux calls it; empty if unknown."""
+    """Return the type of the filesystem that holds a path, as Linux names it; empty if unknown.
+
+    Args:
+        path: a file or folder.
+        mounts: the table of mounts.
+    """
     try:
         lines = mounts.read_text(encoding="utf-8").splitlines()
     except OSError:
         return ""
-    place = str(path.resolve())
-    best, kind = "", ""
+    target = f"{path.resolve()}/"
+    longest, fs_type = "", ""
     for line in lines:
-        _, at, name, *_ = line.split()
-        folder = at.replace("\\040", " ").rstrip("/")
-        if (place + "/").startswith(folder + "/") and len(folder) >= len(best):
-            best, kind = folder, name
-    return kind
+        _, mount_point, name, *_ = line.split()
+        folder = mount_point.replace("\\040", " ").rstrip("/")
+        if target.startswith(folder + "/") and len(folder) >= len(longest):
+            longest, fs_type = folder, name
+    return fs_type
 
 
-def _is_there(process: int) -> bool:
+def _is_alive(owner: str, heartbeat: float) -> bool:
+    """Return whether the driver that owns a trial is still at work, as far as can be known."""
+    host, process, _ = owner.rsplit(":", 2)
+    if host == socket.gethostname() and not _process_exists(int(process)):
+        return False
+    return time.time() - heartbeat < LEASE_SECONDS
+
+
+def _process_exists(process: int) -> bool:
     try:
         os.kill(process, 0)
     except ProcessLookupError:

@@ -1,4 +1,4 @@
-"""What is trained: a model, a loss, data; built by a plain function in a user's own file."""
+"""Task: a model, a loss and data, built by a plain function in a user's own file."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from torch import nn
 from ratecraft.errors import TaskError
 from ratecraft.torch._optimizers import optimizer_named
 
-from ._source import BUILT_IN, called, load_function
+from ._source import BUILT_IN_TASKS, call_function, load_function
 
-Loss = Callable[[nn.Module, Any], torch.Tensor]
+BatchFunction = Callable[[nn.Module, Any], torch.Tensor]
+"""A loss or metric: (model, batch) -> tensor of one element."""
 
-EXAMPLE: Final = "return Task(model=..., loss=..., train=..., val=...)"
+RETURN_EXAMPLE: Final = "return Task(model=..., loss=..., train=..., val=...)"
 
 
 def _adamw(model: nn.Module) -> torch.optim.Optimizer:
@@ -26,20 +27,24 @@ def _adamw(model: nn.Module) -> torch.optim.Optimizer:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """Something to train, from a fresh start each time.
+    """What to train, from a new model each time.
 
     Attributes:
-        model: ``model()`` returns a new model; its weights follow torch's seed.
+        model: ``model()`` returns a new model; its initial weights depend on torch's seed.
         loss: ``loss(model, batch)`` returns the training loss, a tensor of one element.
-        train: the training batches: a DataLoader, a list, anything that can be iterated again.
+        train: the training batches: a DataLoader, a list, or any iterable with a length that can
+            be iterated more than once.
         val: the validation batches, likewise.
-        optimizer: ``optimizer(model)`` returns the optimizer; default AdamW. Its lrs are
-            overwritten.
-        metrics: more validation metrics by name, each ``metric(model, batch)``, a mean over the
-            batch; ``loss`` is always measured.
-        name: what is trained, in words.
+        optimizer: ``optimizer(model)`` returns the optimizer; default AdamW. Its learning rates
+            are overwritten.
+        metrics: further validation metrics by name, each ``metric(model, batch)``, a mean over
+            the batch; ``loss`` is always measured.
+        name: description of the task.
 
+    >>> import torch
+    >>> from torch import nn
     >>> from torch.nn import functional as F
+    >>> from ratecraft.experiments import Task
     >>> x = torch.randn(64, 3)
     >>> task = Task(
     ...     model=lambda: nn.Linear(3, 1),
@@ -47,16 +52,16 @@ class Task:
     ...     train=x.split(16),
     ...     val=x.split(64),
     ... )
-    >>> len(task.train)
+    >>> task.steps_per_epoch
     4
     """
 
     model: Callable[[], nn.Module]
-    loss: Loss
+    loss: BatchFunction
     train: Iterable[Any]
     val: Iterable[Any]
     optimizer: Callable[[nn.Module], torch.optim.Optimizer] = _adamw
-    metrics: Mapping[str, Loss] = field(default_factory=dict)
+    metrics: Mapping[str, BatchFunction] = field(default_factory=dict)
     name: str = ""
 
     def __post_init__(self) -> None:
@@ -65,84 +70,94 @@ class Task:
                 raise TaskError(f"Task({name}=...) must be a function, not {type(value).__name__}")
         if isinstance(self.model, nn.Module):
             raise TaskError(
-                "Task(model=...) is a model, where a function that makes one was expected, since "
-                "each run starts afresh; write model=lambda: MyModel(...)"
+                "Task(model=...) is a model; expected a function that creates one, since each run "
+                "trains a new model: write model=lambda: MyModel(...)"
             )
         if not isinstance(self.metrics, Mapping) or not all(map(callable, self.metrics.values())):
-            raise TaskError("Task(metrics=...) must be functions by name: {'accuracy': accuracy}")
+            raise TaskError("Task(metrics=...) must be a dict of functions: {'accuracy': accuracy}")
         if "loss" in self.metrics:
             raise TaskError("Task(metrics=...): the loss is always measured; leave 'loss' out")
         for name in ("train", "val"):
             value = getattr(self, name)
             if isinstance(value, Iterator) or not isinstance(value, Iterable):
                 raise TaskError(
-                    f"Task({name}=...) must be batches that can be iterated again and again, "
-                    f"not {type(value).__name__}; give a DataLoader or a list"
+                    f"Task({name}=...) must be batches that can be iterated more than once, "
+                    f"not {type(value).__name__}; pass a DataLoader or a list"
                 )
             if not isinstance(value, Sized) or len(value) == 0:
                 raise TaskError(
-                    f"Task({name}=...) must have a length, at least 1, since an epoch is that "
-                    f"many batches; this {type(value).__name__} has "
-                    + ("none" if isinstance(value, Sized) else "no length")
+                    f"Task({name}=...) must have a length of at least 1, the number of its "
+                    f"batches; this {type(value).__name__} has "
+                    + ("length 0" if isinstance(value, Sized) else "no length")
                 )
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps in an epoch: the number of training batches."""
+        """Number of steps in an epoch: the number of training batches."""
         return len(self.train)  # type: ignore[arg-type]  # checked on construction
 
 
 def load_task(name: str) -> Task:
-    """Return the task that a name stands for.
+    """Return the task with a name.
 
     Args:
         name: ``digits``, ``stdlib-text``, ``path/to/file.py:function`` or ``module:function``,
-            where calling the function returns a `Task`.
+            where the function returns a `Task`.
 
     Raises:
-        TaskError: there is no such file, function or built-in task, or it returns no `Task`.
+        TaskError: the file, function or built-in task does not exist, or returns no `Task`.
 
+    >>> from ratecraft.experiments import load_task
     >>> task = load_task("digits")
-    >>> task.epoch, list(task.metrics)
+    >>> task.steps_per_epoch, list(task.metrics)
     (45, ['accuracy'])
     """
-    return task_as_it_was(name, "")
+    return load_task_version(name, "")
 
 
-def task_as_it_was(name: str, code: str) -> Task:
-    """Return the task of a name, as long as its code is what it was; "" for any code.
+def load_task_version(name: str, source_hash: str) -> Task:
+    """Return the task with a name, provided that its code has a given hash.
+
+    Args:
+        name: as for `load_task`.
+        source_hash: a hash from `hash_source`; "" accepts any code.
 
     Raises:
-        TaskError: as `load_task`, or the code has changed.
+        TaskError: as for `load_task`, or the code has changed.
     """
-    target = BUILT_IN.get(name, name)
-    code = "" if name in BUILT_IN else code  # a version of this package
+    target = BUILT_IN_TASKS.get(name, name)
+    source_hash = "" if name in BUILT_IN_TASKS else source_hash  # for these, a package version
     if not all(target.rpartition(":")):
-        close = difflib.get_close_matches(name, BUILT_IN, n=1)
-        guess = f"; did you mean {close[0]!r}?" if close else ""
+        matches = difflib.get_close_matches(name, BUILT_IN_TASKS, n=1)
+        hint = f"; did you mean {matches[0]!r}?" if matches else ""
         raise TaskError(
-            f"no task is named {name!r}{guess}\nbuilt in are {', '.join(BUILT_IN)}; your own is "
-            "written file.py:function, where the function returns a ratecraft.Task"
+            f"there is no task {name!r}{hint}\nthe built-in tasks are {', '.join(BUILT_IN_TASKS)}; "
+            "for your own write file.py:function, where the function returns a ratecraft.Task"
         )
-    return build_task(load_function(target, code), name)
+    return build_task(load_function(target, source_hash), name)
 
 
 def build_task(build: Callable[[], Task], name: str) -> Task:
     """Call a user's function and check that it returns a `Task`."""
-    task = called(build, name)
+    task = call_function(build, name)
     if not isinstance(task, Task):
         raise TaskError(
-            f"{name} returned {type(task).__name__}, where a ratecraft.Task was expected; "
-            f"end the function with: {EXAMPLE}"
+            f"{name} returned {type(task).__name__}; expected a ratecraft.Task: end the function "
+            f"with {RETURN_EXAMPLE}"
         )
     return task
 
 
 def with_optimizer(task: Task, name: str) -> Task:
-    """Return a task with another optimizer, by its short name or its class's path.
+    """Return a copy of a task with another optimizer.
+
+    Args:
+        task: the task.
+        name: short name of an optimizer, or the path of its class; see
+            `ratecraft.torch._optimizers`.
 
     Raises:
-        SettingError: there is no such optimizer; see `ratecraft.torch._optimizers`.
+        SettingError: there is no such optimizer.
     """
     build = optimizer_named(name)
     return replace(task, optimizer=lambda model: build(model.parameters()))

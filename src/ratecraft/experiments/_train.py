@@ -1,4 +1,4 @@
-"""The one training loop."""
+"""train and Training: the training loop."""
 
 from __future__ import annotations
 
@@ -29,9 +29,10 @@ from ratecraft.schedule._duration import CLOCK_NAMES
 from ratecraft.torch import PlateauLR, ScheduleLR
 
 from ._plateau import Candidate, Plateau
-from ._task import Loss, Task
+from ._task import BatchFunction, Task
 
-RECENT: Final = 16  # training batches on which the metrics are measured, too
+EVALUATED_TRAIN_BATCHES: Final = 16
+"""The metrics are also measured on this many of the last training batches."""
 
 
 @explain_arguments(
@@ -48,37 +49,40 @@ def train(
     progress: Callable[[int, int], None] | None = None,
     watch: Callable[[Evaluation], None] | None = None,
 ) -> Run:
-    """Train a task once from a fresh start and return what happened.
+    """Train a new model of a task once and return the run.
 
-    The random numbers of torch, numpy and `random` follow ``seed`` (a loader that has a generator
-    of its own keeps that one); the caller's are left as they were. After each epoch and at the
-    end the metrics are measured in evaluation mode, on the validation data and on the last 16
-    training batches; that changes nothing of the training.
+    ``seed`` seeds the random numbers of torch, numpy and `random`, but not a loader with a
+    generator of its own; the caller's random numbers are restored at the end. After each epoch
+    and at the end the metrics are measured in evaluation mode, on the validation data and on the
+    last 16 training batches; this does not affect the training.
 
     Args:
-        task: what to train. Groups of different lrs keep their ratios.
-        schedule: the schedule, or a `Plateau`; ``lr`` times it is the learning rate, of the
-            group with the highest one.
-        lr: what the schedule multiplies.
-        seed: seed of initial weights and data order.
+        task: what to train. Param groups with different learning rates keep their ratios.
+        schedule: the schedule, or a `Plateau`. The learning rate of the group with the highest
+            one is ``lr`` times the schedule.
+        lr: learning rate that the schedule multiplies.
+        seed: seed of the initial weights and the data order.
         total_steps: length of the run, in steps or ``epochs(n)``; default ``epochs(10)``.
-        progress: called with (steps done, steps planned) after each step.
+        progress: called with (steps done, total steps) after each step.
         watch: called with each evaluation.
 
     Raises:
-        TaskError: the task's functions return something unexpected.
-        ScheduleError: the schedule does not resolve over the run.
+        TaskError: a function of the task returns a value of the wrong type or shape.
+        ScheduleError: the schedule does not fit into the run.
 
+    >>> import torch
+    >>> from torch import nn
     >>> from torch.nn import functional as F
     >>> from ratecraft import cosine
+    >>> from ratecraft.experiments import Task, train
     >>> x = torch.linspace(-1, 1, 64)[:, None]
-    >>> line = Task(
+    >>> task = Task(
     ...     model=lambda: nn.Linear(1, 1),
     ...     loss=lambda model, batch: F.mse_loss(model(batch), 2 * batch),
     ...     train=x.split(8),
     ...     val=[x],
     ... )
-    >>> run = train(line, cosine(1, 0), lr=0.1, total_steps=200)
+    >>> run = train(task, cosine(1, 0), lr=0.1, total_steps=200)
     >>> run.final() < 0.001
     True
     """
@@ -89,23 +93,33 @@ def train(
 
 @dataclass(slots=True)
 class TrainingSnapshot:
-    """A training as it was after a step, from which another one goes on, once.
+    """The state of a `Training` after a step, from which one other training can continue.
 
     Attributes:
-        training: its model, optimizer and what it had seen, copied.
-        seconds: how long it had taken.
+        state: copies of the model, the optimizer and the results so far.
+        seconds: wall time of the training so far.
     """
 
-    training: dict[str, Any]
+    state: dict[str, Any]
     seconds: float
 
 
 class Training:
-    """One run that can be held, and gone on with along another schedule.
+    """A run that can be trained in parts, and branched to another schedule.
 
-    Args: those of `train`; and
+    Args:
+        task: as for `train`.
+        schedule: as for `train`.
+        lr: as for `train`.
+        seed: as for `train`.
+        total_steps: as for `train`.
+        snapshots: whether `snapshot` is going to be called.
 
-        marks: whether `mark` is going to be called.
+    Attributes:
+        losses: training loss of each step so far.
+        evaluations: measurements so far.
+        diverged: step at which the loss stopped being finite, or None.
+        seconds: wall time so far.
     """
 
     def __init__(
@@ -116,70 +130,71 @@ class Training:
         lr: float = 1.0,
         seed: int = 0,
         total_steps: int | Duration | None = None,
-        marks: bool = False,
+        snapshots: bool = False,
     ) -> None:
         self.task, self.lr, self.seed = task, lr, seed
-        self._plan(schedule, total_steps)
+        self._set_schedule(schedule, total_steps)
         self.losses: list[float] = []
         self.evaluations: list[Evaluation] = []
         self.diverged: int | None = None
         self.seconds = 0.0
-        self._marks = marks
+        self._snapshots = snapshots
         self._batches: Iterator[Any] | None = None
-        self._drawn = 0
-        self._recent: deque[Any] = deque(maxlen=RECENT)
+        self._epoch_batches = 0  # read in this epoch
+        self._recent_batches: deque[Any] = deque(maxlen=EVALUATED_TRAIN_BATCHES)
         with preserve_rng():
             seed_everything(seed)
-            self.model, self.optimizer = start(task)
-            self._ratios = [ratio for _, ratio in group_lr_ratios([self.optimizer])]
-            self._drive(0)
+            self.model, self.optimizer = create_model_and_optimizer(task)
+            self._lr_ratios = [ratio for _, ratio in group_lr_ratios([self.optimizer])]
+            self._bind_schedule(0)
             self.model.train()
             set_optimizer_mode(self.optimizer, "train")
-            self._random = capture_random_state()
-            self._epoch = (self._random, capture_loader_state(task.train) if marks else _nothing)
+            self._restore_rng = capture_random_state()
+            restore_loader = capture_loader_state(task.train) if snapshots else _restore_nothing
+            self._restore_epoch = (self._restore_rng, restore_loader)
 
-    def _plan(self, schedule: Candidate, total_steps: int | Duration | None) -> None:
+    def _set_schedule(self, schedule: Candidate, total_steps: int | Duration | None) -> None:
         self.schedule = schedule
         self.curve = curve_of(schedule, self.lr, total_steps, self.task.steps_per_epoch)
-        self.planned = len(self.curve)
+        self.total_steps = len(self.curve)
         if isinstance(schedule, Plateau) and schedule.metric not in ("loss", *self.task.metrics):
             raise ScheduleError(
                 f"{schedule!r}: the task has no metric {schedule.metric!r}; it has "
                 f"{', '.join(('loss', *self.task.metrics))}"
             )
 
-    def _drive(self, done: int) -> None:
-        """Bind the schedule to the optimizer, with ``done`` steps behind it."""
+    def _bind_schedule(self, initial_step: int) -> None:
+        """Create the scheduler of the optimizer, which has already made ``initial_step`` steps."""
         plain = self.schedule.schedule if isinstance(self.schedule, Plateau) else self.schedule
         lr: Schedule | dict[str, Schedule] = self.lr * plain
-        if any(ratio != 1 for ratio in self._ratios):
+        if any(ratio != 1 for ratio in self._lr_ratios):
             lr = {}
             for i, group in enumerate(self.optimizer.param_groups):
-                group.setdefault("name", _free(str(i), self.optimizer))
-                lr[str(group["name"])] = (self.lr * self._ratios[i]) * plain
+                group.setdefault("name", _unused_group_name(str(i), self.optimizer))
+                lr[str(group["name"])] = (self.lr * self._lr_ratios[i]) * plain
         scheduler = ScheduleLR(
             self.optimizer,
             lr=lr,
-            total_steps=self.planned,
+            total_steps=self.total_steps,
             steps_per_epoch=self.task.steps_per_epoch,
-            initial_step=done,
+            initial_step=initial_step,
         )
         self._plateau = None
         if isinstance(self.schedule, Plateau):
-            said = self.schedule
+            plateau = self.schedule
             self._plateau = PlateauLR(
                 scheduler,
-                mode="min" if said.falls else "max",
-                factor=said.factor,
-                patience=said.patience,
-                threshold=said.threshold,
-                cooldown=said.cooldown,
+                mode="min" if plateau.lower_is_better else "max",
+                factor=plateau.factor,
+                patience=plateau.patience,
+                threshold=plateau.threshold,
+                cooldown=plateau.cooldown,
             )
 
     @property
     def ended(self) -> bool:
-        """Whether nothing is left to do: all steps are made, or the loss is not finite."""
-        return self.diverged is not None or len(self.losses) == self.planned
+        """Whether all steps are done or the loss stopped being finite."""
+        return self.diverged is not None or len(self.losses) == self.total_steps
 
     def advance(
         self,
@@ -188,83 +203,89 @@ class Training:
         progress: Callable[[int, int], None] | None = None,
         watch: Callable[[Evaluation], None] | None = None,
     ) -> None:
-        """Go on to a step, or to the end; the caller's random numbers are left alone."""
-        end = self.planned if until is None else min(until, self.planned)
-        started = time.perf_counter()
+        """Train up to a step, or to the end; the caller's random numbers are restored.
+
+        Args:
+            until: number of steps after which to pause; default: all.
+            progress: as for `train`.
+            watch: as for `train`.
+        """
+        end = self.total_steps if until is None else min(until, self.total_steps)
+        start = time.perf_counter()
         with preserve_rng():
-            self._random()
-            closes = needs_closure(self.optimizer)
+            self._restore_rng()
+            with_closure = needs_closure(self.optimizer)
             while len(self.losses) < end and self.diverged is None:
-                self._step(self._next_batch(), closes)
+                self._step(self._next_batch(), with_closure)
                 if self.diverged is not None:
                     break
                 if progress:
-                    progress(len(self.losses), self.planned)
+                    progress(len(self.losses), self.total_steps)
                 if self.evaluations and watch and self.evaluations[-1].step == len(self.losses):
                     watch(self.evaluations[-1])
-            self._random = capture_random_state()
-        self.seconds += time.perf_counter() - started
+            self._restore_rng = capture_random_state()
+        self.seconds += time.perf_counter() - start
 
-    def _step(self, batch: Any, closes: bool) -> None:
+    def _step(self, batch: Any, with_closure: bool) -> None:
         task, model, optimizer = self.task, self.model, self.optimizer
         optimizer.zero_grad(set_to_none=True)
         loss = task.loss(model, batch)
-        _check_number(loss)
+        _check_scalar(loss)
         check_loss(loss)
         value = float(loss.detach())
         self.losses.append(value)
         if not math.isfinite(value):
             self.diverged = len(self.losses) - 1
             return
-        done = len(self.losses)
-        looks = done % task.steps_per_epoch == 0 or done == self.planned
-        # The scheduler writes the next lr as soon as the step is done.
-        lrs = _lrs(optimizer) if looks else {}
+        steps = len(self.losses)
+        is_evaluated = steps % task.steps_per_epoch == 0 or steps == self.total_steps
+        # Read now: the scheduler writes the next learning rate in optimizer.step().
+        lrs = _group_lrs(optimizer) if is_evaluated else {}
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        if closes:
+        if with_closure:
             optimizer.step(_closure(task, model, optimizer, batch))
         else:
             optimizer.step()
-        if looks:
-            self._look(lrs)
+        if is_evaluated:
+            self._evaluate(lrs)
 
-    def _look(self, lrs: dict[str, float]) -> None:
-        """Measure on validation and recent training batches; a plateau hears of an epoch's."""
-        done = len(self.losses)
+    def _evaluate(self, lrs: dict[str, float]) -> None:
+        """Measure on validation and recent training batches, and step the plateau."""
+        steps = len(self.losses)
         with preserve_rng():
             set_optimizer_mode(self.optimizer, "eval")
-            found = _evaluate(self.task, self.model, self.task.val)
-            seen = _evaluate(self.task, self.model, self._recent)
+            validation = _mean_metrics(self.task, self.model, self.task.val)
+            train = _mean_metrics(self.task, self.model, self._recent_batches)
             set_optimizer_mode(self.optimizer, "train")
-        self.evaluations.append(Evaluation(done, found, seen, lrs))
-        if done == self.planned and not math.isfinite(found["loss"]):
-            self.diverged = done
+        self.evaluations.append(Evaluation(steps, validation, train, lrs))
+        if steps == self.total_steps and not math.isfinite(validation["loss"]):
+            self.diverged = steps
         elif self._plateau is not None and isinstance(self.schedule, Plateau):
-            self._plateau.step(found[self.schedule.metric])
+            self._plateau.step(validation[self.schedule.metric])
 
     def _next_batch(self) -> Any:
         if self._batches is None:
-            self._open_epoch()
+            self._start_epoch()
         for _ in range(2):
             for batch in self._batches or ():
-                self._drawn += 1
-                self._recent.append(batch)
+                self._epoch_batches += 1
+                self._recent_batches.append(batch)
                 return batch
-            if not self._drawn:
+            if not self._epoch_batches:
                 break
-            self._open_epoch()
+            self._start_epoch()
         raise TaskError(
-            "the training data gave no batch when it was iterated again; give a DataLoader or a "
+            "the training data gave no batch when it was iterated again; pass a DataLoader or a "
             "list"
         )
 
-    def _open_epoch(self) -> None:
-        if self._marks:
-            self._epoch = capture_random_state(), capture_loader_state(self.task.train)
-        self._batches, self._drawn = iter(self.task.train), 0
+    def _start_epoch(self) -> None:
+        if self._snapshots:
+            self._restore_epoch = capture_random_state(), capture_loader_state(self.task.train)
+        self._batches, self._epoch_batches = iter(self.task.train), 0
 
-    def mark(self) -> TrainingSnapshot:
-        """Return what another training can go on from; this one goes on as if nobody had asked.
+    def snapshot(self) -> TrainingSnapshot:
+        """Return a copy of the state, from which another training can continue.
 
         Raises:
             TaskError: the model or the optimizer cannot be copied.
@@ -274,58 +295,64 @@ class Training:
         except Exception as error:  # a user's model can raise anything
             raise TaskError(
                 f"{type(self.model).__name__} cannot be copied ({type(error).__name__}: {error}), "
-                "so that runs cannot branch from one; train them without branches"
+                "so runs cannot branch from it; train without branches"
             ) from None
-        kept = {
+        state = {
             "model": model,
             "optimizer": optimizer,
             "losses": list(self.losses),
             "evaluations": list(self.evaluations),
-            "_drawn": self._drawn,
-            "_recent": deque(self._recent, RECENT),
-            "_random": self._random,
-            "_epoch": self._epoch,
-            "_validation": capture_loader_state(self.task.val),
-            "_ratios": self._ratios,
-            "_begun": self._batches is not None,
+            "_epoch_batches": self._epoch_batches,
+            "_recent_batches": deque(self._recent_batches, EVALUATED_TRAIN_BATCHES),
+            "_restore_rng": self._restore_rng,
+            "_restore_epoch": self._restore_epoch,
+            "_restore_validation": capture_loader_state(self.task.val),
+            "_lr_ratios": self._lr_ratios,
+            "_in_epoch": self._batches is not None,
             "task": self.task,
             "lr": self.lr,
             "seed": self.seed,
         }
-        return TrainingSnapshot(kept, self.seconds)
+        return TrainingSnapshot(state, self.seconds)
 
     @classmethod
-    def resumed(
-        cls, mark: TrainingSnapshot, schedule: Candidate, total_steps: int | Duration | None
+    def from_snapshot(
+        cls, snapshot: TrainingSnapshot, schedule: Candidate, total_steps: int | Duration | None
     ) -> Training:
-        """Return a training that goes on from a mark along another schedule.
+        """Return a training that continues from a snapshot with another schedule.
 
-        It is bit for bit the one that was trained with that schedule from the beginning, if both
-        schedules agree so far. The training that was marked must have ended: both read the same
-        loader.
+        Its run is bit for bit that of training with this schedule from the start, if both
+        schedules agree on the steps before. The original training must have ended, since both
+        read the same loader.
         """
         self = cls.__new__(cls)
-        begun, validation = mark.training.pop("_begun"), mark.training.pop("_validation")
-        for name, value in mark.training.items():
+        in_epoch = snapshot.state.pop("_in_epoch")
+        restore_validation = snapshot.state.pop("_restore_validation")
+        for name, value in snapshot.state.items():
             setattr(self, name, value)
-        self._marks, self.diverged, self.seconds, self._batches = True, None, mark.seconds, None
-        self._plan(schedule, total_steps)
+        self._snapshots, self.diverged, self._batches = True, None, None
+        self.seconds = snapshot.seconds
+        self._set_schedule(schedule, total_steps)
         with preserve_rng():
             for group in self.optimizer.param_groups:
-                group.pop("initial_lr", None)  # the other scheduler's
-            self._drive(len(self.losses))
-            random, loader = self._epoch
-            loader()
-            validation()
-            if begun:
-                random()
+                group.pop("initial_lr", None)  # the other scheduler set it
+            self._bind_schedule(len(self.losses))
+            restore_rng, restore_loader = self._restore_epoch
+            restore_loader()
+            restore_validation()
+            if in_epoch:
+                restore_rng()
                 self._batches = iter(self.task.train)
-                for _ in range(self._drawn):  # the place in the epoch; what they hold was seen
+                for _ in range(self._epoch_batches):  # skip the batches that were trained on
                     next(self._batches)
         return self
 
     def result(self, stopped: int | None = None) -> Run:
-        """Return what happened; ``stopped`` says where early stopping ended it."""
+        """Return the run so far.
+
+        Args:
+            stopped: step after which early stopping ended it, or None.
+        """
         realized_schedule = ""
         if isinstance(self.schedule, Plateau) and self._plateau is not None:
             factor = self._plateau.as_schedule()
@@ -336,7 +363,7 @@ class Training:
             schedule=repr(self.schedule),
             lr=self.lr,
             seed=self.seed,
-            total_steps=self.planned,
+            total_steps=self.total_steps,
             steps_per_epoch=self.task.steps_per_epoch,
             losses=tuple(self.losses),
             evaluations=tuple(self.evaluations),
@@ -347,17 +374,23 @@ class Training:
         )
 
 
-def _nothing() -> None:
-    """Restore nothing: no epoch has begun."""
+def _restore_nothing() -> None:
+    """Do nothing: no epoch has started."""
 
 
 def curve_of(
     schedule: Candidate, lr: float, total_steps: int | Duration | None, steps_per_epoch: int
 ) -> Curve:
-    """Return the lrs of a run, of a plateau without its falls.
+    """Return the learning rates of a run, for a `Plateau` without reductions.
+
+    Args:
+        schedule: the schedule.
+        lr: learning rate that it multiplies.
+        total_steps: length of the run, in steps or ``epochs(n)``; default ``epochs(10)``.
+        steps_per_epoch: number of steps in an epoch.
 
     Raises:
-        ScheduleError: the schedule does not resolve over the run.
+        ScheduleError: the schedule does not fit into the run.
     """
     plain = schedule.schedule if isinstance(schedule, Plateau) else schedule
     curve = (lr * plain).resolve(
@@ -366,14 +399,18 @@ def curve_of(
     )
     if (unit := CLOCK_NAMES[curve.horizon.clock]) != "step":
         raise ScheduleError(
-            f"total_steps={total_steps}: a Task's run is counted in steps, not in {unit}s; say a number of "
-            "them, or epochs(n)"
+            f"total_steps={total_steps}: a Task's run is counted in steps, not in {unit}s; write a "
+            "number of steps, or epochs(n)"
         )
     return curve
 
 
-def start(task: Task) -> tuple[nn.Module, torch.optim.Optimizer]:
-    """Return a task's fresh model and its optimizer, or say what it returned instead."""
+def create_model_and_optimizer(task: Task) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """Return a new model of a task and its optimizer.
+
+    Raises:
+        TaskError: a function of the task returned something else.
+    """
     model = task.model()
     if not isinstance(model, nn.Module):
         raise TaskError(f"Task.model() returned {type(model).__name__}; expected a torch Module")
@@ -386,15 +423,15 @@ def start(task: Task) -> tuple[nn.Module, torch.optim.Optimizer]:
     return model, optimizer
 
 
-def _free(name: str, optimizer: torch.optim.Optimizer) -> str:
-    """Return a name for a group that no other group has."""
+def _unused_group_name(name: str, optimizer: torch.optim.Optimizer) -> str:
+    """Return a name that no param group has."""
     taken = [group.get("name") for group in optimizer.param_groups]
     while name in taken:
         name += "'"
     return name
 
 
-def _lrs(optimizer: torch.optim.Optimizer) -> dict[str, float]:
+def _group_lrs(optimizer: torch.optim.Optimizer) -> dict[str, float]:
     return {
         str(group.get("name", i)): float(group["lr"])
         for i, group in enumerate(optimizer.param_groups)
@@ -404,7 +441,7 @@ def _lrs(optimizer: torch.optim.Optimizer) -> dict[str, float]:
 def _closure(
     task: Task, model: nn.Module, optimizer: torch.optim.Optimizer, batch: Any
 ) -> Callable[[], float]:
-    """Return what computes the loss of a batch and its gradients anew."""
+    """Return a function that computes the loss of a batch and its gradients."""
 
     def closure() -> float:
         optimizer.zero_grad(set_to_none=True)
@@ -416,47 +453,51 @@ def _closure(
 
 
 @torch.no_grad()
-def _evaluate(task: Task, model: nn.Module, batches: Iterable[Any]) -> dict[str, float]:
-    """Return each metric's mean over some data, batches weighted by their rows."""
+def _mean_metrics(task: Task, model: nn.Module, batches: Iterable[Any]) -> dict[str, float]:
+    """Return the mean of each metric over some batches, weighted by their number of rows."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
-    totals = dict.fromkeys(("loss", *task.metrics), 0.0)
-    rows = 0
-    measures: tuple[tuple[str, Loss], ...] = (("loss", task.loss), *task.metrics.items())
+    sums = dict.fromkeys(("loss", *task.metrics), 0.0)
+    total_rows = 0
+    metrics: tuple[tuple[str, BatchFunction], ...] = (("loss", task.loss), *task.metrics.items())
     for batch in batches:
-        size = _rows(batch)
-        rows += size
-        for name, metric in measures:
+        rows = _count_rows(batch)
+        total_rows += rows
+        for name, metric in metrics:
             value = metric(model, batch)
-            _check_number(value, "loss" if name == "loss" else f"the metric {name}")
-            totals[name] += size * float(value)
+            _check_scalar(value, "loss" if name == "loss" else f"the metric {name}")
+            sums[name] += rows * float(value)
     for module, mode in modes.items():
         module.training = mode
-    if not rows:
-        raise TaskError("the batches of val= have no rows; give some to measure on")
-    return {name: total_steps / rows for name, total_steps in totals.items()}
+    if not total_rows:
+        raise TaskError("the batches of val= have no rows, so nothing can be measured")
+    return {name: value / total_rows for name, value in sums.items()}
 
 
-def _rows(batch: Any) -> int:
+def _count_rows(batch: Any) -> int:
     """Return the number of samples in a batch: the length of the first tensor in it."""
     if isinstance(batch, torch.Tensor):
         return len(batch) if batch.ndim else 0
-    inner: Iterable[Any] = ()
+    items: Iterable[Any] = ()
     if isinstance(batch, Mapping):
-        inner = batch.values()
+        items = batch.values()
     elif isinstance(batch, list | tuple):
-        inner = batch
+        items = batch
     sizes = (
-        _rows(item) for item in inner if isinstance(item, torch.Tensor | Mapping | list | tuple)
+        _count_rows(item)
+        for item in items
+        if isinstance(item, torch.Tensor | Mapping | list | tuple)
     )
     return next((size for size in sizes if size), 1)
 
 
-def _check_number(value: object, name: str = "loss") -> None:
+def _check_scalar(value: object, name: str = "loss") -> None:
     """Raise TaskError unless a loss or a metric returned a tensor of one element."""
     if isinstance(value, torch.Tensor) and value.numel() == 1:
         return
-    what = type(value).__name__
+    description = type(value).__name__
     if isinstance(value, torch.Tensor):
-        what = f"a tensor of shape {tuple(value.shape)}"
-    raise TaskError(f"{name}(model, batch) returned {what}; expected a tensor of one element")
+        description = f"a tensor of shape {tuple(value.shape)}"
+    raise TaskError(
+        f"{name}(model, batch) returned {description}; expected a tensor of one element"
+    )

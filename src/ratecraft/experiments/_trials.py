@@ -1,4 +1,4 @@
-"""What is to be trained: trials, each with an identity that does not change."""
+"""Trials, each with a stable key, and the jobs that train them."""
 
 from __future__ import annotations
 
@@ -22,49 +22,50 @@ class Trial:
     """One training run to be made.
 
     Attributes:
-        task: the name by which a worker finds the task.
-        source: what the task's code was, as a hash; other code is another trial.
-        schedule: the text of the schedule.
-        lr: what the schedule multiplies.
-        optimizer: an optimizer in place of the task's own, or None.
-        seed: of initial weights and data order.
+        task: name by which a worker loads the task.
+        source_hash: hash of the code of the task; a trial of changed code is another trial.
+        schedule: text of the schedule.
+        lr: learning rate that the schedule multiplies.
+        optimizer: optimizer that replaces the one of the task, or None.
+        seed: seed of the initial weights and the data order.
         total_steps: length of the run, as text.
-        halved: the lrs and seeds among which early stopping chooses, as text; empty without.
+        halving_group: the learning rates and seeds that compete in early stopping, as text;
+            empty without it.
     """
 
     task: str
-    source: str
+    source_hash: str
     schedule: str
     lr: float
     optimizer: str | None
     seed: int
     total_steps: str
-    halved: str = ""
+    halving_group: str = ""
 
     @property
     def key(self) -> str:
-        """What this trial is known by: a hash of all that decides its result."""
-        told = {name: value for name, value in asdict(self).items() if name != "task"}
-        # A task may be named by a relative path, or from another folder; its code is what counts.
-        told["task"] = self.task.rpartition("/")[2]
-        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+        """A hash of everything that determines the result."""
+        fields = {name: value for name, value in asdict(self).items() if name != "task"}
+        # A file can be named by several paths; only its own name and its code count.
+        fields["task"] = self.task.rpartition("/")[2]
+        return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:16]
 
 
 class Job(NamedTuple):
-    """Trials that one worker does in one go, and how.
+    """Trials that one worker trains in one call.
 
     Attributes:
-        how: "alone", one trial; "branched", runs that share a beginning; "halved", the lrs of
-            one schedule, of which early stopping ends the worse ones.
-        trials: what is done.
+        mode: "alone", a single trial; "branched", runs with a common beginning; "halved", the
+            learning rates of one schedule, of which early stopping ends the worse ones.
+        trials: the trials.
     """
 
-    how: JobMode
+    mode: JobMode
     trials: tuple[Trial, ...]
 
 
-class Named(NamedTuple):
-    """A candidate: a schedule's text, and what tells it from others of that schedule."""
+class CandidateConfig(NamedTuple):
+    """A candidate: the text of a schedule, with the configuration of its runs."""
 
     schedule: str
     lr: float
@@ -77,80 +78,97 @@ class TrialPlan:
     """Everything that a comparison trains.
 
     Attributes:
-        candidates: what is compared, by name.
-        trials: every run, with its name in words.
-        jobs: the trials as workers are given them.
-        configs: what tells candidates of one schedule apart, where something does.
+        candidates: the candidates by name.
+        trials: the trials, each with the name of its run.
+        jobs: the trials, grouped into jobs for workers.
+        configs: by name, the configuration that distinguishes candidates with the same schedule;
+            empty if there is only one configuration.
     """
 
-    candidates: Mapping[str, Named]
+    candidates: Mapping[str, CandidateConfig]
     trials: Mapping[Trial, str]
     jobs: tuple[Job, ...]
     configs: Mapping[str, RunConfig]
 
     @classmethod
-    def of(
+    def create(
         cls,
-        place: str,
-        code: str,
-        named: Mapping[str, Candidate],
+        task: str,
+        source_hash: str,
+        *,
+        schedules: Mapping[str, Candidate],
         lrs: Sequence[float],
-        kinds: Sequence[str | None],
+        optimizers: Sequence[str | None],
         seeds: Sequence[int],
-        totals: Mapping[str, int],
-        how: JobMode,
+        lengths: Mapping[str, int],
+        mode: JobMode,
         shard: tuple[int, int],
     ) -> TrialPlan:
-        """Return the plan of schedules x lrs x optimizers x lengths x seeds."""
-        chosen = candidates(named, kinds, lrs, list(totals))
-        among = f"lrs {list(lrs)}, seeds {list(seeds)}" if how == "halved" else ""
+        """Return the plan of all schedules x lrs x optimizers x lengths x seeds.
+
+        Args:
+            task: name by which a worker loads the task.
+            source_hash: hash of the code of the task.
+            schedules: the schedules by name.
+            lrs: learning rates that each schedule multiplies.
+            optimizers: optimizers that replace the one of the task; None for that one.
+            seeds: seeds of initial weights and data order.
+            lengths: number of steps by the text of the length.
+            mode: how the trials are grouped into jobs.
+            shard: (i, n) plans only the i-th of n parts of the jobs.
+        """
+        candidates = name_candidates(schedules, optimizers, lrs, list(lengths))
+        group = f"lrs {list(lrs)}, seeds {list(seeds)}" if mode == "halved" else ""
         trials = {
-            Trial(place, code, *one[:3], seed, one.total_steps, among): f"{name}, seed {seed}"
-            for name, one in chosen.items()
+            Trial(
+                task, source_hash, *config[:3], seed, config.total_steps, group
+            ): f"{name}, seed {seed}"
+            for name, config in candidates.items()
             for seed in seeds
         }
         groups: dict[object, list[Trial]] = {}
         for trial in trials:
-            shared: dict[JobMode, object] = {
+            group_keys: dict[JobMode, object] = {
                 "alone": trial,
                 "branched": (trial.optimizer, trial.lr, trial.seed),
                 "halved": (trial.optimizer, trial.schedule, trial.total_steps),
             }
-            groups.setdefault(shared[how], []).append(trial)
-        jobs = [Job(how, tuple(some)) for some in groups.values()][shard[0] - 1 :: shard[1]]
-        mine = {trial for job in jobs for trial in job.trials}
-        several = len(lrs) > 1 or len(kinds) > 1 or len(totals) > 1
+            groups.setdefault(group_keys[mode], []).append(trial)
+        index, count = shard
+        jobs = [Job(mode, tuple(members)) for members in groups.values()][index - 1 :: count]
+        in_shard = {trial for job in jobs for trial in job.trials}
+        several = len(lrs) > 1 or len(optimizers) > 1 or len(lengths) > 1
         configs = {
-            name: RunConfig(one.lr, one.optimizer or "", totals[one.total_steps])
-            for name, one in chosen.items()
+            name: RunConfig(config.lr, config.optimizer or "", lengths[config.total_steps])
+            for name, config in candidates.items()
             if several
         }
-        kept = {trial: name for trial, name in trials.items() if trial in mine}
-        return cls(chosen, kept, tuple(jobs), configs)
+        named_trials = {trial: name for trial, name in trials.items() if trial in in_shard}
+        return cls(candidates, named_trials, tuple(jobs), configs)
 
 
-def candidates(
-    named: Mapping[str, Candidate],
-    kinds: Sequence[str | None],
+def name_candidates(
+    schedules: Mapping[str, Candidate],
+    optimizers: Sequence[str | None],
     lrs: Sequence[float],
-    totals: Sequence[str],
-) -> dict[str, Named]:
-    """Return every candidate by what tells it from the others.
+    lengths: Sequence[str],
+) -> dict[str, CandidateConfig]:
+    """Return every candidate by a name that holds only what differs between candidates.
 
     Raises:
-        SettingError: two would have one name.
+        SettingError: two candidates have the same name.
     """
-    found: dict[str, Named] = {}
-    every = list(itertools.product(named.items(), kinds, totals, lrs))
-    for (name, schedule), kind, total_steps, lr in every:
+    candidates: dict[str, CandidateConfig] = {}
+    combinations = list(itertools.product(schedules.items(), optimizers, lengths, lrs))
+    for (name, schedule), optimizer, length, lr in combinations:
         parts = [name]
-        if kind is not None and len(kinds) > 1:
-            parts.append(kind)
-        if len(totals) > 1:
-            parts.append(f"{total_steps} steps" if total_steps.isdigit() else total_steps)
+        if optimizer is not None and len(optimizers) > 1:
+            parts.append(optimizer)
+        if len(lengths) > 1:
+            parts.append(f"{length} steps" if length.isdigit() else length)
         if len(lrs) > 1:
             parts.append(f"lr {lr:g}")
-        found[", ".join(parts)] = Named(repr(schedule), lr, kind, total_steps)
-    if len(found) < len(every):
-        raise SettingError("two candidates would have one name; lrs must differ in 6 digits")
-    return found
+        candidates[", ".join(parts)] = CandidateConfig(repr(schedule), lr, optimizer, length)
+    if len(candidates) < len(combinations):
+        raise SettingError("two candidates have the same name; lrs must differ in 6 digits")
+    return candidates

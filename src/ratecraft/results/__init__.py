@@ -4,7 +4,8 @@ Reports and figures are drawn from results alone, without torch.
 
 _lr_search.py         results of learning rate finders and range tests
 _range_test_rules.py  rules that suggest a learning rate from a range test
-_comparison.py        training runs and comparisons of them
+_run.py               training runs and their measurements
+_comparison.py        comparisons of training runs
 _forecast.py          predicted losses of schedules that were not run
 _layer_stats.py       per-layer statistics of a Probe, breakdown of a learning rate
 _files.py             saving as JSON
@@ -14,9 +15,7 @@ _loading.py           loading
 from ratecraft._public import set_public_module as _set_public_module
 
 from ._comparison import Comparison as Comparison
-from ._comparison import Evaluation as Evaluation
 from ._comparison import OptimalLRRange as OptimalLRRange
-from ._comparison import Run as Run
 from ._comparison import RunConfig as RunConfig
 from ._comparison import Summary as Summary
 from ._comparison import TimeToTarget as TimeToTarget
@@ -34,5 +33,7 @@ from ._lr_search import ShortRun as ShortRun
 from ._range_test_rules import RANGE_TEST_RULES as RANGE_TEST_RULES
 from ._range_test_rules import LRSuggestion as LRSuggestion
 from ._range_test_rules import suggest_lr as suggest_lr
+from ._run import Evaluation as Evaluation
+from ._run import Run as Run
 
 _set_public_module(globals())

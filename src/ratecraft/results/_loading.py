@@ -10,10 +10,11 @@ from typing import Any
 
 from ratecraft.errors import ResultError
 
-from ._comparison import Comparison, Evaluation, Run, RunConfig
+from ._comparison import Comparison, RunConfig
 from ._files import RESULT_FORMAT
 from ._forecast import Forecast, ForecastEntry
 from ._lr_search import LRFinderResult, LRRangeTestResult, ShortRun
+from ._run import Evaluation, Run
 
 Result = LRRangeTestResult | LRFinderResult | Comparison | Forecast
 

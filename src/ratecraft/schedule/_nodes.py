@@ -228,7 +228,7 @@ class Schedule:
         >>> from ratecraft import cosine
         >>> axes = cosine(1, 0).plot(total_steps=100)
         >>> axes.get_xlabel(), axes.get_ylabel()
-        ('step', 'lr')
+        ('step', 'learning rate')
         """
         # The only import of a higher package: a schedule draws itself in a notebook.
         from ratecraft.report import plot_schedule

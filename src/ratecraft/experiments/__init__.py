@@ -4,6 +4,7 @@ _task.py           Task: a model, a loss and data, built by a plain function
 _source.py         loading task functions from files and modules; hashes of their code
 _builtin_tasks.py  the built-in tasks: digits and stdlib-text
 _plateau.py        Plateau: a schedule times a factor that follows a metric, as a value
+_metrics.py        mean metrics of a model over batches of data
 _train.py          train: the training loop
 _branches.py       runs with a common beginning, which is trained once
 _halving.py        early stopping among the learning rates of one schedule

@@ -6,7 +6,7 @@ import copy
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -28,8 +28,9 @@ from ratecraft.schedule import Curve, Duration, Schedule, epochs
 from ratecraft.schedule._duration import CLOCK_NAMES
 from ratecraft.torch import PlateauLR, ScheduleLR
 
+from ._metrics import check_scalar, mean_metrics
 from ._plateau import Candidate, Plateau
-from ._task import BatchFunction, Task
+from ._task import Task
 
 EVALUATED_TRAIN_BATCHES: Final = 16
 """The metrics are also measured on this many of the last training batches."""
@@ -230,7 +231,7 @@ class Training:
         task, model, optimizer = self.task, self.model, self.optimizer
         optimizer.zero_grad(set_to_none=True)
         loss = task.loss(model, batch)
-        _check_scalar(loss)
+        check_scalar(loss)
         check_loss(loss)
         value = float(loss.detach())
         self.losses.append(value)
@@ -254,8 +255,8 @@ class Training:
         steps = len(self.losses)
         with preserve_rng():
             set_optimizer_mode(self.optimizer, "eval")
-            validation = _mean_metrics(self.task, self.model, self.task.val)
-            train = _mean_metrics(self.task, self.model, self._recent_batches)
+            validation = mean_metrics(self.task, self.model, self.task.val)
+            train = mean_metrics(self.task, self.model, self._recent_batches)
             set_optimizer_mode(self.optimizer, "train")
         self.evaluations.append(Evaluation(steps, validation, train, lrs))
         if steps == self.total_steps and not math.isfinite(validation["loss"]):
@@ -450,54 +451,3 @@ def _closure(
         return float(loss.detach())
 
     return closure
-
-
-@torch.no_grad()
-def _mean_metrics(task: Task, model: nn.Module, batches: Iterable[Any]) -> dict[str, float]:
-    """Return the mean of each metric over some batches, weighted by their number of rows."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    sums = dict.fromkeys(("loss", *task.metrics), 0.0)
-    total_rows = 0
-    metrics: tuple[tuple[str, BatchFunction], ...] = (("loss", task.loss), *task.metrics.items())
-    for batch in batches:
-        rows = _count_rows(batch)
-        total_rows += rows
-        for name, metric in metrics:
-            value = metric(model, batch)
-            _check_scalar(value, "loss" if name == "loss" else f"the metric {name}")
-            sums[name] += rows * float(value)
-    for module, mode in modes.items():
-        module.training = mode
-    if not total_rows:
-        raise TaskError("the batches of val= have no rows, so nothing can be measured")
-    return {name: value / total_rows for name, value in sums.items()}
-
-
-def _count_rows(batch: Any) -> int:
-    """Return the number of samples in a batch: the length of the first tensor in it."""
-    if isinstance(batch, torch.Tensor):
-        return len(batch) if batch.ndim else 0
-    items: Iterable[Any] = ()
-    if isinstance(batch, Mapping):
-        items = batch.values()
-    elif isinstance(batch, list | tuple):
-        items = batch
-    sizes = (
-        _count_rows(item)
-        for item in items
-        if isinstance(item, torch.Tensor | Mapping | list | tuple)
-    )
-    return next((size for size in sizes if size), 1)
-
-
-def _check_scalar(value: object, name: str = "loss") -> None:
-    """Raise TaskError unless a loss or a metric returned a tensor of one element."""
-    if isinstance(value, torch.Tensor) and value.numel() == 1:
-        return
-    description = type(value).__name__
-    if isinstance(value, torch.Tensor):
-        description = f"a tensor of shape {tuple(value.shape)}"
-    raise TaskError(
-        f"{name}(model, batch) returned {description}; expected a tensor of one element"
-    )

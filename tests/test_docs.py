@@ -111,6 +111,13 @@ def test_links_between_pages_lead_somewhere() -> None:
             assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
+@pytest.mark.parametrize("name", [package.__name__ for package in PACKAGES])
+def test_the_reference_has_a_page_for_each_package(name: str) -> None:
+    page = ROOT / "docs" / "reference" / f"{name.rpartition('.')[2]}.md"
+    listed = "ratecraft.schedule" if name == "ratecraft" else name
+    assert f"::: {listed}\n" in page.read_text()
+
+
 def test_the_regret_tables_are_what_the_benchmark_prints() -> None:
     command = [sys.executable, str(ROOT / "benchmarks" / "regret" / "regret.py")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)

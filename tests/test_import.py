@@ -66,3 +66,10 @@ def test_python_m_ratecraft_is_the_command() -> None:
     command = [sys.executable, "-m", "ratecraft", "--version"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ratecraft.__version__
+
+
+def test_a_star_import_gives_public_names_only() -> None:
+    code = (
+        "import torch\nfrom ratecraft import *\nassert torch.optim, wsd\nassert 'Any' not in dir()"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

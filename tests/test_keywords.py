@@ -159,9 +159,9 @@ UNKNOWN = {
 # The start of the message for a schedule as one more positional argument.
 POSITIONAL = {
     "resolve": "resolve() takes the length by name: write resolve(total_steps=1000)",
-    "ScheduleLR": "ScheduleLR(optimizer, ...) takes its schedule by name: write lr=",
-    "find_lr": "find_lr() takes model, optimizer, loader and loss; write the rest by name",
-    "range_test": "range_test() takes model, optimizer, loader and loss; write the rest by name",
+    "ScheduleLR": "ScheduleLR(optimizer, ...) takes its schedule by keyword: pass lr=",
+    "find_lr": "find_lr() takes model, optimizer, loader and loss by position",
+    "range_test": "range_test() takes model, optimizer, loader and loss by position",
     "compare": "compare() takes a task and its schedules, as a list or a dict of names; write",
     "train": "train() takes a task and one schedule; write the rest by name: train(task, cosine(",
     "forecast": "forecast() takes logs, schedules (a list or a dict of names) and total_steps",

@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import re
 from pathlib import Path
 
 import pytest
@@ -10,20 +11,22 @@ from public import public_names
 import ratecraft
 
 ROOT = Path(ratecraft.__file__).parent
-# From the bottom to the top: a package may import itself and what stands above it in this list.
-LAYERS = [
-    {"errors", "_version", "_public", "_keywords"},
-    {"_render"},
-    {"schedule"},
-    {"results"},
-    {"torch", "_training", "forecasting"},
-    {"diagnostics"},
-    {"finder"},
-    {"experiments"},
-    {"integrations", "report"},
-    {"cli"},
-    {"__init__", "__main__"},
-]
+BOTTOM = {"errors", "_version", "_public", "_keywords"}
+# What each package may import besides itself.
+BELOW: dict[str, set[str]] = {name: set() for name in BOTTOM}
+BELOW["_render"] = BOTTOM
+BELOW["schedule"] = {*BOTTOM, "_render"}
+BELOW["results"] = {*BELOW["schedule"], "schedule"}
+BELOW["forecasting"] = {*BELOW["results"], "results"}
+BELOW["torch"] = BELOW["_training"] = BELOW["report"] = BELOW["forecasting"]
+BELOW["diagnostics"] = {*BELOW["torch"], "torch", "_training"}
+BELOW["finder"] = BELOW["diagnostics"]
+BELOW["experiments"] = {*BELOW["finder"], "finder"}
+BELOW["integrations"] = {*BELOW["experiments"], "diagnostics"}
+BELOW["cli"] = {*BELOW["integrations"], "integrations", "experiments", "forecasting", "report"}
+BELOW["__main__"] = {"cli"}
+BELOW["__init__"] = {*BOTTOM, "schedule", *("torch", "diagnostics", "finder"), "results"}
+BELOW["__init__"] |= {"experiments", "forecasting"}
 HEAVY = {"torch", "numpy", "matplotlib", "sklearn", "scipy", "rich", "cyclopts"}
 # What a package may load when it is imported; anything else is imported inside functions.
 LOADS = {
@@ -64,16 +67,14 @@ def imported(node: ast.AST, path: Path) -> list[str]:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_imports_run_down_only(path: Path) -> None:
-    rank = {package: i for i, layer in enumerate(LAYERS) for package in layer}
+    package = package_of(path)
     for node in ast.walk(ast.parse(path.read_text())):
         for name in imported(node, path):
             if name.split(".")[0] != "ratecraft":
                 continue
             target = [*name.split("."), ""][1]
-            if target == package_of(path) or package_of(path) == "__init__":
-                continue
             exception = (str(path.relative_to(ROOT)), target) in EXCEPTIONS
-            assert exception or rank[target] < rank[package_of(path)], name
+            assert exception or target in BELOW[package] | {package}, name
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -113,3 +114,17 @@ def test_public_objects_name_the_package_that_lists_them(folder: Path) -> None:
     for name in public_names(package):
         module = getattr(getattr(package, name), "__module__", "")
         assert not module.startswith("ratecraft.") or "._" not in module, name
+
+
+def test_the_root_docstring_lists_every_public_package() -> None:
+    modules = {path.parent.name for path in ROOT.glob("*/__init__.py")} | {"errors"}
+    public = {name for name in modules if not name.startswith("_")}
+    assert set(re.findall(r"^    ratecraft\.(\w+)  ", ratecraft.__doc__ or "", re.M)) == public
+
+
+@pytest.mark.parametrize("folder", PACKAGES[1:], ids=lambda folder: folder.name)
+def test_a_package_docstring_lists_its_files(folder: Path) -> None:
+    docstring = ast.get_docstring(ast.parse((folder / "__init__.py").read_text())) or ""
+    files = {path.name for path in folder.glob("_*.py")} - {"__init__.py"}
+    folders = {f"{path.name}/" for path in folder.iterdir() if (path / "__init__.py").exists()}
+    assert set(re.findall(r"^(\w+(?:\.py|/))  ", docstring, re.M)) == files | folders

@@ -18,9 +18,10 @@ that need torch or numpy, and imports them when they are first used::
 ``import ratecraft`` loads only Python's standard library.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+import importlib as _importlib
+import typing as _typing
 
+from ratecraft._public import set_public_module as _set_public_module
 from ratecraft._version import __version__ as __version__
 from ratecraft.errors import RatecraftError as RatecraftError
 from ratecraft.errors import ScheduleError as ScheduleError
@@ -71,7 +72,9 @@ from ratecraft.schedule import untuned_warmup as untuned_warmup
 from ratecraft.schedule import warmup as warmup
 from ratecraft.schedule import wsd as wsd
 
-if TYPE_CHECKING:
+_set_public_module(globals())
+
+if _typing.TYPE_CHECKING:
     from ratecraft.diagnostics import Probe as Probe
     from ratecraft.diagnostics import describe as describe
     from ratecraft.diagnostics import doctor as doctor
@@ -105,10 +108,10 @@ _LOADED_WHEN_USED = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> _typing.Any:
     if name not in _LOADED_WHEN_USED:
         raise AttributeError(f"module 'ratecraft' has no attribute {name!r}")
-    value = getattr(import_module(f"ratecraft.{_LOADED_WHEN_USED[name]}"), name)
+    value = getattr(_importlib.import_module(f"ratecraft.{_LOADED_WHEN_USED[name]}"), name)
     globals()[name] = value
     return value
 

@@ -1,22 +1,27 @@
-"""Set ``__module__`` of public objects to the package that exports them."""
+"""The public path of a public object: the package that lists it, not the private module."""
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import Any
 
 
 def set_public_module(package: dict[str, Any]) -> None:
-    """Set ``__module__`` of every public function and class to the package that exports it.
+    """Set ``__module__`` of a package's public functions and classes, and its ``__all__``.
 
-    Reprs, tracebacks and pickles then name ``ratecraft.torch.ScheduleLR``, not the private module
-    that defines it.
+    So reprs, tracebacks and pickles name ``ratecraft.torch.ScheduleLR``, wherever it is defined,
+    and a star import gives the public names only.
 
     Args:
         package: the package's ``globals()``, at the end of its ``__init__``.
     """
-    for name, value in package.items():
-        module = getattr(value, "__module__", None)
-        if name.startswith("_") or not isinstance(module, str):
-            continue
+    names = [
+        name
+        for name, value in package.items()
+        if not name.startswith("_") and not isinstance(value, ModuleType)
+    ]
+    for name in names:
+        module = getattr(package[name], "__module__", None) or ""
         if module.startswith("ratecraft.") and module.rpartition(".")[2].startswith("_"):
-            value.__module__ = package["__name__"]
+            package[name].__module__ = package["__name__"]
+    package["__all__"] = names

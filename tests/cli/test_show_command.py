@@ -97,7 +97,7 @@ def test_doctor_checks_what_a_function_returns(folder: Path) -> None:
     assert (good.returncode, good.stdout) == (0, "setups.py:right: nothing to report\n")
     bad = ratecraft(folder, "doctor", "setups.py:wrong", "--total-steps", "300")
     assert bad.returncode == 1
-    assert "error: CosineAnnealingLR drives another optimizer" in bad.stdout
+    assert "error: CosineAnnealingLR is attached to another optimizer" in bad.stdout
     assert "error: CosineAnnealingLR ends after 100 of the run's 300 steps" in bad.stdout
     assert bad.stderr == "error: 2 of the findings are errors\n"
     odd = ratecraft(folder, "doctor", "setups.py:nothing")

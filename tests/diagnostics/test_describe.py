@@ -1,4 +1,4 @@
-"""describe lists the param groups; preview returns the coming lrs."""
+"""describe lists the param groups; preview returns the next lrs."""
 
 import pytest
 import torch
@@ -24,7 +24,7 @@ def test_groups_with_schedules_and_external_factor():
     optimizer.param_groups[1]["lr"] *= 3
     optimizer.step()
     body, head = describe(optimizer).groups
-    assert (body.name, body.tensors, body.weights, body.base) == ("body", 1, 2, 0.1)
+    assert (body.name, body.num_tensors, body.numel, body.base_lr) == ("body", 1, 2, 0.1)
     assert body.lr == pytest.approx(0.1 * 0.4 * 0.5)
     assert head.external_factor == pytest.approx(3)
     assert body.schedules == {
@@ -44,20 +44,20 @@ def test_parameter_names_and_html_table():
     groups = [{"params": model.parameters(), "name": "<all>", "weight_decay": 0.1}]
     optimizer = torch.optim.AdamW(groups, lr=0.1)
     (group,) = describe(optimizer, model).groups
-    assert group.parameters == ("0.weight", "0.bias", "1.weight", "1.bias")
-    assert group.decay == 0.1
+    assert group.parameter_names == ("0.weight", "0.bias", "1.weight", "1.bias")
+    assert group.weight_decay == 0.1
     assert str(describe(optimizer, model)).endswith("  none      0.weight, 0.bias, 1.weight, ...")
     assert "parameters" not in str(describe(optimizer))
     html = describe(optimizer, model)._repr_html_()
     assert html.startswith("<table><tr><th>group</th>")
     assert "<td>&lt;all&gt;</td><td>4</td><td>12</td>" in html
     with_names = torch.optim.AdamW(model.named_parameters(), lr=0.1)  # torch stores the names
-    assert describe(with_names).groups[0].parameters == group.parameters
+    assert describe(with_names).groups[0].parameter_names == group.parameter_names
 
 
 def test_optimizer_without_scheduler():
     (group,) = describe(sgd(0.1)).groups
-    assert (group.base, group.lr, group.schedules) == (0.1, 0.1, {})
+    assert (group.base_lr, group.lr, group.schedules) == (0.1, 0.1, {})
     assert str(describe(sgd(0.1))).endswith("none")
     with pytest.raises(TypeError, match=r"describe\(\) takes a torch optimizer, not int"):
         describe(5)

@@ -86,9 +86,9 @@ def test_scheduler_of_another_optimizer(scheduler_class):
     scheduler = scheduler_class(old, **options)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.3)  # built again
     assert texts(model, optimizer, scheduler, total_steps=100) == [
-        f"error: {scheduler_class.__name__} drives another optimizer than the one that steps, "
-        "which stays at lr 0.3 while the log shows the schedule",
-        "warning: no scheduler drives SGD, which stays at lr 0.3",
+        f"error: {scheduler_class.__name__} is attached to another optimizer than the one that "
+        "steps, which stays at lr 0.3 while the log shows the schedule",
+        "warning: no scheduler is attached to SGD, which stays at lr 0.3",
     ]
 
 
@@ -97,7 +97,7 @@ def test_second_optimizer_without_scheduler_is_a_note():
     other, second = model_and(torch.optim.Adam, lr=1e-3)
     scheduler = ScheduleLR(optimizer, factor=FALL, total_steps=100)
     assert texts(model, other, optimizer, second, scheduler) == [
-        "note: no scheduler drives Adam (number 2), which stays at lr 0.001"
+        "note: no scheduler is attached to Adam (number 2), which stays at lr 0.001"
     ]
 
 
@@ -106,7 +106,7 @@ def test_removed_schedule_lr():
     scheduler = ScheduleLR(optimizer, factor=FALL, total_steps=100)
     scheduler.remove()
     assert texts(model, optimizer, scheduler) == [
-        "error: this ScheduleLR was removed and drives nothing"
+        "error: this ScheduleLR was removed and is attached to no optimizer"
     ]
 
 
@@ -156,7 +156,7 @@ def test_schedule_in_steps_that_is_stepped_once_an_epoch():
     trained(model, optimizer, 20, every=10, step=scheduler.step)
     assert texts(model, optimizer, scheduler, total_steps=100) == [
         "error: OneCycleLR reaches its end after 300 calls of step(), and the run has 10 to 12 (4 "
-        "calls of step() in 40 steps): the rest of it is never reached"
+        "calls of step() in 40 steps): the rest of the schedule is never reached"
     ]
     # A length in epochs is correct.
     model, optimizer = model_and(torch.optim.Adam)
@@ -227,7 +227,7 @@ def test_steps_are_counted_for_each_optimizer():
     assert text.startswith("error: CosineAnnealingLR is stepped 5 times per step: 100 calls")
 
 
-# Horizons -----------------------------------------------------------------------------------------
+# Schedule lengths ---------------------------------------------------------------------------------
 
 
 def partial_lambda(optimizer, steps):
@@ -265,7 +265,7 @@ FULL_RUN_SCHEDULERS = {
 
 
 @pytest.mark.parametrize("class_name", FULL_RUN_SCHEDULERS)
-def test_horizon_shorter_or_longer_than_the_run(class_name):
+def test_schedule_shorter_or_longer_than_the_run(class_name):
     make, past = FULL_RUN_SCHEDULERS[class_name]
     name = "PolynomialLR" if class_name == "ChainedScheduler" else class_name
     model, optimizer = model_and()
@@ -274,8 +274,8 @@ def test_horizon_shorter_or_longer_than_the_run(class_name):
     ]
     model, optimizer = model_and()
     assert texts(model, optimizer, make(optimizer, 200), total_steps=100) == [
-        f"error: {name} reaches its end after 200 steps, and the run has 100: the rest of it is "
-        "never reached"
+        f"error: {name} reaches its end after 200 steps, and the run has 100: the rest of the "
+        "schedule is never reached"
     ]
     model, optimizer = model_and()
     assert texts(model, optimizer, make(optimizer, 101), total_steps=100) == []
@@ -316,7 +316,7 @@ def test_phases_of_transformers_schedules_are_summed():
     assert text.startswith("error: LambdaLR ends after 60 of the run's 100 steps")
 
 
-def test_no_horizon_findings_with_swa():
+def test_no_length_findings_with_swa():
     model, optimizer = model_and()
     schedulers = lr_scheduler.CosineAnnealingLR(optimizer, 75), SWALR(optimizer, 0.05)
     assert texts(model, optimizer, *schedulers, total_steps=100) == []
@@ -336,11 +336,11 @@ def test_last_change_after_the_end_of_the_run(make):
     scheduler = make(optimizer)
     assert texts(model, optimizer, scheduler, total_steps=100) == [
         f"warning: {type(scheduler).__name__} makes its last change after 300 steps, and the "
-        "run has 100: the rest of it is never reached"
+        "run has 100: the rest of the schedule is never reached"
     ]
 
 
-def test_no_horizon_findings_for_endless_schedules_and_lengths_in_tokens():
+def test_no_length_findings_for_endless_schedules_and_lengths_in_tokens():
     model, optimizer = model_and()
     assert texts(model, optimizer, ScheduleLR(optimizer, factor=constant(1)), total_steps=100) == []
     model, optimizer = model_and()

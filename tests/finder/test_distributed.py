@@ -125,7 +125,7 @@ def test_default_steps_are_those_of_the_shortest_loader(ranks) -> None:
     for case in ("short", "swapped"):
         assert [rank[case]["planned"] for rank in ranks] == [110, 110]
         assert [len(rank[case]["lrs"]) for rank in ranks] == [110, 110]
-        assert ranks[0][case]["stopped"] == "all 110 steps were made"
+        assert ranks[0][case]["stopped"] == "all 110 steps were taken"
 
 
 def test_losses_are_means_over_the_ranks(ranks) -> None:

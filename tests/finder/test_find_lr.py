@@ -375,9 +375,9 @@ def test_step_counts_must_be_integers(tmp_path) -> None:
 
 def test_stream_and_empty_loader_raise() -> None:
     model, optimizer, batches = line()
-    with pytest.raises(TaskError, match="one-way stream"):
+    with pytest.raises(TaskError, match="can be iterated only once"):
         find_lr(model, optimizer, iter(batches), squares)
-    with pytest.raises(TaskError, match="gave no batch"):
+    with pytest.raises(TaskError, match="the loader is empty"):
         find_lr(model, optimizer, [], squares)
 
 
@@ -394,5 +394,5 @@ def test_search_stops_at_the_largest_lr() -> None:
         model, optimizer, [torch.ones(4, 1)] * 64, lambda m, x: 1e9 - m(x).mean(), budget_steps=2000
     )
     assert result.lr is None
-    assert "lrs as far as 1e+05 are not tried" in result.reason
+    assert "the search would go on to lr 1e+05, outside the range it tries" in result.reason
     assert result.steps < 1000

@@ -102,7 +102,7 @@ def test_invalid_arguments_raise() -> None:
         line_search(*bowl(), height, share=1)
     with pytest.raises(RunFailed, match="nan before any training"):
         line_search(*bowl(), lambda model, batch: height(model, batch) * math.nan)
-    with pytest.raises(TaskError, match="makes one step per call, and LBFGS makes several"):
+    with pytest.raises(TaskError, match="takes one step per call, and LBFGS takes several"):
         line_search(*bowl(torch.optim.LBFGS), height)
 
 

@@ -331,7 +331,7 @@ def scaled_from_call(at: int | None, factor: float):
 @pytest.mark.parametrize(
     ("at", "factor", "high"),
     [
-        (None, 1.0, 1e-2),  # all steps are made
+        (None, 1.0, 1e-2),  # all steps are taken
         (None, 1.0, 1e3),  # the loss diverges
         *((at, math.nan, 1e-2) for at in (1, 7, 8, 9, 40, 99)),
         *((at, math.inf, 1e-2) for at in (1, 41)),
@@ -354,7 +354,7 @@ def test_check_every_does_not_change_the_result(at: int | None, factor: float, h
 
 
 class DeviceSyncs(TorchDispatchMode):
-    """Counts numbers that are read from a tensor, which make a program wait for a device."""
+    """Counts numbers that are read from a tensor, which make a program wait for an accelerator."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -385,7 +385,7 @@ def test_no_number_is_read_from_a_tensor_between_two_checks(check_every: int, sy
     assert seen.count in (syncs, syncs + 1)  # the first step is checked by itself
 
 
-def test_check_every_makes_no_steps_beyond_the_planned_ones() -> None:
+def test_check_every_takes_no_steps_beyond_the_planned_ones() -> None:
     for check_every in (3, 8, 1000):
         model, optimizer, batches = line()
         loss, calls = scaled_from_call(None, 1.0)

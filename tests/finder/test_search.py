@@ -6,7 +6,7 @@ from itertools import count
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from ratecraft.finder._search import STEP_DECADES, around_best, find_peak, next_position
+from ratecraft.finder._search import MIN_SPACING, around_best, find_peak, next_position
 
 
 def searched(gain, initial_loss: float) -> dict[float, float]:
@@ -35,8 +35,8 @@ def test_search_brackets_the_peak_from_any_start(peak: float, cliff: float, stee
 
     gains = searched(gain, initial_loss=2.0)
     best = max(gains, key=gains.__getitem__)
-    assert best - STEP_DECADES <= peak <= best + STEP_DECADES
-    assert {best - STEP_DECADES, best + STEP_DECADES} <= set(gains)
+    assert best - MIN_SPACING <= peak <= best + MIN_SPACING
+    assert {best - MIN_SPACING, best + MIN_SPACING} <= set(gains)
     assert len(gains) <= 9 + abs(peak)
 
 
@@ -62,7 +62,7 @@ def test_search_goes_up_in_longer_steps_when_nothing_is_gained() -> None:
     assert next_position({0.0: 0.0}, 0.0) == 1.0  # relative to a loss of 0 no gain is too small
 
 
-positions = st.integers(-8, 8).map(lambda k: k * STEP_DECADES)
+positions = st.integers(-8, 8).map(lambda k: k * MIN_SPACING)
 values = st.one_of(st.just(-math.inf), st.floats(-10, 10))
 
 
@@ -76,14 +76,14 @@ def test_peak_is_near_the_best_position_and_inside_its_band(gains: dict) -> None
     assert peak is not None
     assert peak.low <= peak.position <= peak.high
     best_position = max(gains, key=gains.__getitem__)
-    assert min(gains) - STEP_DECADES <= peak.low <= best_position
-    assert best_position - STEP_DECADES / 2 <= peak.high <= max(gains)
+    assert min(gains) - MIN_SPACING <= peak.low <= best_position
+    assert best_position - MIN_SPACING / 2 <= peak.high <= max(gains)
     assert best_position in around_best(gains)
 
 
 @given(vertex=st.floats(-0.24, 0.24), curvature=st.floats(0.1, 0.9))
 def test_peak_of_a_parabola_is_exact(vertex: float, curvature: float) -> None:
-    gains = {k * STEP_DECADES: 1 - curvature * (k * STEP_DECADES - vertex) ** 2 for k in (-1, 0, 1)}
+    gains = {k * MIN_SPACING: 1 - curvature * (k * MIN_SPACING - vertex) ** 2 for k in (-1, 0, 1)}
     assume(gains[0.0] == max(gains.values()))
     peak = find_peak(gains)
     assert peak is not None

@@ -55,7 +55,7 @@ def test_ignites_handler_raises_with_the_default_clock():
     run = Run()
     run.attach_ignites_handler()
     with pytest.raises(
-        BindingError, match=r'for a trainer that sets it \(Ignite\) write clock="step"'
+        BindingError, match=r'for a trainer that sets it \(Ignite\) pass clock="step"'
     ):
         run.start()
 

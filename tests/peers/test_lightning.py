@@ -278,8 +278,8 @@ def test_plateau_follows_the_metric_and_its_schedule_the_steps(tmp_path):
     curve = SCHEDULE.resolve(total_steps=6 * BATCHES, steps_per_epoch=BATCHES)
     expected = [BASE * curve(k) * (0.5 if k >= 4 * BATCHES else 1) for k in range(6 * BATCHES)]
     assert lrs == pytest.approx(expected, rel=1e-12)
-    (decision,) = module.scheduler.decisions
-    assert (decision["at"], decision["metric"]) == (4 * BATCHES, 2.0)
+    (reduction,) = module.scheduler.reductions
+    assert (reduction["at"], reduction["metric"]) == (4 * BATCHES, 2.0)
 
 
 class SaveAtStart(L.Callback):
@@ -302,7 +302,7 @@ def test_plateau_resumes_bit_for_bit(tmp_path, epoch):
     whole, lrs = fit(with_plateau, SaveAtStart(epoch, file), max_epochs=6, module_class=LogsLosses)
     resumed, later = fit(with_plateau, resume=file, max_epochs=6, module_class=LogsLosses)
     assert later == lrs[step:]
-    assert resumed.scheduler.decisions == whole.scheduler.decisions
+    assert resumed.scheduler.reductions == whole.scheduler.reductions
     assert equal_weights(resumed, whole)
 
 

@@ -268,8 +268,8 @@ def test_plateau_follows_the_metric_and_its_schedule_the_steps(tmp_path):
     curve = SCHEDULE.resolve(total_steps=6 * BATCHES, steps_per_epoch=BATCHES)
     expected = [BASE * curve(k) * (0.5 if k >= 4 * BATCHES else 1) for k in range(6 * BATCHES)]
     assert recorder.lrs == pytest.approx(expected, rel=1e-12)
-    (decision,) = trainer.lr_scheduler.decisions
-    assert (decision["at"], decision["metric"]) == (4 * BATCHES, 2.0)
+    (reduction,) = trainer.lr_scheduler.reductions
+    assert (reduction["at"], reduction["metric"]) == (4 * BATCHES, 2.0)
 
 
 def test_plateau_resumes_bit_for_bit(tmp_path):
@@ -368,7 +368,7 @@ def test_doctor_finds_a_scheduler_passed_without_its_optimizer(tmp_path):
     logged = [line["learning_rate"] for line in trainer.state.log_history if "loss" in line]
     assert logged[0] > 5 * logged[-1]  # the logged lr is the scheduler's
     after = doctor(trainer)
-    assert after[0].message.startswith("LinearLR drives another optimizer than the one that steps")
+    assert after[0].message.startswith("LinearLR is attached to another optimizer")
 
 
 def test_doctor_reports_nothing_for_correct_setups(tmp_path):
@@ -379,7 +379,7 @@ def test_doctor_reports_nothing_for_correct_setups(tmp_path):
     assert [finding.level for finding in doctor(trainer)] == ["note"]  # about the step at lr 0
 
 
-def test_doctor_compares_the_horizon_with_the_trainers(tmp_path):
+def test_doctor_compares_the_schedule_length_with_the_trainers(tmp_path):
     model = Line()
     optimizer = torch.optim.AdamW(model.parameters(), lr=BASE)
     scheduler = hf.get_cosine_schedule_with_warmup(optimizer, 3, 52)

@@ -15,11 +15,11 @@ def smooth(losses: list[float], beta: float = 0.98) -> list[float]:
     return smoothed
 
 
-def test_minimum_over_ten_is_one_decade_left_of_the_minimum() -> None:
+def test_minimum_over_ten_is_a_tenth_of_the_lr_at_the_minimum() -> None:
     losses = [2.0] * 60 + [2.0 - 0.05 * i for i in range(30)] + [float(i) for i in range(1, 11)]
     suggestion, reason = minimum_over_ten(LRS, losses, losses)
     assert suggestion == LRS[89] / 10
-    assert "one decade left" in reason
+    assert "a tenth of the lr at the minimum" in reason
 
 
 def test_low_loss_of_the_first_batch_is_not_the_minimum() -> None:

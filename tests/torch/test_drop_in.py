@@ -30,7 +30,7 @@ def optimizer():
     return sgd(0.1, 0.3, momentum=0.9)
 
 
-def fields(optimizer):
+def hyperparams(optimizer):
     return [(group["lr"], group["momentum"]) for group in optimizer.param_groups]
 
 
@@ -58,7 +58,7 @@ def test_every_class_gives_the_lrs_of_torch_also_after_a_resume(name, data):
             ours.load_state_dict(state["scheduler"])  # enough without the optimizer's state
             if name in ("CyclicLR", "OneCycleLR") and not k % 2:
                 mine.load_state_dict(state["optimizer"])  # which holds the momentum
-        assert_close(fields(mine), fields(its))
+        assert_close(hyperparams(mine), hyperparams(its))
         assert [float(lr) for lr in ours.get_last_lr()] == [g["lr"] for g in mine.param_groups]
         for part in (mine, ours, its, theirs):
             part.step()
@@ -310,7 +310,7 @@ def test_plateau_decides_as_torch(metrics, **options):
     for metric in metrics:
         ours.step(metric)
         theirs.step(metric)
-        assert_close(fields(mine), fields(its))
+        assert_close(hyperparams(mine), hyperparams(its))
         assert (ours.num_bad_epochs, ours.cooldown_counter) == (
             theirs.num_bad_epochs, theirs.cooldown_counter,
         )  # fmt: skip
@@ -428,7 +428,7 @@ def test_state_of_format_1_raises_and_changes_nothing(name, make):
         scheduler.load_state_dict(as_format_1(make(optimizer()).state_dict() | {"last_epoch": 7}))
     assert str(refusal.value) == (
         f"the state of this {name} has format 1, and this version of ratecraft reads format 2 "
-        "only: make it again with this version"
+        f"only; it cannot be converted: start from the model weights with a new {name}"
     )
     assert scheduler.state_dict() == before
     assert [group["lr"] for group in mine.param_groups] == [0.1, 0.3]

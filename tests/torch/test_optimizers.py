@@ -43,7 +43,7 @@ def test_every_torch_optimizer_is_built_searched_and_trained(name: str) -> None:
     optimizer = task.optimizer(model)
     path, settings = OPTIMIZERS[name]
     assert type(optimizer).__name__ == path.rpartition(".")[2]
-    assert all(optimizer.defaults[field] == value for field, value in settings.items())
+    assert all(optimizer.defaults[key] == value for key, value in settings.items())
     result = find_lr(model, optimizer, task.train, task.loss, total_steps=64)
     assert result.lr is not None, result.reason
     run = train(task, cosine(1, 0), lr=result.lr, total_steps=64)

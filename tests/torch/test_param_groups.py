@@ -52,9 +52,9 @@ def by_name(model: nn.Module, groups) -> dict[str, str]:
     return dict(pairs)
 
 
-def table(groups, *fields: str) -> dict[str, tuple]:
+def table(groups, *keys: str) -> dict[str, tuple]:
     assert len({group["name"] for group in groups}) == len(groups)
-    return {g["name"]: tuple(g.get(field) for field in fields) for g in groups}
+    return {g["name"]: tuple(g.get(key) for key in keys) for g in groups}
 
 
 def test_rule_for_the_head_with_no_decay_and_momentum() -> None:

@@ -1,4 +1,4 @@
-"""PlateauLR: a schedule times a factor that follows a metric; replaying its decisions."""
+"""PlateauLR: a schedule times a factor that follows a metric; replaying its reductions."""
 
 import copy
 import io
@@ -63,7 +63,7 @@ def warm(**options):
 
 
 @given(metrics=st.lists(losses, max_size=40), **rules)
-def test_decisions_equal_torch_and_lr_is_torchs_times_the_schedule(metrics, **options):
+def test_reductions_equal_torch_and_lr_is_torchs_times_the_schedule(metrics, **options):
     mine, its = sgd(0.1, 1.0), sgd(0.1, 1.0)
     schedule = ScheduleLR(mine, factor=SCHEDULE, total_steps=TOTAL_STEPS)
     ours, theirs = PlateauLR(schedule, **options), lr_scheduler.ReduceLROnPlateau(its, **options)
@@ -79,7 +79,7 @@ def test_decisions_equal_torch_and_lr_is_torchs_times_the_schedule(metrics, **op
 
 
 @given(metrics=st.lists(losses, min_size=20, max_size=20), **rules)
-def test_decisions_replay_without_the_metric(metrics, **options):
+def test_reductions_replay_without_the_metric(metrics, **options):
     mine, plateau = warm(**options)
     seen = run(mine, plateau, metrics)
     again = plateau.as_schedule()
@@ -116,7 +116,7 @@ def test_plateau_resumes_bit_for_bit(metrics, done, optimizer_first, **options):
     for part, state in parts if optimizer_first else parts[::-1]:
         part.load_state_dict(state)
     assert run(other, resumed, metrics, done) == whole[done:]
-    assert repr(resumed.decisions) == repr(plateau.decisions)  # repr, since NaN != NaN
+    assert repr(resumed.reductions) == repr(plateau.reductions)  # repr, since NaN != NaN
 
 
 def test_is_a_torch_reduce_lr_on_plateau():
@@ -130,11 +130,11 @@ def test_nan_is_no_improvement(mode):
     mine, plateau = warm(mode=mode, patience=1, factor=0.5)
     run(mine, plateau, [1.0, math.nan, math.nan])
     assert plateau.best == 1.0
-    assert [d["factors"] for d in plateau.decisions] == [[0.5, 0.5]]
+    assert [d["factors"] for d in plateau.reductions] == [[0.5, 0.5]]
     plateau.step(math.nan)  # the first metric may be NaN, too
     _, other = warm(mode=mode, patience=0)
     other.step(math.nan)
-    assert other.reduced == [0.1, 0.1]
+    assert other.current_factors == [0.1, 0.1]
 
 
 def test_min_lr_bounds_the_peak_lr_not_the_current_one():
@@ -148,9 +148,9 @@ def test_min_lr_bounds_the_peak_lr_not_the_current_one():
     # The lr is 0 at step 0 of the warmup, and the factor still falls, but only to 0.5.
     plateau.step(1.0)
     plateau.step(1.0)
-    assert plateau.reduced == [0.5]
+    assert plateau.current_factors == [0.5]
     plateau.step(1.0)
-    assert plateau.reduced == [0.5]
+    assert plateau.current_factors == [0.5]
     for _ in range(10):
         mine.step()
     assert lrs(mine) == [5e-4]
@@ -182,13 +182,13 @@ def test_min_lr_with_eta_min():
     assert plateau.scheduler.peak_lrs() == pytest.approx([0.02 + 0.08 * 0.5])
     plateau.step(1.0)
     plateau.step(1.0)
-    assert plateau.reduced == pytest.approx([0.5])
+    assert plateau.current_factors == pytest.approx([0.5])
 
 
-def test_decisions_record_time_metric_best_and_factors():
+def test_reductions_record_position_metric_best_and_factors():
     mine, plateau = warm(patience=1, factor=0.5)
     run(mine, plateau, [3.0, 2.0, 2.5, 2.5, 1.0, 1.0, 1.0])
-    assert plateau.decisions == [
+    assert plateau.reductions == [
         {"at": 12, "metric": 2.5, "best": 2.0, "factors": [0.5, 0.5]},
         {"at": 21, "metric": 1.0, "best": 1.0, "factors": [0.25, 0.25]},
     ]
@@ -199,11 +199,11 @@ def test_decisions_record_time_metric_best_and_factors():
     assert plateau.as_schedule() == staircase([1, 0.5, 0.25], at=[12, 21])
 
 
-def test_schedule_without_decisions_is_constant():
+def test_schedule_without_reductions_is_constant():
     assert warm()[1].as_schedule() == constant(1)
 
 
-def test_decisions_between_two_steps_merge():
+def test_reductions_between_two_steps_merge():
     mine, plateau = warm(patience=0, factor=0.5)
     for _ in range(3):
         plateau.step(1.0)
@@ -233,10 +233,10 @@ def test_drop_in_schedule_counts_calls():
     assert plateau.as_schedule() == staircase([1, 0.5, 0.25], at=[2, 4])
     again = ReduceLROnPlateau(sgd(0.1), patience=0, factor=0.5)
     again.load_state_dict(saved(plateau.state_dict()))
-    assert again.decisions == plateau.decisions
+    assert again.reductions == plateau.reductions
 
 
-def test_decisions_on_the_token_clock_are_in_tokens():
+def test_reductions_on_the_token_clock_are_in_tokens():
     mine = sgd(0.1)
     schedule = ScheduleLR(mine, factor=constant(1), total_steps=tokens(1000))
     plateau = PlateauLR(schedule, patience=0, factor=0.5)
@@ -247,14 +247,14 @@ def test_decisions_on_the_token_clock_are_in_tokens():
     assert plateau.as_schedule() == staircase([1, 0.5], at=[tokens(256)])
 
 
-def test_late_group_is_reduced():
+def test_group_added_later_is_reduced():
     mine, plateau = warm(patience=0, factor=0.5)
     run(mine, plateau, [1.0, 1.0])
     mine.add_param_group({"params": [torch.nn.Parameter(torch.ones(1))], "lr": 0.4})
     mine.step()
     plateau.step(1.0)
-    assert plateau.reduced == [0.25, 0.25, 0.5]
-    assert plateau.decisions[0]["factors"] == [0.5, 0.5]
+    assert plateau.current_factors == [0.25, 0.25, 0.5]
+    assert plateau.reductions[0]["factors"] == [0.5, 0.5]
     assert plateau.as_schedule()["2"] == staircase([1, 1, 0.5], at=[6, 7])
 
 
@@ -344,7 +344,7 @@ def test_changed_schedule_raises_and_changes_nothing():
     fresh = PlateauLR(ScheduleLR(other, factor=SCHEDULE, total_steps=2 * TOTAL_STEPS), patience=0)
     with pytest.raises(ScheduleChanged, match="total"):
         fresh.load_state_dict(state)
-    assert fresh.reduced == [1.0, 1.0]
+    assert fresh.current_factors == [1.0, 1.0]
     assert fresh.last_epoch == 0
     other.step()
     assert lrs(other) == pytest.approx([0.1 * 0.1, 0.1])
@@ -352,7 +352,7 @@ def test_changed_schedule_raises_and_changes_nothing():
 
 def test_state_of_another_class_raises():
     _, plateau = warm()
-    with pytest.raises(BindingError, match=r"of a ScheduleLR write \.scheduler\.load_state_dict"):
+    with pytest.raises(BindingError, match=r"of a ScheduleLR call \.scheduler\.load_state_dict"):
         plateau.load_state_dict(plateau.scheduler.state_dict())
     with pytest.raises(BindingError, match="not the state of a PlateauLR"):
         plateau.load_state_dict(ReduceLROnPlateau(sgd(0.1, 1.0)).state_dict())
@@ -361,16 +361,18 @@ def test_state_of_another_class_raises():
 def test_state_of_format_1_raises_and_changes_nothing():
     _, plateau = warm(patience=0)
     state = plateau.state_dict()
-    assert state["format"] == state["schedule"]["format"] == 2
+    assert state["format"] == state["scheduler"]["format"] == 2
     del state["format"]
     mine, fresh = warm(patience=0)
     before = fresh.state_dict()
     with pytest.raises(BindingError) as refusal:
-        fresh.load_state_dict(state | {"reduced": [0.5, 0.5]})
+        fresh.load_state_dict(state | {"current_factors": [0.5, 0.5]})
     assert str(refusal.value) == (
         "the state of this PlateauLR has format 1, and this version of ratecraft reads format 2 "
-        "only: make it again with this version"
+        "only; it cannot be converted: start from the model weights with initial_step="
     )
+    with pytest.raises(BindingError, match="this PlateauLR has format 1"):
+        fresh.load_state_dict({"reduced": [0.5, 0.5], "decisions": [], "schedule": {}})
     assert fresh.state_dict() == before
     assert lrs(mine) == [0.0, 0.0]
 
@@ -379,8 +381,8 @@ def test_schedule_state_of_format_1_raises_and_changes_nothing():
     mine, plateau = warm(patience=0)
     before = plateau.state_dict()
     schedule = {"updates": 7, "position": 7.0, "plan": {"factor": "constant(1)"}, "groups": 2}
-    with pytest.raises(BindingError, match=r"this ScheduleLR has format 1, .* make it again"):
-        plateau.load_state_dict(before | {"reduced": [0.5, 0.5], "schedule": schedule})
+    with pytest.raises(BindingError, match=r"this ScheduleLR has format 1, .* cannot be converted"):
+        plateau.load_state_dict(before | {"current_factors": [0.5, 0.5], "scheduler": schedule})
     assert plateau.state_dict() == before
     assert lrs(mine) == [0.0, 0.0]
 
@@ -401,7 +403,7 @@ def test_copy_of_the_drop_in_continues(duplicate):
     for scheduler in (plateau, other):
         scheduler.step(1.0)
         assert lrs(scheduler.optimizer) == [0.025]
-    assert other.decisions == plateau.decisions
+    assert other.reductions == plateau.reductions
     assert preview(plateau, 3, metrics=[0.5, 0.5, 0.5]) == {"0": [0.025, 0.025, 0.0125]}
 
 

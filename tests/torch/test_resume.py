@@ -101,7 +101,7 @@ def test_state_is_plain_readable_data():
             "total_steps": "30",
             "eta_min": 0.01,
         },
-        "groups": 2,
+        "initial_group_count": 2,
         "hyperparams": {
             "lr": {
                 "base": [0.1, 0.2],
@@ -160,7 +160,7 @@ def test_hyperparam_factors_resume():
             optimizer, factor=constant(1), hyperparam_factors=factors, total_steps=10
         )
 
-    def fields(optimizer):
+    def hyperparams(optimizer):
         return [(g["weight_decay"], g["betas"]) for g in optimizer.param_groups]
 
     optimizer, scheduler = build()
@@ -169,10 +169,10 @@ def test_hyperparam_factors_resume():
     again, resumed = build()
     again.load_state_dict(saved(optimizer.state_dict()))
     resumed.load_state_dict(saved(scheduler.state_dict()))
-    assert fields(again) == fields(optimizer)
+    assert hyperparams(again) == hyperparams(optimizer)
     optimizer.step()
     again.step()
-    assert fields(again) == fields(optimizer)
+    assert hyperparams(again) == hyperparams(optimizer)
 
 
 # A changed config ---------------------------------------------------------------------------------
@@ -212,9 +212,9 @@ def test_changed_config_raises_with_both_configs_and_lrs():
         "the state was saved at step 50 with a different config\n"
         "  total_steps: saved 100\n"
         "               now   200\n"
-        "the next lr with the saved config is 0.5\n"
-        "the next lr with this config is 0.853553\n"
-        'write on_change="keep" to keep the saved config, "replan" to use this config from here '
+        "the next lr of group 0, by this schedule alone, with the saved config is 0.5\n"
+        "the next lr of group 0, by this schedule alone, with this config is 0.853553\n"
+        'pass on_change="keep" to keep the saved config, "replan" to use this config from here '
         'on, or "continue" to stretch the rest of the saved schedule to the new total_steps'
     )
     # Nothing was changed.
@@ -328,7 +328,7 @@ def test_clock_with_another_unit_raises():
         loaded(state, linear(1, 0), tokens(1e6), "replan")
 
 
-def test_different_fields_raise():
+def test_different_hyperparameters_raise():
     state, _ = stopped(5, linear(1, 0), 10)
     optimizer = sgd(1.0)
     scheduler = ScheduleLR(
@@ -338,10 +338,10 @@ def test_different_fields_raise():
         total_steps=10,
         on_change="replan",
     )
-    with pytest.raises(BindingError, match="drives lr, and this one lr, weight_decay"):
+    with pytest.raises(BindingError, match="schedules lr, and this one lr, weight_decay"):
         scheduler.load_state_dict(state)
     state = state_with_momentum()
-    with pytest.raises(BindingError, match="drives lr, momentum, and this one lr; build"):
+    with pytest.raises(BindingError, match="schedules lr, momentum, and this one lr; build"):
         loaded(state, linear(1, 0), 10, "keep")
 
 
@@ -393,7 +393,7 @@ def test_state_of_format_1_raises_and_changes_nothing():
     scheduler = ScheduleLR(optimizer, factor=linear(1, 0), total_steps=10)
     message = (
         "the state of this ScheduleLR has format 1, and this version of ratecraft reads format 2 "
-        "only: make it again with this version"
+        "only; it cannot be converted: start from the model weights with initial_step="
     )
     for refuse in (scheduler.load_state_dict, scheduler.differences):
         with pytest.raises(BindingError) as refusal:
@@ -473,8 +473,8 @@ def test_run_with_a_late_group_resumes(name, stepped):
         return optimizer, LATE[name](optimizer)
 
     def add(optimizer):
-        late = {"params": [torch.nn.Parameter(torch.ones(2))], "lr": 0.005}
-        optimizer.add_param_group(late)
+        new_group = {"params": [torch.nn.Parameter(torch.ones(2))], "lr": 0.005}
+        optimizer.add_param_group(new_group)
 
     optimizer, schedulers = build()
     lrs_of(optimizer, 5)

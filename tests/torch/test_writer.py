@@ -84,7 +84,7 @@ def test_lr_and_factor_multiply():
 def test_second_lr_raises_and_changes_nothing():
     optimizer = sgd(0.7)
     ScheduleLR(optimizer, lr=0.3 * COSINE, total_steps=20)
-    with pytest.raises(BindingError, match="already set by a schedule with lr="):
+    with pytest.raises(BindingError, match="already set by a scheduler that writes lrs"):
         ScheduleLR(optimizer, lr=0.2 * COSINE, total_steps=20)
     assert optimizer.param_groups[0]["lr"] == 0.3
     assert first_lrs(optimizer, 3)[2] == 0.3 * COSINE.resolve(total_steps=20)(2)
@@ -186,7 +186,7 @@ def test_removed_scheduler_does_nothing():
     scheduler.remove()
     scheduler.step()
     assert optimizer.param_groups[0]["lr"] == 0.5
-    with pytest.raises(BindingError, match="was removed and drives nothing"):
+    with pytest.raises(BindingError, match="was removed from its optimizer"):
         scheduler.load_state_dict(state)
 
 
@@ -204,7 +204,7 @@ def test_same_schedule_twice_warns(caplog):
     ScheduleLR(optimizer, factor=linear(1, 0), total_steps=10)
     ScheduleLR(optimizer, factor=linear(1, 0), total_steps=10)
     assert (
-        "factor linear(1, 0) already drives this optimizer, and the two schedules multiply"
+        "factor linear(1, 0) already schedules this optimizer, and the two schedules multiply"
         in caplog.text
     )
 
@@ -304,7 +304,7 @@ def test_group_names_that_do_not_match_raise():
     ):
         ScheduleLR(named(body=1, head=1), factor={"body": COSINE, "heat": COSINE}, total_steps=9)
     with pytest.raises(
-        BindingError, match=r"no entry for group 'head'; .* write factor= with constant"
+        BindingError, match=r"no entry for group 'head'; .* pass factor= with constant"
     ):
         ScheduleLR(named(body=1, head=1), factor={"body": COSINE}, total_steps=9)
     twice = named(body=1.0, head=1.0)
@@ -313,8 +313,8 @@ def test_group_names_that_do_not_match_raise():
         ScheduleLR(twice, factor=COSINE, total_steps=9)
 
 
-def weight(lr, **fields):
-    return {"params": [torch.nn.Parameter(torch.ones(1))], "lr": lr, **fields}
+def weight(lr, **options):
+    return {"params": [torch.nn.Parameter(torch.ones(1))], "lr": lr, **options}
 
 
 def test_late_group_uses_its_lr_as_base():
@@ -350,7 +350,7 @@ def test_late_group_without_schedule_keeps_its_lr(mode):
     optimizer = named(body=0.1, head=1.0)
     schedules = {"head": linear(1, 0), "body": linear(1, 0)}
     ScheduleLR(optimizer, total_steps=10, **{mode: schedules})
-    optimizer.add_param_group(weight(0.7, name="late"))
+    optimizer.add_param_group(weight(0.7, name="new"))
     assert lrs_of(optimizer, 3)[2][2] == 0.7
     assert lrs_of(optimizer, 2)[1][1] == pytest.approx(0.6)
 
@@ -450,7 +450,7 @@ def test_missing_field_raises_before_anything_is_written():
         ScheduleLR(
             optimizer, factor=linear(0.5, 0), hyperparam_factors={"nesterov": COSINE}, total_steps=9
         )
-    with pytest.raises(TypeError, match="write lr= or factor= for lr"):
+    with pytest.raises(TypeError, match="pass lr= or factor= for lr"):
         ScheduleLR(
             optimizer, factor=linear(0.5, 0), hyperparam_factors={"lr": COSINE}, total_steps=9
         )

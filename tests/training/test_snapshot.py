@@ -154,6 +154,6 @@ def test_generator_of_a_sampler_is_restored() -> None:
 
 def test_one_way_stream_raises() -> None:
     model, optimizer, loader = training_setup()
-    refused = pytest.raises(TaskError, match=r"one-way stream .* give a list of batches")
+    refused = pytest.raises(TaskError, match=r"iterated only once .* give a list of batches")
     with refused, preserve_state(model, optimizer, iter(loader)):
         pass

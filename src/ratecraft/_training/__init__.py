@@ -1,5 +1,5 @@
 """Code that short runs and trials share.
 
 _snapshot.py      capture and restore a model, optimizer, loader and random state, bit for bit
-_short_runner.py  make training steps, always from the same starting point
+_short_runner.py  run training steps and evaluations, then restore the initial state
 """

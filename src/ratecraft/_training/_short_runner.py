@@ -1,4 +1,4 @@
-"""Training steps as the real run makes them, always from the same starting point."""
+"""Run training steps and evaluations, then restore the initial state."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ratecraft.results._lr_search import group_lr_ratios, write_lr
 
 from ._snapshot import Batches, preserve_state
 
-DEVICE_CHECK_STEPS: Final = 8  # steps between two checks of losses that lie on a device
+ACCELERATOR_CHECK_STEPS: Final = 8  # steps between two checks of losses that lie on an accelerator
 
 LossFunction = Callable[[Any, Any], torch.Tensor]
 Clip = float | Callable[[list[torch.Tensor]], object]
@@ -39,11 +39,11 @@ class ShortRunner:
     The arguments are those of `range_test`.
 
     Attributes:
-        steps_made: optimizer steps made so far, over all short runs.
-        eval_batches: batches whose loss was computed without a step.
-        batches: batches read.
-        optimizer: class names of the optimizers, as text.
-        on_device: whether reading a loss means waiting for a device.
+        steps_done: optimizer steps taken so far, over all short runs.
+        batches_evaluated: batches whose loss was computed without a step.
+        batches_read: batches read.
+        optimizer_name: class names of the optimizers, as text.
+        on_accelerator: whether reading a loss means waiting for an accelerator.
     """
 
     def __init__(
@@ -69,34 +69,36 @@ class ShortRunner:
         single = isinstance(optimizer, torch.optim.Optimizer)
         self.optimizers: list[torch.optim.Optimizer] = [optimizer] if single else list(optimizer)  # type: ignore[list-item, arg-type]
         self.loader, self.accumulate, self.clip, self.scaler = loader, accumulate, clip, scaler
-        self.parallel = any(isinstance(module, DistributedDataParallel) for module in self.models)
-        self.reduce = self.parallel if reduce is None else reduce
+        self.uses_ddp = any(isinstance(module, DistributedDataParallel) for module in self.models)
+        self.reduce = self.uses_ddp if reduce is None else reduce
         self.on_disk, self._check_every = on_disk, check_every
-        self.optimizer = " and ".join(type(optimizer).__name__ for optimizer in self.optimizers)
+        self.optimizer_name = " and ".join(
+            type(optimizer).__name__ for optimizer in self.optimizers
+        )
         groups = [group for optimizer in self.optimizers for group in optimizer.param_groups]
         self.parameters = [p for group in groups for p in group["params"] if p.requires_grad]
         if not self.parameters:
             raise TaskError("all parameters of the optimizer are frozen: there is nothing to train")
-        self.on_device = self.parameters[0].device.type != "cpu"
+        self.on_accelerator = self.parameters[0].device.type != "cpu"
         self.uses_closure = any(needs_closure(optimizer) for optimizer in self.optimizers)
         if self.uses_closure and (scaler is not None or len(self.optimizers) > 1):
             raise TaskError(
                 "an optimizer whose step() needs a closure works only as the single optimizer, "
                 "without a GradScaler"
             )
-        self.steps_made = self.eval_batches = self.batches = 0
+        self.steps_done = self.batches_evaluated = self.batches_read = 0
 
     @property
     def check_every(self) -> int:
         """Steps between two checks of the losses."""
-        return self._check_every or (DEVICE_CHECK_STEPS if self.on_device else 1)
+        return self._check_every or (ACCELERATOR_CHECK_STEPS if self.on_accelerator else 1)
 
     @contextmanager
     def start(self) -> Iterator[ShortTraining]:
         """Start a short run from the current state, and restore that state at the end.
 
         Raises:
-            TaskError: the loader is a one-way stream.
+            TaskError: the loader can be iterated only once.
         """
         with (
             preserve_state(
@@ -115,8 +117,8 @@ class ShortRunner:
         """Raise TaskError if the optimizer needs a closure."""
         if self.uses_closure:
             raise TaskError(
-                f"{caller} expects an optimizer that makes one step per call, and "
-                f"{self.optimizer} makes several; use find_lr or range_test"
+                f"{caller} expects an optimizer that takes one step per call, and "
+                f"{self.optimizer_name} takes several; use find_lr or range_test"
             )
 
     def batches_per_epoch(self) -> int | None:
@@ -153,18 +155,18 @@ class ShortTraining:
     def next_batches(self) -> list[Any]:
         """Return the batches of the next step."""
         batches = [next(self._batches) for _ in range(self._runner.accumulate)]
-        self._runner.batches += len(batches)
+        self._runner.batches_read += len(batches)
         return batches
 
     def step(self, batches: list[Any] | None = None) -> torch.Tensor:
-        """Make one optimizer step and return the loss before it.
+        """Take one optimizer step and return the loss before it.
 
         Args:
             batches: the batches of the step; default the next ones.
         """
         runner = self._runner
         batches = self.next_batches() if batches is None else batches
-        runner.steps_made += 1
+        runner.steps_done += 1
         if runner.uses_closure:
             losses: list[torch.Tensor] = []
 
@@ -188,14 +190,14 @@ class ShortTraining:
     def evaluate(self, batches: list[Any]) -> torch.Tensor:
         """Return the mean loss of the batches with the current weights."""
         runner = self._runner
-        runner.eval_batches += len(batches)
+        runner.batches_evaluated += len(batches)
         # The loss may compute gradients itself, such as a gradient penalty. A
         # DistributedDataParallel model with gradients enabled would wait for backward().
         losses = []
-        with torch.set_grad_enabled(not runner.parallel):
+        with torch.set_grad_enabled(not runner.uses_ddp):
             for batch in batches:
                 loss = runner.loss(runner.model, batch)
-                check_loss(loss, needs_grad=not runner.parallel)
+                check_loss(loss, needs_grad=not runner.uses_ddp)
                 losses.append(loss.detach().mean())
         return self._mean_over_processes(torch.stack(losses).mean())
 
@@ -272,10 +274,10 @@ def _cycle(loader: Batches) -> Generator[Any]:
             empty = False
             yield batch
         if empty:
-            raise TaskError("the training data gave no batch: expected at least one")
+            raise TaskError("the loader is empty: expected at least one batch")
 
 
-def shared_momentum(optimizers: list[torch.optim.Optimizer]) -> float | None:
+def max_momentum(optimizers: list[torch.optim.Optimizer]) -> float | None:
     """Return the largest momentum or first beta; None if a param group has neither."""
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
     if not all("momentum" in group or "betas" in group for group in groups):
@@ -284,14 +286,14 @@ def shared_momentum(optimizers: list[torch.optim.Optimizer]) -> float | None:
 
 
 def check_loss(loss: object, *, needs_grad: bool = True) -> None:
-    """Raise TaskError unless a loss is a tensor of numbers, with a gradient if it needs one."""
+    """Raise TaskError unless a loss is a tensor of numbers that requires grad if it must."""
     if not isinstance(loss, torch.Tensor) or not loss.numel():
         value = "an empty tensor" if isinstance(loss, torch.Tensor) else type(loss).__name__
         raise TaskError(f"loss(model, batch) returned {value}; expected a tensor of numbers")
     if needs_grad and not loss.requires_grad:
         raise TaskError(
-            "loss(model, batch) returned a tensor without a gradient; was it detached, or "
-            "computed under no_grad, or of a model whose weights are frozen?"
+            "loss(model, batch) returned a tensor that does not require grad; was it detached, "
+            "or computed under no_grad, or of a model whose weights are frozen?"
         )
 
 

@@ -54,7 +54,8 @@ def preserve_state(
     random state of torch (CPU and CUDA), numpy and `random`. Of the loader, its samplers and its
     datasets it covers generators, plain attributes (such as a position or a count) and persistent
     workers. Tensors are restored in place: the same objects in the same memory. Step post-hooks
-    of the optimizer, which schedulers use, are disabled inside the block; step pre-hooks run.
+    of the optimizer (used by ratecraft's schedulers) are disabled inside the block; step pre-hooks
+    still run.
 
     Args:
         model: the model, or several.
@@ -66,8 +67,8 @@ def preserve_state(
             (inside that folder), which is deleted at the end. Default: copy in memory.
 
     Raises:
-        TaskError: the loader is a one-way stream, which cannot be restored, or the model has lazy
-            modules without weights.
+        TaskError: the loader can be iterated only once, so that it cannot be restored, or the
+            model has lazy modules without weights.
 
     >>> import torch
     >>> from torch import nn
@@ -91,49 +92,49 @@ def preserve_state(
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=parent)))
         snapshot = _Snapshot(folder)
         _refuse_lazy(models)
-        restores = _capture_training(models, optimizers, snapshot)
+        restorers = _capture_training(models, optimizers, snapshot)
         if scaler is not None:
-            restores.append(snapshot.capture(vars(scaler)))
+            restorers.append(snapshot.capture(vars(scaler)))
         owners = _loader_parts(loader)
-        restores += _capture_loader(owners, snapshot)
+        restorers += _capture_loader(owners, snapshot)
         stack.enter_context(preserve_rng())
         try:
-            # Changes begin here; each change is preceded by its restore.
+            # The block's own changes begin here; each is captured first.
             for hooked in optimizers:
-                restores.append(_capture_attribute(hooked, "_optimizer_step_post_hooks"))
+                restorers.append(_capture_attribute(hooked, "_optimizer_step_post_hooks"))
                 hooked._optimizer_step_post_hooks = OrderedDict()
             for owner in owners:
                 if isinstance(owner, DataLoader):  # its persistent workers stay untouched
-                    restores.append(_capture_attribute(owner, "_iterator"))
+                    restorers.append(_capture_attribute(owner, "_iterator"))
                     owner._iterator = None
             yield
         finally:
-            _restore_all(restores)
+            _restore_all(restorers)
 
 
 def _capture_training(
     models: list[nn.Module], optimizers: list[torch.optim.Optimizer], snapshot: _Snapshot
 ) -> list[Restore]:
-    """Return what restores modules, parameters with their gradients, and optimizers."""
-    restores: list[Restore] = []
+    """Return functions that restore modules, parameters with gradients, and optimizers."""
+    restorers: list[Restore] = []
     modules = list(dict.fromkeys(module for model in models for module in model.modules()))
     for module in modules:
         if isinstance(module, torch.jit.ScriptModule):  # it creates its dicts on every access
-            restores += [snapshot.capture(buffer) for buffer in module.buffers(recurse=False)]
-            restores.append(_capture_attribute(module, "training"))
+            restorers += [snapshot.capture(buffer) for buffer in module.buffers(recurse=False)]
+            restorers.append(_capture_attribute(module, "training"))
             continue
-        restores.append(snapshot.capture(module._parameters))
-        restores.append(snapshot.capture(module._buffers))
-        restores.append(_capture_attributes(module, snapshot))
+        restorers.append(snapshot.capture(module._parameters))
+        restorers.append(snapshot.capture(module._buffers))
+        restorers.append(_capture_attributes(module, snapshot))
     for parameter in _parameters(modules, optimizers):
-        restores.append(snapshot.capture(parameter))
-        restores.append(_capture_gradient(parameter, snapshot))
-        restores.append(_capture_attribute(parameter, "requires_grad"))
+        restorers.append(snapshot.capture(parameter))
+        restorers.append(_capture_gradient(parameter, snapshot))
+        restorers.append(_capture_attribute(parameter, "requires_grad"))
     for optimizer in optimizers:
-        restores.append(snapshot.capture(optimizer.state))
-        restores.append(snapshot.capture(optimizer.param_groups))
-        restores.append(_capture_attributes(optimizer, snapshot))
-    return restores
+        restorers.append(snapshot.capture(optimizer.state))
+        restorers.append(snapshot.capture(optimizer.param_groups))
+        restorers.append(_capture_attributes(optimizer, snapshot))
+    return restorers
 
 
 @contextmanager
@@ -147,7 +148,7 @@ def preserve_rng() -> Iterator[None]:
 
 
 def capture_random_state() -> Callable[[], None]:
-    """Return what restores the random state of torch (CPU and CUDA), numpy and `random`."""
+    """Return a function that restores the random state, as `preserve_rng` does."""
     cpu, python = torch.get_rng_state(), random.getstate()
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None  # type: ignore[no-untyped-call]
     numpy = sys.modules.get("numpy")
@@ -165,14 +166,14 @@ def capture_random_state() -> Callable[[], None]:
 
 
 def capture_loader_state(loader: Batches) -> Callable[[], None]:
-    """Return what restores a loader, its samplers and its datasets, as far as they have state.
+    """Return a function that restores the state of a loader, its samplers and its datasets.
 
     Raises:
-        TaskError: the loader is a one-way stream.
+        TaskError: the loader can be iterated only once.
     """
     refuse_stream(loader)
-    restores = _capture_loader(_loader_parts(loader), _Snapshot())
-    return lambda: _restore_all(restores)
+    restorers = _capture_loader(_loader_parts(loader), _Snapshot())
+    return lambda: _restore_all(restorers)
 
 
 def seed_everything(seed: int) -> None:
@@ -189,7 +190,7 @@ def refuse_stream(loader: Batches) -> None:
     stream = dataset if isinstance(dataset, IterableDataset) else loader
     if isinstance(stream, Iterator):
         raise TaskError(
-            f"the batches come from a one-way stream ({type(stream).__name__}), which cannot be "
+            f"the loader can be iterated only once ({type(stream).__name__}), so it cannot be "
             "restored; give a list of batches, a DataLoader, or a function that opens the stream "
             "again: lambda: stream()"
         )
@@ -201,14 +202,14 @@ def _refuse_lazy(models: list[nn.Module]) -> None:
         raise TaskError("a lazy module has no weights yet; run one batch through the model first")
 
 
-def _restore_all(restores: list[Restore]) -> None:
-    """Run every restore, also after errors, then raise the first error.
+def _restore_all(restorers: list[Restore]) -> None:
+    """Call every restorer, also after errors, then raise the first error.
 
-    A restore that Ctrl-C interrupts is run again, which is safe: restores can be repeated.
+    A restorer that Ctrl-C interrupts is called again, which is safe: calls can be repeated.
     """
     first: BaseException | None = None
     with torch.no_grad():
-        for restore in restores:
+        for restore in restorers:
             while True:
                 try:
                     restore()
@@ -256,27 +257,27 @@ class _Snapshot:
         return lambda: copied
 
     def _capture_tensor(self, value: torch.Tensor) -> Callable[[], Any]:
-        memory = value.detach()  # refers to this memory even if value.data is replaced
+        view = value.detach()  # refers to this memory even if value.data is replaced
         if self._folder is None or value.numel() * value.element_size() < MIN_DISK_BYTES:
-            content = memory.clone()
-            return lambda: _restore_tensor(value, memory, content)
+            content = view.clone()
+            return lambda: _restore_tensor(value, view, content)
         file = self._folder / f"{next(self._numbers)}.pt"
         torch.save(value.detach().clone(memory_format=torch.preserve_format), file)
         return lambda: _restore_tensor(
-            value, memory, torch.load(file, map_location="cpu", weights_only=True)
+            value, view, torch.load(file, map_location="cpu", weights_only=True)
         )
 
 
 def _restore_tensor(
-    tensor: torch.Tensor, memory: torch.Tensor, content: torch.Tensor
+    tensor: torch.Tensor, view: torch.Tensor, content: torch.Tensor
 ) -> torch.Tensor:
     """Point a tensor to its former memory and write its former content there."""
-    moved = tensor.data_ptr() != memory.data_ptr() or tensor.dtype != memory.dtype
-    if moved or tensor.shape != memory.shape or tensor.stride() != memory.stride():
-        tensor.data = memory
-    # The elements of an expanded tensor share memory; each memory cell is written once.
-    cells = tuple(slice(0, 1) if stride == 0 else slice(None) for stride in memory.stride())
-    memory[cells].copy_(content[cells])
+    moved = tensor.data_ptr() != view.data_ptr() or tensor.dtype != view.dtype
+    if moved or tensor.shape != view.shape or tensor.stride() != view.stride():
+        tensor.data = view
+    # The elements of an expanded tensor share memory; each storage element is written once.
+    index = tuple(slice(0, 1) if stride == 0 else slice(None) for stride in view.stride())
+    view[index].copy_(content[index])
     return tensor
 
 
@@ -288,8 +289,8 @@ def _restore_dict(mapping: dict[Any, Any], items: dict[Any, Callable[[], Any]]) 
     return mapping
 
 
-def _restore_list(entries: list[Any], restores: list[Callable[[], Any]]) -> list[Any]:
-    entries[:] = [restore() for restore in restores]
+def _restore_list(entries: list[Any], restorers: list[Callable[[], Any]]) -> list[Any]:
+    entries[:] = [restore() for restore in restorers]
     return entries
 
 
@@ -299,7 +300,7 @@ def _capture_attribute(owner: Any, name: str) -> Restore:
 
 
 def _capture_attributes(owner: Any, snapshot: _Snapshot, max_elements: float = math.inf) -> Restore:
-    """Return what restores an object's plain attributes: numbers, strings, small lists, tensors.
+    """Return a function that restores plain attributes: numbers, strings, small lists, tensors.
 
     Tensors of more than ``max_elements`` elements are taken for data that never changes.
     """
@@ -351,7 +352,7 @@ def _capture_gradient(parameter: torch.Tensor, snapshot: _Snapshot) -> Restore:
 
 
 def _capture_generator(value: Any) -> Restore | None:
-    """Return what restores a random generator of torch, numpy or `random`; else None."""
+    """Return a function that restores a generator of torch, numpy or `random`; else None."""
     if isinstance(value, torch.Generator):
         state = value.get_state()
         return lambda: value.set_state(state)
@@ -380,17 +381,17 @@ def _parameters(
 
 
 def _capture_loader(owners: list[Any], snapshot: _Snapshot) -> list[Restore]:
-    """Return what restores a loader, its samplers, its datasets and their transforms."""
-    restores: list[Restore] = []
+    """Return functions that restore a loader, its samplers, its datasets and their transforms."""
+    restorers: list[Restore] = []
     for owner in owners:
         if type(owner) is DataLoader:
             if restore := _capture_generator(owner.generator):
-                restores.append(restore)
+                restorers.append(restore)
         elif hasattr(owner, "__dict__"):
-            restores.append(_capture_attributes(owner, snapshot, MAX_STATE_ITEMS))
+            restorers.append(_capture_attributes(owner, snapshot, MAX_STATE_ITEMS))
         if hasattr(owner, "state_dict") and hasattr(owner, "load_state_dict"):
-            restores += _capture_state_dict(owner)
-    return restores
+            restorers += _capture_state_dict(owner)
+    return restorers
 
 
 def _loader_parts(loader: Any) -> list[Any]:
@@ -412,7 +413,7 @@ def _loader_parts(loader: Any) -> list[Any]:
 
 
 def _capture_state_dict(loader: Any) -> list[Restore]:
-    """Return what restores a loader through its ``state_dict``."""
+    """Return functions that restore a loader through its ``state_dict``."""
     try:
         state = copy.deepcopy(loader.state_dict())
     except AttributeError:  # Accelerate's loaders have the method, but mostly no state

@@ -5,18 +5,27 @@ from __future__ import annotations
 from typing import Final
 
 RENAMED_COMMANDS: Final = {"predict": "forecast"}
-RENAMED_OPTIONS: Final = {"--total": "--total-steps", "-t": "-n", "--epoch": "--steps-per-epoch"}
-"""Old option -> new option, in every command."""
-RENAMED_OPTIONS_OF: Final = {
+TOTAL_STEPS: Final = {"--total": "--total-steps", "-t": "-n"}
+STEPS_PER_EPOCH: Final = {"--epoch": "--steps-per-epoch"}
+RENAMED_OPTIONS: Final = {
+    "show": {**TOTAL_STEPS, **STEPS_PER_EPOCH},
+    "check": {**TOTAL_STEPS, **STEPS_PER_EPOCH},
+    "doctor": TOTAL_STEPS,
     "find": {
+        **TOTAL_STEPS,
         "--updates": "--budget-steps, or --steps with --range-test",
         "--classic": "--range-test",
     },
-    "train": {"--rate": "--lr", "--rates": "--lr"},
-    "compare": {"--rate": "--lrs", "--rates": "--lrs"},
-    "forecast": {"--plan": "--log-schedule", "--plan-total": "--log-total-steps"},
+    "forecast": {
+        **TOTAL_STEPS,
+        **STEPS_PER_EPOCH,
+        "--plan": "--log-schedule",
+        "--plan-total": "--log-total-steps",
+    },
+    "train": {**TOTAL_STEPS, "--rate": "--lr", "--rates": "--lr"},
+    "compare": {**TOTAL_STEPS, "--rate": "--lrs", "--rates": "--lrs"},
 }
-"""Old option -> new option, in one command."""
+"""Old option -> new option, by command."""
 
 
 def renamed_command(name: str) -> str | None:
@@ -34,12 +43,12 @@ def renamed_option(command: str, option: str) -> str | None:
         option: the option as it was written: "--total", "--total=5", "-t" or "-t5".
     """
     old = option.split("=", 1)[0] if option.startswith("--") else option[:2]
-    new = RENAMED_OPTIONS_OF.get(command, {}).get(old) or RENAMED_OPTIONS.get(old)
+    new = RENAMED_OPTIONS.get(command, {}).get(old)
     return None if new is None else f"unknown option: {old} is {new}"
 
 
 def renamed_key(name: str) -> str | None:
     """Return the new name of a renamed key in the TOML file of compare."""
     option = f"--{name.replace('_', '-')}"
-    new = RENAMED_OPTIONS_OF["compare"].get(option) or RENAMED_OPTIONS.get(option)
+    new = RENAMED_OPTIONS["compare"].get(option)
     return None if new is None else new.removeprefix("--").replace("-", "_")

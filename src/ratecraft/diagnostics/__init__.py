@@ -1,6 +1,6 @@
 """Inspect and measure training: what schedulers do, and what optimizer steps change.
 
-_describe.py      describe, breakdown, preview: param groups, factors, and the coming lrs
+_describe.py      describe, breakdown, preview: param groups, factors, and the next lrs
 _doctor.py        doctor: mistakes in a training setup
 _schedule_end.py  the step at which a scheduler ends, and what it does afterwards
 _setup.py         TrainingSetup: the models, optimizers and schedulers that doctor examines

@@ -126,7 +126,7 @@ def coordinate_lrs(
     lr: Any = None,
     acc_delta: torch.Tensor | None = None,
 ) -> torch.Tensor | None:
-    """Return the learning rate of each coordinate of a parameter in the step just made.
+    """Return the learning rate of each coordinate of a parameter in the step just taken.
 
     It is the multiplier of the bias-corrected first moment: lr / (sqrt(v) + eps) for Adam, AdamW
     and NAdam, with v the bias-corrected second moment; the same times the rectification for
@@ -139,7 +139,7 @@ def coordinate_lrs(
         optimizer: a torch optimizer.
         parameter: one of its parameters.
         group: the parameter's param group.
-        lr: the lr of the step; default: the group's present lr.
+        lr: the lr of the step; default: the group's current lr.
         acc_delta: for Adadelta, the state ``acc_delta`` before the step; default 0, as at the
             first step.
 

@@ -1,4 +1,4 @@
-"""Read an optimizer's param groups and schedulers: what drives each lr, and the coming lrs."""
+"""Read an optimizer's param groups and schedulers: what sets each lr, and the next lrs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ratecraft.results import Breakdown
 from ratecraft.torch._plateau import PlateauLR
 from ratecraft.torch._scheduler import ScheduleLR
 from ratecraft.torch._writer import innermost_optimizer, writers_of
-from ratecraft.torch.drop_in._schedulers import with_closed_form
+from ratecraft.torch.drop_in._schedulers import as_drop_in
 
 MAX_PARAMETER_NAMES: Final = 3  # shown per group in the table
 FIRST_TEXT_COLUMN: Final = 6  # of the table; the columns between the name and this are numbers
@@ -32,25 +32,25 @@ class GroupDescription:
 
     Attributes:
         name: the group's name or number.
-        tensors: the number of parameters.
-        weights: the number of elements in them.
-        base: the group's base lr, which factors multiply.
-        lr: the present lr.
+        num_tensors: the number of parameters.
+        numel: the number of elements in them.
+        base_lr: the group's base lr, which factors multiply.
+        lr: the current lr.
         external_factor: the product of lr changes made by code outside ratecraft.
         schedules: the text of the schedule of each scheduled hyperparameter.
-        decay: the weight decay; None if the optimizer has none.
-        parameters: the names of the parameters, if known.
+        weight_decay: the weight decay; None if the optimizer has none.
+        parameter_names: the names of the parameters, if known.
     """
 
     name: str
-    tensors: int
-    weights: int
-    base: float
+    num_tensors: int
+    numel: int
+    base_lr: float
     lr: float
     external_factor: float = 1.0
     schedules: dict[str, str] = field(default_factory=dict)
-    decay: float | None = None
-    parameters: tuple[str, ...] = ()
+    weight_decay: float | None = None
+    parameter_names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,19 +69,20 @@ class Description:
             ("group", "tensors", "weights", "base", "lr", "decay", "schedule", "parameters")
         ]
         for group in self.groups:
-            drivers = [
+            texts = [
                 text if name == "lr" else f"{name}: {text}"
                 for name, text in group.schedules.items()
             ]
             if group.external_factor != 1:
-                drivers.append(f"external factor {group.external_factor:.6g}")
-            names = list(group.parameters[:MAX_PARAMETER_NAMES])
-            if len(group.parameters) > MAX_PARAMETER_NAMES:
+                texts.append(f"external factor {group.external_factor:.6g}")
+            names = list(group.parameter_names[:MAX_PARAMETER_NAMES])
+            if len(group.parameter_names) > MAX_PARAMETER_NAMES:
                 names.append("...")
             rows.append((
-                group.name, f"{group.tensors:,}", f"{group.weights:,}", f"{group.base:.6g}",
-                f"{group.lr:.6g}", "-" if group.decay is None else f"{group.decay:.6g}",
-                "; ".join(drivers) or "none", ", ".join(names),
+                group.name, f"{group.num_tensors:,}", f"{group.numel:,}", f"{group.base_lr:.6g}",
+                f"{group.lr:.6g}",
+                "-" if group.weight_decay is None else f"{group.weight_decay:.6g}",
+                "; ".join(texts) or "none", ", ".join(names),
             ))  # fmt: skip
         if not any(row[-1] for row in rows[1:]):
             rows = [row[:-1] for row in rows]
@@ -107,7 +108,7 @@ class Description:
 
 
 def describe(optimizer: Optimizer, model: torch.nn.Module | None = None) -> Description:
-    """Return the name, size, base lr, present lr and schedules of every param group.
+    """Return the name, size, base lr, current lr and schedules of every param group.
 
     Args:
         optimizer: any torch optimizer. Only ratecraft's schedulers are listed.
@@ -145,27 +146,27 @@ def describe(optimizer: Optimizer, model: torch.nn.Module | None = None) -> Desc
     groups = []
     for i, group in enumerate(optimizer.param_groups):
         name = str(group.get("name", i))
-        base, external_factor = float(group.get("initial_lr", group["lr"])), 1.0
+        base_lr, external_factor = float(group.get("initial_lr", group["lr"])), 1.0
         schedules = {}
         for hyperparam, writer in writers.items():
-            texts = [text for source in writer.sources if (text := source.text(name))]
+            texts = [text for source in writer.sources if (text := source.describe(name))]
             if texts:
                 schedules[hyperparam] = " and ".join(texts)
             if hyperparam == "lr":
-                base, external_factor = writer.base[i], writer.external_factor[i]
+                base_lr, external_factor = writer.base[i], writer.external_factor[i]
         names = [known[id(p)] for p in group["params"] if id(p) in known]
-        decay = group.get("weight_decay")
+        weight_decay = group.get("weight_decay")
         groups.append(
             GroupDescription(
                 name=name,
-                tensors=len(group["params"]),
-                weights=sum(p.numel() for p in group["params"]),
-                base=base,
+                num_tensors=len(group["params"]),
+                numel=sum(p.numel() for p in group["params"]),
+                base_lr=base_lr,
                 lr=float(group["lr"]),
                 external_factor=external_factor,
                 schedules=schedules,
-                decay=None if decay is None else float(decay),
-                parameters=tuple(names or group.get("param_names", ())),
+                weight_decay=None if weight_decay is None else float(weight_decay),
+                parameter_names=tuple(names or group.get("param_names", ())),
             )
         )
     return Description(tuple(groups))
@@ -180,7 +181,7 @@ def breakdown(*schedulers: Any, steps: int, group: str | int = 0) -> Breakdown:
     Args:
         schedulers: schedulers of one optimizer: `ScheduleLR`, drop-in schedulers, or torch's own.
             A ``ChainedScheduler`` counts as its parts; a `PlateauLR` as its schedule and its
-            plateau, the latter with the decisions made so far.
+            plateau, the latter with the reductions made so far.
         steps: the number of steps.
         group: the param group's name or number.
 
@@ -213,8 +214,8 @@ def breakdown(*schedulers: Any, steps: int, group: str | int = 0) -> Breakdown:
         raise BindingError(f"no param group is named {group!r}; the groups are {', '.join(names)}")
     i = names.index(str(group))
     base = float(groups[i].get("initial_lr", groups[i]["lr"]))
-    closed_forms = [with_closed_form(part) for part in parts]
-    absolute = [part for part in closed_forms if getattr(part, "is_absolute", False)]
+    closed_forms = [as_drop_in(part) for part in parts]
+    absolute = [part for part in closed_forms if getattr(part, "sets_lr", False)]
     if len(absolute) > 1:
         classes = " and ".join(type(part).__name__ for part in absolute)
         raise BindingError(f"{classes} both set the lr itself, so they have no product")
@@ -248,7 +249,7 @@ def _label(scheduler: Any, group: str, labels: dict[str, tuple[float, ...]]) -> 
     """Return a unique label: the schedule's text or the class name, numbered if it is taken."""
     name = type(scheduler).__name__
     if isinstance(scheduler, ScheduleLR):
-        name = scheduler.text(group)
+        name = scheduler.describe(group)
     count = sum(label == name or label.startswith(f"{name} (") for label in labels)
     return f"{name} ({count + 1})" if count else name
 
@@ -256,19 +257,19 @@ def _label(scheduler: Any, group: str, labels: dict[str, tuple[float, ...]]) -> 
 def preview(
     scheduler: Any, steps: int, *, metrics: Sequence[float] | None = None
 ) -> dict[str, list[float]]:
-    """Return the coming lrs of a torch scheduler without changing it or its optimizer.
+    """Return the next lrs of a torch scheduler without changing it or its optimizer.
 
     A copy of the scheduler runs on an optimizer with the same param groups and dummy parameters.
 
     Args:
         scheduler: any ``torch.optim.lr_scheduler``, or a `ScheduleLR`.
-        steps: the number of steps, counted from the scheduler's present step.
+        steps: the number of steps, counted from the scheduler's current step.
         metrics: for ``ReduceLROnPlateau``: the metric passed to each call of ``step``, at least
             ``steps`` of them.
 
     Returns:
         The lrs of each param group, by name or number (by both if two names are equal). The first
-        is the present lr.
+        is the current lr.
 
     Raises:
         TypeError: ``scheduler`` is not a torch scheduler.
@@ -292,35 +293,37 @@ def preview(
         raise BindingError("ReduceLROnPlateau follows a metric: pass metrics=, one per step")
     if metrics is not None and len(metrics) < steps:
         raise BindingError(f"{len(metrics)} metrics for {steps} steps: pass one per step")
-    twin = copy_on_stand_in(scheduler)
-    stand_in = twin.optimizer
-    names = [str(group.get("name", i)) for i, group in enumerate(stand_in.param_groups)]
+    copied = copy_on_dummy_optimizer(scheduler)
+    dummy_optimizer = copied.optimizer
+    names = [str(group.get("name", i)) for i, group in enumerate(dummy_optimizer.param_groups)]
     if len(set(names)) < len(names):
         names = [f"{name} ({i})" for i, name in enumerate(names)]
     lrs: dict[str, list[float]] = {name: [] for name in names}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch warns because the stand-in optimizer never steps
+        warnings.simplefilter("ignore")  # torch warns because the dummy optimizer never steps
         for k in range(steps):
-            for group_lrs, group in zip(lrs.values(), stand_in.param_groups, strict=True):
+            for group_lrs, group in zip(lrs.values(), dummy_optimizer.param_groups, strict=True):
                 group_lrs.append(float(group["lr"]))
-            if isinstance(twin, ReduceLROnPlateau):
-                twin.step((metrics or [])[k])
+            if isinstance(copied, ReduceLROnPlateau):
+                copied.step((metrics or [])[k])
             elif k < steps - 1:
-                twin.step()
+                copied.step()
     return lrs
 
 
-def copy_on_stand_in(scheduler: Any) -> Any:
-    """Return a copy of a torch scheduler on an optimizer with the same groups, without weights."""
+def copy_on_dummy_optimizer(scheduler: Any) -> Any:
+    """Return a copy of a torch scheduler on an optimizer with the same groups but dummy weights."""
     optimizer = scheduler.optimizer
     groups = [
         {name: copy.deepcopy(value) for name, value in group.items() if name != "params"}
         | {"params": [torch.nn.Parameter(torch.zeros(()))]}
         for group in optimizer.param_groups
     ]
-    stand_in = torch.optim.SGD(groups, lr=0.0)
-    stand_in.defaults = dict(optimizer.defaults)  # CyclicLR reads "momentum" from the defaults
-    return copy.deepcopy(scheduler, {id(optimizer): stand_in} | _objects_in_lambdas(scheduler))
+    dummy_optimizer = torch.optim.SGD(groups, lr=0.0)
+    # CyclicLR reads "momentum" from the defaults.
+    dummy_optimizer.defaults = dict(optimizer.defaults)
+    memo = {id(optimizer): dummy_optimizer} | _objects_in_lambdas(scheduler)
+    return copy.deepcopy(scheduler, memo)
 
 
 def _objects_in_lambdas(scheduler: Any) -> dict[int, Any]:

@@ -16,13 +16,13 @@ from torch.optim.swa_utils import AveragedModel
 from ratecraft.schedule import Finding, Schedule, check
 from ratecraft.torch._scheduler import ScheduleLR
 
-from ._describe import copy_on_stand_in
+from ._describe import copy_on_dummy_optimizer
 from ._schedule_end import ScheduleEnd, schedule_end
 from ._setup import SchedulerUsage, TrainingSetup
 
-RUN_LENGTH_REL_TOL: Final = 0.01  # a horizon this close to the run's length fits it
-# A scheduler is stepped too often from this many calls per step and extra calls on. Below, the
-# extra calls may belong to steps that AMP skipped.
+RUN_LENGTH_REL_TOL: Final = 0.01  # a schedule length this close to the run's fits it
+# A scheduler counts as stepped too often if it has at least this many calls per step and at least
+# this many calls more than steps. Fewer extra calls may belong to steps that AMP skipped.
 MIN_CALLS_PER_STEP: Final = 1.8
 MIN_EXTRA_CALLS: Final = 8
 MIN_STEPS_PER_EPOCH: Final = 5  # a schedule this many times shorter than the run may be in epochs
@@ -35,10 +35,11 @@ PLAIN_MODULES: Final = ("builtins", "torch", "torch.nn.parameter")
 def doctor(*objects: Any, total_steps: int | None = None, done: int | None = None) -> list[Finding]:
     """Return the mistakes in a training setup, worst first, without changing anything.
 
-    It finds: a scheduler on an optimizer that does not step; a scheduler that counts steps but is
-    stepped once an epoch, or several times per step; a horizon that differs from the run's
-    length; parameters that are in no optimizer, in two, or in another model; a scheduler state
-    that does not restore the scheduler; and for each `ScheduleLR` the findings of `check`.
+    It finds: a scheduler attached to another optimizer than the one that steps; a scheduler whose
+    length is in steps but that is stepped once an epoch, or several times per step; a schedule
+    length that differs from the run's; parameters that are in no optimizer, in two, or in none of
+    the models; a scheduler state that does not restore the scheduler; and for each `ScheduleLR`
+    the findings of `check`.
 
     Call it after building everything, and again after a few steps: then it can tell how often
     each scheduler is stepped. It reads the number of steps from optimizers like Adam, which count
@@ -48,8 +49,8 @@ def doctor(*objects: Any, total_steps: int | None = None, done: int | None = Non
         objects: models, optimizers, schedulers, a Lightning ``Trainer`` (during fit, for example
             in ``on_train_start``) or a Hugging Face ``Trainer``, in any order, also in lists and
             dicts.
-        total_steps: steps that the run is going to make; default: read from the trainer.
-        done: steps made so far.
+        total_steps: steps that the run will take; default: read from the trainer.
+        done: steps taken so far.
 
     Raises:
         TypeError: an object of another type, or a length that is not an int.
@@ -74,7 +75,7 @@ def doctor(*objects: Any, total_steps: int | None = None, done: int | None = Non
             for usage in setup.schedulers
             for finding in (
                 *_call_findings(usage),
-                *_horizon_findings(usage, setup),
+                *_length_findings(usage, setup),
                 *_state_findings(usage),
             )
         ),
@@ -95,26 +96,28 @@ def _optimizer_findings(setup: TrainingSetup) -> Iterator[Finding]:
                 "pass optimizers=(optimizer, scheduler), or call "
                 "ratecraft.integrations.for_trainer(trainer, ...)",
             )
-        elif setup.optimizers and not usage.drives(setup.optimizers):
+        elif setup.optimizers and not usage.is_attached_to(setup.optimizers):
             yield Finding(
                 "error",
-                f"{usage.name} drives another optimizer than the one that steps, which "
-                f"stays at {_lrs(setup.optimizers[0])} while the log shows the schedule",
+                f"{usage.name} is attached to another optimizer than the one that steps, "
+                f"which stays at {_lrs(setup.optimizers[0])} while the log shows the schedule",
                 "build the scheduler on the optimizer that steps, after that optimizer is rebuilt "
                 "for the last time",
             )
         if isinstance(scheduler, ScheduleLR) and scheduler.is_removed:
             yield Finding(
-                "error", "this ScheduleLR was removed and drives nothing", "build a new one"
+                "error",
+                "this ScheduleLR was removed and is attached to no optimizer",
+                "build a new one",
             )
     if not setup.schedulers or setup.trainer_builds_optimizer:
         return
     for i, optimizer in enumerate(setup.optimizers):
-        if not any(usage.drives([optimizer]) for usage in setup.schedulers):
+        if not any(usage.is_attached_to([optimizer]) for usage in setup.schedulers):
             yield Finding(
-                "note" if any(usage.drives(setup.optimizers) for usage in setup.schedulers)
+                "note" if any(usage.is_attached_to(setup.optimizers) for usage in setup.schedulers)
                 else "warning",
-                f"no scheduler drives {type(optimizer).__name__}"
+                f"no scheduler is attached to {type(optimizer).__name__}"
                 f"{f' (number {i + 1})' if len(setup.optimizers) > 1 else ''}, which stays at "
                 f"{_lrs(optimizer)}",
                 "build a scheduler for it, unless a constant lr is intended",
@@ -186,7 +189,7 @@ def _parameter_findings(setup: TrainingSetup) -> Iterator[Finding]:
 
 def _call_findings(usage: SchedulerUsage) -> Iterator[Finding]:
     """Find schedulers that are stepped more often than their optimizer."""
-    if usage.counts_itself or isinstance(usage.scheduler, ReduceLROnPlateau):
+    if usage.counts_optimizer_steps or isinstance(usage.scheduler, ReduceLROnPlateau):
         return
     calls, done, total_steps = usage.calls, usage.done, usage.total_steps
     fix = (
@@ -208,11 +211,11 @@ def _call_findings(usage: SchedulerUsage) -> Iterator[Finding]:
             "error",
             f"{usage.name} is stepped {calls / done:.3g} times per step: {calls} calls of "
             f"step() in {done} steps",
-            f"{fix}. If only one of the two states was loaded, load both",
+            f"{fix}. If only the optimizer's or only the scheduler's state was loaded, load both",
         )
 
 
-def _horizon_findings(usage: SchedulerUsage, setup: TrainingSetup) -> Iterator[Finding]:
+def _length_findings(usage: SchedulerUsage, setup: TrainingSetup) -> Iterator[Finding]:
     """Find schedules that end before or after their run."""
     if setup.ends_with_swa:
         return
@@ -221,15 +224,15 @@ def _horizon_findings(usage: SchedulerUsage, setup: TrainingSetup) -> Iterator[F
         if (
             end is not None
             and part.total_steps is not None
-            and (finding := _horizon_finding(part, end, part.total_steps))
+            and (finding := _length_finding(part, end, part.total_steps))
         ):
             yield finding
 
 
-def _horizon_finding(usage: SchedulerUsage, end: ScheduleEnd, total_steps: int) -> Finding | None:
+def _length_finding(usage: SchedulerUsage, end: ScheduleEnd, total_steps: int) -> Finding | None:
     """Return a finding if a scheduler's end differs from its run's."""
-    known = usage.counts_itself or usage.calls_per_step is not None
-    low, high = (1.0, 1.0) if usage.counts_itself else usage.calls_per_step or (1.0, 1.0)
+    known = usage.counts_optimizer_steps or usage.calls_per_step is not None
+    low, high = (1.0, 1.0) if usage.counts_optimizer_steps else usage.calls_per_step or (1.0, 1.0)
     least, most = total_steps * low, total_steps * high
     once_per_step = low == high == 1
     unit = "steps" if once_per_step else "calls of step()"
@@ -251,7 +254,7 @@ def _horizon_finding(usage: SchedulerUsage, end: ScheduleEnd, total_steps: int) 
         return Finding(
             "error" if end.spans_run else "warning",
             f"{usage.name} {event} after {end.calls} {unit}, and the run has {run}{evidence}: the "
-            "rest of it is never reached",
+            "rest of the schedule is never reached",
             fix,
         )
     if not end.spans_run or end.calls >= least - (0.0 if end.raises else _margin(least)):
@@ -281,7 +284,7 @@ def _is_close(calls: float, expected: float) -> bool:
 
 
 def _state_findings(usage: SchedulerUsage) -> Iterator[Finding]:
-    """Load a scheduler's state into a copy that has moved on, and compare the coming lrs."""
+    """Load a scheduler's state into a copy that has moved on, and compare the next lrs."""
     scheduler = usage.scheduler
     file = io.BytesIO()
     saved: Any = {}
@@ -300,7 +303,7 @@ def _state_findings(usage: SchedulerUsage) -> Iterator[Finding]:
         )
         return
     if usage.schedule_lr is not None:
-        schedule_state = state if usage.schedule_lr is scheduler else state["schedule"]
+        schedule_state = state if usage.schedule_lr is scheduler else state["scheduler"]
         differences = usage.schedule_lr.differences(schedule_state)
         if differences:
             yield Finding(
@@ -312,7 +315,7 @@ def _state_findings(usage: SchedulerUsage) -> Iterator[Finding]:
         return
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch warns because the stand-in never steps
+            warnings.simplefilter("ignore")  # torch warns because the dummy optimizer never steps
             expected, restored = _expected_and_restored(scheduler, state)
     except Exception as error:
         yield Finding(
@@ -349,20 +352,20 @@ def _not_plain(value: Any, path: str = "") -> str:
 def _expected_and_restored(
     scheduler: Any, state: dict[str, Any]
 ) -> tuple[list[list[float]], list[list[float]]]:
-    """Return the coming lrs, and those of a copy that moved on and then loaded a state."""
-    twin = copy_on_stand_in(scheduler)
+    """Return the next lrs, and those of a copy that moved on and then loaded a state."""
+    copied = copy_on_dummy_optimizer(scheduler)
     settings = [
         copy.deepcopy({name: value for name, value in group.items() if name != "params"})
-        for group in twin.optimizer.param_groups
+        for group in copied.optimizer.param_groups
     ]
-    expected = _coming_values(twin)
-    twin.load_state_dict(state)
-    for group, before in zip(twin.optimizer.param_groups, settings, strict=True):
-        group.update(before)  # in a real run the optimizer's own state restores these
-    return expected, _coming_values(twin)
+    expected = _next_values(copied)
+    copied.load_state_dict(state)
+    for group, before in zip(copied.optimizer.param_groups, settings, strict=True):
+        group.update(before)  # in a training run the optimizer's own state restores these
+    return expected, _next_values(copied)
 
 
-def _coming_values(scheduler: Any) -> list[list[float]]:
+def _next_values(scheduler: Any) -> list[list[float]]:
     """Step a scheduler; return its factors, or the lrs if it does not report factors."""
     values = []
     for _ in range(STATE_CHECK_STEPS):
@@ -385,4 +388,5 @@ def _schedule_findings(setup: TrainingSetup) -> Iterator[Finding]:
         if scheduler is not None:
             lr = scheduler.config.schedules["lr"]
             for schedule in [lr] if isinstance(lr, Schedule) else dict.fromkeys(lr.values()):
-                yield from check(schedule, scheduler.config.total_steps, **scheduler.config.units)
+                config = scheduler.config
+                yield from check(schedule, config.total_steps, **config.unit_sizes)

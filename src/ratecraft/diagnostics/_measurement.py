@@ -29,7 +29,7 @@ class GroupSnapshot:
             of the parameters in ``captured``.
         captured: indices of the parameters whose gradient was captured before clipping.
         scale: the GradScaler's scale of gradients before clipping, or None.
-        grad_scale: the scale of the present gradients (fused optimizers), or None.
+        grad_scale: the scale of the current gradients (fused optimizers), or None.
         acc_deltas: the state named by `pre_step_state`, for each parameter; or None.
     """
 

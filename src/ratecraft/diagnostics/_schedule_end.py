@@ -14,7 +14,7 @@ from ratecraft.torch._scheduler import ScheduleLR
 
 @dataclass(frozen=True, slots=True)
 class ScheduleEnd:
-    """The horizon of a scheduler.
+    """The end of a scheduler.
 
     Attributes:
         calls: the number of ``step()`` calls up to the end.
@@ -30,11 +30,11 @@ class ScheduleEnd:
 
 
 def schedule_end(scheduler: Any) -> ScheduleEnd | None:
-    """Return the horizon of a scheduler, if it has one."""
+    """Return the end of a scheduler, if it has one."""
     if isinstance(scheduler, PlateauLR):
         scheduler = scheduler.scheduler
     if isinstance(scheduler, ScheduleLR):
-        return ScheduleEnd(scheduler.horizon, _last(scheduler)) if scheduler.horizon else None
+        return ScheduleEnd(scheduler.end_step, _last(scheduler)) if scheduler.end_step else None
     match scheduler:
         case lr_scheduler.OneCycleLR():
             return ScheduleEnd(scheduler.total_steps, "and raises an error there", raises=True)
@@ -63,13 +63,13 @@ def schedule_end(scheduler: Any) -> ScheduleEnd | None:
 
 def _last(scheduler: ScheduleLR) -> str:
     """Return the text for the value that a schedule keeps after its end."""
-    last = scheduler.factors(scheduler.horizon)
+    last = scheduler.factors(scheduler.end_step)
     value = max(last) if isinstance(last, list) else last
-    return f"and stays at {'an lr' if scheduler.is_absolute else 'a factor'} of {value:g}"
+    return f"and stays at {'an lr' if scheduler.sets_lr else 'a factor'} of {value:g}"
 
 
 def _end_of_lambda(function: Any) -> ScheduleEnd | None:
-    """Return the horizon of a transformers schedule, which is a partial with named lengths."""
+    """Return the end of a transformers schedule, which is a partial with named lengths."""
     keywords = function.keywords if isinstance(function, partial) else {}
     total_steps = keywords.get("num_training_steps")
     if total_steps is None and "num_decay_steps" in keywords:

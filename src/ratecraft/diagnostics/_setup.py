@@ -28,8 +28,8 @@ class SchedulerUsage:
         calls_per_step: lowest and highest number of ``step()`` calls per optimizer step; None if
             unknown.
         evidence: how ``calls_per_step`` is known, for messages.
-        done: steps that the scheduler's optimizer has made, if counted.
-        total_steps: steps that its optimizer is going to make, if known.
+        done: steps that the scheduler's optimizer has taken, if counted.
+        total_steps: steps that its optimizer will take, if known.
         processes: how many times Accelerate steps the scheduler for one call of the user's.
     """
 
@@ -54,13 +54,13 @@ class SchedulerUsage:
         return inner if isinstance(inner, ScheduleLR) else None
 
     @property
-    def counts_itself(self) -> bool:
-        """Whether it counts the optimizer's steps, however often it is stepped."""
+    def counts_optimizer_steps(self) -> bool:
+        """Whether it counts the optimizer's steps, independent of its own ``step()`` calls."""
         return self.schedule_lr is not None and not self.schedule_lr.counts_calls
 
     def infer_calls_per_step(self) -> None:
         """Set ``calls_per_step`` from the counts if it is unknown and calls are clearly rare."""
-        follows = self.counts_itself or isinstance(self.scheduler, ReduceLROnPlateau)
+        follows = self.counts_optimizer_steps or isinstance(self.scheduler, ReduceLROnPlateau)
         if follows or self.calls_per_step is not None or not self.done:
             return
         if self.calls * 2 + 2 <= self.done:
@@ -70,16 +70,16 @@ class SchedulerUsage:
 
     @property
     def calls(self) -> int:
-        """The number of ``step()`` calls; of a chain, that of its first part."""
+        """The number of ``step()`` calls (``last_epoch``); of a chain, that of its first part."""
         scheduler = self.scheduler
         while isinstance(scheduler, ChainedScheduler):
             scheduler = scheduler._schedulers[0]
         return int(scheduler.last_epoch)
 
-    def drives(self, optimizers: list[Optimizer]) -> bool:
+    def is_attached_to(self, optimizers: list[Optimizer]) -> bool:
         """Return whether the scheduler's optimizer is one of these."""
-        driven = innermost_optimizer(self.scheduler.optimizer)
-        return any(driven is innermost_optimizer(optimizer) for optimizer in optimizers)
+        attached = innermost_optimizer(self.scheduler.optimizer)
+        return any(attached is innermost_optimizer(optimizer) for optimizer in optimizers)
 
     def parts(self) -> list[SchedulerUsage]:
         """Return the schedulers of a chain, each stepped as often as the chain; else itself."""
@@ -107,8 +107,8 @@ class TrainingSetup:
         models: the models.
         optimizers: the optimizers that step.
         schedulers: the schedulers, with how often they are stepped.
-        total_steps: steps that the run is going to make, if known.
-        done: steps made, if known.
+        total_steps: steps that the run will take, if known.
+        done: steps taken so far, if known.
         trainer_builds_optimizer: a Hugging Face Trainer was given a scheduler without its
             optimizer, and builds another optimizer.
         ends_with_swa: an ``SWALR`` replaces the other schedulers before the run ends.
@@ -126,11 +126,12 @@ class TrainingSetup:
     def of(
         cls, objects: tuple[Any, ...], total_steps: int | None, done: int | None
     ) -> TrainingSetup:
-        """Return the setup of models, optimizers, schedulers, trainers, and lists of them.
+        """Return the setup of models, optimizers, schedulers and trainers, also in lists and dicts.
 
         Raises:
-            TypeError: an object of another type, or a length that is not an int.
-            BindingError: a length below its minimum, or a Lightning trainer without optimizers.
+            TypeError: an object of another type, or ``total_steps`` or ``done`` is not an int.
+            BindingError: ``total_steps`` < 1, ``done`` < 0, or a Lightning trainer without
+                optimizers.
         """
         for name, least, value in (("total_steps", 1, total_steps), ("done", 0, done)):
             if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
@@ -145,12 +146,12 @@ class TrainingSetup:
             id(innermost_optimizer(optimizer)): _steps_in_state(optimizer)
             for optimizer in setup.optimizers
         }
-        same_pace = len({count for count in counts.values() if count is not None}) <= 1
+        same_step_count = len({count for count in counts.values() if count is not None}) <= 1
         for usage in setup.schedulers:
             counted = counts.get(id(innermost_optimizer(usage.scheduler.optimizer)))
             usage.done = (setup.done if counted is None else counted) if done is None else done
-            # If optimizers step at different paces, total_steps is ambiguous.
-            usage.total_steps = setup.total_steps if same_pace else None
+            # If the optimizers differ in their step counts, total_steps is ambiguous.
+            usage.total_steps = setup.total_steps if same_step_count else None
             usage.infer_calls_per_step()
         return setup
 
@@ -242,7 +243,7 @@ def _usage_of(scheduler: Any) -> SchedulerUsage:
 
 
 def _steps_in_state(optimizer: Optimizer) -> int | None:
-    """Return the number of steps made, if the optimizer's state counts them."""
+    """Return the number of steps taken, if the optimizer's state counts them."""
     counts = [
         int(state["step"])
         for state in optimizer.state.values()

@@ -23,7 +23,7 @@ from ratecraft._training._short_runner import (
 from ratecraft._training._snapshot import Batches
 from ratecraft.errors import RunFailed, SettingError
 from ratecraft.results import LRFinderResult, ShortRun
-from ratecraft.results._lr_search import initial_lrs
+from ratecraft.results._lr_search import current_lrs
 
 from ._search import around_best, find_peak, next_position
 
@@ -32,19 +32,19 @@ BUDGET_RUNS: Final = 10  # a short run has 1/BUDGET_RUNS of the budget
 MIN_RUN_STEPS: Final = 5  # steps of the shortest short run
 MIN_TRIED_LR: Final = 1e-12  # no lower lr is tried, unless the optimizer starts below it
 MAX_TRIED_LR: Final = 1e4  # no higher lr is tried, unless the optimizer starts above it
-EVAL_STEPS: Final = 4  # a short run is evaluated on the batches of so many steps
-EVAL_COST_STEPS: Final = 1 / 3  # cost of a loss without gradients, in steps
+EVAL_STEPS: Final = 4  # a short run is evaluated on the batches of this many steps
+EVAL_COST_STEPS: Final = 1 / 3  # cost of an evaluation (a loss without a backward pass), in steps
 MIN_GAIN_SIGMAS: Final = 3  # smallest significant gain, in standard errors
-HORIZON_RUNS: Final = 7  # the result holds for a run as long as so many short runs,
-HORIZON_PASSES: Final = 3  # and for so many passes over the data
+HORIZON_RUNS: Final = 7  # no correction for training runs up to this many times a short run
+HORIZON_PASSES: Final = 3  # no correction for up to this many passes over the data
 LENGTH_EXPONENT: Final = 0.1  # in longer runs lr ~ length ** -LENGTH_EXPONENT
 PASSES_EXPONENT: Final = 0.5  # with more passes lr ~ passes ** -PASSES_EXPONENT
 DEFAULT_START_LR: Final = 1e-3  # if the optimizer's lr is 0
 
 
 @explain_arguments(
-    "find_lr() takes model, optimizer, loader and loss; write the rest by name, as total_steps=, "
-    "and no schedule: every short run has the same one",
+    "find_lr() takes model, optimizer, loader and loss by position and the rest by keyword, such "
+    "as total_steps=; it takes no schedule, because all short runs share a fixed one",
     options=StepOptions.__annotations__,
 )
 def find_lr(
@@ -64,14 +64,16 @@ def find_lr(
     Each candidate trains a short run: half of it at a constant learning rate, then linearly to
     0, always from the same weights, on the same batches and with the same random numbers. Its
     gain is the decrease of the loss on other batches. The search starts at the optimizer's own
-    learning rate and moves in steps of a decade, then half a decade. The best three learning
-    rates run again on different batches, to rule out batch noise.
+    learning rate and moves by one or two decades, then by half a decade. If the budget allows,
+    the best learning rate and its neighbours run again on other batches, to rule out batch noise.
 
-    With g(r) the gain at learning rate r, and r* the vertex of the parabola over log r through
-    the best learning rate and its neighbours, the result is r*^(3/4) s^(1/4) for the smallest s
-    with g(s) >= 0.9 g(r*). It fits a run of 7 times the length n of a short run and of 3 passes
-    over the data. For longer runs it is multiplied by (total_steps / 7 n)^-0.1 and by
-    (passes / 3)^-0.5, exponents measured on 30 small tasks (benchmarks/regret).
+    The result is r*^(3/4) s^(1/4). Here r* is the vertex of the parabola over log r through the
+    gains of the best learning rate tried and of its neighbours, and s is the low end of the
+    connected range around the best learning rate tried in which the interpolated gain is at
+    least 90 % of its gain. With n the steps of a short run, it is multiplied by
+    max(1, total_steps / 7 n)^-0.1 and, if the loader has a length, by max(1, passes / 3)^-0.5,
+    where passes is the number of passes over the data; the exponents were measured on 30 small
+    tasks (benchmarks/regret).
 
     Args:
         model: the model, or several; see `range_test` for details.
@@ -80,10 +82,11 @@ def find_lr(
         loader: an iterable of batches of any structure that can be iterated repeatedly, or a
             function that returns a new one.
         loss: ``loss(model, batch)`` returns the training loss as a tensor.
-        total_steps: length in steps of the run to come. Longer runs need lower learning rates,
+        total_steps: length in steps of the training run. Longer runs need lower learning rates,
             most of all where they repeat the data. Default: no correction for the length.
-        budget_steps: cost limit of the search, in steps; a loss without gradients counts as a
-            third of a step. A short run has a tenth of the budget.
+        budget_steps: cost limit of the search, in steps; an evaluation (a loss without a backward
+            pass) counts as a third of a step. A short run takes a tenth of the budget, or
+            ``total_steps`` if that is less.
         progress: called as ``progress(steps_done, budget_steps)`` after each step.
         task: description of the task, for the result.
         options: ``accumulate=``, ``clip=``, ``scaler=``, ``reduce=``, ``check_every=`` and
@@ -96,8 +99,8 @@ def find_lr(
     Raises:
         SettingError: an argument is out of its range.
         RunFailed: the loss is not finite before any training.
-        TaskError: the loader is empty or a one-way stream, all parameters are frozen, or the loss
-            is not a tensor with a gradient.
+        TaskError: the loader is empty or can be iterated only once, all parameters are frozen, or
+            the loss is not a tensor that requires grad.
 
     >>> import torch
     >>> from torch import nn
@@ -125,14 +128,14 @@ def find_lr(
         )
     started = time.perf_counter()
     runner = ShortRunner(model, optimizer, loader, loss, **options)
-    start_lr = max(initial_lrs(runner.optimizers)) or DEFAULT_START_LR
+    start_lr = max(current_lrs(runner.optimizers)) or DEFAULT_START_LR
     search = _Search(
         runner, start_lr, min(run_steps, total_steps or run_steps), budget_steps, progress
     )
     search.explore()
-    shift, shift_reason = _horizon_shift(total_steps, search.run_steps, runner)
-    lr, low, high, reason = _answer(search, shift)
-    reason += shift_reason if lr is not None else ""
+    factor, factor_reason = _length_factor(total_steps, search.run_steps, runner)
+    lr, low, high, reason = _answer(search, factor)
+    reason += factor_reason if lr is not None else ""
     return LRFinderResult(
         lr=lr,
         lr_low=low,
@@ -143,17 +146,19 @@ def find_lr(
         run_steps=search.run_steps,
         total_steps=total_steps,
         budget_steps=budget_steps,
-        steps=runner.steps_made,
-        eval_batches=runner.eval_batches,
-        batches=runner.batches,
+        steps=runner.steps_done,
+        eval_batches=runner.batches_evaluated,
+        batches=runner.batches_read,
         task=task,
-        optimizer=runner.optimizer,
+        optimizer=runner.optimizer_name,
         seconds=time.perf_counter() - started,
     )
 
 
 class _Search:
-    """The short runs of a search, and the gain at each position, in decades from ``start_lr``.
+    """The short runs of a search, and the gain at each position.
+
+    A position is an offset in decades from the optimizer's lr, ``start_lr``.
 
     Attributes:
         gains: gain of each position that was tried.
@@ -211,8 +216,8 @@ class _Search:
 
     def affords(self, runs: int) -> bool:
         """Return whether the budget allows this many further runs."""
-        evals = self.runner.eval_batches / self.runner.accumulate
-        spent = self.runner.steps_made + evals * EVAL_COST_STEPS
+        evals = self.runner.batches_evaluated / self.runner.accumulate
+        spent = self.runner.steps_done + evals * EVAL_COST_STEPS
         next_evals = EVAL_STEPS * (runs + (runs > 1))
         return spent + runs * self.run_steps + next_evals * EVAL_COST_STEPS <= self.budget_steps
 
@@ -241,7 +246,10 @@ class _Search:
         return self.runs[-1]
 
     def _train(self, training: ShortTraining, lr: float) -> list[torch.Tensor]:
-        """Train at ``lr``, then cool down to 0; return the losses, up to one that diverged."""
+        """Train at ``lr``, then cool down to 0, and return the losses.
+
+        Training stops at the first check that finds a loss not finite.
+        """
         losses: list[torch.Tensor] = []
         constant_steps = (self.run_steps + 1) // 2
         for k in range(self.run_steps):
@@ -249,7 +257,7 @@ class _Search:
             training.set_lr(lr * min(1.0, cooldown))
             losses.append(training.step())
             if self._progress:
-                self._progress(self.runner.steps_made, self.budget_steps)
+                self._progress(self.runner.steps_done, self.budget_steps)
             check_due = (k + 1) % self.runner.check_every == 0
             if check_due and not math.isfinite(losses[-1].item()):
                 break
@@ -270,7 +278,7 @@ class _Search:
             ]
 
 
-def _answer(search: _Search, shift: float) -> tuple[float | None, float | None, float | None, str]:
+def _answer(search: _Search, factor: float) -> tuple[float | None, float | None, float | None, str]:
     """Return the learning rate, its range and the reason; or None and what to do."""
     lrs = [run.lr for run in search.runs]
     runs_text = (
@@ -281,7 +289,7 @@ def _answer(search: _Search, shift: float) -> tuple[float | None, float | None, 
     problem = _problem(search, peak is not None, runs_text)
     if problem or peak is None:
         return None, None, None, f"no answer: {problem}"
-    low, lr, high = (search.lr_at(position) * shift for position in peak)
+    low, lr, high = (search.lr_at(position) * factor for position in peak)
     gain, best_lr = search.gains[search.best], search.lr_at(search.best)
     decrease = f"where the loss fell by {gain:.3g} from {search.initial_loss:.4g}"
     return lr, low, high, f"the best of {runs_text} is near {best_lr:.2g}, {decrease}"
@@ -300,7 +308,7 @@ def _problem(search: _Search, has_peak: bool, runs_text: str) -> str:
             gain_text = f"the best gained {gain:.2g} ± {noise:.2g}"
         advice = "allow more budget_steps=, which makes them longer, or "
         if search.run_steps < search.budget_steps // BUDGET_RUNS:
-            advice = ""  # the short runs are already as long as the run to come
+            advice = ""  # the short runs are already as long as the training run
         return (
             f"of {runs_text} {gain_text}, from a loss of {search.initial_loss:.4g}; "
             f"{advice}check why the model does not learn"
@@ -314,10 +322,13 @@ def _problem(search: _Search, has_peak: bool, runs_text: str) -> str:
             "lr to that value, or allow more budget_steps="
         )
     pending_lr = search.lr_at(search.pending)
-    return problem + f"lrs as far as {pending_lr:.2g} are not tried; check why they seem better"
+    return problem + (
+        f"the search would go on to lr {pending_lr:.2g}, outside the range it tries; check why the "
+        "loss still improves in that direction"
+    )
 
 
-def _horizon_shift(
+def _length_factor(
     total_steps: int | None, run_steps: int, runner: ShortRunner
 ) -> tuple[float, str]:
     """Return the factor that adapts the learning rate to a longer run, and its description."""
@@ -326,8 +337,8 @@ def _horizon_shift(
     length_ratio = max(total_steps / (HORIZON_RUNS * run_steps), 1.0)
     batches = runner.batches_per_epoch()
     passes = total_steps * runner.accumulate / batches if batches else 0.0
-    shift = length_ratio**-LENGTH_EXPONENT * max(passes / HORIZON_PASSES, 1.0) ** -PASSES_EXPONENT
-    if shift == 1:
-        return shift, ""
+    factor = length_ratio**-LENGTH_EXPONENT * max(passes / HORIZON_PASSES, 1.0) ** -PASSES_EXPONENT
+    if factor == 1:
+        return factor, ""
     repeats = f" that sees the data {passes:.0f} times" if passes > HORIZON_PASSES else ""
-    return shift, f"; times {shift:.2g} for a run of {total_steps} steps{repeats}"
+    return factor, f"; times {factor:.2g} for a run of {total_steps} steps{repeats}"

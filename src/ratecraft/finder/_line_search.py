@@ -11,11 +11,12 @@ from typing import Final, Unpack
 import torch
 from torch import nn
 
+from ratecraft._keywords import explain_arguments
 from ratecraft._training._short_runner import (
     LossFunction,
     ShortRunner,
     StepOptions,
-    shared_momentum,
+    max_momentum,
 )
 from ratecraft._training._snapshot import Batches, preserve_rng
 from ratecraft.errors import RunFailed, SettingError
@@ -26,6 +27,10 @@ GROWTH_FACTOR: Final = 8  # each search starts at this multiple of the previous 
 MAX_SEARCH_LR: Final = 1e3  # each search starts at most here
 
 
+@explain_arguments(
+    "line_search() takes model, optimizer, loader and loss by position and the rest by keyword",
+    options=StepOptions.__annotations__,
+)
 def line_search(
     model: nn.Module | Sequence[nn.Module],
     optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer],
@@ -42,10 +47,10 @@ def line_search(
 
     On each batch the optimizer's own step d (at learning rate 1, without momentum) is scaled by
     a large learning rate r, which is halved until
-    loss(w + r d) <= loss(w) + ``share`` r <gradient, d>. The step is made, and the next batch
-    follows. The result is the median of all r, times 1 - momentum. The search costs about two
-    steps per batch and ignores the length of the run; `find_lr` gives better results
-    (benchmarks/regret).
+    loss(w + r d) <= loss(w) + c1 r <gradient, d>, with c1 = ``share``. The step is taken, and the
+    next batch follows. The result is the median of all r, times 1 - momentum. The search costs
+    about two steps per batch and ignores the length of the training run; `find_lr` gives better
+    results (benchmarks/regret).
 
     Args:
         model: the model, or several.
@@ -53,7 +58,7 @@ def line_search(
         loader: batches, as in `range_test`.
         loss: ``loss(model, batch)`` returns the training loss as a tensor.
         steps: number of steps, each with its own line search.
-        share: required share of the decrease that the gradient predicts, 0 < share < 1.
+        share: c1, the required share of the decrease that the gradient predicts, 0 < share < 1.
         progress: called as ``progress(steps_done, steps)`` after each step.
         task: description of the task, for the result.
         options: ``accumulate=``, ``clip=``, ``scaler=``, ``reduce=`` and ``on_disk=``, as in
@@ -100,11 +105,11 @@ def line_search(
         runs=tuple(sorted(runs, key=lambda run: run.lr)),
         run_steps=1,
         budget_steps=steps,
-        steps=runner.steps_made,
-        eval_batches=runner.eval_batches,
-        batches=runner.batches,
+        steps=runner.steps_done,
+        eval_batches=runner.batches_evaluated,
+        batches=runner.batches_read,
         task=task,
-        optimizer=runner.optimizer,
+        optimizer=runner.optimizer_name,
         seconds=time.perf_counter() - started,
     )
 
@@ -116,7 +121,7 @@ def _search(
     progress: Callable[[int, int], None] | None,
 ) -> tuple[list[ShortRun], float]:
     """Return a run of one step for each successful line search, and the initial loss."""
-    momentum = shared_momentum(runner.optimizers)
+    momentum = max_momentum(runner.optimizers)
     scale = 1 - (momentum or 0.0)
     runs: list[ShortRun] = []
     lr, initial_loss = MAX_SEARCH_LR, math.nan
@@ -149,7 +154,7 @@ def _search(
                     runs.append(ShortRun(lr * scale, (before,), before - after, 0.0))
                     break
                 lr /= 2
-            torch.rand(())  # advances the random state, for a new dropout mask in the next step
+            torch.rand(())  # advances the CPU generator: the next step draws a new dropout mask
     return runs, initial_loss
 
 

@@ -17,12 +17,12 @@ from ratecraft.errors import RunFailed, SettingError
 from ratecraft.results import LRRangeTestResult
 
 MIN_DEFAULT_STEPS: Final = 100  # default steps of a test where the loader is shorter
-MIN_AVERAGED_STEPS: Final = 10  # the average of fewer losses is no minimum and no divergence
+IGNORED_STEPS: Final = 10  # the first 10 averages count neither as a minimum nor as a divergence
 
 
 @explain_arguments(
-    "range_test() takes model, optimizer, loader and loss; write the rest by name, as steps=, and "
-    "no schedule: low=, high= and spacing= set the learning rates"
+    "range_test() takes model, optimizer, loader and loss by position and the rest by keyword, "
+    "such as steps=; it takes no schedule, because low=, high= and spacing= set the learning rates"
 )
 def range_test(
     model: nn.Module | Sequence[nn.Module],
@@ -74,18 +74,19 @@ def range_test(
             average as its difference from the initial loss of the same batch, which removes the
             noise between batches. The suggestion is then a quarter of the learning rate at the
             minimum. Default 0: read a new batch for every step.
-        stop: multiple of its minimum at which the smoothed loss ends the test. For losses that
-            can be <= 0, the rise above the minimum is compared to the fall before it instead.
+        stop: multiple of its minimum at which the smoothed loss ends the test. Once a loss <= 0
+            has been seen, the test ends when the rise above the minimum exceeds (``stop`` - 1)
+            times the larger of |minimum| and the fall from the first value.
         accumulate: batches per step; their gradients and losses are averaged.
         clip: largest norm of the gradients, or a function that clips the parameters it gets.
-        scaler: a GradScaler, as in the real run.
+        scaler: a GradScaler, as in the training run.
         momentum: first and last momentum of the test (for Adam the first of ``betas``).
         reduce: average the losses over the processes of a distributed run, so that all of them
             see the same values and stop together; default: if the model is a
             DistributedDataParallel.
-        check_every: steps between two checks of the losses; default 8 on a device, where each
-            check waits for it, and 1 on the CPU. After a divergence fewer than this many steps
-            are wasted.
+        check_every: steps between two checks of the losses; default 8 on an accelerator, where
+            each check waits for it, and 1 on the CPU. After a divergence fewer than this many
+            steps are wasted.
         on_disk: write the copies of large tensors to a temporary folder, not to memory.
         progress: called as ``progress(steps_done, steps)`` after each step.
         task: description of the task, for the result.
@@ -93,8 +94,8 @@ def range_test(
     Raises:
         SettingError: an argument is out of its range.
         RunFailed: the first loss is not finite.
-        TaskError: the loader is empty or a one-way stream, all parameters are frozen, or the loss
-            is not a tensor with a gradient.
+        TaskError: the loader is empty or can be iterated only once, all parameters are frozen, or
+            the loss is not a tensor that requires grad.
 
     Source: Smith 2015, arXiv 1506.01186; in this form Gugger 2018.
 
@@ -120,7 +121,7 @@ def range_test(
     if planned < 2:
         raise SettingError(f"steps={planned}: a range test needs at least 2")
     started = time.perf_counter()
-    stop_reason = f"all {planned} steps were made"
+    stop_reason = f"all {planned} steps were taken"
     unread: list[tuple[float, torch.Tensor]] = []
     with runner.start() as training:
         reused = [training.next_batches() for _ in range(control)]
@@ -149,10 +150,10 @@ def range_test(
         high=high,
         planned_steps=planned,
         spacing=spacing,
-        batches=runner.batches,
+        batches=runner.batches_read,
         control=control,
         task=task,
-        optimizer=runner.optimizer,
+        optimizer=runner.optimizer_name,
         seconds=time.perf_counter() - started,
     )
 
@@ -200,8 +201,8 @@ class _Curve:
 
     def extend(self, steps: list[tuple[float, torch.Tensor]]) -> str:
         """Add steps up to the one that ends the test; return why it ends, or an empty text."""
-        # Reading several losses in one transfer waits for a device only once; item() is faster
-        # for a single one.
+        # Reading several losses in one transfer waits for an accelerator only once; item() is
+        # faster for a single one.
         losses = [loss for _, loss in steps]
         values = torch.stack(losses).tolist() if len(steps) > 1 else [losses[0].item()]
         for (lr, _), value in zip(steps, values, strict=True):
@@ -213,8 +214,10 @@ class _Curve:
                     )
                 return f"the loss was {value} at lr {lr:.3g}"
             if self._add(lr, value):
-                limit = f"{self._stop:g} times its minimum"
-                return f"the smoothed loss exceeded {limit} at lr {lr:.3g}"
+                excess = f"exceeded {self._stop:g} times its minimum"
+                if self._signed:
+                    excess = "rose too far above its minimum"
+                return f"the smoothed loss {excess} at lr {lr:.3g}"
         return ""
 
     def _add(self, lr: float, loss: float) -> bool:
@@ -226,7 +229,7 @@ class _Curve:
         self.losses.append(loss)
         self.smoothed.append(smooth)
         self._signed = self._signed or loss <= 0
-        if len(self.losses) <= MIN_AVERAGED_STEPS:
+        if len(self.losses) <= IGNORED_STEPS:
             return False
         self._minimum = min(self._minimum, smooth)
         if self._signed:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-STEP_DECADES: Final = 0.5  # final distance between the best position and its neighbours
+MIN_SPACING: Final = 0.5  # decades; final distance of the best position from its neighbours
 MIN_GAIN_REL: Final = 0.01  # of the initial loss: below this gain the learning rate is far too low
 CHECK_DECADES: Final = 1.5  # the search goes at least this far below the best position
 SAFETY_SHARE: Final = 0.25  # share of the way from the peak to the low end of the band
@@ -20,7 +20,7 @@ Gains = Mapping[float, float]
 
 
 class Peak(NamedTuple):
-    """The position of the largest gain, and the band in which almost as much is gained."""
+    """The chosen position, a little below the vertex, and the band of almost equal gain."""
 
     low: float
     position: float
@@ -28,10 +28,12 @@ class Peak(NamedTuple):
 
 
 def next_position(gains: Gains, initial_loss: float) -> float | None:
-    """Return the position to try next, or None if the best one has a neighbour on both sides.
+    """Return the position to try next, or None at the end of the search.
 
-    The search goes up first, by a decade, or by two where almost nothing was gained; then down;
-    then it halves the distance between the best position and its neighbours.
+    As long as every position tried increases the loss, the search goes down. Otherwise it goes up
+    by a decade (two if almost nothing was gained), halves the upper gap to half a decade, then
+    does the same downwards, always by one decade. It ends when both neighbours are within half a
+    decade and a position at least 1.5 decades below was tried.
 
     >>> next_position({}, 2.3), next_position({0: 0.1}, 2.3), next_position({0: 0.1, 1: 0.5}, 2.3)
     (0.0, 1.0, 2.0)
@@ -67,15 +69,16 @@ def next_position(gains: Gains, initial_loss: float) -> float | None:
 def _between(gains: Gains, position: float, extension: float, side: int = 1) -> float | None:
     """Return a position between this one and its neighbour on one side.
 
-    Without a neighbour it is ``extension`` decades away; with one at most a step away, None.
+    Without a neighbour it is ``extension`` decades away; None if the neighbour is at most
+    ``MIN_SPACING`` away.
     """
     neighbours = [other for other in gains if (other - position) * side > 0]
     if not neighbours:
         return position + side * extension
     gap = min(abs(other - position) for other in neighbours)
-    if gap <= STEP_DECADES:
+    if gap <= MIN_SPACING:
         return None
-    return position + side * max(STEP_DECADES, STEP_DECADES * (gap // (2 * STEP_DECADES)))
+    return position + side * max(MIN_SPACING, MIN_SPACING * (gap // (2 * MIN_SPACING)))
 
 
 def around_best(gains: Gains) -> list[float]:
@@ -85,15 +88,16 @@ def around_best(gains: Gains) -> list[float]:
     [-0.5, 0, 0.5]
     """
     best = max(gains, key=gains.__getitem__)
-    return sorted(position for position in gains if abs(position - best) <= STEP_DECADES)
+    return sorted(position for position in gains if abs(position - best) <= MIN_SPACING)
 
 
 def find_peak(gains: Gains, best: float | None = None) -> Peak | None:
     """Return the peak of the gains: the vertex of a parabola, moved towards the low end.
 
     The parabola goes through the best position and its two neighbours. Its vertex is moved a
-    quarter of the way to the lowest position at which the gain is at least 90 % of the best one,
-    because a learning rate that is too low costs less than one that is too high.
+    quarter of the way to the low end of the connected range around the best position in which the
+    interpolated gain is at least 90 % of its gain, because a learning rate that is too low costs
+    less than one that is too high.
 
     Args:
         gains: the gain of each position that was tried.
@@ -115,17 +119,17 @@ def find_peak(gains: Gains, best: float | None = None) -> Peak | None:
 
 
 def _vertex_offset(gains: Gains, best: float) -> float:
-    """Return the distance of the parabola's vertex from the best position, at most half a step."""
-    left = gains.get(best - STEP_DECADES, -math.inf)
-    right = gains.get(best + STEP_DECADES, -math.inf)
+    """Return the offset of the parabola's vertex from the best position: at most 1/4 decade."""
+    left = gains.get(best - MIN_SPACING, -math.inf)
+    right = gains.get(best + MIN_SPACING, -math.inf)
     if math.isinf(left):
         return 0.0
-    if math.isinf(right):  # training diverges there, so the vertex lies to the left
-        return -STEP_DECADES / 5
+    if math.isinf(right):  # diverged or not tried: take a vertex slightly to the left
+        return -MIN_SPACING / 5
     curvature = 2 * gains[best] - left - right
     if curvature <= 0:
         return 0.0
-    return max(-1.0, min(1.0, (right - left) / curvature)) * STEP_DECADES / 2
+    return max(-1.0, min(1.0, (right - left) / curvature)) * MIN_SPACING / 2
 
 
 def _band_edge(gains: Gains, best: float, side: int) -> float:

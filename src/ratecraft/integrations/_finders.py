@@ -68,7 +68,7 @@ def find_lr_for(trainer: Any, **options: Any) -> LRFinderResult:
 def range_test_for(trainer: Any, **options: Any) -> LRRangeTestResult:
     """Run a learning rate range test inside a trainer; training then continues unchanged.
 
-    The test makes the steps of one epoch of the trainer.
+    The test takes one epoch of steps, but at least 100.
 
     Args:
         trainer: a Lightning ``Trainer`` or a Hugging Face ``Trainer``, as in `find_lr_for`.

@@ -83,7 +83,7 @@ def for_lightning(
 def for_trainer(trainer: Any, *, plateau: Mapping[str, Any] | None = None, **options: Any) -> None:
     """Make a Hugging Face ``Trainer`` use a `ScheduleLR`.
 
-    ``total_steps`` is the number of steps that the trainer is going to make, and
+    ``total_steps`` is the number of steps that the trainer will take, and
     ``steps_per_epoch`` that of one of its epochs (unless the run is shorter than an epoch or is
     set by ``max_steps``). The clock is "step": the trainer calls ``step()`` for every step that
     was not skipped, and logs the lr before that call. With ``plateau=`` it only calls ``step``

@@ -23,7 +23,9 @@ class LRRangeTestResult:
     Attributes:
         lrs: learning rate of each step, ascending.
         losses: training loss before each step.
-        smoothed: exponential moving average of ``losses``, with bias correction.
+        smoothed: exponential moving average of ``losses``, with bias correction. With control
+            variates it averages the differences from the initial losses of the same batches, and
+            the mean initial loss is added.
         stop_reason: why the test ended.
         suggestion: learning rate to train with; ``None`` if the curve shows none.
         reason: how the suggestion was chosen, or why there is none.
@@ -78,7 +80,7 @@ class LRRangeTestResult:
         >>> from ratecraft.results import LRRangeTestResult
         >>> lrs = [1e-3 * 10 ** (k / 10) for k in range(31)]
         >>> losses = [2 - lr if lr < 0.5 else 1 + lr for lr in lrs]
-        >>> result = LRRangeTestResult.from_curve(lrs, losses, losses, "all steps were made")
+        >>> result = LRRangeTestResult.from_curve(lrs, losses, losses, "all steps were taken")
         >>> round(result.suggestion, 2)
         0.05
         """
@@ -121,8 +123,9 @@ class ShortRun:
     Attributes:
         lr: learning rate before the cooldown of the run.
         losses: training loss before each step.
-        gain: decrease of the loss on the evaluation batches; -inf if the run diverged.
-        noise: standard error of the gain over those batches.
+        gain: decrease of the loss on the evaluation batches, by `line_search` on the training
+            batch; -inf if the run diverged.
+        noise: standard error of the gain over those batches; 0 from `line_search`.
         batch_set: index of the set of batches: 0 for the first, 1 for the next.
     """
 
@@ -139,15 +142,18 @@ class LRFinderResult:
 
     Attributes:
         lr: learning rate to train with, the peak of a schedule; ``None`` if there is no answer.
-        lr_low: lowest learning rate that should do almost as well.
-        lr_high: highest learning rate that should do almost as well.
+        lr_low: lowest learning rate that should do almost as well; from `line_search` the first
+            quartile of its learning rates.
+        lr_high: highest learning rate that should do almost as well; from `line_search` the third
+            quartile.
         reason: how ``lr`` was chosen, or why there is none and what to try.
         initial_loss: loss before any training.
         runs: the short runs, sorted by learning rate.
         run_steps: steps of a short run.
-        total_steps: length in steps of the run that the search was made for, if it was given.
-        budget_steps: steps that the search was allowed.
-        steps: optimizer steps made.
+        total_steps: length in steps of the training run, if it was given.
+        budget_steps: steps that the search was allowed; from `line_search` the number of batches
+            that it searched on.
+        steps: optimizer steps taken.
         eval_batches: batches whose loss was computed without a step.
         batches: batches read.
         task: description of the task.
@@ -187,7 +193,7 @@ class LRFinderResult:
     def cost(self) -> str:
         """Steps, evaluations and wall time of the search, as text."""
         steps = f"{self.steps} of {self.budget_steps} steps in {len(self.runs)} short runs"
-        return f"{steps}, {self.eval_batches} losses without gradients, {self.seconds:.3g} s"
+        return f"{steps}, {self.eval_batches} batch evaluations, {self.seconds:.3g} s"
 
     def apply(self, optimizer: Any) -> None:
         """Set the learning rate of an optimizer to the one that was found.
@@ -240,7 +246,7 @@ def group_lr_ratios(optimizers: Sequence[Any]) -> list[tuple[dict[str, Any], flo
         BindingError: a learning rate is negative.
     """
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
-    lrs = initial_lrs(optimizers)
+    lrs = current_lrs(optimizers)
     highest = max(lrs)
     if (highest <= 0 and len(set(lrs)) > 1) or min(lrs) < 0:
         raise BindingError(
@@ -252,11 +258,14 @@ def group_lr_ratios(optimizers: Sequence[Any]) -> list[tuple[dict[str, Any], flo
     ]
 
 
-def initial_lrs(optimizers: Sequence[Any]) -> list[float]:
-    """Return the learning rate of every param group before any schedule."""
+def current_lrs(optimizers: Sequence[Any]) -> list[float]:
+    """Return the current lr of every param group; if all are 0, their ``initial_lr``.
+
+    All are 0 at the start of a warmup from 0.
+    """
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
     lrs = [float(group["lr"]) for group in groups]
-    if max(lrs) <= 0:  # a warm-up from 0 leaves the learning rates in initial_lr
+    if max(lrs) <= 0:
         lrs = [float(group.get("initial_lr", group["lr"])) for group in groups]
     return lrs
 

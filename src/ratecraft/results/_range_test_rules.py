@@ -1,7 +1,7 @@
 """Rules that read a learning rate off the curve of a range test.
 
-Each rule is a published one, under the name that its source uses. A rule sees the curve only:
-the learning rate, loss and smoothed loss of each step.
+Rules from the literature and other libraries; minimum/4 is ours. A rule sees the curve only: the
+learning rate, loss and smoothed loss of each step.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 from ratecraft.errors import SettingError
 
-SKIPPED_PARTS: Final = 10  # the first 1/SKIPPED_PARTS of the curve is not searched
+SKIPPED_FRACTION: Final = 0.1  # of the curve, at its start, is not searched
 PLATEAU_PARTS: Final = 3  # the plateau is the first 1/PLATEAU_PARTS of the curve
 CONSTANT_LOSS_REL_TOL: Final = 1e-9  # a range of losses below this is rounding error
 MIN_DROP_REL: Final = 0.01  # smallest drop below the plateau, relative to the plateau
@@ -66,17 +66,17 @@ def minimum_over_ten(lrs: Values, losses: Values, smoothed: Values) -> LRSuggest
     The minimum counts only after the loss has begun to fall. The first tenth of the curve is
     skipped, because a minimum there is batch noise. The smoothed loss must fall below the
     plateau, the mean loss of the first third, by 1 % and by three standard errors of that mean.
-    Where the smoothed loss after the first tenth is lower than the plateau, it takes the
-    plateau's place, so that a curve that only rises gives no suggestion.
+    If the smoothed loss at the end of the first tenth is below the plateau, that value is used
+    instead, so that a curve that only rises gives no suggestion.
 
     Source: Gugger 2018, "How do you find a good learning rate"; the checks are added.
 
     >>> losses = [2, 2.01, 1.99, 2, 2, 1.8, 1, 0.5, 1, 4]
     >>> lr, reason = minimum_over_ten([10.0**i for i in range(-8, 2)], losses, losses)
     >>> lr, reason
-    (0.01, 'one decade left of the minimum of the smoothed loss, 0.5 at 0.1')
+    (0.01, 'a tenth of the lr at the minimum of the smoothed loss, 0.5 at 0.1')
     """
-    first = math.ceil(len(smoothed) / SKIPPED_PARTS)
+    first = math.ceil(len(smoothed) * SKIPPED_FRACTION)
     if len(smoothed) - first < 2:
         return _too_short(smoothed)
     lowest = min(range(first, len(smoothed)), key=smoothed.__getitem__)
@@ -94,7 +94,8 @@ def minimum_over_ten(lrs: Values, losses: Values, smoothed: Values) -> LRSuggest
     if lowest == len(smoothed) - 1:
         note = ", where the test ended: the loss was still falling; test up to a higher lr"
     return LRSuggestion(
-        lrs[lowest] / 10, f"one decade left of the minimum of the smoothed loss, {minimum}{note}"
+        lrs[lowest] / 10,
+        f"a tenth of the lr at the minimum of the smoothed loss, {minimum}{note}",
     )
 
 
@@ -113,7 +114,7 @@ def minimum_over_four(lrs: Values, losses: Values, smoothed: Values) -> LRSugges
         return LRSuggestion(None, "no suggestion: the smoothed loss never fell by 5 %")
     minimum = f"{smoothed[lowest]:.4g} at {lrs[lowest]:.3g}"
     return LRSuggestion(
-        lrs[lowest] / 4, f"a quarter of the minimum of the smoothed loss, {minimum}"
+        lrs[lowest] / 4, f"a quarter of the lr at the minimum of the smoothed loss, {minimum}"
     )
 
 
@@ -128,7 +129,7 @@ def steepest(lrs: Values, losses: Values, smoothed: Values) -> LRSuggestion:
     >>> steepest([10.0**i for i in range(-8, 2)], [], [2, 2, 2, 2, 2, 1.8, 1, 0.9, 0.9, 4]).lr
     0.001
     """
-    first = math.ceil(len(smoothed) / SKIPPED_PARTS)
+    first = math.ceil(len(smoothed) * SKIPPED_FRACTION)
     if len(smoothed) - first < 2:
         return _too_short(smoothed)
     last = min(range(first, len(smoothed)), key=smoothed.__getitem__)
@@ -224,7 +225,7 @@ RANGE_TEST_RULES: Final[dict[str, Callable[[Values, Values, Values], LRSuggestio
     "valley": valley,
     "slide": slide,
 }
-"""The rules by name; a result's own suggestion uses the first."""
+"""The rules by name. A result uses the first, or `CONTROLLED_RULE` with ``control``."""
 
 CONTROLLED_RULE: Final = "minimum/4"
 """The rule for curves with a control variate."""

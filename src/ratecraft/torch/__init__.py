@@ -1,9 +1,9 @@
-"""Schedules that drive a torch optimizer.
+"""Learning rate schedules for torch optimizers.
 
 _config.py      ScheduleConfig: the arguments of a ScheduleLR as a value; TimeMap
-_writer.py      HyperparamWriter: base x factors x external factor, for one field of all groups
+_writer.py      HyperparamWriter: base x factors x external factor, of one hyperparameter
 _checkpoint.py  Checkpoint: a saved state, read and checked
-_scheduler.py   ScheduleLR: a torch LRScheduler that reads a schedule
+_scheduler.py   ScheduleLR: a torch LRScheduler that sets the lr from a schedule
 _plateau.py     PlateauLR: a schedule times a factor that follows a metric
 _from_torch.py  from_torch: the schedule of a torch scheduler
 _groups.py      param_groups: a model's parameters in named groups

@@ -14,29 +14,30 @@ STATE_FORMAT: Final = 2
 
 
 class Checkpoint(NamedTuple):
-    """A saved state: steps done, position on the clock, config, and the values of each field."""
+    """A saved state: steps taken, position, config, and the values of each hyperparameter."""
 
     steps: int
     position: float
     config: ScheduleConfig
-    groups: int
+    initial_group_count: int
     hyperparams: dict[str, Any]
     time_map: TimeMap | None
 
     @classmethod
-    def read(cls, state: Any, like: ScheduleConfig) -> Checkpoint:
-        """Return the checkpoint in a state dict; its Python functions are taken from ``like``.
+    def from_state(cls, state: Any, current: ScheduleConfig) -> Checkpoint:
+        """Return the checkpoint in a state dict; Python functions are taken from ``current``.
 
         Raises:
             BindingError: not the state of a ScheduleLR, of another format, or damaged.
         """
+        # format 1 has the key "plan" and no "format"
         if isinstance(state, Mapping) and ("format" in state or "plan" in state):
             check_format(state, "ScheduleLR")
         if not isinstance(state, Mapping) or not isinstance(state.get("config"), Mapping):
             hint = ""
             if isinstance(state, Mapping) and isinstance(state.get("last_epoch"), int):
                 hint = (
-                    "; it looks like the state of a torch scheduler: build the ScheduleLR with "
+                    "; it looks current the state of a torch scheduler: build the ScheduleLR with "
                     f"initial_step={state['last_epoch']} instead"
                 )
             raise BindingError(f"this is not the state of a ScheduleLR{hint}")
@@ -47,12 +48,12 @@ class Checkpoint(NamedTuple):
                 knots = tuple((float(k), float(u)) for k, u in saved["knots"])
                 if len(knots) < 2 or any(a[0] >= b[0] for a, b in pairwise(knots)):
                     raise ValueError(f"the steps of the knots {knots} do not increase")
-                time_map = TimeMap(ScheduleConfig.from_dict(saved["config"], like), knots)
+                time_map = TimeMap(ScheduleConfig.from_dict(saved["config"], current), knots)
             return cls(
                 int(state["steps"]),
                 float(state["position"]),
-                ScheduleConfig.from_dict(state["config"], like),
-                int(state["groups"]),
+                ScheduleConfig.from_dict(state["config"], current),
+                int(state["initial_group_count"]),
                 dict(state["hyperparams"]),
                 time_map,
             )
@@ -66,20 +67,29 @@ def check_format(state: Mapping[str, Any], name: str) -> None:
         refuse_format(saved, name)
 
 
-def refuse_format(saved: object, name: str) -> None:
+def refuse_format(
+    saved: object,
+    name: str,
+    advice: str = "start from the model weights with initial_step=",
+) -> None:
     """Raise the error for a state of another format.
+
+    Args:
+        saved: the format of the state.
+        name: the class of the scheduler.
+        advice: what to do instead, for the message.
 
     Raises:
         BindingError: always.
     """
     raise BindingError(
         f"the state of this {name} has format {saved!r}, and this version of ratecraft reads "
-        f"format {STATE_FORMAT} only: make it again with this version"
+        f"format {STATE_FORMAT} only; it cannot be converted: {advice}"
     )
 
 
-def curve_time(position: float, config: ScheduleConfig, time_map: TimeMap | None) -> float:
-    """Return the time at which curves are read at a position; half a step later for midpoint."""
+def curve_t(position: float, config: ScheduleConfig, time_map: TimeMap | None) -> float:
+    """Return t, the curve argument, at a position; half a step later for midpoint."""
     if config.midpoint:
         position += 0.5
     return position if time_map is None else time_map(position)

@@ -15,7 +15,7 @@ from torch import nn
 from ratecraft.errors import BindingError
 
 Selector = str | type[nn.Module] | Callable[[str, nn.Parameter], bool]
-"""A name or pattern of parameters and modules, a module's class, or a function of both."""
+"""A name or pattern, a module class, or a function of (name, parameter)."""
 
 NoDecayKind = Literal["bias", "norm", "embedding"]
 NO_DECAY_KINDS: Final[tuple[NoDecayKind, ...]] = ("bias", "norm", "embedding")
@@ -31,11 +31,11 @@ MAX_LISTED_MODULES: Final = 12  # in an error message
 
 
 class ModelParameter(NamedTuple):
-    """A parameter with all its names in the model and the modules that contain it, inner last."""
+    """A parameter, all its names in the model, and its containing modules, outermost first."""
 
     parameter: nn.Parameter
     names: tuple[str, ...]
-    owners: tuple[nn.Module, ...]
+    containing_modules: tuple[nn.Module, ...]
 
 
 def param_groups(
@@ -53,31 +53,36 @@ def param_groups(
 
     The lr of a parameter in layer i of n is lr x factor x layer_decay^(n - 1 - i), where factor
     is from its rule; a rule's own ``lr`` is used unchanged. With a pair (a, b) as ``lr`` it is
-    factor x a (b / a)^(i / (n - 1)). Groups are named after the rule, or after the layer if
-    layers differ, so that schedules can address them; they keep the order of the model.
+    factor x a (b / a)^(i / (n - 1)).
+
+    Groups are in the order of the model. The name of a group, which schedules address it by, is the
+    ``name`` or the key of its rule, "rest" without a rule, and "all" if there are no rules. If the
+    lr depends on the layer, the name is the layer ("rule: layer" for a rule). ", no decay" is
+    appended where ``no_decay`` sets the weight decay to 0.
 
     Args:
         model: the model; tied parameters count once.
-        lr: the lr of all parameters without a rule; or the lrs of the first and the last layer,
-            with geometric spacing between them.
+        lr: the lr of all parameters whose rule gives none; or a pair, the lrs of the first and the
+            last layer, with geometric spacing between them.
         rules: exceptions; the first rule that matches is used. Keys: a name or path ("head",
             "blocks.3"), a pattern ("*.attn.*"), a negation ("!head"), a module class, or a
-            function of name and parameter. Values: an lr, or a dict with ``lr`` or ``factor`` and
-            any other field of the optimizer, including ``name``.
+            function of (name, parameter). Values: an lr, or a dict with ``lr`` or ``factor``, any
+            other hyperparameter of the optimizer, and ``name``.
         layer_decay: the lr of each layer as a fraction of the next one's, 0 < layer_decay <= 1.
         layers: module paths from input to output; by default the children of ``model`` in order,
-            with containers of layers opened. Parameters outside count to the first layer.
+            with containers of layers expanded. Parameters outside belong to the first layer.
         no_decay: whether biases, norms and embeddings have no weight decay; or which of them.
         frozen: "leave out" parameters that require no gradient, or "include" them, for a
             schedule that starts with ``constant(0, over=...)``.
-        settings: fields of all groups, such as ``weight_decay=0.05``.
+        settings: hyperparameters of all groups, such as ``weight_decay=0.05``.
 
     Returns:
         Param groups for the constructor of an optimizer.
 
     Raises:
-        BindingError: a rule, layer or pattern that matches no parameter, or none that is left;
-            an invalid lr; a model without parameters to train.
+        BindingError: a rule or layer that matches no parameter; a rule that matches only frozen
+            parameters, or only those of earlier rules; an invalid lr; two different groups with
+            one name; a model without parameters to train.
 
     >>> from torch import nn
     >>> from ratecraft.torch import param_groups
@@ -101,7 +106,7 @@ def param_groups(
     used = [p for p in everything if frozen == "include" or p.parameter.requires_grad]
     if not used:
         raise BindingError(
-            "this model has no parameters that require gradients; unfreeze some of them, or write "
+            "this model has no parameters that require gradients; unfreeze some of them, or pass "
             'frozen="include"'
         )
     ends = lr if isinstance(lr, tuple) else None
@@ -140,12 +145,12 @@ def param_groups(
                     group_lr *= (layer_decay or 1.0) ** layers_above
                 plain = name == layer or (name in ("rest", "all") and layer not in labels)
                 name = layer if plain else f"{name}: {layer}"
-        fields = settings | {k: v for k, v in rule.items() if k not in ("lr", "factor", "name")}
+        options = settings | {k: v for k, v in rule.items() if k not in ("lr", "factor", "name")}
         if undecayed and "weight_decay" not in rule and _is_any_of(p, undecayed):
-            name, fields = f"{name}, no decay", fields | {"weight_decay": 0.0}
-        fields = {"name": name, "lr": group_lr, **fields}
-        group = groups.setdefault(name, {"params": [], **fields})
-        if {field: value for field, value in group.items() if field != "params"} != fields:
+            name, options = f"{name}, no decay", options | {"weight_decay": 0.0}
+        options = {"name": name, "lr": group_lr, **options}
+        group = groups.setdefault(name, {"params": [], **options})
+        if {key: value for key, value in group.items() if key != "params"} != options:
             raise BindingError(
                 f"two different groups would have the name {name!r}; give one of the rules another "
                 '"name"'
@@ -157,15 +162,18 @@ def param_groups(
 def _model_parameters(model: nn.Module) -> list[ModelParameter]:
     """Return every parameter once, in the order of the model."""
     names: dict[int, list[str]] = {}
-    owners: dict[int, list[nn.Module]] = {}
+    containing_modules: dict[int, list[nn.Module]] = {}
     parameters: dict[int, nn.Parameter] = {}
     for path, module in model.named_modules(remove_duplicate=False):
         for name, parameter in module.named_parameters(recurse=True, remove_duplicate=False):
-            owners.setdefault(id(parameter), []).append(module)
+            containing_modules.setdefault(id(parameter), []).append(module)
             if module is model and not path:
                 parameters[id(parameter)] = parameter
                 names.setdefault(id(parameter), []).append(name)
-    return [ModelParameter(p, tuple(names[i]), tuple(owners[i])) for i, p in parameters.items()]
+    return [
+        ModelParameter(p, tuple(names[i]), tuple(containing_modules[i]))
+        for i, p in parameters.items()
+    ]
 
 
 def _lr(value: object, argument: str) -> float:
@@ -191,15 +199,15 @@ def _match_rules(
         rule = dict(value) if isinstance(value, Mapping) else {"lr": value}
         if "lr" in rule and "factor" in rule:
             raise BindingError(f"the rule {label!r} has both lr and factor; write one of them")
-        for field in ("lr", "factor"):
-            if field in rule:
-                rule[field] = _lr(rule[field], f"the rule {label!r}: {field}=")
+        for key in ("lr", "factor"):
+            if key in rule:
+                rule[key] = _lr(rule[key], f"the rule {label!r}: {key}=")
         fitting = [p for p in used if _matches(selector, p)]
         if not fitting:
             if any(_matches(selector, p) for p in everything):
                 raise BindingError(
                     f"the rule {label!r} matches only frozen parameters, which are left out; "
-                    'remove the rule, or write frozen="include"'
+                    'remove the rule, or pass frozen="include"'
                 )
             raise BindingError(
                 f"the rule {label!r} matches no parameter; {_suggest_paths(selector, everything)}"
@@ -227,7 +235,7 @@ def _matches(selector: Selector, p: ModelParameter) -> bool:
             return not _matches(selector[1:], p)
         return any(_is_under(selector, name) for name in p.names)
     if isinstance(selector, type):
-        return any(isinstance(owner, selector) for owner in p.owners)
+        return any(isinstance(module, selector) for module in p.containing_modules)
     return bool(selector(p.names[0], p.parameter))
 
 
@@ -252,9 +260,9 @@ def _suggest_paths(selector: Selector, everything: list[ModelParameter]) -> str:
 def _is_any_of(p: ModelParameter, kinds: Sequence[str]) -> bool:
     """Return whether a parameter is a bias, or belongs to a norm or embedding, as selected."""
     inner = [
-        owner
-        for owner in p.owners
-        if any(p.parameter is direct for direct in owner.parameters(recurse=False))
+        module
+        for module in p.containing_modules
+        if any(p.parameter is direct for direct in module.parameters(recurse=False))
     ]
     return (
         ("bias" in kinds and any(map(_is_bias_name, p.names)))
@@ -306,7 +314,7 @@ def _layer_index(name: str, layers: Sequence[tuple[str, list[str]]]) -> int:
 def _model_layers(model: nn.Module) -> list[tuple[str, list[str]]]:
     """Return a model's layers in order, each with its paths; a norm joins the layer before it."""
     layers: list[tuple[str, list[str]]] = []
-    for path, module in _iter_layers(model, "", repeated=False):
+    for path, module in _iter_layers(model, "", children_alike=False):
         if not any(True for _ in module.parameters()):
             continue
         if layers and _is_norm(module):
@@ -317,32 +325,33 @@ def _model_layers(model: nn.Module) -> list[tuple[str, list[str]]]:
 
 
 def _iter_layers(
-    module: nn.Module, path: str, *, repeated: bool
+    module: nn.Module, path: str, *, children_alike: bool
 ) -> Iterator[tuple[str, nn.Module]]:
-    """Yield the layers of a module; containers, and modules that hold layers, are opened.
+    """Yield the layers of a module; containers, and modules that contain layers, are expanded.
 
-    A ``repeated`` module, one of several of the same class, is opened only if its layers are its
-    children: the blocks of a stage are layers, the experts inside a block are not.
+    With ``children_alike`` the children of ``module`` are several modules of one class. Such a
+    child is expanded only if its layers are the children of one of its own children: the blocks of
+    a stage are layers, the experts inside a block are not.
     """
+    expands = _has_alike_children if children_alike else _contains_layers
     for name, child in module.named_children():
         inner = f"{path}.{name}" if path else name
-        within = child.children()
         if isinstance(child, CONTAINERS):
-            yield from _iter_layers(child, inner, repeated=_is_repeated(child))
-        elif any(map(_is_repeated, within)) if repeated else any(map(_holds_layers, within)):
-            yield from _iter_layers(child, inner, repeated=False)
+            yield from _iter_layers(child, inner, children_alike=_has_alike_children(child))
+        elif any(map(expands, child.children())):
+            yield from _iter_layers(child, inner, children_alike=False)
         else:
             yield inner, child
 
 
-def _is_repeated(module: nn.Module) -> bool:
+def _has_alike_children(module: nn.Module) -> bool:
     """Return whether a module is a container of several modules of one class."""
     classes = [type(child) for child in module.children()]
     return isinstance(module, CONTAINERS) and len(classes) > 1 and len(set(classes)) == 1
 
 
-def _holds_layers(module: nn.Module) -> bool:
-    return _is_repeated(module) or any(map(_holds_layers, module.children()))
+def _contains_layers(module: nn.Module) -> bool:
+    return _has_alike_children(module) or any(map(_contains_layers, module.children()))
 
 
 def _is_norm(module: nn.Module) -> bool:

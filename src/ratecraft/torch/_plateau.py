@@ -11,7 +11,7 @@ from torch.optim import lr_scheduler
 from ratecraft.errors import BindingError
 from ratecraft.schedule import Duration
 
-from ._checkpoint import STATE_FORMAT, check_format
+from ._checkpoint import STATE_FORMAT, check_format, refuse_format
 from ._scheduler import ScheduleLR
 from .drop_in import ReduceLROnPlateau
 
@@ -19,29 +19,29 @@ from .drop_in import ReduceLROnPlateau
 class PlateauLR(ReduceLROnPlateau):
     """A schedule times a factor that is reduced whenever a metric stops improving.
 
-    The lr of step k is curve(k) x factor. The schedule advances with every step, by its own
-    clock; call ``step(metric)`` once per epoch or validation. It is a subclass of torch's
-    ``ReduceLROnPlateau``, so Lightning and the Hugging Face Trainer pass the metric to it. One
-    state dict holds both parts.
+    The scheduled lr of step k is multiplied by the current factor of each group. The schedule
+    advances with every step, by its own clock; call ``step(metric)`` once per epoch or validation.
+    It is a subclass of torch's ``ReduceLROnPlateau``, so Lightning and the Hugging Face Trainer
+    pass the metric to it. One state dict holds both parts.
 
     In distributed training every process must pass the same metric: reduce it first.
 
     Args:
         scheduler: the `ScheduleLR` of the schedule.
         mode: "min" if a lower metric is better, "max" if a higher one is.
-        factor: what the current factor is multiplied by at each reduction.
+        factor: multiplier applied at each reduction, as in torch.
         patience: how many metrics in a row may fail to improve.
         threshold: minimum improvement that counts.
         threshold_mode: "rel": ``threshold`` is relative to the best metric; "abs": absolute.
-        cooldown: number of metrics that are ignored after a reduction.
+        cooldown: number of metrics after a reduction that do not count as bad.
         min_lr: lower bound of the schedule's highest lr; a number, or one for each group.
-        eps: a reduction of the highest lr by less than this is skipped.
+        eps: a reduction of the highest lr by at most this is skipped.
         verbose: log every change.
 
     Attributes:
         scheduler: the `ScheduleLR`.
-        reduced: the current factor of each param group.
-        decisions: the reductions so far, as plain data: "at" (steps, or what the clock counts),
+        current_factors: the current factor of each param group.
+        reductions: the reductions so far, as plain data: "at" (steps, or what the clock counts),
             "metric", "best" and "factors".
 
     Raises:
@@ -79,7 +79,7 @@ class PlateauLR(ReduceLROnPlateau):
         if not isinstance(scheduler, ScheduleLR):
             raise TypeError(
                 f"PlateauLR takes a ScheduleLR, not {type(scheduler).__name__}; without a "
-                "schedule write ratecraft.torch.drop_in.ReduceLROnPlateau(optimizer)"
+                "schedule use ratecraft.torch.drop_in.ReduceLROnPlateau(optimizer)"
             )
         self.scheduler = scheduler
         bound = list(min_lr) if isinstance(min_lr, Sequence) else min_lr
@@ -88,12 +88,12 @@ class PlateauLR(ReduceLROnPlateau):
             bound, eps, verbose,
         )  # fmt: skip
 
-    def _at(self) -> float:
+    def _position(self) -> float:
         return self.scheduler.position
 
-    def _length(self, at: float) -> int | Duration:
+    def _as_duration(self, position: float) -> int | Duration:
         unit = self.scheduler.config.clock_unit
-        return int(at) if unit == "steps" else Duration(**{unit: at})
+        return int(position) if unit == "steps" else Duration(**{unit: position})
 
     def _peak_lrs(self) -> list[float]:
         return self.scheduler.peak_lrs()
@@ -120,11 +120,13 @@ class PlateauLR(ReduceLROnPlateau):
         return super().state_dict() | {
             "format": STATE_FORMAT,
             "_last_lr": self.get_last_lr(),
-            "schedule": self.scheduler.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Resume from a saved state and write its learning rates; if this raises, nothing changed.
+        """Resume from a saved state and write its learning rates.
+
+        Nothing is written to the optimizer unless the state is valid.
 
         Args:
             state_dict: a dict that `state_dict` returned.
@@ -134,19 +136,21 @@ class PlateauLR(ReduceLROnPlateau):
             BindingError: not the state of a PlateauLR, or of another format.
         """
         state = copy.deepcopy(dict(state_dict))
-        schedule, reduced = state.pop("schedule", None), state.get("reduced")
-        if schedule is None or not isinstance(reduced, list):
+        if "decisions" in state:  # a key of format 1
+            refuse_format(1, "PlateauLR")
+        scheduler_state, factors = state.pop("scheduler", None), state.get("current_factors")
+        if scheduler_state is None or not isinstance(factors, list):
             hint = ""
             if "config" in state:
-                hint = "; for the state of a ScheduleLR write .scheduler.load_state_dict(state)"
+                hint = "; for the state of a ScheduleLR call .scheduler.load_state_dict(state)"
             raise BindingError(f"this is not the state of a PlateauLR{hint}")
         check_format(state, "PlateauLR")
-        for name in ("format", "external_factor", "base"):  # the last two are in the schedule's
+        for name in ("format", "external_factor", "base"):  # the scheduler's state has the last two
             state.pop(name, None)
         before = self._source.factors
-        self._source.factors = list(reduced)
+        self._source.factors = list(factors)
         try:
-            self.scheduler.load_state_dict(schedule)
+            self.scheduler.load_state_dict(scheduler_state)
         except BaseException:
             self._source.factors = before
             raise

@@ -16,9 +16,9 @@ from ratecraft.errors import BindingError, ScheduleChanged, ScheduleError
 from ratecraft.schedule import Curve, Duration, Schedule
 from ratecraft.schedule._duration import CLOCK_NAMES, as_number
 
-from ._checkpoint import STATE_FORMAT, Checkpoint, curve_time
+from ._checkpoint import STATE_FORMAT, Checkpoint, curve_t
 from ._config import (
-    RUN_LENGTH_FIELDS,
+    RUN_LENGTH_ARGUMENTS,
     GroupCurves,
     ScheduleConfig,
     Schedules,
@@ -36,34 +36,36 @@ ON_CHANGE_OPTIONS: Final = ("raise", "keep", "replan", "continue")
 
 
 class _ScheduleSource(FactorSource):
-    """The factor source of field number ``i`` of a ScheduleLR."""
+    """The factor source of hyperparameter number ``i`` of a ScheduleLR."""
 
-    def __init__(self, scheduler: ScheduleLR, i: int, *, absolute: bool, shared: bool) -> None:
-        super().__init__(absolute=absolute, shared=shared)
+    def __init__(
+        self, scheduler: ScheduleLR, i: int, *, sets_lr: bool, for_all_groups: bool
+    ) -> None:
+        super().__init__(sets_lr=sets_lr, for_all_groups=for_all_groups)
         self.scheduler, self.i = scheduler, i
 
-    def join(self, base: float) -> float | list[float]:
-        return self.scheduler._add_late_group(self.i, base)
+    def factors_with_new_group(self, base: float) -> float | list[float]:
+        return self.scheduler._add_group(self.i, base)
 
-    def text(self, group: str) -> str:
-        return self.scheduler._text(self.i, group)
+    def describe(self, group: str) -> str:
+        return self.scheduler._describe(self.i, group)
 
 
-class _DrivenField(NamedTuple):
-    """One field that a ScheduleLR drives; ``read`` returns the factors at a time."""
+class _ScheduledHyperparam(NamedTuple):
+    """One hyperparameter that a ScheduleLR schedules; ``evaluate`` returns the factors at t."""
 
     writer: HyperparamWriter
     source: FactorSource
     curves: GroupCurves
-    read: Callable[[float], float | list[float]]
+    evaluate: Callable[[float], float | list[float]]
 
     @classmethod
     def build(
         cls, writer: HyperparamWriter, source: FactorSource, curves: GroupCurves
-    ) -> _DrivenField:
+    ) -> _ScheduledHyperparam:
         source.uniform = curves.is_uniform()
-        read = curves.curves[0].cursor() if source.uniform else curves.factors
-        return cls(writer, source, curves, read)
+        evaluate = curves.curves[0].cursor() if source.uniform else curves.factors
+        return cls(writer, source, curves, evaluate)
 
 
 class ScheduleLR(LRScheduler):
@@ -71,46 +73,48 @@ class ScheduleLR(LRScheduler):
 
     With ``lr=`` the learning rate of step k is ``curve(k)``; with ``factor=`` it is
     ``base * curve(k)``, where base is each param group's ``lr`` at the start. Several schedulers
-    on one optimizer multiply, and changes by other code are kept as a factor: a torch scheduler
-    such as ExponentialLR, or an assignment to ``group["lr"]``. Every value is computed from the
-    base, so rounding errors do not accumulate.
+    on one optimizer multiply, and changes by other code (a torch scheduler, an assignment to
+    ``group["lr"]``) become an external factor. Every value is computed from the base, so rounding
+    errors do not accumulate.
 
     By default a hook counts the optimizer's steps. ``scheduler.step()`` may then be called any
     number of times, or never, and steps that AMP skips do not count.
 
     Args:
-        optimizer: the optimizer to drive.
-        lr: the schedule of the learning rate: a `Schedule`, its text, or a dict with one for
-            each param group by name.
+        optimizer: the optimizer to schedule.
+        lr: the schedule of the learning rate: a `Schedule`, a string such as "cosine(1, 0)", or a
+            dict with one for each param group by name.
         factor: the schedule that multiplies each group's base lr, in the same forms. Pass
             exactly one of ``lr`` and ``factor``.
         hyperparam_factors: schedules for other hyperparameters, as factors of their own values:
             ``{"weight_decay": cosine(1, 0.1), "betas[0]": ...}``; each may be a dict by group.
-        total_steps: length of the run: steps, or ``epochs(n)``. With ``tokens(n)`` or
-            ``samples(n)`` call ``step(tokens=n)`` after each step.
+        total_steps: length of the run: steps, or ``epochs(n)``. If it is ``tokens(N)`` or
+            ``samples(N)``, call ``step(tokens=n)`` or ``step(samples=n)`` after each step with
+            that step's size.
         steps_per_epoch: steps per epoch, if a length is in epochs.
         samples_per_step: samples per step, if a length is in samples.
         tokens_per_step: tokens per step, if a length is in tokens.
         eta_min: with ``factor=``: lr = eta_min + (base - eta_min) * factor, as in torch; a number,
             or a dict with one for each param group.
-        midpoint: read the curve of step k at t = k + 1/2 instead of t = k, so that a ramp from
+        midpoint: evaluate the curve of step k at t = k + 1/2 instead of t = k, so that a ramp from
             or to 0 never gives a step with lr 0.
         clock: "optimizer" counts the optimizer's steps; "step" counts calls of ``step()``, as
             torch does.
-        initial_step: number of steps already done.
+        initial_step: number of steps already taken.
         on_change: what `load_state_dict` does if the saved config differs: "raise"; "keep" the
-            saved config; "replan": use this config from the saved step on; or "continue": use
-            the saved config with the rest of its time axis stretched to this ``total_steps``.
+            saved config except ``clock``; "replan": use this config from the saved step on; or
+            "continue": use the saved config with the rest of its time axis stretched to this
+            ``total_steps``.
 
     Attributes:
         curve: the curve of ``lr`` (the first one, if groups have different curves).
-        last_epoch: number of steps done; torch's name.
+        last_epoch: number of steps taken; torch's name.
 
     Raises:
         TypeError: both or neither of ``lr=`` and ``factor=``, or not a `Schedule`.
         BindingError: groups with different base lrs under one ``lr=``; a ``factor=`` so small
-            that it is probably an lr; a field or group that does not exist.
-        ScheduleError: a text cannot be parsed, or the schedule does not resolve over
+            that it is probably an lr; a hyperparameter or group that does not exist.
+        ScheduleError: a string cannot be parsed, or the schedule does not resolve over
             ``total_steps``.
 
     >>> import torch
@@ -127,7 +131,7 @@ class ScheduleLR(LRScheduler):
     """
 
     @explain_arguments(
-        "ScheduleLR(optimizer, ...) takes its schedule by name: write lr= (the schedule is the "
+        "ScheduleLR(optimizer, ...) takes its schedule by keyword: pass lr= (the schedule is the "
         "learning rate) or factor= (the schedule multiplies each group's lr)"
     )
     def __init__(
@@ -148,21 +152,23 @@ class ScheduleLR(LRScheduler):
         on_change: Literal["raise", "keep", "replan", "continue"] = "raise",
     ) -> None:
         if not isinstance(optimizer, torch.optim.Optimizer):
-            raise TypeError(f"ScheduleLR drives a torch optimizer, not {type(optimizer).__name__}")
-        units = {
+            raise TypeError(
+                f"ScheduleLR schedules a torch optimizer, not {type(optimizer).__name__}"
+            )
+        unit_sizes = {
             "steps_per_epoch": steps_per_epoch,
             "samples_per_step": samples_per_step,
             "tokens_per_step": tokens_per_step,
         }
         self._config = make_config(
-            lr, factor, hyperparam_factors, total_steps, units, eta_min, midpoint, clock
+            lr, factor, hyperparam_factors, total_steps, unit_sizes, eta_min, midpoint, clock
         )
         if on_change not in ON_CHANGE_OPTIONS:
             known = ", ".join(map(repr, ON_CHANGE_OPTIONS))
             raise BindingError(f"on_change={on_change!r}: expected one of {known}")
         if isinstance(initial_step, bool) or not isinstance(initial_step, int) or initial_step < 0:
             raise BindingError(
-                f"initial_step={initial_step!r}: expected an int >= 0, the number of steps done"
+                f"initial_step={initial_step!r}: expected an int >= 0, the number of steps taken"
             )
         if initial_step and self._config.clock_unit != "steps":
             raise BindingError(
@@ -171,8 +177,8 @@ class ScheduleLR(LRScheduler):
             )
         self._on_change = on_change
         # LRScheduler.__init__ is not called: it replaces optimizer.step by a counting wrapper,
-        # which breaks a compiled or patched step. The attributes that trainers read of an
-        # LRScheduler are set here instead.
+        # which breaks a compiled or patched step. The attributes of an LRScheduler that trainers
+        # read are set here instead.
         self.optimizer = optimizer
         self._inner_optimizer = innermost_optimizer(
             optimizer, counted=self._config.clock == "optimizer"
@@ -180,7 +186,7 @@ class ScheduleLR(LRScheduler):
         self._calls, self._position = initial_step, float(initial_step)
         self._removed = False
         self._counts_calls = self._config.clock == "step"
-        self._reads_at_position = not midpoint
+        self._position_is_t = not midpoint
         self._time_map: TimeMap | None = None
         self._step_count, self._is_initial = 1, False
         self._get_lr_called_within_step = False
@@ -197,49 +203,50 @@ class ScheduleLR(LRScheduler):
     # Building ---------------------------------------------------------------------------------
 
     def _attach(self) -> None:
-        """Add a source to the writer of every field; all checks come before the first write."""
+        """Add a source to each hyperparameter's writer; all checks come before the first write."""
         groups, config = self._inner_optimizer.param_groups, self._config
-        names = _group_names(groups)
-        fields, initial_values = [], []
+        group_names = _group_names(groups)
+        hyperparams, initial_values = [], []
         for i, (name, schedules) in enumerate(config.schedules.items()):
             writer = HyperparamWriter.of(self._inner_optimizer, name)
             base, external_factor = writer.base, writer.external_factor
             if not base:
                 base, external_factor = _base_and_factor(writer, groups, fresh=self._position == 0)
-            curves = config.group_curves(name, names, base)
-            absolute = name == "lr" and config.mode == "lr"
+            curves = config.group_curves(name, group_names, base)
+            sets_lr = name == "lr" and config.sets_lr
             if name == "lr":
                 _check_lr_or_factor(config, curves, base)
-            shared = isinstance(schedules, Schedule)
-            source = _ScheduleSource(self, i, absolute=absolute, shared=shared)
-            fields.append(_DrivenField.build(writer, source, curves))
+            for_all_groups = isinstance(schedules, Schedule)
+            source = _ScheduleSource(self, i, sets_lr=sets_lr, for_all_groups=for_all_groups)
+            hyperparams.append(_ScheduledHyperparam.build(writer, source, curves))
             initial_values.append((base, external_factor))
-        self._fields, self._initial_groups = fields, len(groups)
-        lr, text = fields[0].writer, fields[0].source.text
-        if any(other.text(names[0]) == text(names[0]) for other in lr.sources):
+        self._hyperparams, self._initial_group_count = hyperparams, len(groups)
+        lr_writer, description = hyperparams[0].writer, self.describe(group_names[0])
+        if any(other.describe(group_names[0]) == description for other in lr_writer.sources):
             log.warning(
-                "%s already drives this optimizer, and the two schedules multiply; to replace the "
-                "first, remove() it", text(names[0]),
+                "%s already schedules this optimizer, and the two schedules multiply; to replace "
+                "the first, remove() it", description,
             )  # fmt: skip
-        time = self._time()
-        for field in fields:
-            field.source.factors = field.read(time)
-            field.writer.check_source(field.source)
-        for field, (base, external_factor) in zip(fields, initial_values, strict=True):
-            if field.writer.field == "lr":
+        t = self._curve_t()
+        for scheduled in hyperparams:
+            scheduled.source.factors = scheduled.evaluate(t)
+            scheduled.writer.check_source(scheduled.source)
+        for scheduled, (base, external_factor) in zip(hyperparams, initial_values, strict=True):
+            writer = scheduled.writer
+            if writer.hyperparam == "lr":
                 for group, value in zip(groups, base, strict=True):
                     group.setdefault("initial_lr", value)
-            field.writer.add(field.source, base, external_factor)
-            field.writer.set_factor(field.source, field.source.factors, groups)
+            writer.add(scheduled.source, base, external_factor)
+            writer.set_factor(scheduled.source, scheduled.source.factors, groups)
 
     @property
     def curve(self) -> Curve:
         """The curve of ``lr``; the first one, if groups have different curves."""
-        return self._fields[0].curves.curves[0]
+        return self._hyperparams[0].curves.curves[0]
 
     @property
     def position(self) -> float:
-        """How far the run is: steps, samples or tokens, whichever the clock counts."""
+        """Steps, samples or tokens so far, whichever the clock counts."""
         return self._position
 
     @property
@@ -253,7 +260,7 @@ class ScheduleLR(LRScheduler):
         return self._removed
 
     @property
-    def horizon(self) -> int | None:
+    def end_step(self) -> int | None:
         """The step at which the schedule ends; None if it does not end or does not count steps."""
         if self._config.clock_unit != "steps" or not math.isfinite(self.curve.length):
             return None
@@ -277,13 +284,16 @@ class ScheduleLR(LRScheduler):
         Raises:
             BindingError: not the state of a ScheduleLR.
         """
-        return Checkpoint.read(state, self._config).config.differences(self._config)
+        return Checkpoint.from_state(state, self._config).config.differences(self._config)
 
     def peak_lrs(self) -> list[float]:
-        """Return each group's highest lr over the run, by this schedule alone."""
-        base, curves = self._fields[0].writer.base, self._fields[0].curves
+        """Return each group's peak lr over the run, by this schedule alone.
+
+        The peak is the largest absolute value found by a grid search, refined around the maximum.
+        """
+        base, curves = self._hyperparams[0].writer.base, self._hyperparams[0].curves
         peaks = [_peak(curve) for curve in curves.curves]
-        if self._config.mode == "lr":
+        if self._config.sets_lr:
             return [peaks[i] for i in curves.curve_index]
         min_factors = curves.min_factors or [0.0] * len(base)
         return [
@@ -294,7 +304,7 @@ class ScheduleLR(LRScheduler):
     @property
     def base_lrs(self) -> list[Any]:
         """Each group's base lr."""
-        return list(self._fields[0].writer.base)
+        return list(self._hyperparams[0].writer.base)
 
     @base_lrs.setter
     def base_lrs(self, values: object) -> NoReturn:
@@ -302,7 +312,7 @@ class ScheduleLR(LRScheduler):
 
     @property
     def last_epoch(self) -> int:
-        """Number of steps done."""
+        """Number of steps taken."""
         return int(self._position) if self._config.clock_unit == "steps" else self._calls
 
     @last_epoch.setter
@@ -310,9 +320,9 @@ class ScheduleLR(LRScheduler):
         if self._config.clock != "step":
             raise BindingError(
                 "last_epoch follows the optimizer's steps and cannot be set; for a trainer that "
-                'sets it (Ignite) write clock="step"'
+                'sets it (Ignite) pass clock="step"'
             )
-        if steps < 0:
+        if steps < 0:  # SequentialLR moves last_epoch back while it is built
             self._refuse_sequence()
         self._position = float(steps)
 
@@ -344,9 +354,9 @@ class ScheduleLR(LRScheduler):
     def step(
         self, epoch: int | None = None, *, samples: float | None = None, tokens: float | None = None
     ) -> None:
-        """Advance by one step if the clock counts calls; otherwise do nothing.
+        """Advance the clock; a no-op for the default clock.
 
-        The default clock counts the optimizer's steps, and calls of this method have no effect.
+        The default clock counts the optimizer's steps.
         With ``clock="step"`` each call is one step. If the run is measured in tokens (samples),
         pass the number of tokens (samples) of each step; those of a skipped step count.
 
@@ -357,6 +367,8 @@ class ScheduleLR(LRScheduler):
 
         Raises:
             TypeError: ``epoch``, a size that this clock does not count, or a missing size.
+            BindingError: a negative size, or a param group was removed.
+            ScheduleError: a size that is not finite.
         """
         if epoch is None and samples is None and tokens is None:
             if self._counts_calls:
@@ -384,41 +396,41 @@ class ScheduleLR(LRScheduler):
             raise BindingError(f"step({unit}={size:g}): expected 0 or more")
         return size
 
-    def _time(self) -> float:
-        """Return the time at which the curves are read now."""
-        return curve_time(self._position, self._config, self._time_map)
+    def _curve_t(self) -> float:
+        """Return t, the argument of the curves, at the current position."""
+        return curve_t(self._position, self._config, self._time_map)
 
     def _advance(self, size: float = 1.0) -> None:
         if self._removed:
             return
         self._position = position = self._position + size
         try:
-            time = position if self._reads_at_position else self._time()
+            t = position if self._position_is_t else self._curve_t()
             groups = self._inner_optimizer.param_groups
-            for writer, source, _, read in self._fields:
-                writer.set_factor(source, read(time), groups)
+            for writer, source, _, evaluate in self._hyperparams:
+                writer.set_factor(source, evaluate(t), groups)
         except BaseException:
-            self._position -= size  # a Python function raised: the step does not count
+            self._position -= size  # an evaluation failed: do not count this step
             raise
 
-    def _add_late_group(self, i: int, base: float) -> float | list[float]:
-        """Add a late group to field number i; return the factors, its own included."""
-        writer, source, curves, _ = self._fields[i]
-        self._config.add_late_group(curves, writer.field, base)
-        self._fields[i] = field = _DrivenField.build(writer, source, curves)
-        return field.read(self._time())
+    def _add_group(self, i: int, base: float) -> float | list[float]:
+        """Add a group to hyperparameter number i; return the factors, its own included."""
+        writer, source, curves, _ = self._hyperparams[i]
+        self._config.add_group(curves, writer.hyperparam, base)
+        self._hyperparams[i] = scheduled = _ScheduledHyperparam.build(writer, source, curves)
+        return scheduled.evaluate(self._curve_t())
 
     def get_lr(self) -> list[Any]:
-        """Return each group's lr for the next step; nothing is written."""
-        writer, source, *_ = self._fields[0]
+        """Return each group's lr for the next step, without writing it."""
+        writer, source, *_ = self._hyperparams[0]
         writer.sync()
-        factors = self._fields[0].read(self._time())
+        factors = self._hyperparams[0].evaluate(self._curve_t())
         current = [group["lr"] for group in self._inner_optimizer.param_groups]
         lrs = [
             torch.full_like(old, lr) if isinstance(old, torch.Tensor) else lr
             for old, lr in zip(current, writer.values_with(source, factors), strict=True)
         ]
-        writer.expect(source, factors, list(lrs))
+        writer.expect_write(source, factors, list(lrs))
         return lrs
 
     def preview(self, steps: int) -> dict[str, list[float]]:
@@ -435,15 +447,15 @@ class ScheduleLR(LRScheduler):
                 f"preview() needs a clock that counts steps, and this one counts "
                 f"{self._config.clock_unit}; write .curve.values(positions) instead"
             )
-        writer, source, *_ = self._fields[0]
+        writer, source, *_ = self._hyperparams[0]
         writer.sync()
-        read = self._fields[0].read
+        evaluate = self._hyperparams[0].evaluate
         lrs: dict[str, list[float]] = {
             name: [] for name in _group_names(self._inner_optimizer.param_groups)
         }
         for k in range(steps):
-            time = curve_time(self._position + k, self._config, self._time_map)
-            values = writer.values_with(source, read(time))
+            t = curve_t(self._position + k, self._config, self._time_map)
+            values = writer.values_with(source, evaluate(t))
             for series, lr in zip(lrs.values(), values, strict=True):
                 series.append(lr)
         return lrs
@@ -457,28 +469,28 @@ class ScheduleLR(LRScheduler):
             k: step; if the run is measured in tokens (samples), a number of tokens (samples).
         """
         position = self._position if k is None else k
-        return self._fields[0].read(curve_time(position, self._config, self._time_map))
+        return self._hyperparams[0].evaluate(curve_t(position, self._config, self._time_map))
 
     @property
-    def is_absolute(self) -> bool:
-        """Whether the schedule is the lr itself, ``lr=``."""
-        return self._config.mode == "lr"
+    def sets_lr(self) -> bool:
+        """Whether the schedule gives learning rates, not factors (``lr=``); base counts as 1."""
+        return self._config.sets_lr
 
-    def text(self, group: str) -> str:
-        """Return what drives a group's lr, in the schedule notation; empty if nothing does.
+    def describe(self, group: str) -> str:
+        """Return the schedule of a group's lr in the schedule notation; empty if it has none.
 
         Args:
             group: the param group's name, or its index as a string.
         """
-        return self._text(0, group)
+        return self._describe(0, group)
 
-    def _text(self, i: int, group: str) -> str:
-        field = self._fields[i].writer.field
-        schedules = self._config.schedules[field]
+    def _describe(self, i: int, group: str) -> str:
+        hyperparam = self._hyperparams[i].writer.hyperparam
+        schedules = self._config.schedules[hyperparam]
         schedule = schedules if isinstance(schedules, Schedule) else schedules.get(group)
         if schedule is None:
             return ""
-        return f"{self._config.mode} {schedule!r}" if field == "lr" else repr(schedule)
+        return f"{self._config.argument} {schedule!r}" if hyperparam == "lr" else repr(schedule)
 
     def remove(self) -> None:
         """Detach from the optimizer; its lrs keep their current values."""
@@ -487,7 +499,7 @@ class ScheduleLR(LRScheduler):
         self._removed = True
         if self._handle is not None:
             self._handle.remove()
-        for writer, source, *_ in self._fields:
+        for writer, source, *_ in self._hyperparams:
             writer.remove(source)
 
     def __getstate__(self) -> NoReturn:
@@ -502,16 +514,16 @@ class ScheduleLR(LRScheduler):
     def state_dict(self) -> dict[str, Any]:
         """Return the state as plain data, which loads with ``weights_only=True``.
 
-        It holds the steps done, the config as text, and each group's base, external factor and
-        value of every field.
+        It holds the number of steps taken, the config with schedules as strings, and each group's
+        base, external factor and value of every hyperparameter.
         """
         state: dict[str, Any] = {
             "format": STATE_FORMAT,
             "steps": self.last_epoch,
             "position": self._position,
             "config": self._config.as_dict(),
-            "groups": self._initial_groups,
-            "hyperparams": {field.writer.field: field.writer.state() for field in self._fields},
+            "initial_group_count": self._initial_group_count,
+            "hyperparams": {writer.hyperparam: writer.state() for writer, *_ in self._hyperparams},
         }
         if self._time_map is not None:
             knots = [list(knot) for knot in self._time_map.knots]
@@ -522,43 +534,54 @@ class ScheduleLR(LRScheduler):
         """Resume from a saved state and write its learning rates.
 
         Call it directly before or after the optimizer's ``load_state_dict``. If the saved config
-        differs, ``on_change=`` decides. If this raises, nothing has changed.
+        differs, ``on_change=`` decides. Nothing is written to the optimizer unless the state is
+        valid.
 
         Args:
             state_dict: a dict that `state_dict` returned.
 
         Raises:
-            ScheduleChanged: the saved config differs, and ``on_change`` is "raise".
-            BindingError: not the state of a ScheduleLR, or of another number of groups.
+            ScheduleChanged: the saved config differs and ``on_change`` is "raise"; or it is
+                "continue", and more than the run length differs.
+            BindingError: not the state of a ScheduleLR, another format, or damaged; another
+                number of groups, other hyperparameters or another unit of the clock; "keep", where
+                one config has ``lr=`` and the other ``factor=``; "continue" without
+                ``total_steps=`` in both configs, or with nothing left to stretch; or this
+                scheduler was removed.
+            ScheduleError: a schedule does not resolve over the run.
         """
         if self._removed:
-            raise BindingError("this scheduler was removed and drives nothing; build a new one")
-        saved = Checkpoint.read(state_dict, self._config)
-        names = [field.writer.field for field in self._fields]
+            raise BindingError("this scheduler was removed from its optimizer; build a new one")
+        saved = Checkpoint.from_state(state_dict, self._config)
+        names = [writer.hyperparam for writer, *_ in self._hyperparams]
         if set(saved.config.schedules) != set(names):
             raise BindingError(
-                f"the saved config drives {', '.join(saved.config.schedules)}, and this one "
+                f"the saved config schedules {', '.join(saved.config.schedules)}, and this one "
                 f"{', '.join(names)}; build the scheduler with the same hyperparam_factors="
             )
-        for field in self._fields:
-            field.writer.sync()
-            field.writer.check_state(saved.hyperparams.get(field.writer.field))
+        for writer, *_ in self._hyperparams:
+            writer.sync()
+            writer.check_state(saved.hyperparams.get(writer.hyperparam))
         config, time_map = self._resumed_config(saved)
-        groups = _group_names(self._inner_optimizer.param_groups)
-        source_config = config if time_map is None else time_map.config
+        group_names = _group_names(self._inner_optimizer.param_groups)
+        curve_config = config if time_map is None else time_map.config
+        group_count = saved.initial_group_count
         group_curves = [
-            source_config.group_curves(name, groups, saved.hyperparams[name]["base"], saved.groups)
+            curve_config.group_curves(
+                name, group_names, saved.hyperparams[name]["base"], group_count
+            )
             for name in names
         ]
-        self._config, self._time_map, self._initial_groups = config, time_map, saved.groups
+        self._config, self._time_map, self._initial_group_count = config, time_map, group_count
         self._calls, self._position = saved.steps, saved.position
-        self._reads_at_position = time_map is None and not config.midpoint
+        self._position_is_t = time_map is None and not config.midpoint
         for i, curves in enumerate(group_curves):
-            writer, source, *_ = self._fields[i]
-            source.shared = isinstance(source_config.schedules[writer.field], Schedule)
-            self._fields[i] = field = _DrivenField.build(writer, source, curves)
-            source.factors = field.read(self._time())
-            writer.restore(saved.hyperparams[writer.field])
+            writer, source, *_ = self._hyperparams[i]
+            schedules = curve_config.schedules[writer.hyperparam]
+            source.for_all_groups = isinstance(schedules, Schedule)
+            self._hyperparams[i] = scheduled = _ScheduledHyperparam.build(writer, source, curves)
+            source.factors = scheduled.evaluate(self._curve_t())
+            writer.restore(saved.hyperparams[writer.hyperparam])
 
     def _resumed_config(self, saved: Checkpoint) -> tuple[ScheduleConfig, TimeMap | None]:
         """Return the config and the time map to resume with, according to ``on_change=``."""
@@ -573,10 +596,11 @@ class ScheduleLR(LRScheduler):
             )
         if on_change == "raise":
             raise ScheduleChanged(self._compare_configs(saved, differences))
-        if on_change == "keep" and saved.config.mode != config.mode:
+        if on_change == "keep" and saved.config.sets_lr != config.sets_lr:
             raise BindingError(
-                f"the saved config uses {saved.config.mode}= and this scheduler {config.mode}=; "
-                f"to keep the saved config, build the scheduler with {saved.config.mode}="
+                f"the saved config uses {saved.config.argument}= and this scheduler "
+                f"{config.argument}=; to keep the saved config, build the scheduler with "
+                f"{saved.config.argument}="
             )
         time_map = (
             self._stretched(saved, differences) if on_change == "continue" else saved.time_map
@@ -591,7 +615,7 @@ class ScheduleLR(LRScheduler):
 
     def _stretched(self, saved: Checkpoint, differences: list[str]) -> TimeMap:
         """Return the time map that stretches the rest of the saved schedule to the new total."""
-        others = [name for name in differences if name not in RUN_LENGTH_FIELDS]
+        others = [name for name in differences if name not in RUN_LENGTH_ARGUMENTS]
         if others:
             raise ScheduleChanged(
                 'on_change="continue" allows only the length of the run to change; '
@@ -604,8 +628,9 @@ class ScheduleLR(LRScheduler):
         at = saved.position
         if not at < min(old.knots[-1][0], total_steps):
             raise BindingError(
-                f'on_change="continue" at step {at:g}: nothing is left to stretch, because the '
-                f"saved schedule ends at {old.knots[-1][0]:g} and this one at {total_steps:g}"
+                f'on_change="continue" at {at:g} {self._config.clock_unit}: nothing is left to '
+                f"stretch, because the saved schedule ends at {old.knots[-1][0]:g} and this one at "
+                f"{total_steps:g}"
             )
         return old.remapped(at, total_steps)
 
@@ -622,12 +647,14 @@ class ScheduleLR(LRScheduler):
             (self._config, None, "this"),
         ):
             try:
-                lr = f"is {self._next_lr(config, time_map, saved):g}"
+                outcome = f"is {self._next_lr(config, time_map, saved):g}"
             except (BindingError, ScheduleError) as error:
-                lr = f"is unknown: {error}"
-            lines.append(f"the next lr with {title} config {lr}")
+                outcome = f"is unknown: {error}"
+            lines.append(
+                f"the next lr of group 0, by this schedule alone, with {title} config {outcome}"
+            )
         lines.append(
-            'write on_change="keep" to keep the saved config, "replan" to use this config from '
+            'pass on_change="keep" to keep the saved config, "replan" to use this config from '
             'here on, or "continue" to stretch the rest of the saved schedule to the new '
             "total_steps"
         )
@@ -636,13 +663,15 @@ class ScheduleLR(LRScheduler):
     def _next_lr(
         self, config: ScheduleConfig, time_map: TimeMap | None, saved: Checkpoint
     ) -> float:
-        source_config = config if time_map is None else time_map.config
-        lr = saved.hyperparams["lr"]
-        names = _group_names(self._inner_optimizer.param_groups)
-        curves = source_config.group_curves("lr", names, lr["base"], saved.groups)
-        factors = curves.factors(curve_time(saved.position, config, time_map))
-        base: float = 1.0 if source_config.mode == "lr" else lr["base"][0]
-        external_factor: float = lr["external_factor"][0]
+        curve_config = config if time_map is None else time_map.config
+        lr_state = saved.hyperparams["lr"]
+        group_names = _group_names(self._inner_optimizer.param_groups)
+        curves = curve_config.group_curves(
+            "lr", group_names, lr_state["base"], saved.initial_group_count
+        )
+        factors = curves.factors(curve_t(saved.position, config, time_map))
+        base: float = 1.0 if curve_config.sets_lr else lr_state["base"][0]
+        external_factor: float = lr_state["external_factor"][0]
         return base * external_factor * (factors[0] if isinstance(factors, list) else factors)
 
 
@@ -656,9 +685,9 @@ def _group_names(groups: list[dict[str, Any]]) -> list[str]:
 def _base_and_factor(
     writer: HyperparamWriter, groups: list[dict[str, Any]], *, fresh: bool
 ) -> tuple[list[float], list[float]]:
-    """Return each group's base, and the factor that other code has applied to it already."""
+    """Return each group's base and external factor, which is lr / initial_lr for a new run."""
     current = writer.current_values()
-    if writer.field != "lr":
+    if writer.hyperparam != "lr":
         return current, [1.0] * len(current)
     base = [float(group.get("initial_lr", lr)) for group, lr in zip(groups, current, strict=True)]
     external_factor = []
@@ -668,15 +697,15 @@ def _base_and_factor(
             name = group_name(groups[i], i)
             if lr == 0 or initial_lr == 0:
                 writer.pending_warnings.append(
-                    f"{name}: lr is {lr:g} and its initial_lr is {initial_lr:g}; no factor relates "
-                    "the two, so the schedule starts from initial_lr"
+                    f"{name}: lr is {lr:g} and its initial_lr is {initial_lr:g}; their ratio is "
+                    "0 or undefined, so the schedule starts from initial_lr"
                 )
             else:
                 ratio = lr / initial_lr
                 writer.pending_warnings.append(
                     f"{name}: lr is {lr:g}, which is {ratio:g} of its initial_lr {initial_lr:g}; "
-                    "the ratio is kept as the factor of another scheduler. To start from lr, write "
-                    "del group['initial_lr']; to resume a run, write initial_step= or load a state "
+                    "the ratio is kept as an external factor. To start from lr, write "
+                    "del group['initial_lr']; to resume a run, pass initial_step= or load a state "
                     "dict"
                 )
         external_factor.append(ratio)
@@ -687,24 +716,27 @@ def _check_lr_or_factor(config: ScheduleConfig, curves: GroupCurves, base: list[
     """Refuse an lr= that would overwrite different base lrs, and a factor= that is likely an lr."""
     schedules = config.schedules["lr"]
     equal = all(math.isclose(value, base[0], rel_tol=FLOAT32_REL_TOL) for value in base)
-    if config.mode == "lr" and isinstance(schedules, Schedule) and not equal:
+    if config.sets_lr and isinstance(schedules, Schedule) and not equal:
         raise BindingError(
-            f"lr= sets one lr for all param groups, but they have different ones: {base}; write "
+            f"lr= sets one lr for all param groups, but they have different ones: {base}; pass "
             "factor= to keep their ratios, or lr={group: schedule}"
         )
     peaks = [_peak(curve) for curve in curves.curves]
     # A factor of 0 freezes a group, and a small factor next to a larger one is a ratio: both pass.
-    if config.mode == "factor" and 0 < max(peaks) <= MAX_SUSPECT_FACTOR:
+    if not config.sets_lr and 0 < max(peaks) <= MAX_SUSPECT_FACTOR:
         i = peaks.index(max(peaks))
-        value, text = base[curves.curve_index.index(i)], repr(curves.curves[i].schedule)
+        value, schedule = base[curves.curve_index.index(i)], curves.curves[i].schedule
         raise BindingError(
-            f"factor={text} multiplies lr={value:g} by at most {peaks[i]:g}, so the lr never "
-            f"exceeds {value * peaks[i]:.3g}; did you mean lr={text}?"
+            f"factor={schedule!r} multiplies lr={value:g} by at most {peaks[i]:g}, so the lr never "
+            f"exceeds {value * peaks[i]:.3g}; did you mean lr={schedule!r}?"
         )
 
 
 def _peak(curve: Curve) -> float:
-    """Return the largest value over the run, searched on finer and finer grids, or its bound."""
+    """Return the curve's bound if it is endless and has one; otherwise search for its peak.
+
+    The peak is the largest absolute value found by a grid search, refined around the maximum.
+    """
     if math.isinf(curve.length) and (bound := curve.bound):
         return bound
     low = 0
@@ -720,7 +752,7 @@ def _peak(curve: Curve) -> float:
 
 
 def _run_length(config: ScheduleConfig) -> float:
-    """Return the time at which the run of a config ends on its clock."""
+    """Return the position at which the run of a config ends on its clock."""
     schedules = config.schedules["lr"]
     schedule = schedules if isinstance(schedules, Schedule) else next(iter(schedules.values()))
     total_steps = config.resolve(schedule).length

@@ -1,9 +1,10 @@
-"""HyperparamWriter: writes one field of every param group as base x factors x external factor.
+"""HyperparamWriter: writes one hyperparameter as base x factors x external factor, per group.
 
-Each `ScheduleLR` registers one `FactorSource` with the writer of every field it schedules. Every
-write recomputes the product from the base value, so rounding errors do not accumulate. Before it
-writes, the writer compares the groups with the values it wrote last: if other code (another
-scheduler, the user) changed a value, the ratio becomes that group's external factor.
+Each scheduler (`ScheduleLR` or drop-in) registers one `FactorSource` with the writer of every
+hyperparameter that it schedules. Every write recomputes the product from the base value, so
+rounding errors do not accumulate. Before it writes, the writer compares the groups with the values
+it wrote last: if other code (another scheduler, the user) changed a value, the ratio becomes that
+group's external factor.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import logging
 import math
 import re
 import weakref
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 
 import torch
 from torch.optim import Optimizer
@@ -23,7 +24,7 @@ log = logging.getLogger("ratecraft.torch")
 
 Factors = float | list[float]
 
-FIELD_PATTERN: Final = re.compile(r"(\w+)(?:\[(\d+)\])?")
+HYPERPARAM_PATTERN: Final = re.compile(r"(\w+)(?:\[(\d+)\])?")
 WRITERS_ATTRIBUTE: Final = "_ratecraft_writers"  # of the optimizer
 SAVED_VALUE_REL_TOL: Final = 1e-9  # a saved value this close to the product is used as saved
 
@@ -32,41 +33,52 @@ class FactorSource:
     """The factor of one scheduler: one for all groups, or one for each.
 
     Attributes:
-        absolute: the factor is the value itself, so the base does not matter.
-        shared: one schedule drives all groups, including groups added later.
-        uniform: the factor is the same for all groups.
+        sets_lr: whether it gives learning rates, not factors; base counts as 1.
+        for_all_groups: whether one schedule is for all groups, including groups added later.
+        uniform: whether the factor is the same for all groups.
         factors: the current factor or factors.
     """
 
-    def __init__(self, *, absolute: bool = False, shared: bool = True) -> None:
-        self.absolute, self.shared = absolute, shared
+    def __init__(self, *, sets_lr: bool = False, for_all_groups: bool = True) -> None:
+        self.sets_lr, self.for_all_groups = sets_lr, for_all_groups
         self.uniform = False
         self.factors: Factors = 1.0
 
-    def join(self, base: float) -> Factors:
-        """Return the factors after a group with the given base value was added late."""
+    def factors_with_new_group(self, base: float) -> Factors:
+        """Return the factors after a group with the given base value was added."""
         return [*self.factors, 1.0] if isinstance(self.factors, list) else self.factors
 
-    def text(self, group: str) -> str:
-        """Return what drives a named group, in the schedule notation, for a description."""
+    def describe(self, group: str) -> str:
+        """Return the schedule of a named group in the schedule notation; empty if it has none."""
         return ""
 
 
+class ExpectedWrite(NamedTuple):
+    """Values that a caller computed and may write itself, and the factors that they follow from."""
+
+    source: FactorSource
+    factors: Factors
+    values: list[Any]
+
+
 class HyperparamWriter:
-    """The values of one field in all param groups of an optimizer.
+    """The values of one hyperparameter in all param groups of an optimizer.
 
     Attributes:
+        hyperparam: its name: a key of the param groups, or an item such as ``betas[0]``.
+        key: the key in the param groups.
         base: each group's base value, which factors multiply.
-        effective_base: the same, or 1 for every group if a source is absolute.
-        external_factor: the product of all changes made by other code, for each group.
+        effective_base: the same, or 1 for every group if a source gives learning rates.
+        external_factor: the product of all changes by other code, for each group, including the
+            ratio of a group added later.
     """
 
-    def __init__(self, optimizer: Optimizer, field: str) -> None:
+    def __init__(self, optimizer: Optimizer, hyperparam: str) -> None:
         # The optimizer holds its writers. A strong reference back would keep the optimizer and
         # all its schedulers alive until the next garbage collection.
-        self._optimizer, self.field = weakref.ref(optimizer), field
-        parts = FIELD_PATTERN.fullmatch(field)
-        self.name = parts[1] if parts else field
+        self._optimizer, self.hyperparam = weakref.ref(optimizer), hyperparam
+        parts = HYPERPARAM_PATTERN.fullmatch(hyperparam)
+        self.key = parts[1] if parts else hyperparam
         self.index = int(parts[2]) if parts and parts[2] else None
         self.sources: list[FactorSource] = []
         self.effective_base: list[float] = []
@@ -77,7 +89,7 @@ class HyperparamWriter:
         self._written_floats: list[float] = []  # the same as floats, if any of them is a tensor
         self._versions: list[int] | None = None  # of tensors, which change in place
         self._warned_at_zero = False
-        self._expected: tuple[FactorSource, Factors, list[Any]] | None = None
+        self._expected: ExpectedWrite | None = None
         self.pending_warnings: list[str] = []  # logged at the first step; a loaded state drops them
         # What allows the fast path: plain numbers, and a single source with one factor for all.
         self._is_plain = False
@@ -90,19 +102,19 @@ class HyperparamWriter:
         return cast(Optimizer, self._optimizer()).param_groups
 
     @staticmethod
-    def of(optimizer: Optimizer, field: str) -> HyperparamWriter:
-        """Return the writer of a field; the optimizer owns it.
+    def of(optimizer: Optimizer, hyperparam: str) -> HyperparamWriter:
+        """Return the optimizer's writer of a hyperparameter, or a new one, which `add` registers.
 
         A writer whose sources were all removed is reused only if nothing has changed since.
 
         Raises:
-            BindingError: a group does not have the field, or it does not hold a number.
+            BindingError: a group does not have the hyperparameter, or it is not a number.
         """
-        writer = writers_of(optimizer).get(field)
+        writer = writers_of(optimizer).get(hyperparam)
         if writer is not None and (writer.sources or writer.is_untouched()):
             writer.sync()
             return writer
-        writer = HyperparamWriter(optimizer, field)
+        writer = HyperparamWriter(optimizer, hyperparam)
         for i, group in enumerate(optimizer.param_groups):
             writer.check(group, i)
         return writer
@@ -112,13 +124,13 @@ class HyperparamWriter:
         groups = self.groups
         if len(groups) != len(self.base) or self.current_values() != self.rounded_values():
             return False
-        if self.field != "lr":
+        if self.hyperparam != "lr":
             return True
         return [group.get("initial_lr") for group in groups] == self.base
 
     def check(self, group: dict[str, Any], i: int) -> None:
-        """Refuse a group that does not have the field."""
-        value = group.get(self.name)
+        """Refuse a group that does not have the hyperparameter."""
+        value = group.get(self.key)
         if self.index is not None and isinstance(value, tuple | list) and self.index < len(value):
             value = value[self.index]
         elif self.index is not None:
@@ -136,25 +148,26 @@ class HyperparamWriter:
                 for j in range(len(content))
             ]
             raise BindingError(
-                f"{group_name(group, i)} has no number {self.field!r} to schedule; "
+                f"{group_name(group, i)} has no number {self.hyperparam!r} to schedule; "
                 f"it has {', '.join(numbers)}"
             )
 
     # Adding and removing sources ----------------------------------------------------------
 
     def check_source(self, source: FactorSource) -> None:
-        """Refuse a second absolute source, or different values for one shared tensor."""
+        """Refuse a second source that sets the lr, or different values for one shared tensor."""
         values = [self._value_in(group) for group in self.groups]
         tensors = [id(value) for value in values if isinstance(value, torch.Tensor)]
         if len(set(tensors)) < len(tensors) and not source.uniform:
             raise BindingError(
-                f"param groups share one {self.field} tensor and cannot have different values; "
-                f"give each group a tensor of its own"
+                f"param groups share one {self.hyperparam} tensor and cannot have different "
+                "values; give each group a tensor of its own"
             )
-        if source.absolute and any(other.absolute for other in self.sources):
+        if source.sets_lr and any(other.sets_lr for other in self.sources):
             raise BindingError(
-                f"the {self.field} of this optimizer is already set by a schedule with lr=; "
-                "pass the second schedule as factor=, or remove() the first scheduler"
+                f"the {self.hyperparam} of this optimizer is already set by a scheduler that "
+                "writes lrs (lr=, CyclicLR, OneCycleLR); pass the second schedule as factor=, or "
+                "remove() the first scheduler"
             )
 
     def current_values(self) -> list[float]:
@@ -195,7 +208,7 @@ class HyperparamWriter:
             optimizer.register_load_state_dict_post_hook(_after_load)
             hook = torch.compiler.disable(_before_step)  # type: ignore[no-untyped-call]
             optimizer.register_step_pre_hook(hook)
-        writers[self.field] = self
+        writers[self.hyperparam] = self
         self.detect_external_changes()  # relative to the factors that were in force
         self.sources.append(source)
         self._record_written(self.groups)
@@ -212,15 +225,15 @@ class HyperparamWriter:
             self._rescale()
 
     def _rescale(self) -> None:
-        absolute = any(source.absolute for source in self.sources)
-        self.effective_base = [1.0] * len(self.base) if absolute else list(self.base)
+        sets_lr = any(source.sets_lr for source in self.sources)
+        self.effective_base = [1.0] * len(self.base) if sets_lr else list(self.base)
         self._scale = [
             base * external_factor
             for base, external_factor in zip(self.effective_base, self.external_factor, strict=True)
         ]
 
     def sync(self) -> None:
-        """Account for everything since the last write: changes by other code, added groups.
+        """Detect external changes and add new groups.
 
         Raises:
             BindingError: a group was removed from the optimizer.
@@ -237,44 +250,60 @@ class HyperparamWriter:
             for i in range(before, now):
                 self.check(self.groups[i], i)
             for i in range(before, now):
-                numbers.append(self._join(self.groups[i], i))
+                numbers.append(self._add_group(self.groups[i], i))
             self._rescale()
             self._record_written(self.groups, numbers)
 
-    def _join(self, group: dict[str, Any], i: int) -> float:
-        """Add a late group, whose current value is its base. Return that value."""
+    def _add_group(self, group: dict[str, Any], i: int) -> float:
+        """Add a group that joined later; its base is `initial_lr` if set, else its current value.
+
+        Return the current value.
+        """
         value, written = self._value_in(group), self._written
         current = base = float(value)
-        ratio = 1.0
-        same_tensor = [j for j, other in enumerate(written) if value is other]
-        if same_tensor and isinstance(value, torch.Tensor):
+        external_factor = 1.0
+        is_tensor = isinstance(value, torch.Tensor)
+        same_tensor = [j for j, other in enumerate(written) if is_tensor and value is other]
+        if same_tensor:
             # The optimizer's default tensor, which this writer fills: its value is not a base. The
-            # new group gets its own tensor, and the base and ratio of the group it shared it with.
-            base, ratio = self.base[same_tensor[0]], self.external_factor[same_tensor[0]]
-            group[self.name] = value.clone()
-        elif any(source.absolute and source.shared for source in self.sources) and self.base[0]:
+            # new group gets a copy of it, and the base and external factor of the group that has
+            # the same tensor.
+            base = self.base[same_tensor[0]]
+            external_factor = self.external_factor[same_tensor[0]]
+            group[self.key] = value.clone()
+        elif (
+            any(source.sets_lr and source.for_all_groups for source in self.sources)
+            and self.base[0]
+        ):
             # One lr= for all groups ignores the base, so the new group keeps its ratio instead.
-            ratio = base / self.base[0]
+            external_factor = base / self.base[0]
         name = group_name(group, i)
-        if ratio != 1.0:
+        if external_factor == 1.0:
+            log.info("%s was added with %s %g", name, self.hyperparam, base)
+        elif same_tensor:
             log.warning(
-                "%s was added with %s %g, where the first group has %g: it keeps that ratio, %g, "
-                "to the scheduled lr", name, self.field, base, self.base[0], ratio,
+                "%s was added with the %s tensor of %s: it gets a copy, and that group's base %g "
+                "and external factor %g", name, self.hyperparam,
+                group_name(self.groups[same_tensor[0]], same_tensor[0]), base, external_factor,
             )  # fmt: skip
         else:
-            log.info("%s was added with %s %g", name, self.field, base)
-        if self.field == "lr":
+            log.warning(
+                "%s was added with %s %g, where the first group has a base of %g: it keeps that "
+                "ratio, %g, to the scheduled lr", name, self.hyperparam, base, self.base[0],
+                external_factor,
+            )  # fmt: skip
+        if self.hyperparam == "lr":
             base = float(group.setdefault("initial_lr", base))
         self.base.append(base)
-        self.external_factor.append(ratio)
+        self.external_factor.append(external_factor)
         for source in self.sources:
-            source.factors = source.join(base)
+            source.factors = source.factors_with_new_group(base)
         return current
 
     # Reading and writing ------------------------------------------------------------------
 
     def _value_in(self, group: dict[str, Any]) -> Any:
-        return group[self.name] if self.index is None else group[self.name][self.index]
+        return group[self.key] if self.index is None else group[self.key][self.index]
 
     def _record_written(
         self, groups: list[dict[str, Any]], numbers: list[float] | None = None
@@ -290,7 +319,7 @@ class HyperparamWriter:
         self._only_source = only if self._is_plain and only and only.uniform else None
 
     def detect_external_changes(self) -> None:
-        """Fold what other code changed since the last write into the external factor."""
+        """Multiply changes by other code since the last write into the external factor."""
         groups = self.groups[: len(self.base)]
         current = [self._value_in(group) for group in groups]
         if self._versions is None:
@@ -300,9 +329,9 @@ class HyperparamWriter:
             a is b for a, b in zip(current, self._written, strict=True)
         ):
             return
-        if self._expected is not None and current == self._expected[2]:
+        if self._expected is not None and current == self._expected.values:
             # Ignite reads the lrs with get_lr() and writes them itself.
-            self._expected[0].factors = self._expected[1]
+            self._expected.source.factors = self._expected.factors
             self._record_written(groups)
             return
         product = self._product()
@@ -319,20 +348,20 @@ class HyperparamWriter:
         if self.effective_base[i] * product != 0:
             self.external_factor[i] = current / (self.effective_base[i] * product)
             log.debug("%s: other code set %s to %g: its external factor is %g from now on",
-                      name, self.field, current, self.external_factor[i])  # fmt: skip
+                      name, self.hyperparam, current, self.external_factor[i])  # fmt: skip
         elif self.effective_base[i] == 0:
             self.base[i] = current / product if product else current
-            if self.field == "lr":
+            if self.hyperparam == "lr":
                 self.groups[i]["initial_lr"] = self.base[i]
             log.info(
                 "%s: %s was 0 and was set by other code; its base is now %g",
-                name, self.field, self.base[i],
+                name, self.hyperparam, self.base[i],
             )  # fmt: skip
         elif not self._warned_at_zero:
             self._warned_at_zero = True
             log.warning(
                 "%s: %s was set to %g while the schedule is at 0, so the intended multiplier is "
-                "unknown; the change is ignored", name, self.field, current,
+                "unknown; the change is ignored", name, self.hyperparam, current,
             )  # fmt: skip
 
     def _product_with(self, source: FactorSource, factors: Factors) -> Factors:
@@ -354,9 +383,9 @@ class HyperparamWriter:
         """Set one source's factors and write the new values to the param groups."""
         # Runs after every step, so it makes few lookups and calls: benchmarks/step_speed.py.
         if source is self._only_source and self._group_count == len(groups) == 1:
-            group, name = groups[0], self.name
-            if group[name] is self._written[0]:
-                group[name] = value = self._scale[0] * factors  # type: ignore[operator]  # uniform
+            group, key = groups[0], self.key
+            if group[key] is self._written[0]:
+                group[key] = value = self._scale[0] * factors  # type: ignore[operator]  # uniform
                 self._written = [value]
                 source.factors = factors
                 return
@@ -371,46 +400,47 @@ class HyperparamWriter:
         """Write plain numbers, in one pass that also detects changes by other code."""
         alone = len(self.sources) == 1
         product = factors if alone else self._product_with(source, factors)
-        name = self.name
+        key = self.key
         values: list[Any] = []
+        # strict=True is slow here.
         if isinstance(product, list):
-            rows = zip(groups, self._scale, self._written, product)  # noqa: B905 - slow
+            rows = zip(groups, self._scale, self._written, product)  # noqa: B905
             for group, scale, before, factor in rows:
-                if group[name] is not before:
+                if group[key] is not before:
                     self._undo_and_sync(source, factors, values)
                     return
-                group[name] = value = scale * factor
+                group[key] = value = scale * factor
                 values.append(value)
         else:
-            for group, scale, before in zip(groups, self._scale, self._written):  # noqa: B905 - slow
-                if group[name] is not before:
+            for group, scale, before in zip(groups, self._scale, self._written):  # noqa: B905
+                if group[key] is not before:
                     self._undo_and_sync(source, factors, values)
                     return
-                group[name] = value = scale * product
+                group[key] = value = scale * product
                 values.append(value)
         self._written = values
         source.factors = factors
 
     def _undo_and_sync(self, source: FactorSource, factors: Factors, written: list[float]) -> None:
-        """Undo the pass that found a change by other code; then detect the change and write."""
+        """Undo the writes so far; then detect the change by other code and write again."""
         for group, before in zip(self.groups, self._written[: len(written)], strict=False):
-            group[self.name] = before
+            group[self.key] = before
         self._sync_and_write(source, factors)
 
     def _sync_and_write(self, source: FactorSource, factors: Factors) -> None:
         groups = self.groups
-        has_late_groups = len(groups) > len(self.base)
+        has_new_groups = len(groups) > len(self.base)
         self.sync()
-        if not has_late_groups:  # otherwise join() has set the factors, late groups included
+        if not has_new_groups:  # otherwise sync() has set the factors, new groups included
             source.factors = factors
         self._write_values(groups, self.values())
 
-    def expect(self, source: FactorSource, factors: Factors, values: list[Any]) -> None:
-        """Record values that a caller read and may write: found there, they are no change."""
-        self._expected = source, factors, values
+    def expect_write(self, source: FactorSource, factors: Factors, values: list[Any]) -> None:
+        """Record values that a caller may write itself; they do not count as an external change."""
+        self._expected = ExpectedWrite(source, factors, values)
 
     def values_with(self, source: FactorSource, factors: Factors) -> list[float]:
-        """Return each group's value if ``source`` had these factors; nothing is written."""
+        """Return each group's value if ``source`` had these factors, without writing it."""
         before = source.factors
         try:
             source.factors = factors
@@ -431,11 +461,11 @@ class HyperparamWriter:
             if isinstance(current, torch.Tensor):
                 current.fill_(value)  # in place: a compiled step holds a reference to this tensor
             elif self.index is None:
-                group[self.name] = value
+                group[self.key] = value
             else:
-                items = list(group[self.name])
+                items = list(group[self.key])
                 items[self.index] = value
-                group[self.name] = type(group[self.name])(items)
+                group[self.key] = type(group[self.key])(items)
         self._record_written(groups, values)
 
     # Saving -------------------------------------------------------------------------------
@@ -455,7 +485,7 @@ class HyperparamWriter:
         for key in ("base", "external_factor", "value"):
             values = state.get(key) if isinstance(state, dict) else None
             if not isinstance(values, list) or not all(isinstance(v, int | float) for v in values):
-                raise BindingError(f"the saved state has no list {key!r} for {self.field!r}")
+                raise BindingError(f"the saved state has no list {key!r} for {self.hyperparam!r}")
             if len(values) != groups:
                 raise BindingError(
                     f"the saved state has {len(values)} param groups, and this optimizer has "
@@ -467,12 +497,12 @@ class HyperparamWriter:
         self.pending_warnings = []
         groups = self.groups
         self.base, self.external_factor = list(state["base"]), list(state["external_factor"])
-        if self.field == "lr":
+        if self.hyperparam == "lr":
             for group, base in zip(groups, self.base, strict=True):
                 if not isinstance(group.get("initial_lr"), torch.Tensor):
                     group["initial_lr"] = base
         self._rescale()
-        # A value that other code wrote equals base x product x external factor up to rounding.
+        # The external factor was computed from the value, so the product may differ by rounding.
         values = [
             saved if math.isclose(saved, value, rel_tol=SAVED_VALUE_REL_TOL) else value
             for saved, value in zip(state["value"], self.values(), strict=True)
@@ -480,7 +510,7 @@ class HyperparamWriter:
         self._write_values(groups, values)
 
     def rewrite(self) -> None:
-        """Write the last written values again, over whatever replaced them."""
+        """Write the last written values again, over those that replaced them."""
         self._write_values(self.groups, self.written_values())
 
     def write(self) -> None:
@@ -503,27 +533,27 @@ def product_of_factors(factors: list[Factors]) -> Factors:
 
 
 def writers_of(optimizer: Optimizer) -> dict[str, HyperparamWriter]:
-    """Return an optimizer's writers by field."""
+    """Return an optimizer's writers by hyperparameter."""
     writers: dict[str, HyperparamWriter] = vars(optimizer).get(WRITERS_ATTRIBUTE, {})
     return writers
 
 
 def _before_load(optimizer: Optimizer, _: Any) -> None:
-    """Before ``optimizer.load_state_dict``: detect the changes that other code made so far."""
+    """Before ``optimizer.load_state_dict``: detect external changes made so far."""
     for writer in writers_of(optimizer).values():
         if writer.sources:
             writer.sync()
 
 
 def _after_load(optimizer: Optimizer) -> None:
-    """After ``optimizer.load_state_dict``: its old values are not a change by other code."""
+    """After ``optimizer.load_state_dict``: write the scheduled values over the loaded ones."""
     for writer in writers_of(optimizer).values():
         if writer.sources:
             writer.rewrite()
 
 
 def _before_step(optimizer: Optimizer, *_: Any) -> None:
-    """Before a step: log pending warnings, and schedule groups that were added late."""
+    """Before a step: log pending warnings, and add new groups and write their values."""
     groups = optimizer.param_groups
     for writer in writers_of(optimizer).values():
         if writer.pending_warnings:
@@ -539,11 +569,11 @@ def _before_step(optimizer: Optimizer, *_: Any) -> None:
         writer.write()
 
 
-def _rounded(number: float, like: Any) -> float:
+def _rounded(number: float, current: Any) -> float:
     """Return a number rounded to the dtype of a tensor, without reading from its device."""
-    if not isinstance(like, torch.Tensor):
+    if not isinstance(current, torch.Tensor):
         return number
-    return torch.tensor(number, dtype=like.dtype, device="cpu").item()
+    return torch.tensor(number, dtype=current.dtype, device="cpu").item()
 
 
 def _version(value: Any) -> int:
@@ -569,7 +599,7 @@ def innermost_optimizer(optimizer: Optimizer, *, counted: bool = False) -> Optim
         if counted:
             raise BindingError(
                 f"{type(optimizer).__name__} has no step hooks, so its steps cannot be counted; "
-                'write clock="step" and call step() after each step'
+                'pass clock="step" and call step() after each step'
             )
         return optimizer
     return cast(Optimizer, inner)

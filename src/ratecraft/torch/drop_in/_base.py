@@ -21,9 +21,9 @@ GET_LR_WARNING: Final = (
 
 
 def refuse_format_1(state: Mapping[str, Any], name: str) -> None:
-    """Refuse a state of format 1, which has an entry ``carried``, in any part of a composite."""
-    if "carried" in state:
-        refuse_format(1, name)
+    """Refuse a state of format 1, which has old keys, in any part of a composite."""
+    if "carried" in state or "decisions" in state:
+        refuse_format(1, name, f"start from the model weights with a new {name}")
     parts = state.get("_schedulers")
     for part in parts if isinstance(parts, list | tuple) else ():
         if isinstance(part, Mapping):
@@ -31,27 +31,28 @@ def refuse_format_1(state: Mapping[str, Any], name: str) -> None:
 
 
 class _DropInSource(FactorSource):
-    """The source of a drop-in scheduler; it holds no reference to it, so either may end first."""
+    """The factor source of a drop-in scheduler, which it does not refer to or keep alive."""
 
     def __init__(self, scheduler_class: type[DropInScheduler]) -> None:
-        super().__init__(absolute=scheduler_class._absolute)
+        super().__init__(sets_lr=scheduler_class._sets_lr)
         self.scheduler_class = scheduler_class
 
-    def text(self, group: str) -> str:
+    def describe(self, group: str) -> str:
         return self.scheduler_class.__name__
 
 
 class DropInScheduler(LRScheduler):
-    """Base that makes a torch scheduler write through the writer; listed before torch's class.
+    """Base class that makes a torch scheduler write through a `HyperparamWriter`.
 
-    ``__slots__`` keep writer and source out of ``__dict__``, which torch saves as the state.
+    It is listed before torch's class. Writer and source are in ``__slots__``, not in ``__dict__``,
+    which torch saves as the state.
     """
 
     __slots__ = ("_source", "_writer")
-    _absolute: ClassVar[bool] = False  # the factor is the lr itself
+    _sets_lr: ClassVar[bool] = False  # gives learning rates, not factors; base counts as 1
     _overwrites: ClassVar[bool] = False  # torch's class writes base x factor over the current lr
-    _saves_base: ClassVar[bool] = False  # torch's state does not have base_lrs
-    _init_signature: ClassVar[inspect.Signature]  # what the constructor takes
+    _saves_base: ClassVar[bool] = False  # torch's state has no base_lrs
+    _init_signature: ClassVar[inspect.Signature]  # of the constructor
 
     verbose: bool
     _copied_state: dict[str, list[float]]
@@ -85,9 +86,9 @@ class DropInScheduler(LRScheduler):
         super().__init__(*bound.args, **bound.kwargs)
 
     @property
-    def is_absolute(self) -> bool:
-        """Whether its factors are the lrs themselves."""
-        return self._absolute
+    def sets_lr(self) -> bool:
+        """Whether it gives learning rates, not factors; base counts as 1."""
+        return self._sets_lr
 
     def factors(self, k: int | None = None) -> Factors:
         """Return this scheduler's factor at step k (default: now).
@@ -100,8 +101,8 @@ class DropInScheduler(LRScheduler):
     def _factors(self, k: int) -> Factors:
         raise NotImplementedError
 
-    def _compute_factors(self, k: int) -> Factors:
-        """Return the factors at step k, and set what else this class drives."""
+    def _apply(self, k: int) -> Factors:
+        """Return the factors at step k; CyclicLR and OneCycleLR also set the momentum."""
         return self._factors(k)
 
     def _above_eta_min(self, eta_min: float, factor: float) -> Factors:
@@ -128,21 +129,21 @@ class DropInScheduler(LRScheduler):
             return False
 
     def _attach(self, factors: Factors) -> tuple[HyperparamWriter, FactorSource]:
-        """Return the writer and this scheduler's source in it, which is added if missing."""
+        """Return the writer and this scheduler's source; add the source if it is not there."""
         if self._is_attached():
             return self._writer, self._source
-        # Accelerate wraps the optimizer that owns the writer.
+        # The optimizer may be wrapped, as by Accelerate; the inner one has the writers.
         writer = HyperparamWriter.of(innermost_optimizer(self.optimizer), "lr")
-        # getattr and del instead of __dict__, whose use makes an object slower for good.
+        # Access to __dict__ slows the object down permanently; getattr and del do not.
         copied: dict[str, list[float]] | None = getattr(self, "_copied_state", None)
         if copied is not None:
-            del self._copied_state  # a copy has another optimizer, and so another writer
+            del self._copied_state  # this is a copy: its optimizer has another writer
         base, external_factor = writer.base, writer.external_factor
         if not base:
             groups = self.optimizer.param_groups
             current = writer.current_values()
             base = [float(group.get("initial_lr", group["lr"])) for group in groups]
-            fresh = self.last_epoch <= 0 and not self._absolute
+            fresh = self.last_epoch <= 0 and not self._sets_lr
             external_factor = [
                 lr / value if fresh and value and lr else 1.0
                 for lr, value in zip(current, base, strict=True)
@@ -151,14 +152,15 @@ class DropInScheduler(LRScheduler):
                 base, external_factor = copied["base"], copied["external_factor"]
         if not hasattr(self, "_source"):
             self._source = _DropInSource(type(self))
-            # In torch a scheduler that writes lrs overwrites an earlier one, and a resumed one
-            # continues it. Here the earlier scheduler is detached until it steps again.
+            # In torch a scheduler that writes lrs overwrites those of an earlier one, and a resumed
+            # scheduler replaces the earlier one of its class. Here the earlier scheduler is
+            # detached until it steps again.
             for other in list(writer.sources):
                 same_class = isinstance(other, _DropInSource) and other.scheduler_class is type(
                     self
                 )
                 replaces = self._overwrites or self.last_epoch > 0
-                if (other.absolute and self._absolute) or (same_class and replaces):
+                if (other.sets_lr and self._sets_lr) or (same_class and replaces):
                     writer.remove(other)
         self._source.uniform = not isinstance(factors, list)
         writer.add(self._source, base, external_factor)
@@ -166,27 +168,30 @@ class DropInScheduler(LRScheduler):
         return writer, self._source
 
     def _detach(self) -> None:
-        """Stop contributing a factor until the next step: another part of a sequence is active."""
+        """Remove the factor until the next step; another part of a sequence is active."""
         if self._is_attached():
             self._writer.remove(self._source)
             self._writer.write()
 
-    def _reattach(self) -> None:
+    def _write_current(self) -> None:
         """Write the factors of the current step again."""
-        self._write(self._compute_factors(self.last_epoch))
+        self._write(self._apply(self.last_epoch))
 
     def _update_lr(self, epoch: int | None = None) -> None:
         self.last_epoch = self.last_epoch + 1 if epoch is None else epoch
-        self._write(self._compute_factors(self.last_epoch))
+        self._write(self._apply(self.last_epoch))
 
     def get_lr(self) -> list[Any]:
-        """Return the lrs of this step; as in torch, to be called within ``step`` only."""
+        """Return the lrs of this step; as in torch, to be called within ``step`` only.
+
+        CyclicLR and OneCycleLR also set the momentum.
+        """
         if not self._get_lr_called_within_step:
             warnings.warn(GET_LR_WARNING, UserWarning, stacklevel=2)
-        factors = self._compute_factors(self.last_epoch)
+        factors = self._apply(self.last_epoch)
         writer, source = self._attach(factors)
         values = writer.values_with(source, factors)
-        writer.expect(source, factors, list(values))
+        writer.expect_write(source, factors, list(values))
         return values
 
     def __getstate__(self) -> dict[str, Any]:
@@ -224,7 +229,7 @@ class DropInScheduler(LRScheduler):
                 }
             return
         values = list(map(float, self._last_lr))
-        self._source.factors = self._compute_factors(self.last_epoch)
+        self._source.factors = self._apply(self.last_epoch)
         writer = self._writer
         base = list(map(float, base or state.get("base_lrs", writer.base)))
         saved = {

@@ -1,7 +1,7 @@
 """ReduceLROnPlateau: a factor that is reduced whenever a metric stops improving.
 
-It records its decisions: when which metric led to which factor. `as_schedule` returns them as a
-schedule, to repeat, compare or plot the run without the metric.
+It records its reductions: the position, the metric and the new factors. `as_schedule` returns them
+as a schedule, to repeat, compare or plot the run without the metric.
 """
 
 from __future__ import annotations
@@ -23,40 +23,41 @@ from ._base import DropInScheduler
 class ReduceLROnPlateau(DropInScheduler, lr_scheduler.ReduceLROnPlateau):
     """A factor that is reduced whenever a metric stops improving.
 
-    It multiplies all other factors of the lr. ``min_lr`` and ``eps`` compare with base x factor,
-    so a warmup by another scheduler does not change the decisions. NaN is not an improvement.
+    It multiplies all other factors of the lr. ``min_lr`` and ``eps`` apply to base x external
+    factor x this factor, so a warmup by another scheduler of ratecraft does not change the
+    reductions. NaN is not an improvement.
 
     Attributes:
-        reduced: the current factor of each param group.
-        decisions: the reductions so far, as plain data: "at" (number of calls of ``step``, this
-            one included), the "metric" that led to it, the "best" one before, and the
-            "factors" of the groups from then on.
+        current_factors: the current factor of each param group.
+        reductions: the reductions so far, as plain data: "at" (steps; for ReduceLROnPlateau: calls
+            of ``step``, this one included), the "metric" that led to it, the "best" one before,
+            and the "factors" of the groups from then on.
     """
 
     _saves_base = True
 
-    reduced: list[float]
-    decisions: list[dict[str, Any]]
+    current_factors: list[float]
+    reductions: list[dict[str, Any]]
 
     def _reset(self) -> None:
         super()._reset()
-        if not hasattr(self, "reduced"):  # the last call in torch's constructor
-            self.reduced = [1.0] * len(self.optimizer.param_groups)
-            self.decisions = []
-            self._reattach()
+        if not hasattr(self, "current_factors"):  # torch's constructor calls _reset() last
+            self.current_factors = [1.0] * len(self.optimizer.param_groups)
+            self.reductions = []
+            self._write_current()
 
     def _factors(self, k: int) -> Factors:
-        return list(self.reduced)
+        return list(self.current_factors)
 
     def factors(self, k: float | None = None) -> Factors:
-        """Return each param group's factor at k (default: now), by the decisions so far."""
+        """Return each param group's factor at k (default: now), by the reductions so far."""
         if k is None:
-            return list(self.reduced)
-        past = [decision["factors"] for decision in self.decisions if decision["at"] <= k]
-        return list(past[-1]) if past else [1.0] * len(self.reduced)
+            return list(self.current_factors)
+        past = [reduction["factors"] for reduction in self.reductions if reduction["at"] <= k]
+        return list(past[-1]) if past else [1.0] * len(self.current_factors)
 
     def as_schedule(self) -> Schedule | dict[str, Schedule]:
-        """Return the decisions as a schedule: the factor over the calls of ``step``.
+        """Return the factor as a schedule over steps (for ReduceLROnPlateau: calls of ``step``).
 
         Returns:
             One schedule; or, if they differ, a dict with one for each param group by name or
@@ -74,12 +75,12 @@ class ReduceLROnPlateau(DropInScheduler, lr_scheduler.ReduceLROnPlateau):
         schedules: list[Schedule] = []
         groups = self.optimizer.param_groups
         for i in range(len(groups)):
-            # If several decisions have the same time, the last one counts.
+            # If several reductions have the same position, the last one counts.
             levels: dict[float, float] = {}
-            for decision in self.decisions:
-                factors = decision["factors"]
-                levels[decision["at"]] = factors[i] if i < len(factors) else 1.0
-            at = [self._length(time) for time in levels]
+            for reduction in self.reductions:
+                factors = reduction["factors"]
+                levels[reduction["at"]] = factors[i] if i < len(factors) else 1.0
+            at = [self._as_duration(position) for position in levels]
             schedules.append(staircase([1.0, *levels.values()], at=at) if at else constant(1))
         if all(schedule == schedules[0] for schedule in schedules):
             return schedules[0]
@@ -93,8 +94,8 @@ class ReduceLROnPlateau(DropInScheduler, lr_scheduler.ReduceLROnPlateau):
         else:
             warnings.warn(EPOCH_DEPRECATION_WARNING, UserWarning, stacklevel=2)
         self.last_epoch = epoch
-        if not self._is_attached():  # a copy, whose optimizer has another writer
-            self._reattach()
+        if not self._is_attached():  # this is a copy: its optimizer has another writer
+            self._write_current()
         best = self.best
         if self._is_better(metric, best):  # type: ignore[no-untyped-call]  # torch's
             self.best = metric
@@ -105,31 +106,34 @@ class ReduceLROnPlateau(DropInScheduler, lr_scheduler.ReduceLROnPlateau):
             self.cooldown_counter -= 1
             self.num_bad_epochs = 0
         if self.num_bad_epochs > self.patience:
-            self._decide(metric, best)
+            self._record_reduction(metric, best)
             self.cooldown_counter = self.cooldown
             self.num_bad_epochs = 0
         lrs = [group["lr"] for group in self.optimizer.param_groups]
-        if self._writer.has_tensors():  # checking each value is the slowest part of torch's step
+        if self._writer.has_tensors():  # checking every lr would be the slowest part of this method
             lrs = [lr.clone() if isinstance(lr, Tensor) else lr for lr in lrs]
         self._last_lr = lrs
 
-    def _decide(self, metric: float, best: float) -> None:
-        before = list(self.reduced)
+    def _record_reduction(self, metric: float, best: float) -> None:
+        before = list(self.current_factors)
         self._reduce_lr(self.last_epoch)
-        if self.reduced != before:
-            decision = {"at": self._at(), "metric": metric, "best": best}
+        if self.current_factors != before:
+            factors = list(self.current_factors)
+            reduction = {
+                "at": self._position(), "metric": metric, "best": best, "factors": factors,
+            }  # fmt: skip
             # A new list each time, so that a state dict returned earlier does not change.
-            self.decisions = [*self.decisions, {**decision, "factors": list(self.reduced)}]
+            self.reductions = [*self.reductions, reduction]
 
-    def _at(self) -> float:
-        """Return the time of a decision made now."""
+    def _position(self) -> float:
+        """Return the position of a reduction made now."""
         return self.last_epoch
 
-    def _length(self, at: float) -> int | Duration:
-        return int(at)
+    def _as_duration(self, position: float) -> int | Duration:
+        return int(position)
 
     def _peak_lrs(self) -> list[float]:
-        """Return each group's lr before this factor, which ``min_lr`` is compared with."""
+        """Return each group's peak lr without this factor and external factors."""
         return list(self._writer.base)
 
     def state_dict(self) -> dict[str, Any]:
@@ -139,16 +143,16 @@ class ReduceLROnPlateau(DropInScheduler, lr_scheduler.ReduceLROnPlateau):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a state and write its lrs.
 
-        A state of torch's class has no factors; they are computed from its lrs.
+        If it is a state of torch's class, the factors are computed from its lrs.
         """
         state = copy.deepcopy(dict(state_dict))
-        if "reduced" not in state and self._is_attached():
-            state["reduced"] = self._factors_of_lrs(state["_last_lr"])
-            state["decisions"] = []
+        if "current_factors" not in state and self._is_attached():
+            state["current_factors"] = self._factors_of_lrs(state["_last_lr"])
+            state["reductions"] = []
         super().load_state_dict(state)
 
     def _factors_of_lrs(self, lrs: list[Any]) -> list[float]:
-        """Return the factors with which this scheduler would give these lrs."""
+        """Return the factors of this scheduler that give these lrs."""
         writer = self._writer
         writer.sync()
         product = product_of_factors(
@@ -169,7 +173,8 @@ class ReduceLROnPlateau(DropInScheduler, lr_scheduler.ReduceLROnPlateau):
     def _reduce_lr(self, epoch: int) -> None:
         groups = self.optimizer.param_groups
         self._writer.sync()
-        self.reduced = [*self.reduced, *[1.0] * (len(groups) - len(self.reduced))]
+        new_groups = len(groups) - len(self.current_factors)
+        self.current_factors = [*self.current_factors, *[1.0] * new_groups]
         if len(self.min_lrs) != len(groups):
             if self.default_min_lr is None:
                 super()._reduce_lr(epoch)  # raises torch's error
@@ -177,8 +182,8 @@ class ReduceLROnPlateau(DropInScheduler, lr_scheduler.ReduceLROnPlateau):
         for i, (peak_lr, external_factor) in enumerate(
             zip(self._peak_lrs(), self._writer.external_factor, strict=True)
         ):
-            old = peak_lr * external_factor * self.reduced[i]
+            old = peak_lr * external_factor * self.current_factors[i]
             new, lowest = old * self.factor, self.min_lrs[i]
             if old - max(new, lowest) > self.eps:
-                self.reduced[i] *= self.factor if new >= lowest else lowest / old
-        self._reattach()
+                self.current_factors[i] *= self.factor if new >= lowest else lowest / old
+        self._write_current()

@@ -1,9 +1,10 @@
-"""Subclasses of every class in ``torch.optim.lr_scheduler``, under the same names.
+"""Subclasses of every class in ``torch.optim.lr_scheduler``, and WarmupMultiFactorScheduler.
 
-Each subclass has the signature, checks, warnings and state of torch's class. It differs in how
-the lr is written: through the writer of `ScheduleLR`, as base x factor(k) x external factor, with
-factor(k) in closed form. So a chain is exactly the product of its parts, every part has
-``factors(k)``, and a state resumes without the optimizer's state.
+Each subclass has the name, signature, checks, warnings and state of torch's class. It differs in
+how the lr is written: through the writer of `ScheduleLR`, as base x factor(k) x external factor.
+factor(k) has a closed form, except in MultiplicativeLR and ReduceLROnPlateau; CyclicLR and
+OneCycleLR give lrs instead of factors. So a chain is exactly the product of its parts, every part
+has ``factors(k)``, and a state resumes without the optimizer's state.
 
 As in torch, they count calls of ``step()``, and stop when their last reference is dropped.
 """
@@ -46,7 +47,7 @@ class LambdaLR(DropInScheduler, lr_scheduler.LambdaLR):
 class MultiplicativeLR(DropInScheduler, lr_scheduler.MultiplicativeLR):
     """Product of a function's values at steps 1 to k."""
 
-    __slots__ = ("_latest",)  # so that consecutive steps cost one call of the function each
+    __slots__ = ("_latest",)  # cache: consecutive steps cost one call of the function each
     _latest: tuple[int, list[float]] | None
 
     def _factors(self, k: int) -> Factors:
@@ -56,7 +57,7 @@ class MultiplicativeLR(DropInScheduler, lr_scheduler.MultiplicativeLR):
         self._latest = k, product
         return product[0] if len(product) == 1 else product
 
-    def _compute_factors(self, k: int) -> Factors:
+    def _apply(self, k: int) -> Factors:
         product = self._up_to(k, getattr(self, "_product", None))
         self._product = k, product
         return product[0] if len(product) == 1 else product
@@ -74,7 +75,7 @@ class MultiplicativeLR(DropInScheduler, lr_scheduler.MultiplicativeLR):
         return product
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load a state, also that of functions which are objects."""
+        """Load a state, including that of functions that are objects."""
         self._latest = None
         super().load_state_dict(state_dict)
 
@@ -168,22 +169,22 @@ class CosineAnnealingWarmRestarts(DropInScheduler, lr_scheduler.CosineAnnealingW
             at, length = self._cycle_position(epoch)
         self.T_cur, self.T_i = cast(Any, (at, length))
         self.last_epoch = math.floor(epoch)
-        self._reattach()
+        self._write_current()
 
 
 class _Cycled(DropInScheduler):
-    """Base of the schedulers that write lrs and cycle the momentum inversely."""
+    """Base class of the schedulers that write lrs and cycle the momentum inversely."""
 
-    _absolute = True
+    _sets_lr = True
 
     def _factors(self, k: int) -> Factors:
         return self._lrs_at(k, sets_momentum=False)
 
-    def _compute_factors(self, k: int) -> Factors:
+    def _apply(self, k: int) -> Factors:
         return self._lrs_at(k, sets_momentum=True)
 
     def _lrs_at(self, k: int, *, sets_momentum: bool) -> Factors:
-        """Return the lrs at step k; ``sets_momentum`` also writes its momentum."""
+        """Return the lrs at step k; with ``sets_momentum`` also set the momentum."""
         raise NotImplementedError
 
 
@@ -191,9 +192,9 @@ class CyclicLR(_Cycled, lr_scheduler.CyclicLR):
     """Cycles from ``base_lr`` to ``max_lr``, written as lrs; momentum cycles inversely."""
 
     def _lrs_at(self, k: int, *, sets_momentum: bool) -> Factors:
-        cycle, into = divmod(k / self.total_size, 1)
+        cycle, progress = divmod(k / self.total_size, 1)
         up = self.step_ratio
-        height = into / up if into <= up else (into - 1) / (up - 1)
+        height = progress / up if progress <= up else (progress - 1) / (up - 1)
         height *= self.scale_fn(cycle + 1 if self.scale_mode == "cycle" else k)
         if sets_momentum and self.cycle_momentum:
             ends = zip(self.base_momentums, self.max_momentums, strict=True)
@@ -210,7 +211,7 @@ class CyclicLR(_Cycled, lr_scheduler.CyclicLR):
 class OneCycleLR(_Cycled, lr_scheduler.OneCycleLR):
     """One cycle up to ``max_lr`` and down, written as lrs; momentum cycles inversely.
 
-    After the last phase the lr stays at its end. In torch's class it goes past it, with the
+    After the last phase the lr stays at its end value. In torch's class it goes past it, with the
     linear strategy below 0.
     """
 
@@ -248,10 +249,12 @@ class OneCycleLR(_Cycled, lr_scheduler.OneCycleLR):
         return lrs
 
 
-def _reattach(scheduler: Any) -> None:
-    attached = isinstance(scheduler, DropInScheduler) and scheduler._is_attached()
-    if hasattr(scheduler, "_reattach") and not attached:
-        scheduler._reattach()
+def _attach_if_detached(scheduler: Any) -> None:
+    if isinstance(scheduler, DropInScheduler):
+        if not scheduler._is_attached():
+            scheduler._write_current()
+    elif isinstance(scheduler, SequentialLR | ChainedScheduler):
+        scheduler._attach_active()
 
 
 def _detach(scheduler: Any) -> None:
@@ -273,7 +276,7 @@ class SequentialLR(lr_scheduler.SequentialLR):
         milestones: list[int],
         last_epoch: int = -1,
     ) -> None:
-        for scheduler in schedulers:  # each wrote its lr when it was built
+        for scheduler in schedulers:  # each has written its lr when it was built
             _detach(scheduler)
         super().__init__(optimizer, schedulers, milestones, last_epoch)
 
@@ -282,7 +285,7 @@ class SequentialLR(lr_scheduler.SequentialLR):
         k = self.last_epoch if k is None else k
         i = bisect_right(self._milestones, k)
         first_step = self._milestones[i - 1] if i else 0
-        return cast(Factors, with_closed_form(self._schedulers[i]).factors(k - first_step))
+        return cast(Factors, as_drop_in(self._schedulers[i]).factors(k - first_step))
 
     def step(self) -> None:  # type: ignore[override]  # torch's has no epoch here, either
         """Advance by one step; at a milestone the next scheduler starts."""
@@ -301,7 +304,7 @@ class SequentialLR(lr_scheduler.SequentialLR):
         self._update_lr(0)
 
     def _update_lr(self, epoch: int | None = None) -> None:
-        """Restart, as the part of another sequence that becomes active."""
+        """Restart: this sequence is part of another one and becomes active."""
         for part in self._schedulers:
             _detach(part)
         self.last_epoch = 0
@@ -313,14 +316,14 @@ class SequentialLR(lr_scheduler.SequentialLR):
         """Load a state, of this class or of torch's, and write the active scheduler's lrs."""
         refuse_format_1(state_dict, type(self).__name__)
         super().load_state_dict(dict(state_dict))
-        self._reattach()
+        self._attach_active()
 
-    def _reattach(self) -> None:
+    def _attach_active(self) -> None:
         active = bisect_right(self._milestones, self.last_epoch)
         for i, part in enumerate(self._schedulers):
             if i != active:
                 _detach(part)
-        _reattach(self._schedulers[active])
+        _attach_if_detached(self._schedulers[active])
 
 
 class ChainedScheduler(lr_scheduler.ChainedScheduler):
@@ -330,18 +333,18 @@ class ChainedScheduler(lr_scheduler.ChainedScheduler):
         self, schedulers: Sequence[LRScheduler], optimizer: Optimizer | None = None
     ) -> None:
         super().__init__(schedulers, optimizer)
-        self._reattach()
+        self._attach_active()
         self._last_lr = [_copy(group["lr"]) for group in self.optimizer.param_groups]
 
     def factors(self, k: int | None = None) -> Factors:
         """Return the product of the parts' factors at step k (default: now)."""
-        return product_of_factors([with_closed_form(part).factors(k) for part in self._schedulers])
+        return product_of_factors([as_drop_in(part).factors(k) for part in self._schedulers])
 
     def _initial_step(self) -> None:
         self._update_lr(0)
 
     def _update_lr(self, epoch: int | None = None) -> None:
-        """Restart, as the part of a sequence that becomes active."""
+        """Restart: this chain is part of a sequence and becomes active."""
         for part in self._schedulers:
             part._update_lr(0)
         self._last_lr = [_copy(group["lr"]) for group in self.optimizer.param_groups]
@@ -351,13 +354,13 @@ class ChainedScheduler(lr_scheduler.ChainedScheduler):
         refuse_format_1(state_dict, type(self).__name__)
         super().load_state_dict(state_dict)
 
-    def _reattach(self) -> None:
+    def _attach_active(self) -> None:
         for part in self._schedulers:
-            _reattach(part)
+            _attach_if_detached(part)
 
 
-def with_closed_form(scheduler: Any) -> Any:
-    """Return an object with the scheduler's ``factors(k)``: itself, or a drop-in twin of torch's.
+def as_drop_in(scheduler: Any) -> Any:
+    """Return an object with the scheduler's ``factors(k)``: itself, or a drop-in copy of torch's.
 
     For schedulers that write lrs (CyclicLR, OneCycleLR, ``lr=``) the factors are lrs.
 
@@ -373,15 +376,15 @@ def with_closed_form(scheduler: Any) -> Any:
             f"the factor of this {type(scheduler).__name__} is unknown: expected a scheduler of "
             "ratecraft, or one of torch's classes that do not follow a metric"
         )
-    twin: Any = object.__new__(cast(type, drop_in))  # not attached, so it never writes
-    twin.__dict__.update(scheduler.__dict__)
-    return twin
+    copied: Any = object.__new__(cast(type, drop_in))  # not attached, so it never writes
+    copied.__dict__.update(scheduler.__dict__)
+    return copied
 
 
 class WarmupMultiFactorScheduler(DropInScheduler, LRScheduler):
     """Linear warmup, then a factor of ``gamma`` at each milestone.
 
-    Some tutorials import this class from torchvision, where it does not exist. The lr rises
+    A class of this name appears in tutorials but not in torch or torchvision. The lr rises
     linearly from base x ``warmup_factor`` to base over the first ``warmup_epochs``; milestones
     count from the start.
 

@@ -376,3 +376,17 @@ def test_a_valid_text_with_one_change_parses_or_raises_schedule_error(text, data
     width = data.draw(st.integers(0, 3))
     inserted = data.draw(st.sampled_from(["", *PIECES]) | st.text(max_size=2))
     assert_parses_or_raises(text[:at] + inserted + text[at + width :])
+
+
+@pytest.mark.parametrize(
+    ("text", "advice"),
+    [
+        ("levels([(10, 1)])", "write staircase(values, lengths=...)"),
+        ("cosine().between(0, 1)", "write .rescale(low, high)"),
+        ("warmup(untuned(0.999))", "did you mean 'untuned_warmup'?"),
+    ],
+)
+def test_a_renamed_word_is_answered_with_the_new_one(text, advice):
+    with pytest.raises(ScheduleError) as caught:
+        parse(text)
+    assert advice in str(caught.value)

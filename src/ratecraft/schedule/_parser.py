@@ -81,6 +81,10 @@ WORD_GROUPS: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
 """All words of the notation by group, in the order of docs/notation.md, for help texts."""
 
 UNREADABLE: Final = ("custom", "multiplicative")  # their argument is a Python function
+RENAMED_WORDS: Final = {
+    "levels": "staircase(values, lengths=...)",
+    "between": ".rescale(low, high)",
+}
 ALLOWED: Final = re.compile(r"[\w\s.,()\[\]*+=\"'<>|/-]*", re.ASCII)
 OPERATORS: Final = {
     ast.RShift: ">>", ast.BitOr: "|", ast.Div: "/", ast.Pow: "**", ast.Add: "+", ast.Sub: "-",
@@ -334,6 +338,8 @@ def call(
 
 
 def guess(word: str, known: Any) -> str:
-    """Return "; did you mean ...?" if a known word is similar, else ""."""
+    """Return "; did you mean ...?" if a known word is similar, the new name of a renamed word."""
+    if word in RENAMED_WORDS:
+        return f"; write {RENAMED_WORDS[word]}"
     close = difflib.get_close_matches(word.lower(), list(known), n=1, cutoff=0.6)
     return f"; did you mean {close[0]!r}?" if close else ""

@@ -11,6 +11,7 @@ _coordinate.py    coordinate_lrs: the lr of every single weight under adaptive m
 
 from ratecraft._public import set_public_module as _set_public_module
 
+from ._coordinate import coordinate_lrs as coordinate_lrs
 from ._describe import Description as Description
 from ._describe import GroupDescription as GroupDescription
 from ._describe import breakdown as breakdown

@@ -149,7 +149,7 @@ def coordinate_lrs(
         no state for the parameter yet.
 
     >>> import torch
-    >>> from ratecraft.diagnostics._coordinate import coordinate_lrs
+    >>> from ratecraft.diagnostics import coordinate_lrs
     >>> weight = torch.nn.Parameter(torch.tensor([1.0, 1.0]))
     >>> optimizer = torch.optim.Adagrad([weight], lr=0.5)
     >>> weight.grad = torch.tensor([1.0, 2.0])

@@ -78,8 +78,7 @@ def compare(
         engine: "local", "ray" or an engine, instead of ``workers``. An engine object stays open.
         store: SQLite file for the runs; several comparisons may share it.
         halving: stop the worse half of the learning rates of each schedule after a quarter and
-            after half of the run; see `ratecraft.experiments._halving`. Stopped runs have no
-            final loss.
+            after half of the run. Stopped runs have no final loss.
         branches: train steps that runs of one learning rate, optimizer and seed share at their
             beginning once. The numbers stay the same; one worker trains these runs in sequence.
         shard: (i, n) trains only the i-th of n parts, for job arrays; see `merge`.

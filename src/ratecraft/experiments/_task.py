@@ -154,7 +154,7 @@ def with_optimizer(task: Task, name: str) -> Task:
     Args:
         task: the task.
         name: short name of an optimizer, or the path of its class; see
-            `ratecraft.torch._optimizers`.
+            `ratecraft.torch.optimizer_named`.
 
     Raises:
         SettingError: there is no such optimizer.

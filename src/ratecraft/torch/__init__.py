@@ -15,6 +15,7 @@ from ratecraft._public import set_public_module as _set_public_module
 
 from ._from_torch import from_torch as from_torch
 from ._groups import param_groups as param_groups
+from ._optimizers import optimizer_named as optimizer_named
 from ._plateau import PlateauLR as PlateauLR
 from ._scheduler import ScheduleLR as ScheduleLR
 

@@ -48,7 +48,7 @@ def optimizer_named(name: str) -> Callable[..., Optimizer]:
         SettingError: no such optimizer, or its package is not installed.
 
     >>> import torch
-    >>> from ratecraft.torch._optimizers import optimizer_named
+    >>> from ratecraft.torch import optimizer_named
     >>> build = optimizer_named("momentum")
     >>> optimizer = build([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
     >>> type(optimizer).__name__, optimizer.defaults["momentum"]

@@ -16,7 +16,7 @@ import torch
 
 from ratecraft import Curve, Schedule, parse
 from ratecraft.cli._demo import DEMO_SCHEDULES
-from ratecraft.report import svg_chart
+from ratecraft.report import Chart, Line, svg_chart
 from ratecraft.torch import PlateauLR, ScheduleLR
 
 DOCS: Final = Path(__file__).parent
@@ -656,33 +656,37 @@ def points(curve: Curve) -> tuple[list[float], list[float]]:
 
 def figure(entry: Entry) -> str:
     """Return an entry's figure as SVG."""
-    lines = {
-        label: points(resolved(parse(notation), entry.steps))
+    lines = [
+        Line(
+            label,
+            *points(resolved(parse(notation), entry.steps)),
+            "faint" if label == METRIC else "solid",
+        )
         for label, notation in entry.lines.items()
-    }
-    highest = max(value for _, values in lines.values() for value in values)
-    chart = svg_chart(
-        lines,
+    ]
+    highest = max(value for line in lines for value in line.ys)
+    chart = Chart(
+        lines=lines,
         title=entry.name,
-        x_label="step",
         y_label="learning rate",
         log_y=entry.log,
         y_range=None if entry.log else (0, 1.05 * highest),
-        faint=[METRIC],
-        width=WIDTH,
-        height=HEIGHT + (0, 20, 40)[(len(lines) > 1) + (len(lines) > 3)],  # legend
     )
-    first, rest = chart.split("\n", 1)
+    legend_height = (0, 20, 40)[(len(lines) > 1) + (len(lines) > 3)]
+    return styled(svg_chart(chart, width=WIDTH, height=HEIGHT + legend_height))
+
+
+def styled(svg: str) -> str:
+    """Return a picture with the gallery's colours."""
+    first, rest = svg.split("\n", 1)
     return f"{first}\n{STYLE}\n{rest}\n"
 
 
 def banner() -> str:
     """Return the figure that the front pages show: the schedules of the demo."""
     curves = {name: parse(text).resolve(total_steps=450) for name, text in DEMO_SCHEDULES.items()}
-    lines = {name: points(curve) for name, curve in curves.items()}
-    chart = svg_chart(lines, title="", x_label="step", y_label="learning rate", y_range=(0, 1.05))
-    first, rest = chart.split("\n", 1)
-    return f"{first}\n{STYLE}\n{rest}\n"
+    lines = [Line(name, *points(curve)) for name, curve in curves.items()]
+    return styled(svg_chart(Chart(lines=lines, y_label="learning rate", y_range=(0, 1.05))))
 
 
 def row(entry: Entry) -> str:

@@ -16,7 +16,7 @@ from quadratic import (
 )
 
 from ratecraft import constant, cosine, epochs, tokens, warmup
-from ratecraft._render._svg import PALETTE
+from ratecraft._render._chart import PALETTE
 from ratecraft.errors import RatecraftError, ScheduleError
 from ratecraft.report import (
     plot_comparison,
@@ -107,7 +107,7 @@ def test_plot_range_test_marks_suggestion_and_crops_divergence() -> None:
 def test_plot_lr_finder_shows_runs_lr_and_range() -> None:
     result = make_lr_finder_result()
     (axes,) = plot_lr_finder(result).axes
-    initial, runs, worse, marker = axes.get_lines()
+    runs, initial, worse, marker = axes.get_lines()
     assert list(initial.get_ydata()) == [1.0, 1.0]
     assert_array_equal(runs.get_xdata(), [0.01, 0.1, 0.3])
     assert runs.get_ydata() == pytest.approx([0.6, 0.2, 0.2])  # two runs at 0.1: their mean
@@ -167,7 +167,9 @@ def test_plot_comparison_several_lrs_adds_panel_with_optimal_range(tmp_path: Pat
     lines = axes.get_lines()
     assert len(lines) == 4
     ranges = result.optimal_lr_ranges().values()
-    for (line, thick_line), optimum in zip((lines[:2], lines[2:]), ranges, strict=True):
+    for (line, thick_line), optimum in zip(
+        zip(lines[:2], lines[2:], strict=True), ranges, strict=True
+    ):
         assert list(line.get_xdata()) == [0.01, 0.1, 0.4, 0.9]
         ends = thick_line.get_xdata()[0], thick_line.get_xdata()[-1]
         assert ends == (optimum.low, optimum.high)
@@ -235,6 +237,6 @@ def test_plot_forecast_draws_losses_and_intervals(tmp_path: Path) -> None:
         "wsd <b>",
         "cosine",
         "flat",
-        "logged",
+        "logged: run.csv",
     ]
     save_figure(figure, tmp_path / "f.svg")

@@ -17,10 +17,12 @@ from quadratic import (
 
 import ratecraft
 from ratecraft import constant, parse
-from ratecraft._render import _svg as svg
+from ratecraft._render._chart import PALETTE
+from ratecraft._render._svg import FAINT, GRID, SOFT, TEXT
 from ratecraft.errors import RatecraftError
-from ratecraft.report import _series as series
+from ratecraft.report import _charts as charts
 from ratecraft.report import plot_comparison, write_report
+from ratecraft.report._charts import LAYER_STAT_COLUMNS
 from ratecraft.report._comparison import _lr_sensitivity
 from ratecraft.report._page import _recipe
 from ratecraft.results import Comparison, Forecast, LayerStats, load
@@ -217,7 +219,7 @@ def test_lr_finder_section_shows_lr_range_and_reason(tmp_path: Path) -> None:
         title="t",
     )
     page = path.read_text()
-    assert "<strong>0.1 (as good: 0.05 to 0.2)</strong>: the best is &lt;near&gt; 0.1" in page
+    assert "<strong>0.1 (0.05 to 0.2 are as good)</strong>: the best is &lt;near&gt; 0.1" in page
     assert "Loss after short runs at different learning rates" in page
     assert "112 of 200 steps in 6 short runs" in page
     path = write_report(
@@ -268,7 +270,7 @@ def test_page_of_long_runs_is_small(tmp_path: Path) -> None:
 
 
 def test_layer_stats_section(tmp_path: Path) -> None:
-    numbers = dict.fromkeys(series.LAYER_STAT_COLUMNS, 0.5)
+    numbers = dict.fromkeys(LAYER_STAT_COLUMNS, 0.5)
     rows = [LayerStats(k, "all", layer, 0.1, **numbers) for k in range(3) for layer in ("a<", "b")]
     path = tmp_path / "r.html"
     write_report(path, comparison=make_comparison(), layer_stats=rows, title="x")
@@ -329,9 +331,10 @@ def test_final_loss_by_lr_keeps_families_with_missing_lr() -> None:
     result = make_grid_comparison(lrs=(0.01, 0.02))
     first, *rest = result.runs
     result = replace(result, runs=(replace(first, stopped=40), *rest))
-    lines, bands = series.final_loss_by_lr(result)
-    assert list(lines) == list(bands) == list(SCHEDULES)
-    assert [len(xs) for xs, _ in lines.values()] == [1, 2]
+    chart = charts.loss_by_lr_chart(result, list(result.best_runs(8)))
+    lines = [line for line in chart.lines if line.style != "thick"]
+    assert [line.name for line in lines] == list(SCHEDULES)
+    assert [len(line.xs) for line in lines] == [1, 2]
 
 
 @pytest.mark.parametrize(
@@ -397,13 +400,13 @@ def test_no_target_no_time_to_target_section(tmp_path: Path) -> None:
 
 def test_several_lengths_add_loss_by_length_section(tmp_path: Path) -> None:
     result = make_grid_comparison(lrs=(0.01, 0.02), lengths=(40, 100))
-    lines, bands = series.final_loss_by_length(result)
-    assert list(lines) == list(bands) == list(SCHEDULES)
-    xs, ys = lines["constant"]
-    assert list(xs) == [40, 100]
+    lines = {line.name: line for line in charts.loss_by_length_chart(result).lines}
+    assert list(lines) == list(SCHEDULES)
+    constant_line = lines["constant"]
+    assert list(constant_line.xs) == [40, 100]
     best = result.runs_for("constant, 100 steps, lr 0.02")
-    assert ys[1] == pytest.approx(sum(run.final() for run in best) / 3)
-    assert bands["constant"][1][1] == max(run.final() for run in best)
+    assert constant_line.ys[1] == pytest.approx(sum(run.final() for run in best) / 3)
+    assert constant_line.band[1][1] == max(run.final() for run in best)
     text = render(tmp_path, result)
     assert "Final loss by training length" in text
     head, *listed = tables(text)["Results"]
@@ -437,8 +440,8 @@ def test_each_metric_has_a_figure(tmp_path: Path) -> None:
 def test_figures_limit_number_of_lines_and_caption_says_so(tmp_path: Path) -> None:
     schedules = {f"s{i}": (1 + i / 10) * constant(1) for i in range(11)}
     result = make_comparison(schedules, seeds=1)
-    plotted = series.select_plotted(result)
-    assert list(plotted.schedules) == [f"s{i}" for i in range(3, 11)]
+    plotted = result.best_runs(8)
+    assert list(plotted) == [f"s{i}" for i in range(3, 11)]
     text = render(tmp_path, result)
     captions = ["".join(c.itertext()) for c in tree(text).iter("figcaption")]
     assert len(captions) == 4
@@ -539,7 +542,7 @@ def test_forecast_of_other_length_is_not_matched(tmp_path: Path) -> None:
 
 def test_style_maps_chart_colors_to_page_colors(report: str) -> None:
     style = report[report.index("<style>") : report.index("</style>")]
-    for color in (svg.TEXT, svg.SOFT, svg.GRID, svg.FAINT):
+    for color in (TEXT, SOFT, GRID, FAINT):
         assert f'[fill="{color}"]' in style
         assert f'[stroke="{color}"]' in style
     assert 'figure [stroke="#000000"]' in style[style.index("prefers-color-scheme") :]
@@ -576,12 +579,14 @@ def test_colors_stay_if_another_schedule_has_no_point() -> None:
         for name in whole.schedules
         for run in whole.runs_for(name)
     )
-    lines, bands = series.final_loss_by_lr(replace(whole, runs=diverged_runs))
-    assert list(lines) == list(bands) == list(whole.families())
-    assert [len(xs) for xs, _ in lines.values()] == [0, *[2] * (len(lines) - 1)]
-    plot_comparison(replace(whole, runs=diverged_runs))
-    page = "".join(_lr_sensitivity(replace(whole, runs=diverged_runs)))
+    diverged = replace(whole, runs=diverged_runs)
+    chart = charts.loss_by_lr_chart(diverged, list(diverged.best_runs(8)))
+    lines = {line.name: line for line in chart.lines if line.style != "thick"}
+    assert list(lines) == list(whole.families())
+    assert [len(line.xs) for line in lines.values()] == [0, *[2] * (len(lines) - 1)]
+    plot_comparison(diverged)
+    page = "".join(_lr_sensitivity(diverged))
     second = list(lines)[1]
-    pens = dict(zip(lines, svg.PALETTE, strict=False))
+    pens = dict(zip(lines, PALETTE, strict=False))
     drawn = {name: page.count(f'stroke="{pen}"') for name, pen in pens.items()}
     assert drawn[second] > drawn[first] == 2  # its legend entry in the broad and the narrow figure

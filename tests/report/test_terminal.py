@@ -7,7 +7,13 @@ from quadratic import make_forecast, make_lr_finder_result
 
 from ratecraft import constant, cooldown, cosine, percent, staircase, tokens, warmup
 from ratecraft.errors import RatecraftError, ScheduleError
-from ratecraft.report import terminal_curve, terminal_forecast, terminal_lr_finder, terminal_plot
+from ratecraft.report import (
+    Chart,
+    Line,
+    Mark,
+    terminal_chart,
+    terminal_curve,
+)
 
 NAN, INF = math.nan, math.inf
 
@@ -19,6 +25,10 @@ def plot_area(text: str) -> list[str]:
         for line in text.splitlines()
         if re.search("[┤│]", line)
     ]
+
+
+def draw(*lines: Line, width: int = 72, height: int = 16, **settings: object) -> str:
+    return terminal_chart(Chart(lines=lines, **settings), width=width, height=height)
 
 
 def count_dots(text: str) -> int:
@@ -109,23 +119,23 @@ def test_color_adds_only_escape_codes() -> None:
 
 
 def test_single_line_has_no_legend() -> None:
-    assert "only" not in terminal_plot({"only": ([0, 1], [0, 1])})
+    assert "only" not in draw(Line("only", [0, 1], [0, 1]))
 
 
 def test_non_finite_points_become_gaps() -> None:
-    whole = terminal_plot({"a": (range(5), [1, 1, 1, 1, 1])}, width=40)
+    whole = draw(Line("a", range(5), [1, 1, 1, 1, 1]), width=40)
     for bad in (NAN, INF, -INF):
-        gap = terminal_plot({"a": (range(5), [1, 1, bad, 1, 1])}, width=40)
+        gap = draw(Line("a", range(5), [1, 1, bad, 1, 1]), width=40)
         row = plot_area(gap)[0]
         assert 0 < count_dots(gap) < count_dots(whole)
         assert "   " in row.strip()
 
 
 def test_log_axis_zeros_become_gaps() -> None:
-    text = terminal_plot({"a": (range(5), [0, 1e-4, 1e-2, 0, 1])}, log_y=True, height=12)
+    text = draw(Line("a", range(5), [0, 1e-4, 1e-2, 0, 1]), log_y=True, height=12)
     assert "1e-4 ┤" in text
     assert "1 ┤" in text
-    text = terminal_plot({"a": ([0, 1e-3, 1], [5, 1, 2])}, log_x=True)
+    text = draw(Line("a", [0, 1e-3, 1], [5, 1, 2]), log_x=True)
     assert "1e-3" in text.splitlines()[-2]
 
 
@@ -145,16 +155,19 @@ def test_log_axis_zeros_become_gaps() -> None:
     ],
     ids=str,
 )
-def test_terminal_plot_accepts_any_range(values: list[float], log: bool) -> None:
-    text = terminal_plot({"a": (range(len(values)), values)}, log_y=log, width=30, height=5)
+def test_terminal_chart_accepts_any_range(values: list[float], log: bool) -> None:
+    text = draw(Line("a", range(len(values)), values), log_y=log, width=30, height=5)
     assert len(plot_area(text)) == 5
     visible = any(math.isfinite(v) and (v > 0 or not log) for v in values)
     assert (count_dots(text) > 0) == visible
 
 
 def test_mark_is_vertical_line_with_value_in_legend() -> None:
-    text = terminal_plot(
-        {"loss": ([1e-4, 1e-2, 1], [2, 1, 2])}, log_x=True, mark=3e-4, x_label="lr"
+    text = draw(
+        Line("loss", [1e-4, 1e-2, 1], [2, 1, 2]),
+        log_x=True,
+        marks=[Mark(3e-4, "3e-4")],
+        x_label="lr",
     )
     assert text.splitlines()[0].endswith("┊ lr 3e-4")
     columns = {row.index("┊") for row in plot_area(text) if "┊" in row}
@@ -163,22 +176,22 @@ def test_mark_is_vertical_line_with_value_in_legend() -> None:
 
 def test_names_with_control_characters_or_long_names_keep_layout() -> None:
     names = ["a\x1b[2J\nb", "x" * 300]
-    text = terminal_plot({name: ([0, 1], [0, 1]) for name in names}, width=50)
+    text = draw(*(Line(name, [0, 1], [0, 1]) for name in names), width=50)
     assert "\x1b" not in text
     assert max(map(len, text.splitlines())) <= 50
 
 
 def test_terminal_lr_finder_draws_bad_runs_at_upper_edge() -> None:
-    text = terminal_lr_finder(make_lr_finder_result())
-    assert "┊ lr 0.1" in text
+    text = terminal_chart(make_lr_finder_result().chart())
+    assert "┊ learning rate 0.1 (0.05 to 0.2)" in text
     rows = plot_area(text)
-    assert "●" in rows[0]  # the run with a gain of -50
+    assert any("■" in row for row in rows[:2])  # the run with a gain of -50
     assert "50" not in text
-    assert "┊" not in terminal_lr_finder(make_lr_finder_result(None))
+    assert "┊" not in terminal_chart(make_lr_finder_result(None).chart())
 
 
 def test_terminal_forecast_draws_all_entries() -> None:
-    text = terminal_forecast(make_forecast())
+    text = terminal_chart(make_forecast().chart())
     assert "wsd <b>" in text
     assert "cosine" in text
     rows = plot_area(text)

@@ -1,5 +1,9 @@
 """Charts of plain numbers; this package imports no other package of ratecraft.
 
-_axis.py  axes, tick labels, and decimation of long lines
-_svg.py   a line chart as SVG
+_axis.py        axes, tick labels, and decimation of long lines
+_chart.py       Chart: what a chart shows
+_svg.py         draws a chart as SVG
+_terminal.py    draws a chart as text
+_matplotlib.py  draws charts as a matplotlib figure
+_html.py        HTML tables
 """

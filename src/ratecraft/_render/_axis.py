@@ -13,11 +13,6 @@ _FLAT_REL_TOL = 1e-12  # a smaller relative span is a rounding error
 def number(value: float, digits: int = 4) -> str:
     """Return a number as short text: plain or with an exponent, whichever is shorter.
 
-    Args:
-        value: the number.
-        digits: significant digits.
-
-    >>> from ratecraft._render._axis import number
     >>> [number(v) for v in (3e-4, 0.01, 0.51239, 1234.5, 0, 2.5e7)]
     ['3e-4', '0.01', '0.5124', '1234', '0', '2.5e7']
     """
@@ -44,11 +39,7 @@ def _scientific(value: float, decimals: int) -> str:
 class Axis:
     """A range of numbers that maps to [0, 1], linearly or logarithmically.
 
-    Attributes:
-        low: the value at 0.
-        high: the value at 1.
-        log: map logarithmically.
-        whole: no ticks between integers.
+    ``low`` maps to 0 and ``high`` to 1; ``whole`` axes have no ticks between integers.
     """
 
     low: float
@@ -107,7 +98,6 @@ class Axis:
     def ticks(self, count: int) -> list[tuple[float, str]]:
         """Return about ``count`` round values within the axis and their labels.
 
-        >>> from ratecraft._render._axis import Axis
         >>> Axis(0, 3e-4).ticks(3)
         [(0.0, '0'), (0.0001, '1e-4'), (0.0002, '2e-4'), (0.00030000000000000003, '3e-4')]
         >>> [label for _, label in Axis(1e-5, 1, log=True).ticks(6)]
@@ -164,12 +154,6 @@ def decimate(
     The line is cut into equal buckets; each contributes its lowest, its highest and its first
     non-finite point.
 
-    Args:
-        xs: x values.
-        ys: y values.
-        limit: the largest number of points.
-
-    >>> from ratecraft._render._axis import decimate
     >>> decimate(range(9), [0, 1, 0, 5, 0, 1, -3, 0, 0], limit=5)
     ([0, 3, 6, 8], [0, 5, -3, 0])
     """

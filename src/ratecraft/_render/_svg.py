@@ -1,123 +1,79 @@
-"""A line chart as SVG text, small enough to inline and without external resources."""
+"""Draw a chart as SVG text, small enough to inline and without external resources."""
 
 from __future__ import annotations
 
 import html
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from ._axis import Axis, decimate, number
+from ._axis import Axis, decimate
+from ._chart import PALETTE, Chart, wrap
 
-# Okabe and Ito (2008): distinct with any colour vision. Their yellow is left out, since it is too
-# light on white. After the last colour the next dash pattern begins.
-PALETTE: Final = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#000000")
 DASHES: Final = ("", "6 3", "2 2", "8 3 2 3")
-
 MAX_LINE_POINTS: Final = 1000
 _CHAR_WIDTH_PX = 6.2  # average width of a character at 11 px, since SVG cannot measure text
+_TITLE_CHAR_WIDTH_PX = 8.2  # the same at 14 px, semibold
 
 # Colours of text, secondary text, grid lines and faint lines; a page may replace them.
 TEXT, SOFT, GRID, FAINT = "#222222", "#555555", "#e4e4e4", "#b5b5b5"
 
 
 def svg_chart(
-    series: Mapping[str, tuple[Sequence[float], Sequence[float]]],
-    *,
-    title: str,
-    x_label: str,
-    y_label: str,
-    log_x: bool = False,
-    log_y: bool = False,
-    mark: float | None = None,
-    band: Mapping[str, tuple[Sequence[float], Sequence[float]]] | None = None,
-    y_range: tuple[float, float] | None = None,
-    faint: Collection[str] = (),
-    dashed: Mapping[str, str] | None = None,
-    width: int = 640,
-    height: int = 360,
-    points: int = MAX_LINE_POINTS,
+    chart: Chart, *, width: int = 640, height: int = 360, points: int = MAX_LINE_POINTS
 ) -> str:
-    """Return a line chart as SVG.
+    """Return a chart as SVG.
 
-    Points that are not finite, or not above 0 on a logarithmic axis, become gaps. A long line is
-    decimated, with its extremes preserved. Lines are clipped at the axes.
+    A long line is decimated, with its extremes preserved. Lines are clipped at the axes. A title
+    that is longer than the chart is wide takes several lines, which add to the height.
 
     Args:
-        series: x and y values by name.
-        title: shown above the chart, and read by screen readers.
-        x_label: label of the x axis.
-        y_label: label of the y axis.
-        log_x: logarithmic x axis.
-        log_y: logarithmic y axis.
-        mark: x value to mark with a vertical line.
-        band: low and high values of a shaded band, by the name of the series.
-        y_range: limits of the y axis; default all values.
-        faint: names of series to draw thin and grey, behind the others.
-        dashed: the series to take the colour from, by the name of the series to draw thin and
-            dashed; it is not in the legend.
+        chart: what to draw.
         width: in pixels.
-        height: in pixels.
+        height: in pixels, with a title of one line.
         points: the largest number of points per line.
 
-    >>> from ratecraft.report import svg_chart
-    >>> svg_chart({"a": ([0, 1], [0, 1])}, title="a < b", x_label="x", y_label="y")[:80]
+    >>> from ratecraft.report import Chart, Line
+    >>> svg_chart(Chart(lines=[Line("a", [0, 1], [0, 1])], title="a < b"))[:80]
     '<svg xmlns="http://www.w3.org/2000/svg" role="img" width="640" height="360" view'
     """
-    band = band or {}
-    lines = {name: decimate(xs, ys, points) for name, (xs, ys) in series.items()}
-    spreads = {
-        name: (decimate(series[name][0], low, points), decimate(series[name][0], high, points))
-        for name, (low, high) in band.items()
-    }
-    xs = [x for line_x, _ in lines.values() for x in line_x if math.isfinite(x)]
-    xs += [] if mark is None else [mark]
-    ys = [y for _, line_y in lines.values() for y in line_y]
-    ys += [y for ends in spreads.values() for _, end in ends for y in end]
-    whole = all(float(x).is_integer() for x in xs)
-    x_axis = Axis.fit(xs, log=log_x, pad=0.02, whole=whole)
-    y_axis = Axis.fit(ys, log=log_y, pad=0.05, upright=True)
-    if y_range is not None:
-        y_axis = Axis(*y_range, log=log_y)
-
-    pens = _pens(series, faint, dashed or {})
-    in_legend = {name: pen for name, pen in pens.items() if name not in (dashed or {})}
-    legend, legend_height = _legend(in_legend, width)
-    y_ticks = y_axis.ticks(max(2, height // 60))
+    x_axis, y_axis = chart.axes(0.02, 0.05)
+    title = wrap(chart.title, int((width - 24) / _TITLE_CHAR_WIDTH_PX))
+    extra_height = 17 * (len(title) - 1)
+    height += extra_height
+    pens = _pens(chart)
+    legend, legend_height = _legend(chart, pens, width, 40 + extra_height)
+    y_ticks = y_axis.ticks(max(2, height // 60)) if chart.y_ticks else []
     left = 16 + _CHAR_WIDTH_PX * max((len(label) for _, label in y_ticks), default=1)
-    plot = _Plot(left, 46 + legend_height, width - left - 18, height - 46 - legend_height - 42)
+    top = 46 + extra_height + legend_height
+    plot = _Plot(x_axis, y_axis, left, top, width - left - 18, height - top - 42)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" role="img" width="{width}" height="{height}" '
         f'viewBox="0 0 {width} {height}" font-family="system-ui, sans-serif" font-size="11">',
-        f"<title>{html.escape(title)}</title>",
+        f"<title>{html.escape(chart.title)}</title>",
         f'<rect width="{width}" height="{height}" fill="#ffffff"/>',
-        _text(12, 20, _truncate(title, width * 0.75), extra=' font-size="14" font-weight="600"'),
+        *(
+            _text(12, 20 + 17 * i, line, extra=' font-size="14" font-weight="600"')
+            for i, line in enumerate(title)
+        ),
         legend,
-        _text(12, plot.top - 9, y_label, fill=SOFT),
-        _text(plot.right, height - 8, x_label, anchor="end", fill=SOFT),
-        *plot.grid(x_axis.ticks(max(2, width // 90)), x_axis, y_ticks, y_axis),
+        _text(12, plot.top - 9, chart.y_label, fill=SOFT),
+        _text(plot.right, height - 8, chart.x_label, anchor="end", fill=SOFT),
+        *plot.grid(x_axis.ticks(max(2, width // 90)), y_ticks),
         # An inner svg clips at its edges and, unlike a clip path, needs no unique id.
         f'<svg x="{_n(plot.left)}" y="{_n(plot.top)}" width="{_n(plot.width)}" '
         f'height="{_n(plot.height)}">',
+        *plot.contents(chart, pens, points),
+        "</svg>",
+        *(plot.mark(x, mark.label) for mark in chart.marks if (x := plot.x(mark.x)) == x),
+        "</svg>",
     ]
-    for name in sorted(spreads, key=list(series).index):
-        parts += plot.band(*spreads[name], x_axis, y_axis, pens[name].color)
-    for name in sorted(series, key=lambda name: name not in faint):
-        parts += plot.line(lines[name], x_axis, y_axis, pens[name])
-    parts.append("</svg>")
-    if mark is not None and math.isfinite(at := x_axis.at(mark)):
-        parts.append(plot.mark(at, number(mark)))
-    return "\n".join([*parts, "</svg>"])
+    return "\n".join(parts)
 
 
 def _n(value: float) -> str:
     """Return a coordinate rounded to a tenth of a pixel."""
     return f"{value:.1f}".removesuffix(".0")
-
-
-def _truncate(text: str, width: float) -> str:
-    limit = max(int(width / _CHAR_WIDTH_PX), 2)
-    return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def _text(
@@ -132,63 +88,77 @@ class _Pen(NamedTuple):
     style: str
 
 
-def _pens(
-    names: Iterable[str], faint: Collection[str], dashed: Mapping[str, str]
-) -> dict[str, _Pen]:
-    """Return the line style of each series; faint and dashed ones use no colour of the palette."""
-    pens: dict[str, _Pen] = {}
-    used = 0
-    for name in sorted(names, key=lambda name: name in dashed):
-        color, dash, weight = FAINT, "", 1.0
-        if name in dashed:
-            color, dash, weight = pens[dashed[name]].color, "3 3", 1.5
-        elif name not in faint:
-            color, weight = PALETTE[used % len(PALETTE)], 2.0
-            dash = DASHES[used // len(PALETTE) % len(DASHES)]
-            used += 1
+def _pens(chart: Chart) -> list[_Pen]:
+    """Return the color and stroke attributes of each line."""
+    pens = []
+    for line, i in zip(chart.lines, chart.colors(), strict=True):
+        color = FAINT if i is None else PALETTE[i % len(PALETTE)]
+        dash = "" if i is None else DASHES[i // len(PALETTE) % len(DASHES)]
+        weight = 1.0 if line.style == "faint" else 2.0
+        if line.style == "dashed":
+            dash, weight = "3 3", 1.5
         style = f'stroke="{color}" stroke-width="{weight:g}"'
-        pens[name] = _Pen(color, style + (f' stroke-dasharray="{dash}"' if dash else ""))
+        if line.style == "thick":
+            style = f'stroke="{color}" stroke-width="6" stroke-opacity="0.4"'
+        elif dash:
+            style += f' stroke-dasharray="{dash}"'
+        pens.append(_Pen(color, style))
     return pens
 
 
-def _legend(pens: Mapping[str, _Pen], width: int) -> tuple[str, int]:
+def _legend(chart: Chart, pens: Sequence[_Pen], width: int, y: float) -> tuple[str, float]:
     """Return the legend, in as many rows as the names need, and its height."""
-    if len(pens) < 2:
-        return "", 0
-    x, y, parts = 12.0, 40, []
-    for name, pen in pens.items():
-        label = _truncate(name, width - 60)
+    x, top, parts = 12.0, y, []
+    limit = max(int((width - 60) / _CHAR_WIDTH_PX), 2)
+    for i in chart.legend():
+        line, pen = chart.lines[i], pens[i]
+        label = line.name if len(line.name) <= limit else line.name[: limit - 1] + "…"
         size = 22 + _CHAR_WIDTH_PX * len(label) + 16
         if x > 12 and x + size > width:
             x, y = 12.0, y + 16
-        parts.append(f'<path d="M{_n(x)} {y - 4}h16" {pen.style}/>')
+        if line.style != "crosses":
+            parts.append(f'<path d="M{_n(x)} {_n(y - 4)}h16" {pen.style}/>')
+        if line.style in ("dots", "crosses"):
+            parts += _markers(line.style, [f"{_n(x + 8)} {_n(y - 4)}"], pen.color)
         parts.append(_text(x + 22, y, label))
         x += size
-    return "\n".join(parts), y - 40 + 20
+    return "\n".join(parts), y - top + 20 if parts else 0
+
+
+def _markers(style: str, points: Sequence[str], color: str) -> list[str]:
+    """Return a dot or a cross at each point."""
+    if style == "crosses":
+        path = "".join(f"M{point}m-4-4l8 8m0-8l-8 8" for point in points)
+        return [f'<path d="{path}" stroke="{color}" stroke-width="2"/>'] if path else []
+    circles = (point.split() for point in points)
+    return [f'<circle cx="{x}" cy="{y}" r="2.5" fill="{color}"/>' for x, y in circles]
 
 
 class _Plot:
     """The rectangle between the axes, and its contents."""
 
-    def __init__(self, left: float, top: float, width: float, height: float) -> None:
+    def __init__(
+        self, x_axis: Axis, y_axis: Axis, left: float, top: float, width: float, height: float
+    ) -> None:
+        self.x_axis, self.y_axis = x_axis, y_axis
         self.left, self.top = left, top
         self.width, self.height = max(width, 20.0), max(height, 20.0)
         self.right, self.bottom = self.left + self.width, self.top + self.height
 
+    def x(self, value: float) -> float:
+        """Return the position of an x value within the plot; nan if the axis has none."""
+        return self.x_axis.at(value) * self.width
+
     def grid(
-        self,
-        x_ticks: Sequence[tuple[float, str]],
-        x_axis: Axis,
-        y_ticks: Sequence[tuple[float, str]],
-        y_axis: Axis,
+        self, x_ticks: Sequence[tuple[float, str]], y_ticks: Sequence[tuple[float, str]]
     ) -> list[str]:
         parts, lines = [], ""
         for value, label in y_ticks:
-            y = self.bottom - y_axis.at(value) * self.height
+            y = self.bottom - self.y_axis.at(value) * self.height
             lines += f"M{_n(self.left)} {_n(y)}H{_n(self.right)}"
             parts.append(_text(self.left - 6, y + 4, label, anchor="end", fill=SOFT))
         for value, label in x_ticks:
-            x = self.left + x_axis.at(value) * self.width
+            x = self.left + self.x(value)
             lines += f"M{_n(x)} {_n(self.top)}V{_n(self.bottom)}"
             parts.append(_text(x, self.bottom + 16, label, anchor="middle", fill=SOFT))
         corner = f"M{_n(self.left)} {_n(self.top)}V{_n(self.bottom)}H{_n(self.right)}"
@@ -198,12 +168,30 @@ class _Plot:
             *parts,
         ]
 
-    def _stretches(
-        self, xs: Sequence[float], ys: Sequence[float], x_axis: Axis, y_axis: Axis
-    ) -> list[list[str]]:
+    def contents(self, chart: Chart, pens: Sequence[_Pen], points: int) -> list[str]:
+        """Return the shaded interval, the bands, and the lines with the faint ones behind."""
+        parts = []
+        if chart.span is not None:
+            left, right = map(self.x, chart.span)
+            parts.append(
+                f'<path d="M{_n(left)} 0H{_n(right)}V{_n(self.height)}H{_n(left)}Z" '
+                f'fill="{PALETTE[2]}" fill-opacity="0.15"/>'
+            )
+        for line, pen in zip(chart.lines, pens, strict=True):
+            if line.band is not None:
+                low, high = (decimate(line.xs, edge, points) for edge in line.band)
+                parts += self._band(self._stretches(*low), self._stretches(*high), pen.color)
+        for faint in (True, False):
+            for line, pen in zip(chart.lines, pens, strict=True):
+                if (line.style == "faint") == faint:
+                    stretches = self._stretches(*decimate(line.xs, line.ys, points))
+                    parts += self._line(line.style, stretches, pen)
+        return parts
+
+    def _stretches(self, xs: Sequence[float], ys: Sequence[float]) -> list[list[str]]:
         """Return the parts of a line between its gaps, as coordinates in this rectangle."""
         stretches: list[list[str]] = [[]]
-        for x, y in zip(map(x_axis.at, xs), map(y_axis.at, ys), strict=True):
+        for x, y in zip(map(self.x_axis.at, xs), map(self.y_axis.at, ys), strict=True):
             if math.isnan(x) or math.isnan(y):
                 stretches.append([])
                 continue
@@ -212,42 +200,28 @@ class _Plot:
             stretches[-1].append(f"{_n(x * self.width)} {_n((1 - y_in) * self.height)}")
         return [stretch for stretch in stretches if stretch]
 
-    def line(
-        self,
-        line: tuple[Sequence[float], Sequence[float]],
-        x_axis: Axis,
-        y_axis: Axis,
-        pen: _Pen,
-    ) -> list[str]:
-        stretches = self._stretches(*line, x_axis, y_axis)
+    def _line(self, style: str, stretches: Sequence[Sequence[str]], pen: _Pen) -> list[str]:
+        if style == "crosses":
+            return _markers(style, [point for stretch in stretches for point in stretch], pen.color)
         path = "".join("M" + "L".join(stretch) for stretch in stretches if len(stretch) > 1)
         parts = []
         if path:
             parts.append(f'<path d="{path}" {pen.style} fill="none" stroke-linejoin="round"/>')
-        for stretch in stretches:
-            if len(stretch) == 1:  # a single point between gaps: a path would not show it
-                x, y = stretch[0].split()
-                parts.append(f'<circle cx="{x}" cy="{y}" r="2.5" fill="{pen.color}"/>')
-        return parts
+        # A single point between gaps is a dot: a path would not show it.
+        dots = [s for s in stretches if len(s) == 1 or style == "dots"]
+        return parts + _markers("dots", [point for stretch in dots for point in stretch], pen.color)
 
-    def band(
-        self,
-        low: tuple[Sequence[float], Sequence[float]],
-        high: tuple[Sequence[float], Sequence[float]],
-        x_axis: Axis,
-        y_axis: Axis,
-        color: str,
+    def _band(
+        self, below: Sequence[Sequence[str]], above: Sequence[Sequence[str]], color: str
     ) -> list[str]:
-        below = self._stretches(*low, x_axis, y_axis)
-        above = self._stretches(*high, x_axis, y_axis)
         parts = []
         for bottom, top in zip(below, above, strict=False):
             path = "M" + "L".join([*bottom, *reversed(top)]) + "Z"
             parts.append(f'<path d="{path}" fill="{color}" fill-opacity="0.15"/>')
         return parts
 
-    def mark(self, at: float, label: str) -> str:
-        x = self.left + at * self.width
+    def mark(self, position: float, label: str) -> str:
+        x = self.left + position
         # The label is above the axes and stays within the chart.
         half_width = _CHAR_WIDTH_PX * len(label) / 2
         label_x = min(max(x, self.left + half_width), self.right - half_width)

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from html import escape
 
 from ratecraft._render._axis import number
-from ratecraft.results import Comparison, OptimalLRRange, Summary, TimeToTarget
+from ratecraft._render._html import color_key, table, table_row
+from ratecraft.results import Comparison, OptimalLRRange, TimeToTarget
+from ratecraft.results._charts import (
+    MAX_CHART_LINES,
+    lrs_chart,
+    metric_chart,
+    training_loss_chart,
+)
+from ratecraft.results._display import pluralize
+from ratecraft.results._verdict import gap_text, mean_text
 
+from . import _charts as charts
 from . import _html as html
-from . import _series as series
 
 
 def comparison_section(comparison: Comparison) -> list[str]:
@@ -34,9 +43,9 @@ def comparison_section(comparison: Comparison) -> list[str]:
 
 def color_keys(comparison: Comparison) -> dict[str, str]:
     """Return a color key for each candidate that the figures show; an empty string for others."""
-    plotted = list(series.select_plotted(comparison).schedules)
+    plotted = list(comparison.best_runs(MAX_CHART_LINES))
     return {
-        name: html.color_key(plotted.index(name)) if name in plotted else ""
+        name: color_key(plotted.index(name)) if name in plotted else ""
         for name in comparison.schedules
     }
 
@@ -48,8 +57,8 @@ def _listed(values: Iterable[float]) -> str:
 
 def _description(comparison: Comparison) -> str:
     runs = comparison.runs
-    parts = [comparison.task, html.pluralize(len(comparison.schedules), "candidate")]
-    parts.append(html.pluralize(len({run.seed for run in runs}), "seed"))
+    parts = [comparison.task, pluralize(len(comparison.schedules), "candidate")]
+    parts.append(pluralize(len({run.seed for run in runs}), "seed"))
     if lengths := {run.total_steps for run in runs}:
         parts.append(f"{_listed(lengths)} steps")
         parts.append(f"learning rate {_listed({run.lr for run in runs})}")
@@ -71,13 +80,13 @@ def _summary(comparison: Comparison) -> list[str]:
             name += f'<div class="soft">stopped early: {row.stopped} of {row.seeds} seeds</div>'
         if row.missing:
             name += f'<div class="soft">seeds missing: {row.missing}</div>'
-        values = [mean_and_spread(row, metric) for metric in metrics]
+        values = [mean_text(row, metric) for metric in metrics]
         cells = [name, *[f"{row.total_steps:,}"] * several_lengths, str(row.seeds)]
-        cells += [values[0], "" if is_best else _gap(row), *values[1:]]
+        cells += [values[0], "" if is_best else gap_text(row), *values[1:]]
         cells += [str(row.diverged)] * any_diverged
         cells += [_mean_seconds(comparison, row.name)] * any_timed
         highlight = is_best and not math.isnan(row.mean["loss"])
-        rows.append(html.row(cells, css_class="best" if highlight else ""))
+        rows.append(table_row(cells, css_class="best" if highlight else ""))
     head = ["schedule", *["steps"] * several_lengths, "seeds", "validation loss", "gap to best"]
     head += [*metrics[1:], *["diverged"] * any_diverged, *["time"] * any_timed]
     same_length = " with the same number of steps" if several_lengths else ""
@@ -90,28 +99,7 @@ def _summary(comparison: Comparison) -> list[str]:
         note += " Time: mean wall time per run."
     if any(row.stopped for row in summaries):
         note += " Runs that were stopped early have no final value."
-    return [html.table(head, rows), f'<p class="soft">{note}</p>']
-
-
-def _gap(row: Summary) -> str:
-    """Return the gap to the best candidate with its confidence interval."""
-    if math.isnan(row.gap):
-        return "-"
-    if math.isnan(row.gap_low):
-        return number(row.gap, 2)
-    return f"{number(row.gap, 2)} ({number(row.gap_low, 2)} to {number(row.gap_high, 2)})"
-
-
-def mean_and_spread(row: Summary, metric: str = "loss") -> str:
-    """Return a metric's mean and standard deviation over seeds, with the same decimal places."""
-    mean, spread = row.mean[metric], row.spread[metric]
-    if math.isnan(mean):
-        return "-"
-    if not math.isfinite(spread) or not 1e-3 <= abs(mean) < 1e4:
-        return number(mean) + (f" ± {number(spread, 2)}" if math.isfinite(spread) else "")
-    decimals = 3 - math.floor(math.log10(abs(mean)))
-    small = 0 < spread < 0.5 * 10**-decimals
-    return f"{mean:.{decimals}f} ± {number(spread, 2) if small else f'{spread:.{decimals}f}'}"
+    return [table(head, rows), f'<p class="soft">{note}</p>']
 
 
 def _mean_seconds(comparison: Comparison, name: str) -> str:
@@ -122,31 +110,15 @@ def _mean_seconds(comparison: Comparison, name: str) -> str:
 
 def _lr_sensitivity(comparison: Comparison) -> list[str]:
     """Draw the final loss over learning rates, if there are several, and list optimal ranges."""
-    plotted = set(series.select_plotted(comparison).schedules)
-    members = [
-        name
-        for names in comparison.families().values()
-        if plotted.intersection(names)
-        for name in names
-    ]
-    lines, bands = series.final_loss_by_lr(comparison.select(members))
-    if not any(len(lrs) > 1 for lrs, _ in lines.values()):
+    chart = charts.loss_by_lr_chart(comparison, list(comparison.best_runs(MAX_CHART_LINES)))
+    if chart is None:
         return []
     caption = (
-        "Mean over seeds; the band spans the lowest to the highest seed. Learning rates at which a "
-        "seed diverged or was stopped early are left out. Figures over steps show each schedule at "
-        "its best learning rate."
+        "Mean over seeds; the band spans the lowest to the highest seed, and a thick line the "
+        "optimal range. Learning rates at which a seed diverged or was stopped early are left out. "
+        "Figures over steps show each schedule at its best learning rate."
     )
-    figure = html.figure(
-        lines,
-        caption + _omitted_lines(comparison),
-        title="Validation loss by learning rate",
-        x_label="learning rate",
-        y_label="loss",
-        log_x=True,
-        log_y=series.spans_decade([y for _, ys in lines.values() for y in ys]),
-        band=bands,
-    )
+    figure = html.figure(chart, caption + _omitted_lines(comparison))
     return ["<h2>Learning-rate sensitivity</h2>", figure, *_optimal_ranges(comparison)]
 
 
@@ -160,7 +132,7 @@ def _optimal_ranges(comparison: Comparison) -> list[str]:
         seeds = min(len(comparison.runs_for(name)) for name in families[family])
         cells = [f"{key}{escape(family)}", number(optimum.best)]
         cells += [low if low == high else f"{low} to {high}", _interpret(optimum, seeds)]
-        rows.append(html.row(cells))
+        rows.append(table_row(cells))
     if not rows:
         return []
     note = (
@@ -169,7 +141,7 @@ def _optimal_ranges(comparison: Comparison) -> list[str]:
         "its ends more precisely."
     )
     head = ["schedule", "best learning rate", "optimal range", "interpretation"]
-    return [html.table(head, rows, css_class="prose"), f'<p class="soft">{note}</p>']
+    return [table(head, rows, css_class="prose"), f'<p class="soft">{note}</p>']
 
 
 def _interpret(optimum: OptimalLRRange, seeds: int) -> str:
@@ -205,7 +177,7 @@ def _time_to_target(comparison: Comparison) -> list[str]:
         cells.append("-" if math.isnan(time.steps) else f"{time.steps:,.0f}")
         seconds = "-" if math.isnan(time.seconds) else f"{number(time.seconds, 3)} s"
         cells += [*[seconds] * any_timed, f"{time.seeds} of {len(best.runs_for(name))}"]
-        rows.append(html.row(cells))
+        rows.append(table_row(cells))
     note = (
         f"Target: a validation loss of {number(target)}, the lowest that every finished schedule "
         "reached with all its seeds at its best learning rate. Steps and times are those of the "
@@ -213,7 +185,7 @@ def _time_to_target(comparison: Comparison) -> list[str]:
     )
     return [
         "<h2>Time to target</h2>",
-        html.table(["schedule", "steps", *["time"] * any_timed, "seeds"], rows),
+        table(["schedule", "steps", *["time"] * any_timed, "seeds"], rows),
         f'<p class="soft">{note}</p>',
     ]
 
@@ -225,76 +197,32 @@ def _soonest_first(time: TimeToTarget) -> tuple[bool, float]:
 
 def _loss_by_length(comparison: Comparison) -> list[str]:
     """Draw the final loss over the length of the run, if there are several lengths."""
-    lines, bands = series.final_loss_by_length(comparison)
-    if not lines:
+    chart = charts.loss_by_length_chart(comparison)
+    if chart is None:
         return []
-    # Of many schedules, those with the lowest loss after the longest run.
-    labels = sorted(lines, key=lambda label: lines[label][1][-1])[: series.MAX_FIGURE_LINES]
-    lines = {label: line for label, line in lines.items() if label in labels}
     caption = (
         "Final validation loss of runs of different lengths, each at its best learning rate: mean "
         "over seeds; the band spans the lowest to the highest seed."
     )
-    figure = html.figure(
-        lines,
-        caption,
-        title="Final loss by training length",
-        x_label="total steps",
-        y_label="loss",
-        log_x=series.spans_decade([x for xs, _ in lines.values() for x in xs]),
-        log_y=series.spans_decade([y for _, ys in lines.values() for y in ys]),
-        band={label: bands[label] for label in lines},
-    )
-    return ["<h2>Final loss by training length</h2>", figure]
+    return ["<h2>Final loss by training length</h2>", html.figure(chart, caption)]
 
 
 def _omitted_lines(comparison: Comparison) -> str:
     """Return a caption's sentence about schedules that the figures leave out."""
-    count = len(comparison.best_per_schedule().schedules)
-    limit = series.MAX_FIGURE_LINES
+    count = len(comparison.families())
+    limit = MAX_CHART_LINES
     return f" The {limit} best of {count} schedules are shown." if count > limit else ""
 
 
 def _figures(comparison: Comparison) -> list[str]:
-    plotted = series.select_plotted(comparison)
-    losses = series.training_loss_by_schedule(plotted)
-    caption_end = _omitted_lines(comparison)
-    if any(run.diverged is not None for run in plotted.runs):
-        caption_end = f" A line ends where the first of its seeds diverged.{caption_end}"
-    lrs = html.figure(
-        series.lrs_by_schedule(plotted),
-        f"The learning rate of every step.{_omitted_lines(comparison)}",
-        title="Schedules",
-        x_label="step",
-        y_label="learning rate",
-    )
-    training = html.figure(
-        losses,
-        "Exponential moving average over 2 % of the run, mean over seeds." + caption_end,
-        title="Training loss, smoothed",
-        x_label="step",
-        y_label="loss",
-        log_y=series.spans_decade([y for _, ys in losses.values() for y in ys]),
-    )
-    return [lrs, *_metrics(plotted, caption_end), training]
-
-
-def _metrics(plotted: Comparison, caption_end: str) -> list[str]:
-    """Draw each validation metric over steps."""
-    figures = []
-    for metric in plotted.metrics():
-        spreads = series.validation_by_schedule(plotted, metric)
-        lines: Mapping[str, series.Line] = {
-            name: (spread.steps, spread.mean) for name, spread in spreads.items()
-        }
-        figure = html.figure(
-            lines,
-            f"Mean over seeds; the band spans the lowest to the highest seed.{caption_end}",
-            title=f"Validation {metric}",
-            x_label="step",
-            y_label=metric,
-            log_y=series.spans_decade([y for _, ys in lines.values() for y in ys]),
-            band={name: (spread.low, spread.high) for name, spread in spreads.items()},
-        )
-        figures.append(figure)
-    return figures
+    plotted = comparison.best_runs(MAX_CHART_LINES)
+    omitted = caption_end = _omitted_lines(comparison)
+    if any(run.diverged is not None for runs in plotted.values() for run in runs):
+        caption_end = f" A line ends where the first of its seeds diverged.{omitted}"
+    spread = f"Mean over seeds; the band spans the lowest to the highest seed.{caption_end}"
+    smoothed = f"Exponential moving average over 2 % of the run, mean over seeds.{caption_end}"
+    return [
+        html.figure(lrs_chart(plotted), f"The learning rate of every step.{omitted}"),
+        *(html.figure(metric_chart(plotted, name), spread) for name in comparison.metrics()),
+        html.figure(training_loss_chart(plotted), smoothed),
+    ]

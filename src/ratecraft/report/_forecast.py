@@ -7,11 +7,13 @@ from html import escape
 from typing import Final
 
 from ratecraft._render._axis import number
+from ratecraft._render._html import color_key, table, table_row
 from ratecraft.results import Comparison, Forecast, ForecastEntry, Summary
+from ratecraft.results._charts import MAX_CHART_LINES, metric_chart
+from ratecraft.results._verdict import mean_text
 
+from . import _charts as charts
 from . import _html as html
-from . import _series as series
-from ._comparison import mean_and_spread
 
 EQUAL_CURVES_REL_TOL: Final = 1e-9  # of the highest learning rate; smaller differences are rounding
 
@@ -62,7 +64,7 @@ def forecast_vs_measured_section(forecast: Forecast, comparison: Comparison) -> 
     trained_names = list(dict.fromkeys(matches.values()))
     for name, trained in matches.items():
         entry, summary = entries[name], summaries[trained]
-        key = html.color_key(trained_names.index(trained))
+        key = color_key(trained_names.index(trained))
         text = f"{key}<strong>{escape(trained)}</strong>"
         if name != trained:
             text += f'<div class="soft">in the forecast: {escape(name)}</div>'
@@ -70,7 +72,7 @@ def forecast_vs_measured_section(forecast: Forecast, comparison: Comparison) -> 
         if not _are_close(_lrs(entry, forecast), run.curve().values().tolist()):
             text += '<div class="soft">matched by name; the learning rates differ</div>'
         cells = [text, number(entry.loss), f"{number(entry.low)} to {number(entry.high)}"]
-        rows.append(html.row([*cells, mean_and_spread(summary), _is_within(entry, summary)]))
+        rows.append(table_row([*cells, mean_text(summary), _is_within(entry, summary)]))
     within = [
         _is_within(entries[name], summaries[trained]) == "yes"
         for name, trained in matches.items()
@@ -84,7 +86,7 @@ def forecast_vs_measured_section(forecast: Forecast, comparison: Comparison) -> 
     )
     return [
         "<h2>Forecast vs. measured</h2>",
-        html.table(head, rows),
+        table(head, rows),
         f'<p class="soft">{note}</p>',
         _forecast_vs_measured_figure(forecast, comparison, matches),
     ]
@@ -101,39 +103,16 @@ def _is_within(entry: ForecastEntry, summary: Summary) -> str:
 def _forecast_vs_measured_figure(
     forecast: Forecast, comparison: Comparison, matches: dict[str, str]
 ) -> str:
-    plotted = dict(list(matches.items())[: series.MAX_FIGURE_LINES])
-    trained = comparison.select(list(dict.fromkeys(plotted.values())))
-    spreads = series.validation_by_schedule(trained)
-    lines: dict[str, series.Line] = {
-        name: (spread.steps, spread.mean) for name, spread in spreads.items()
-    }
-    forecast_lines = series.forecast_by_schedule(forecast)
-    dashed = {f"forecast: {name}": trained_name for name, trained_name in plotted.items()}
-    for name in plotted:
-        lines[f"forecast: {name}"] = forecast_lines[name]
-    late = [
-        loss
-        for steps, losses in lines.values()
-        for step, loss in zip(steps, losses, strict=True)
-        if step > forecast.total_steps / 4
-    ]
-    low, high = min(late, default=0.0), max(late, default=1.0)
-    margin = 0.05 * (high - low) or 0.1
+    plotted = dict(list(matches.items())[:MAX_CHART_LINES])
+    trained = {name: comparison.runs_for(name) for name in plotted.values()}
     caption = "Validation loss, mean over seeds; dashed: forecast."
     if len(matches) > len(plotted):
         caption += (
             f" The {len(plotted)} schedules with the lowest forecast loss of {len(matches)} are "
             "shown."
         )
-    return html.figure(
-        lines,
-        caption,
-        title="Forecast vs. measured loss",
-        x_label="step",
-        y_label="loss",
-        y_range=(low - margin, high + margin),
-        dashed=dashed,
-    )
+    chart = charts.forecast_vs_measured_chart(forecast, metric_chart(trained), plotted)
+    return html.figure(chart, caption)
 
 
 def forecast_section(result: Forecast, *, alone: bool) -> list[str]:
@@ -144,57 +123,42 @@ def forecast_section(result: Forecast, *, alone: bool) -> list[str]:
         alone: whether the page has no comparison, so that the forecast's verdict is the page's.
     """
     logs = ", ".join(f"{name} ({len(losses)} losses)" for name, (_, losses) in result.logs.items())
-    best = result.entries[0].name
-    tied_with_best = {name for pair in result.tied if best in pair for name in pair}
-    rows = []
-    for i, entry in enumerate(result.entries):
-        text = (
-            f"{html.color_key(i)}<strong>{escape(entry.name)}</strong>"
-            f"<code>{escape(entry.schedule)}</code>"
-        )
-        notes = list(entry.notes)
-        if i and entry.name in tied_with_best:
-            notes.append("tied with the best")
-        text += "".join(f'<div class="soft">{escape(note)}</div>' for note in notes)
-        cells = [text, f"{entry.loss:.4g}", f"{entry.low:.4g} to {entry.high:.4g}"]
-        rows.append(html.row(cells, css_class="best" if i == 0 else ""))
-    logged = {f"logged: {name}": line for name, line in result.logs.items()}
-    losses = html.figure(
-        {**logged, **series.forecast_by_schedule(result)},
-        "Gray: logged losses. The other lines are predictions, not training runs.",
-        title="Forecast loss",
-        x_label="step",
-        y_label="loss",
-        y_range=series.forecast_limits(result),
-        faint=tuple(logged),
-    )
-    lrs = html.figure(
-        {
-            entry.name: series.sample_curve(
-                entry.curve(result.total_steps, result.steps_per_epoch), 1000
-            )
-            for entry in result.entries
-        },
-        "The learning rate of every step.",
-        title="Schedules",
-        x_label="step",
-        y_label="learning rate",
-    )
     description = (
         f"{result.total_steps:,} steps, peak learning rate {number(result.peak_lr)} · fitted to "
         f"{logs}"
     )
-    verdict = f'<p class="verdict">{escape(result.verdict())}</p>'
+    heading, css_class = "<h2>Forecast</h2>", ' class="verdict"' if alone else ""
     return [
-        *([] if alone else ["<h2>Forecast</h2>"]),
+        *([] if alone else [heading]),
         f'<p class="soft">{escape(description)}</p>',
-        verdict if alone else f"<p>{escape(result.verdict())}</p>",
+        f"<p{css_class}>{escape(result.verdict())}</p>",
         *(f"<p>{escape(note)}</p>" for note in result.notes),
-        *(["<h2>Forecast</h2>"] if alone else []),
-        html.table(["schedule", "final loss", "interval"], rows),
+        *([heading] if alone else []),
+        table(["schedule", "final loss", "interval"], _entry_rows(result)),
         '<p class="soft">Predictions of a loss law fitted to the logs. The intervals cover the '
         "typical error of the law on real training curves plus two standard deviations of the "
         "fit.</p>",
-        losses,
-        lrs,
+        html.figure(
+            result.chart(),
+            "Gray: logged losses. The other lines are predictions, not training runs.",
+        ),
+        html.figure(charts.forecast_lrs_chart(result), "The learning rate of every step."),
     ]
+
+
+def _entry_rows(result: Forecast) -> list[str]:
+    best = result.entries[0].name
+    tied_with_best = {name for pair in result.tied if best in pair for name in pair}
+    rows = []
+    for i, entry in enumerate(result.entries):
+        notes = list(entry.notes)
+        if i and entry.name in tied_with_best:
+            notes.append("tied with the best")
+        text = (
+            f"{color_key(i)}<strong>{escape(entry.name)}</strong>"
+            f"<code>{escape(entry.schedule)}</code>"
+            + "".join(f'<div class="soft">{escape(note)}</div>' for note in notes)
+        )
+        cells = [text, f"{entry.loss:.4g}", f"{entry.low:.4g} to {entry.high:.4g}"]
+        rows.append(table_row(cells, css_class="best" if i == 0 else ""))
+    return rows

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 
-from ratecraft._render._axis import number
 from ratecraft.errors import RatecraftError
 from ratecraft.results import (
     Comparison,
@@ -18,8 +18,8 @@ from ratecraft.results import (
     Run,
 )
 
+from . import _charts as charts
 from . import _html as html
-from . import _series as series
 from ._comparison import comparison_section
 from ._forecast import forecast_section, forecast_vs_measured_section
 from ._runs import runs_section
@@ -72,8 +72,7 @@ def write_report(
         *(comparison_section(comparison) if comparison else []),
         *(forecast_vs_measured_section(forecast, comparison) if forecast and comparison else []),
         *(forecast_section(forecast, alone=comparison is None) if forecast else []),
-        *(_range_test_section(lr_search) if isinstance(lr_search, LRRangeTestResult) else []),
-        *(_lr_finder_section(lr_search) if isinstance(lr_search, LRFinderResult) else []),
+        *(_lr_search_section(lr_search) if lr_search else []),
         *(_layer_stats_section(layer_stats) if layer_stats else []),
         *([*runs_section(comparison), _footer(comparison)] if comparison else []),
     ]
@@ -83,89 +82,39 @@ def write_report(
     return target
 
 
-def _range_test_section(result: LRRangeTestResult) -> list[str]:
-    answer = "No suggestion" if result.suggestion is None else number(result.suggestion)
-    details = [result.task, result.optimizer, f"{len(result.lrs)} steps", result.stop_reason]
-    figure = html.figure(
-        {"loss": (result.lrs, result.losses), "smoothed": (result.lrs, result.smoothed)},
-        " · ".join(part for part in details if part),
-        title="Training loss while the learning rate rises",
-        x_label="learning rate",
-        y_label="loss",
-        log_x=True,
-        mark=result.suggestion,
-        y_range=series.range_test_limits(result),
-        faint=("loss",),
-    )
+def _lr_search_section(result: LRFinderResult | LRRangeTestResult) -> list[str]:
+    if isinstance(result, LRRangeTestResult):
+        heading, has_curve = "Learning-rate range test", True
+        details = [f"{len(result.lrs)} steps", result.stop_reason]
+    else:
+        heading, has_curve, details = "Learning rate", bool(result.runs), [result.cost]
+    caption = " · ".join(filter(None, [result.task, result.optimizer, *details]))
+    answer, _, reason = result.verdict().partition(": ")
     return [
-        "<h2>Learning-rate range test</h2>",
-        f"<p><strong>{answer}</strong>: {escape(result.reason)}</p>",
-        figure,
+        f"<h2>{heading}</h2>",
+        f"<p><strong>{answer}</strong>: {escape(reason)}</p>",
+        *([html.figure(result.chart(), caption)] if has_curve else []),
     ]
-
-
-def _lr_finder_section(result: LRFinderResult) -> list[str]:
-    answer = "No learning rate found"
-    if result.lr is not None and result.lr_low is not None and result.lr_high is not None:
-        answer = f"{result.lr:.2g} (as good: {result.lr_low:.2g} to {result.lr_high:.2g})"
-    heading = [
-        "<h2>Learning rate</h2>",
-        f"<p><strong>{answer}</strong>: {escape(result.reason)}</p>",
-    ]
-    if not result.runs:
-        return heading
-    low, high = series.lr_finder_limits(result)
-    points = [(lr, loss) for lr, loss in zip(*result.curve, strict=True) if loss <= high]
-    lines = {
-        "after a short run": ([lr for lr, _ in points], [loss for _, loss in points]),
-        "before training": ([result.runs[0].lr, result.runs[-1].lr], [result.initial_loss] * 2),
-    }
-    details = [result.task, result.optimizer, result.cost]
-    figure = html.figure(
-        lines,
-        " · ".join(part for part in details if part),
-        title="Loss after short runs at different learning rates",
-        x_label="learning rate",
-        y_label="loss",
-        log_x=True,
-        mark=result.lr,
-        y_range=(low, high),
-        faint=("before training",),
-    )
-    return [*heading, figure]
 
 
 def _layer_stats_section(rows: Sequence[LayerStats]) -> list[str]:
-    def figure(
-        lines: dict[str, series.Line], caption: str, title: str, height: int, *, log: bool
-    ) -> str:
-        return html.figure(
-            lines, caption, title=title, x_label="step", y_label="", log_y=log, height=height
-        )
+    def figure(column: str, title: str, caption: str) -> str:
+        chart = replace(charts.layer_stats_chart(rows, column), title=title, y_label="")
+        return html.figure(chart, caption, height=320)
 
     return [
         "<h2>Layer statistics</h2>",
         figure(
-            series.stat_by_layer(rows, "effective_lr"),
-            "Norm of the step / norm of the gradient.",
+            "effective_lr",
             "Effective learning rate by layer",
-            320,
-            log=True,
+            "Norm of the step / norm of the gradient.",
         ),
         figure(
-            series.stat_by_layer(rows, "relative_step"),
-            "Norm of the step / norm of the weights.",
+            "relative_step",
             "Relative step size by layer",
-            320,
-            log=True,
+            "Norm of the step / norm of the weights.",
         ),
-        figure(
-            series.lrs_by_group(rows),
-            "The schedule over the same steps.",
-            "Learning rate by param group",
-            220,
-            log=False,
-        ),
+        html.figure(charts.group_lrs_chart(rows), "The schedule over the same steps.", height=220),
     ]
 
 

@@ -7,6 +7,7 @@ from html import escape
 from typing import Final
 
 from ratecraft._render._axis import number
+from ratecraft._render._html import table, table_row
 from ratecraft.results import Comparison, Evaluation, Run
 
 from . import _html as html
@@ -39,9 +40,9 @@ def _overview(comparison: Comparison) -> str:
             cells = [f"{keys[name]}{escape(name)}", str(run.seed), number(run.lr)]
             cells += [_format(run.final(metric)) for metric in metrics]
             cells += [f"{len(run.losses)}{_status(run)}", f"{number(run.seconds, 3)} s"]
-            rows.append(html.row(cells))
+            rows.append(table_row(cells))
     head = ["schedule", "seed", "learning rate", "validation loss", *metrics[1:], "steps", "time"]
-    return html.table(head, rows)
+    return table(head, rows)
 
 
 def _status(run: Run) -> str:
@@ -93,6 +94,6 @@ def _evaluations(run: Run, columns: _EvaluationColumns, max_rows: int) -> str:
     if count > max_rows:
         indices = sorted({round(i * (count - 1) / (max_rows - 1)) for i in range(max_rows)})
         title += f": {len(indices)} of {count} evaluations; the result file has all"
-    rows = [html.row(columns.cells(run, run.evaluations[i]), text_columns=0) for i in indices]
-    table = html.table(columns.head(), rows, text_columns=0, css_class="small")
-    return f"<p>{title}</p>\n{table}"
+    rows = [table_row(columns.cells(run, run.evaluations[i]), text_columns=0) for i in indices]
+    listed = table(columns.head(), rows, text_columns=0, css_class="small")
+    return f"<p>{title}</p>\n{listed}"

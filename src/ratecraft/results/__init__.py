@@ -6,8 +6,12 @@ _lr_search.py         results of learning rate finders and range tests
 _range_test_rules.py  rules that suggest a learning rate from a range test
 _run.py               training runs and their measurements
 _comparison.py        comparisons of training runs
+_statistics.py        means over seeds, gaps between candidates, ranges of good learning rates
+_verdict.py           comparisons in words
 _forecast.py          predicted losses of schedules that were not run
 _layer_stats.py       per-layer statistics of a Probe, breakdown of a learning rate
+_charts.py            charts of training runs
+_display.py           short reprs, and tables with pictures for notebooks
 _files.py             saving as JSON
 _loading.py           loading
 """
@@ -15,10 +19,7 @@ _loading.py           loading
 from ratecraft._public import set_public_module as _set_public_module
 
 from ._comparison import Comparison as Comparison
-from ._comparison import OptimalLRRange as OptimalLRRange
 from ._comparison import RunConfig as RunConfig
-from ._comparison import Summary as Summary
-from ._comparison import TimeToTarget as TimeToTarget
 from ._forecast import Forecast as Forecast
 from ._forecast import ForecastEntry as ForecastEntry
 from ._layer_stats import Breakdown as Breakdown
@@ -35,5 +36,8 @@ from ._range_test_rules import LRSuggestion as LRSuggestion
 from ._range_test_rules import suggest_lr as suggest_lr
 from ._run import Evaluation as Evaluation
 from ._run import Run as Run
+from ._statistics import OptimalLRRange as OptimalLRRange
+from ._statistics import Summary as Summary
+from ._statistics import TimeToTarget as TimeToTarget
 
 _set_public_module(globals())

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
+from ratecraft._render._axis import number
+from ratecraft._render._chart import Chart, Line
 from ratecraft.schedule import Curve, parse
 
-from ._files import save
+from ._charts import with_margin
+from ._display import pluralize, short_repr
+from ._files import SavedResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +20,7 @@ class ForecastEntry:
 
     Attributes:
         name: name of the schedule.
-        schedule: text of the schedule; its values are learning rates, not factors.
+        schedule: text of the schedule, whose values are learning rates.
         loss: predicted loss at the end of the run.
         low: lower end of an interval that contains the loss with a probability of 80 % or more.
         high: upper end of that interval.
@@ -36,20 +38,18 @@ class ForecastEntry:
     losses: tuple[float, ...]
     notes: tuple[str, ...] = ()
 
-    def curve(self, total_steps: int, steps_per_epoch: float | None = None) -> Curve:
-        """Return the curve of learning rates of this schedule.
+    def __repr__(self) -> str:
+        interval = f"{number(self.low)} to {number(self.high)}"
+        return short_repr(self, self.name, f"loss {number(self.loss)} ({interval})")
 
-        Args:
-            total_steps: length of the run, in steps.
-            steps_per_epoch: steps per epoch, for a schedule with lengths in epochs.
-        """
-        return parse(self.schedule).resolve(
-            total_steps=total_steps, steps_per_epoch=steps_per_epoch
-        )
+    def curve(self, total_steps: int, steps_per_epoch: float | None = None) -> Curve:
+        """Return the learning rates of a run; ``steps_per_epoch`` is needed for epochs."""
+        schedule = parse(self.schedule)
+        return schedule.resolve(total_steps=total_steps, steps_per_epoch=steps_per_epoch)
 
 
 @dataclass(frozen=True, slots=True)
-class Forecast:
+class Forecast(SavedResult):
     """Losses of schedules that were not run, predicted by a law fitted to logs.
 
     Attributes:
@@ -74,6 +74,36 @@ class Forecast:
     error: float
     notes: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        parts = [pluralize(len(self.entries), "schedule"), pluralize(self.total_steps, "step")]
+        for best in self.entries[:1]:
+            parts += [f"best {best.name}", f"loss {number(best.loss)}"]
+        return short_repr(self, *parts)
+
+    def chart(self) -> Chart:
+        """Return the chart of the forecast and logged losses, without the fall at the start."""
+        late = [
+            loss
+            for entry in self.entries
+            for step, loss in zip(entry.steps, entry.losses, strict=True)
+            if step > self.total_steps / 4
+        ]
+        high = max(late + [entry.high for entry in self.entries])
+        logged = [Line(f"logged: {name}", *line, "faint") for name, line in self.logs.items()]
+        return Chart(
+            lines=[*logged, *(Line(e.name, e.steps, e.losses) for e in self.entries)],
+            title="Forecast loss",
+            y_label="loss",
+            y_range=with_margin(min(entry.low for entry in self.entries), high),
+        )
+
+    def _table(self) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
+        rows = [
+            (entry.name, f"{entry.loss:.4g}", f"{entry.low:.4g} to {entry.high:.4g}")
+            for entry in self.entries
+        ]
+        return ("schedule", "final loss", "interval"), rows
+
     def verdict(self) -> str:
         """Return a sentence that names the best schedule and its margin."""
         best = self.entries[0]
@@ -88,12 +118,3 @@ class Forecast:
             return f"{lead}; the law cannot rank it above {' or '.join(equal)}"
         second = self.entries[1]
         return f"{lead}, {second.loss - best.loss:.2g} below {second.name}"
-
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write this result as JSON and return its path.
-
-        Args:
-            path: path of the file; missing folders are created. `ratecraft.results.load` reads
-                the file.
-        """
-        return save(self, path)

@@ -10,11 +10,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ratecraft._render._axis import number
+from ratecraft._render._chart import Chart, Line
 from ratecraft.errors import ResultError
+
+from ._display import NotebookResult, pluralize, short_repr
 
 
 @dataclass(frozen=True, slots=True)
-class Breakdown:
+class Breakdown(NotebookResult):
     """A param group's learning rate as base lr x the product of its schedulers' factors.
 
     Attributes:
@@ -28,6 +32,25 @@ class Breakdown:
     base: float
     factors: Mapping[str, tuple[float, ...]]
     lrs: tuple[float, ...]
+
+    def __repr__(self) -> str:
+        factors = pluralize(len(self.factors), "factor")
+        over = f"{factors} over {pluralize(len(self.lrs), 'step')}"
+        return short_repr(self, f"group {self.group}", f"base {number(self.base)}", over)
+
+    def chart(self) -> Chart:
+        """Return the chart of each scheduler's factor."""
+        steps = range(len(self.lrs))
+        lines = [Line(name, steps, values) for name, values in self.factors.items()]
+        return Chart(lines=lines, y_label="factor")
+
+    def _table(self) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
+        rows = [
+            (name, number(min(values)), number(max(values)))
+            for name, values in self.factors.items()
+            if values
+        ]
+        return ("scheduler", "lowest factor", "highest factor"), rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +66,8 @@ class LayerStats:
         step_norm: L2 norm of the change made by the step, without decoupled weight decay.
         gradient_norm: L2 norm of the gradient that the step used.
         gradient_l1: L1 norm of the same gradient.
-        unclipped_norm: L2 norm of the gradient after backward, before clipping; 0 if the Probe
-            did not capture it.
-        effective_lr: step_norm / gradient_norm, the lr that plain gradient descent would need
-            for a step of this size.
+        unclipped_norm: L2 norm of the gradient before clipping; 0 if it was not captured.
+        effective_lr: step_norm / gradient_norm, the lr that gradient descent needs for this step.
         relative_step: step_norm / weight_norm.
         decay: the fraction by which decoupled weight decay shrinks the weights: lr x weight decay.
         lr_low: 5 % quantile of the lrs of single coordinates, by the optimizer's own formula.
@@ -79,16 +100,13 @@ def layer_names(rows: Sequence[LayerStats]) -> dict[tuple[str, str], str]:
     Args:
         rows: from ``Probe.rows()`` or `load_layer_stats`.
 
-    >>> from ratecraft.results import LayerStats, layer_names
     >>> values = [1.0] * 11
     >>> layer_names([LayerStats(0, group, "conv", 0.1, *values) for group in ("decay", "rest")])
     {('decay', 'conv'): 'conv (decay)', ('rest', 'conv'): 'conv (rest)'}
     """
-    groups_of: dict[str, list[str]] = {}
+    groups_of: dict[str, dict[str, None]] = {}  # the groups of each layer, in order
     for row in rows:
-        groups = groups_of.setdefault(row.layer, [])
-        if row.group not in groups:
-            groups.append(row.group)
+        groups_of.setdefault(row.layer, {})[row.group] = None
     return {
         (group, layer): f"{layer} ({group})" if len(groups) > 1 else layer
         for layer, groups in groups_of.items()
@@ -107,7 +125,6 @@ def load_layer_stats(path: str | os.PathLike[str]) -> list[LayerStats]:
 
     >>> import tempfile, torch
     >>> from ratecraft.diagnostics import Probe
-    >>> from ratecraft.results import load_layer_stats
     >>> net = torch.nn.Sequential(torch.nn.Linear(1, 1))
     >>> optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
     >>> with Probe(optimizer, net) as probe, tempfile.TemporaryDirectory() as folder:
@@ -119,8 +136,9 @@ def load_layer_stats(path: str | os.PathLike[str]) -> list[LayerStats]:
     source = Path(path)
     try:
         with source.open(encoding="utf-8", newline="") as file:
-            lines = file if source.suffix == ".jsonl" else None
-            records = [json.loads(line) for line in lines] if lines else list(csv.DictReader(file))
+            records = list(
+                map(json.loads, file) if source.suffix == ".jsonl" else csv.DictReader(file)
+            )
     except (OSError, ValueError) as error:
         raise ResultError(f"{source}: {error}") from None
     types = {
@@ -128,12 +146,12 @@ def load_layer_stats(path: str | os.PathLike[str]) -> list[LayerStats]:
         for field in dataclasses.fields(LayerStats)
     }
     rows = []
-    for number, record in enumerate(records, 1):
+    for line, record in enumerate(records, 1):
         try:
-            rows.append(LayerStats(**{name: cast(record[name]) for name, cast in types.items()}))
+            rows.append(LayerStats(*(cast(record[name]) for name, cast in types.items())))
         except (KeyError, TypeError, ValueError) as error:
             raise ResultError(
-                f"{source}: row {number} is not a row of a Probe ({error}); expected the columns "
+                f"{source}: row {line} is not a row of a Probe ({error}); expected the columns "
                 f"{', '.join(types)}"
             ) from None
     return rows

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 from ratecraft.errors import ResultError
 
 from ._comparison import Comparison, RunConfig
 from ._files import RESULT_FORMAT
-from ._forecast import Forecast, ForecastEntry
-from ._lr_search import LRFinderResult, LRRangeTestResult, ShortRun
-from ._run import Evaluation, Run
+from ._forecast import Forecast
+from ._lr_search import LRFinderResult, LRRangeTestResult
 
 Result = LRRangeTestResult | LRFinderResult | Comparison | Forecast
 
@@ -50,81 +52,41 @@ def load(path: str | os.PathLike[str]) -> Result:
             f"{path} has format {version}, but this version of ratecraft reads format "
             f"{RESULT_FORMAT}: create the result again"
         )
-    try:
-        match class_name:
-            case "LRRangeTestResult":
-                return _range_test(data)
-            case "LRFinderResult":
-                return _lr_finder_result(data)
-            case "Comparison":
-                return _comparison(data)
-            case "Forecast":
-                return _forecast(data)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ResultError(f"{path} is a damaged {class_name}: {error}") from None
+    for result_class in get_args(Result):
+        if result_class.__name__ == class_name:
+            try:
+                return _rebuild(result_class, data)  # type: ignore[no-any-return]
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
+                raise ResultError(f"{path} is a damaged {class_name}: {error}") from None
     raise ResultError(f"{path} holds a {class_name}, which this version of ratecraft cannot read")
 
 
-def _floats(values: Sequence[Any]) -> tuple[float, ...]:
-    return tuple(float(value) for value in values)
-
-
-def _range_test(data: dict[str, Any]) -> LRRangeTestResult:
-    for name in ("lrs", "losses", "smoothed"):
-        data[name] = _floats(data[name])
-    return LRRangeTestResult(**data)
-
-
-def _lr_finder_result(data: dict[str, Any]) -> LRFinderResult:
-    data["runs"] = tuple(
-        ShortRun(
-            float(run["lr"]),
-            _floats(run["losses"]),
-            float(run["gain"]),
-            float(run["noise"]),
-            run["batch_set"],
+def _rebuild(annotation: Any, data: Any) -> Any:
+    """Return a value of a type from what JSON keeps of it."""
+    if annotation is float:
+        return float(data)
+    if dataclasses.is_dataclass(annotation):
+        build: Any = annotation
+        types = _field_types(build)
+        return build(
+            **data | {name: _rebuild(types[name], data[name]) for name in types if name in data}
         )
-        for run in data["runs"]
-    )
-    return LRFinderResult(**data)
+    if annotation is RunConfig:
+        return RunConfig(*_rebuild(tuple[float, str, int], data))  # the types of its fields
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is tuple and arguments[-1] is Ellipsis:
+        return tuple(_rebuild(arguments[0], item) for item in data)
+    if origin is tuple:
+        pairs = zip(arguments, data, strict=True)
+        return tuple(_rebuild(argument, item) for argument, item in pairs)
+    if origin is Mapping:
+        return {key: _rebuild(arguments[1], value) for key, value in data.items()}
+    if origin is UnionType:  # such as float | None
+        return None if data is None else _rebuild(arguments[0], data)
+    return data
 
 
-def _forecast(data: dict[str, Any]) -> Forecast:
-    data["entries"] = tuple(
-        ForecastEntry(**entry | {name: tuple(entry[name]) for name in ("steps", "losses", "notes")})
-        for entry in data["entries"]
-    )
-    data["tied"] = tuple((first, second) for first, second in data["tied"])
-    data["logs"] = {
-        name: (tuple(steps), _floats(losses)) for name, (steps, losses) in data["logs"].items()
-    }
-    data["notes"] = tuple(data["notes"])
-    return Forecast(**data)
-
-
-def _comparison(data: dict[str, Any]) -> Comparison:
-    runs = []
-    for run in data["runs"]:
-        evaluations = tuple(
-            Evaluation(
-                e["step"],
-                *(
-                    {k: float(v) for k, v in e[part].items()}
-                    for part in ("metrics", "train", "lrs")
-                ),
-            )
-            for e in run.pop("evaluations")
-        )
-        runs.append(Run(**run | {"losses": _floats(run["losses"]), "evaluations": evaluations}))
-    configs = {
-        name: RunConfig(float(lr), str(optimizer), int(total_steps))
-        for name, (lr, optimizer, total_steps) in data["configs"].items()
-    }
-    return Comparison(
-        data["task"],
-        data["schedules"],
-        tuple(runs),
-        data["environment"],
-        configs,
-        data["failed"],
-    )
+@cache
+def _field_types(cls: type) -> dict[str, Any]:
+    # The package is the public module of the classes; it has the names of their fields' types.
+    return get_type_hints(cls, localns={"Mapping": Mapping})

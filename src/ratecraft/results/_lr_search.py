@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 import math
-import os
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from ratecraft._render._axis import number
+from ratecraft._render._chart import Chart, Line, Mark
 from ratecraft.errors import BindingError, RunFailed
 
-from ._files import save
-from ._range_test_rules import CONTROLLED_RULE, RANGE_TEST_RULES, LRSuggestion, suggest_lr
+from ._charts import with_margin
+from ._display import pluralize, short_repr
+from ._files import SavedResult
+from ._range_test_rules import DEFAULT_RULE, RANGE_TEST_RULES, LRSuggestion, suggest_lr
 
 
 @dataclass(frozen=True, slots=True)
-class LRRangeTestResult:
+class LRRangeTestResult(SavedResult):
     """The curve of a learning-rate range test and the learning rate read off it.
 
     Attributes:
         lrs: learning rate of each step, ascending.
         losses: training loss before each step.
-        smoothed: exponential moving average of ``losses``, with bias correction. With control
-            variates it averages the differences from the initial losses of the same batches, and
-            the mean initial loss is added.
+        smoothed: exponential moving average of ``losses``, with bias correction.
         stop_reason: why the test ended.
         suggestion: learning rate to train with; ``None`` if the curve shows none.
         reason: how the suggestion was chosen, or why there is none.
@@ -37,7 +37,6 @@ class LRRangeTestResult:
         planned_steps: planned number of steps.
         spacing: "geometric" or "linear" learning rates.
         batches: number of batches read.
-        control: number of batches that were reused as control variates; 0 if none.
         seed: seed of the initial weights and the data order, if one was set.
     """
 
@@ -55,65 +54,79 @@ class LRRangeTestResult:
     planned_steps: int = 0
     spacing: str = "geometric"
     batches: int = 0
-    control: int = 0
     seed: int | None = None
 
-    @classmethod
-    def from_curve(
-        cls,
-        lrs: Sequence[float],
-        losses: Sequence[float],
-        smoothed: Sequence[float],
-        stop_reason: str,
-        **attributes: Any,
-    ) -> LRRangeTestResult:
-        """Return the result for a curve, with the suggestion of the default rule.
+    def __repr__(self) -> str:
+        steps = pluralize(len(self.lrs), "step")
+        if self.suggestion is None:
+            return short_repr(self, self.reason, steps)
+        return short_repr(self, f"suggestion {number(self.suggestion)}", steps, self.stop_reason)
 
-        Args:
-            lrs: learning rate of each step, ascending, shape (steps,).
-            losses: training loss before each step, shape (steps,).
-            smoothed: smoothed losses, shape (steps,).
-            stop_reason: why the test ended.
-            attributes: further attributes of the result, such as ``task=``. With ``control=``
-                above 0 the suggestion is a quarter of the lr of the minimum, else a tenth.
-
-        >>> from ratecraft.results import LRRangeTestResult
-        >>> lrs = [1e-3 * 10 ** (k / 10) for k in range(31)]
-        >>> losses = [2 - lr if lr < 0.5 else 1 + lr for lr in lrs]
-        >>> result = LRRangeTestResult.from_curve(lrs, losses, losses, "all steps were taken")
-        >>> round(result.suggestion, 2)
-        0.05
-        """
-        rule = CONTROLLED_RULE if attributes.get("control") else next(iter(RANGE_TEST_RULES))
-        lr, reason = suggest_lr(rule, lrs, losses, smoothed)
-        curve = tuple(lrs), tuple(losses), tuple(smoothed)
-        return cls(*curve, stop_reason, lr, reason, **attributes)
-
-    def suggest(self, rule: str = "minimum/10") -> LRSuggestion:
+    def suggest(self, rule: str = DEFAULT_RULE) -> LRSuggestion:
         """Return the learning rate that a rule reads off this curve, and why.
 
         Args:
-            rule: "minimum/10", "minimum/4", "steepest", "valley" or "slide", the keys of
-                `RANGE_TEST_RULES`.
+            rule: "minimum/10", "steepest", "valley" or "slide", the keys of `RANGE_TEST_RULES`.
 
         Raises:
             SettingError: the rule is unknown.
         """
         return suggest_lr(rule, self.lrs, self.losses, self.smoothed)
 
+    def chart(self, rules: Sequence[str] = ()) -> Chart:
+        """Return the chart of the losses and of the suggested learning rate.
+
+        Args:
+            rules: further rules whose suggestions are marked, as for `suggest`.
+        """
+        suggestions = {"suggestion": self.suggestion}
+        suggestions |= {rule: self.suggest(rule).lr for rule in rules}
+        marks = [
+            Mark(lr, f"{number(lr)} ({name})" if rules else number(lr))
+            for name, lr in suggestions.items()
+            if lr is not None and (name == "suggestion" or lr != self.suggestion)
+        ]
+        return Chart(
+            lines=[
+                Line("loss", self.lrs, self.losses, "faint"),
+                Line("smoothed", self.lrs, self.smoothed),
+            ],
+            title="Training loss while the learning rate rises",
+            x_label="learning rate",
+            y_label="loss",
+            log_x=self.spacing == "geometric",
+            y_range=self._loss_limits(),
+            marks=marks,
+        )
+
+    def _loss_limits(self) -> tuple[float, float] | None:
+        """Return limits that leave out the divergence at the end, if the losses have a range."""
+        smooth = [loss for loss in self.smoothed if math.isfinite(loss)]
+        if not smooth:
+            return None
+        low = min(smooth + [loss for loss in self.losses if math.isfinite(loss)])
+        start = max(smooth[: len(smooth) // 10 + 1])
+        high = min(max(smooth), start + 0.5 * (start - min(smooth)))
+        return with_margin(low, high) if high > low else None
+
+    def verdict(self) -> str:
+        """Return the suggestion and its reason, or why there is none."""
+        lr = "No suggestion" if self.suggestion is None else number(self.suggestion)
+        return f"{lr}: {self.reason}"
+
+    def _table(self) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
+        suggestions = {rule: self.suggest(rule) for rule in RANGE_TEST_RULES}
+        rows = [
+            (rule, "-" if lr is None else number(lr), reason)
+            for rule, (lr, reason) in suggestions.items()
+        ]
+        return ("rule", "learning rate", "reason"), rows
+
     @property
     def cost(self) -> str:
         """Steps, batches and wall time of the test, as text."""
-        steps = f"{len(self.lrs)} steps"
+        steps = pluralize(len(self.lrs), "step")
         return f"{steps}, {self.batches or len(self.lrs)} batches, {self.seconds:.3g} s"
-
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write this result as JSON and return its path.
-
-        Args:
-            path: the file; missing folders are created. `ratecraft.results.load` reads it.
-        """
-        return save(self, path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,9 +136,8 @@ class ShortRun:
     Attributes:
         lr: learning rate before the cooldown of the run.
         losses: training loss before each step.
-        gain: decrease of the loss on the evaluation batches, by `line_search` on the training
-            batch; -inf if the run diverged.
-        noise: standard error of the gain over those batches; 0 from `line_search`.
+        gain: decrease of the loss on the evaluation batches; -inf if the run diverged.
+        noise: standard error of the gain over those batches.
         batch_set: index of the set of batches: 0 for the first, 1 for the next.
     """
 
@@ -135,24 +147,25 @@ class ShortRun:
     noise: float
     batch_set: int = 0
 
+    def __repr__(self) -> str:
+        gain = f"gain {number(self.gain)} ± {number(self.noise)}"
+        return short_repr(self, f"lr {number(self.lr)}", pluralize(len(self.losses), "step"), gain)
+
 
 @dataclass(frozen=True, slots=True)
-class LRFinderResult:
+class LRFinderResult(SavedResult):
     """The learning rate that a search suggests, or the reason why it suggests none.
 
     Attributes:
         lr: learning rate to train with, the peak of a schedule; ``None`` if there is no answer.
-        lr_low: lowest learning rate that should do almost as well; from `line_search` the first
-            quartile of its learning rates.
-        lr_high: highest learning rate that should do almost as well; from `line_search` the third
-            quartile.
+        lr_low: lowest learning rate that should do almost as well.
+        lr_high: highest learning rate that should do almost as well.
         reason: how ``lr`` was chosen, or why there is none and what to try.
         initial_loss: loss before any training.
         runs: the short runs, sorted by learning rate.
         run_steps: steps of a short run.
         total_steps: length in steps of the training run, if it was given.
-        budget_steps: steps that the search was allowed; from `line_search` the number of batches
-            that it searched on.
+        budget_steps: steps that the search was allowed.
         steps: optimizer steps taken.
         eval_batches: batches whose loss was computed without a step.
         batches: batches read.
@@ -179,6 +192,13 @@ class LRFinderResult:
     seconds: float = 0.0
     seed: int | None = None
 
+    def __repr__(self) -> str:
+        lr = self.reason
+        if self.lr is not None and self.lr_low is not None and self.lr_high is not None:
+            lr = f"lr {number(self.lr)} ({number(self.lr_low)} to {number(self.lr_high)})"
+        runs = pluralize(len(self.runs), "short run")
+        return short_repr(self, lr, f"{runs} of {pluralize(self.run_steps, 'step')}")
+
     @property
     def curve(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Ascending learning rates that did not diverge, and the mean loss after their runs."""
@@ -189,6 +209,46 @@ class LRFinderResult:
         finite = {lr: gain for lr, gain in sorted(means.items()) if math.isfinite(gain)}
         return tuple(finite), tuple(self.initial_loss - gain for gain in finite.values())
 
+    def chart(self) -> Chart:
+        """Return the chart of the loss after each short run; a cross is one that diverged."""
+        low = min([self.initial_loss, *self.curve[1]])
+        fall = self.initial_loss - low or abs(self.initial_loss) or 1.0
+        low, high = low - 0.1 * fall, self.initial_loss + 0.3 * fall
+        points = {lr: loss for lr, loss in zip(*self.curve, strict=True) if loss <= high}
+        lrs = sorted({run.lr for run in self.runs})
+        worse, edge = [lr for lr in lrs if lr not in points], high - 0.03 * (high - low)
+        lines = [
+            Line("after a short run", list(points), list(points.values()), "dots"),
+            Line("before training", lrs[:: max(len(lrs) - 1, 1)], [self.initial_loss] * 2, "faint"),
+            Line("worse or diverged", worse, [edge] * len(worse), "crosses"),
+        ]
+        marks, span = [], None
+        if self.lr is not None and self.lr_low is not None and self.lr_high is not None:
+            span = (self.lr_low, self.lr_high)
+            label = f"{number(self.lr, 2)} ({number(span[0], 2)} to {number(span[1], 2)})"
+            marks = [Mark(self.lr, label)]
+        return Chart(
+            lines=[line for line in lines if line.xs],
+            title="Loss after short runs at different learning rates",
+            x_label="learning rate",
+            y_label="loss",
+            log_x=True,
+            y_range=(low, high),
+            marks=marks,
+            span=span,
+        )
+
+    def verdict(self) -> str:
+        """Return the learning rate and how it was chosen, or why there is none."""
+        lr = "No learning rate found"
+        if self.lr is not None and self.lr_low is not None and self.lr_high is not None:
+            lr = f"{self.lr:.2g} ({self.lr_low:.2g} to {self.lr_high:.2g} are as good)"
+        return f"{lr}: {self.reason}"
+
+    def _table(self) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
+        rows = [(number(run.lr), number(self.initial_loss - run.gain)) for run in self.runs]
+        return ("learning rate", "loss after a short run"), rows
+
     @property
     def cost(self) -> str:
         """Steps, evaluations and wall time of the search, as text."""
@@ -196,11 +256,11 @@ class LRFinderResult:
         return f"{steps}, {self.eval_batches} batch evaluations, {self.seconds:.3g} s"
 
     def apply(self, optimizer: Any) -> None:
-        """Set the learning rate of an optimizer to the one that was found.
+        """Set the learning rate of an optimizer, or of several, before you create a scheduler.
 
         The param group with the highest learning rate gets ``lr``; the other groups keep their
         ratio to it. ``initial_lr`` is set too where a group has it, and a tensor learning rate
-        is filled in place. Call it before you create a scheduler.
+        is filled in place.
 
         Args:
             optimizer: a ``torch.optim.Optimizer``, or a sequence of them with ratios kept
@@ -211,16 +271,11 @@ class LRFinderResult:
             BindingError: a group has a negative learning rate.
 
         >>> import torch
-        >>> from torch import nn
         >>> from ratecraft.results import LRFinderResult
-        >>> body, head = nn.Linear(2, 2), nn.Linear(2, 1)
-        >>> optimizer = torch.optim.SGD(
-        ...     [{"params": body.parameters(), "lr": 1e-3}, {"params": head.parameters()}], lr=1e-2
-        ... )
-        >>> result = LRFinderResult(0.5, 0.2, 0.8, "the best of 7 short runs", 1.0, (), 20)
-        >>> result.apply(optimizer)
-        >>> [group["lr"] for group in optimizer.param_groups]
-        [0.05, 0.5]
+        >>> optimizer = torch.optim.SGD([torch.zeros(1)], lr=0.1)
+        >>> LRFinderResult(0.5, 0.2, 0.8, "the best of 7", 1.0, (), 20).apply(optimizer)
+        >>> optimizer.param_groups[0]["lr"]
+        0.5
         """
         if self.lr is None:
             raise RunFailed(self.reason)
@@ -230,21 +285,9 @@ class LRFinderResult:
             if "initial_lr" in group:
                 write_lr(group, self.lr * ratio, key="initial_lr")
 
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write this result as JSON and return its path.
-
-        Args:
-            path: the file; missing folders are created. `ratecraft.results.load` reads it.
-        """
-        return save(self, path)
-
 
 def group_lr_ratios(optimizers: Sequence[Any]) -> list[tuple[dict[str, Any], float]]:
-    """Return every param group with the ratio of its learning rate to the highest one.
-
-    Raises:
-        BindingError: a learning rate is negative.
-    """
+    """Return every param group with the ratio of its learning rate to the highest one."""
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
     lrs = current_lrs(optimizers)
     highest = max(lrs)
@@ -259,10 +302,7 @@ def group_lr_ratios(optimizers: Sequence[Any]) -> list[tuple[dict[str, Any], flo
 
 
 def current_lrs(optimizers: Sequence[Any]) -> list[float]:
-    """Return the current lr of every param group; if all are 0, their ``initial_lr``.
-
-    All are 0 at the start of a warmup from 0.
-    """
+    """Return the lr of every param group; if all are 0, as in a warmup, their ``initial_lr``."""
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
     lrs = [float(group["lr"]) for group in groups]
     if max(lrs) <= 0:

@@ -1,8 +1,4 @@
-"""Rules that read a learning rate off the curve of a range test.
-
-Rules from the literature and other libraries; minimum/4 is ours. A rule sees the curve only: the
-learning rate, loss and smoothed loss of each step.
-"""
+"""Rules of the literature and other libraries that read a learning rate off a range test."""
 
 from __future__ import annotations
 
@@ -19,9 +15,9 @@ PLATEAU_PARTS: Final = 3  # the plateau is the first 1/PLATEAU_PARTS of the curv
 CONSTANT_LOSS_REL_TOL: Final = 1e-9  # a range of losses below this is rounding error
 MIN_DROP_REL: Final = 0.01  # smallest drop below the plateau, relative to the plateau
 MIN_DROP_SIGMAS: Final = 3  # the same, in standard errors of the plateau's mean
-MIN_CONTROLLED_DROP_REL: Final = 0.05  # smallest drop of a control-variate curve
 SLIDE_WINDOW_POINTS: Final = 15  # points between the two ends of the sliding window
 SLIDE_SLOPE_TOL: Final = 0.005  # slopes, in loss per point, closer than this are equal
+DEFAULT_RULE: Final = "minimum/10"
 
 
 class LRSuggestion(NamedTuple):
@@ -31,6 +27,7 @@ class LRSuggestion(NamedTuple):
     reason: str
 
 
+NEVER_FALLS: Final = LRSuggestion(None, "no suggestion: the smoothed loss never falls")
 Values = Sequence[float]
 
 
@@ -39,42 +36,33 @@ def suggest_lr(rule: str, lrs: Values, losses: Values, smoothed: Values) -> LRSu
 
     Args:
         rule: a key of `RANGE_TEST_RULES`.
-        lrs: learning rate of each step, ascending, shape (steps,).
-        losses: loss of each step, shape (steps,).
-        smoothed: smoothed loss of each step, shape (steps,).
+        lrs: learning rate of each step, ascending.
+        losses: loss of each step.
+        smoothed: smoothed loss of each step.
 
     Raises:
         SettingError: the rule is unknown.
 
-    >>> from ratecraft.results import suggest_lr
     >>> losses = [2, 2, 2, 2, 2, 1.8, 1, 0.9, 0.9, 4]
     >>> suggest_lr("valley", [10.0**i for i in range(-8, 2)], losses, losses).lr
     0.0001
     """
     if rule not in RANGE_TEST_RULES:
         raise SettingError(f"unknown rule {rule!r}: expected one of {', '.join(RANGE_TEST_RULES)}")
-    if smoothed and max(smoothed) - min(smoothed) <= CONSTANT_LOSS_REL_TOL * max(
-        map(abs, smoothed)
-    ):
+    span = max(smoothed, default=0) - min(smoothed, default=0)
+    if smoothed and span <= CONSTANT_LOSS_REL_TOL * max(map(abs, smoothed)):
         return LRSuggestion(None, "no suggestion: the loss is constant")
     return RANGE_TEST_RULES[rule](lrs, losses, smoothed)
 
 
 def minimum_over_ten(lrs: Values, losses: Values, smoothed: Values) -> LRSuggestion:
-    """Return a tenth of the learning rate at the minimum of the smoothed loss.
+    """Return a tenth of the lr at the minimum of the smoothed loss, where that clearly fell.
 
-    The minimum counts only after the loss has begun to fall. The first tenth of the curve is
-    skipped, because a minimum there is batch noise. The smoothed loss must fall below the
-    plateau, the mean loss of the first third, by 1 % and by three standard errors of that mean.
-    If the smoothed loss at the end of the first tenth is below the plateau, that value is used
-    instead, so that a curve that only rises gives no suggestion.
+    The first tenth of the curve is skipped: a minimum there is batch noise. The smoothed loss must
+    fall below its value at the end of that tenth and below the plateau, the mean loss of the first
+    third, by 1 % and by three standard errors of that mean.
 
     Source: Gugger 2018, "How do you find a good learning rate"; the checks are added.
-
-    >>> losses = [2, 2.01, 1.99, 2, 2, 1.8, 1, 0.5, 1, 4]
-    >>> lr, reason = minimum_over_ten([10.0**i for i in range(-8, 2)], losses, losses)
-    >>> lr, reason
-    (0.01, 'a tenth of the lr at the minimum of the smoothed loss, 0.5 at 0.1')
     """
     first = math.ceil(len(smoothed) * SKIPPED_FRACTION)
     if len(smoothed) - first < 2:
@@ -93,54 +81,26 @@ def minimum_over_ten(lrs: Values, losses: Values, smoothed: Values) -> LRSuggest
     note = ""
     if lowest == len(smoothed) - 1:
         note = ", where the test ended: the loss was still falling; test up to a higher lr"
-    return LRSuggestion(
-        lrs[lowest] / 10,
-        f"a tenth of the lr at the minimum of the smoothed loss, {minimum}{note}",
-    )
-
-
-def minimum_over_four(lrs: Values, losses: Values, smoothed: Values) -> LRSuggestion:
-    """Return a quarter of the learning rate at the minimum of the smoothed loss.
-
-    For curves with a control variate, which start without noise and need little smoothing: the
-    whole curve is searched, and the minimum counts if it is 5 % below the first value.
-
-    >>> losses = [2, 2, 2, 1.99, 1.9, 1.5, 1, 0.5, 1, 4]
-    >>> minimum_over_four([10.0**i for i in range(-8, 2)], losses, losses).lr
-    0.025
-    """
-    lowest = min(range(len(smoothed)), key=smoothed.__getitem__, default=0)
-    if lowest == 0 or smoothed[0] - smoothed[lowest] < MIN_CONTROLLED_DROP_REL * abs(smoothed[0]):
-        return LRSuggestion(None, "no suggestion: the smoothed loss never fell by 5 %")
-    minimum = f"{smoothed[lowest]:.4g} at {lrs[lowest]:.3g}"
-    return LRSuggestion(
-        lrs[lowest] / 4, f"a quarter of the lr at the minimum of the smoothed loss, {minimum}"
-    )
+    reason = f"a tenth of the lr at the minimum of the smoothed loss, {minimum}{note}"
+    return LRSuggestion(lrs[lowest] / 10, reason)
 
 
 def steepest(lrs: Values, losses: Values, smoothed: Values) -> LRSuggestion:
-    """Return the learning rate at which the smoothed loss falls fastest per log(lr).
-
-    Only the part left of the minimum is searched, without the first tenth of the curve.
+    """Return the lr, left of the minimum, at which the smoothed loss falls fastest per log(lr).
 
     Source: Smith 2015, arXiv 1506.01186, as implemented in Ignite. (Lightning, fastai's "steep"
     and torch-lr-finder also search right of the minimum, where a loss can fall after a spike.)
-
-    >>> steepest([10.0**i for i in range(-8, 2)], [], [2, 2, 2, 2, 2, 1.8, 1, 0.9, 0.9, 4]).lr
-    0.001
     """
     first = math.ceil(len(smoothed) * SKIPPED_FRACTION)
     if len(smoothed) - first < 2:
         return _too_short(smoothed)
     last = min(range(first, len(smoothed)), key=smoothed.__getitem__)
-    if last == first:
-        return LRSuggestion(None, "no suggestion: the smoothed loss never falls")
     slopes = [
         (smoothed[i + 1] - smoothed[i]) / math.log(lrs[i + 1] / lrs[i]) for i in range(first, last)
     ]
-    slope = min(slopes)
+    slope = min(slopes, default=0.0)
     if slope >= 0:
-        return LRSuggestion(None, "no suggestion: the smoothed loss never falls")
+        return NEVER_FALLS
     lr = lrs[first + slopes.index(slope)]
     return LRSuggestion(lr, f"where the smoothed loss falls fastest, {slope:.3g} per e-fold")
 
@@ -149,21 +109,16 @@ def valley(lrs: Values, losses: Values, smoothed: Values) -> LRSuggestion:
     """Return the middle of the longest valley, the longest decreasing subsequence of the loss.
 
     Source: ESRI's arcgis.learn; fastai's default since 2.3 ("valley").
-
-    >>> valley([10.0**i for i in range(-8, 2)], [], [2, 2, 2, 2, 2, 1.8, 1, 0.9, 0.9, 4]).lr
-    0.0001
     """
     if len(smoothed) < 3:
         return _too_short(smoothed)
     start, end = _longest_decrease(smoothed)
     if end == 0:
-        return LRSuggestion(None, "no suggestion: the smoothed loss never falls")
+        return NEVER_FALLS
     third = (end - start) / 3
     middle = start + int(third) + int(third / 2)
-    return LRSuggestion(
-        lrs[middle],
-        f"the middle of the longest valley, from {lrs[start]:.3g} to {lrs[end]:.3g}",
-    )
+    reason = f"the middle of the longest valley, from {lrs[start]:.3g} to {lrs[end]:.3g}"
+    return LRSuggestion(lrs[middle], reason)
 
 
 def _longest_decrease(losses: Values) -> tuple[int, int]:
@@ -181,16 +136,12 @@ def _longest_decrease(losses: Values) -> tuple[int, int]:
 
 
 def slide(lrs: Values, losses: Values, smoothed: Values) -> LRSuggestion:
-    """Return the first learning rate left of the divergence where the loss curve is level.
+    """Return the lr left of the divergence at which the smoothed loss is level.
 
-    A window of 15 steps slides left from the end of the curve until the slopes of the smoothed
-    loss at its two ends differ by at most 0.005 per point; the left end is taken.
+    A window of 15 steps slides left from the end of the curve until the slopes at its two ends
+    differ by at most 0.005 per step; the left end is taken.
 
     Source: Novetta, "Automated learning rate suggester", 2019; fastai's "slide".
-
-    >>> smoothed = [2 - i / 100 for i in range(60)] + [1.4 + i**2 / 50 for i in range(20)]
-    >>> round(slide([10 ** (i / 10 - 7) for i in range(80)], [], smoothed).lr, 4)
-    0.0032
     """
     count = len(smoothed)
     if count < SLIDE_WINDOW_POINTS + 2:
@@ -208,7 +159,7 @@ def slide(lrs: Values, losses: Values, smoothed: Values) -> LRSuggestion:
         right -= 1
     left = right - SLIDE_WINDOW_POINTS
     if right < count - 1:
-        left = min(left + 1, count - 1)
+        left += 1
     return LRSuggestion(
         lrs[left], "where a window that slides left from the end finds level slopes"
     )
@@ -220,12 +171,8 @@ def _too_short(smoothed: Values) -> LRSuggestion:
 
 RANGE_TEST_RULES: Final[dict[str, Callable[[Values, Values, Values], LRSuggestion]]] = {
     "minimum/10": minimum_over_ten,
-    "minimum/4": minimum_over_four,
     "steepest": steepest,
     "valley": valley,
     "slide": slide,
 }
-"""The rules by name. A result uses the first, or `CONTROLLED_RULE` with ``control``."""
-
-CONTROLLED_RULE: Final = "minimum/4"
-"""The rule for curves with a control variate."""
+"""The rules by name."""

@@ -6,7 +6,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from ratecraft._render._axis import number
 from ratecraft.schedule import Curve, parse
+
+from ._display import pluralize, short_repr
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +43,9 @@ class Run:
         evaluations: measurements in time order; the last one is the result of the run.
         diverged: step at which the loss stopped being finite, or ``None``.
         seconds: wall time of the run.
-        optimizer: optimizer that replaced the one of the task; empty if none did.
+        optimizer: optimizer that replaced the task's own; empty if none did.
         stopped: step after which early stopping ended the run, or ``None``.
-        realized_schedule: for a schedule that follows a metric, the text of the factors it
-            actually applied; empty for other schedules.
+        realized_schedule: text of the factors that a `Plateau` applied; else empty.
     """
 
     schedule: str
@@ -59,6 +61,17 @@ class Run:
     stopped: int | None = None
     realized_schedule: str = ""
 
+    def __repr__(self) -> str:
+        end = f"loss {number(self.final())}"
+        if self.diverged is not None:
+            end = f"diverged at step {self.diverged}"
+        elif self.stopped is not None:
+            end = f"stopped after step {self.stopped}"
+        configuration = [self.optimizer, f"lr {number(self.lr)}", f"seed {self.seed}"]
+        return short_repr(
+            self, self.schedule, *configuration, pluralize(self.total_steps, "step"), end
+        )
+
     def curve(self) -> Curve:
         """Return the curve of learning rates that this run was trained with."""
         text = self.realized_schedule or self.schedule
@@ -67,11 +80,7 @@ class Run:
         )
 
     def final(self, metric: str = "loss") -> float:
-        """Return the last value of a metric; NaN if the run diverged or was stopped early.
-
-        Args:
-            metric: name of a validation metric.
-        """
+        """Return the last value of a validation metric; NaN if the run diverged or was stopped."""
         if self.diverged is not None or self.stopped is not None or not self.evaluations:
             return math.nan
         return self.evaluations[-1].metrics[metric]

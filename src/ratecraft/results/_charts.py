@@ -1,0 +1,85 @@
+"""Charts of training runs, and helpers for the charts of other results."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from ratecraft._render._chart import Chart, Line, spans_decade
+
+from ._run import Run
+
+MAX_CHART_LINES: Final = 8  # of a comparison; more would be hard to distinguish
+
+
+def lrs_chart(runs: Mapping[str, Sequence[Run]]) -> Chart:
+    """Return the chart of the learning rate of every step, from the first run of each name."""
+    values = {
+        name: seeds[0].curve().values().tolist() if seeds else [] for name, seeds in runs.items()
+    }
+    lines = [Line(name, range(len(lrs)), lrs) for name, lrs in values.items()]
+    return Chart(lines=lines, title="Schedules", y_label="learning rate")
+
+
+def metric_chart(runs: Mapping[str, Sequence[Run]], metric: str = "loss") -> Chart:
+    """Return the chart of a validation metric over steps: mean, lowest and highest of the seeds.
+
+    Steps that some seed did not reach are left out: a mean without the seed that diverged would
+    flatter its schedule.
+    """
+    lines = []
+    for name, seeds in runs.items():
+        values_at: dict[float, list[float]] = {}
+        for run in seeds:
+            for evaluation in run.evaluations:
+                if metric in evaluation.metrics:
+                    values_at.setdefault(evaluation.step, []).append(evaluation.metrics[metric])
+        complete = {k: values_at[k] for k in sorted(values_at) if len(values_at[k]) == len(seeds)}
+        lines.append(spread_line(name, complete))
+    return loss_chart(lines, title=f"Validation {metric}", y_label=metric)
+
+
+def training_loss_chart(runs: Mapping[str, Sequence[Run]]) -> Chart:
+    """Return the chart of the training loss, smoothed and averaged over seeds."""
+    lines = []
+    for name, seeds in runs.items():
+        smooth = [_smooth(run.losses, run.total_steps / 50) for run in seeds]
+        # A line ends with its shortest seed, as in `metric_chart`.
+        means = [statistics.fmean(losses) for losses in zip(*smooth, strict=False)]
+        lines.append(Line(name, range(len(means)), means))
+    return loss_chart(lines, title="Training loss, smoothed")
+
+
+def spread_line(
+    name: str, values_at: Mapping[float, Sequence[float]], color: int | None = None
+) -> Line:
+    """Return the mean of the values at each x, with a band from the lowest to the highest."""
+    rows = {x: ys for x, ys in values_at.items() if ys and all(map(math.isfinite, ys))}
+    band = list(map(min, rows.values())), list(map(max, rows.values()))
+    return Line(name, list(rows), list(map(statistics.fmean, rows.values())), "solid", color, band)
+
+
+def loss_chart(lines: Sequence[Line], *, y_label: str = "loss", **settings: Any) -> Chart:
+    """Return a chart whose y axis is logarithmic if the lines span more than a factor of 10."""
+    return Chart(lines=lines, y_label=y_label, log_y=spans_decade(lines), **settings)
+
+
+def with_margin(low: float, high: float) -> tuple[float, float]:
+    """Return limits of an axis with space at both ends."""
+    margin = 0.05 * (high - low) or 0.1
+    return low - margin, high + margin
+
+
+def _smooth(losses: Iterable[float], window: float) -> list[float]:
+    """Return an exponential moving average with bias correction, up to the first NaN."""
+    momentum = 1 - 1 / max(window, 1.0)
+    average, weight, smooth = 0.0, 0.0, []
+    for loss in losses:
+        if not math.isfinite(loss):
+            break
+        average = momentum * average + (1 - momentum) * loss
+        weight = momentum * weight + (1 - momentum)
+        smooth.append(average / weight)
+    return smooth

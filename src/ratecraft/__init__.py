@@ -40,7 +40,6 @@ from ratecraft.schedule import epochs as epochs
 from ratecraft.schedule import exp_decay as exp_decay
 from ratecraft.schedule import exp_range as exp_range
 from ratecraft.schedule import exponential as exponential
-from ratecraft.schedule import from_dict as from_dict
 from ratecraft.schedule import inverse_sqrt as inverse_sqrt
 from ratecraft.schedule import knee as knee
 from ratecraft.schedule import linear as linear
@@ -63,7 +62,6 @@ from ratecraft.schedule import square as square
 from ratecraft.schedule import staircase as staircase
 from ratecraft.schedule import steps as steps
 from ratecraft.schedule import tanh as tanh
-from ratecraft.schedule import to_dict as to_dict
 from ratecraft.schedule import tokens as tokens
 from ratecraft.schedule import trapezoid as trapezoid
 from ratecraft.schedule import triangular as triangular

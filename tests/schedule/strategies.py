@@ -235,7 +235,7 @@ def span(total):
 
 def bound(curve):
     """Return an upper bound of the absolute values of a curve."""
-    return curve._piece.bound()
+    return curve.bound
 
 
 def is_steep(*schedules):

@@ -23,9 +23,11 @@ from ratecraft import (
     tokens,
     warmup,
 )
-from ratecraft.schedule._duration import Horizon, as_duration, as_number, number_text
+from ratecraft.schedule._duration import Horizon, as_duration, as_number
+from ratecraft.schedule._text import number_text
 
-STEPS = Horizon.of("steps", steps_per_epoch=100, samples_per_step=32, tokens_per_step=1000)
+SIZES = {"epochs": 100, "samples": 32, "tokens": 1000}
+STEPS, _ = Horizon.of_run(None, SIZES)
 
 
 def test_sums_and_differences_keep_each_unit_apart():
@@ -107,7 +109,7 @@ def test_each_unit_has_the_size_of_the_horizon():
 
 
 def test_on_the_token_clock_everything_is_measured_in_tokens():
-    clock = Horizon.of("tokens", steps_per_epoch=100, samples_per_step=32, tokens_per_step=1000)
+    clock, _ = Horizon.of_run(tokens(1e6), SIZES)
     assert clock.measure(tokens(7), 1e6, "x") == 7
     assert clock.measure(steps(2), 1e6, "x") == 2000
     assert clock.measure(epochs(1), 1e6, "x") == 100_000
@@ -127,10 +129,9 @@ def test_on_the_token_clock_everything_is_measured_in_tokens():
     ],
 )
 def test_on_the_token_clock_other_units_need_their_size(length, words):
+    clock, _ = Horizon.of_run(tokens(1e6), {})
     with pytest.raises(ScheduleError, match=words):
-        Horizon.of(
-            "tokens", steps_per_epoch=None, samples_per_step=None, tokens_per_step=None
-        ).measure(length, 1, "x")
+        clock.measure(length, 1, "x")
 
 
 @pytest.mark.parametrize(

@@ -2,15 +2,17 @@
 
 _duration.py  lengths in steps, epochs, percent, samples and tokens
 _formulas.py  one formula per shape, for math, numpy and torch
-_pieces.py    resolved parts of a schedule: functions of time
+_text.py      the text of numbers, arguments and calls
+_pieces.py    resolved parts of a schedule: functions of a time and of arrays of times
 _curve.py     Curve: a resolved schedule as a function of the step
+_base.py      Node: what a part of the tree tells the others, and its two texts
 _nodes.py     Schedule, and the nodes that combine schedules
 _leaves.py    schedules without parts
 _shapes.py    functions for single shapes: constant, linear, cosine, warmup, ...
 _recipes.py   functions for whole schedules: wsd, one_cycle, restarts, ...
 _parser.py    the notation: parse(repr(s)) == s
-_dict.py      schedules as nested dicts, for JSON and YAML
 _check.py     likely mistakes in a schedule for a given run
+_picture.py   charts of schedules and curves
 """
 
 from ratecraft._public import set_public_module as _set_public_module
@@ -19,8 +21,6 @@ from ._check import Finding as Finding
 from ._check import check as check
 from ._curve import Curve as Curve
 from ._curve import Difference as Difference
-from ._dict import from_dict as from_dict
-from ._dict import to_dict as to_dict
 from ._duration import Duration as Duration
 from ._duration import epochs as epochs
 from ._duration import percent as percent

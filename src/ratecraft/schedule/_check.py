@@ -5,16 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Final, Literal
+from typing import Final, Literal, get_args
 
 from ratecraft._keywords import explain_arguments
 from ratecraft.errors import ScheduleError
 
+from ._base import Node
 from ._curve import Curve
-from ._duration import Duration, Horizon, number_text
+from ._duration import Duration, Horizon
 from ._leaves import Leaf, Ramp
-from ._nodes import Over, Product, Repeat, Reversed, Scale, Schedule, Sequence, Wrapped
+from ._nodes import Over, Repeat, Reversed, Scale, Schedule, Then
 from ._pieces import slack
+from ._text import number_text
 
 Level = Literal["error", "warning", "note"]
 
@@ -27,13 +29,11 @@ class Finding:
     """A likely mistake in a schedule or a training setup.
 
     Attributes:
-        level: "error" (the run will not follow the schedule as written), "warning" (probably a
-            mistake) or "note".
+        level: "error" (the run will not follow the schedule as written), "warning" or "note".
         message: what will happen, with numbers.
         fix: what to write instead.
-        text: the text of the schedule; empty if the finding is not about a schedule.
-        start: index in ``text`` where the part in question begins.
-        end: index in ``text`` where it ends.
+        text: the text of the schedule, if the finding is about one.
+        start, end: where in ``text`` the part in question begins and ends.
     """
 
     level: Level
@@ -44,32 +44,28 @@ class Finding:
     end: int = 0
 
     def __str__(self) -> str:
-        if not self.text:
-            return f"{self.level}: {self.message}\n  {self.fix}"
         marks = " " * self.start + "^" * (self.end - self.start)
-        return f"{self.level}: {self.message}\n  {self.text}\n  {marks}\n  {self.fix}"
+        marked = f"\n  {self.text}\n  {marks}" if self.text else ""
+        return f"{self.level}: {self.message}{marked}\n  {self.fix}"
 
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """One node of a schedule, with its position in time and in the text.
+    """One node of a schedule, with its position in time; of a repeat there is the first cycle."""
 
-    Only the first cycle of a repeat is included. ``previous`` and ``following`` are the
-    neighbours in a sequence, in time order; ``first`` is true if the run begins with this node.
-    """
-
-    schedule: Schedule
-    start: float
-    length: float
-    span: tuple[int, int]
-    first: bool
-    in_sequence: bool = False
-    previous: Schedule | None = None
-    following: Schedule | None = None
+    schedule: Node
+    span: tuple[int, int]  # its position in the text
+    start: float = 0.0
+    length: float = 0.0
+    first: bool = True  # whether the run begins with it
+    neighbours: tuple[Node | None, ...] = ()  # in a sequence: the part before and the part after
 
     @property
     def end(self) -> float:
         return self.start + self.length
+
+    def owns(self, t: float) -> bool:
+        return self.start <= t + slack(t) < self.end
 
     def is_rise(self) -> bool:
         """Return whether this is a rising ramp, such as a warm-up."""
@@ -96,7 +92,7 @@ def check(
 
     Args:
         schedule: the schedule.
-        total_steps: length of the run, as for `Schedule.resolve`.
+        total_steps: length of the run, as for `Schedule.resolve`; default an endless run.
         steps_per_epoch: steps per epoch; needed if a length is in epochs.
         samples_per_step: samples per step; needed if a length is in samples.
         tokens_per_step: tokens per step; needed if a length is in tokens.
@@ -108,7 +104,8 @@ def check(
     note step 0 has lr 0 and trains nothing
     """
     text = repr(schedule)
-    whole = (0, len(text))
+    whole = _Part(schedule, (0, len(text)))
+    fix = "it does not resolve over this run"
     try:
         curve = schedule.resolve(
             total_steps=total_steps,
@@ -116,26 +113,27 @@ def check(
             samples_per_step=samples_per_step,
             tokens_per_step=tokens_per_step,
         )
-    except ScheduleError as error:
-        return [Finding("error", str(error), "it does not resolve over this run", text, *whole)]
-    span = curve.length, curve.length
-    parts = list(_parts(_Part(schedule, 0.0, 0.0, whole, True), curve.horizon, *span))
-    try:
+        parts = list(_parts(whole, curve.horizon, curve.length, curve.length))
+        fix = "let the function return numbers"  # a Python function may fail at a single step
+        values = {t: curve(t) for t in _checked_steps(curve)}
+        min_jump = MIN_JUMP_OF_PEAK * max(map(abs, values.values()))
         problems = [
             *_check_reach(curve, parts),
-            *_check_length(curve, parts, whole),
-            *_check_jumps(curve, parts),
-            *_check_values(curve, parts, whole),
-            *_check_growth(curve, parts),
+            *_check_length(curve, parts),
+            *_check_jumps(curve, parts, min_jump),
+            *_check_values(curve, parts, values),
+            *_check_growth(parts, values, min_jump),
         ]
-    except ScheduleError as error:  # a Python function may fail at a single step
-        return [Finding("error", str(error), "let the function return numbers", text, *whole)]
-    order: dict[Level, int] = {"error": 0, "warning": 1, "note": 2}
-    findings = [Finding(level, message, fix, text, *span) for level, message, fix, span in problems]
-    return sorted(findings, key=lambda finding: order[finding.level])
+    except ScheduleError as error:
+        return [Finding("error", str(error), fix, text, *whole.span)]
+    problems.sort(key=lambda problem: get_args(Level).index(problem[0]))  # worst first
+    return [
+        Finding(level, message, fix, text, *part.span) for level, message, fix, part in problems
+    ]
 
 
-Problems = Iterator[tuple[Level, str, str, tuple[int, int]]]
+Problems = Iterator[tuple[Level, str, str, _Part]]
+Values = dict[float, float]  # at the checked steps
 
 
 def _parts(part: _Part, horizon: Horizon, scope: float, room: float) -> Iterator[_Part]:
@@ -143,68 +141,53 @@ def _parts(part: _Part, horizon: Horizon, scope: float, room: float) -> Iterator
     node, start = part.schedule, part.start
     length = node._build(horizon, scope, room).length
     yield replace(part, length=length)
-    text, at = repr(node), 0
-
-    def inner(child: Schedule, **fields: Any) -> _Part:
-        nonlocal at
-        at = text.index(repr(child), at)
-        span = part.span[0] + at, part.span[0] + at + len(repr(child))
-        at += len(repr(child))
-        plain = _Part(child, start, 0.0, span, part.first)
-        return replace(plain, **fields)
-
+    inner = list(_inner_parts(part))
     match node:
-        case Sequence(children):
-            neighbours = (None, *children, None)
+        case Then():
+            around = (None, *node.parts, None)
             for i, piece in enumerate(node.layout(horizon, scope, room)):
-                child = inner(
-                    children[i],
-                    start=start,
-                    first=part.first and i == 0,
-                    in_sequence=True,
-                    previous=neighbours[i],
-                    following=neighbours[i + 2],
-                )
+                first, neighbours = part.first and i == 0, (around[i], around[i + 2])
+                child = replace(inner[i], start=start, first=first, neighbours=neighbours)
                 # An open part has the room that the layout gives it; the others need none.
                 yield from _parts(child, horizon, scope, piece.length)
                 start += piece.length
-        case Product(left, right):
-            yield from _parts(inner(left), horizon, scope, room)
-            yield from _parts(inner(right), horizon, scope, room)
-        case Over(child):
-            yield from _parts(inner(child), horizon, length, length)
-        case Repeat(child):
-            cycle = node.first_cycle(horizon, room).length
-            yield from _parts(inner(child), horizon, cycle, cycle)
-        case Reversed(child):
-            for forward in _parts(inner(child), horizon, scope, room):
-                flipped = replace(forward, start=2 * start + length - forward.end, first=False)
-                yield replace(flipped, previous=forward.following, following=forward.previous)
-        case Wrapped():
-            yield from _parts(inner(node.schedule), horizon, scope, room)
+            return
+        case Reversed():
+            for forward in _parts(inner[0], horizon, scope, room):
+                mirrored = replace(forward, start=2 * start + length - forward.end, first=False)
+                yield replace(mirrored, neighbours=forward.neighbours[::-1])
+            return
+        case Over():
+            scope = room = length
+        case Repeat():
+            scope = room = node.first_cycle(horizon, room).length
+    for child in inner:
+        yield from _parts(child, horizon, scope, room)
+
+
+def _inner_parts(part: _Part) -> Iterator[_Part]:
+    """Yield the children of a part, each with its position in the text."""
+    offset, end = part.span[0], 0
+    for child in part.schedule._children():
+        at = repr(part.schedule).index(repr(child), end)
+        end = at + len(repr(child))
+        yield replace(part, schedule=child, span=(offset + at, offset + end), neighbours=())
 
 
 def _check_reach(curve: Curve, parts: list[_Part]) -> Problems:
     """Report parts that the run does not reach or that are shorter than a step."""
     for part in parts:
-        if part.in_sequence and part.start + slack(part.start) >= curve.length:
-            yield (
-                "error",
-                f"{part.schedule!r} would begin at step {_n(part.start)}, and the run ends at "
-                f"{_n(curve.length)}: it is never reached",
-                "shorten the parts before it, or train longer",
-                part.span,
-            )
-        elif part.length < 1 and (part.in_sequence or len(parts) == 1):
-            yield (
-                "warning",
-                f"{part.schedule!r} is {_n(part.length)} steps long: no step may fall into it",
-                "make it longer, or leave it out",
-                part.span,
-            )
+        if part.neighbours and part.start + slack(part.start) >= curve.length:
+            start, end = _n(part.start), _n(curve.length)
+            message = f"{part.schedule!r} would begin at step {start}, and the run ends at {end}"
+            message += ": it is never reached"
+            yield "error", message, "shorten the parts before it, or train longer", part
+        elif part.length < 1 and (part.neighbours or len(parts) == 1):
+            message = f"{part.schedule!r} is {_n(part.length)} steps long: no step may fall into it"
+            yield "warning", message, "make it longer, or leave it out", part
 
 
-def _check_length(curve: Curve, parts: list[_Part], whole: tuple[int, int]) -> Problems:
+def _check_length(curve: Curve, parts: list[_Part]) -> Problems:
     """Report a run that is shorter or longer than the schedule."""
     total_steps, natural = curve.length, curve.natural_length
     if math.isinf(total_steps):
@@ -212,136 +195,90 @@ def _check_length(curve: Curve, parts: list[_Part], whole: tuple[int, int]) -> P
     for part in parts:
         cut = part.start < total_steps < part.end - slack(part.end)
         if cut and part.first and part.is_rise():
-            yield (
-                "error",
-                f"the warm-up takes {_n(part.length)} steps, and the run has {_n(total_steps)}: it "
-                "is cut short",
-                f"shorten it, for example to percent(5), which is {_n(total_steps * 0.05)} steps",
-                part.span,
-            )
+            share = f"percent(5), which is {_n(total_steps * 0.05)} steps"
+            message = f"the warm-up takes {_n(part.length)} steps, and the run has "
+            message += f"{_n(total_steps)}: it is cut short"
+            yield "error", message, f"shorten it, for example to {share}", part
             return
+    last, missed = _n(curve(total_steps)), total_steps - natural
+    fix = "leave over= out of one part, so that it fills the run"
     if math.isfinite(natural) and natural > total_steps + slack(total_steps):
-        yield (
-            "warning",
-            f"the schedule is {_n(natural)} steps long, and the run ends at {_n(total_steps)}, at "
-            f"lr {_n(curve(total_steps))}",
-            "leave over= out of one part, so that it fills the run, or train longer",
-            whole,
-        )
-    missed = total_steps - natural
-    if missed > 1 and curve(total_steps) == 0:
-        yield (
-            "error",
-            f"the schedule ends at step {_n(natural)} at lr 0: the last {_n(missed)} steps "
-            "train nothing",
-            "leave over= out of one part, so that it fills the run",
-            whole,
-        )
+        message = f"the schedule is {_n(natural)} steps long, and the run ends at "
+        message += f"{_n(total_steps)}, at lr {last}"
+        yield "warning", message, f"{fix}, or train longer", parts[0]
     elif missed > 1:
-        yield (
-            "note",
-            f"the schedule ends at step {_n(natural)}, and lr {_n(curve(total_steps))} holds for "
-            f"the last {_n(missed)} steps",
-            "leave over= out of one part if it should fill the run",
-            whole,
-        )
+        message = f"the schedule ends at step {_n(natural)}"
+        if curve(total_steps) == 0:
+            message += f" at lr 0: the last {_n(missed)} steps train nothing"
+            yield "error", message, fix, parts[0]
+        else:
+            message += f", and lr {last} holds for the last {_n(missed)} steps"
+            yield "note", message, "leave over= out of one part if it should fill the run", parts[0]
 
 
-def _check_jumps(curve: Curve, parts: list[_Part]) -> Problems:
+def _check_jumps(curve: Curve, parts: list[_Part], min_jump: float) -> Problems:
     """Report jumps between two parts."""
-    peak = _peak(curve)
     for part in parts:
-        join = part.start
-        if part.previous is None or not 0 < join < curve.length:
+        join, previous = part.start, part.neighbours[0] if part.neighbours else None
+        if previous is None or not 0 < join < curve.length:
             continue
         left, right = curve.left(join), curve(join)
-        if abs(right - left) <= MIN_JUMP_OF_PEAK * peak:
+        if abs(right - left) <= min_jump:
             continue
-        yield (
-            # Leaving a constant level always takes a jump.
-            "note" if _is_level(part.previous) else "warning",
-            f"the lr jumps from {_n(left)} to {_n(right)} at step {_n(join)}",
-            "begin this part at the value where the part before it ends",
-            part.span,
-        )
+        # Leaving a constant level always takes a jump.
+        level: Level = "note" if _is_level(previous) else "warning"
+        message = f"the lr jumps from {_n(left)} to {_n(right)} at step {_n(join)}"
+        yield level, message, "begin this part at the value where the part before it ends", part
 
 
-def _is_level(schedule: Schedule) -> bool:
+def _is_level(schedule: Node) -> bool:
     while isinstance(schedule, Scale | Over):
         schedule = schedule.schedule
     return isinstance(schedule, Ramp) and schedule.start == schedule.end
 
 
-def _check_values(curve: Curve, parts: list[_Part], whole: tuple[int, int]) -> Problems:
+def _check_values(curve: Curve, parts: list[_Part], values: Values) -> Problems:
     """Report steps with a learning rate of 0 or below."""
-    times = _checked_steps(curve)
-    values = [curve(t) for t in times]
-    lowest = min(values)
-    if lowest < 0:
-        at = times[values.index(lowest)]
-        yield (
-            "error",
-            f"the lr is negative: {_n(lowest)} at step {_n(at)}",
-            "limit it with .clip(low=0)",
-            whole,
-        )
+    at = min(values, key=values.__getitem__)
+    if values[at] < 0:
+        message = f"the lr is negative: {_n(values[at])} at step {_n(at)}"
+        yield "error", message, "limit it with .clip(low=0)", parts[0]
     if values[0] == 0:
-        yield (
-            "note",
-            "step 0 has lr 0 and trains nothing",
-            "begin above 0, for example with start=0.01",
-            next(
-                (part.span for part in parts if part.first and isinstance(part.schedule, Leaf)),
-                whole,
-            ),
-        )
+        first = [part for part in parts if part.first and isinstance(part.schedule, Leaf)]
+        fix = "begin above 0, for example with start=0.01"
+        yield "note", "step 0 has lr 0 and trains nothing", fix, (first or parts)[0]
     natural = min(curve.natural_length, curve.length)
-    inside = [t for t, v in zip(times, values, strict=True) if v == 0 and 0 < t < natural - 1]
+    inside = [t for t, value in values.items() if value == 0 and 0 < t < natural - 1]
     if inside:
-        yield (
-            "warning",
-            f"step {_n(inside[0])} has lr 0 and trains nothing",
-            "end the part before it above 0: cosine(1, 0.01)",
-            whole,
-        )
+        message = f"step {_n(inside[0])} has lr 0 and trains nothing"
+        yield "warning", message, "end the part before it above 0: cosine(1, 0.01)", parts[0]
     last = math.ceil(curve.length - slack(curve.length)) - 1 if curve.length < math.inf else None
     if last and curve(last) == 0 and natural >= last:
-        yield (
-            "note",
-            f"the last step, {_n(last)}, has lr 0 and trains nothing",
-            "reach the end value one step later, or end above 0",
-            whole,
-        )
+        message = f"the last step, {_n(last)}, has lr 0 and trains nothing"
+        yield "note", message, "reach the end value one step later, or end above 0", parts[0]
 
 
-def _check_growth(curve: Curve, parts: list[_Part]) -> Problems:
+def _check_growth(parts: list[_Part], values: Values, min_jump: float) -> Problems:
     """Report a rise after a fall, unless a rising ramp or a cycle causes it."""
-    times, step = _checked_steps(curve), MIN_JUMP_OF_PEAK * _peak(curve)
     cycles = [part for part in parts if isinstance(part.schedule, Repeat)]
-    lowest, fallen, highest = math.inf, False, -math.inf
-    for t in times:
-        if any(part.start <= t + slack(t) < part.end for part in cycles):
-            lowest, fallen, highest = math.inf, False, -math.inf  # cycles rise on purpose
+    highest, lowest = -math.inf, math.inf  # lowest: since a fall; infinite before that
+    for t, value in values.items():
+        if any(part.owns(t) for part in cycles):
+            highest, lowest = -math.inf, math.inf  # cycles rise on purpose
             continue
-        value = curve(t)
         highest = max(highest, value)
-        if value < highest - step:
-            fallen = True
-        if fallen:
+        if lowest < math.inf or value < highest - min_jump:
             lowest = min(lowest, value)
-        if not fallen or value <= lowest + step:
+        if value <= lowest + min_jump:
             continue
-        owner = ([p for p in parts if p.start <= t + slack(t) < p.end] or parts)[-1]
+        owner = ([part for part in parts if part.owns(t)] or parts)[-1]
         ramp = owner.schedule
         if owner.is_rise():
             return  # the rise is on purpose
         if not isinstance(ramp, Ramp) or ramp.shape == "cosine":
-            yield (
-                "warning",
-                f"the lr grows again around step {_n(t)}, after a fall to {_n(lowest)}",
-                "leave half_cycles= out, or write the rise as a separate part",
-                owner.span,
-            )
+            message = f"the lr grows again around step {_n(t)}, after a fall to {_n(lowest)}"
+            fix = "leave half_cycles= out, or write the rise as a separate part"
+            yield "warning", message, fix, owner
         return
 
 
@@ -353,10 +290,6 @@ def _checked_steps(curve: Curve) -> list[float]:
     # Unevenly spaced, since even steps would see a cycle as long as the stride at one phase only.
     steps = [i * stride + i * 617 % stride for i in range(count // stride)]
     return [float(k) for k in dict.fromkeys((*steps, count - 1))]
-
-
-def _peak(curve: Curve) -> float:
-    return max(abs(curve(t)) for t in _checked_steps(curve))
 
 
 def _n(value: float) -> str:

@@ -6,16 +6,14 @@ import math
 import sys
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from ratecraft.errors import ScheduleError
 
-from ._duration import CLOCK_NAMES, MAX_DURATION, Horizon, number_text
-from ._pieces import Piece, Times, slack
-
-if TYPE_CHECKING:
-    from ._nodes import Schedule
-
+from ._duration import CLOCK_NAMES, MAX_DURATION, Horizon
+from ._picture import schedule_svg
+from ._pieces import Piece, Times, slack, span
+from ._text import number_text
 
 CHUNK_STEPS: Final = 2**16  # evaluated at a time, so that a long run needs no long array
 
@@ -44,9 +42,10 @@ class Curve:
     Attributes:
         schedule: the schedule that was resolved.
         length: length of the run, in steps; infinite for an endless run.
+        natural_length: length of the schedule in steps, even where the run is shorter.
         horizon: the size of an epoch, a sample and a token, in steps.
+        bound: an upper bound of the absolute values; a Python function counts as 0.
 
-    >>> from ratecraft import cosine, warmup
     >>> c = (2 * warmup(4).then(cosine(1, 0))).resolve(total_steps=8)
     >>> c(2), c(4), c(100)
     (1.0, 2.0, 0.0)
@@ -54,21 +53,16 @@ class Curve:
     (8, [0.0, 0.5, 1.0, 1.5, 2.0, 1.707, 1.0, 0.293])
     """
 
+    # torch's LambdaLR saves the __dict__ of a callable object, which is empty here.
     __slots__ = (
-        "__dict__",  # torch's LambdaLR saves the __dict__ of a callable object
-        "_end",
-        "_final",
-        "_joins",
-        "_piece",
-        "_readers",
-        "horizon",
-        "length",
-        "schedule",
+        *("__dict__", "_end", "_final", "_joins", "_piece", "_readers"),
+        *("bound", "horizon", "length", "natural_length", "schedule"),
     )
 
-    def __init__(self, schedule: Schedule, piece: Piece, length: float, horizon: Horizon) -> None:
+    def __init__(self, schedule: Any, piece: Piece, length: float, horizon: Horizon) -> None:
+        # A Schedule; `_nodes.py`, where that class is, imports this module.
         self.schedule, self.length, self.horizon = schedule, length, horizon
-        self._piece = piece
+        self._piece, self.natural_length, self.bound = piece, piece.length, piece.bound
         end = min(length, MAX_DURATION)
         self._end, self._final = end - slack(end), piece.at(end, -slack(end))
         segments = piece.segments(0.0, 1.0)
@@ -87,10 +81,7 @@ class Curve:
         return self._readers[bisect_right(self._joins, t)](t)
 
     def cursor(self) -> Callable[[float], float]:
-        """Return a function of t that is faster than the curve for nearby times.
-
-        It takes floats >= 0 in any order and returns the same values, bit for bit.
-        """
+        """Return a function of t with the same values, faster for floats >= 0 that are near."""
         joins, readers, end = self._joins, self._readers, self._end
         since, until, reader = 0.0, -1.0, readers[0]
 
@@ -118,16 +109,6 @@ class Curve:
         """
         return self._piece.at(t, -slack(t)) if 0 < t < self._end else self(t)
 
-    @property
-    def natural_length(self) -> float:
-        """The length of the schedule in steps, even where the run is shorter."""
-        return self._piece.length
-
-    @property
-    def bound(self) -> float:
-        """An upper bound of the absolute values; a Python function counts as 0."""
-        return self._piece.bound()
-
     def __len__(self) -> int:
         """Return the number of steps of the run."""
         self._needs_steps("len()")
@@ -138,21 +119,18 @@ class Curve:
 
     def __repr__(self) -> str:
         length = "endless" if math.isinf(self.length) else number_text(self.length)
-        return f"<Curve of {self.schedule!r}, {length} {CLOCK_NAMES[self.horizon.clock]}s>"
+        return f"<Curve of {self.schedule}, {length} {CLOCK_NAMES[self.horizon.clock]}s>"
 
     def _repr_svg_(self) -> str:
         """Return the SVG chart for notebooks."""
-        from ratecraft.report import curve_svg
-
-        return curve_svg(self)
+        return schedule_svg(self.schedule, self)
 
     def values(self, steps: Any = None) -> Any:
         """Return the values at many times as a float64 array.
 
         Args:
-            steps: step numbers: an int64 or float64 array (numpy, torch, or any array with the
-                same namespace functions; the result stays on its device), or a sequence of
-                numbers. Default: every step of the run.
+            steps: numbers, or an int64 or float64 array of numpy, torch or a similar library, on
+                whose device the result stays. Default: every step of the run.
 
         Raises:
             TypeError: the array is float32 or smaller, which cannot represent 2**24 + 1.
@@ -164,17 +142,9 @@ class Curve:
         """
         if steps is None:
             self._needs_steps("values() without steps")
-            xp: Any = _numpy()
-            times = xp.arange(len(self), dtype=xp.float64)
-        else:
-            xp, times = _as_times(steps)
-        packed = Times.of(times, xp)
-        if math.isinf(self.length):
-            return self._piece.array(packed)
-        final, end = self._final, self.length
-        return packed.select(
-            [end], [self._piece.array, lambda times: times.full(final)], [0.0, 0.0]
-        )
+            steps = _numpy().arange(len(self), dtype=float)
+        xp, times = _as_times(steps)
+        return span(self._piece, self.length).array(Times.of(times, xp))
 
     def first_below(self, value: float) -> int | None:
         """Return the first step with a value below ``value``, or None.
@@ -183,8 +153,8 @@ class Curve:
         >>> linear(1, 0).resolve(total_steps=4).first_below(0.6)
         2
         """
-        for start in range(0, len(self), CHUNK_STEPS):
-            below = self._chunk(start, len(self)) < value
+        for start, values in self._chunks(len(self)):
+            below = values < value
             if below.any():
                 return start + int(below.argmax())
         return None
@@ -196,8 +166,7 @@ class Curve:
         >>> linear(1, 0).resolve(total_steps=4).sum()
         2.5
         """
-        steps = len(self)
-        return math.fsum(float(self._chunk(k, steps).sum()) for k in range(0, steps, CHUNK_STEPS))
+        return math.fsum(float(values.sum()) for _, values in self._chunks(len(self)))
 
     def diff(self, other: Curve) -> Difference:
         """Return the first and the largest difference between this curve and another.
@@ -214,17 +183,19 @@ class Curve:
         """
         steps = max(len(self), len(other))
         first, largest, at = None, 0.0, None
-        for start in range(0, steps, CHUNK_STEPS):
-            gap = abs(self._chunk(start, steps) - other._chunk(start, steps))
+        pairs = zip(self._chunks(steps), other._chunks(steps), strict=True)
+        for (start, values), (_, others) in pairs:
+            gap = abs(values - others)
             if first is None and gap.any():
                 first = start + int((gap > 0).argmax())
             if gap.max() > largest:
                 largest, at = float(gap.max()), start + int(gap.argmax())
         return Difference(first, largest, at)
 
-    def _chunk(self, start: int, steps: int) -> Any:
-        """Return the values of up to CHUNK_STEPS steps from ``start``, before step ``steps``."""
-        return self.values(_numpy().arange(start, min(start + CHUNK_STEPS, steps)))
+    def _chunks(self, steps: int) -> Iterator[tuple[int, Any]]:
+        """Yield the values of the first ``steps`` steps as arrays, each with its first step."""
+        for start in range(0, steps, CHUNK_STEPS):
+            yield start, self.values(_numpy().arange(start, min(start + CHUNK_STEPS, steps)))
 
     def _needs_steps(self, call: str) -> None:
         if math.isinf(self.length):
@@ -252,12 +223,10 @@ def _as_times(steps: Any) -> tuple[Any, Any]:
     else:
         xp = _numpy()
         steps = xp.asarray(steps)
-        if steps.dtype.str[1] not in "iuf":  # "<f8" is a float64
-            raise TypeError(f"step numbers must be numbers, not {steps.dtype}")
-    if "float" in str(steps.dtype) and steps.dtype != xp.float64:
-        raise TypeError(
-            f"step numbers of {steps.dtype} cannot hold 2**24 + 1; give int64 or float64"
-        )
-    if "bool" in str(steps.dtype) or "complex" in str(steps.dtype):
-        raise TypeError(f"step numbers must be int64 or float64, not {steps.dtype}")
+    dtype = str(steps.dtype)
+    if "int" not in dtype and "float" not in dtype:
+        raise TypeError(f"step numbers must be int64 or float64, not {dtype}")
+    if "float" in dtype and steps.dtype != xp.float64:
+        fix = "give int64 or float64"
+        raise TypeError(f"step numbers of {dtype} cannot hold 2**24 + 1; {fix}")
     return xp, xp.asarray(steps, dtype=xp.float64)

@@ -1,35 +1,33 @@
 """Lengths of training in steps, epochs, percent, samples and tokens.
 
-A length is an int (steps) or a `Duration`, which has one coefficient per unit. A `Horizon`
-holds the size of each unit in a given run, and `Horizon.measure` turns a length into a number.
+A length is an int (steps) or a `Duration`. A `Horizon` has the size of each unit in a given run.
 """
 
 from __future__ import annotations
 
 import math
 import operator
+from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any, Final
 
 from ratecraft.errors import ScheduleError
 
+from ._text import number_text
+
 DURATION_UNITS: Final = ("percent", "epochs", "steps", "samples", "tokens")
 MAX_DURATION: Final = 1e18  # steps, samples or tokens; no run is as long, and an ulp is 128 there
 CLOCK_NAMES: Final = {"steps": "step", "samples": "sample", "tokens": "token"}
+SIZE_ARGUMENTS: Final = {
+    "epochs": "steps_per_epoch",
+    "samples": "samples_per_step",
+    "tokens": "tokens_per_step",
+}
 
 
 def as_number(value: object, name: str) -> float:
-    """Return ``value`` as a finite float; ``-0.0`` becomes ``0.0``.
-
-    Args:
-        value: any object.
-        name: the argument that it was given as, for the error message.
-
-    Raises:
-        TypeError: it is not a real number, or it is a bool.
-        ScheduleError: it is infinite, NaN or too large for a float.
-    """
+    """Return ``value`` as a finite float; ``-0.0`` becomes ``0.0``; ``name`` is for the error."""
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a number, not {value!r} ({type(value).__name__})")
     try:
@@ -39,11 +37,6 @@ def as_number(value: object, name: str) -> float:
     if not math.isfinite(number):
         raise ScheduleError(f"{name} must be finite, not {number}")
     return number + 0.0  # -0.0 + 0.0 is 0.0
-
-
-def number_text(number: float) -> str:
-    """Return the shortest text that reads back as ``number``: integral values as an int."""
-    return str(int(number)) if number.is_integer() and abs(number) < 1e15 else repr(number)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +54,6 @@ class Duration:
         tokens: number of training tokens.
 
     >>> from ratecraft import epochs
-    >>> epochs(1) + 100
-    epochs(1) + 100
     >>> 100 - epochs(1)
     100 - epochs(1)
     """
@@ -75,12 +66,8 @@ class Duration:
 
     def _plus(self, other: object, sign: float) -> Duration:
         term = as_duration(other, "the other term of a sum of lengths")
-        return Duration(
-            *(
-                as_number(getattr(self, u) + sign * getattr(term, u), "the sum of two lengths")
-                for u in DURATION_UNITS
-            )
-        )
+        sums = (getattr(self, u) + sign * getattr(term, u) for u in DURATION_UNITS)
+        return Duration(*(as_number(total, "the sum of two lengths") for total in sums))
 
     def __add__(self, other: object) -> Duration:
         return self._plus(other, 1.0)
@@ -94,34 +81,26 @@ class Duration:
         return as_duration(other, "the length")._plus(self, -1.0)
 
     def __mul__(self, other: object) -> Duration:
-        raise TypeError(
-            f"a length cannot be multiplied: {self!r} * {other!r}; "
-            "write the product inside, e.g. epochs(2 * n)"
-        )
+        fix = "write the product inside, e.g. epochs(2 * n)"
+        raise TypeError(f"a length cannot be multiplied: {self!r} * {other!r}; {fix}")
 
     __rmul__ = __mul__
 
     def __repr__(self) -> str:
+        text = str(self)
+        return f"steps({text})" if text.isdigit() else text
+
+    def __str__(self) -> str:
+        """Return the text used as an argument: whole steps are a plain int."""
         terms = [(u, c) for u in DURATION_UNITS if (c := getattr(self, u))]
         terms.sort(key=lambda term: term[1] < 0)  # positive terms first, else in unit order
         text = ""
         for unit, coefficient in terms:
-            size = number_text(abs(coefficient))
-            whole = unit == "steps" and abs(coefficient).is_integer() and abs(coefficient) < 1e15
-            term = size if whole else f"{unit}({size})"
-            if not text:
-                text = term if coefficient > 0 else f"0 - {unit}({size})"
-            else:
-                text += f" {'+' if coefficient > 0 else '-'} {term}"
-        if len(terms) == 1 and text.isdigit():
-            return f"steps({text})"
-        return text or "steps(0)"
-
-    def __str__(self) -> str:
-        """Return the text used as an argument: whole steps are a plain int."""
-        text = repr(self)
-        inner = text[6:-1]
-        return inner if text.startswith("steps(") and inner.isdigit() else text
+            sign, size = "+" if coefficient > 0 else "-", number_text(abs(coefficient))
+            is_int = unit == "steps" and size.isdigit() and (text or coefficient > 0)
+            text += f" {sign} " + (size if is_int else f"{unit}({size})")
+        # The parser evaluates no sum of two numbers, so `0 - 5` is written 0 - steps(5).
+        return f"0{text}" if text.startswith(" -") else text[3:] or "0"
 
 
 Length = int | Duration
@@ -141,6 +120,9 @@ def steps(n: float) -> Duration:
     Args:
         n: number of steps, >= 0; fractions are allowed.
 
+    Raises:
+        ScheduleError: ``n`` is negative or not finite.
+
     >>> from ratecraft import steps
     >>> steps(500)
     steps(500)
@@ -153,6 +135,9 @@ def epochs(n: float) -> Duration:
 
     Args:
         n: number of epochs, >= 0; fractions are allowed.
+
+    Raises:
+        ScheduleError: ``n`` is negative or not finite.
 
     >>> from ratecraft import epochs
     >>> epochs(0.5)
@@ -167,6 +152,9 @@ def percent(p: float) -> Duration:
     Args:
         p: percentage, >= 0.
 
+    Raises:
+        ScheduleError: ``p`` is negative or not finite.
+
     >>> from ratecraft import percent
     >>> percent(10)
     percent(10)
@@ -179,6 +167,9 @@ def samples(n: float) -> Duration:
 
     Args:
         n: number of samples, >= 0.
+
+    Raises:
+        ScheduleError: ``n`` is negative or not finite.
 
     >>> from ratecraft import samples
     >>> samples(50_000)
@@ -193,6 +184,9 @@ def tokens(n: float) -> Duration:
     Args:
         n: number of tokens, >= 0.
 
+    Raises:
+        ScheduleError: ``n`` is negative or not finite.
+
     >>> from ratecraft import tokens
     >>> tokens(3e9)
     tokens(3000000000)
@@ -201,16 +195,7 @@ def tokens(n: float) -> Duration:
 
 
 def as_duration(value: object, name: str) -> Duration:
-    """Return ``value``, a `Duration` or an int that counts steps, as a `Duration`.
-
-    Args:
-        value: any object.
-        name: the argument that it was given as, for the error message.
-
-    Raises:
-        TypeError: it is neither a `Duration` nor an int.
-        ScheduleError: it is negative.
-    """
+    """Return ``value``, a `Duration` or an int (steps), as a `Duration`; ``name`` is for errors."""
     if isinstance(value, Duration):
         return value
     if isinstance(value, bool) or value is None:
@@ -231,11 +216,7 @@ def as_duration(value: object, name: str) -> Duration:
 
 @dataclass(frozen=True, slots=True)
 class Horizon:
-    """The size of each unit on the clock of a run; None where it is unknown.
-
-    ``clock`` is "steps", "samples" or "tokens": the unit of t. On the step clock ``epochs`` is
-    the number of steps per epoch, and ``tokens`` is 1 / tokens per step.
-    """
+    """The size of each unit on the clock of a run, which is the unit of t; None if unknown."""
 
     clock: str = "steps"
     steps: float | None = 1.0
@@ -244,53 +225,39 @@ class Horizon:
     tokens: float | None = None
 
     @classmethod
-    def of(
-        cls,
-        clock: str,
-        *,
-        steps_per_epoch: object,
-        samples_per_step: object,
-        tokens_per_step: object,
-    ) -> Horizon:
-        """Build a horizon from steps per epoch, samples per step and tokens per step."""
+    def of_run(cls, total_steps: object, sizes: Mapping[str, object]) -> tuple[Horizon, float]:
+        """Return the horizon and the length of a run; ``sizes`` are those of the units per step."""
+        length = Duration() if total_steps is None else as_duration(total_steps, "total_steps=")
+        if length.percent:
+            raise ScheduleError(
+                f"total_steps={length}: the run itself cannot be a percent of the run"
+            )
+        units = [unit for unit in DURATION_UNITS if getattr(length, unit)]
+        # A run written in tokens or samples alone is on that clock.
+        clock = units[0] if units in (["tokens"], ["samples"]) else "steps"
         per_step = {"steps": 1.0}
-        for unit, size in (
-            ("epochs", steps_per_epoch),
-            ("samples", samples_per_step),
-            ("tokens", tokens_per_step),
-        ):
+        for unit, size in sizes.items():
             if size is not None:
-                name = _size_argument(unit)
-                per_step[unit] = as_number(size, f"{name}=")
+                per_step[unit] = as_number(size, f"{SIZE_ARGUMENTS[unit]}=")
                 if per_step[unit] <= 0:
-                    raise ScheduleError(f"{name}= must be > 0, not {size!r}")
-        steps = {unit: 1 / size for unit, size in per_step.items()}
-        if "epochs" in per_step:
-            steps["epochs"] = per_step["epochs"]
-        if clock == "steps":
-            return cls(clock, **steps)
-        if clock not in steps:
-            return cls(clock, **{"steps": None, clock: 1.0})
-        sizes = {u: n * per_step[clock] for u, n in steps.items()} | {clock: 1.0}
-        return cls(clock, **sizes)
+                    raise ScheduleError(f"{SIZE_ARGUMENTS[unit]}= must be > 0, not {size!r}")
+        if clock in per_step:
+            steps = {unit: n if unit == "epochs" else 1 / n for unit, n in per_step.items()}
+            on_clock = {unit: n * per_step[clock] for unit, n in steps.items()} | {clock: 1.0}
+            horizon = cls(clock, **on_clock)
+        else:
+            horizon = cls(clock, **{"steps": None, clock: 1.0})
+        if total_steps is None:
+            return horizon, math.inf
+        return horizon, horizon.measure(length, math.inf, "total_steps=")
 
     def measure(self, length: Duration, scope: float, name: str) -> float:
-        """Return ``length`` in units of the clock.
-
-        Args:
-            length: the length to measure.
-            scope: 100 percent, in units of the clock; may be infinite.
-            name: the argument or schedule that has this length, for the error message.
-
-        Raises:
-            ScheduleError: the size of a unit is unknown, or the length is negative or too long.
-        """
+        """Return ``length`` in units of the clock; ``scope`` is 100 percent and may be infinite."""
         parts = []
         if length.percent:
             if math.isinf(scope):
-                raise ScheduleError(
-                    f"{name}: {length} needs total_steps=, since percent is of the run"
-                )
+                needs = "needs total_steps=, since percent is of the run"
+                raise ScheduleError(f"{name}: {length} {needs}")
             parts.append(length.percent * scope / 100)
         for unit in DURATION_UNITS[1:]:
             if coefficient := getattr(length, unit):
@@ -307,27 +274,13 @@ class Horizon:
         return size
 
     def size(self, unit: str, name: str) -> float:
-        """Return the size of one ``unit`` on the clock.
-
-        Raises:
-            ScheduleError: it is unknown; the message names the missing argument of ``resolve``.
-        """
+        """Return the size of one ``unit`` on the clock."""
         size: Any = getattr(self, unit)
         if size is not None:
             return float(size)
-        if self.clock == "steps" or unit == "epochs":
-            needs = _size_needed(unit)
-            if self.clock != "steps" and self.steps is None:
-                needs += f" and {_size_needed(self.clock)}"
-        else:
-            needs = _size_needed(self.clock)
+        missing = [unit if self.clock == "steps" or unit == "epochs" else self.clock]
+        if unit == "epochs" and self.steps is None:
+            missing.append(self.clock)
+        arguments = [SIZE_ARGUMENTS[u] for u in missing]
+        needs = " and ".join(f"{a}= ({a.replace('_', ' ')})" for a in arguments)
         raise ScheduleError(f"{name} needs {needs}")
-
-
-def _size_argument(unit: str) -> str:
-    return "steps_per_epoch" if unit == "epochs" else f"{unit}_per_step"
-
-
-def _size_needed(unit: str) -> str:
-    argument = _size_argument(unit)
-    return f"{argument}= ({argument.replace('_', ' ')})"

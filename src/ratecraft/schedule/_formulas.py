@@ -1,16 +1,15 @@
 """One formula per shape, written once over a namespace: ``math``, numpy, torch or any other.
 
-Each function here takes a namespace and constants and returns a function of t, which works on a
-number and elementwise on an array of that namespace.
-
-* A *ramp* is a function of x = t / length, from ``start`` to ``end``.
-* A *clocked* shape is a function of t itself, the time since its start.
+Each function takes a namespace and constants and returns a function of t, which works on a number
+and elementwise on an array of that namespace. A *ramp* is a function of x = t / length from
+``start`` to ``end``; a *clocked* shape is a function of t itself, the time since its start.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 Function = Callable[[Any], Any]  # t -> value, elementwise
@@ -19,14 +18,11 @@ HALF_PI: Final = math.pi / 2
 
 
 def linear(xp: Any, length: float, start: float, end: float) -> Function:
-    """Return t -> start (1 - x) + end x.
-
-    The form is symmetric, so values near a zero end keep their relative accuracy.
-    """
+    """Return t -> start (1 - x) + end x; symmetric, so it is accurate near an end at zero."""
     return lambda t: start * ((length - t) / length) + end * (t / length)
 
 
-def cosine(xp: Any, length: float, start: float, end: float, half_cycles: float) -> Function:
+def cosine(xp: Any, length: float, start: float, end: float, half_cycles: float = 1) -> Function:
     """Return t -> end + (start - end) (1 + cos(pi n x)) / 2 with n half cycles.
 
     With n = 1 it is computed as a squared sine measured from the smaller end, where the textbook
@@ -103,7 +99,8 @@ RAMPS: Final[dict[str, Callable[..., Function]]] = {
     "cosine": cosine,
     "exponential": exponential,
     "polynomial": polynomial,
-    "one_minus_power": one_minus_power,
+    "one_minus_sqrt": partial(one_minus_power, power=0.5),
+    "square": partial(one_minus_power, power=2.0),
     "tanh": tanh,
     "rex": rex,
 }

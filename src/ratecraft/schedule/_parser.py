@@ -27,72 +27,36 @@ MAX_CHARACTERS: Final = 20_000
 MAX_DEPTH: Final = 50  # levels of brackets or of nested schedules
 MAX_PARTS: Final = 2_000  # nodes of the syntax tree
 
-SHAPES: Final[tuple[Callable[..., Any], ...]] = (
-    shapes.constant,
-    shapes.linear,
-    shapes.cosine,
-    shapes.exponential,
-    shapes.polynomial,
-    shapes.one_minus_sqrt,
-    shapes.sqrt,
-    shapes.square,
-    shapes.tanh,
-    shapes.rex,
-    shapes.decay,
-    shapes.exp_decay,
-    shapes.inverse_sqrt,
-    shapes.power_law,
-    shapes.staircase,
-    shapes.warmup,
-    shapes.cooldown,
+SHAPES: Final = (
+    *("constant", "linear", "cosine", "exponential", "polynomial", "one_minus_sqrt", "sqrt"),
+    *("square", "tanh", "rex", "decay", "exp_decay", "inverse_sqrt", "power_law", "staircase"),
+    *("warmup", "cooldown", "untuned_warmup"),
 )
-RECIPES: Final[tuple[Callable[..., Any], ...]] = (
-    recipes.wsd,
-    recipes.trapezoid,
-    recipes.knee,
-    recipes.linear_to_zero,
-    recipes.one_cycle,
-    recipes.restarts,
-    recipes.triangular,
-    recipes.triangular2,
-    recipes.exp_range,
-    recipes.noam,
-    recipes.power_scheduler,
+RECIPES: Final = (
+    *("wsd", "trapezoid", "knee", "linear_to_zero", "one_cycle", "restarts", "triangular"),
+    *("triangular2", "exp_range", "noam", "power_scheduler"),
 )
-LENGTHS: Final[tuple[Callable[..., Any], ...]] = (
-    duration.steps,
-    duration.epochs,
-    duration.percent,
-    duration.samples,
-    duration.tokens,
-    shapes.untuned_warmup,
-)
+LENGTHS: Final = ("steps", "epochs", "percent", "samples", "tokens")
 VERBS: Final = ("then", "repeat", "clip", "rescale", "over", "reversed")
 
 WORDS: Final[Mapping[str, Callable[..., Any]]] = {
-    word.__name__: word for word in (*SHAPES, *RECIPES, *LENGTHS)
+    name: getattr(module, name)
+    for module, names in ((shapes, SHAPES), (recipes, RECIPES), (duration, LENGTHS))
+    for name in names
 }
-WORD_GROUPS: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
-    ("shapes", tuple(word.__name__ for word in SHAPES)),
-    ("whole schedules", tuple(word.__name__ for word in RECIPES)),
-    ("lengths", tuple(word.__name__ for word in LENGTHS)),
-    ("methods", tuple(f".{verb}" for verb in VERBS)),
-)
-"""All words of the notation by group, in the order of docs/notation.md, for help texts."""
-
 UNREADABLE: Final = ("custom", "multiplicative")  # their argument is a Python function
 RENAMED_WORDS: Final = {
     "levels": "staircase(values, lengths=...)",
     "between": ".rescale(low, high)",
 }
-ALLOWED: Final = re.compile(r"[\w\s.,()\[\]*+=\"'<>|/-]*", re.ASCII)
+REFUSED: Final = re.compile(r"[^\w\s.,()\[\]*+=\"'<>|/-]", re.ASCII)
 OPERATORS: Final = {
     ast.RShift: ">>", ast.BitOr: "|", ast.Div: "/", ast.Pow: "**", ast.Add: "+", ast.Sub: "-",
 }  # fmt: skip
 
 
 def parse(text: str) -> Schedule:
-    """Return the schedule of a text; the inverse of ``repr``.
+    """Return the schedule of a text; the inverse of ``repr`` and of ``str``.
 
     Args:
         text: the notation, e.g. ``"3e-4 * warmup(500).then(cosine(1, 0.1))"``; at most 20,000
@@ -156,14 +120,10 @@ class _Reader:
             )
         for word in UNREADABLE:
             if f"{word}(<" in text:
-                raise ScheduleError(
-                    f"a {word}() function cannot be read from text; build it in Python: "
-                    f"{word}(function)"
-                )
-        odd = ALLOWED.match(text)
-        if odd is None or odd.end() < len(text):
-            at = odd.end() if odd else 0
-            self._fail_at(at, 1, f"{text[at]!r} has no meaning in a schedule")
+                fix = f"build it in Python: {word}(function)"
+                raise ScheduleError(f"a {word}() function cannot be read from text; {fix}")
+        if odd := REFUSED.search(text):
+            self._fail_at(odd.start(), 1, f"{odd[0]!r} has no meaning in a schedule")
         depth = deepest = 0
         for at, character in enumerate(text):
             depth += (character in "([") - (character in ")]")
@@ -174,20 +134,15 @@ class _Reader:
             raise ScheduleError(f"brackets are {deepest} deep; the limit is {MAX_DEPTH}")
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", SyntaxWarning)
-                warnings.simplefilter("ignore", DeprecationWarning)
-                # The brackets allow line breaks in the text.
-                tree = ast.parse(f"({text}\n)", mode="eval").body
+                warnings.simplefilter("ignore")
+                # As one line, so that line breaks are allowed and a column is an index in the text.
+                tree = ast.parse(text.replace("\n", " "), mode="eval").body
         except SyntaxError as error:
-            at = self._offset(error.lineno or 1, (error.offset or 1) - 1)
-            self._fail_at(at, 1, f"invalid syntax: {error.msg}")
+            self._fail_at((error.offset or 1) - 1, 1, f"invalid syntax: {error.msg}")
         except (MemoryError, RecursionError, ValueError) as error:
-            raise ScheduleError(
-                f"the text cannot be parsed: {error or type(error).__name__}"
-            ) from None
+            reason = error or type(error).__name__
+            raise ScheduleError(f"the text cannot be parsed: {reason}") from None
         return self._value(tree, 0)
-
-    # The tree walk ------------------------------------------------------------------------
 
     def _value(self, node: ast.expr, depth: int) -> Any:
         self.parts += 1
@@ -208,7 +163,7 @@ class _Reader:
             case ast.BinOp():
                 return self._operation(node, depth)
             case ast.Call(func=ast.Name(id=word)):
-                return self._call(node, word, self._word(node.func, word), [], depth)
+                return self._call(node, word, self._word(node.func, word), depth)
             case ast.Call(func=ast.Attribute()):
                 return self._chain(node, depth)
             case ast.Name(id=word):
@@ -232,11 +187,10 @@ class _Reader:
             if not isinstance(subject, Schedule):
                 self._fail(function.value, f"only a schedule has .{verb}(); this is not one")
             if verb not in VERBS:
-                column = (function.end_col_offset or 0) - len(verb)
-                at = self._offset(function.end_lineno or 1, column)
-                close = guess(verb, VERBS)
-                self._fail_at(at, len(verb), f"a schedule has no .{verb}(){close}")
-            subject = self._call(call, f".{verb}", getattr(subject, verb), [], depth)
+                at = (function.end_col_offset or 0) - len(verb)
+                message = f"a schedule has no .{verb}(){_guess(verb, VERBS)}"
+                self._fail_at(at, len(verb), message)
+            subject = self._call(call, f".{verb}", getattr(subject, verb), depth)
         return subject
 
     def _operation(self, node: ast.BinOp, depth: int) -> Any:
@@ -252,9 +206,8 @@ class _Reader:
                 return self._build(node, lambda: left - right)
         sign = OPERATORS.get(type(node.op), "this operator")
         if schedules:
-            self._fail(
-                node.right, f"{sign} does not join schedules; write a.then(b), or a * b to multiply"
-            )
+            message = f"{sign} does not join schedules; write a.then(b), or a * b to multiply"
+            self._fail(node.right, message)
         self._fail(node, f"{sign} is not evaluated here; write the result")
 
     def _word(self, node: ast.expr, word: str) -> Callable[..., Any]:
@@ -262,12 +215,11 @@ class _Reader:
             return WORDS[word]
         if word in UNREADABLE:
             self._fail(node, f"{word}() needs a Python function and cannot be read from text")
-        close = guess(word, WORDS) or f"; the words are {', '.join(sorted(WORDS))}"
+        close = _guess(word, WORDS) or f"; the words are {', '.join(sorted(WORDS))}"
         self._fail(node, f"{word!r} is not a word of the notation{close}")
 
-    def _call(
-        self, node: ast.Call, name: str, function: Callable[..., Any], values: list[Any], depth: int
-    ) -> Any:
+    def _call(self, node: ast.Call, name: str, function: Callable[..., Any], depth: int) -> Any:
+        values: list[Any] = []
         for argument in node.args:
             if isinstance(argument, ast.Starred):
                 self._fail(argument, "* is not allowed here; write out the arguments")
@@ -277,7 +229,7 @@ class _Reader:
             if keyword.arg is None:
                 self._fail(keyword.value, "** is not allowed here; write out the arguments")
             named[keyword.arg] = self._value(keyword.value, depth + 1)
-        return self._build(node, lambda: call(name, function, values, named))
+        return self._build(node, lambda: _call(name, function, values, named))
 
     def _build(self, node: ast.expr, build: Callable[[], Any]) -> Any:
         try:
@@ -285,18 +237,8 @@ class _Reader:
         except (TypeError, ScheduleError) as error:
             self._fail(node, str(error))
 
-    # Error messages ----------------------------------------------------------------------
-
-    def _offset(self, line: int, column: int) -> int:
-        """Return the index in the text of a line and column of the bracketed text."""
-        lines = self.text.split("\n")
-        before = sum(len(previous) + 1 for previous in lines[: line - 1])
-        return min(max(before + column - (line == 1), 0), len(self.text))
-
     def _fail(self, node: ast.expr, message: str) -> NoReturn:
-        start = self._offset(node.lineno, node.col_offset)
-        end = self._offset(node.end_lineno or node.lineno, node.end_col_offset or 0)
-        self._fail_at(start, end - start, message)
+        self._fail_at(node.col_offset, (node.end_col_offset or 0) - node.col_offset, message)
 
     def _fail_at(self, start: int, width: int, message: str) -> NoReturn:
         line_start = self.text.rfind("\n", 0, start) + 1
@@ -309,26 +251,15 @@ class _Reader:
         raise ScheduleError(f"{message}\n  {shown}\n  {' ' * (column - first)}{marks}") from None
 
 
-def call(
+def _call(
     name: str, function: Callable[..., Any], values: list[Any], named: Mapping[str, Any]
 ) -> Any:
-    """Call a function or method of the notation; error messages use the name in the text.
-
-    Args:
-        name: the name in the text.
-        function: what to call.
-        values: positional arguments.
-        named: keyword arguments.
-
-    Raises:
-        TypeError: an argument is unknown, missing, given twice or of the wrong type.
-        ScheduleError: an argument has an invalid value.
-    """
+    """Call a function or method of the notation; error messages use the name in the text."""
     signature = inspect.signature(function)
     shown = ", ".join(str(p).split(":")[0] for p in signature.parameters.values())
     unknown = [key for key in named if key not in signature.parameters]
     if unknown:
-        close = guess(unknown[0], signature.parameters)
+        close = _guess(unknown[0], signature.parameters)
         raise TypeError(f"{name}() has no {unknown[0]}={close}; it takes ({shown})")
     try:
         signature.bind(*values, **named)
@@ -337,7 +268,7 @@ def call(
     return function(*values, **named)
 
 
-def guess(word: str, known: Any) -> str:
+def _guess(word: str, known: Any) -> str:
     """Return "; did you mean ...?" if a known word is similar, the new name of a renamed word."""
     if word in RENAMED_WORDS:
         return f"; write {RENAMED_WORDS[word]}"

@@ -1,42 +1,50 @@
-"""The public functions for whole schedules, such as `wsd`; their text is that of their parts."""
+"""The public functions for whole schedules, such as `wsd`; ``str`` of a result is the call."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
 from numbers import Integral
+from typing import ParamSpec
 
 from ratecraft.errors import ScheduleError
 
+from . import _shapes as shapes
 from ._duration import Duration, Length, as_duration, as_number, percent
 from ._nodes import Schedule
-from ._shapes import (
-    constant,
-    cooldown,
-    cosine,
-    decay,
-    exponential,
-    inverse_sqrt,
-    linear,
-    power_law,
-    warmup,
-)
+from ._text import call_text
+
+P = ParamSpec("P")
 
 DEFAULT_COOLDOWN = percent(20)
 DEFAULT_RISE = percent(30)
 
 
+def recipe(function: Callable[P, Schedule]) -> Callable[P, Schedule]:
+    """Let ``str`` of the schedules that a function returns be the call."""
+
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> Schedule:
+        schedule = function(*args, **kwargs)
+        return schedule._with_text(call_text(function.__name__, *args, **kwargs))
+
+    return call
+
+
+@recipe
 def wsd(
-    warmup: Length,
-    cooldown: Length = DEFAULT_COOLDOWN,
-    shape: str = "1-sqrt",
-    end: float = 0,
+    warmup: Length, cooldown: Length = DEFAULT_COOLDOWN, shape: str = "1-sqrt", end: float = 0
 ) -> Schedule:
     """Return warmup-stable-decay: a linear rise to 1, a plateau, and a cooldown to ``end``.
 
     Args:
         warmup: length of the warm-up.
-        cooldown: length of the cooldown, at the end of the run.
+        cooldown: length of the cooldown, at the end of the run; default 20 percent of the run.
         shape: "linear", "cosine", "exponential" (end > 0), "1-sqrt" or "square".
         end: last value.
+
+    Raises:
+        ScheduleError: the shape is unknown.
 
     Source: Hu et al. 2024 (MiniCPM), arXiv 2404.06395; shapes in Hägele et al., arXiv 2405.18392.
 
@@ -44,9 +52,14 @@ def wsd(
     >>> wsd(500, percent(10), shape="linear")
     warmup(500).then(constant(1)).then(cooldown(percent(10)))
     """
-    return _warmup(warmup).then(constant(1)).then(_cooldown(cooldown, end, shape=shape))
+    return (
+        shapes.warmup(warmup)
+        .then(shapes.constant(1))
+        .then(shapes.cooldown(cooldown, end, shape=shape))
+    )
 
 
+@recipe
 def trapezoid(warmup: Length, cooldown: Length, end: float = 0) -> Schedule:
     """Return a trapezoid: a linear rise to 1, a plateau, and a linear fall to ``end``.
 
@@ -64,12 +77,13 @@ def trapezoid(warmup: Length, cooldown: Length, end: float = 0) -> Schedule:
     return wsd(warmup, cooldown, "linear", end)
 
 
+@recipe
 def knee(explore: Length, warmup: Length = 0) -> Schedule:
     """Return the knee schedule: 1 for the explore phase, then a linear fall to 0.
 
     Args:
         explore: length of the phase at 1.
-        warmup: length of a warm-up before it.
+        warmup: length of a warm-up before it; default none.
 
     Source: Iyer et al. 2020, arXiv 2003.03977.
 
@@ -77,14 +91,15 @@ def knee(explore: Length, warmup: Length = 0) -> Schedule:
     >>> knee(percent(50))
     constant(1, over=percent(50)).then(linear(1, 0))
     """
-    return _with_warmup(warmup, constant(1, explore).then(linear(1, 0)))
+    return _with_warmup(warmup, shapes.constant(1, explore).then(shapes.linear(1, 0)))
 
 
+@recipe
 def linear_to_zero(warmup: Length = 0) -> Schedule:
     """Return a linear fall to 0 over the run, after an optional warm-up.
 
     Args:
-        warmup: length of the warm-up.
+        warmup: length of the warm-up; default none.
 
     Source: Bergsma et al. 2025, arXiv 2502.15938 ("straight to zero").
 
@@ -92,9 +107,10 @@ def linear_to_zero(warmup: Length = 0) -> Schedule:
     >>> linear_to_zero(percent(10))
     warmup(percent(10)).then(linear(1, 0))
     """
-    return _with_warmup(warmup, linear(1, 0))
+    return _with_warmup(warmup, shapes.linear(1, 0))
 
 
+@recipe
 def noam(warmup: int, model_width: int) -> Schedule:
     """Return the learning rate of the Transformer: width^-0.5 min(t^-0.5, t warmup^-1.5).
 
@@ -111,15 +127,15 @@ def noam(warmup: int, model_width: int) -> Schedule:
     >>> noam(4000, 512).resolve()(4000) == 512**-0.5 * 4000**-0.5
     True
     """
-    sizes: list[float] = []
-    for name, value in (("warmup", warmup), ("model_width", model_width)):
+    scale = 1.0
+    for name, value in (("model_width", model_width), ("warmup", warmup)):
         if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
             raise ScheduleError(f"noam: {name}={value!r} must be an int >= 1")
-        sizes.append(as_number(value, f"noam: {name}"))
-    scale: float = sizes[1] ** -0.5 * sizes[0] ** -0.5
-    return scale * _warmup(warmup).then(inverse_sqrt(warmup))
+        scale *= as_number(value, f"noam: {name}") ** -0.5
+    return scale * shapes.warmup(warmup).then(shapes.inverse_sqrt(warmup))
 
 
+@recipe
 def power_scheduler(
     warmup: Length,
     timescale: Length,
@@ -133,7 +149,7 @@ def power_scheduler(
         warmup: length of the warm-up.
         timescale: the time until which the value is 1; then it is (t / timescale)^exponent.
         exponent: the exponent of the power law, < 0.
-        cooldown: length of the cooldown, at the end of the run.
+        cooldown: length of the cooldown, at the end of the run; default 20 percent of the run.
         end: factor of the power law at the end of the cooldown, > 0.
 
     Source: Shen et al. 2024, arXiv 2408.13359.
@@ -143,10 +159,12 @@ def power_scheduler(
     >>> curve(100), round(curve(800), 4)
     (1.0, 0.3463)
     """
-    law = _with_warmup(warmup, power_law(exponent, timescale, shift=warmup))
-    return law * constant(1).then(exponential(1, end, as_duration(cooldown, "cooldown=")))
+    law = _with_warmup(warmup, shapes.power_law(exponent, timescale, shift=warmup))
+    fall = shapes.exponential(1, end, as_duration(cooldown, "cooldown="))
+    return law * shapes.constant(1).then(fall)
 
 
+@recipe
 def one_cycle(
     warmup: Length = DEFAULT_RISE,
     start: float = 0.04,
@@ -157,7 +175,7 @@ def one_cycle(
     """Return the 1cycle schedule: a rise from ``start`` to 1, then a fall to ``end``.
 
     Args:
-        warmup: length of the rise.
+        warmup: length of the rise; default 30 percent of the run.
         start: first value; 1 / div_factor of torch's OneCycleLR.
         end: last value; 1 / (div_factor final_div_factor) of torch's OneCycleLR.
         shape: "cosine" or "linear".
@@ -173,20 +191,14 @@ def one_cycle(
     cosine(0.1, 1, over=percent(30)).then(cosine(1, 0))
     """
     length = as_duration(warmup, "one_cycle: warmup=")
-    if shape not in ("cosine", "linear"):
-        raise ScheduleError(f"one_cycle: shape= must be one of 'cosine', 'linear', not {shape!r}")
-
-    def ramp(first: float, last: float, over: Duration | None = None) -> Schedule:
-        if shape == "cosine":
-            return cosine(first, last, over=over)
-        return linear(first, last, over)
-
-    rise = ramp(start, 1, length)
+    ramp = shapes.ramp_function(shape, ("cosine", "linear"), "one_cycle")
+    rise = ramp(start, 1, over=length)
     if three_phase:
-        return rise.then(ramp(1, start, length)).then(ramp(start, end))
+        return rise.then(ramp(1, start, over=length)).then(ramp(start, end))
     return rise.then(ramp(1, end))
 
 
+@recipe
 def triangular(up: Length, down: Length | None = None, low: float = 0.1) -> Schedule:
     """Return endless triangular cycles from ``low`` to 1 and back.
 
@@ -204,6 +216,7 @@ def triangular(up: Length, down: Length | None = None, low: float = 0.1) -> Sche
     return _triangle(up, down).repeat().rescale(low, 1)
 
 
+@recipe
 def triangular2(up: Length, down: Length | None = None, low: float = 0.1) -> Schedule:
     """Return `triangular` cycles that halve in height.
 
@@ -221,6 +234,7 @@ def triangular2(up: Length, down: Length | None = None, low: float = 0.1) -> Sch
     return _triangle(up, down).repeat(decay=0.5).rescale(low, 1)
 
 
+@recipe
 def exp_range(gamma: float, up: Length, down: Length | None = None, low: float = 0.1) -> Schedule:
     """Return `triangular` cycles whose height is multiplied by gamma at every step.
 
@@ -236,9 +250,10 @@ def exp_range(gamma: float, up: Length, down: Length | None = None, low: float =
     >>> exp_range(0.5, 2, low=0).resolve().values([1, 2])
     array([0.25, 0.25])
     """
-    return (_triangle(up, down).repeat() * decay(gamma)).rescale(low, 1)
+    return (_triangle(up, down).repeat() * shapes.decay(gamma)).rescale(low, 1)
 
 
+@recipe
 def restarts(
     first: Length | None = None,
     n: int | None = None,
@@ -268,21 +283,17 @@ def restarts(
         raise ScheduleError(
             "restarts: write first= (length of the first cycle) or n= (number of cycles)"
         )
-    wave = cosine(1, 0, over=None if first is None else as_duration(first, "restarts: first="))
-    cycles = wave.repeat(n, grow=grow, decay=decay)
+    length = None if first is None else as_duration(first, "restarts: first=")
+    cycles = shapes.cosine(over=length).repeat(n, grow=grow, decay=decay)
     return cycles.rescale(end, 1) if end else cycles
 
 
 def _triangle(up: Length, down: Length | None) -> Schedule:
     fall = as_duration(up if down is None else down, "down=")
-    return _warmup(up).then(_cooldown(fall))
+    return shapes.warmup(up).then(shapes.cooldown(fall))
 
 
 def _with_warmup(length: Length, rest: Schedule) -> Schedule:
     """Prepend a warm-up to a schedule, unless its length is 0."""
     before = as_duration(length, "warmup=")
-    return rest if before == Duration() else _warmup(before).then(rest)
-
-
-# Some functions have a parameter with the name of another function.
-_warmup, _cooldown = warmup, cooldown
+    return rest if before == Duration() else shapes.warmup(before).then(rest)

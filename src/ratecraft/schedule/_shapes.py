@@ -1,32 +1,24 @@
-"""The public functions for single shapes, such as `constant`, `cosine` and `warmup`.
-
-Ramps take their end values and, last, their length ``over=``; without ``over=`` a shape fills the
-rest of the run.
-"""
+"""The public functions for single shapes; without ``over=`` a shape fills the rest of the run."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Final
 
 from ratecraft.errors import ScheduleError
 
-from ._duration import Duration, Length, as_duration, as_number, number_text
-from ._leaves import Clocked, Custom, Multiplicative, Ramp, Staircase
+from ._duration import Duration, Length, as_duration, as_number, steps
+from ._leaves import Clocked, Custom, Ramp, Staircase
 from ._nodes import Schedule
+from ._text import number_text
 
 
-def _length(value: Length | None, name: str = "over=") -> Duration | None:
-    return None if value is None else as_duration(value, name)
+def _length(over: Length | None) -> Duration | None:
+    return None if over is None else as_duration(over, "over=")
 
 
-def _ends(word: str, start: object, end: object) -> tuple[float, float]:
-    """Check both ends; error messages name the function that the user called."""
-    return as_number(start, f"{word}: start"), as_number(end, f"{word}: end")
-
-
-def _as_list(values: Iterable[Any], name: str) -> list[Any]:
+def _as_list(values: object, name: str) -> list[Any]:
     if isinstance(values, str) or not isinstance(values, Iterable):
         raise TypeError(f"{name} must be a list, not {values!r}")
     return list(values)
@@ -39,7 +31,6 @@ def constant(value: float = 1, over: Length | None = None) -> Schedule:
         value: the value.
         over: length; default the rest of the run.
 
-    >>> from ratecraft import constant
     >>> constant(0.5).resolve()(1_000)
     0.5
     """
@@ -55,7 +46,6 @@ def linear(start: float, end: float, over: Length | None = None) -> Schedule:
         end: value at the end.
         over: length; default the rest of the run.
 
-    >>> from ratecraft import linear
     >>> linear(1, 0).resolve(total_steps=4).values()
     array([1.  , 0.75, 0.5 , 0.25])
     """
@@ -70,13 +60,11 @@ def cosine(
     Args:
         start: value at t = 0.
         end: the other extreme of the cosine; with one half cycle, its last value.
-        half_cycles: n, > 0. With 2 it falls and rises again; 7 is transformers'
-            ``num_cycles=3.5``.
+        half_cycles: n, > 0; 2 falls and rises again, 7 is transformers' ``num_cycles=3.5``.
         over: length; default the rest of the run.
 
     Source: Loshchilov & Hutter 2017, arXiv 1608.03983, eq. 5.
 
-    >>> from ratecraft import cosine
     >>> cosine(1, 0.1).resolve(total_steps=4).values().round(3)
     array([1.   , 0.868, 0.55 , 0.232])
     """
@@ -94,7 +82,6 @@ def exponential(start: float, end: float, over: Length | None = None) -> Schedul
     Raises:
         ScheduleError: an end is 0, or the ends have opposite signs.
 
-    >>> from ratecraft import exponential
     >>> round(exponential(1, 0.01).resolve(total_steps=10)(5), 12)
     0.1
     """
@@ -112,7 +99,6 @@ def polynomial(start: float, end: float, power: float = 1, over: Length | None =
 
     Source: Chen et al. 2016 (DeepLab, "poly"), arXiv 1606.00915.
 
-    >>> from ratecraft import polynomial
     >>> polynomial(1, 0, 2).resolve(total_steps=4).values()
     array([1.    , 0.5625, 0.25  , 0.0625])
     """
@@ -129,11 +115,10 @@ def one_minus_sqrt(start: float = 1, end: float = 0, over: Length | None = None)
 
     Source: Hägele et al. 2024, arXiv 2405.18392 (the "1-sqrt" cooldown).
 
-    >>> from ratecraft import one_minus_sqrt
     >>> one_minus_sqrt(1, 0).resolve(total_steps=4).values([0, 1, 4])
     array([1. , 0.5, 0. ])
     """
-    return Ramp("one_minus_power", *_ends("one_minus_sqrt", start, end), _length(over), (0.5,))
+    return Ramp("one_minus_sqrt", start, end, _length(over))
 
 
 def square(start: float = 1, end: float = 0, over: Length | None = None) -> Schedule:
@@ -146,11 +131,10 @@ def square(start: float = 1, end: float = 0, over: Length | None = None) -> Sche
 
     Source: Hägele et al. 2024, arXiv 2405.18392 (the "square" cooldown).
 
-    >>> from ratecraft import square
     >>> square(1, 0).resolve(total_steps=4).values([0, 2, 4])
     array([1.  , 0.75, 0.  ])
     """
-    return Ramp("one_minus_power", *_ends("square", start, end), _length(over), (2,))
+    return Ramp("square", start, end, _length(over))
 
 
 def sqrt(start: float = 1, end: float = 0, over: Length | None = None) -> Schedule:
@@ -161,11 +145,10 @@ def sqrt(start: float = 1, end: float = 0, over: Length | None = None) -> Schedu
         end: value at the end.
         over: length; default the rest of the run.
 
-    >>> from ratecraft import sqrt
     >>> sqrt(1, 0).resolve(total_steps=4).values([0, 3, 4])
     array([1. , 0.5, 0. ])
     """
-    return polynomial(*_ends("sqrt", start, end), 0.5, over)
+    return polynomial(as_number(start, "sqrt: start"), as_number(end, "sqrt: end"), 0.5, over)
 
 
 def tanh(
@@ -173,19 +156,18 @@ def tanh(
 ) -> Schedule:
     """Return a tanh decay: f(t) = end + (start - end) (1 - tanh(z)) / 2.
 
-    z rises linearly from ``low`` to ``high``. The ends are approached, not reached: with the
-    defaults the relative gap is 8e-7 at the start and 2.5e-3 at the end.
+    z rises linearly. The ends are approached, not reached: with the defaults the relative gap is
+    8e-7 at the start and 2.5e-3 at the end.
 
     Args:
-        start: the value near t = 0.
-        end: the value near the end.
+        start: value near t = 0.
+        end: value near the end.
         low: z at t = 0.
         high: z at the end.
         over: length; default the rest of the run.
 
     Source: Hsueh et al. 2018, arXiv 1806.01593.
 
-    >>> from ratecraft import tanh
     >>> tanh(1, 0).resolve(total_steps=100).values([0, 70, 100]).round(4)
     array([1.    , 0.5   , 0.0025])
     """
@@ -202,7 +184,6 @@ def rex(start: float = 1, end: float = 0, over: Length | None = None) -> Schedul
 
     Source: Chen et al. 2021, arXiv 2107.04197.
 
-    >>> from ratecraft import rex
     >>> rex(1, 0).resolve(total_steps=4).values([0, 2, 4]).round(4)
     array([1.    , 0.6667, 0.    ])
     """
@@ -220,22 +201,23 @@ def decay(gamma: float, every: Length = 1, over: Length | None = None) -> Schedu
         every: the length in which the value is multiplied by gamma.
         over: length; default the rest of the run.
 
-    >>> from ratecraft import decay
     >>> decay(0.5, every=10).resolve()(20)
     0.25
     """
-    return Clocked("decay", gamma, (as_duration(every, "every="),), _length(over))
+    gamma, lengths = as_number(gamma, "decay"), (as_duration(every, "every="),)
+    if gamma <= 0:
+        raise ScheduleError(f"decay: gamma={number_text(gamma)} must be > 0")
+    return Clocked("decay", gamma, lengths, _length(over))
 
 
 def exp_decay(k: float, every: Length = 1, over: Length | None = None) -> Schedule:
-    """Return e^(-k t / every), which is ``decay(exp(-k), every)``.
+    """Return an exponential decay: f(t) = e^(-k t / every), which is ``decay(exp(-k), every)``.
 
     Args:
         k: exponent per ``every``; the value falls if k > 0.
         every: the length in which the value is multiplied by e^-k.
         over: length; default the rest of the run.
 
-    >>> from ratecraft import exp_decay
     >>> round(exp_decay(0.1).resolve()(10), 6)
     0.367879
     """
@@ -279,10 +261,13 @@ def power_law(
 
     Source: Shen et al. 2024, arXiv 2408.13359 (the power scheduler).
 
-    >>> from ratecraft import power_law
     >>> power_law(-0.5, 100).resolve().values([0, 100, 400])
     array([1. , 1. , 0.5])
     """
+    exponent = as_number(exponent, "power_law")
+    if exponent >= 0:
+        fix = "for a rise write polynomial(start, end, power)"
+        raise ScheduleError(f"power_law: exponent={number_text(exponent)} must be < 0; {fix}")
     lengths = as_duration(timescale, "timescale="), as_duration(shift, "shift=")
     return Clocked("power_law", exponent, lengths, _length(over))
 
@@ -304,9 +289,6 @@ def warmup(
 
     Source: Goyal et al. 2017, arXiv 1706.02677, section 2.2.
 
-    >>> from ratecraft import warmup
-    >>> warmup(4).resolve().values([0, 1, 2, 3, 4, 5])
-    array([0.  , 0.25, 0.5 , 0.75, 1.  , 1.  ])
     >>> warmup(5, start=0.1, hold=2)
     constant(0.1, over=2).then(warmup(3, start=0.1))
     """
@@ -314,13 +296,8 @@ def warmup(
     if hold is not None:
         flat = as_duration(hold, "warmup: hold=")
         return constant(start, flat).then(warmup(length - flat, start, shape=shape))
-    rises = {
-        "linear": lambda: Ramp("linear", start, 1, length),
-        "cosine": lambda: cosine(start, 1, over=length),
-        "exponential": lambda: exponential(start, 1, length),
-        "constant": lambda: constant(start, length),
-    }
-    return _select_shape(rises, shape, "warmup")
+    ramp = ramp_function(shape, ("linear", "cosine", "exponential", "constant"), "warmup")
+    return ramp(start, 1, over=length)
 
 
 def untuned_warmup(beta2: float = 0.999) -> Duration:
@@ -341,7 +318,7 @@ def untuned_warmup(beta2: float = 0.999) -> Duration:
     beta2 = as_number(beta2, "beta2")
     if not 0 <= beta2 < 1:
         raise ScheduleError(f"untuned_warmup: beta2={beta2} must be >= 0 and < 1")
-    return as_duration(round(2 / (1 - beta2)), "untuned_warmup()")
+    return steps(round(2 / (1 - beta2)))
 
 
 def cooldown(over: Length, end: float = 0, *, shape: str = "linear") -> Schedule:
@@ -362,21 +339,26 @@ def cooldown(over: Length, end: float = 0, *, shape: str = "linear") -> Schedule
     0.5
     """
     length = as_duration(over, "cooldown: over=")
-    falls = {
-        "linear": lambda: Ramp("linear", 1, end, length),
-        "cosine": lambda: cosine(1, end, over=length),
-        "exponential": lambda: exponential(1, end, length),
-        "1-sqrt": lambda: one_minus_sqrt(1, end, length),
-        "square": lambda: square(1, end, length),
-    }
-    return _select_shape(falls, shape, "cooldown")
+    ramp = ramp_function(shape, ("linear", "cosine", "exponential", "1-sqrt", "square"), "cooldown")
+    return ramp(1, end, over=length)
 
 
-def _select_shape(shapes: dict[str, Callable[[], Schedule]], shape: str, word: str) -> Schedule:
+RAMP_FUNCTIONS: Final[dict[str, Callable[..., Schedule]]] = {
+    "linear": linear,
+    "cosine": cosine,
+    "exponential": exponential,
+    "1-sqrt": one_minus_sqrt,
+    "square": square,
+    "constant": lambda start, end, over: constant(start, over),
+}
+
+
+def ramp_function(shape: str, shapes: Iterable[str], word: str) -> Callable[..., Schedule]:
+    """Return the function for a ``shape=`` that must be one of ``shapes``."""
     if shape not in shapes:
         known = ", ".join(map(repr, shapes))
         raise ScheduleError(f"{word}: shape= must be one of {known}, not {shape!r}")
-    return shapes[shape]()
+    return RAMP_FUNCTIONS[shape]
 
 
 def staircase(
@@ -394,22 +376,16 @@ def staircase(
         every: the length of each level.
         at: the time at which each level after the first begins, from the start of the staircase.
         lengths: the length of each level. The result is the levels joined with ``.then()``.
-        over: total length, with ``every=`` or ``at=``; default the last level fills the rest of
-            the run.
+        over: total length, with ``every=`` or ``at=``; default the rest of the run.
 
     Raises:
         ScheduleError: ``values`` is empty, its number does not fit the times or lengths, or not
             exactly one of ``every=``, ``at=`` and ``lengths=`` is given.
 
-    >>> from ratecraft import epochs, staircase
     >>> staircase([1, 0.1, 0.01], at=[30, 60]).resolve().values([29, 30, 60])
     array([1.  , 0.1 , 0.01])
-    >>> staircase([0.1, 0.01], lengths=[epochs(1), epochs(2)])
-    constant(0.1, over=epochs(1)).then(constant(0.01, over=epochs(2)))
     """
-    levels = tuple(
-        as_number(v, "staircase: a level") for v in _as_list(values, "staircase: values")
-    )
+    levels = [as_number(v, "staircase: a level") for v in _as_list(values, "staircase: values")]
     if not levels:
         raise ScheduleError("staircase([]): needs at least one level")
     if sum(argument is not None for argument in (every, at, lengths)) != 1:
@@ -418,28 +394,23 @@ def staircase(
             "staircase([1, 0.1], every=epochs(30)), staircase([1, 0.1], at=[30]) or "
             "staircase([1, 0.1], lengths=[30, 60])"
         )
-    if lengths is not None:
-        return _joined_levels(levels, lengths, over)
-    joins = None
+    n = len(levels)
+    if every is not None:
+        return Staircase(tuple(levels), every=as_duration(every, "every="), over_=_length(over))
     if at is not None:
         joins = tuple(as_duration(x, "at=") for x in _as_list(at, "staircase: at="))
-    return Staircase(levels, _length(every, "every="), joins, _length(over))
-
-
-def _joined_levels(
-    levels: tuple[float, ...], lengths: Iterable[Length], over: Length | None
-) -> Schedule:
-    durations = [
-        as_duration(x, "staircase: a length") for x in _as_list(lengths, "staircase: lengths=")
-    ]
-    if len(durations) != len(levels):
-        raise ScheduleError(
-            f"staircase: {len(levels)} levels need {len(levels)} lengths in lengths=, "
-            f"not {len(durations)}"
-        )
+        if len(joins) != n - 1:
+            need = f"{n} levels need {n - 1} times in at=, not {len(joins)}"
+            raise ScheduleError(f"staircase: {need}; the first level begins at 0")
+        return Staircase(tuple(levels), at=joins, over_=_length(over))
+    items = _as_list(lengths, "staircase: lengths=")
+    durations = [as_duration(item, "staircase: a length") for item in items]
+    if len(durations) != n:
+        need = f"{n} levels need {n} lengths in lengths=, not {len(durations)}"
+        raise ScheduleError(f"staircase: {need}")
     if over is not None:
         raise ScheduleError("staircase: lengths= already sets the total length; leave over= out")
-    first, *rest = (constant(v, x) for v, x in zip(levels, durations, strict=True))
+    first, *rest = map(constant, levels, durations)
     return first.then(*rest)
 
 
@@ -452,11 +423,12 @@ def custom(function: Callable[[float], float], over: Length | None = None) -> Sc
         function: takes t, a number >= 0, and returns the value.
         over: length; default the rest of the run.
 
-    >>> from ratecraft import custom
     >>> custom(lambda t: 0.5 ** (t // 10)).resolve()(25)
     0.25
     """
-    return Custom(function, _length(over))
+    if not callable(function):
+        raise TypeError(f"custom() takes a function of t, not {function!r}")
+    return Custom("custom", function, _length(over))
 
 
 def multiplicative(function: Callable[[int], float], over: Length | None = None) -> Schedule:
@@ -469,8 +441,9 @@ def multiplicative(function: Callable[[int], float], over: Length | None = None)
         function: takes k, an int >= 1, and returns the factor from step k - 1 to step k.
         over: length; default the rest of the run.
 
-    >>> from ratecraft import multiplicative
     >>> multiplicative(lambda k: 0.5).resolve(total_steps=4).values()
     array([1.   , 0.5  , 0.25 , 0.125])
     """
-    return Multiplicative(function, _length(over))
+    if not callable(function):
+        raise TypeError(f"multiplicative() takes a function of k, not {function!r}")
+    return Custom("multiplicative", function, _length(over))

@@ -1,0 +1,81 @@
+"""Node: what a part of a schedule's tree tells the others, and its two texts."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import ClassVar, NoReturn, Self
+
+from ._duration import Horizon
+from ._pieces import Piece
+
+
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
+class Node:
+    """A node of the tree; subclasses are frozen dataclasses, equal by their other fields."""
+
+    # The text that the structure has lost: that of a recipe, or of a .then() that flattened one.
+    _written: str | None = field(default=None, init=False, compare=False)
+
+    __array_ufunc__ = None  # so that numpy.float64(3) * schedule calls __rmul__
+    _binds_tighter: ClassVar[bool] = True  # than `*` and `.`: its text needs no brackets
+
+    def _children(self) -> tuple[Node, ...]:
+        return ()
+
+    def _is_open(self) -> bool:
+        """Return whether a part has no length and fills the rest of its span."""
+        return any(child._is_open() for child in self._children())
+
+    def _names_percent(self) -> bool:
+        """Return whether this schedule has a ``percent`` of the enclosing scope."""
+        return any(child._names_percent() for child in self._children())
+
+    def _build(self, horizon: Horizon, scope: float, room: float) -> Piece:
+        raise NotImplementedError
+
+    def _format(self, text: Text) -> str:
+        """Return the text of this node; its children are formatted with ``text``."""
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        return self._format(repr)
+
+    def __str__(self) -> str:
+        return self._written or self._format(str)
+
+    def _operand(self, text: Text) -> str:
+        """Return the text before a dot or after ``*``, in brackets where it needs them."""
+        is_call = text is str and self._written
+        return text(self) if self._binds_tighter or is_call else f"({text(self)})"
+
+    def _with_text(self, text: str) -> Self:
+        """Return an equal node with that ``str``."""
+        node = copy.copy(self)
+        set_fields(node, _written=text)
+        return node
+
+    def _no_operator(self, _: object) -> NoReturn:
+        raise TypeError(
+            "schedules have no operator but '*': to join them write a.then(b); to multiply use "
+            "'*', to limit or shift values .clip() or .rescale()"
+        )
+
+    __add__ = __radd__ = __sub__ = __rsub__ = __truediv__ = __rshift__ = __rrshift__ = _no_operator
+    __or__ = __ror__ = __and__ = __matmul__ = _no_operator
+
+
+Text = Callable[[Node], str]  # repr or str
+
+
+def set_fields(node: Node, **fields: object) -> None:
+    """Set fields of a frozen node."""
+    for name, value in fields.items():
+        object.__setattr__(node, name, value)
+
+
+def join_text(parts: tuple[Node, ...], text: Text) -> str:
+    """Return the text of parts joined by ``.then()``."""
+    first, *later = parts
+    return first._operand(text) + "".join(f".then({text(part)})" for part in later)

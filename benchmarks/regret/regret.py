@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from alternatives import Outcome, control_variate_test, line_search
 from peers import answers
 from tasks import HELD_OUT, PLATEAU, TASKS, Entry, entry_named
 from truth import LENGTHS, losses, mean
@@ -32,7 +33,7 @@ from truth import LENGTHS, losses, mean
 from ratecraft._training._snapshot import seed_everything
 from ratecraft.experiments import Task
 from ratecraft.experiments._train import create_model_and_optimizer
-from ratecraft.finder import find_lr, line_search, range_test
+from ratecraft.finder import find_lr, range_test
 
 HERE = Path(__file__).parent
 TRUTH, ANSWERS = HERE / "truth.json", HERE / "answers.json"
@@ -68,16 +69,19 @@ def short_runs(entry: Entry, *training: Any) -> Answer:
     return Answer(results[0].lr, results[1].lr, cost, band)
 
 
-def armijo(entry: Entry, *training: Any) -> Answer:
-    result = line_search(*training)
-    return Answer(result.lr, result.lr, result.steps + result.eval_batches / 3)
-
-
-def range_test_rule(rule: str, **options: Any) -> Callable[..., Answer]:
+def alternative(find: Callable[..., Outcome]) -> Callable[..., Answer]:
     def finder(entry: Entry, *training: Any) -> Answer:
-        result = range_test(*training, **options)
+        lr, cost = find(*training)
+        return Answer(lr, lr, cost)
+
+    return finder
+
+
+def range_test_rule(rule: str) -> Callable[..., Answer]:
+    def finder(entry: Entry, *training: Any) -> Answer:
+        result = range_test(*training, steps=100)
         lr = result.suggest(rule).lr
-        return Answer(lr, lr, len(result.lrs) + options.get("control", 0) / 3)
+        return Answer(lr, lr, len(result.lrs))
 
     return finder
 
@@ -89,10 +93,10 @@ def default(entry: Entry, model: Any, optimizer: torch.optim.Optimizer, *data: A
 
 RULES: dict[str, Callable[[Entry, Task, int], Answer]] = {
     "find_lr": seeded(short_runs),
-    "control variate, minimum/4": seeded(range_test_rule("minimum/4", control=16, steps=100)),
-    "Armijo line search": seeded(armijo),
-    "range test, minimum/10": seeded(range_test_rule("minimum/10", steps=100)),
-    "range test, steepest": seeded(range_test_rule("steepest", steps=100)),
+    "control variate, minimum/4": seeded(alternative(control_variate_test)),
+    "Armijo line search": seeded(alternative(line_search)),
+    "range test, minimum/10": seeded(range_test_rule("minimum/10")),
+    "range test, steepest": seeded(range_test_rule("steepest")),
     "the optimizer's own": seeded(default),
 }
 

@@ -1,5 +1,6 @@
 """Searches in two gloo processes: same values, same end, restored state."""
 
+import dataclasses
 import math
 
 import pytest
@@ -63,7 +64,7 @@ def searched(rank, loss):
     result = find_lr(model, optimizer, loader, loss, total_steps=1000)
     return {
         "result": (result.lr, result.lr_low, result.lr_high, result.reason),
-        "runs": repr(result.runs),
+        "runs": repr([dataclasses.astuple(run) for run in result.runs]),
         "same": weights == [p.tolist() for p in model.parameters()],
     }
 

@@ -84,42 +84,6 @@ def test_geometric_spacing_reaches_both_ends() -> None:
     assert ratios == pytest.approx([1000 ** (1 / 39)] * 39)
 
 
-# Control variate
-
-
-def test_control_removes_the_noise_between_batches() -> None:
-    model, optimizer, batches = line()
-    uneven = [batch * (i + 1) for i, batch in enumerate(batches)]  # some batches are far harder
-    plain = range_test(model, optimizer, uneven, squares, high=1e-5, steps=40)
-    result = range_test(model, optimizer, uneven, squares, high=1e-5, steps=40, control=8)
-    assert max(plain.smoothed) - min(plain.smoothed) > 1
-    assert result.smoothed == pytest.approx([result.smoothed[0]] * 40, rel=2e-3)
-    assert result.losses == pytest.approx(plain.losses)  # the recorded losses are not shifted
-    assert result.batches == 8
-    assert result.control == 8
-
-
-def test_control_smooths_the_difference_from_the_initial_loss_of_each_batch() -> None:
-    model, optimizer, batches = line()
-    starts = [squares(model, batch).item() for batch in batches[:3]]
-    result = range_test(model, optimizer, batches, squares, steps=30, control=3, beta=0.5)
-    average = 0.0
-    for k, (loss, smooth) in enumerate(zip(result.losses, result.smoothed, strict=True)):
-        average = 0.5 * average + 0.5 * (loss - starts[k % 3])
-        assert smooth == pytest.approx(sum(starts) / 3 + average / (1 - 0.5 ** (k + 1)))
-    assert result.suggestion == result.suggest("minimum/4").lr
-    assert result.suggestion == result.lrs[result.smoothed.index(min(result.smoothed))] / 4
-
-
-def test_control_gives_no_suggestion_for_a_flat_curve() -> None:
-    model, optimizer, batches = line()
-    result = range_test(model, optimizer, batches, squares, high=1e-6, control=8)
-    assert result.suggestion is None
-    assert result.reason == "no suggestion: the smoothed loss never fell by 5 %"
-    with pytest.raises(SettingError, match="control=-1"):
-        range_test(model, optimizer, batches, squares, control=-1)
-
-
 # Accumulation
 
 
@@ -442,8 +406,8 @@ def test_progress_is_called_after_each_step() -> None:
 def test_saved_result_loads_with_all_fields(tmp_path: Path) -> None:
     model, optimizer, batches = line()
     measured = range_test(
-        model, optimizer, batches, squares, low=1e-3, high=5, steps=60, spacing="linear",
-        accumulate=2, control=3, task="a line",
+        model, optimizer, batches, squares, low=1e-3, high=5.0, steps=60, spacing="linear",
+        accumulate=2, task="a line",
     )  # fmt: skip
     result = dataclasses.replace(measured, seed=3)
     for field in dataclasses.fields(result):
@@ -497,7 +461,7 @@ def test_the_default_rule_is_the_first(realistic) -> None:
 
 
 def test_unknown_rule_raises(realistic) -> None:
-    known = "unknown rule 'best': expected one of minimum/10, minimum/4, steepest, valley, slide"
+    known = "unknown rule 'best': expected one of minimum/10, steepest, valley, slide"
     with pytest.raises(SettingError, match=known):
         realistic.suggest("best")
 

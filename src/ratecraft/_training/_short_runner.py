@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from ratecraft.errors import SettingError, TaskError
 from ratecraft.results._lr_search import group_lr_ratios, write_lr
 
-from ._snapshot import Batches, preserve_state
+from ._snapshot import Batches, as_list, preserve_state
 
 ACCELERATOR_CHECK_STEPS: Final = 8  # steps between two checks of losses that lie on an accelerator
 
@@ -34,16 +34,9 @@ class StepOptions(TypedDict, total=False):
 
 
 class ShortRunner:
-    """A model, its optimizer and its data, with counts of what short runs cost.
+    """A model, its optimizer and its data: short runs from the same state, and what they cost.
 
-    The arguments are those of `range_test`.
-
-    Attributes:
-        steps_done: optimizer steps taken so far, over all short runs.
-        batches_evaluated: batches whose loss was computed without a step.
-        batches_read: batches read.
-        optimizer_name: class names of the optimizers, as text.
-        on_accelerator: whether reading a loss means waiting for an accelerator.
+    The arguments are those of `range_test`. Steps, evaluations and batches need a block of `start`.
     """
 
     def __init__(
@@ -64,37 +57,31 @@ class ShortRunner:
             raise SettingError(f"accumulate={accumulate}, check_every={check_every}: expected >= 1")
         if not callable(clip) and clip is not None and not clip > 0:
             raise SettingError(f"clip={clip}: expected a norm above 0, or a function")
-        self.model, self.loss = model, loss
-        self.models = [model] if isinstance(model, nn.Module) else list(model)
-        single = isinstance(optimizer, torch.optim.Optimizer)
-        self.optimizers: list[torch.optim.Optimizer] = [optimizer] if single else list(optimizer)  # type: ignore[list-item, arg-type]
-        self.loader, self.accumulate, self.clip, self.scaler = loader, accumulate, clip, scaler
-        self.uses_ddp = any(isinstance(module, DistributedDataParallel) for module in self.models)
-        self.reduce = self.uses_ddp if reduce is None else reduce
-        self.on_disk, self._check_every = on_disk, check_every
-        self.optimizer_name = " and ".join(
-            type(optimizer).__name__ for optimizer in self.optimizers
-        )
-        groups = [group for optimizer in self.optimizers for group in optimizer.param_groups]
+        self.model, self.loader, self.loss = model, loader, loss
+        self.models = as_list(model, nn.Module)
+        self.optimizers = as_list(optimizer, torch.optim.Optimizer)
+        self.optimizer_name = " and ".join(type(each).__name__ for each in self.optimizers)
+        groups = [group for each in self.optimizers for group in each.param_groups]
         self.parameters = [p for group in groups for p in group["params"] if p.requires_grad]
         if not self.parameters:
             raise TaskError("all parameters of the optimizer are frozen: there is nothing to train")
-        self.on_accelerator = self.parameters[0].device.type != "cpu"
-        self.uses_closure = any(needs_closure(optimizer) for optimizer in self.optimizers)
+        self.uses_closure = any(map(needs_closure, self.optimizers))
         if self.uses_closure and (scaler is not None or len(self.optimizers) > 1):
             raise TaskError(
                 "an optimizer whose step() needs a closure works only as the single optimizer, "
                 "without a GradScaler"
             )
-        self.steps_done = self.batches_evaluated = self.batches_read = 0
-
-    @property
-    def check_every(self) -> int:
-        """Steps between two checks of the losses."""
-        return self._check_every or (ACCELERATOR_CHECK_STEPS if self.on_accelerator else 1)
+        self.accumulate, self.clip, self.scaler, self.on_disk = accumulate, clip, scaler, on_disk
+        self.uses_ddp = any(isinstance(module, DistributedDataParallel) for module in self.models)
+        self.reduce = self.uses_ddp if reduce is None else reduce
+        on_cpu = self.parameters[0].device.type == "cpu"
+        self.check_every = check_every or (1 if on_cpu else ACCELERATOR_CHECK_STEPS)
+        self.steps_done = self.batches_evaluated = self.batches_read = 0  # over all short runs
+        self._lr_ratios = group_lr_ratios(self.optimizers)
+        self._batches: Iterator[Any] = iter(())
 
     @contextmanager
-    def start(self) -> Iterator[ShortTraining]:
+    def start(self) -> Iterator[None]:
         """Start a short run from the current state, and restore that state at the end.
 
         Raises:
@@ -104,22 +91,13 @@ class ShortRunner:
             preserve_state(
                 self.models, self.optimizers, self.loader, scaler=self.scaler, on_disk=self.on_disk
             ),
-            closing(_cycle(self.loader)) as batches,
+            closing(_cycle(self.loader)) as self._batches,
         ):
             for model in self.models:
                 if not model.training:
                     model.train()
-            for optimizer in self.optimizers:
-                set_optimizer_mode(optimizer, "train")
-            yield ShortTraining(self, batches)
-
-    def refuse_closures(self, caller: str) -> None:
-        """Raise TaskError if the optimizer needs a closure."""
-        if self.uses_closure:
-            raise TaskError(
-                f"{caller} expects an optimizer that takes one step per call, and "
-                f"{self.optimizer_name} takes several; use find_lr or range_test"
-            )
+            set_optimizer_mode(self.optimizers, "train")
+            yield
 
     def batches_per_epoch(self) -> int | None:
         """Return the length of the loader, the smallest of all processes; None if it has none."""
@@ -137,14 +115,6 @@ class ShortRunner:
         distributed.all_reduce(tensor, distributed.ReduceOp.MIN)
         return int(tensor)
 
-
-class ShortTraining:
-    """One short run: each step uses the learning rate that was set last."""
-
-    def __init__(self, runner: ShortRunner, batches: Generator[Any]) -> None:
-        self._runner, self._batches = runner, batches
-        self._lr_ratios = group_lr_ratios(runner.optimizers)
-
     def set_lr(self, lr: float, momentum: float | None = None) -> None:
         """Set the lr of the group with the highest one; the other groups keep their ratio to it."""
         for group, ratio in self._lr_ratios:
@@ -154,109 +124,87 @@ class ShortTraining:
 
     def next_batches(self) -> list[Any]:
         """Return the batches of the next step."""
-        batches = [next(self._batches) for _ in range(self._runner.accumulate)]
-        self._runner.batches_read += len(batches)
+        batches = [next(self._batches) for _ in range(self.accumulate)]
+        self.batches_read += len(batches)
         return batches
 
-    def step(self, batches: list[Any] | None = None) -> torch.Tensor:
-        """Take one optimizer step and return the loss before it.
+    def step(self) -> torch.Tensor:
+        """Take one optimizer step on the next batches, and return the loss before it."""
+        batches = self.next_batches()
+        self.steps_done += 1
+        losses: list[torch.Tensor] = []
 
-        Args:
-            batches: the batches of the step; default the next ones.
-        """
-        runner = self._runner
-        batches = self.next_batches() if batches is None else batches
-        runner.steps_done += 1
-        if runner.uses_closure:
-            losses: list[torch.Tensor] = []
+        def closure() -> torch.Tensor:
+            losses.append(self._backward(batches))
+            return losses[-1]
 
-            def closure() -> torch.Tensor:
-                loss = self._backward(batches)
-                losses.append(loss)
-                return loss
-
-            runner.optimizers[0].step(closure)  # type: ignore[arg-type]  # LBFGS takes a tensor
-            return self._mean_over_processes(losses[0])
-        loss = self._backward(batches)
-        for optimizer in runner.optimizers:
-            if runner.scaler is None:
-                optimizer.step()
-            else:
-                runner.scaler.step(optimizer)
-        if runner.scaler is not None:
-            runner.scaler.update()
-        return self._mean_over_processes(loss)
+        if self.uses_closure:
+            self.optimizers[0].step(closure)  # type: ignore[arg-type]  # LBFGS takes a tensor
+        else:
+            closure()
+            for optimizer in self.optimizers:
+                if self.scaler is None:
+                    optimizer.step()
+                else:
+                    self.scaler.step(optimizer)
+            if self.scaler is not None:
+                self.scaler.update()
+        return self._mean_over_processes(losses[0])
 
     def evaluate(self, batches: list[Any]) -> torch.Tensor:
         """Return the mean loss of the batches with the current weights."""
-        runner = self._runner
-        runner.batches_evaluated += len(batches)
+        self.batches_evaluated += len(batches)
         # The loss may compute gradients itself, such as a gradient penalty. A
         # DistributedDataParallel model with gradients enabled would wait for backward().
         losses = []
-        with torch.set_grad_enabled(not runner.uses_ddp):
+        with torch.set_grad_enabled(not self.uses_ddp):
             for batch in batches:
-                loss = runner.loss(runner.model, batch)
-                check_loss(loss, needs_grad=not runner.uses_ddp)
+                loss = self.loss(self.model, batch)
+                check_loss(loss, needs_grad=not self.uses_ddp)
                 losses.append(loss.detach().mean())
         return self._mean_over_processes(torch.stack(losses).mean())
 
-    def directional_derivative(self, directions: list[torch.Tensor]) -> float:
-        """Return the dot product of the gradients and the directions, one per parameter."""
-        pairs = zip(self._runner.parameters, directions, strict=True)
-        products = [(p.grad * direction).sum() for p, direction in pairs if p.grad is not None]
-        if not products:
-            return 0.0
-        return float(self._mean_over_processes(torch.stack(products).sum()))
-
     def _mean_over_processes(self, value: torch.Tensor) -> torch.Tensor:
-        if self._runner.reduce:
+        if self.reduce:
             distributed.all_reduce(value)
             value /= distributed.get_world_size()
         return value
 
     def _backward(self, batches: list[Any]) -> torch.Tensor:
         """Compute and clip the gradients of the batches; return their mean loss."""
-        runner = self._runner
-        for optimizer in runner.optimizers:
+        for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
-        total = self._backward_batch(batches[0], len(batches))
-        for batch in batches[1:]:
-            total = total + self._backward_batch(batch, len(batches))
-        if runner.clip is not None:
-            if runner.scaler is not None:
-                for optimizer in runner.optimizers:
-                    runner.scaler.unscale_(optimizer)
-            if callable(runner.clip):
-                runner.clip(runner.parameters)
-            else:
-                nn.utils.clip_grad_norm_(runner.parameters, runner.clip)
-        return total
-
-    def _backward_batch(self, batch: Any, count: int) -> torch.Tensor:
-        """Add the gradients of one of ``count`` batches; return its share of the mean loss."""
-        runner = self._runner
-        loss = runner.loss(runner.model, batch)
-        check_loss(loss)
-        if loss.dim():
-            loss = loss.mean()
-        if count > 1:
-            loss = loss / count
-        scaled = loss if runner.scaler is None else runner.scaler.scale(loss)
-        scaled.backward()
-        if loss.is_leaf or loss._base is not None:  # it may share its memory with a parameter
-            loss = loss.clone()
-        return loss.detach()
+        losses = []
+        for batch in batches:
+            loss = self.loss(self.model, batch)
+            check_loss(loss)
+            if loss.dim():
+                loss = loss.mean()
+            if len(batches) > 1:
+                loss = loss / len(batches)
+            scaled = loss if self.scaler is None else self.scaler.scale(loss)
+            scaled.backward()
+            if loss.is_leaf or loss._base is not None:  # it may share its memory with a parameter
+                loss = loss.clone()
+            losses.append(loss.detach())
+        if self.clip is not None and self.scaler is not None:
+            for optimizer in self.optimizers:
+                self.scaler.unscale_(optimizer)
+        if callable(self.clip):
+            self.clip(self.parameters)
+        elif self.clip is not None:
+            nn.utils.clip_grad_norm_(self.parameters, self.clip)
+        return sum(losses[1:], losses[0])
 
 
-def set_optimizer_mode(optimizer: torch.optim.Optimizer, mode: Literal["train", "eval"]) -> None:
-    """Switch an optimizer that evaluates at other weights than it trains, as schedulefree does.
-
-    Other optimizers have no such method, and nothing happens.
-    """
-    change = getattr(optimizer, mode, None)
-    if callable(change):
-        change()
+def set_optimizer_mode(
+    optimizers: Iterable[torch.optim.Optimizer], mode: Literal["train", "eval"]
+) -> None:
+    """Switch optimizers that evaluate at other weights than they train, as schedulefree does."""
+    for optimizer in optimizers:
+        change = getattr(optimizer, mode, None)
+        if callable(change):  # other optimizers have no such method
+            change()
 
 
 def needs_closure(optimizer: torch.optim.Optimizer) -> bool:
@@ -275,14 +223,6 @@ def _cycle(loader: Batches) -> Generator[Any]:
             yield batch
         if empty:
             raise TaskError("the loader is empty: expected at least one batch")
-
-
-def max_momentum(optimizers: list[torch.optim.Optimizer]) -> float | None:
-    """Return the largest momentum or first beta; None if a param group has neither."""
-    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
-    if not all("momentum" in group or "betas" in group for group in groups):
-        return None
-    return float(max(group.get("momentum", (group.get("betas") or [0])[0]) for group in groups))
 
 
 def check_loss(loss: object, *, needs_grad: bool = True) -> None:

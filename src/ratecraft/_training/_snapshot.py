@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import count
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar, cast
 
 import torch
 from torch import nn
@@ -21,11 +21,13 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
 
 from ratecraft.errors import TaskError
 
+T = TypeVar("T")
+
 Batches = Iterable[Any] | Callable[[], Iterable[Any]]
 """Batches that can be iterated repeatedly, or a function that returns a new iterable of them."""
 
-Restore = Callable[[], object]
-"""A function that restores what was captured; it can be called repeatedly."""
+Restore = Callable[[], Any]
+"""A function that restores what was captured and returns it; it can be called repeatedly."""
 
 MAX_STATE_ITEMS: Final = 1000  # longer collections in an object's attributes are data, not state
 MAX_STATE_DEPTH: Final = 5  # more deeply nested collections are data, too
@@ -49,31 +51,28 @@ def preserve_state(
     """Restore model, optimizer, loader and random state at the end of a ``with`` block.
 
     The state is also restored after an exception and after Ctrl-C. It covers parameters, all
-    buffers (also non-persistent ones), gradients, ``requires_grad``, the training flag and plain
-    attributes of every module, the optimizer's state and param groups, the GradScaler, and the
-    random state of torch (CPU and CUDA), numpy and `random`. Of the loader, its samplers and its
-    datasets it covers generators, plain attributes (such as a position or a count) and persistent
-    workers. Tensors are restored in place: the same objects in the same memory. Step post-hooks
-    of the optimizer (used by ratecraft's schedulers) are disabled inside the block; step pre-hooks
-    still run.
+    buffers, gradients, ``requires_grad``, the training flag and plain attributes of every module,
+    the optimizer's state and param groups, the GradScaler, and the random state of torch (CPU and
+    CUDA), numpy and `random`. Of the loader, its samplers and its datasets it covers generators,
+    plain attributes (such as a position) and persistent workers. Tensors are restored in place:
+    the same objects in the same memory. Step post-hooks of the optimizer (used by ratecraft's
+    schedulers) are disabled inside the block; step pre-hooks still run.
 
     Args:
         model: the model, or several.
         optimizer: its optimizer, or several.
-        loader: the source of the batches: an iterable that can be iterated repeatedly, or a
-            function that returns a new one.
+        loader: an iterable that can be iterated repeatedly, or a function that returns a new one.
         scaler: the GradScaler, if there is one.
         on_disk: ``True`` or a folder: write the copies of large tensors to a temporary folder
-            (inside that folder), which is deleted at the end. Default: copy in memory.
+            (in that folder), which is deleted at the end. Default: copy in memory.
 
     Raises:
         TaskError: the loader can be iterated only once, so that it cannot be restored, or the
             model has lazy modules without weights.
 
     >>> import torch
-    >>> from torch import nn
     >>> from ratecraft.finder import preserve_state
-    >>> layer = nn.Linear(2, 1)
+    >>> layer = torch.nn.Linear(2, 1)
     >>> before = layer.weight.clone()
     >>> optimizer = torch.optim.SGD(layer.parameters(), lr=1.0)
     >>> with preserve_state(layer, optimizer):
@@ -83,58 +82,38 @@ def preserve_state(
     (True, None)
     """
     refuse_stream(loader)
-    models = [model] if isinstance(model, nn.Module) else list(model)
-    optimizers = [optimizer] if isinstance(optimizer, torch.optim.Optimizer) else list(optimizer)
+    models, optimizers = as_list(model, nn.Module), as_list(optimizer, torch.optim.Optimizer)
+    tensors = [t for each in models for t in (*each.parameters(), *each.buffers())]
+    if any(map(nn.parameter.is_lazy, tensors)):
+        raise TaskError("a lazy module has no weights yet; run one batch through the model first")
     with ExitStack() as stack:
         folder = None
         if on_disk:
             parent = None if on_disk is True else on_disk
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=parent)))
-        snapshot = _Snapshot(folder)
-        _refuse_lazy(models)
-        restorers = _capture_training(models, optimizers, snapshot)
+        snapshot, owners = _Snapshot(folder), _loader_parts(loader)
+        snapshot.add_training(models, optimizers)
         if scaler is not None:
-            restorers.append(snapshot.capture(vars(scaler)))
-        owners = _loader_parts(loader)
-        restorers += _capture_loader(owners, snapshot)
+            snapshot.add(vars(scaler))
+        snapshot.add_loader(owners)
         stack.enter_context(preserve_rng())
         try:
             # The block's own changes begin here; each is captured first.
             for hooked in optimizers:
-                restorers.append(_capture_attribute(hooked, "_optimizer_step_post_hooks"))
+                snapshot.add_attribute(hooked, "_optimizer_step_post_hooks")
                 hooked._optimizer_step_post_hooks = OrderedDict()
             for owner in owners:
                 if isinstance(owner, DataLoader):  # its persistent workers stay untouched
-                    restorers.append(_capture_attribute(owner, "_iterator"))
+                    snapshot.add_attribute(owner, "_iterator")
                     owner._iterator = None
             yield
         finally:
-            _restore_all(restorers)
+            _restore_all(snapshot.restorers)
 
 
-def _capture_training(
-    models: list[nn.Module], optimizers: list[torch.optim.Optimizer], snapshot: _Snapshot
-) -> list[Restore]:
-    """Return functions that restore modules, parameters with gradients, and optimizers."""
-    restorers: list[Restore] = []
-    modules = list(dict.fromkeys(module for model in models for module in model.modules()))
-    for module in modules:
-        if isinstance(module, torch.jit.ScriptModule):  # it creates its dicts on every access
-            restorers += [snapshot.capture(buffer) for buffer in module.buffers(recurse=False)]
-            restorers.append(_capture_attribute(module, "training"))
-            continue
-        restorers.append(snapshot.capture(module._parameters))
-        restorers.append(snapshot.capture(module._buffers))
-        restorers.append(_capture_attributes(module, snapshot))
-    for parameter in _parameters(modules, optimizers):
-        restorers.append(snapshot.capture(parameter))
-        restorers.append(_capture_gradient(parameter, snapshot))
-        restorers.append(_capture_attribute(parameter, "requires_grad"))
-    for optimizer in optimizers:
-        restorers.append(snapshot.capture(optimizer.state))
-        restorers.append(snapshot.capture(optimizer.param_groups))
-        restorers.append(_capture_attributes(optimizer, snapshot))
-    return restorers
+def as_list(value: T | Iterable[T], item_class: type[T]) -> list[T]:
+    """Return one model or optimizer, or several, as a list."""
+    return [value] if isinstance(value, item_class) else list(cast(Iterable[T], value))
 
 
 @contextmanager
@@ -172,8 +151,9 @@ def capture_loader_state(loader: Batches) -> Callable[[], None]:
         TaskError: the loader can be iterated only once.
     """
     refuse_stream(loader)
-    restorers = _capture_loader(_loader_parts(loader), _Snapshot())
-    return lambda: _restore_all(restorers)
+    snapshot = _Snapshot()
+    snapshot.add_loader(_loader_parts(loader))
+    return lambda: _restore_all(snapshot.restorers)
 
 
 def seed_everything(seed: int) -> None:
@@ -194,12 +174,6 @@ def refuse_stream(loader: Batches) -> None:
             "restored; give a list of batches, a DataLoader, or a function that opens the stream "
             "again: lambda: stream()"
         )
-
-
-def _refuse_lazy(models: list[nn.Module]) -> None:
-    tensors = [t for model in models for t in (*model.parameters(), *model.buffers())]
-    if any(nn.parameter.is_lazy(tensor) for tensor in tensors):
-        raise TaskError("a lazy module has no weights yet; run one batch through the model first")
 
 
 def _restore_all(restorers: list[Restore]) -> None:
@@ -224,13 +198,83 @@ def _restore_all(restorers: list[Restore]) -> None:
 
 
 class _Snapshot:
-    """Copies of nested dicts, lists and tensors, which are restored in place; each tensor once."""
+    """Copies of what a short run may change, restored in place; each tensor is copied once."""
 
     def __init__(self, folder: Path | None = None) -> None:
-        self._captured: dict[int, Callable[[], Any]] = {}
+        self.restorers: list[Restore] = []
+        self._captured: dict[int, Restore] = {}
         self._folder, self._numbers = folder, count()
 
-    def capture(self, value: Any) -> Callable[[], Any]:
+    def add(self, value: Any) -> None:
+        """Add the contents of a tensor or a collection."""
+        self.restorers.append(self.capture(value))
+
+    def add_training(
+        self, models: list[nn.Module], optimizers: list[torch.optim.Optimizer]
+    ) -> None:
+        """Add modules, parameters with gradients, and optimizers."""
+        modules = list(dict.fromkeys(module for model in models for module in model.modules()))
+        parameters = [p for module in modules for p in module.parameters(recurse=False)]
+        for module in modules:
+            if isinstance(module, torch.jit.ScriptModule):  # it creates its dicts on every access
+                self.add(list(module.buffers(recurse=False)))
+                self.add_attribute(module, "training")
+                continue
+            self.add(module._parameters)
+            self.add(module._buffers)
+            self.add_attributes(module)
+        for optimizer in optimizers:
+            parameters += [p for group in optimizer.param_groups for p in group["params"]]
+            self.add(optimizer.state)
+            self.add(optimizer.param_groups)
+            self.add_attributes(optimizer)
+        for parameter in {id(p): p for p in parameters}.values():
+            self.add(parameter)
+            self.add_attribute(parameter, "grad")
+            self.add_attribute(parameter, "requires_grad")
+
+    def add_loader(self, owners: list[Any]) -> None:
+        """Add a loader, its samplers, its datasets and their transforms."""
+        for owner in owners:
+            if type(owner) is DataLoader:
+                self.restorers += filter(None, [_capture_generator(owner.generator)])
+            elif hasattr(owner, "__dict__"):
+                self.add_attributes(owner, MAX_STATE_ITEMS)
+            if hasattr(owner, "state_dict") and hasattr(owner, "load_state_dict"):
+                self.restorers += _capture_state_dict(owner)
+
+    def add_attribute(self, owner: Any, name: str) -> None:
+        """Add an attribute; of a tensor also its contents."""
+        value = getattr(owner, name)
+        restore = self.capture(value) if isinstance(value, torch.Tensor) else lambda: value
+        self.restorers.append(lambda: setattr(owner, name, restore()))
+
+    def add_attributes(self, owner: Any, max_elements: float = math.inf) -> None:
+        """Add plain attributes: numbers, strings, small collections, tensors and generators.
+
+        Tensors of more than ``max_elements`` elements are taken for data that never changes.
+        """
+        attributes = vars(owner)
+        is_torch = isinstance(owner, nn.Module | torch.optim.Optimizer)
+        excluded = TORCH_ATTRIBUTES if is_torch else frozenset()
+
+        def is_state(name: str) -> bool:
+            if name in excluded or name.endswith("_hooks") or name.startswith("_ratecraft"):
+                return False
+            return _is_state(attributes[name], max_elements)
+
+        names = set(attributes)
+        captured = {name: self.capture(attributes[name]) for name in attributes if is_state(name)}
+
+        def restore() -> None:
+            for name in [name for name in attributes if name not in names and is_state(name)]:
+                del attributes[name]
+            for name, restore_value in captured.items():
+                attributes[name] = restore_value()
+
+        self.restorers += [restore, *filter(None, map(_capture_generator, attributes.values()))]
+
+    def capture(self, value: Any) -> Restore:
         """Return a function that restores the contents of ``value`` and returns it."""
         if id(value) in self._captured:
             return self._captured[id(value)]
@@ -239,7 +283,7 @@ class _Snapshot:
             self._captured[id(value)] = restore
         return restore
 
-    def _capture(self, value: Any) -> Callable[[], Any]:
+    def _capture(self, value: Any) -> Restore:
         if isinstance(value, torch.Tensor):
             return self._capture_tensor(value)
         if isinstance(value, dict):
@@ -256,7 +300,7 @@ class _Snapshot:
         copied = value if plain else copy.deepcopy(value)
         return lambda: copied
 
-    def _capture_tensor(self, value: torch.Tensor) -> Callable[[], Any]:
+    def _capture_tensor(self, value: torch.Tensor) -> Restore:
         view = value.detach()  # refers to this memory even if value.data is replaced
         if self._folder is None or value.numel() * value.element_size() < MIN_DISK_BYTES:
             content = view.clone()
@@ -281,53 +325,17 @@ def _restore_tensor(
     return tensor
 
 
-def _restore_dict(mapping: dict[Any, Any], items: dict[Any, Callable[[], Any]]) -> dict[Any, Any]:
-    for key in [key for key in mapping if key not in items]:
+def _restore_dict(mapping: dict[Any, Any], items: dict[Any, Restore]) -> dict[Any, Any]:
+    for key in mapping.keys() - items.keys():
         del mapping[key]
     for key, restore in items.items():
         mapping[key] = restore()
     return mapping
 
 
-def _restore_list(entries: list[Any], restorers: list[Callable[[], Any]]) -> list[Any]:
+def _restore_list(entries: list[Any], restorers: list[Restore]) -> list[Any]:
     entries[:] = [restore() for restore in restorers]
     return entries
-
-
-def _capture_attribute(owner: Any, name: str) -> Restore:
-    value = getattr(owner, name)
-    return lambda: setattr(owner, name, value)
-
-
-def _capture_attributes(owner: Any, snapshot: _Snapshot, max_elements: float = math.inf) -> Restore:
-    """Return a function that restores plain attributes: numbers, strings, small lists, tensors.
-
-    Tensors of more than ``max_elements`` elements are taken for data that never changes.
-    """
-    attributes = vars(owner)
-    is_torch = isinstance(owner, nn.Module | torch.optim.Optimizer)
-    excluded = TORCH_ATTRIBUTES if is_torch else frozenset()
-
-    def is_state(name: str) -> bool:
-        if name in excluded or name.endswith("_hooks") or name.startswith("_ratecraft"):
-            return False
-        return _is_state(attributes[name], max_elements)
-
-    captured = {
-        name: snapshot.capture(value) for name, value in attributes.items() if is_state(name)
-    }
-    generators = [rewind for value in attributes.values() if (rewind := _capture_generator(value))]
-    names = set(attributes)
-
-    def restore() -> None:
-        for name in [name for name in attributes if name not in names and is_state(name)]:
-            del attributes[name]
-        for name, restore_value in captured.items():
-            attributes[name] = restore_value()
-        for rewind in generators:
-            rewind()
-
-    return restore
 
 
 def _is_state(value: Any, max_elements: float, depth: int = 0) -> bool:
@@ -344,54 +352,21 @@ def _is_state(value: Any, max_elements: float, depth: int = 0) -> bool:
     return isinstance(value, bool | int | float | complex | str | None)
 
 
-def _capture_gradient(parameter: torch.Tensor, snapshot: _Snapshot) -> Restore:
-    if parameter.grad is None:
-        return lambda: setattr(parameter, "grad", None)
-    restore = snapshot.capture(parameter.grad)
-    return lambda: setattr(parameter, "grad", restore())
-
-
 def _capture_generator(value: Any) -> Restore | None:
     """Return a function that restores a generator of torch, numpy or `random`; else None."""
-    if isinstance(value, torch.Generator):
-        state = value.get_state()
-        return lambda: value.set_state(state)
-    if isinstance(value, random.Random):
-        python_state = value.getstate()
-        return lambda: value.setstate(python_state)
     numpy = sys.modules.get("numpy")
     if numpy and isinstance(value, numpy.random.Generator):
         bits = copy.deepcopy(value.bit_generator.state)
         return lambda: setattr(value.bit_generator, "state", bits)
-    if numpy and isinstance(value, numpy.random.RandomState):
-        array = value.get_state()
-        return lambda: value.set_state(array)
+    if isinstance(value, random.Random):
+        python_state = value.getstate()
+        return lambda: value.setstate(python_state)
+    if isinstance(value, torch.Generator) or (
+        numpy and isinstance(value, numpy.random.RandomState)
+    ):
+        state = value.get_state()
+        return lambda: value.set_state(state)
     return None
-
-
-def _parameters(
-    modules: list[nn.Module], optimizers: list[torch.optim.Optimizer]
-) -> list[torch.Tensor]:
-    """Return the parameters of modules and optimizers, each once."""
-    of_modules = [p for module in modules for p in module.parameters(recurse=False)]
-    of_groups = [
-        p for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]
-    ]
-    return list({id(p): p for p in (*of_modules, *of_groups)}.values())
-
-
-def _capture_loader(owners: list[Any], snapshot: _Snapshot) -> list[Restore]:
-    """Return functions that restore a loader, its samplers, its datasets and their transforms."""
-    restorers: list[Restore] = []
-    for owner in owners:
-        if type(owner) is DataLoader:
-            if restore := _capture_generator(owner.generator):
-                restorers.append(restore)
-        elif hasattr(owner, "__dict__"):
-            restorers.append(_capture_attributes(owner, snapshot, MAX_STATE_ITEMS))
-        if hasattr(owner, "state_dict") and hasattr(owner, "load_state_dict"):
-            restorers += _capture_state_dict(owner)
-    return restorers
 
 
 def _loader_parts(loader: Any) -> list[Any]:
@@ -400,13 +375,13 @@ def _loader_parts(loader: Any) -> list[Any]:
         return []
     parts = [loader]
     for owner in parts:  # grows while it is iterated
-        for name, value in vars(owner).items() if hasattr(owner, "__dict__") else ():
+        for name, value in getattr(owner, "__dict__", {}).items():
             several = isinstance(value, list | tuple) and len(value) <= MAX_STATE_ITEMS
+            is_transform = name.strip("_") in TRANSFORM_ATTRIBUTES
             for inner in value if several else (value,):
-                is_transform = name.strip("_") in TRANSFORM_ATTRIBUTES and hasattr(
-                    inner, "__dict__"
+                fits = isinstance(inner, Dataset | Sampler | DataLoader) or (
+                    is_transform and hasattr(inner, "__dict__")
                 )
-                fits = isinstance(inner, Dataset | Sampler | DataLoader) or is_transform
                 if fits and not any(inner is part for part in parts):
                     parts.append(inner)
     return parts

@@ -7,6 +7,7 @@ import operator
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final, Unpack
 
 import torch
@@ -16,7 +17,6 @@ from ratecraft._keywords import explain_arguments
 from ratecraft._training._short_runner import (
     LossFunction,
     ShortRunner,
-    ShortTraining,
     StepOptions,
     set_optimizer_mode,
 )
@@ -69,18 +69,17 @@ def find_lr(
 
     The result is r*^(3/4) s^(1/4). Here r* is the vertex of the parabola over log r through the
     gains of the best learning rate tried and of its neighbours, and s is the low end of the
-    connected range around the best learning rate tried in which the interpolated gain is at
-    least 90 % of its gain. With n the steps of a short run, it is multiplied by
-    max(1, total_steps / 7 n)^-0.1 and, if the loader has a length, by max(1, passes / 3)^-0.5,
-    where passes is the number of passes over the data; the exponents were measured on 30 small
-    tasks (benchmarks/regret).
+    connected range around the best one in which the interpolated gain is at least 90 % of its
+    gain. With n the steps of a short run, it is multiplied by max(1, total_steps / 7 n)^-0.1 and,
+    if the loader has a length, by max(1, passes / 3)^-0.5, where passes is the number of passes
+    over the data; the exponents were measured on 30 small tasks (benchmarks/regret).
 
     Args:
-        model: the model, or several; see `range_test` for details.
+        model: the model, or several, as in `range_test`.
         optimizer: its optimizer, or several. Param groups keep the ratios of their learning
             rates, and the result is that of the group with the highest one.
-        loader: an iterable of batches of any structure that can be iterated repeatedly, or a
-            function that returns a new one.
+        loader: an iterable of batches that can be iterated repeatedly, or a function that returns
+            a new one.
         loss: ``loss(model, batch)`` returns the training loss as a tensor.
         total_steps: length in steps of the training run. Longer runs need lower learning rates,
             most of all where they repeat the data. Default: no correction for the length.
@@ -97,16 +96,12 @@ def find_lr(
         significantly better than not training, or if the search ran into a limit.
 
     Raises:
-        SettingError: an argument is out of its range.
+        SettingError, TaskError: as in `range_test`.
         RunFailed: the loss is not finite before any training.
-        TaskError: the loader is empty or can be iterated only once, all parameters are frozen, or
-            the loss is not a tensor that requires grad.
 
     >>> import torch
-    >>> from torch import nn
-    >>> from ratecraft.finder import find_lr
     >>> x = torch.randn(512, 1, generator=torch.Generator().manual_seed(0))
-    >>> model = nn.Linear(1, 1)
+    >>> model = torch.nn.Linear(1, 1)
     >>> optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
     >>> def loss(model, batch):
     ...     return ((model(batch) - 3 * batch - 1) ** 2).mean()
@@ -129,13 +124,10 @@ def find_lr(
     started = time.perf_counter()
     runner = ShortRunner(model, optimizer, loader, loss, **options)
     start_lr = max(current_lrs(runner.optimizers)) or DEFAULT_START_LR
-    search = _Search(
-        runner, start_lr, min(run_steps, total_steps or run_steps), budget_steps, progress
-    )
+    run_steps = min(run_steps, total_steps or run_steps)
+    search = _Search(runner, start_lr, run_steps, budget_steps, progress)
     search.explore()
-    factor, factor_reason = _length_factor(total_steps, search.run_steps, runner)
-    lr, low, high, reason = _answer(search, factor)
-    reason += factor_reason if lr is not None else ""
+    lr, low, high, reason = _answer(search, total_steps)
     return LRFinderResult(
         lr=lr,
         lr_low=low,
@@ -143,7 +135,7 @@ def find_lr(
         reason=reason,
         initial_loss=search.initial_loss,
         runs=tuple(sorted(search.runs, key=lambda run: run.lr)),
-        run_steps=search.run_steps,
+        run_steps=run_steps,
         total_steps=total_steps,
         budget_steps=budget_steps,
         steps=runner.steps_done,
@@ -155,32 +147,24 @@ def find_lr(
     )
 
 
+@dataclass
 class _Search:
     """The short runs of a search, and the gain at each position.
 
     A position is an offset in decades from the optimizer's lr, ``start_lr``.
-
-    Attributes:
-        gains: gain of each position that was tried.
-        best: position of the best gain, after `explore`.
-        pending: position that was to be tried next when the search ran into a limit, or None.
     """
 
-    def __init__(
-        self,
-        runner: ShortRunner,
-        start_lr: float,
-        run_steps: int,
-        budget_steps: int,
-        progress: Callable[[int, int], None] | None,
-    ) -> None:
-        self.runner, self.start_lr = runner, start_lr
-        self.run_steps, self.budget_steps = run_steps, budget_steps
-        self.runs: list[ShortRun] = []
-        self.gains: dict[float, float] = {}
-        self.best = 0.0
-        self.pending: float | None = None
-        self._progress = progress
+    runner: ShortRunner
+    start_lr: float
+    run_steps: int
+    budget_steps: int
+    progress: Callable[[int, int], None] | None
+    runs: list[ShortRun] = field(default_factory=list)
+    gains: dict[float, float] = field(default_factory=dict)  # of the positions tried
+    best: float = 0.0  # the position of the best gain, after `explore`
+    pending: float | None = None  # the next position when a limit ended the search
+
+    def __post_init__(self) -> None:
         self._initial_losses = [self._evaluate_batch_set(0)]
         self.initial_loss = statistics.fmean(self._initial_losses[0])
         if not math.isfinite(self.initial_loss):
@@ -206,11 +190,9 @@ class _Search:
             self.best = max(again, key=self.gains.__getitem__)
 
     def lr_at(self, position: float) -> float:
-        """Return the learning rate at a position."""
         return self.start_lr * 10**position
 
     def in_range(self, position: float) -> bool:
-        """Return whether the learning rate at a position is within the limits."""
         lowest, highest = min(self.start_lr, MIN_TRIED_LR), max(self.start_lr, MAX_TRIED_LR)
         return lowest <= self.lr_at(position) <= highest
 
@@ -230,55 +212,50 @@ class _Search:
         level = statistics.fmean(before)
         scale = self.initial_loss / level if self.initial_loss > 0 < level else 1.0
         lr = self.lr_at(position)
-        with self.runner.start() as training:
-            eval_batches = self._eval_batches(training, batch_set)
-            losses = self._train(training, lr)
-            for optimizer in self.runner.optimizers:
-                set_optimizer_mode(optimizer, "eval")
-            after = torch.stack([training.evaluate(batches) for batches in eval_batches]).tolist()
-        values = torch.stack(losses).tolist()
+        with self.runner.start():
+            eval_batches = self._eval_batches(batch_set)
+            losses = torch.stack(self._train(lr)).tolist()
+            set_optimizer_mode(self.runner.optimizers, "eval")
+            after = torch.stack(list(map(self.runner.evaluate, eval_batches))).tolist()
         gains = [b - a for b, a in zip(before, after, strict=True)]
         gain, noise = -math.inf, math.inf
-        if all(map(math.isfinite, [*values, *gains])):
+        if all(map(math.isfinite, [*losses, *gains])):
             gain = scale * statistics.fmean(gains)
             noise = scale * statistics.stdev(gains) / math.sqrt(EVAL_STEPS)
-        self.runs.append(ShortRun(lr, tuple(values), gain, noise, batch_set))
+        self.runs.append(ShortRun(lr, tuple(losses), gain, noise, batch_set))
         return self.runs[-1]
 
-    def _train(self, training: ShortTraining, lr: float) -> list[torch.Tensor]:
-        """Train at ``lr``, then cool down to 0, and return the losses.
-
-        Training stops at the first check that finds a loss not finite.
-        """
+    def _train(self, lr: float) -> list[torch.Tensor]:
+        """Train at ``lr``, then cool down to 0; return the losses, up to a check that fails."""
         losses: list[torch.Tensor] = []
         constant_steps = (self.run_steps + 1) // 2
         for k in range(self.run_steps):
             cooldown = (self.run_steps - k) / (self.run_steps - constant_steps + 1)
-            training.set_lr(lr * min(1.0, cooldown))
-            losses.append(training.step())
-            if self._progress:
-                self._progress(self.runner.steps_done, self.budget_steps)
+            self.runner.set_lr(lr * min(1.0, cooldown))
+            losses.append(self.runner.step())
+            if self.progress:
+                self.progress(self.runner.steps_done, self.budget_steps)
             check_due = (k + 1) % self.runner.check_every == 0
             if check_due and not math.isfinite(losses[-1].item()):
                 break
         return losses
 
-    def _eval_batches(self, training: ShortTraining, batch_set: int) -> list[list[Any]]:
+    def _eval_batches(self, batch_set: int) -> list[list[Any]]:
         """Return the evaluation batches of a set; the training batches of the set come next."""
         for _ in range(batch_set * (self.run_steps + EVAL_STEPS)):
-            training.next_batches()
-        return [training.next_batches() for _ in range(EVAL_STEPS)]
+            self.runner.next_batches()
+        return [self.runner.next_batches() for _ in range(EVAL_STEPS)]
 
     def _evaluate_batch_set(self, batch_set: int) -> list[float]:
         """Return the losses of the evaluation batches of a set, before any training."""
-        with self.runner.start() as training:
-            return [
-                training.evaluate(batches).item()
-                for batches in self._eval_batches(training, batch_set)
-            ]
+        with self.runner.start():
+            eval_batches = self._eval_batches(batch_set)
+            return [self.runner.evaluate(batches).item() for batches in eval_batches]
 
 
-def _answer(search: _Search, factor: float) -> tuple[float | None, float | None, float | None, str]:
+def _answer(
+    search: _Search, total_steps: int | None
+) -> tuple[float | None, float | None, float | None, str]:
     """Return the learning rate, its range and the reason; or None and what to do."""
     lrs = [run.lr for run in search.runs]
     runs_text = (
@@ -289,10 +266,12 @@ def _answer(search: _Search, factor: float) -> tuple[float | None, float | None,
     problem = _problem(search, peak is not None, runs_text)
     if problem or peak is None:
         return None, None, None, f"no answer: {problem}"
+    factor, factor_reason = _length_factor(total_steps, search.run_steps, search.runner)
     low, lr, high = (search.lr_at(position) * factor for position in peak)
     gain, best_lr = search.gains[search.best], search.lr_at(search.best)
     decrease = f"where the loss fell by {gain:.3g} from {search.initial_loss:.4g}"
-    return lr, low, high, f"the best of {runs_text} is near {best_lr:.2g}, {decrease}"
+    reason = f"the best of {runs_text} is near {best_lr:.2g}, {decrease}{factor_reason}"
+    return lr, low, high, reason
 
 
 def _problem(search: _Search, has_peak: bool, runs_text: str) -> str:
@@ -306,26 +285,22 @@ def _problem(search: _Search, has_peak: bool, runs_text: str) -> str:
         if gain > 0:
             noise = min(run.noise for run in search.runs if run.lr == lr)
             gain_text = f"the best gained {gain:.2g} ± {noise:.2g}"
-        advice = "allow more budget_steps=, which makes them longer, or "
-        if search.run_steps < search.budget_steps // BUDGET_RUNS:
-            advice = ""  # the short runs are already as long as the training run
-        return (
-            f"of {runs_text} {gain_text}, from a loss of {search.initial_loss:.4g}; "
-            f"{advice}check why the model does not learn"
-        )
+        advice = "check why the model does not learn"
+        if search.run_steps == search.budget_steps // BUDGET_RUNS:  # not as long as the run itself
+            advice = f"allow more budget_steps=, which makes them longer, or {advice}"
+        return f"of {runs_text} {gain_text}, from a loss of {search.initial_loss:.4g}; {advice}"
     if search.pending is None:
         return ""
-    problem = f"of {runs_text} the best was near {lr:.2g}, and "
-    if search.in_range(search.pending):
-        return problem + (
-            "the budget was spent before worse ones were seen on both sides; set the optimizer's "
-            "lr to that value, or allow more budget_steps="
-        )
-    pending_lr = search.lr_at(search.pending)
-    return problem + (
-        f"the search would go on to lr {pending_lr:.2g}, outside the range it tries; check why the "
-        "loss still improves in that direction"
+    next_text = (
+        "the budget was spent before worse ones were seen on both sides; set the optimizer's "
+        "lr to that value, or allow more budget_steps="
     )
+    if not search.in_range(search.pending):
+        next_text = (
+            f"the search would go on to lr {search.lr_at(search.pending):.2g}, outside the range "
+            "it tries; check why the loss still improves in that direction"
+        )
+    return f"of {runs_text} the best was near {lr:.2g}, and {next_text}"
 
 
 def _length_factor(

@@ -34,11 +34,6 @@ def next_position(gains: Gains, initial_loss: float) -> float | None:
     by a decade (two if almost nothing was gained), halves the upper gap to half a decade, then
     does the same downwards, always by one decade. It ends when both neighbours are within half a
     decade and a position at least 1.5 decades below was tried.
-
-    >>> next_position({}, 2.3), next_position({0: 0.1}, 2.3), next_position({0: 0.1, 1: 0.5}, 2.3)
-    (0.0, 1.0, 2.0)
-    >>> next_position({0: 0.1, 1: 0.5, 2: 0.3}, 2.3)
-    1.5
     """
     if not gains:
         return 0.0
@@ -54,11 +49,8 @@ def next_position(gains: Gains, initial_loss: float) -> float | None:
         if position is not None:
             return position
     position = _between(gains, best, 2.0 if gains[best] < min_gain else 1.0)
-    if position is not None:
-        return position
-    if min(gains) == best:
-        return best - 1.0
-    position = _between(gains, best, 0.0, side=-1)
+    if position is None:
+        position = _between(gains, best, 1.0, side=-1)
     if position is not None:
         return position
     # A network whose units died at a high learning rate also gains a little, while the true
@@ -67,10 +59,9 @@ def next_position(gains: Gains, initial_loss: float) -> float | None:
 
 
 def _between(gains: Gains, position: float, extension: float, side: int = 1) -> float | None:
-    """Return a position between this one and its neighbour on one side.
+    """Return a position towards the neighbour on one side, or ``extension`` away without one.
 
-    Without a neighbour it is ``extension`` decades away; None if the neighbour is at most
-    ``MIN_SPACING`` away.
+    None if the neighbour is at most ``MIN_SPACING`` away.
     """
     neighbours = [other for other in gains if (other - position) * side > 0]
     if not neighbours:
@@ -82,11 +73,7 @@ def _between(gains: Gains, position: float, extension: float, side: int = 1) -> 
 
 
 def around_best(gains: Gains) -> list[float]:
-    """Return the best position and those of its two neighbours that were tried.
-
-    >>> around_best({-1: 0.2, -0.5: 0.9, 0: 1.0, 0.5: -math.inf})
-    [-0.5, 0, 0.5]
-    """
+    """Return the best position and those of its two neighbours that were tried."""
     best = max(gains, key=gains.__getitem__)
     return sorted(position for position in gains if abs(position - best) <= MIN_SPACING)
 
@@ -97,18 +84,8 @@ def find_peak(gains: Gains, best: float | None = None) -> Peak | None:
     The parabola goes through the best position and its two neighbours. Its vertex is moved a
     quarter of the way to the low end of the connected range around the best position in which the
     interpolated gain is at least 90 % of its gain, because a learning rate that is too low costs
-    less than one that is too high.
-
-    Args:
-        gains: the gain of each position that was tried.
-        best: the best position, if it is known from more than ``gains``.
-
-    Returns:
-        None if no position has a positive gain.
-
-    >>> low, position, high = find_peak({-1: 0.2, -0.5: 0.9, 0: 1.0, 0.5: 0.9, 1: -math.inf})
-    >>> round(low, 6), round(position, 6), round(high, 6)
-    (-0.5, -0.125, 0.5)
+    less than one that is too high. ``best`` is the best position, if it is known from more than
+    ``gains``. None if no position has a positive gain.
     """
     best = max(gains, key=gains.__getitem__) if best is None else best
     if not gains[best] > 0:

@@ -460,3 +460,39 @@ def test_external_factor_is_saved_and_loaded():
     resumed = drop_in.StepLR(other, 2, 0.5)
     resumed.load_state_dict(state)
     assert lrs_of(other, 5, resumed) == lrs_of(mine, 5, scheduler)
+
+
+def test_state_of_another_number_of_groups_raises_and_changes_nothing():
+    mine = optimizer()
+    scheduler = drop_in.StepLR(mine, 3)
+    before, lrs = (
+        copy.deepcopy(scheduler.state_dict()),
+        [group["lr"] for group in mine.param_groups],
+    )
+    other = drop_in.StepLR(torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0), 3)
+    other.step()
+    with pytest.raises(BindingError, match="has 1 param groups, and this optimizer has 2"):
+        scheduler.load_state_dict(other.state_dict())
+    assert scheduler.state_dict() == before
+    assert [group["lr"] for group in mine.param_groups] == lrs
+
+
+def test_an_added_group_follows_a_factor_that_differs_by_group():
+    optimizer = sgd(0.1, 0.2)
+    scheduler = drop_in.CosineAnnealingLR(optimizer, 10, eta_min=0.01)
+    optimizer.add_param_group({"params": [torch.nn.Parameter(torch.ones(2))], "lr": 0.3})
+    lrs = lrs_of(optimizer, 9, scheduler)
+    cosines = [(1 + math.cos(math.pi * k / 10)) / 2 for k in range(1, 9)]
+    expected = [[0.01 + (base - 0.01) * c for base in (0.1, 0.2, 0.3)] for c in cosines]
+    assert lrs[1:] == [pytest.approx(row) for row in expected]
+    assert scheduler.state_dict()["last_epoch"] == 9
+
+
+@pytest.mark.parametrize("package", [drop_in, lr_scheduler])
+def test_an_added_group_without_a_function_raises_as_in_torch(package):
+    optimizer = sgd(0.1, 0.2)
+    scheduler = package.LambdaLR(optimizer, [lambda k: 0.5, lambda k: 0.1])
+    optimizer.add_param_group({"params": [torch.nn.Parameter(torch.ones(2))], "lr": 0.3})
+    optimizer.step()
+    with pytest.raises(ValueError, match="zip"):
+        scheduler.step()

@@ -387,6 +387,19 @@ def test_schedule_state_of_format_1_raises_and_changes_nothing():
     assert lrs(mine) == [0.0, 0.0]
 
 
+def test_state_with_a_group_that_was_added_after_the_last_reduction_loads():
+    mine, plateau = warm(factor=0.5, patience=0)
+    run(mine, plateau, [1.0, 1.0])
+    mine.add_param_group({"params": [torch.nn.Parameter(torch.zeros(1))], "lr": 0.2})
+    mine.step()
+    state = saved(plateau.state_dict())
+    other = sgd(0.1, 1.0, 0.2)
+    fresh = PlateauLR(ScheduleLR(other, factor=SCHEDULE, total_steps=TOTAL_STEPS), patience=0)
+    fresh.load_state_dict(state)
+    assert lrs(other) == lrs(mine)
+    assert fresh.factors() == [0.5, 0.5, 1.0]
+
+
 def test_copy_raises():
     _, plateau = warm()
     with pytest.raises(TypeError, match="cannot be copied"):
@@ -425,3 +438,11 @@ def test_manual_change_is_kept():
     run(mine, plateau, [1.0, 1.0], done=3)
     expected = 3 * plateau.scheduler.curve(6) * 0.5
     assert lrs(mine) == pytest.approx([0.1 * expected, expected], rel=1e-12)
+
+
+def test_repr_shows_schedule_step_lr_and_reductions():
+    scheduler = PlateauLR(ScheduleLR(sgd(0.1), factor=cosine(1, 0), total_steps=10), patience=0)
+    assert repr(scheduler) == "PlateauLR(factor=cosine(1, 0), step 0 of 10, lr 0.1, 0 reductions)"
+    scheduler.step(1.0)
+    scheduler.step(1.0)
+    assert repr(scheduler) == "PlateauLR(factor=cosine(1, 0), step 0 of 10, lr 0.01, 1 reduction)"

@@ -4,10 +4,20 @@ import io
 
 import pytest
 import torch
-from optimizers import lrs_of, sgd
+from optimizers import lrs_of, named, sgd
 from torch.optim.lr_scheduler import LRScheduler
 
-from ratecraft import ScheduleError, constant, cosine, epochs, exponential, linear, warmup
+from ratecraft import (
+    ScheduleError,
+    constant,
+    cosine,
+    epochs,
+    exponential,
+    linear,
+    tokens,
+    warmup,
+    wsd,
+)
 from ratecraft.errors import BindingError
 from ratecraft.torch import ScheduleLR
 
@@ -217,3 +227,43 @@ def test_endless_schedule_needs_no_total_steps() -> None:
     optimizer = sgd(1.0)
     ScheduleLR(optimizer, factor=exponential(1, 0.5, over=2))
     assert lrs_of(optimizer, 4)[2:] == [[0.5], [0.5]]
+
+
+def test_repr_shows_schedule_step_and_lr():
+    optimizer = sgd(1.0)
+    scheduler = ScheduleLR(optimizer, lr=0.1 * wsd(20), total_steps=100)
+    lrs_of(optimizer, 30)
+    assert repr(scheduler) == "ScheduleLR(lr=0.1 * wsd(20), step 30 of 100, lr 0.1)"
+    scheduler.remove()
+    assert repr(scheduler) == "ScheduleLR(lr=0.1 * wsd(20), step 30 of 100, lr 0.1, removed)"
+
+
+def test_repr_without_an_end_and_in_tokens():
+    endless = ScheduleLR(sgd(0.1), factor=constant(0.5))
+    assert repr(endless) == "ScheduleLR(factor=constant(0.5), step 0, lr 0.05)"
+    in_tokens = ScheduleLR(sgd(0.1), factor=cosine(1, 0), total_steps=tokens(4e9))
+    in_tokens.step(tokens=1e9)
+    assert repr(in_tokens) == "ScheduleLR(factor=cosine(1, 0), 1e9 of 4e9 tokens, lr 0.08536)"
+
+
+def test_repr_of_several_groups_is_short():
+    same = ScheduleLR(sgd(*[0.1] * 9), factor=constant(1))
+    assert repr(same) == "ScheduleLR(factor=constant(1), step 0, lr 0.1)"
+    many = ScheduleLR(sgd(0.1, 0.2, 0.3, 0.4, 0.5, 0.6), factor=constant(1))
+    assert repr(many) == "ScheduleLR(factor=constant(1), step 0, lrs 0.1, 0.2, 0.3, ..., 0.6)"
+    by_group = ScheduleLR(
+        named(body=0.1, head=0.2),
+        factor={"body": cosine(1, 0), "head": "constant(1)"},
+        total_steps=9,
+    )
+    assert repr(by_group) == (
+        "ScheduleLR(factor={body: cosine(1, 0), head: constant(1)}, step 0 of 9, lrs 0.1, 0.2)"
+    )
+
+
+def test_repr_shortens_a_long_schedule():
+    schedule = warmup(1).then(*[cosine(1, 0.5, over=k) for k in range(2, 30)])
+    text = repr(ScheduleLR(sgd(0.1), factor=schedule, total_steps=435))
+    assert len(text) == 120
+    assert text.startswith("ScheduleLR(factor=warmup(1).then(cosine(1, 0.5, over=2)).then(")
+    assert text.endswith("..., step 0 of 435, lr 0)")

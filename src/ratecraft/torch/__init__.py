@@ -1,8 +1,9 @@
 """Learning rate schedules for torch optimizers.
 
-_config.py      ScheduleConfig: the arguments of a ScheduleLR as a value; TimeMap
+_config.py      ScheduleConfig: the arguments of a ScheduleLR as a value
 _writer.py      HyperparamWriter: base x factors x external factor, of one hyperparameter
-_checkpoint.py  Checkpoint: a saved state, read and checked
+_source.py      ScheduleSource: the schedules of one hyperparameter, as curves by group
+_checkpoint.py  Checkpoint: a saved state, and what on_change= makes of it; TimeMap
 _scheduler.py   ScheduleLR: a torch LRScheduler that sets the lr from a schedule
 _plateau.py     PlateauLR: a schedule times a factor that follows a metric
 _from_torch.py  from_torch: the schedule of a torch scheduler

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import operator
+from functools import reduce
 from itertools import pairwise
 from typing import Any, Final
 
 from torch.optim import lr_scheduler as torch_schedulers
-from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LRScheduler
 
 from ratecraft.errors import BindingError
 from ratecraft.schedule import (
@@ -24,6 +26,7 @@ from ratecraft.schedule import (
 )
 
 from ._scheduler import ScheduleLR
+from ._writer import by_group
 from .drop_in import _schedulers as drop_in
 
 CURRENT_LR_REL_TOL: Final = 1e-6  # torch's recursive formulas in float32 are no more accurate
@@ -62,8 +65,8 @@ def from_torch(scheduler: Any) -> Schedule | dict[str, Schedule]:
         raise TypeError(f"from_torch() takes a torch scheduler, not {type(scheduler).__name__}")
     groups = scheduler.optimizer.param_groups
     lrs = [_lr(scheduler, i) for i in range(len(groups))]
+    epoch = _epoch(scheduler)
     for i, (group, lr) in enumerate(zip(groups, lrs, strict=True)):
-        epoch = _epoch(scheduler)
         needs_total = "multiplicative(" in repr(lr)  # the only shape that is tabulated
         expected = lr.resolve(total_steps=epoch + 1 if needs_total else None)(epoch)
         current = float(group["lr"])
@@ -72,9 +75,7 @@ def from_torch(scheduler: Any) -> Schedule | dict[str, Schedule]:
                 f"group {i} has lr {current:g}, but this {type(scheduler).__name__} alone would "
                 f"have set {expected:g} at epoch {epoch}: other code changes the lr, too"
             )
-    if all(lr == lrs[0] for lr in lrs):
-        return lrs[0]
-    return {str(group.get("name", i)): lrs[i] for i, group in enumerate(groups)}
+    return by_group(groups, lrs)
 
 
 def _epoch(scheduler: Any) -> int:
@@ -97,27 +98,22 @@ def _class_name(scheduler: Any) -> str:
 
 def _lr(scheduler: Any, i: int) -> Schedule:
     """Return the lrs of group i."""
-    name = _class_name(scheduler)
-    if isinstance(scheduler, ReduceLROnPlateau):
-        raise BindingError("a ReduceLROnPlateau follows a metric and has no schedule")
-    if name == "SequentialLR":
-        return _sequence(scheduler, i)
-    if name == "ChainedScheduler":
-        factor, *rest = [_factor(part, i) for part in scheduler._schedulers]
-        for other in rest:
-            factor = factor * other
-        return _base(scheduler._schedulers[0], i) * factor
-    if name == "CyclicLR":
-        return _triangles(scheduler).rescale(
-            float(scheduler.base_lrs[i]), float(scheduler.max_lrs[i])
-        )
-    if name == "OneCycleLR":
-        return _one_cycle(scheduler, scheduler.optimizer.param_groups[i])
-    eta_min = getattr(scheduler, "eta_min", 0)
-    base = _base(scheduler, i)
-    if eta_min:
-        return _cosine_cycles(scheduler).rescale(float(eta_min), base)
-    return base * _factor(scheduler, i)
+    match _class_name(scheduler):
+        case "ReduceLROnPlateau":
+            raise BindingError("a ReduceLROnPlateau follows a metric and has no schedule")
+        case "SequentialLR":
+            return _sequence(scheduler, i)
+        case "ChainedScheduler":
+            factors = [_factor(part, i) for part in scheduler._schedulers]
+            return _base(scheduler, i) * reduce(operator.mul, factors)
+        case "CyclicLR":
+            ends = float(scheduler.base_lrs[i]), float(scheduler.max_lrs[i])
+            return _triangles(scheduler).rescale(*ends)
+        case "OneCycleLR":
+            return _one_cycle(scheduler, scheduler.optimizer.param_groups[i])
+    if eta_min := getattr(scheduler, "eta_min", 0):
+        return _cosine_cycles(scheduler).rescale(float(eta_min), _base(scheduler, i))
+    return _base(scheduler, i) * _factor(scheduler, i)
 
 
 def _base(scheduler: Any, i: int) -> float:
@@ -131,20 +127,20 @@ def _factor(scheduler: Any, i: int) -> Schedule:
     name = _class_name(scheduler)
     match name:
         case "StepLR":
-            return constant(1, over=_steps(scheduler.step_size)).repeat(decay=scheduler.gamma)
+            return constant(1, over=steps(scheduler.step_size)).repeat(decay=scheduler.gamma)
         case "MultiStepLR":
             at = sorted(scheduler.milestones.elements())
             levels = [scheduler.gamma**n for n in range(len(at) + 1)]
-            return staircase(levels, at=[_steps(x) for x in at])
+            return staircase(levels, at=[steps(x) for x in at])
         case "ConstantLR":
-            return staircase([scheduler.factor, 1], at=[_steps(scheduler.total_iters)])
+            return staircase([scheduler.factor, 1], at=[steps(scheduler.total_iters)])
         case "LinearLR":
             ends = scheduler.start_factor, scheduler.end_factor
-            return linear(*ends, over=_steps(scheduler.total_iters))
+            return linear(*ends, over=steps(scheduler.total_iters))
         case "ExponentialLR":
             return decay(scheduler.gamma)
         case "PolynomialLR":
-            return polynomial(1, 0, scheduler.power, over=_steps(scheduler.total_iters))
+            return polynomial(1, 0, scheduler.power, over=steps(scheduler.total_iters))
         case "CosineAnnealingLR" | "CosineAnnealingWarmRestarts" if not scheduler.eta_min:
             return _cosine_cycles(scheduler)
         case "LambdaLR":
@@ -157,14 +153,9 @@ def _factor(scheduler: Any, i: int) -> Schedule:
     )
 
 
-def _steps(n: Any) -> Any:
-    """Return a number of torch's as a length; it may be a float."""
-    return n if isinstance(n, int) else steps(n)
-
-
 def _cosine_cycles(scheduler: Any) -> Schedule:
     if _class_name(scheduler) == "CosineAnnealingLR":  # in torch it rises again after T_max
-        length = _steps(scheduler.T_max)
+        length = steps(scheduler.T_max)
         return cosine(1, 0, over=length).then(cosine(0, 1, over=length)).repeat()
     return cosine(1, 0, over=scheduler.T_0).repeat(grow=scheduler.T_mult)
 
@@ -174,14 +165,10 @@ def _triangles(scheduler: Any) -> Schedule:
         raise BindingError("a CyclicLR with a custom scale_fn has no notation")
     up = scheduler.step_ratio * scheduler.total_size
     down = scheduler.total_size - up
-    triangle = linear(0, 1, over=_whole(up)).then(linear(1, 0, over=_whole(down)))
+    triangle = linear(0, 1, over=steps(up)).then(linear(1, 0, over=steps(down)))
     if scheduler.mode == "exp_range":
         return triangle.repeat() * decay(scheduler.gamma)
     return triangle.repeat(decay=0.5 if scheduler.mode == "triangular2" else 1)
-
-
-def _whole(n: float) -> Any:
-    return int(n) if float(n).is_integer() else steps(n)
 
 
 def _one_cycle(scheduler: Any, group: dict[str, Any]) -> Schedule:
@@ -189,20 +176,19 @@ def _one_cycle(scheduler: Any, group: dict[str, Any]) -> Schedule:
     parts, start = [], 0.0
     for phase in scheduler._schedule_phases:
         ends = float(group[phase["start_lr"]]), float(group[phase["end_lr"]])
-        parts.append(ramp(*ends, over=_whole(phase["end_step"] - start)))
+        parts.append(ramp(*ends, over=steps(phase["end_step"] - start)))
         start = phase["end_step"]
-    return parts[0].then(*parts[1:])
+    return reduce(Schedule.then, parts)
 
 
 def _sequence(scheduler: Any, i: int) -> Schedule:
-    for part in scheduler._schedulers:
-        if _class_name(part) in ("MultiplicativeLR", "ChainedScheduler", "SequentialLR"):
+    for name in map(_class_name, scheduler._schedulers):
+        if name in ("MultiplicativeLR", "ChainedScheduler", "SequentialLR"):
             raise BindingError(
-                f"torch cannot restart a {_class_name(part)} inside a SequentialLR; write the "
-                "sequence in ratecraft's notation"
+                f"torch cannot restart a {name} inside a SequentialLR; write the sequence in "
+                "ratecraft's notation"
             )
-    lrs = [_lr(part, i) for part in scheduler._schedulers]
-    spans = [b - a for a, b in pairwise([0, *scheduler._milestones])]
-    timed = [lr.over(span) for lr, span in zip(lrs, spans, strict=False)]
-    first, *rest = [*timed, lrs[-1]]
-    return first.then(*rest)
+    *lrs, last = [_lr(part, i) for part in scheduler._schedulers]
+    spans = [end - start for start, end in pairwise([0, *scheduler._milestones])]
+    parts = [lr.over(span) for lr, span in zip(lrs, spans, strict=True)]
+    return reduce(Schedule.then, [*parts, last])

@@ -19,12 +19,8 @@ Selector = str | type[nn.Module] | Callable[[str, nn.Parameter], bool]
 
 NoDecayKind = Literal["bias", "norm", "embedding"]
 NO_DECAY_KINDS: Final[tuple[NoDecayKind, ...]] = ("bias", "norm", "embedding")
-NORMS: Final = (
-    nn.modules.batchnorm._NormBase,  # batch and instance norms
-    nn.LayerNorm,
-    nn.GroupNorm,
-    nn.RMSNorm,
-)
+BATCH_AND_INSTANCE_NORMS: Final = nn.modules.batchnorm._NormBase
+NORMS: Final = (BATCH_AND_INSTANCE_NORMS, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 EMBEDDINGS: Final = (nn.Embedding, nn.EmbeddingBag)
 CONTAINERS: Final = (nn.Sequential, nn.ModuleList)
 MAX_LISTED_MODULES: Final = 12  # in an error message
@@ -55,10 +51,9 @@ def param_groups(
     is from its rule; a rule's own ``lr`` is used unchanged. With a pair (a, b) as ``lr`` it is
     factor x a (b / a)^(i / (n - 1)).
 
-    Groups are in the order of the model. The name of a group, which schedules address it by, is the
-    ``name`` or the key of its rule, "rest" without a rule, and "all" if there are no rules. If the
-    lr depends on the layer, the name is the layer ("rule: layer" for a rule). ", no decay" is
-    appended where ``no_decay`` sets the weight decay to 0.
+    Groups are in the order of the model. A group's name is the ``name`` or the key of its rule,
+    "rest" without a rule, and "all" if there are no rules. If the lr depends on the layer, it is
+    the layer ("rule: layer" for a rule). ", no decay" follows where ``no_decay`` applies.
 
     Args:
         model: the model; tied parameters count once.
@@ -85,12 +80,9 @@ def param_groups(
             one name; a model without parameters to train.
 
     >>> from torch import nn
-    >>> from ratecraft.torch import param_groups
     >>> model = nn.Sequential(nn.Linear(4, 8), nn.LayerNorm(8), nn.Linear(8, 2))
-    >>> groups = param_groups(
-    ...     model, lr=1e-3, rules={"2": 1e-2}, no_decay=True, weight_decay=0.1
-    ... )
-    >>> for group in groups:
+    >>> rules = {"2": 1e-2}
+    >>> for group in param_groups(model, lr=1e-3, rules=rules, no_decay=True, weight_decay=0.1):
     ...     print(group["name"], group["lr"], group["weight_decay"], len(group["params"]))
     rest 0.001 0.1 1
     rest, no decay 0.001 0.0 3
@@ -120,16 +112,10 @@ def param_groups(
     by_layer = ends is not None or layer_decay is not None
     if layers is not None and not by_layer:
         raise BindingError("layers= has no effect without layer_decay= or a pair of lrs as lr=")
-    positions, count = _layer_positions(model, everything, layers) if by_layer else ({}, 1)
+    layer_of, count = _layer_positions(model, everything, layers) if by_layer else ({}, 1)
     rule_of = _match_rules(rules or {}, used, everything)
     labels = {label for label, _ in rule_of.values()}
-    undecayed: Sequence[str] = NO_DECAY_KINDS
-    if not isinstance(no_decay, bool):
-        undecayed = (no_decay,) if isinstance(no_decay, str) else no_decay
-    elif not no_decay:
-        undecayed = ()
-    if wrong := [name for name in undecayed if name not in NO_DECAY_KINDS]:
-        raise BindingError(f"no_decay={wrong[0]!r}: expected any of {', '.join(NO_DECAY_KINDS)}")
+    undecayed = _undecayed_kinds(no_decay)
     groups: dict[str, dict[str, Any]] = {}
     for p in used:
         name, rule = rule_of.get(id(p.parameter), ("rest" if rules else "all", {}))
@@ -137,12 +123,10 @@ def param_groups(
         if group_lr is None:
             group_lr = base * rule.get("factor", 1.0)
             if by_layer:
-                layer, position = positions[id(p.parameter)]
-                layers_above = count - 1 - position
-                if ends is not None:
-                    group_lr *= (ends[0] / base) ** (layers_above / max(count - 1, 1))
-                else:
-                    group_lr *= (layer_decay or 1.0) ** layers_above
+                layer, position = layer_of[id(p.parameter)]
+                above = count - 1 - position
+                ratio = layer_decay if ends is None else ends[0] / base
+                group_lr *= (ratio or 1.0) ** (above if ends is None else above / max(count - 1, 1))
                 plain = name == layer or (name in ("rest", "all") and layer not in labels)
                 name = layer if plain else f"{name}: {layer}"
         options = settings | {k: v for k, v in rule.items() if k not in ("lr", "factor", "name")}
@@ -150,7 +134,7 @@ def param_groups(
             name, options = f"{name}, no decay", options | {"weight_decay": 0.0}
         options = {"name": name, "lr": group_lr, **options}
         group = groups.setdefault(name, {"params": [], **options})
-        if {key: value for key, value in group.items() if key != "params"} != options:
+        if group != {"params": group["params"], **options}:
             raise BindingError(
                 f"two different groups would have the name {name!r}; give one of the rules another "
                 '"name"'
@@ -159,20 +143,27 @@ def param_groups(
     return list(groups.values())
 
 
+def _undecayed_kinds(no_decay: bool | str | Sequence[str]) -> Sequence[str]:
+    if isinstance(no_decay, bool):
+        return NO_DECAY_KINDS if no_decay else ()
+    kinds = (no_decay,) if isinstance(no_decay, str) else no_decay
+    if wrong := [name for name in kinds if name not in NO_DECAY_KINDS]:
+        raise BindingError(f"no_decay={wrong[0]!r}: expected any of {', '.join(NO_DECAY_KINDS)}")
+    return kinds
+
+
 def _model_parameters(model: nn.Module) -> list[ModelParameter]:
     """Return every parameter once, in the order of the model."""
-    names: dict[int, list[str]] = {}
     containing_modules: dict[int, list[nn.Module]] = {}
-    parameters: dict[int, nn.Parameter] = {}
-    for path, module in model.named_modules(remove_duplicate=False):
-        for name, parameter in module.named_parameters(recurse=True, remove_duplicate=False):
+    for _, module in model.named_modules(remove_duplicate=False):
+        for _, parameter in module.named_parameters(remove_duplicate=False):
             containing_modules.setdefault(id(parameter), []).append(module)
-            if module is model and not path:
-                parameters[id(parameter)] = parameter
-                names.setdefault(id(parameter), []).append(name)
+    names: dict[nn.Parameter, list[str]] = {}  # a parameter is equal to itself only
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(parameter, []).append(name)
     return [
-        ModelParameter(p, tuple(names[i]), tuple(containing_modules[i]))
-        for i, p in parameters.items()
+        ModelParameter(parameter, tuple(paths), tuple(containing_modules[id(parameter)]))
+        for parameter, paths in names.items()
     ]
 
 
@@ -195,7 +186,9 @@ def _match_rules(
     """Return, by parameter id, the name and content of the first rule that matches."""
     matched: dict[int, tuple[str, dict[str, Any]]] = {}
     for selector, value in rules.items():
-        label = _label(selector)
+        label = (
+            selector if isinstance(selector, str) else getattr(selector, "__name__", str(selector))
+        )
         rule = dict(value) if isinstance(value, Mapping) else {"lr": value}
         if "lr" in rule and "factor" in rule:
             raise BindingError(f"the rule {label!r} has both lr and factor; write one of them")
@@ -203,30 +196,22 @@ def _match_rules(
             if key in rule:
                 rule[key] = _lr(rule[key], f"the rule {label!r}: {key}=")
         fitting = [p for p in used if _matches(selector, p)]
-        if not fitting:
-            if any(_matches(selector, p) for p in everything):
-                raise BindingError(
-                    f"the rule {label!r} matches only frozen parameters, which are left out; "
-                    'remove the rule, or pass frozen="include"'
-                )
-            raise BindingError(
-                f"the rule {label!r} matches no parameter; {_suggest_paths(selector, everything)}"
-            )
         free = [p for p in fitting if id(p.parameter) not in matched]
         if not free:
-            raise BindingError(
-                f"the rule {label!r} matches only parameters that earlier rules match; move it "
-                "before them, or remove it"
-            )
+            problem = f"no parameter; {_suggest_paths(selector, everything)}"
+            if fitting:
+                problem = (
+                    "only parameters that earlier rules match; move it before them, or remove it"
+                )
+            elif any(_matches(selector, p) for p in everything):
+                problem = (
+                    "only frozen parameters, which are left out; remove the rule, or pass "
+                    'frozen="include"'
+                )
+            raise BindingError(f"the rule {label!r} matches {problem}")
         for p in free:
             matched[id(p.parameter)] = str(rule.get("name", label)), rule
     return matched
-
-
-def _label(selector: Selector) -> str:
-    if isinstance(selector, str):
-        return selector
-    return str(getattr(selector, "__name__", selector))
 
 
 def _matches(selector: Selector, p: ModelParameter) -> bool:
@@ -264,11 +249,12 @@ def _is_any_of(p: ModelParameter, kinds: Sequence[str]) -> bool:
         for module in p.containing_modules
         if any(p.parameter is direct for direct in module.parameters(recurse=False))
     ]
-    return (
-        ("bias" in kinds and any(map(_is_bias_name, p.names)))
-        or ("norm" in kinds and any(map(_is_norm, inner)))
-        or ("embedding" in kinds and any(isinstance(m, EMBEDDINGS) for m in inner))
-    )
+    is_any = {
+        "bias": any(map(_is_bias_name, p.names)),
+        "norm": any(map(_is_norm, inner)),
+        "embedding": any(isinstance(module, EMBEDDINGS) for module in inner),
+    }
+    return any(is_any[name] for name in kinds)
 
 
 def _is_bias_name(name: str) -> bool:

@@ -34,7 +34,6 @@ OPTIMIZERS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     "prodigy": ("prodigyopt.Prodigy", {}),
 }
 """Short names: the path of a class, and its arguments besides the parameters."""
-
 OPTIONAL_PACKAGES: Final = {"schedulefree", "prodigyopt"}
 
 
@@ -48,7 +47,6 @@ def optimizer_named(name: str) -> Callable[..., Optimizer]:
         SettingError: no such optimizer, or its package is not installed.
 
     >>> import torch
-    >>> from ratecraft.torch import optimizer_named
     >>> build = optimizer_named("momentum")
     >>> optimizer = build([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
     >>> type(optimizer).__name__, optimizer.defaults["momentum"]
@@ -56,20 +54,16 @@ def optimizer_named(name: str) -> Callable[..., Optimizer]:
     """
     path, settings = OPTIMIZERS.get(name.lower(), (name, {}))
     module, _, class_name = path.rpartition(".")
+    cls: Any = None
     try:
-        cls: Any = getattr(importlib.import_module(module), class_name) if module else None
-    except ModuleNotFoundError as error:
-        if error.name in OPTIONAL_PACKAGES:
-            raise SettingError(
-                f"{name!r} needs another package: pip install {error.name}"
-            ) from None
-        if error.name != module.partition(".")[0]:  # the module exists, but not what it imports
-            raise SettingError(f"{name!r} cannot be imported: {error}") from None
-        cls = None
+        if module:
+            cls = getattr(importlib.import_module(module), class_name, None)
     except ImportError as error:
-        raise SettingError(f"{name!r} cannot be imported: {error}") from None
-    except AttributeError:
-        cls = None
+        missing = error.name if isinstance(error, ModuleNotFoundError) else None
+        if missing in OPTIONAL_PACKAGES:
+            raise SettingError(f"{name!r} needs another package: pip install {missing}") from None
+        if missing != module.partition(".")[0]:  # the module exists, but not what it imports
+            raise SettingError(f"{name!r} cannot be imported: {error}") from None
     if not inspect.isclass(cls) or not issubclass(cls, Optimizer):
         if name.lower() in OPTIMIZERS:
             raise SettingError(f"{name!r}: torch {torch.__version__} has no {path}")

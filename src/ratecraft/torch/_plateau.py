@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
-from typing import Any, Literal, NoReturn
-
-from torch.optim import lr_scheduler
+from typing import Any, Literal
 
 from ratecraft.errors import BindingError
 from ratecraft.schedule import Duration
 
-from ._checkpoint import STATE_FORMAT, check_format, refuse_format
-from ._scheduler import ScheduleLR
+from ._checkpoint import STATE_FORMAT, check_format
+from ._scheduler import ScheduleLR, refuse_copy
 from .drop_in import ReduceLROnPlateau
 
 
@@ -20,9 +17,9 @@ class PlateauLR(ReduceLROnPlateau):
     """A schedule times a factor that is reduced whenever a metric stops improving.
 
     The scheduled lr of step k is multiplied by the current factor of each group. The schedule
-    advances with every step, by its own clock; call ``step(metric)`` once per epoch or validation.
-    It is a subclass of torch's ``ReduceLROnPlateau``, so Lightning and the Hugging Face Trainer
-    pass the metric to it. One state dict holds both parts.
+    advances by its own clock; call ``step(metric)`` once per epoch or validation. As a subclass
+    of torch's ``ReduceLROnPlateau`` it gets the metric from Lightning and the Hugging Face
+    Trainer. One state dict holds both parts.
 
     In distributed training every process must pass the same metric: reduce it first.
 
@@ -91,12 +88,16 @@ class PlateauLR(ReduceLROnPlateau):
     def _position(self) -> float:
         return self.scheduler.position
 
-    def _as_duration(self, position: float) -> int | Duration:
-        unit = self.scheduler.config.clock_unit
-        return int(position) if unit == "steps" else Duration(**{unit: position})
+    def _as_duration(self, position: float) -> Duration:
+        return Duration(**{self.scheduler.config.clock_unit: float(position)})
 
     def _peak_lrs(self) -> list[float]:
         return self.scheduler.peak_lrs()
+
+    def __repr__(self) -> str:
+        count = len(self.reductions)
+        reductions = f"{count} reduction{'' if count == 1 else 's'}"
+        return self.scheduler._summary(type(self).__name__, reductions)
 
     def get_last_lr(self) -> list[Any]:
         """Return the current lr of each group."""
@@ -108,12 +109,7 @@ class PlateauLR(ReduceLROnPlateau):
         if self._is_attached():
             self._writer.remove(self._source)
 
-    def __getstate__(self) -> NoReturn:
-        """Raise: a copy would not be attached to an optimizer."""
-        raise TypeError(
-            "a PlateauLR belongs to its optimizer and cannot be copied or pickled; build a new one "
-            "and call its load_state_dict()"
-        )
+    __getstate__ = refuse_copy
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of both parts as plain data, which loads with ``weights_only=True``."""
@@ -124,34 +120,23 @@ class PlateauLR(ReduceLROnPlateau):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Resume from a saved state and write its learning rates.
-
-        Nothing is written to the optimizer unless the state is valid.
-
-        Args:
-            state_dict: a dict that `state_dict` returned.
+        """Resume from a saved state and write its learning rates; an invalid one changes nothing.
 
         Raises:
             ScheduleChanged: the saved schedule differs; see `ScheduleLR.load_state_dict`.
             BindingError: not the state of a PlateauLR, or of another format.
         """
-        state = copy.deepcopy(dict(state_dict))
+        state = dict(state_dict)
         if "decisions" in state:  # a key of format 1
-            refuse_format(1, "PlateauLR")
-        scheduler_state, factors = state.pop("scheduler", None), state.get("current_factors")
-        if scheduler_state is None or not isinstance(factors, list):
+            check_format(1, "PlateauLR")
+        scheduler_state = state.pop("scheduler", None)
+        if scheduler_state is None or not isinstance(state.get("current_factors"), list):
             hint = ""
             if "config" in state:
                 hint = "; for the state of a ScheduleLR call .scheduler.load_state_dict(state)"
             raise BindingError(f"this is not the state of a PlateauLR{hint}")
-        check_format(state, "PlateauLR")
-        for name in ("format", "external_factor", "base"):  # the scheduler's state has the last two
-            state.pop(name, None)
-        before = self._source.factors
-        self._source.factors = list(factors)
-        try:
-            self.scheduler.load_state_dict(scheduler_state)
-        except BaseException:
-            self._source.factors = before
-            raise
-        lr_scheduler.ReduceLROnPlateau.load_state_dict(self, state)
+        check_format(state.pop("format", 1), "PlateauLR")
+        self.scheduler.load_state_dict(scheduler_state)
+        lr_state = scheduler_state["hyperparams"]["lr"]
+        state |= {key: lr_state[key] for key in ("base", "external_factor")}
+        super().load_state_dict(state | {"_last_lr": lr_state["value"]})

@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import logging
 import math
+import operator
 import re
 import weakref
-from typing import Any, Final, NamedTuple, cast
+from collections.abc import Iterable
+from typing import Any, Final, TypeVar, cast
 
 import torch
 from torch.optim import Optimizer
@@ -22,10 +24,12 @@ from ratecraft.errors import BindingError
 
 log = logging.getLogger("ratecraft.torch")
 
+T = TypeVar("T")
 Factors = float | list[float]
 
 HYPERPARAM_PATTERN: Final = re.compile(r"(\w+)(?:\[(\d+)\])?")
 WRITERS_ATTRIBUTE: Final = "_ratecraft_writers"  # of the optimizer
+FLOAT32_REL_TOL: Final = 1e-6  # what an lr may lose in a float32 tensor
 SAVED_VALUE_REL_TOL: Final = 1e-9  # a saved value this close to the product is used as saved
 
 
@@ -51,14 +55,6 @@ class FactorSource:
     def describe(self, group: str) -> str:
         """Return the schedule of a named group in the schedule notation; empty if it has none."""
         return ""
-
-
-class ExpectedWrite(NamedTuple):
-    """Values that a caller computed and may write itself, and the factors that they follow from."""
-
-    source: FactorSource
-    factors: Factors
-    values: list[Any]
 
 
 class HyperparamWriter:
@@ -89,12 +85,11 @@ class HyperparamWriter:
         self._written_floats: list[float] = []  # the same as floats, if any of them is a tensor
         self._versions: list[int] | None = None  # of tensors, which change in place
         self._warned_at_zero = False
-        self._expected: ExpectedWrite | None = None
+        self._expected: tuple[FactorSource, Factors, list[Any]] | None = None
         self.pending_warnings: list[str] = []  # logged at the first step; a loaded state drops them
-        # What allows the fast path: plain numbers, and a single source with one factor for all.
-        self._is_plain = False
-        self._only_source: FactorSource | None = None
-        self._group_count = 0
+        # What set_factor() writes without a look at each value's type.
+        self._is_plain = False  # plain numbers
+        self._sole_source: FactorSource | None = None  # of a single group with a plain number
 
     @property
     def groups(self) -> list[dict[str, Any]]:
@@ -103,15 +98,10 @@ class HyperparamWriter:
 
     @staticmethod
     def of(optimizer: Optimizer, hyperparam: str) -> HyperparamWriter:
-        """Return the optimizer's writer of a hyperparameter, or a new one, which `add` registers.
-
-        A writer whose sources were all removed is reused only if nothing has changed since.
-
-        Raises:
-            BindingError: a group does not have the hyperparameter, or it is not a number.
-        """
+        """Return the writer of a hyperparameter, or a new one, which `add` registers."""
         writer = writers_of(optimizer).get(hyperparam)
-        if writer is not None and (writer.sources or writer.is_untouched()):
+        # A writer whose sources were all removed is reused only if nothing has changed since.
+        if writer is not None and (writer.sources or writer._is_untouched()):
             writer.sync()
             return writer
         writer = HyperparamWriter(optimizer, hyperparam)
@@ -119,37 +109,30 @@ class HyperparamWriter:
             writer.check(group, i)
         return writer
 
-    def is_untouched(self) -> bool:
+    def _is_untouched(self) -> bool:
         """Return whether the groups hold what was written last, and have the same bases."""
         groups = self.groups
-        if len(groups) != len(self.base) or self.current_values() != self.rounded_values():
+        if len(groups) != len(self.base):
             return False
-        if self.hyperparam != "lr":
-            return True
-        return [group.get("initial_lr") for group in groups] == self.base
+        written = zip(self.written_values(), self._written, strict=True)
+        if self.current_values() != [_rounded(number, value) for number, value in written]:
+            return False
+        return self.hyperparam != "lr" or [g.get("initial_lr") for g in groups] == self.base
 
     def check(self, group: dict[str, Any], i: int) -> None:
         """Refuse a group that does not have the hyperparameter."""
-        value = group.get(self.key)
-        if self.index is not None and isinstance(value, tuple | list) and self.index < len(value):
-            value = value[self.index]
-        elif self.index is not None:
-            value = None
-        if isinstance(value, bool) or not isinstance(value, int | float | torch.Tensor):
-            numbers = [
-                name
-                for name, content in group.items()
-                if isinstance(content, int | float | torch.Tensor) and not isinstance(content, bool)
-            ]
-            numbers += [
-                f"{name}[{j}]"
-                for name, content in group.items()
-                if isinstance(content, tuple)
-                for j in range(len(content))
-            ]
+        value: Any = group.get(self.key)
+        if self.index is not None:
+            has_item = isinstance(value, tuple | list) and self.index < len(value)
+            value = value[self.index] if has_item else None
+        if not _is_number(value):
+            names = [name for name, content in group.items() if _is_number(content)]
+            for name, content in group.items():
+                if isinstance(content, tuple):
+                    names += [f"{name}[{j}]" for j in range(len(content))]
             raise BindingError(
                 f"{group_name(group, i)} has no number {self.hyperparam!r} to schedule; "
-                f"it has {', '.join(numbers)}"
+                f"it has {', '.join(names)}"
             )
 
     # Adding and removing sources ----------------------------------------------------------
@@ -170,37 +153,11 @@ class HyperparamWriter:
                 "remove() the first scheduler"
             )
 
-    def current_values(self) -> list[float]:
-        """Return what each group holds now."""
-        return [float(self._value_in(group)) for group in self.groups]
-
-    def written_values(self) -> list[float]:
-        """Return what each group held after the last write."""
-        written = self._written_floats if self._versions is not None else map(float, self._written)
-        return list(written)
-
-    def has_tensors(self) -> bool:
-        """Return whether a group held a tensor at the last write."""
-        return self._versions is not None
-
-    def copy_written(self) -> list[Any]:
-        """Return what was written last, with tensors copied."""
-        if self._versions is None:
-            return list(self._written)
-        return [v.clone() if isinstance(v, torch.Tensor) else v for v in self._written]
-
-    def rounded_values(self) -> list[float]:
-        """Return what was written last, rounded to each group's dtype."""
-        return [
-            _rounded(number, value)
-            for number, value in zip(self.written_values(), self._written, strict=True)
-        ]
-
     def add(self, source: FactorSource, base: list[float], external_factor: list[float]) -> None:
         """Add a source; ``base`` and ``external_factor`` are used if it is the first one."""
         if not self.base:
             self.base, self.external_factor = list(base), list(external_factor)
-            self._record_written(self.groups)
+            self._record_written()
         optimizer = cast(Optimizer, self._optimizer())
         writers = vars(optimizer).setdefault(WRITERS_ATTRIBUTE, {})
         if not writers and "_optimizer_step_pre_hooks" in vars(optimizer):
@@ -211,7 +168,7 @@ class HyperparamWriter:
         writers[self.hyperparam] = self
         self.detect_external_changes()  # relative to the factors that were in force
         self.sources.append(source)
-        self._record_written(self.groups)
+        self._record_written()
         self._rescale()
 
     def remove(self, source: FactorSource) -> None:
@@ -221,77 +178,63 @@ class HyperparamWriter:
             self.sync()
         self.sources.remove(source)
         if has_all_groups:
-            self._record_written(self.groups, self.written_values())
+            self._record_written(self.written_values())
             self._rescale()
 
     def _rescale(self) -> None:
         sets_lr = any(source.sets_lr for source in self.sources)
         self.effective_base = [1.0] * len(self.base) if sets_lr else list(self.base)
-        self._scale = [
-            base * external_factor
-            for base, external_factor in zip(self.effective_base, self.external_factor, strict=True)
-        ]
+        factors = zip(self.effective_base, self.external_factor, strict=True)
+        self._scale = [base * external_factor for base, external_factor in factors]
 
     def sync(self) -> None:
-        """Detect external changes and add new groups.
-
-        Raises:
-            BindingError: a group was removed from the optimizer.
-        """
-        now, before = len(self.groups), len(self.base)
-        if now < before:
+        """Detect external changes and add new groups."""
+        groups, before = self.groups, len(self.base)
+        if len(groups) < before:
             raise BindingError(
-                f"the optimizer has {now} param groups, and had {before} when its scheduler was "
-                "built; remove() the scheduler and build a new one"
+                f"the optimizer has {len(groups)} param groups, and had {before} when its "
+                "scheduler was built; remove() the scheduler and build a new one"
             )
         self.detect_external_changes()
-        if now > before:
+        if len(groups) > before:
+            new_groups = list(enumerate(groups))[before:]
+            for i, group in new_groups:
+                self.check(group, i)
             numbers = self.written_values()
-            for i in range(before, now):
-                self.check(self.groups[i], i)
-            for i in range(before, now):
-                numbers.append(self._add_group(self.groups[i], i))
+            numbers += [self._add_group(group, i) for i, group in new_groups]
             self._rescale()
-            self._record_written(self.groups, numbers)
+            self._record_written(numbers)
 
     def _add_group(self, group: dict[str, Any], i: int) -> float:
-        """Add a group that joined later; its base is `initial_lr` if set, else its current value.
-
-        Return the current value.
-        """
-        value, written = self._value_in(group), self._written
+        """Add a group and return its value; its base is `initial_lr`, if set, or that value."""
+        value = self._value_in(group)
         current = base = float(value)
-        external_factor = 1.0
-        is_tensor = isinstance(value, torch.Tensor)
-        same_tensor = [j for j, other in enumerate(written) if is_tensor and value is other]
-        if same_tensor:
+        external_factor, origin = 1.0, ""
+        ids = [id(other) for other in self._written]
+        if isinstance(value, torch.Tensor) and id(value) in ids:
             # The optimizer's default tensor, which this writer fills: its value is not a base. The
             # new group gets a copy of it, and the base and external factor of the group that has
             # the same tensor.
-            base = self.base[same_tensor[0]]
-            external_factor = self.external_factor[same_tensor[0]]
+            j = ids.index(id(value))
+            base, external_factor = self.base[j], self.external_factor[j]
             group[self.key] = value.clone()
-        elif (
-            any(source.sets_lr and source.for_all_groups for source in self.sources)
-            and self.base[0]
+            origin = (
+                f"the {self.hyperparam} tensor of {group_name(self.groups[j], j)}: it gets a "
+                f"copy, and that group's base {base:g} and external factor {external_factor:g}"
+            )
+        elif self.base[0] and any(
+            source.sets_lr and source.for_all_groups for source in self.sources
         ):
             # One lr= for all groups ignores the base, so the new group keeps its ratio instead.
             external_factor = base / self.base[0]
-        name = group_name(group, i)
+            origin = (
+                f"{self.hyperparam} {base:g}, where the first group has a base of "
+                f"{self.base[0]:g}: it keeps that ratio, {external_factor:g}, to the scheduled lr"
+            )
         if external_factor == 1.0:
-            log.info("%s was added with %s %g", name, self.hyperparam, base)
-        elif same_tensor:
-            log.warning(
-                "%s was added with the %s tensor of %s: it gets a copy, and that group's base %g "
-                "and external factor %g", name, self.hyperparam,
-                group_name(self.groups[same_tensor[0]], same_tensor[0]), base, external_factor,
-            )  # fmt: skip
+            log.info("%s was added with %s %g", group_name(group, i), self.hyperparam, base)
         else:
-            log.warning(
-                "%s was added with %s %g, where the first group has a base of %g: it keeps that "
-                "ratio, %g, to the scheduled lr", name, self.hyperparam, base, self.base[0],
-                external_factor,
-            )  # fmt: skip
+            log.warning("%s was added with %s", group_name(group, i), origin)
         if self.hyperparam == "lr":
             base = float(group.setdefault("initial_lr", base))
         self.base.append(base)
@@ -300,48 +243,70 @@ class HyperparamWriter:
             source.factors = source.factors_with_new_group(base)
         return current
 
-    # Reading and writing ------------------------------------------------------------------
+    # Reading ------------------------------------------------------------------------------
 
     def _value_in(self, group: dict[str, Any]) -> Any:
         return group[self.key] if self.index is None else group[self.key][self.index]
 
-    def _record_written(
-        self, groups: list[dict[str, Any]], numbers: list[float] | None = None
-    ) -> None:
+    def current_values(self) -> list[float]:
+        """Return what each group holds now."""
+        return [float(self._value_in(group)) for group in self.groups]
+
+    def initial_values(self, *, fresh: bool) -> tuple[list[float], list[float]]:
+        """Return each group's base and external factor, which is lr / initial_lr for a new run."""
+        if self.base:
+            return self.base, self.external_factor
+        current = self.current_values()
+        if self.hyperparam != "lr":
+            return current, [1.0] * len(current)
+        base = [float(g.get("initial_lr", lr)) for g, lr in zip(self.groups, current, strict=True)]
+        external_factor = [
+            lr / value if fresh and lr and value and not is_same_lr(lr, value) else 1.0
+            for lr, value in zip(current, base, strict=True)
+        ]
+        return base, external_factor
+
+    def written_values(self) -> list[float]:
+        """Return what each group held after the last write."""
+        return list(map(float, self._written) if self._versions is None else self._written_floats)
+
+    def copy_written(self) -> list[Any]:
+        """Return what was written last, with tensors copied."""
+        return list(self._written) if self._versions is None else copied(self._written)
+
+    def _record_written(self, numbers: list[float] | None = None) -> None:
         """Record what the groups hold; passing ``numbers`` avoids reading them from a device."""
-        self._written = [self._value_in(group) for group in groups]
+        self._written = [self._value_in(group) for group in self.groups[: len(self.base)]]
         tensors = any(isinstance(value, torch.Tensor) for value in self._written)
         self._versions = [_version(value) for value in self._written] if tensors else None
         self._written_floats = numbers or list(map(float, self._written)) if tensors else []
-        self._group_count = len(groups)
         self._is_plain = not tensors and self.index is None
-        only = self.sources[0] if len(self.sources) == 1 else None
-        self._only_source = only if self._is_plain and only and only.uniform else None
+        is_sole = self._is_plain and len(self._written) == len(self.sources) == 1
+        self._sole_source = self.sources[0] if is_sole and self.sources[0].uniform else None
 
     def detect_external_changes(self) -> None:
         """Multiply changes by other code since the last write into the external factor."""
-        groups = self.groups[: len(self.base)]
-        current = [self._value_in(group) for group in groups]
+        current = [self._value_in(group) for group in self.groups[: len(self.base)]]
         if self._versions is None:
             if current == self._written:
                 return
         elif [_version(value) for value in current] == self._versions and all(
-            a is b for a, b in zip(current, self._written, strict=True)
+            map(operator.is_, current, self._written)
         ):
             return
-        if self._expected is not None and current == self._expected.values:
+        if self._expected is not None and current == self._expected[2]:
             # Ignite reads the lrs with get_lr() and writes them itself.
-            self._expected.source.factors = self._expected.factors
-            self._record_written(groups)
+            source, factors, _ = self._expected
+            source.factors = factors
+            self._record_written()
             return
         product = self._product()
         for i, (value, before) in enumerate(zip(current, self.written_values(), strict=True)):
             number = float(value)
             if number != _rounded(before, value):
-                factor = product[i] if isinstance(product, list) else product
-                self._fold_change(i, number, factor)
+                self._fold_change(i, number, product[i] if isinstance(product, list) else product)
         self._rescale()
-        self._record_written(groups)
+        self._record_written()
 
     def _fold_change(self, i: int, current: float, product: float) -> None:
         name = group_name(self.groups[i], i)
@@ -353,10 +318,8 @@ class HyperparamWriter:
             self.base[i] = current / product if product else current
             if self.hyperparam == "lr":
                 self.groups[i]["initial_lr"] = self.base[i]
-            log.info(
-                "%s: %s was 0 and was set by other code; its base is now %g",
-                name, self.hyperparam, self.base[i],
-            )  # fmt: skip
+            log.info("%s: %s was 0 and was set by other code; its base is now %g",
+                     name, self.hyperparam, self.base[i])  # fmt: skip
         elif not self._warned_at_zero:
             self._warned_at_zero = True
             log.warning(
@@ -364,99 +327,63 @@ class HyperparamWriter:
                 "unknown; the change is ignored", name, self.hyperparam, current,
             )  # fmt: skip
 
-    def _product_with(self, source: FactorSource, factors: Factors) -> Factors:
-        """Return the product of all sources if ``source`` had these factors."""
-        before = source.factors
-        try:
-            source.factors = factors
-            return self._product()
-        finally:
-            source.factors = before
+    # Writing ------------------------------------------------------------------------------
 
-    def _product(self) -> Factors:
-        """Return the product of all sources: a number if it is the same for all groups."""
-        return product_of_factors([source.factors for source in self.sources])
+    def _product(self, source: FactorSource | None = None, factors: Factors = 1.0) -> Factors:
+        """Return the product of all sources, with ``factors`` for those of ``source``."""
+        if self.sources == [source]:
+            return factors
+        return product_of_factors(
+            [factors if other is source else other.factors for other in self.sources]
+        )
+
+    def values(self, source: FactorSource | None = None, factors: Factors = 1.0) -> list[float]:
+        """Return the value that each group should have, with ``factors`` for ``source``."""
+        product = self._product(source, factors)
+        if isinstance(product, list):
+            return [a * b for a, b in zip(self._scale, product, strict=True)]
+        return [scale * product for scale in self._scale]
 
     def set_factor(
         self, source: FactorSource, factors: Factors, groups: list[dict[str, Any]]
     ) -> None:
         """Set one source's factors and write the new values to the param groups."""
         # Runs after every step, so it makes few lookups and calls: benchmarks/step_speed.py.
-        if source is self._only_source and self._group_count == len(groups) == 1:
-            group, key = groups[0], self.key
+        key = self.key
+        if source is self._sole_source and len(groups) == 1:
+            group = groups[0]
             if group[key] is self._written[0]:
                 group[key] = value = self._scale[0] * factors  # type: ignore[operator]  # uniform
                 self._written = [value]
                 source.factors = factors
                 return
-        if self._is_plain and len(groups) == self._group_count:
-            self._write_plain(source, factors, groups)
-        else:
-            self._sync_and_write(source, factors)
-
-    def _write_plain(
-        self, source: FactorSource, factors: Factors, groups: list[dict[str, Any]]
-    ) -> None:
-        """Write plain numbers, in one pass that also detects changes by other code."""
-        alone = len(self.sources) == 1
-        product = factors if alone else self._product_with(source, factors)
-        key = self.key
-        values: list[Any] = []
-        # strict=True is slow here.
-        if isinstance(product, list):
-            rows = zip(groups, self._scale, self._written, product)  # noqa: B905
-            for group, scale, before, factor in rows:
+        if self._is_plain and len(groups) == len(self._written):
+            values = self.values(source, factors)
+            for group, before, value in zip(groups, self._written, values):  # noqa: B905  # slow
                 if group[key] is not before:
-                    self._undo_and_sync(source, factors, values)
-                    return
-                group[key] = value = scale * factor
-                values.append(value)
-        else:
-            for group, scale, before in zip(groups, self._scale, self._written):  # noqa: B905
-                if group[key] is not before:
-                    self._undo_and_sync(source, factors, values)
-                    return
-                group[key] = value = scale * product
-                values.append(value)
-        self._written = values
-        source.factors = factors
-
-    def _undo_and_sync(self, source: FactorSource, factors: Factors, written: list[float]) -> None:
-        """Undo the writes so far; then detect the change by other code and write again."""
-        for group, before in zip(self.groups, self._written[: len(written)], strict=False):
-            group[self.key] = before
-        self._sync_and_write(source, factors)
-
-    def _sync_and_write(self, source: FactorSource, factors: Factors) -> None:
-        groups = self.groups
+                    break
+                group[key] = value
+            else:
+                self._written = values
+                source.factors = factors
+                return
+            for group, before, value in zip(groups, self._written, values, strict=True):
+                if group[key] is value:  # undo the writes before the change by other code
+                    group[key] = before
         has_new_groups = len(groups) > len(self.base)
         self.sync()
         if not has_new_groups:  # otherwise sync() has set the factors, new groups included
             source.factors = factors
-        self._write_values(groups, self.values())
+        self.write()
 
     def expect_write(self, source: FactorSource, factors: Factors, values: list[Any]) -> None:
         """Record values that a caller may write itself; they do not count as an external change."""
-        self._expected = ExpectedWrite(source, factors, values)
+        self._expected = source, factors, list(values)
 
-    def values_with(self, source: FactorSource, factors: Factors) -> list[float]:
-        """Return each group's value if ``source`` had these factors, without writing it."""
-        before = source.factors
-        try:
-            source.factors = factors
-            return self.values()
-        finally:
-            source.factors = before
-
-    def values(self) -> list[float]:
-        """Return the value that each group should have now."""
-        product = self._product()
-        if isinstance(product, list):
-            return [a * b for a, b in zip(self._scale, product, strict=True)]
-        return [scale * product for scale in self._scale]
-
-    def _write_values(self, groups: list[dict[str, Any]], values: list[float]) -> None:
-        for group, value in zip(groups, values, strict=True):
+    def write(self, values: list[float] | None = None) -> None:
+        """Write every group's value: ``values``, or those that follow from the factors."""
+        values = self.values() if values is None else values
+        for group, value in zip(self.groups, values, strict=True):
             current = self._value_in(group)
             if isinstance(current, torch.Tensor):
                 current.fill_(value)  # in place: a compiled step holds a reference to this tensor
@@ -466,7 +393,7 @@ class HyperparamWriter:
                 items = list(group[self.key])
                 items[self.index] = value
                 group[self.key] = type(group[self.key])(items)
-        self._record_written(groups, values)
+        self._record_written(values)
 
     # Saving -------------------------------------------------------------------------------
 
@@ -495,33 +422,26 @@ class HyperparamWriter:
     def restore(self, state: dict[str, list[float]]) -> None:
         """Load a saved state and write its values, bit for bit if they match the factors."""
         self.pending_warnings = []
-        groups = self.groups
         self.base, self.external_factor = list(state["base"]), list(state["external_factor"])
         if self.hyperparam == "lr":
-            for group, base in zip(groups, self.base, strict=True):
+            for group, base in zip(self.groups, self.base, strict=True):
                 if not isinstance(group.get("initial_lr"), torch.Tensor):
                     group["initial_lr"] = base
         self._rescale()
         # The external factor was computed from the value, so the product may differ by rounding.
-        values = [
-            saved if math.isclose(saved, value, rel_tol=SAVED_VALUE_REL_TOL) else value
-            for saved, value in zip(state["value"], self.values(), strict=True)
-        ]
-        self._write_values(groups, values)
-
-    def rewrite(self) -> None:
-        """Write the last written values again, over those that replaced them."""
-        self._write_values(self.groups, self.written_values())
-
-    def write(self) -> None:
-        """Compute and write every group's value."""
-        self._write_values(self.groups, self.values())
+        pairs = zip(state["value"], self.values(), strict=True)
+        self.write(
+            [
+                saved if math.isclose(saved, value, rel_tol=SAVED_VALUE_REL_TOL) else value
+                for saved, value in pairs
+            ]
+        )
 
 
 def product_of_factors(factors: list[Factors]) -> Factors:
     """Return the product of factors: a number if it is the same for all groups."""
-    product: Factors = 1.0
-    for factor in factors:
+    product: Factors = factors[0] if factors else 1.0
+    for factor in factors[1:]:
         if isinstance(product, list):
             right = factor if isinstance(factor, list) else [factor] * len(product)
             product = [a * b for a, b in zip(product, right, strict=True)]
@@ -549,24 +469,28 @@ def _after_load(optimizer: Optimizer) -> None:
     """After ``optimizer.load_state_dict``: write the scheduled values over the loaded ones."""
     for writer in writers_of(optimizer).values():
         if writer.sources:
-            writer.rewrite()
+            writer.write(writer.written_values())
 
 
 def _before_step(optimizer: Optimizer, *_: Any) -> None:
     """Before a step: log pending warnings, and add new groups and write their values."""
     groups = optimizer.param_groups
-    for writer in writers_of(optimizer).values():
-        if writer.pending_warnings:
-            for message in writer.pending_warnings:
-                log.warning(message)
-            writer.pending_warnings = []
+    writers = writers_of(optimizer).values()
+    for writer in writers:
+        for message in writer.pending_warnings:
+            log.warning(message)
+        writer.pending_warnings = []
         if len(groups) == len(writer.base) or not writer.sources:
             continue
         for i in range(len(writer.base), len(groups)):
-            for other in writers_of(optimizer).values():
+            for other in writers:
                 other.check(groups[i], i)
         writer.sync()
         writer.write()
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float | torch.Tensor) and not isinstance(value, bool)
 
 
 def _rounded(number: float, current: Any) -> float:
@@ -580,26 +504,43 @@ def _version(value: Any) -> int:
     return value._version if isinstance(value, torch.Tensor) else -1
 
 
+def copied(values: Iterable[Any]) -> list[Any]:
+    """Return the values, with tensors copied."""
+    return [value.clone() if isinstance(value, torch.Tensor) else value for value in values]
+
+
+def is_same_lr(a: float, b: float) -> bool:
+    """Return whether two lrs are equal, up to what one loses in a float32 tensor."""
+    return math.isclose(a, b, rel_tol=FLOAT32_REL_TOL)
+
+
 def group_name(group: dict[str, Any], i: int) -> str:
     """Return a param group's name for messages: its ``"name"``, or its index."""
     return repr(group["name"]) if "name" in group else f"group {i}"
 
 
-def innermost_optimizer(optimizer: Optimizer, *, counted: bool = False) -> Optimizer:
-    """Return the optimizer that makes the step, inside wrappers such as Accelerate's.
+def group_names(groups: list[dict[str, Any]]) -> list[str]:
+    """Return the names of param groups, by which schedules address them: the index if unnamed."""
+    return [str(group.get("name", i)) for i, group in enumerate(groups)]
 
-    Raises:
-        BindingError: ``counted``, but the optimizer has no step hooks to count with.
-    """
+
+def by_group(groups: list[dict[str, Any]], values: list[T]) -> T | dict[str, T]:
+    """Return the value that all groups have, or a dict with each group's value by name."""
+    if all(value == values[0] for value in values):
+        return values[0]
+    return dict(zip(group_names(groups), values, strict=True))
+
+
+def innermost_optimizer(optimizer: Optimizer, *, counted: bool = False) -> Optimizer:
+    """Return the optimizer that makes the step, inside wrappers such as Accelerate's."""
     inner: Any = optimizer
-    while "_optimizer_step_post_hooks" not in vars(inner):
+    while isinstance(inner, Optimizer):
+        if "_optimizer_step_post_hooks" in vars(inner):
+            return inner
         inner = getattr(inner, "optimizer", None)
-        if isinstance(inner, Optimizer):
-            continue
-        if counted:
-            raise BindingError(
-                f"{type(optimizer).__name__} has no step hooks, so its steps cannot be counted; "
-                'pass clock="step" and call step() after each step'
-            )
-        return optimizer
-    return cast(Optimizer, inner)
+    if counted:
+        raise BindingError(
+            f"{type(optimizer).__name__} has no step hooks, so its steps cannot be counted; "
+            'pass clock="step" and call step() after each step'
+        )
+    return optimizer

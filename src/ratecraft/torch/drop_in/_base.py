@@ -6,11 +6,12 @@ import inspect
 import logging
 import warnings
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, ClassVar, Final
 
 from torch.optim.lr_scheduler import LRScheduler
 
-from ratecraft.torch._checkpoint import refuse_format
+from ratecraft.torch._checkpoint import check_format
 from ratecraft.torch._writer import Factors, FactorSource, HyperparamWriter, innermost_optimizer
 
 log = logging.getLogger("ratecraft.torch")
@@ -18,12 +19,15 @@ log = logging.getLogger("ratecraft.torch")
 GET_LR_WARNING: Final = (
     "To get the last learning rate computed by the scheduler, please use `get_last_lr()`."
 )
+VERBOSE: Final = inspect.Parameter(
+    "verbose", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=False
+)
 
 
 def refuse_format_1(state: Mapping[str, Any], name: str) -> None:
     """Refuse a state of format 1, which has old keys, in any part of a composite."""
     if "carried" in state or "decisions" in state:
-        refuse_format(1, name, f"start from the model weights with a new {name}")
+        check_format(1, name, f"start from the model weights with a new {name}")
     parts = state.get("_schedulers")
     for part in parts if isinstance(parts, list | tuple) else ():
         if isinstance(part, Mapping):
@@ -34,7 +38,7 @@ class _DropInSource(FactorSource):
     """The factor source of a drop-in scheduler, which it does not refer to or keep alive."""
 
     def __init__(self, scheduler_class: type[DropInScheduler]) -> None:
-        super().__init__(sets_lr=scheduler_class._sets_lr)
+        super().__init__(sets_lr=scheduler_class.sets_lr)
         self.scheduler_class = scheduler_class
 
     def describe(self, group: str) -> str:
@@ -46,13 +50,16 @@ class DropInScheduler(LRScheduler):
 
     It is listed before torch's class. Writer and source are in ``__slots__``, not in ``__dict__``,
     which torch saves as the state.
+
+    Attributes:
+        sets_lr: whether it gives learning rates, not factors; base counts as 1.
     """
 
     __slots__ = ("_source", "_writer")
-    _sets_lr: ClassVar[bool] = False  # gives learning rates, not factors; base counts as 1
+    sets_lr: ClassVar[bool] = False
     _overwrites: ClassVar[bool] = False  # torch's class writes base x factor over the current lr
     _saves_base: ClassVar[bool] = False  # torch's state has no base_lrs
-    _init_signature: ClassVar[inspect.Signature]  # of the constructor
+    _init_signature: ClassVar[inspect.Signature]  # torch's, plus the verbose= that it had until 2.6
 
     verbose: bool
     _copied_state: dict[str, list[float]]
@@ -61,19 +68,14 @@ class DropInScheduler(LRScheduler):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        # torch's signature, plus the verbose= that it had until 2.6.
         torch_class = cls.__mro__[cls.__mro__.index(DropInScheduler) + 1]
         signature = inspect.signature(torch_class)
-        verbose = inspect.Parameter(
-            "verbose", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=False
-        )
         cls._init_signature = signature.replace(
-            parameters=[*signature.parameters.values(), verbose]
+            parameters=[*signature.parameters.values(), VERBOSE]
         )
         public = cls._init_signature
         if "__init__" in vars(cls):
-            defined = inspect.signature(cls.__init__)
-            public = defined.replace(parameters=list(defined.parameters.values())[1:])
+            public = inspect.signature(partial(cls.__init__, None))  # type: ignore[arg-type]
         cls.__signature__ = public  # type: ignore[attr-defined]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -84,11 +86,6 @@ class DropInScheduler(LRScheduler):
         verbose = bound.arguments.pop("verbose", False)
         self.verbose = bool(verbose) and verbose != "deprecated"
         super().__init__(*bound.args, **bound.kwargs)
-
-    @property
-    def sets_lr(self) -> bool:
-        """Whether it gives learning rates, not factors; base counts as 1."""
-        return self._sets_lr
 
     def factors(self, k: int | None = None) -> Factors:
         """Return this scheduler's factor at step k (default: now).
@@ -110,62 +107,53 @@ class DropInScheduler(LRScheduler):
         if eta_min == 0:
             return factor
         bases = [float(base) for base in self.base_lrs]
+        if hasattr(self, "_writer"):
+            bases += self._writer.base[len(bases) :]  # of groups that were added later
         return [
             eta_min / base + (1 - eta_min / base) * factor if base else factor for base in bases
         ]
 
     def _write(self, factors: Factors) -> None:
         groups = self.optimizer.param_groups
-        writer, source = self._attach(factors)
-        writer.set_factor(source, factors, groups)
-        self._last_lr = writer.copy_written()
+        self._attach(factors)
+        self._writer.set_factor(self._source, factors, groups)
+        self._last_lr = self._writer.copy_written()
         if self.verbose:
             log.info("%s: step %d: lr %s", type(self).__name__, self.last_epoch, self._last_lr)
 
     def _is_attached(self) -> bool:
-        try:
-            return self._source in self._writer.sources
-        except AttributeError:  # before the first write
-            return False
+        return hasattr(self, "_writer") and self._source in self._writer.sources
 
-    def _attach(self, factors: Factors) -> tuple[HyperparamWriter, FactorSource]:
-        """Return the writer and this scheduler's source; add the source if it is not there."""
+    def _attach(self, factors: Factors) -> None:
+        """Add this scheduler's source to the writer, if it is not there."""
         if self._is_attached():
-            return self._writer, self._source
+            return
         # The optimizer may be wrapped, as by Accelerate; the inner one has the writers.
         writer = HyperparamWriter.of(innermost_optimizer(self.optimizer), "lr")
-        # Access to __dict__ slows the object down permanently; getattr and del do not.
-        copied: dict[str, list[float]] | None = getattr(self, "_copied_state", None)
-        if copied is not None:
-            del self._copied_state  # this is a copy: its optimizer has another writer
-        base, external_factor = writer.base, writer.external_factor
-        if not base:
-            groups = self.optimizer.param_groups
-            current = writer.current_values()
-            base = [float(group.get("initial_lr", group["lr"])) for group in groups]
-            fresh = self.last_epoch <= 0 and not self._sets_lr
-            external_factor = [
-                lr / value if fresh and value and lr else 1.0
-                for lr, value in zip(current, base, strict=True)
-            ]
-            if copied is not None:
-                base, external_factor = copied["base"], copied["external_factor"]
+        fresh = self.last_epoch <= 0 and not self.sets_lr
+        base, external_factor = writer.initial_values(fresh=fresh)
+        # Access to __dict__ slows the object down permanently; hasattr and del do not.
+        if hasattr(self, "_copied_state"):  # this is a copy: its optimizer has another writer
+            if not writer.base:
+                values = self._copied_state
+                base, external_factor = values["base"], values["external_factor"]
+            del self._copied_state
         if not hasattr(self, "_source"):
             self._source = _DropInSource(type(self))
-            # In torch a scheduler that writes lrs overwrites those of an earlier one, and a resumed
-            # scheduler replaces the earlier one of its class. Here the earlier scheduler is
-            # detached until it steps again.
-            for other in list(writer.sources):
-                same_class = isinstance(other, _DropInSource) and other.scheduler_class is type(
-                    self
-                )
-                replaces = self._overwrites or self.last_epoch > 0
-                if (other.sets_lr and self._sets_lr) or (same_class and replaces):
-                    writer.remove(other)
+            self._detach_replaced(writer)
         self._source.uniform = not isinstance(factors, list)
         writer.add(self._source, base, external_factor)
         self._writer = writer
-        return writer, self._source
+
+    def _detach_replaced(self, writer: HyperparamWriter) -> None:
+        """Detach the schedulers that this one replaces, until they step again."""
+        # In torch a scheduler that writes lrs overwrites those of an earlier one, and a resumed
+        # scheduler replaces the earlier one of its class.
+        replaces_class = self._overwrites or self.last_epoch > 0
+        for other in list(writer.sources):
+            same_class = isinstance(other, _DropInSource) and other.scheduler_class is type(self)
+            if (other.sets_lr and self.sets_lr) or (same_class and replaces_class):
+                writer.remove(other)
 
     def _detach(self) -> None:
         """Remove the factor until the next step; another part of a sequence is active."""
@@ -173,13 +161,18 @@ class DropInScheduler(LRScheduler):
             self._writer.remove(self._source)
             self._writer.write()
 
+    def _reattach(self) -> None:
+        """Write the factors of the current step, if the scheduler is detached or a copy."""
+        if not self._is_attached():
+            self._write_current()
+
     def _write_current(self) -> None:
         """Write the factors of the current step again."""
         self._write(self._apply(self.last_epoch))
 
     def _update_lr(self, epoch: int | None = None) -> None:
         self.last_epoch = self.last_epoch + 1 if epoch is None else epoch
-        self._write(self._apply(self.last_epoch))
+        self._write_current()
 
     def get_lr(self) -> list[Any]:
         """Return the lrs of this step; as in torch, to be called within ``step`` only.
@@ -189,9 +182,9 @@ class DropInScheduler(LRScheduler):
         if not self._get_lr_called_within_step:
             warnings.warn(GET_LR_WARNING, UserWarning, stacklevel=2)
         factors = self._apply(self.last_epoch)
-        writer, source = self._attach(factors)
-        values = writer.values_with(source, factors)
-        writer.expect_write(source, factors, list(values))
+        self._attach(factors)
+        values = self._writer.values(self._source, factors)
+        self._writer.expect_write(self._source, factors, values)
         return values
 
     def __getstate__(self) -> dict[str, Any]:
@@ -219,24 +212,23 @@ class DropInScheduler(LRScheduler):
         refuse_format_1(state_dict, type(self).__name__)
         state = dict(state_dict)
         external_factor, base = state.pop("external_factor", None), state.pop("base", None)
+        is_attached = self._is_attached()
+        if is_attached:
+            self._writer.sync()
+            base = list(map(float, base or state.get("base_lrs", self._writer.base)))
+            saved = {
+                "base": base,
+                "external_factor": external_factor or [1.0] * len(base),
+                "value": list(map(float, state.get("_last_lr", self._last_lr))),
+            }
+            self._writer.check_state(saved)
         super().load_state_dict(state)
-        if not self._is_attached():
-            if hasattr(self, "_copied_state"):
-                copied = self._copied_state
-                self._copied_state = copied | {
-                    "base": base or copied["base"],
-                    "external_factor": external_factor or copied["external_factor"],
-                }
-            return
-        values = list(map(float, self._last_lr))
-        self._source.factors = self._apply(self.last_epoch)
-        writer = self._writer
-        base = list(map(float, base or state.get("base_lrs", writer.base)))
-        saved = {
-            "base": base,
-            "external_factor": external_factor or [1.0] * len(base),
-            "value": values,
-        }
-        writer.sync()
-        writer.check_state(saved)
-        writer.restore(saved)
+        if is_attached:
+            self._source.factors = self._apply(self.last_epoch)
+            self._writer.restore(saved)
+        elif hasattr(self, "_copied_state"):
+            values = self._copied_state
+            self._copied_state = values | {
+                "base": base or values["base"],
+                "external_factor": external_factor or values["external_factor"],
+            }

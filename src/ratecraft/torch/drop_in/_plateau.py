@@ -7,15 +7,12 @@ as a schedule, to repeat, compare or plot the run without the metric.
 from __future__ import annotations
 
 import copy
-import warnings
 from typing import Any, SupportsFloat, cast
 
-from torch import Tensor
 from torch.optim import lr_scheduler
-from torch.optim.lr_scheduler import EPOCH_DEPRECATION_WARNING
 
 from ratecraft.schedule import Duration, Schedule, constant, staircase
-from ratecraft.torch._writer import Factors, product_of_factors
+from ratecraft.torch._writer import by_group, copied
 
 from ._base import DropInScheduler
 
@@ -46,10 +43,10 @@ class ReduceLROnPlateau(DropInScheduler, lr_scheduler.ReduceLROnPlateau):
             self.reductions = []
             self._write_current()
 
-    def _factors(self, k: int) -> Factors:
+    def _factors(self, k: int) -> list[float]:
         return list(self.current_factors)
 
-    def factors(self, k: float | None = None) -> Factors:
+    def factors(self, k: float | None = None) -> list[float]:
         """Return each param group's factor at k (default: now), by the reductions so far."""
         if k is None:
             return list(self.current_factors)
@@ -59,9 +56,7 @@ class ReduceLROnPlateau(DropInScheduler, lr_scheduler.ReduceLROnPlateau):
     def as_schedule(self) -> Schedule | dict[str, Schedule]:
         """Return the factor as a schedule over steps (for ReduceLROnPlateau: calls of ``step``).
 
-        Returns:
-            One schedule; or, if they differ, a dict with one for each param group by name or
-            index.
+        If the factors of the param groups differ, it is a dict with one for each by name or index.
 
         >>> import torch
         >>> from ratecraft.torch.drop_in import ReduceLROnPlateau
@@ -72,56 +67,26 @@ class ReduceLROnPlateau(DropInScheduler, lr_scheduler.ReduceLROnPlateau):
         >>> plateau.as_schedule()
         staircase([1, 0.5], at=[4])
         """
-        schedules: list[Schedule] = []
         groups = self.optimizer.param_groups
-        for i in range(len(groups)):
-            # If several reductions have the same position, the last one counts.
-            levels: dict[float, float] = {}
-            for reduction in self.reductions:
-                factors = reduction["factors"]
-                levels[reduction["at"]] = factors[i] if i < len(factors) else 1.0
-            at = [self._as_duration(position) for position in levels]
-            schedules.append(staircase([1.0, *levels.values()], at=at) if at else constant(1))
-        if all(schedule == schedules[0] for schedule in schedules):
-            return schedules[0]
-        return {str(group.get("name", i)): schedules[i] for i, group in enumerate(groups)}
+        return by_group(groups, [self._schedule_of(i) for i in range(len(groups))])
+
+    def _schedule_of(self, i: int) -> Schedule:
+        levels: dict[float, float] = {}
+        for reduction in self.reductions:  # of several at the same position the last one counts
+            factors = reduction["factors"]
+            levels[reduction["at"]] = factors[i] if i < len(factors) else 1.0
+        at = [self._as_duration(position) for position in levels]
+        return staircase([1.0, *levels.values()], at=at) if at else constant(1)
 
     def step(self, metrics: SupportsFloat, epoch: int | None = None) -> None:  # type: ignore[override]  # as torch's
         """Record a metric, and reduce the factor if it has not improved for too long."""
-        metric = float(metrics)
-        if epoch is None:
-            epoch = self.last_epoch + 1
-        else:
-            warnings.warn(EPOCH_DEPRECATION_WARNING, UserWarning, stacklevel=2)
-        self.last_epoch = epoch
-        if not self._is_attached():  # this is a copy: its optimizer has another writer
-            self._write_current()
-        best = self.best
-        if self._is_better(metric, best):  # type: ignore[no-untyped-call]  # torch's
-            self.best = metric
-            self.num_bad_epochs = 0
-        else:
-            self.num_bad_epochs += 1
-        if self.cooldown_counter > 0:
-            self.cooldown_counter -= 1
-            self.num_bad_epochs = 0
-        if self.num_bad_epochs > self.patience:
-            self._record_reduction(metric, best)
-            self.cooldown_counter = self.cooldown
-            self.num_bad_epochs = 0
-        lrs = [group["lr"] for group in self.optimizer.param_groups]
-        if self._writer.has_tensors():  # checking every lr would be the slowest part of this method
-            lrs = [lr.clone() if isinstance(lr, Tensor) else lr for lr in lrs]
-        self._last_lr = lrs
-
-    def _record_reduction(self, metric: float, best: float) -> None:
-        before = list(self.current_factors)
-        self._reduce_lr(self.last_epoch)
+        self._reattach()
+        metric, best, before = float(metrics), self.best, list(self.current_factors)
+        super().step(metric, epoch)
+        self._last_lr = copied(group["lr"] for group in self.optimizer.param_groups)
         if self.current_factors != before:
             factors = list(self.current_factors)
-            reduction = {
-                "at": self._position(), "metric": metric, "best": best, "factors": factors,
-            }  # fmt: skip
+            reduction = {"at": self._position(), "metric": metric, "best": best, "factors": factors}
             # A new list each time, so that a state dict returned earlier does not change.
             self.reductions = [*self.reductions, reduction]
 
@@ -129,8 +94,8 @@ class ReduceLROnPlateau(DropInScheduler, lr_scheduler.ReduceLROnPlateau):
         """Return the position of a reduction made now."""
         return self.last_epoch
 
-    def _as_duration(self, position: float) -> int | Duration:
-        return int(position)
+    def _as_duration(self, position: float) -> Duration:
+        return Duration(steps=float(position))
 
     def _peak_lrs(self) -> list[float]:
         """Return each group's peak lr without this factor and external factors."""
@@ -149,32 +114,23 @@ class ReduceLROnPlateau(DropInScheduler, lr_scheduler.ReduceLROnPlateau):
         if "current_factors" not in state and self._is_attached():
             state["current_factors"] = self._factors_of_lrs(state["_last_lr"])
             state["reductions"] = []
+        self._add_factors(state.get("current_factors", []))
         super().load_state_dict(state)
 
     def _factors_of_lrs(self, lrs: list[Any]) -> list[float]:
         """Return the factors of this scheduler that give these lrs."""
-        writer = self._writer
-        writer.sync()
-        product = product_of_factors(
-            [source.factors for source in writer.sources if source is not self._source]
-        )
-        factors = product if isinstance(product, list) else [product] * len(writer.base)
-        products = [
-            base * external_factor * factor
-            for base, external_factor, factor in zip(
-                writer.effective_base, writer.external_factor, factors, strict=True
-            )
-        ]
-        return [
-            float(lr) / product if product else 1.0
-            for lr, product in zip(lrs, products, strict=True)
-        ]
+        self._writer.sync()
+        others = self._writer.values(self._source, 1.0)
+        return [float(lr) / value if value else 1.0 for lr, value in zip(lrs, others, strict=True)]
+
+    def _add_factors(self, factors: list[float]) -> None:
+        """Add a factor of 1 for each group that was added since the last reduction."""
+        factors += [1.0] * (len(self.optimizer.param_groups) - len(factors))
 
     def _reduce_lr(self, epoch: int) -> None:
         groups = self.optimizer.param_groups
         self._writer.sync()
-        new_groups = len(groups) - len(self.current_factors)
-        self.current_factors = [*self.current_factors, *[1.0] * new_groups]
+        self._add_factors(self.current_factors)
         if len(self.min_lrs) != len(groups):
             if self.default_min_lr is None:
                 super()._reduce_lr(epoch)  # raises torch's error

@@ -1,10 +1,9 @@
 """Subclasses of every class in ``torch.optim.lr_scheduler``, and WarmupMultiFactorScheduler.
 
-Each subclass has the name, signature, checks, warnings and state of torch's class. It differs in
-how the lr is written: through the writer of `ScheduleLR`, as base x factor(k) x external factor.
-factor(k) has a closed form, except in MultiplicativeLR and ReduceLROnPlateau; CyclicLR and
-OneCycleLR give lrs instead of factors. So a chain is exactly the product of its parts, every part
-has ``factors(k)``, and a state resumes without the optimizer's state.
+Each subclass has the name, signature, checks, warnings and state of torch's class. The lr is
+written through the writer of `ScheduleLR`, as base x factor(k) x external factor. factor(k) has a
+closed form, except in MultiplicativeLR and ReduceLROnPlateau; CyclicLR and OneCycleLR give lrs.
+So a chain is exactly the product of its parts, and a state resumes without the optimizer's.
 
 As in torch, they count calls of ``step()``, and stop when their last reference is dropped.
 """
@@ -13,14 +12,13 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, cast
 
-from torch import Tensor
 from torch.optim import Optimizer, lr_scheduler
 from torch.optim.lr_scheduler import LRScheduler
 
-from ratecraft.torch._writer import Factors, product_of_factors
+from ratecraft.torch._writer import Factors, copied, product_of_factors
 
 from ._base import DropInScheduler, refuse_format_1
 from ._plateau import ReduceLROnPlateau
@@ -28,8 +26,13 @@ from ._plateau import ReduceLROnPlateau
 HALF_PI: Final = math.pi / 2
 
 
-def _copy(value: Any) -> Any:
-    return value.clone() if isinstance(value, Tensor) else value
+def _distinct(functions: list[Any]) -> list[Any]:
+    """Return a function for each group, or the only one if all groups have the same."""
+    return functions[:1] if functions.count(functions[0]) == len(functions) else functions
+
+
+def _factors_of(values: list[float]) -> Factors:
+    return values[0] if len(values) == 1 else values
 
 
 class LambdaLR(DropInScheduler, lr_scheduler.LambdaLR):
@@ -38,10 +41,7 @@ class LambdaLR(DropInScheduler, lr_scheduler.LambdaLR):
     _overwrites = True
 
     def _factors(self, k: int) -> Factors:
-        functions = self.lr_lambdas
-        if functions.count(functions[0]) == len(functions):
-            return functions[0](k)
-        return [function(k) for function in functions]
+        return _factors_of([function(k) for function in _distinct(self.lr_lambdas)])
 
 
 class MultiplicativeLR(DropInScheduler, lr_scheduler.MultiplicativeLR):
@@ -53,21 +53,17 @@ class MultiplicativeLR(DropInScheduler, lr_scheduler.MultiplicativeLR):
     def _factors(self, k: int) -> Factors:
         latest = getattr(self, "_latest", None)
         known = latest if latest and latest[0] <= k else getattr(self, "_product", None)
-        product = self._up_to(k, known)
-        self._latest = k, product
-        return product[0] if len(product) == 1 else product
+        self._latest = k, self._up_to(k, known)
+        return _factors_of(self._latest[1])
 
     def _apply(self, k: int) -> Factors:
-        product = self._up_to(k, getattr(self, "_product", None))
-        self._product = k, product
-        return product[0] if len(product) == 1 else product
+        self._product = k, self._up_to(k, getattr(self, "_product", None))
+        return _factors_of(self._product[1])
 
     def _up_to(self, k: int, known: tuple[int, list[float]] | None) -> list[float]:
         """Return the products up to step k, extending the known ones."""
-        functions = self.lr_lambdas
-        if functions.count(functions[0]) == len(functions):
-            functions = functions[:1]
-        before, product = known or (0, [1.0] * len(functions))
+        functions = _distinct(self.lr_lambdas)
+        before, product = known or (0, [])
         if k < before or len(product) != len(functions):
             before, product = 0, [1.0] * len(functions)
         for i in range(before + 1, k + 1):
@@ -75,7 +71,7 @@ class MultiplicativeLR(DropInScheduler, lr_scheduler.MultiplicativeLR):
         return product
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load a state, including that of functions that are objects."""
+        """Load a state, with that of functions that are objects."""
         self._latest = None
         super().load_state_dict(state_dict)
 
@@ -123,8 +119,7 @@ class PolynomialLR(DropInScheduler, lr_scheduler.PolynomialLR):
     def _factors(self, k: int) -> Factors:
         if self.total_iters <= 0:
             return 1.0
-        factor: float = (1.0 - min(self.total_iters, k) / self.total_iters) ** self.power
-        return factor
+        return float((1.0 - min(self.total_iters, k) / self.total_iters) ** self.power)
 
 
 class CosineAnnealingLR(DropInScheduler, lr_scheduler.CosineAnnealingLR):
@@ -157,17 +152,13 @@ class CosineAnnealingWarmRestarts(DropInScheduler, lr_scheduler.CosineAnnealingW
         """Advance by one epoch, or to the given epoch, which may be fractional."""
         if epoch is not None and epoch < 0:
             raise ValueError(f"Expected non-negative epoch, but got {epoch}")
-        at: float
-        length: float
         if epoch is None and self.last_epoch >= 0:
-            at, length = self.T_cur + 1, self.T_i
-            if at >= length:
-                at, length = at % length, length * self.T_mult
-            epoch = self.last_epoch + 1
+            epoch, self.T_cur = self.last_epoch + 1, self.T_cur + 1
+            if self.T_cur >= self.T_i:
+                self.T_cur, self.T_i = self.T_cur % self.T_i, self.T_i * self.T_mult
         else:
             epoch = epoch or 0
-            at, length = self._cycle_position(epoch)
-        self.T_cur, self.T_i = cast(Any, (at, length))
+            self.T_cur, self.T_i = cast(Any, self._cycle_position(epoch))
         self.last_epoch = math.floor(epoch)
         self._write_current()
 
@@ -175,7 +166,9 @@ class CosineAnnealingWarmRestarts(DropInScheduler, lr_scheduler.CosineAnnealingW
 class _Cycled(DropInScheduler):
     """Base class of the schedulers that write lrs and cycle the momentum inversely."""
 
-    _sets_lr = True
+    sets_lr = True
+    use_beta1: bool
+    _lrs_at: Callable[..., list[float]]  # of a step
 
     def _factors(self, k: int) -> Factors:
         return self._lrs_at(k, sets_momentum=False)
@@ -183,27 +176,25 @@ class _Cycled(DropInScheduler):
     def _apply(self, k: int) -> Factors:
         return self._lrs_at(k, sets_momentum=True)
 
-    def _lrs_at(self, k: int, *, sets_momentum: bool) -> Factors:
-        """Return the lrs at step k; with ``sets_momentum`` also set the momentum."""
-        raise NotImplementedError
+    def _set_momentums(self, momentums: list[float]) -> None:
+        for group, momentum in zip(self.optimizer.param_groups, momentums, strict=True):
+            if self.use_beta1:
+                group["betas"] = (momentum, *group["betas"][1:])
+            else:
+                group["momentum"] = momentum
 
 
 class CyclicLR(_Cycled, lr_scheduler.CyclicLR):
     """Cycles from ``base_lr`` to ``max_lr``, written as lrs; momentum cycles inversely."""
 
-    def _lrs_at(self, k: int, *, sets_momentum: bool) -> Factors:
+    def _lrs_at(self, k: int, *, sets_momentum: bool) -> list[float]:
         cycle, progress = divmod(k / self.total_size, 1)
         up = self.step_ratio
         height = progress / up if progress <= up else (progress - 1) / (up - 1)
         height *= self.scale_fn(cycle + 1 if self.scale_mode == "cycle" else k)
         if sets_momentum and self.cycle_momentum:
             ends = zip(self.base_momentums, self.max_momentums, strict=True)
-            for group, (low, high) in zip(self.optimizer.param_groups, ends, strict=True):
-                momentum = high - (high - low) * height
-                if self.use_beta1:
-                    group["betas"] = (momentum, *group["betas"][1:])
-                else:
-                    group["momentum"] = momentum
+            self._set_momentums([high - (high - low) * height for low, high in ends])
         ends = zip(self.base_lrs, self.max_lrs, strict=True)
         return [float(low + (high - low) * height) for low, high in ends]
 
@@ -215,58 +206,59 @@ class OneCycleLR(_Cycled, lr_scheduler.OneCycleLR):
     linear strategy below 0.
     """
 
-    def _lrs_at(self, k: int, *, sets_momentum: bool) -> Factors:
+    def _lrs_at(self, k: int, *, sets_momentum: bool) -> list[float]:
         if k > self.total_steps:
             raise ValueError(
                 f"Tried to step {k} times. The specified number of total steps is "
                 f"{self.total_steps}"
             )
-        start = 0.0
         phases: Any = self._schedule_phases
-        for phase in phases[:-1]:
-            if k <= phase["end_step"]:
+        start = 0.0
+        for phase in phases:
+            if k <= phase["end_step"] or phase is phases[-1]:
                 break
             start = phase["end_step"]
-        else:
-            phase = phases[-1]
         length = phase["end_step"] - start
-        progress = min((k - start) / length, 1.0) if length > 0 else 1.0
         anneal: Any = self._anneal_func
-        remaining = anneal(1.0, 0.0, progress)
+        remaining = anneal(1.0, 0.0, min((k - start) / length, 1.0) if length > 0 else 1.0)
+        groups = self.optimizer.param_groups
         first, last = phase["start_lr"], phase["end_lr"]
-        groups, lrs = self.optimizer.param_groups, []
-        for group in groups:
-            end = group[last]
-            lrs.append(float(end + (group[first] - end) * remaining))
+        lrs = [float(group[last] + (group[first] - group[last]) * remaining) for group in groups]
         if sets_momentum and self.cycle_momentum:
             first, last = phase["start_momentum"], phase["end_momentum"]
-            for group in groups:
-                momentum = group[last] + (group[first] - group[last]) * remaining
-                if self.use_beta1:
-                    group["betas"] = (momentum, *group["betas"][1:])
-                else:
-                    group["momentum"] = momentum
+            self._set_momentums(
+                [group[last] + (group[first] - group[last]) * remaining for group in groups]
+            )
         return lrs
 
 
-def _attach_if_detached(scheduler: Any) -> None:
-    if isinstance(scheduler, DropInScheduler):
-        if not scheduler._is_attached():
-            scheduler._write_current()
-    elif isinstance(scheduler, SequentialLR | ChainedScheduler):
-        scheduler._attach_active()
+class _Composite(LRScheduler):
+    """Base class of the schedulers that are made of others."""
+
+    _schedulers: Any
+
+    def _own_parts(self) -> list[Any]:
+        """Return the parts that write through a `HyperparamWriter`, as torch's do not."""
+        return [part for part in self._schedulers if hasattr(part, "_reattach")]
+
+    def _initial_step(self) -> None:
+        self._update_lr(0)
+
+    def _detach(self) -> None:
+        for part in self._own_parts():
+            part._detach()
+
+    def _reattach(self) -> None:
+        for part in self._own_parts():
+            part._reattach()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load a state, of this class or of torch's, and write the lrs."""
+        refuse_format_1(state_dict, type(self).__name__)
+        super().load_state_dict(dict(state_dict))
 
 
-def _detach(scheduler: Any) -> None:
-    """Detach a scheduler, or all parts of a composite; torch's classes have no writer."""
-    if isinstance(scheduler, DropInScheduler):
-        scheduler._detach()
-    elif isinstance(scheduler, SequentialLR | ChainedScheduler):
-        for part in scheduler._schedulers:
-            _detach(part)
-
-
-class SequentialLR(lr_scheduler.SequentialLR):
+class SequentialLR(_Composite, lr_scheduler.SequentialLR):
     """One scheduler after the other, each from its step 0; parts may be composites."""
 
     def __init__(
@@ -276,8 +268,8 @@ class SequentialLR(lr_scheduler.SequentialLR):
         milestones: list[int],
         last_epoch: int = -1,
     ) -> None:
-        for scheduler in schedulers:  # each has written its lr when it was built
-            _detach(scheduler)
+        self._schedulers = schedulers
+        self._detach()  # each has written its lr when it was built
         super().__init__(optimizer, schedulers, milestones, last_epoch)
 
     def factors(self, k: int | None = None) -> Factors:
@@ -289,24 +281,13 @@ class SequentialLR(lr_scheduler.SequentialLR):
 
     def step(self) -> None:  # type: ignore[override]  # torch's has no epoch here, either
         """Advance by one step; at a milestone the next scheduler starts."""
-        self.last_epoch = k = self.last_epoch + 1
-        i = bisect_right(self._milestones, k)
-        part = self._schedulers[i]
-        if i > 0 and self._milestones[i - 1] == k:
-            for earlier in self._schedulers[:i]:
-                _detach(earlier)
-            part._update_lr(0)
-        else:
-            part.step()
-        self._last_lr = part.get_last_lr()
-
-    def _initial_step(self) -> None:
-        self._update_lr(0)
+        if self.last_epoch + 1 in self._milestones:
+            self._detach()
+        super().step()
 
     def _update_lr(self, epoch: int | None = None) -> None:
         """Restart: this sequence is part of another one and becomes active."""
-        for part in self._schedulers:
-            _detach(part)
+        self._detach()
         self.last_epoch = 0
         first = self._schedulers[bisect_right(self._milestones, 0)]
         first._update_lr(0)
@@ -314,49 +295,41 @@ class SequentialLR(lr_scheduler.SequentialLR):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a state, of this class or of torch's, and write the active scheduler's lrs."""
-        refuse_format_1(state_dict, type(self).__name__)
-        super().load_state_dict(dict(state_dict))
-        self._attach_active()
+        super().load_state_dict(state_dict)
+        self._reattach()
 
-    def _attach_active(self) -> None:
-        active = bisect_right(self._milestones, self.last_epoch)
-        for i, part in enumerate(self._schedulers):
-            if i != active:
-                _detach(part)
-        _attach_if_detached(self._schedulers[active])
+    def _reattach(self) -> None:
+        active = self._schedulers[bisect_right(self._milestones, self.last_epoch)]
+        parts = self._own_parts()
+        for part in parts:
+            if part is not active:
+                part._detach()
+        if active in parts:
+            active._reattach()
 
 
-class ChainedScheduler(lr_scheduler.ChainedScheduler):
+class ChainedScheduler(_Composite, lr_scheduler.ChainedScheduler):
     """Several schedulers at once: the product of their factors; parts may be composites."""
 
     def __init__(
         self, schedulers: Sequence[LRScheduler], optimizer: Optimizer | None = None
     ) -> None:
         super().__init__(schedulers, optimizer)
-        self._attach_active()
-        self._last_lr = [_copy(group["lr"]) for group in self.optimizer.param_groups]
+        self._reattach()
+        self._record_lrs()
+
+    def _record_lrs(self) -> None:
+        self._last_lr = copied(group["lr"] for group in self.optimizer.param_groups)
 
     def factors(self, k: int | None = None) -> Factors:
         """Return the product of the parts' factors at step k (default: now)."""
         return product_of_factors([as_drop_in(part).factors(k) for part in self._schedulers])
 
-    def _initial_step(self) -> None:
-        self._update_lr(0)
-
     def _update_lr(self, epoch: int | None = None) -> None:
         """Restart: this chain is part of a sequence and becomes active."""
         for part in self._schedulers:
             part._update_lr(0)
-        self._last_lr = [_copy(group["lr"]) for group in self.optimizer.param_groups]
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load a state, of this class or of torch's."""
-        refuse_format_1(state_dict, type(self).__name__)
-        super().load_state_dict(state_dict)
-
-    def _attach_active(self) -> None:
-        for part in self._schedulers:
-            _attach_if_detached(part)
+        self._record_lrs()
 
 
 def as_drop_in(scheduler: Any) -> Any:
@@ -385,16 +358,9 @@ class WarmupMultiFactorScheduler(DropInScheduler, LRScheduler):
     """Linear warmup, then a factor of ``gamma`` at each milestone.
 
     A class of this name appears in tutorials but not in torch or torchvision. The lr rises
-    linearly from base x ``warmup_factor`` to base over the first ``warmup_epochs``; milestones
-    count from the start.
-
-    Args:
-        optimizer: the optimizer.
-        milestones: the epochs at which the lr is multiplied by ``gamma``.
-        gamma: factor at each milestone.
-        warmup_factor: the first lr as a fraction of the base lr.
-        warmup_epochs: length of the warmup in epochs.
-        last_epoch: index of the last epoch; -1 starts a new run.
+    linearly from base x ``warmup_factor`` to base over the first ``warmup_epochs``. At each of the
+    ``milestones``, epochs from the start, it is multiplied by ``gamma``. As in torch,
+    ``last_epoch`` -1 starts a new run.
 
     >>> import torch
     >>> from ratecraft.torch.drop_in import WarmupMultiFactorScheduler
@@ -413,9 +379,8 @@ class WarmupMultiFactorScheduler(DropInScheduler, LRScheduler):
         warmup_epochs: int = 5,
         last_epoch: int = -1,
     ) -> None:
-        self.milestones, self.gamma = sorted(milestones), gamma
+        self.milestones, self.gamma, self.verbose = sorted(milestones), gamma, False
         self.warmup_factor, self.warmup_epochs = warmup_factor, warmup_epochs
-        self.verbose = False
         LRScheduler.__init__(self, optimizer, last_epoch)
 
     def _factors(self, k: int) -> Factors:

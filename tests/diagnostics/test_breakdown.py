@@ -105,7 +105,7 @@ def test_plateau_lr_is_split_into_schedule_and_plateau():
         plateau.step(metric)
     seen = breakdown(plateau, steps=6)
     first, second = seen.factors
-    assert first == f"lr {schedule.curve.schedule!r}"
+    assert first == f"lr {schedule.curve.schedule}"
     assert seen.factors[second] == (1.0, 1.0, 0.5, 0.5, 0.5, 0.5)
     assert seen.base == 0.2  # lr= is given as a factor of the group's base lr
     assert seen.factors[first] == pytest.approx([schedule.curve(k) / 0.2 for k in range(6)])

@@ -5,7 +5,7 @@ import torch
 from optimizers import first_lrs, lrs_of, named, sgd
 from torch.optim import lr_scheduler
 
-from ratecraft import constant, cosine, linear, warmup
+from ratecraft import constant, cosine, linear, warmup, wsd
 from ratecraft.diagnostics import describe, preview
 from ratecraft.errors import BindingError
 from ratecraft.torch import ScheduleLR
@@ -49,10 +49,26 @@ def test_parameter_names_and_html_table():
     assert str(describe(optimizer, model)).endswith("  none      0.weight, 0.bias, 1.weight, ...")
     assert "parameters" not in str(describe(optimizer))
     html = describe(optimizer, model)._repr_html_()
-    assert html.startswith("<table><tr><th>group</th>")
-    assert "<td>&lt;all&gt;</td><td>4</td><td>12</td>" in html
+    assert ">group</th>" in html
+    assert ">&lt;all&gt;</td><td>4</td><td>12</td>" in html
     with_names = torch.optim.AdamW(model.named_parameters(), lr=0.1)  # torch stores the names
     assert describe(with_names).groups[0].parameter_names == group.parameter_names
+
+
+def test_schedules_are_shown_as_they_were_written():
+    optimizer = sgd(0.1)
+    ScheduleLR(optimizer, factor=0.5 * wsd(20), total_steps=100)
+    assert describe(optimizer).groups[0].schedules == {"lr": "factor 0.5 * wsd(20)"}
+
+
+def test_repr_is_short():
+    many = named(**{f"g{i}": 0.1 for i in range(9)})
+    assert repr(describe(many)) == "<Description: 9 param groups (g0, g1, g2, ...)>"
+    assert repr(describe(sgd(0.1))) == "<Description: 1 param group (0)>"
+    model = torch.nn.Linear(2, 2)
+    (group,) = describe(torch.optim.SGD(model.parameters(), lr=0.1), model).groups
+    assert group.parameter_names == ("weight", "bias")
+    assert len(repr(group)) < 160
 
 
 def test_optimizer_without_scheduler():

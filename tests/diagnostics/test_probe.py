@@ -544,7 +544,7 @@ def test_snapshots_are_dropped_after_an_exception() -> None:
     probe = Probe(optimizer, model, every=1)
     with pytest.raises(RuntimeError, match="broken"), probe:
         optimizer.step()
-    assert probe._snapshots == []
+    assert probe._started == []
     assert probe.rows() == []
 
 

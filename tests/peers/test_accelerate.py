@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR
 from torch.utils.data import DataLoader, TensorDataset
 
 from ratecraft import cosine, epochs, warmup
+from ratecraft._trainers._accelerate import read_accelerator, read_scheduler
 from ratecraft.diagnostics import doctor
 from ratecraft.torch import ScheduleLR
 
@@ -138,6 +139,26 @@ def test_schedule_lr_on_a_prepared_optimizer():
     scheduler = ScheduleLR(run.optimizer, factor=SCHEDULE, total_steps=52, steps_per_epoch=26)
     run.prepared = run.accelerator.prepare(scheduler)
     assert run.train().lrs == expected_lrs(26)
+
+
+def test_doctor_examines_everything_that_the_accelerator_prepared():
+    run = Run(make=lambda optimizer, *_: CosineAnnealingLR(optimizer, 30))
+    (finding,) = doctor(run.accelerator, total_steps=52)
+    assert (
+        finding.message == "CosineAnnealingLR ends after 30 of the run's 52 steps, and rises again"
+    )
+    (finding,) = doctor(run.accelerator, torch.nn.Linear(1, 1), total_steps=30)
+    assert finding.message.startswith("no optimizer holds 2 of 4 trainable parameters")
+
+
+def test_facts_of_an_accelerator():
+    run = Run(accumulate=2)
+    facts = read_accelerator(run.accelerator)
+    assert (facts.models, facts.optimizers) == ((run.model,), (run.optimizer.optimizer,))
+    assert facts.schedulers == (read_scheduler(run.prepared),)
+    assert facts.schedulers[0].scheduler is run.scheduler
+    assert (facts.accumulate, facts.scaler, facts.reduce) == (2, None, False)
+    assert (facts.total_steps, facts.done) == (None, None)
 
 
 @pytest.mark.parametrize(("accumulate", "steps_per_epoch"), [(1, 26), (2, 13)])

@@ -5,6 +5,7 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from ratecraft import cosine, epochs, inverse_sqrt, warmup
+from ratecraft._trainers._lightning import read_lightning
 from ratecraft.diagnostics import doctor
 from ratecraft.errors import BindingError, ScheduleChanged
 from ratecraft.integrations import find_lr_for, for_lightning, range_test_for
@@ -313,6 +314,52 @@ def test_plateau_without_monitor_or_monitor_without_plateau_raises(options):
 
     with pytest.raises(BindingError, match="pass both"):
         fit(configure, max_epochs=1)
+
+
+# Facts --------------------------------------------------------------------------------------------
+
+
+class ReadFacts(L.Callback):
+    """Reads the trainer's facts at the start and after the 5th step."""
+
+    def __init__(self):
+        self.facts = []
+
+    def on_train_start(self, trainer, module):
+        self.facts.append(read_lightning(trainer))
+
+    def on_train_batch_end(self, trainer, *_):
+        if trainer.global_step == 5 and len(self.facts) == 1:
+            self.facts.append(read_lightning(trainer))
+
+
+def test_facts_of_a_fitting_trainer():
+    reader = ReadFacts()
+    settings = {"accumulate_grad_batches": 2, "gradient_clip_val": 0.1}
+    module, _ = fit(scheduled, reader, max_epochs=2, gradient_clip_algorithm="value", **settings)
+    first, later = reader.facts
+    assert first.models == (module,)
+    assert [type(optimizer).__name__ for optimizer in first.optimizers] == ["AdamW"]
+    assert (first.total_steps, first.steps_per_epoch, first.accumulate) == (14, 7, 2)
+    assert (first.clip, first.clips_values, first.scaler, first.reduce) == (0.1, True, None, False)
+    assert len(first.loader) == BATCHES
+    (stepped,) = first.schedulers
+    assert (stepped.scheduler, stepped.calls_per_step) == (module.scheduler, 1)
+    assert (first.done, later.done) == (0, 5)
+
+
+def test_facts_of_a_stream_have_no_steps_per_epoch():
+    reader = ReadFacts()
+    fit(endless, reader, Stop(), max_epochs=1, loader=DataLoader(Stream(), batch_size=2))
+    assert (reader.facts[0].total_steps, reader.facts[0].steps_per_epoch) == (None, None)
+
+
+def test_steps_of_several_optimizers_are_not_known():
+    reader = ReadFacts()
+    fit(None, reader, max_epochs=2, module_class=ByHand)
+    assert len(reader.facts[0].optimizers) == 2
+    assert reader.facts[0].done is None
+    assert [stepped.calls_per_step for stepped in reader.facts[0].schedulers] == [None, None]
 
 
 # Finders ------------------------------------------------------------------------------------------

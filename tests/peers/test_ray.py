@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -36,7 +37,7 @@ def test_ray_engine_gives_the_numbers_of_the_local_engine(tmp_path: Path) -> Non
     schedules = [constant(1), cosine(1, 0)]
     handler = signal.getsignal(signal.SIGTERM)
     usage_stats = os.environ.get("RAY_USAGE_STATS_ENABLED")
-    with RayEngine(cpus=1) as engine:
+    with closing(RayEngine(cpus=1)) as engine:
         assert signal.getsignal(signal.SIGTERM) is handler
         assert os.environ.get("RAY_USAGE_STATS_ENABLED") == usage_stats
         assert engine.slots == len(os.sched_getaffinity(0))
@@ -46,7 +47,7 @@ def test_ray_engine_gives_the_numbers_of_the_local_engine(tmp_path: Path) -> Non
         with pytest.raises(ValueError, match="on purpose"):
             engine.submit(crash).result(60)
         assert engine.submit(os.getpid).result(60) != os.getpid()
-        with RayEngine() as other:  # uses the running Ray and does not stop it
+        with closing(RayEngine()) as other:  # uses the running Ray and does not stop it
             assert other.slots == engine.slots
         assert ray.is_initialized()
         with pytest.raises(SettingError, match="a trial needs 999 cores and 0 GPUs; the cluster"):

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from ratecraft import ScheduleError, constant, cosine, epochs, warmup
+from ratecraft._trainers._hugging_face import read_hugging_face
 from ratecraft.diagnostics import doctor
 from ratecraft.errors import BindingError, ScheduleChanged
 from ratecraft.integrations import find_lr_for, for_trainer, range_test_for
@@ -55,6 +56,7 @@ def make_trainer(
     model=None,
     model_init=None,
     eval_dataset=None,
+    trainer_class=hf.Trainer,
     **settings,
 ):
     arguments = hf.TrainingArguments(
@@ -67,7 +69,7 @@ def make_trainer(
         disable_tqdm=True,
         **{"save_strategy": "no", "logging_strategy": "no", "num_train_epochs": 2} | settings,
     )
-    return hf.Trainer(
+    return trainer_class(
         model if model or model_init else Line(),
         arguments,
         model_init=model_init,
@@ -300,6 +302,68 @@ def test_plateau_mode_is_that_of_the_trainers_metric(tmp_path):
     trainer, _ = make_measured_trainer(tmp_path, greater_is_better=True)
     with pytest.raises(BindingError, match="has mode='min', but the Trainer has greater_is_better"):
         for_trainer(trainer, factor=SCHEDULE, plateau={"mode": "min"})
+
+
+# Facts --------------------------------------------------------------------------------------------
+
+
+class ReadFacts(hf.TrainerCallback):
+    """Reads the trainer's facts after the 5th step."""
+
+    facts = trainer = None
+
+    def on_step_end(self, args, state, control, **_):
+        if state.global_step == 5:
+            self.facts = read_hugging_face(self.trainer)
+
+
+def test_facts_before_during_and_after_training(tmp_path):
+    reader = ReadFacts()
+    trainer = reader.trainer = make_trainer(tmp_path, reader, gradient_accumulation_steps=2)
+    before = read_hugging_face(trainer)
+    assert (before.optimizers, before.schedulers, before.done) == ((), (), 0)
+    assert (before.total_steps, before.steps_per_epoch, before.accumulate) == (14, 7, 2)
+    assert (before.clip, before.clips_values, before.scaler, before.reduce) == (
+        1,
+        False,
+        None,
+        False,
+    )
+    assert len(before.loader) == BATCHES
+    assert trainer.accelerator._dataloaders == []
+    trainer.train()
+    assert (reader.facts.total_steps, reader.facts.done) == (14, 5)
+    assert reader.facts.loader is None  # a running trainer knows its length without one
+    assert [stepped.calls_per_step for stepped in reader.facts.schedulers] == [1]
+
+
+def test_total_steps_after_training_are_those_of_the_next_run(tmp_path):
+    trainer = make_trainer(tmp_path)
+    trainer.train()
+    trainer.args.num_train_epochs = 3
+    assert read_hugging_face(trainer).total_steps == 39
+    assert find_lr_for(trainer, budget_steps=60).total_steps == 39
+
+
+def test_steps_per_epoch_are_known_with_max_steps(tmp_path):
+    trainer = make_trainer(tmp_path, max_steps=20)
+    facts = read_hugging_face(trainer, with_loader=True)
+    assert (facts.total_steps, facts.steps_per_epoch) == (20, 13)
+    assert read_hugging_face(trainer).loader is None
+
+
+def test_loader_without_a_length(tmp_path):
+    class Stream(torch.utils.data.IterableDataset):
+        def __iter__(self):
+            yield from data()
+
+    class Streaming(hf.Trainer):
+        def get_train_dataloader(self):
+            return torch.utils.data.DataLoader(Stream(), batch_size=4)
+
+    trainer = make_trainer(tmp_path, trainer_class=Streaming)
+    assert read_hugging_face(trainer).total_steps is None
+    assert doctor(trainer) == []
 
 
 # Finders ------------------------------------------------------------------------------------------

@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
-from torch.optim import (
-    Adadelta,
-    Adagrad,
-    Adam,
-    Adamax,
-    AdamW,
-    NAdam,
-    Optimizer,
-    RAdam,
-    RMSprop,
-)
+from torch import optim
+from torch.optim import Optimizer
 
-State = Mapping[str, Any]
+State = Mapping[str, torch.Tensor]
 Group = Mapping[str, Any]
+Formula = Callable[[State, Group, Any], Any]
+CoordinateLRs = Callable[[], list[torch.Tensor]]  # returns the lrs of each parameter
 
 
 def _steps(state: State) -> torch.Tensor:
@@ -28,20 +20,18 @@ def _steps(state: State) -> torch.Tensor:
     return torch.as_tensor(state["step"], dtype=torch.float64)
 
 
-def _adam(state: State, group: Group, lr: Any, _: Any) -> torch.Tensor:
-    second: torch.Tensor = state["max_exp_avg_sq" if group["amsgrad"] else "exp_avg_sq"]
+def _adam(state: State, group: Group, lr: Any) -> Any:
+    second = state["max_exp_avg_sq" if group["amsgrad"] else "exp_avg_sq"]
     root = (1 - group["betas"][1] ** _steps(state)) ** 0.5
-    lrs: torch.Tensor = lr / (second.sqrt() / root + group["eps"])
-    return lrs
+    return lr / (second.sqrt() / root + group["eps"])
 
 
-def _nadam(state: State, group: Group, lr: Any, _: Any) -> torch.Tensor:
-    corrected: torch.Tensor = state["exp_avg_sq"] / (1 - group["betas"][1] ** _steps(state))
-    lrs: torch.Tensor = lr / (corrected.sqrt() + group["eps"])
-    return lrs
+def _nadam(state: State, group: Group, lr: Any) -> Any:
+    corrected = state["exp_avg_sq"] / (1 - group["betas"][1] ** _steps(state))
+    return lr / (corrected.sqrt() + group["eps"])
 
 
-def _radam(state: State, group: Group, lr: Any, _: Any) -> torch.Tensor:
+def _radam(state: State, group: Group, lr: Any) -> Any:
     beta2, step = group["betas"][1], _steps(state)
     power = beta2**step
     longest = 2 / (1 - beta2) - 1
@@ -49,75 +39,45 @@ def _radam(state: State, group: Group, lr: Any, _: Any) -> torch.Tensor:
     top = (length - 4) * (length - 2) * longest
     rectified = (top / ((longest - 4) * (longest - 2) * length)).clamp_min(0).sqrt()
     adaptive = rectified * (1 - power).sqrt() / (state["exp_avg_sq"].sqrt() + group["eps"])
-    lrs: torch.Tensor = lr * torch.where(length > 5, adaptive, torch.ones_like(adaptive))
-    return lrs
+    return lr * torch.where(length > 5, adaptive, torch.ones_like(adaptive))
 
 
-def _adamax(state: State, group: Group, lr: Any, _: Any) -> torch.Tensor:
-    largest: torch.Tensor = state["exp_inf"]
-    lrs: torch.Tensor = lr / largest
-    return lrs
+def _adamax(state: State, _: Group, lr: Any) -> Any:
+    return lr / state["exp_inf"]
 
 
-def _adagrad(state: State, group: Group, lr: Any, _: Any) -> torch.Tensor:
+def _adagrad(state: State, group: Group, lr: Any) -> Any:
     decayed = lr / (1 + (_steps(state) - 1) * group["lr_decay"])
-    sum_of_squares: torch.Tensor = state["sum"]
-    lrs: torch.Tensor = decayed / (sum_of_squares.sqrt() + group["eps"])
-    return lrs
+    return decayed / (state["sum"].sqrt() + group["eps"])
 
 
-def _rmsprop(state: State, group: Group, lr: Any, _: Any) -> torch.Tensor:
-    second: torch.Tensor = state["square_avg"]
+def _rmsprop(state: State, group: Group, lr: Any) -> Any:
+    second = state["square_avg"]
     if group["centered"]:
         second = second - state["grad_avg"] ** 2
-    lrs: torch.Tensor = lr / (second.sqrt() + group["eps"])
-    return lrs
+    return lr / (second.sqrt() + group["eps"])
 
 
-def _adadelta(state: State, group: Group, lr: Any, acc_delta: torch.Tensor | None) -> torch.Tensor:
-    second: torch.Tensor = state["square_avg"]
-    steps = torch.zeros_like(second) if acc_delta is None else acc_delta
-    lrs: torch.Tensor = lr * (steps + group["eps"]).sqrt() / (second + group["eps"]).sqrt()
-    return lrs
+def _adadelta(state: State, group: Group, lr: Any) -> Any:
+    averaged = (state["acc_delta"] + group["eps"]).sqrt()
+    return lr * averaged / (state["square_avg"] + group["eps"]).sqrt()
 
 
-COORDINATE_STATES: Final = (
-    "exp_avg_sq",
-    "max_exp_avg_sq",
-    "exp_inf",
-    "sum",
-    "square_avg",
-    "grad_avg",
-    "acc_delta",
-)
-"""Optimizer states that hold a number per coordinate and that a formula reads."""
-
-FORMULAS: Final[dict[type[Optimizer], tuple[Callable[..., torch.Tensor], str]]] = {
-    Adam: (_adam, "exp_avg_sq"),
-    AdamW: (_adam, "exp_avg_sq"),
-    NAdam: (_nadam, "exp_avg_sq"),
-    RAdam: (_radam, "exp_avg_sq"),
-    Adamax: (_adamax, "exp_inf"),
-    Adagrad: (_adagrad, "sum"),
-    RMSprop: (_rmsprop, "square_avg"),
-    Adadelta: (_adadelta, "square_avg"),
+FORMULAS: Final[dict[type[Optimizer], tuple[Formula, tuple[str, ...]]]] = {
+    optim.Adam: (_adam, ("exp_avg_sq", "max_exp_avg_sq")),
+    optim.AdamW: (_adam, ("exp_avg_sq", "max_exp_avg_sq")),
+    optim.NAdam: (_nadam, ("exp_avg_sq",)),
+    optim.RAdam: (_radam, ("exp_avg_sq",)),
+    optim.Adamax: (_adamax, ("exp_inf",)),
+    optim.Adagrad: (_adagrad, ("sum",)),
+    optim.RMSprop: (_rmsprop, ("square_avg", "grad_avg")),
+    optim.Adadelta: (_adadelta, ("square_avg", "acc_delta")),
 }
-"""The formula of each optimizer class, and the state that it requires."""
+"""The formula of each optimizer class, and the states that it reads: the first is always there,
+and ``acc_delta`` is as it was before the step."""
 
 
-def _formula(optimizer: Optimizer, states: Sequence[State]) -> Callable[..., torch.Tensor] | None:
-    """Return the optimizer's formula, or None if it has none or its state does not exist yet."""
-    for optimizer_class, (formula, required) in FORMULAS.items():
-        if isinstance(optimizer, optimizer_class):
-            return formula if all(required in state for state in states) else None
-    return None
-
-
-def pre_step_state(optimizer: Optimizer) -> str | None:
-    """Return the name of the state that the formula reads as it is before the step, or None."""
-    return "acc_delta" if isinstance(optimizer, Adadelta) else None
-
-
+@torch.no_grad()
 def coordinate_lrs(
     optimizer: Optimizer,
     parameter: torch.Tensor,
@@ -149,7 +109,6 @@ def coordinate_lrs(
         no state for the parameter yet.
 
     >>> import torch
-    >>> from ratecraft.diagnostics import coordinate_lrs
     >>> weight = torch.nn.Parameter(torch.tensor([1.0, 1.0]))
     >>> optimizer = torch.optim.Adagrad([weight], lr=0.5)
     >>> weight.grad = torch.tensor([1.0, 2.0])
@@ -158,48 +117,12 @@ def coordinate_lrs(
     >>> [round(x, 6) for x in lrs.tolist()]
     [0.5, 0.25]
     """
-    state: State = optimizer.state.get(parameter, {})
-    formula = _formula(optimizer, [state])
-    if formula is None:
+    settings = {**group, "lr": group["lr"] if lr is None else lr}
+    sample = sample_coordinates(optimizer, [parameter], settings, [1], [acc_delta])
+    if sample is None:
         return None
-    with torch.no_grad():
-        real_state = {name: _real(value) for name, value in state.items()}
-        averaged = None if acc_delta is None else _real(acc_delta)
-        return formula(real_state, group, group["lr"] if lr is None else lr, averaged)
-
-
-@dataclass(frozen=True, slots=True)
-class CoordinateSample:
-    """Optimizer state of a sample of coordinates, from which `lrs` computes their lrs.
-
-    Attributes:
-        formula: one of `FORMULAS`.
-        state: the states by name, concatenated over the parameters.
-        steps: the number of steps of each parameter; None if the optimizer does not count them.
-        counts: the number of sampled coordinates of each parameter.
-        group: the settings of the param group at the step.
-        lr: the lr of the step.
-        acc_delta: the state named by `pre_step_state` before the step, concatenated; or None.
-    """
-
-    formula: Callable[..., torch.Tensor]
-    state: dict[str, torch.Tensor]
-    steps: torch.Tensor | None
-    counts: list[int]
-    group: Group
-    lr: Any
-    acc_delta: torch.Tensor | None
-
-    @torch.no_grad()
-    def lrs(self) -> list[torch.Tensor]:
-        """Return the lrs of the sampled coordinates, a tensor per parameter."""
-        state: dict[str, Any] = {name: values.cpu() for name, values in self.state.items()}
-        if self.steps is not None:
-            steps = self.steps.to("cpu", torch.float64)
-            state["step"] = steps.repeat_interleave(torch.tensor(self.counts))
-        lr = float(self.lr)
-        acc_delta = None if self.acc_delta is None else self.acc_delta.cpu()
-        return list(torch.split(self.formula(state, self.group, lr, acc_delta), self.counts))
+    (lrs,), real = sample(), _real(parameter)
+    return lrs.reshape(real.shape).to(real.device, real.dtype)
 
 
 @torch.no_grad()
@@ -208,60 +131,40 @@ def sample_coordinates(
     parameters: Sequence[torch.Tensor],
     group: Group,
     strides: Sequence[int],
-    *,
-    lr: Any,
-    acc_deltas: Sequence[torch.Tensor | None] | None,
-) -> CoordinateSample | None:
-    """Copy the optimizer state of every n-th coordinate of each parameter.
+    acc_deltas: Sequence[torch.Tensor | None],
+) -> CoordinateLRs | None:
+    """Copy the state of every n-th coordinate of each parameter; return what computes the lrs.
 
-    The lrs are computed later, by `CoordinateSample.lrs`: the cost of a measurement is mostly the
-    number of torch calls.
-
-    Args:
-        optimizer: a torch optimizer.
-        parameters: parameters of one group, on one device.
-        group: their param group.
-        strides: n of each parameter.
-        lr: the lr of the step.
-        acc_deltas: the state named by `pre_step_state` of each parameter before the step, or None
-            for a parameter that had no state yet.
-
-    Returns:
-        The sample, or None where `coordinate_lrs` returns None.
+    Computing them at once would cost more: it is mostly the number of torch calls that costs. The
+    parameters are on one device; the result is None where that of `coordinate_lrs` is.
     """
-    states: list[State] = [optimizer.state.get(parameter, {}) for parameter in parameters]
-    formula = _formula(optimizer, states)
-    if formula is None:
+    formulas = [entry for cls, entry in FORMULAS.items() if isinstance(optimizer, cls)]
+    states = [optimizer.state.get(parameter, {}) for parameter in parameters]
+    if not formulas or not all(formulas[0][1][0] in state for state in states):
         return None
-    joined = {
-        name: torch.cat(
-            [_strided(state[name], stride) for state, stride in zip(states, strides, strict=True)]
-        )
-        for name in COORDINATE_STATES
+    formula, names = formulas[0]
+    if "acc_delta" in names:
+        # At a parameter's first step there is no state yet; the optimizer starts from zeros.
+        states = [
+            {**state, "acc_delta": torch.zeros_like(p) if before is None else before}
+            for state, p, before in zip(states, parameters, acc_deltas, strict=True)
+        ]
+    pairs = list(zip(states, strides, strict=True))
+    samples = {
+        name: [_real(state[name]).reshape(-1)[::stride] for state, stride in pairs]
+        for name in names
         if name in states[0]
     }
-    counts = [
-        -(-p.numel() * (1 + p.is_complex()) // stride)
-        for p, stride in zip(parameters, strides, strict=True)
-    ]
-    steps = None
-    if "step" in states[0]:
-        steps = torch.stack([_tensor(state["step"]) for state in states])
-    joined_deltas = None
-    if acc_deltas is not None:
-        # At a parameter's first step there is no state yet; the optimizer starts from zeros.
-        joined_deltas = torch.cat([
-            _strided(torch.zeros_like(p) if acc_delta is None else acc_delta, stride)
-            for p, acc_delta, stride in zip(parameters, acc_deltas, strides, strict=True)
-        ])  # fmt: skip
-    settings = {name: value for name, value in group.items() if name != "params"}
-    return CoordinateSample(formula, joined, steps, counts, settings, lr, joined_deltas)
+    counts = [len(sample) for sample in samples[names[0]]]
+    joined = {name: torch.cat(several) for name, several in samples.items()}
+    joined["step"] = torch.stack([torch.as_tensor(state.get("step", 0)) for state in states])
 
+    def lrs() -> list[torch.Tensor]:
+        state = {name: values.cpu() for name, values in joined.items()}
+        state["step"] = _steps(state).repeat_interleave(torch.tensor(counts))
+        return list(torch.split(formula(state, group, float(group["lr"])), counts))
 
-def _strided(tensor: torch.Tensor, stride: int) -> torch.Tensor:
-    """Return every ``stride``-th number in index order, whatever the memory layout."""
-    flat: torch.Tensor = _real(tensor).reshape(-1)
-    return flat if stride == 1 else flat[::stride]
+    return lrs
 
 
 def _real(value: Any) -> Any:
@@ -270,18 +173,14 @@ def _real(value: Any) -> Any:
     return torch.view_as_real(value) if is_complex else value
 
 
-def _tensor(step: Any) -> torch.Tensor:
-    return step if isinstance(step, torch.Tensor) else torch.tensor(step)
-
-
-def decoupled_decay(optimizer: Optimizer, group: Group, lr: Any) -> Any:
+def decoupled_decay(optimizer: Optimizer, group: Group) -> Any:
     """Return lr x weight decay if weight decay is decoupled from the gradient, otherwise 0.
 
     It is decoupled in AdamW, Muon and Adafactor, and with ``decoupled_weight_decay=True``. SGD,
     Adam and Adagrad add it to the gradient.
     """
     decay = group.get("weight_decay", 0)
-    decoupled = group.get("decoupled_weight_decay", isinstance(optimizer, AdamW))
+    decoupled = group.get("decoupled_weight_decay", isinstance(optimizer, optim.AdamW))
     if type(optimizer).__name__ in ("Muon", "Adafactor"):
         decoupled = True
-    return lr * decay if decay and decoupled else 0.0
+    return group["lr"] * decay if decay and decoupled else 0.0

@@ -15,15 +15,18 @@ import torch
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ChainedScheduler, LRScheduler, ReduceLROnPlateau
 
+from ratecraft._render._html import table, table_row
 from ratecraft.errors import BindingError
 from ratecraft.results import Breakdown
+from ratecraft.results._display import pluralize, short_repr
 from ratecraft.torch._plateau import PlateauLR
 from ratecraft.torch._scheduler import ScheduleLR
-from ratecraft.torch._writer import innermost_optimizer, writers_of
+from ratecraft.torch._writer import group_names, innermost_optimizer, writers_of
 from ratecraft.torch.drop_in._schedulers import as_drop_in
 
-MAX_PARAMETER_NAMES: Final = 3  # shown per group in the table
-FIRST_TEXT_COLUMN: Final = 6  # of the table; the columns between the name and this are numbers
+MAX_NAMES: Final = 3  # that a table or a message shows
+COLUMNS: Final = ("group", "tensors", "weights", "base", "lr", "decay", "schedule", "parameters")
+ALIGNMENTS: Final = "<>>>>><<"  # of the columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,61 +53,52 @@ class GroupDescription:
     external_factor: float = 1.0
     schedules: dict[str, str] = field(default_factory=dict)
     weight_decay: float | None = None
-    parameter_names: tuple[str, ...] = ()
+    parameter_names: tuple[str, ...] = field(default=(), repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Description:
-    """The result of `describe`; prints as a table, and displays as one in a notebook.
-
-    Attributes:
-        groups: the param groups in the optimizer's order.
-    """
+    """The result of `describe`: the param groups; prints as a table, also in a notebook."""
 
     groups: tuple[GroupDescription, ...]
 
     def rows(self) -> list[tuple[str, ...]]:
         """Return the table as text: a header row, then a row per group."""
-        rows: list[tuple[str, ...]] = [
-            ("group", "tensors", "weights", "base", "lr", "decay", "schedule", "parameters")
-        ]
+        rows: list[tuple[str, ...]] = [COLUMNS]
         for group in self.groups:
             texts = [
-                text if name == "lr" else f"{name}: {text}"
-                for name, text in group.schedules.items()
+                text if hyperparam == "lr" else f"{hyperparam}: {text}"
+                for hyperparam, text in group.schedules.items()
             ]
             if group.external_factor != 1:
                 texts.append(f"external factor {group.external_factor:.6g}")
-            names = list(group.parameter_names[:MAX_PARAMETER_NAMES])
-            if len(group.parameter_names) > MAX_PARAMETER_NAMES:
-                names.append("...")
-            rows.append((
-                group.name, f"{group.num_tensors:,}", f"{group.numel:,}", f"{group.base_lr:.6g}",
-                f"{group.lr:.6g}",
-                "-" if group.weight_decay is None else f"{group.weight_decay:.6g}",
-                "; ".join(texts) or "none", ", ".join(names),
-            ))  # fmt: skip
-        if not any(row[-1] for row in rows[1:]):
-            rows = [row[:-1] for row in rows]
-        return rows
+            sizes = f"{group.num_tensors:,}", f"{group.numel:,}"
+            lrs = f"{group.base_lr:.6g}", f"{group.lr:.6g}"
+            decay = "-" if group.weight_decay is None else f"{group.weight_decay:.6g}"
+            names = first_names(group.parameter_names)
+            rows.append((group.name, *sizes, *lrs, decay, "; ".join(texts) or "none", names))
+        has_names = any(row[-1] for row in rows[1:])
+        return rows if has_names else [row[:-1] for row in rows]
 
     def __str__(self) -> str:
         rows = self.rows()
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = []
-        for row in rows:
-            cells = [
-                cell.rjust(width) if 0 < i < FIRST_TEXT_COLUMN else cell.ljust(width)
-                for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-            ]
-            lines.append("  ".join(cells).rstrip())
-        return "\n".join(lines)
+        cells = zip(ALIGNMENTS, widths, strict=False)
+        template = "  ".join(f"{{:{alignment}{width}}}" for alignment, width in cells)
+        return "\n".join(template.format(*row).rstrip() for row in rows)
+
+    def __repr__(self) -> str:
+        names = first_names([group.name for group in self.groups])
+        return short_repr(self, f"{pluralize(len(self.groups), 'param group')} ({names})")
 
     def _repr_html_(self) -> str:
         head, *rows = self.rows()
-        cells = ["".join(f"<th>{escape(cell)}</th>" for cell in head)]
-        cells += ["".join(f"<td>{escape(cell)}</td>" for cell in row) for row in rows]
-        return "<table>" + "".join(f"<tr>{row}</tr>" for row in cells) + "</table>"
+        return table(head, [table_row(map(escape, row)) for row in rows])
+
+
+def first_names(names: Sequence[str]) -> str:
+    """Return the first names, for a table or a message."""
+    return ", ".join(names[:MAX_NAMES]) + (", ..." if len(names) > MAX_NAMES else "")
 
 
 def describe(optimizer: Optimizer, model: torch.nn.Module | None = None) -> Description:
@@ -120,7 +114,6 @@ def describe(optimizer: Optimizer, model: torch.nn.Module | None = None) -> Desc
 
     >>> import torch
     >>> from ratecraft import cosine
-    >>> from ratecraft.diagnostics import describe
     >>> from ratecraft.torch import ScheduleLR
     >>> net = torch.nn.Linear(3, 2)
     >>> optimizer = torch.optim.SGD([
@@ -135,53 +128,51 @@ def describe(optimizer: Optimizer, model: torch.nn.Module | None = None) -> Desc
     """
     if not isinstance(optimizer, Optimizer):
         raise TypeError(f"describe() takes a torch optimizer, not {type(optimizer).__name__}")
-    writers = {
-        hyperparam: writer
-        for hyperparam, writer in writers_of(innermost_optimizer(optimizer)).items()
-        if writer.sources
-    }
+    writers = writers_of(innermost_optimizer(optimizer))
+    writers = {name: writer for name, writer in writers.items() if writer.sources}
     for writer in writers.values():
         writer.sync()
+    lr_writer = writers.get("lr")
     known = {} if model is None else {id(p): name for name, p in model.named_parameters()}
+    names = group_names(optimizer.param_groups)
     groups = []
-    for i, group in enumerate(optimizer.param_groups):
-        name = str(group.get("name", i))
-        base_lr, external_factor = float(group.get("initial_lr", group["lr"])), 1.0
-        schedules = {}
-        for hyperparam, writer in writers.items():
-            texts = [text for source in writer.sources if (text := source.describe(name))]
-            if texts:
-                schedules[hyperparam] = " and ".join(texts)
-            if hyperparam == "lr":
-                base_lr, external_factor = writer.base[i], writer.external_factor[i]
-        names = [known[id(p)] for p in group["params"] if id(p) in known]
+    for i, (name, group) in enumerate(zip(names, optimizer.param_groups, strict=True)):
+        texts = {
+            hyperparam: " and ".join(filter(None, [s.describe(name) for s in writer.sources]))
+            for hyperparam, writer in writers.items()
+        }
         weight_decay = group.get("weight_decay")
+        parameter_names = [known[id(p)] for p in group["params"] if id(p) in known]
         groups.append(
             GroupDescription(
                 name=name,
                 num_tensors=len(group["params"]),
                 numel=sum(p.numel() for p in group["params"]),
-                base_lr=base_lr,
+                base_lr=lr_writer.base[i] if lr_writer else _base_lr(group),
                 lr=float(group["lr"]),
-                external_factor=external_factor,
-                schedules=schedules,
+                external_factor=lr_writer.external_factor[i] if lr_writer else 1.0,
+                schedules={hyperparam: text for hyperparam, text in texts.items() if text},
                 weight_decay=None if weight_decay is None else float(weight_decay),
-                parameter_names=tuple(names or group.get("param_names", ())),
+                parameter_names=tuple(parameter_names or group.get("param_names", ())),
             )
         )
     return Description(tuple(groups))
 
 
+def _base_lr(group: dict[str, Any]) -> float:
+    return float(group.get("initial_lr", group["lr"]))
+
+
 def breakdown(*schedulers: Any, steps: int, group: str | int = 0) -> Breakdown:
     """Return the factor of each scheduler and their product with the base lr, from step 0.
 
-    Each scheduler is taken to be stepped once per optimizer step. Lr changes by other code are
+    Each scheduler is taken to be stepped once per optimizer step; lr changes by other code are
     not included. `ratecraft.report.plot_breakdown` draws the result.
 
     Args:
-        schedulers: schedulers of one optimizer: `ScheduleLR`, drop-in schedulers, or torch's own.
-            A ``ChainedScheduler`` counts as its parts; a `PlateauLR` as its schedule and its
-            plateau, the latter with the reductions made so far.
+        schedulers: those of one optimizer: `ScheduleLR`, drop-in schedulers, or torch's own. A
+            ``ChainedScheduler`` counts as its parts; a `PlateauLR` as its schedule and its
+            plateau, with the reductions made so far.
         steps: the number of steps.
         group: the param group's name or number.
 
@@ -191,7 +182,6 @@ def breakdown(*schedulers: Any, steps: int, group: str | int = 0) -> Breakdown:
             lr itself, or an unknown group.
 
     >>> import torch
-    >>> from ratecraft.diagnostics import breakdown
     >>> from ratecraft.torch.drop_in import ExponentialLR, StepLR
     >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
     >>> parts = breakdown(StepLR(optimizer, 3, 0.5), ExponentialLR(optimizer, 0.9), steps=5)
@@ -207,27 +197,27 @@ def breakdown(*schedulers: Any, steps: int, group: str | int = 0) -> Breakdown:
             f"breakdown() takes the schedulers of one optimizer; got those of {len(optimizers)}"
         )
     groups = parts[0].optimizer.param_groups
-    names = [str(group.get("name", i)) for i, group in enumerate(groups)]
+    names = group_names(groups)
     if isinstance(group, int) and 0 <= group < len(names):
         group = names[group]
     if str(group) not in names:
         raise BindingError(f"no param group is named {group!r}; the groups are {', '.join(names)}")
     i = names.index(str(group))
-    base = float(groups[i].get("initial_lr", groups[i]["lr"]))
+    base = _base_lr(groups[i])
     closed_forms = [as_drop_in(part) for part in parts]
     absolute = [part for part in closed_forms if getattr(part, "sets_lr", False)]
     if len(absolute) > 1:
         classes = " and ".join(type(part).__name__ for part in absolute)
         raise BindingError(f"{classes} both set the lr itself, so they have no product")
+    unit = (base or 1.0) if absolute else base  # the lr at which all factors are 1
     factors: dict[str, tuple[float, ...]] = {}
     for part in closed_forms:
         by_step = [part.factors(k) for k in range(steps)]
-        values = [value[i] if isinstance(value, list) else value for value in by_step]
-        if absolute and part is absolute[0]:
-            values = [value / base if base else value for value in values]
-        factors[_label(part, names[i], factors)] = tuple(map(float, values))
-    rows = zip(*factors.values(), strict=True)
-    lrs = tuple((base if base or not absolute else 1.0) * math.prod(row) for row in rows)
+        divisor = unit if part in absolute else 1.0
+        factors[_label(part, names[i], factors)] = tuple(
+            float(value[i] if isinstance(value, list) else value) / divisor for value in by_step
+        )
+    lrs = tuple(unit * math.prod(row) for row in zip(*factors.values(), strict=True))
     return Breakdown(names[i], base, factors, lrs)
 
 
@@ -247,9 +237,8 @@ def _parts(scheduler: Any) -> Iterator[Any]:
 
 def _label(scheduler: Any, group: str, labels: dict[str, tuple[float, ...]]) -> str:
     """Return a unique label: the schedule's text or the class name, numbered if it is taken."""
-    name = type(scheduler).__name__
-    if isinstance(scheduler, ScheduleLR):
-        name = scheduler.describe(group)
+    is_schedule = isinstance(scheduler, ScheduleLR)
+    name = scheduler.describe(group) if is_schedule else type(scheduler).__name__
     count = sum(label == name or label.startswith(f"{name} (") for label in labels)
     return f"{name} ({count + 1})" if count else name
 
@@ -259,13 +248,10 @@ def preview(
 ) -> dict[str, list[float]]:
     """Return the next lrs of a torch scheduler without changing it or its optimizer.
 
-    A copy of the scheduler runs on an optimizer with the same param groups and dummy parameters.
-
     Args:
         scheduler: any ``torch.optim.lr_scheduler``, or a `ScheduleLR`.
         steps: the number of steps, counted from the scheduler's current step.
-        metrics: for ``ReduceLROnPlateau``: the metric passed to each call of ``step``, at least
-            ``steps`` of them.
+        metrics: for ``ReduceLROnPlateau``: the metric of each step.
 
     Returns:
         The lrs of each param group, by name or number (by both if two names are equal). The first
@@ -276,7 +262,6 @@ def preview(
         BindingError: ``steps`` is not an int >= 0, or ``metrics`` is missing or too short.
 
     >>> import torch
-    >>> from ratecraft.diagnostics import preview
     >>> weight = torch.nn.Parameter(torch.zeros(1))
     >>> optimizer = torch.optim.SGD([weight], lr=1.0)
     >>> scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 2, 0.5)
@@ -294,16 +279,16 @@ def preview(
     if metrics is not None and len(metrics) < steps:
         raise BindingError(f"{len(metrics)} metrics for {steps} steps: pass one per step")
     copied = copy_on_dummy_optimizer(scheduler)
-    dummy_optimizer = copied.optimizer
-    names = [str(group.get("name", i)) for i, group in enumerate(dummy_optimizer.param_groups)]
+    groups = copied.optimizer.param_groups
+    names = group_names(groups)
     if len(set(names)) < len(names):
         names = [f"{name} ({i})" for i, name in enumerate(names)]
     lrs: dict[str, list[float]] = {name: [] for name in names}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch warns because the dummy optimizer never steps
         for k in range(steps):
-            for group_lrs, group in zip(lrs.values(), dummy_optimizer.param_groups, strict=True):
-                group_lrs.append(float(group["lr"]))
+            for name, group in zip(names, groups, strict=True):
+                lrs[name].append(float(group["lr"]))
             if isinstance(copied, ReduceLROnPlateau):
                 copied.step((metrics or [])[k])
             elif k < steps - 1:
@@ -314,30 +299,25 @@ def preview(
 def copy_on_dummy_optimizer(scheduler: Any) -> Any:
     """Return a copy of a torch scheduler on an optimizer with the same groups but dummy weights."""
     optimizer = scheduler.optimizer
-    groups = [
-        {name: copy.deepcopy(value) for name, value in group.items() if name != "params"}
-        | {"params": [torch.nn.Parameter(torch.zeros(()))]}
-        for group in optimizer.param_groups
-    ]
+    groups = []
+    for group in optimizer.param_groups:
+        dummy = torch.nn.Parameter(torch.zeros(()))
+        groups.append(copy.deepcopy({**group, "params": []}) | {"params": [dummy]})
     dummy_optimizer = torch.optim.SGD(groups, lr=0.0)
-    # CyclicLR reads "momentum" from the defaults.
-    dummy_optimizer.defaults = dict(optimizer.defaults)
+    dummy_optimizer.defaults = dict(optimizer.defaults)  # CyclicLR reads "momentum" there
     memo = {id(optimizer): dummy_optimizer} | _objects_in_lambdas(scheduler)
     return copy.deepcopy(scheduler, memo)
 
 
 def _objects_in_lambdas(scheduler: Any) -> dict[int, Any]:
-    """Return models, tensors and optimizers that ``lr_lambdas`` refer to, as a deepcopy memo.
-
-    With them in the memo, deepcopy does not copy them.
-    """
+    """Return models, tensors and optimizers of ``lr_lambdas``, as a memo: deepcopy keeps them."""
     memo: dict[int, Any] = {}
     for part in getattr(scheduler, "_schedulers", [scheduler]):
         for function in getattr(part, "lr_lambdas", []):
-            referenced = [getattr(function, "__self__", None)]
-            referenced += getattr(function, "__dict__", {}).values()
+            attributes = getattr(function, "__dict__", {})
+            values = [getattr(function, "__self__", None), *attributes.values()]
             if isinstance(function, functools.partial):
-                referenced += [*function.args, *function.keywords.values()]
+                values += [*function.args, *function.keywords.values()]
             large = (torch.nn.Module, torch.Tensor, Optimizer)
-            memo |= {id(value): value for value in referenced if isinstance(value, large)}
+            memo |= {id(value): value for value in values if isinstance(value, large)}
     return memo

@@ -5,20 +5,21 @@ from __future__ import annotations
 import copy
 import io
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any, Final
 
 import torch
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
-from torch.optim.swa_utils import AveragedModel
+from torch.optim.swa_utils import SWALR, AveragedModel
 
 from ratecraft.schedule import Finding, Schedule, check
 from ratecraft.torch._scheduler import ScheduleLR
 
-from ._describe import copy_on_dummy_optimizer
-from ._schedule_end import ScheduleEnd, schedule_end
-from ._setup import SchedulerUsage, TrainingSetup
+from ._describe import copy_on_dummy_optimizer, first_names
+from ._setup import ScheduleEnd, SchedulerUsage, TrainingSetup, schedule_end
 
 RUN_LENGTH_REL_TOL: Final = 0.01  # a schedule length this close to the run's fits it
 # A scheduler counts as stepped too often if it has at least this many calls per step and at least
@@ -28,8 +29,9 @@ MIN_EXTRA_CALLS: Final = 8
 MIN_STEPS_PER_EPOCH: Final = 5  # a schedule this many times shorter than the run may be in epochs
 MIN_CALLS_TO_JUDGE: Final = 3  # from this many calls on it is clear how often they come
 STATE_CHECK_STEPS: Final = 10  # steps for which a loaded state is compared
-MAX_MISSING_NAMES: Final = 3  # of parameters, listed in a message
-PLAIN_MODULES: Final = ("builtins", "torch", "torch.nn.parameter")
+PLAIN_TYPES: Final = (bool, int, float, str, type(None), torch.Tensor, torch.nn.Parameter)
+
+_error, _warning = partial(Finding, "error"), partial(Finding, "warning")
 
 
 def doctor(*objects: Any, total_steps: int | None = None, done: int | None = None) -> list[Finding]:
@@ -47,8 +49,8 @@ def doctor(*objects: Any, total_steps: int | None = None, done: int | None = Non
 
     Args:
         objects: models, optimizers, schedulers, a Lightning ``Trainer`` (during fit, for example
-            in ``on_train_start``) or a Hugging Face ``Trainer``, in any order, also in lists and
-            dicts.
+            in ``on_train_start``), a Hugging Face ``Trainer`` or an Accelerate ``Accelerator``, in
+            any order, also in lists and dicts.
         total_steps: steps that the run will take; default: read from the trainer.
         done: steps taken so far.
 
@@ -57,7 +59,6 @@ def doctor(*objects: Any, total_steps: int | None = None, done: int | None = Non
         BindingError: ``total_steps`` < 1, ``done`` < 0, or a Lightning trainer that is not fitting.
 
     >>> import torch
-    >>> from ratecraft.diagnostics import doctor
     >>> model = torch.nn.Linear(3, 1)
     >>> optimizer = torch.optim.SGD([model.weight], lr=0.1)
     >>> scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, 500)
@@ -67,20 +68,12 @@ def doctor(*objects: Any, total_steps: int | None = None, done: int | None = Non
     error OneCycleLR ends after 500 of the run's 1000 steps, and raises an error there
     """
     setup = TrainingSetup.of(objects, total_steps, done)
-    findings = [
-        *_optimizer_findings(setup),
-        *_parameter_findings(setup),
-        *(
-            finding
-            for usage in setup.schedulers
-            for finding in (
-                *_call_findings(usage),
-                *_length_findings(usage, setup),
-                *_state_findings(usage),
-            )
-        ),
-        *_schedule_findings(setup),
-    ]
+    findings = [*_optimizer_findings(setup), *_parameter_findings(setup)]
+    for usage in setup.schedulers:
+        findings += _call_findings(usage)
+        findings += _length_findings(usage, setup)
+        findings += _state_findings(usage)
+    findings += _schedule_findings(setup)
     return sorted(findings, key=lambda finding: ("error", "warning", "note").index(finding.level))
 
 
@@ -89,39 +82,38 @@ def _optimizer_findings(setup: TrainingSetup) -> Iterator[Finding]:
     for usage in setup.schedulers:
         scheduler = usage.scheduler
         if setup.trainer_builds_optimizer:
-            yield Finding(
-                "error",
+            yield _error(
                 f"the Trainer was given a {usage.name} without its optimizer, and builds another "
                 "optimizer: it trains at a constant lr and logs the schedule",
                 "pass optimizers=(optimizer, scheduler), or call "
                 "ratecraft.integrations.for_trainer(trainer, ...)",
             )
         elif setup.optimizers and not usage.is_attached_to(setup.optimizers):
-            yield Finding(
-                "error",
+            yield _error(
                 f"{usage.name} is attached to another optimizer than the one that steps, "
                 f"which stays at {_lrs(setup.optimizers[0])} while the log shows the schedule",
                 "build the scheduler on the optimizer that steps, after that optimizer is rebuilt "
                 "for the last time",
             )
         if isinstance(scheduler, ScheduleLR) and scheduler.is_removed:
-            yield Finding(
-                "error",
-                "this ScheduleLR was removed and is attached to no optimizer",
-                "build a new one",
+            yield _error(
+                "this ScheduleLR was removed and is attached to no optimizer", "build a new one"
             )
     if not setup.schedulers or setup.trainer_builds_optimizer:
         return
+    scheduled = [
+        any(usage.is_attached_to([optimizer]) for usage in setup.schedulers)
+        for optimizer in setup.optimizers
+    ]
     for i, optimizer in enumerate(setup.optimizers):
-        if not any(usage.is_attached_to([optimizer]) for usage in setup.schedulers):
+        if not scheduled[i]:
+            number = f" (number {i + 1})" if len(setup.optimizers) > 1 else ""
             yield Finding(
-                "note" if any(usage.is_attached_to(setup.optimizers) for usage in setup.schedulers)
-                else "warning",
-                f"no scheduler is attached to {type(optimizer).__name__}"
-                f"{f' (number {i + 1})' if len(setup.optimizers) > 1 else ''}, which stays at "
+                "note" if any(scheduled) else "warning",
+                f"no scheduler is attached to {type(optimizer).__name__}{number}, which stays at "
                 f"{_lrs(optimizer)}",
                 "build a scheduler for it, unless a constant lr is intended",
-            )  # fmt: skip
+            )
 
 
 def _lrs(optimizer: Optimizer) -> str:
@@ -133,55 +125,40 @@ def _parameter_findings(setup: TrainingSetup) -> Iterator[Finding]:
     """Find parameters that are in no optimizer, in two, or in none of the models."""
     if not setup.models or not setup.optimizers:
         return
-    by_optimizer = [
-        {id(p) for group in optimizer.param_groups for p in group["params"]}
-        for optimizer in setup.optimizers
-    ]
-    optimized = set().union(*by_optimizer)
-    trainable = {
-        id(p): name
-        for model in setup.models
-        for name, p in model.named_parameters()
-        if p.requires_grad
-    }
-    averages = {
-        id(p)
-        for model in setup.models
-        for module in model.modules()
-        if isinstance(module, AveragedModel)
-        for p in module.parameters()
-    }
-    known = {id(p) for model in setup.models for p in model.parameters()}
-    missing = [
-        name for key, name in trainable.items() if key not in optimized and key not in averages
-    ]
-    if missing and not optimized & known:
-        yield Finding(
-            "error",
+    optimizer_counts: Counter[int] = Counter()
+    for optimizer in setup.optimizers:
+        optimizer_counts.update({id(p) for g in optimizer.param_groups for p in g["params"]})
+    known: set[int] = set()
+    averages: set[int] = set()
+    trainable: dict[int, str] = {}
+    for model in setup.models:
+        known |= {id(p) for p in model.parameters()}
+        trainable |= {id(p): name for name, p in model.named_parameters() if p.requires_grad}
+        for module in model.modules():
+            if isinstance(module, AveragedModel):
+                averages |= {id(p) for p in module.parameters()}
+    held = optimizer_counts.keys()
+    missing = [name for key, name in trainable.items() if key not in held | averages]
+    if missing and not held & known:
+        yield _error(
             "no optimizer holds any of the model's parameters: it was built for another model",
             "build the optimizer after the model's last parameter is in place",
         )
         return
     if missing:
-        names = ", ".join(missing[:MAX_MISSING_NAMES])
-        names += ", ..." if len(missing) > MAX_MISSING_NAMES else ""
-        yield Finding(
-            "error",
-            f"no optimizer holds {len(missing)} of {len(trainable)} trainable parameters: {names}",
+        yield _error(
+            f"no optimizer holds {len(missing)} of {len(trainable)} trainable parameters: "
+            f"{first_names(missing)}",
             "add them to a param group, or set requires_grad=False to freeze them",
         )
-    unknown = len(optimized - known)
-    if unknown:
-        yield Finding(
-            "warning",
+    if unknown := len(held - known):
+        yield _warning(
             f"the optimizer holds {unknown} tensors that the model does not have",
             "build the optimizer after the model's last parameter is in place; pass every trained "
             "model to doctor()",
         )
-    shared = sum(sum(key in keys for keys in by_optimizer) > 1 for key in optimized)
-    if shared:
-        yield Finding(
-            "warning",
+    if shared := sum(count > 1 for count in optimizer_counts.values()):
+        yield _warning(
             f"{shared} parameters are in more than one optimizer, and each optimizer updates them",
             "remove them from all optimizers but one",
         )
@@ -196,19 +173,17 @@ def _call_findings(usage: SchedulerUsage) -> Iterator[Finding]:
         "call step() once after each optimizer.step(), not for every batch or process; or use "
         "ratecraft.torch.ScheduleLR, which counts the optimizer's steps"
     )
-    end = schedule_end(usage.scheduler)
-    if usage.processes > 1:
-        processes = usage.processes
-        if end and total_steps and _is_close(end.calls, total_steps * processes):
+    end, calls_per_step = schedule_end(usage.scheduler), usage.stepped.calls_per_step or 1.0
+    if calls_per_step > 1:  # Accelerate steps it for each process
+        if end and total_steps and _is_close(end.calls, total_steps * calls_per_step):
             return  # the schedule was built for that many calls, as in Accelerate's examples
         yield Finding(
             "error" if end and total_steps else "warning",
-            f"{usage.name} is stepped {processes} times per step: {usage.evidence}",
+            f"{usage.name} is stepped {calls_per_step:g} times per step: {usage.evidence}",
             fix,
         )
     elif done and calls >= MIN_CALLS_PER_STEP * done and calls - done >= MIN_EXTRA_CALLS:
-        yield Finding(
-            "error",
+        yield _error(
             f"{usage.name} is stepped {calls / done:.3g} times per step: {calls} calls of "
             f"step() in {done} steps",
             f"{fix}. If only the optimizer's or only the scheduler's state was loaded, load both",
@@ -216,63 +191,55 @@ def _call_findings(usage: SchedulerUsage) -> Iterator[Finding]:
 
 
 def _length_findings(usage: SchedulerUsage, setup: TrainingSetup) -> Iterator[Finding]:
-    """Find schedules that end before or after their run."""
-    if setup.ends_with_swa:
-        return
+    """Find schedulers that end before or after their run."""
+    if any(isinstance(other.scheduler, SWALR) for other in setup.schedulers):
+        return  # SWALR replaces the other schedulers before the run ends
     for part in usage.parts():
         end = schedule_end(part.scheduler)
-        if (
-            end is not None
-            and part.total_steps is not None
-            and (finding := _length_finding(part, end, part.total_steps))
-        ):
-            yield finding
+        if end is not None and part.total_steps is not None:
+            yield from _end_findings(part, end, part.total_steps)
 
 
-def _length_finding(usage: SchedulerUsage, end: ScheduleEnd, total_steps: int) -> Finding | None:
-    """Return a finding if a scheduler's end differs from its run's."""
-    known = usage.counts_optimizer_steps or usage.calls_per_step is not None
-    low, high = (1.0, 1.0) if usage.counts_optimizer_steps else usage.calls_per_step or (1.0, 1.0)
+def _end_findings(usage: SchedulerUsage, end: ScheduleEnd, total_steps: int) -> Iterator[Finding]:
+    """Compare a scheduler's end with its run's."""
+    calls_per_step = (1.0, 1.0) if usage.counts_optimizer_steps else usage.calls_per_step
+    low, high = calls_per_step or (1.0, 1.0)
     least, most = total_steps * low, total_steps * high
     once_per_step = low == high == 1
     unit = "steps" if once_per_step else "calls of step()"
     evidence = "" if once_per_step else f" ({usage.evidence})"
     run = f"{round(least)}" if round(least) == round(most) else f"{least:.0f} to {most:.0f}"
     fix = f"set its length to the run's, {run}"
-    if end.calls > most + _margin(most):
-        if high < 1 and _is_close(end.calls, total_steps):
-            return Finding(
-                "error",
-                f"{usage.name} counts {end.calls} steps, but is stepped {run} times in this "
-                f"run{evidence}: it will hardly move",
-                'step it after every step: interval="step" in Lightning, or use ScheduleLR, which '
-                "counts the optimizer's steps",
-            )
-        if low != high and usage.calls < MIN_CALLS_TO_JUDGE:
-            return None
+    unclear = low != high and usage.calls < MIN_CALLS_TO_JUDGE
+    too_long = end.calls > most + _margin(most)
+    too_short = end.spans_run and end.calls < least - (0.0 if end.raises else _margin(least))
+    if too_long and high < 1 and _is_close(end.calls, total_steps):
+        yield _error(
+            f"{usage.name} counts {end.calls} steps, but is stepped {run} times in this "
+            f"run{evidence}: it will hardly move",
+            'step it after every step: interval="step" in Lightning, or use ScheduleLR, which '
+            "counts the optimizer's steps",
+        )
+    elif too_long and not unclear:
         event = "reaches its end" if end.spans_run else "makes its last change"
-        return Finding(
+        yield Finding(
             "error" if end.spans_run else "warning",
             f"{usage.name} {event} after {end.calls} {unit}, and the run has {run}{evidence}: the "
             "rest of the schedule is never reached",
             fix,
         )
-    if not end.spans_run or end.calls >= least - (0.0 if end.raises else _margin(least)):
-        return None
-    if not known and end.calls * MIN_STEPS_PER_EPOCH <= total_steps:
-        return Finding(
+    elif too_short and calls_per_step is None and end.calls * MIN_STEPS_PER_EPOCH <= total_steps:
+        yield Finding(
             "note",
             f"{usage.name} ends after {end.calls} calls of step(), {end.past}; the run has "
             f"{total_steps} steps",
             "correct if it is stepped once an epoch; call doctor() again after a few steps",
         )
-    if low != high and usage.calls < MIN_CALLS_TO_JUDGE:
-        return None
-    return Finding(
-        "error",
-        f"{usage.name} ends after {end.calls} of the run's {run} {unit}{evidence}, {end.past}",
-        fix,
-    )
+    elif too_short and not unclear:
+        yield _error(
+            f"{usage.name} ends after {end.calls} of the run's {run} {unit}{evidence}, {end.past}",
+            fix,
+        )
 
 
 def _margin(calls: float) -> float:
@@ -285,7 +252,7 @@ def _is_close(calls: float, expected: float) -> bool:
 
 def _state_findings(usage: SchedulerUsage) -> Iterator[Finding]:
     """Load a scheduler's state into a copy that has moved on, and compare the next lrs."""
-    scheduler = usage.scheduler
+    scheduler, schedule_lr = usage.scheduler, usage.schedule_lr
     file = io.BytesIO()
     saved: Any = {}
     try:
@@ -295,19 +262,16 @@ def _state_findings(usage: SchedulerUsage) -> Iterator[Finding]:
         state = torch.load(file, weights_only=True)
     except Exception as error:  # a user's scheduler class may raise anything
         cause = _not_plain(saved) or f"{type(error).__name__}: {error}"
-        yield Finding(
-            "warning",
+        yield _warning(
             f"the state of {usage.name} is not plain data, and loads only with "
             f"weights_only=False: {cause}",
             "leave functions and objects out of state_dict(), or save what they are built from",
         )
         return
-    if usage.schedule_lr is not None:
-        schedule_state = state if usage.schedule_lr is scheduler else state["scheduler"]
-        differences = usage.schedule_lr.differences(schedule_state)
-        if differences:
-            yield Finding(
-                "warning",
+    if schedule_lr is not None:
+        schedule_state = state if schedule_lr is scheduler else state["scheduler"]
+        if differences := schedule_lr.differences(schedule_state):
+            yield _warning(
                 "a run that resumes from the state of this ScheduleLR will report a change of "
                 f"{', '.join(differences)}: lambdas cannot be compared",
                 "write the function with def, or pass on_change=",
@@ -318,17 +282,15 @@ def _state_findings(usage: SchedulerUsage) -> Iterator[Finding]:
             warnings.simplefilter("ignore")  # torch warns because the dummy optimizer never steps
             expected, restored = _expected_and_restored(scheduler, state)
     except Exception as error:
-        yield Finding(
-            "warning",
+        yield _warning(
             f"the state of {usage.name} could not be checked: {type(error).__name__}: {error}",
             "check by hand that a resumed run continues at the same lrs",
         )
         return
     quantity = "factor" if hasattr(scheduler, "factors") else "lr"
-    for k, (before, after) in enumerate(zip(expected, restored, strict=True)):
+    for k, (before, after) in enumerate(zip(expected, restored, strict=False)):
         if before != after:
-            yield Finding(
-                "error",
+            yield _error(
                 f"the state of {usage.name} does not restore it: {k} steps after loading, the "
                 f"{quantity} is {after[0]:g} instead of {before[0]:g}",
                 "put everything that step() changes into state_dict()",
@@ -337,15 +299,14 @@ def _state_findings(usage: SchedulerUsage) -> Iterator[Finding]:
 
 
 def _not_plain(value: Any, path: str = "") -> str:
-    """Return the path and class of the first object in a state that is not plain data, or ""."""
+    """Return the path and class of the first object that is not plain data, or ""."""
+    items: list[tuple[str, Any]] = []
     if isinstance(value, Mapping):
         items = [(f"{path}.{key}" if path else str(key), item) for key, item in value.items()]
     elif isinstance(value, list | tuple):
         items = [(f"{path}[{i}]", item) for i, item in enumerate(value)]
-    else:
-        plain = isinstance(value, bool | int | float | str | None | torch.Tensor)
-        is_plain = plain and type(value).__module__ in PLAIN_MODULES
-        return "" if is_plain else f"{path} is {type(value)!r}"
+    elif type(value) not in PLAIN_TYPES:
+        return f"{path} is {type(value)!r}"
     return next((text for name, item in items if (text := _not_plain(item, name))), "")
 
 
@@ -354,14 +315,10 @@ def _expected_and_restored(
 ) -> tuple[list[list[float]], list[list[float]]]:
     """Return the next lrs, and those of a copy that moved on and then loaded a state."""
     copied = copy_on_dummy_optimizer(scheduler)
-    settings = [
-        copy.deepcopy({name: value for name, value in group.items() if name != "params"})
-        for group in copied.optimizer.param_groups
-    ]
+    optimizer_state = copy.deepcopy(copied.optimizer.state_dict())
     expected = _next_values(copied)
     copied.load_state_dict(state)
-    for group, before in zip(copied.optimizer.param_groups, settings, strict=True):
-        group.update(before)  # in a training run the optimizer's own state restores these
+    copied.optimizer.load_state_dict(optimizer_state)
     return expected, _next_values(copied)
 
 
@@ -370,10 +327,10 @@ def _next_values(scheduler: Any) -> list[list[float]]:
     values = []
     for _ in range(STATE_CHECK_STEPS):
         if hasattr(scheduler, "factors"):  # the lr may hold the factors of other schedulers too
-            factors = scheduler.factors()
-            values.append(factors if isinstance(factors, list) else [factors])
+            now = scheduler.factors()
         else:
-            values.append([float(group["lr"]) for group in scheduler.optimizer.param_groups])
+            now = [float(group["lr"]) for group in scheduler.optimizer.param_groups]
+        values.append(now if isinstance(now, list) else [now])
         try:
             scheduler.step(1.0) if isinstance(scheduler, ReduceLROnPlateau) else scheduler.step()
         except ValueError:  # OneCycleLR after its last step
@@ -384,9 +341,8 @@ def _next_values(scheduler: Any) -> list[list[float]]:
 def _schedule_findings(setup: TrainingSetup) -> Iterator[Finding]:
     """Yield the findings of `check` for each schedule over its run."""
     for usage in setup.schedulers:
-        scheduler = usage.schedule_lr
-        if scheduler is not None:
-            lr = scheduler.config.schedules["lr"]
+        if usage.schedule_lr is not None:
+            config = usage.schedule_lr.config
+            lr = config.schedules["lr"]
             for schedule in [lr] if isinstance(lr, Schedule) else dict.fromkeys(lr.values()):
-                config = scheduler.config
                 yield from check(schedule, config.total_steps, **config.unit_sizes)

@@ -8,94 +8,75 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
+from torch.optim import Optimizer
 
 from ratecraft.results import LayerStats
 
-from ._coordinate import CoordinateSample
+from ._coordinate import CoordinateLRs, decoupled_decay, sample_coordinates
 
+Tensors = list[torch.Tensor] | tuple[torch.Tensor, ...]
 LR_QUANTILES: Final = (0.05, 0.5, 0.95)  # of a layer's coordinates: lr_low, lr_median, lr_high
 
 
-@dataclass(frozen=True, slots=True)
-class GroupSnapshot:
-    """The parameters of one group on one device before a step.
-
-    Attributes:
-        group: the param group.
-        settings: a copy of its hyperparameters.
-        parameters: those with a dense gradient.
-        weights: copies of them.
-        norms: L2 norms of the gradients, then their L1 norms, then the L2 norms before clipping
-            of the parameters in ``captured``.
-        captured: indices of the parameters whose gradient was captured before clipping.
-        scale: the GradScaler's scale of gradients before clipping, or None.
-        grad_scale: the scale of the current gradients (fused optimizers), or None.
-        acc_deltas: the state named by `pre_step_state`, for each parameter; or None.
-    """
-
-    group: dict[str, Any]
-    settings: dict[str, Any]
-    parameters: list[torch.Tensor]
-    weights: tuple[torch.Tensor, ...]
-    norms: list[torch.Tensor]
-    captured: Sequence[int]
-    scale: Any
-    grad_scale: Any
-    acc_deltas: Sequence[torch.Tensor | None] | None
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Measurement:
-    """A measured step of a `GroupSnapshot`, with tensors on their device.
+    """A step of one group's parameters on one device: copies of what it changes, then its norms."""
 
-    Its size does not depend on the size of the model.
-
-    Attributes:
-        step: the number of optimizer calls before this one, skipped ones included.
-        group: the group's name.
-        layers: the layer of each parameter.
-        norms: for each parameter the norms of steps, weights, gradients and the L1 norms of
-            gradients; then the norms before clipping of the ``captured`` ones.
-        captured: as in `GroupSnapshot`.
-        scale: as in `GroupSnapshot`.
-        grad_scale: as in `GroupSnapshot`.
-        lr: the lr of the step.
-        decay: lr x decoupled weight decay.
-        sample: the sample from which the lrs of coordinates are computed, or None.
-    """
-
-    step: int
+    step: int  # the number of optimizer calls before this one, skipped ones included
     group: str
-    layers: list[str]
+    settings: dict[str, Any]  # a copy of the group's hyperparameters
+    parameters: Tensors  # those with a dense gradient
+    layers: list[str]  # of each parameter
+    strides: list[int]  # n of each parameter, of which every n-th coordinate is sampled
+    weights: Tensors  # copies of the parameters
+    acc_deltas: Sequence[torch.Tensor | None]  # copies of Adadelta's state of each
+    # L2 norms of the gradients, then their L1 norms, then the L2 norms before clipping of those
+    # parameters whose gradient was captured; their indices. Once finished, the norms of steps and
+    # weights come first.
     norms: torch.Tensor
-    captured: Sequence[int]
-    scale: Any
-    grad_scale: Any
-    lr: Any
-    decay: Any
-    sample: CoordinateSample | None
+    captured: list[int]
+    scale: Any  # the GradScaler's, of the gradients before clipping, or None
+    grad_scale: Any  # of the current gradients (fused optimizers), or None
+    decay: Any = 0.0  # lr x decoupled weight decay
+    coordinate_lrs: CoordinateLRs | None = None  # None if all coordinates have one lr
 
-    def rows(self, skipped: int) -> Iterator[LayerStats]:
-        """Yield a row per layer; ``skipped`` is the number of earlier calls without a step."""
-        n, norms = len(self.layers), self.norms.tolist()
+    @torch.no_grad()
+    def finish(self, optimizer: Optimizer) -> None:
+        """Measure what the step changed, without waiting for the device, and drop the copies."""
+        self.decay = decay = decoupled_decay(optimizer, self.settings)
+        if isinstance(decay, torch.Tensor):  # because the lr is a tensor
+            decayed = torch._foreach_mul(self.weights, 1 - decay)
+            changes = torch._foreach_sub(self.parameters, decayed)
+        else:
+            changes = torch._foreach_sub(self.parameters, self.weights, alpha=1 - decay)
+        norms = torch.stack([*norms_of(changes), *norms_of(self.weights)])
+        self.norms = torch.cat([norms, self.norms])
+        self.coordinate_lrs = sample_coordinates(
+            optimizer, self.parameters, self.settings, self.strides, self.acc_deltas
+        )
+        self.parameters = self.weights = self.acc_deltas = ()
+
+    def rows(self, skipped: list[int]) -> Iterator[LayerStats]:
+        """Yield a row per layer; ``skipped`` are the optimizer calls that made no step."""
+        if self.step in skipped:
+            return
+        n, norms, lr = len(self.layers), self.norms.tolist(), float(self.settings["lr"])
         steps, weights, gradients, l1 = (norms[i * n : (i + 1) * n] for i in range(4))
         unclipped = dict(zip(self.captured, norms[4 * n :], strict=True))
-        lr, decay = float(self.lr), float(self.decay)
         scale = 1.0 if self.scale is None else float(self.scale)
         grad_scale = 1.0 if self.grad_scale is None else float(self.grad_scale)
-        lrs = [] if self.sample is None else [values.float() for values in self.sample.lrs()]
+        lrs = [] if self.coordinate_lrs is None else self.coordinate_lrs()
         for layer in dict.fromkeys(self.layers):
             indices = [i for i, name in enumerate(self.layers) if name == layer]
             gradient_norm = math.hypot(*(gradients[i] for i in indices)) / grad_scale
             weight_norm = math.hypot(*(weights[i] for i in indices))
             step_norm = math.hypot(*(steps[i] for i in indices))
+            layer_lrs = torch.cat([lrs[i].float() for i in indices]) if lrs else torch.empty(0)
             quantiles = [lr] * len(LR_QUANTILES)
-            if lrs:
-                layer_lrs = torch.cat([lrs[i] for i in indices])
-                if len(layer_lrs):
-                    quantiles = torch.quantile(layer_lrs, torch.tensor(LR_QUANTILES)).tolist()
+            if len(layer_lrs):
+                quantiles = torch.quantile(layer_lrs, torch.tensor(LR_QUANTILES)).tolist()
             yield LayerStats(
-                step=self.step - skipped,
+                step=self.step - sum(call < self.step for call in skipped),
                 group=self.group,
                 layer=layer,
                 lr=lr,
@@ -106,8 +87,16 @@ class Measurement:
                 unclipped_norm=math.hypot(*(unclipped.get(i, 0.0) for i in indices)) / scale,
                 effective_lr=step_norm / gradient_norm if gradient_norm else 0.0,
                 relative_step=step_norm / weight_norm if weight_norm else 0.0,
-                decay=decay,
+                decay=float(self.decay),
                 lr_low=quantiles[0],
                 lr_median=quantiles[1],
                 lr_high=quantiles[2],
             )
+
+
+def norms_of(tensors: Tensors, order: int = 2) -> tuple[torch.Tensor, ...]:
+    """Return each tensor's norm, in float32 if a tensor is in half precision, which overflows."""
+    if not tensors:
+        return ()
+    half = any(tensor.dtype in (torch.float16, torch.bfloat16) for tensor in tensors)
+    return torch._foreach_norm(tensors, order, dtype=torch.float32 if half else None)

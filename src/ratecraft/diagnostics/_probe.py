@@ -7,7 +7,8 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, Final, Self
@@ -18,10 +19,9 @@ from torch.optim import Optimizer
 
 from ratecraft.errors import BindingError, SettingError
 from ratecraft.results import LayerStats, layer_names
-from ratecraft.torch._writer import innermost_optimizer
+from ratecraft.torch._writer import group_names, innermost_optimizer
 
-from ._coordinate import decoupled_decay, pre_step_state, sample_coordinates
-from ._measurement import GroupSnapshot, Measurement
+from ._measurement import Measurement, norms_of
 
 SAMPLED_COORDINATES: Final = 512  # per layer, approximately
 
@@ -46,7 +46,6 @@ class Probe:
 
     >>> import torch
     >>> from torch import nn
-    >>> from ratecraft.diagnostics import Probe
     >>> net = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
     >>> optimizer = torch.optim.Adam(net.parameters(), lr=0.01)
     >>> with Probe(optimizer, net, every=5) as probe:
@@ -78,18 +77,17 @@ class Probe:
         self._skipped: list[tuple[int, torch.Tensor]] = []
         self._step_hooks: list[Any] = []
         self._gradient_hooks: list[Any] = []
-        self._unclipped: dict[int, torch.Tensor] = {}
-        self._graph_task, self._backward_passes = -1, 0
-        self._hooked: list[torch.Tensor] | None = None
+        self._hooked: list[torch.Tensor] = []
         self._two_hooks_suffice = True
-        self._snapshots: list[GroupSnapshot] = []
+        self._graph_task = -1
+        self._unclipped: dict[int, torch.Tensor] = {}
+        self._started: list[Measurement] = []  # of the current step
         self._measurements: list[Measurement] = []
         self._rows: list[LayerStats] = []
 
     def _name_layers(self) -> None:
         """Set the layer and the sampling stride of each parameter of the model."""
-        sizes: dict[str, int] = {}
-        shapes: dict[int, tuple[str, torch.Size]] = {}
+        sizes: Counter[str] = Counter()
         for name, parameter in self._model.named_parameters():
             if isinstance(parameter, nn.parameter.UninitializedParameter):
                 raise BindingError(
@@ -100,13 +98,11 @@ class Probe:
             if isinstance(self._model, nn.parallel.DistributedDataParallel | nn.DataParallel):
                 plain = plain.removeprefix("module.")
             layer = plain.rpartition(".")[0] or plain
-            shapes[id(parameter)] = layer, parameter.shape
-            sizes[layer] = sizes.get(layer, 0) + parameter.numel()
-        self._layers |= {i: layer for i, (layer, _) in shapes.items()}
-        self._strides |= {
-            i: _stride(sizes[layer] // SAMPLED_COORDINATES, shape)
-            for i, (layer, shape) in shapes.items()
-        }
+            self._layers[id(parameter)] = layer
+            sizes[layer] += parameter.numel()
+        for parameter in self._model.parameters():
+            size = sizes[str(self._layers[id(parameter)])]
+            self._strides[id(parameter)] = _stride(size // SAMPLED_COORDINATES, parameter.shape)
 
     def __enter__(self) -> Self:
         if self._step_hooks:
@@ -131,21 +127,18 @@ class Probe:
         for handle in [*self._step_hooks, *self._gradient_hooks]:
             handle.remove()
         self._step_hooks, self._gradient_hooks = [], []
-        self._snapshots, self._unclipped = [], {}
+        self._started, self._unclipped = [], {}
 
     def rows(self) -> list[LayerStats]:
         """Return a row for each layer of each measured step; waits for the device."""
         waiting, self._measurements = self._measurements, []
-        skipped = [step for step, found_inf in self._skipped if float(found_inf)]
+        skipped = [call for call, found_inf in self._skipped if float(found_inf)]
         for measurement in waiting:
-            if measurement.step not in skipped:
-                self._rows += measurement.rows(sum(step < measurement.step for step in skipped))
+            self._rows += measurement.rows(skipped)
         return list(self._rows)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the rows to a file and return its path.
-
-        `ratecraft.results.load_layer_stats` reads it.
+        """Write the rows to a file, which `ratecraft.results.load_layer_stats` reads.
 
         Args:
             path: the file; ``.csv`` or ``.jsonl``.
@@ -167,10 +160,9 @@ class Probe:
         return target
 
     def log(self, logger: Any) -> None:
-        """Write all rows to a logger, as scalars named ``column/layer``.
+        """Write all rows to a logger, as scalars such as ``effective_lr/blocks.0``.
 
-        An example name is ``effective_lr/blocks.0``. Each call writes all rows again, so call it
-        once, after training.
+        Call it once, after training: each call writes all rows.
 
         Args:
             logger: an object with ``add_scalar(name, value, step)``, such as TensorBoard's
@@ -179,10 +171,8 @@ class Probe:
         Raises:
             SettingError: ``logger`` is neither.
         """
-        add: Callable[[str, float, int], object] | None = getattr(logger, "add_scalar", None)
-        if add is None and callable(logger):
-            add = logger
-        if add is None:
+        add: Callable[[str, float, int], object] = getattr(logger, "add_scalar", logger)
+        if not callable(add):
             raise SettingError(
                 f"{type(logger).__name__} has no add_scalar and is not a function of "
                 "(name, value, step)"
@@ -197,15 +187,13 @@ class Probe:
     # Gradients before clipping ----------------------------------------------------------------
 
     def _add_gradient_hooks(self) -> None:
-        """Add hooks that capture the gradients of the next step at the end of backward.
+        """Capture the gradients of the next step at the end of each backward pass.
 
-        Hooks on the first and last parameter suffice if the same parameters get gradients in
-        every step. Before the first measurement, and once that turns out wrong, all get a hook.
+        Hooks on the first and last parameter cost less, and suffice if all gradients come from one
+        pass, and if those of the next step are of the same parameters.
         """
-        hooked = self._hooked
-        if hooked is None:
-            hooked = [p for g in self._optimizer.param_groups for p in g["params"]]
-        for parameter in hooked:
+        groups = self._optimizer.param_groups
+        for parameter in self._hooked or [p for group in groups for p in group["params"]]:
             if parameter.requires_grad:
                 register: Any = parameter.register_post_accumulate_grad_hook
                 self._gradient_hooks.append(register(self._queue_norms))
@@ -222,22 +210,21 @@ class Probe:
 
     @torch.no_grad()
     def _take_norms(self) -> None:
-        """Compute the norms of all gradients at the end of a backward pass."""
-        self._backward_passes += 1
-        gradients: dict[int, torch.Tensor] = {}
-        for group in self._optimizer.param_groups:
-            for parameter in group["params"]:
-                gradient = parameter.grad
-                if gradient is not None and not gradient.is_sparse:
-                    gradients[id(parameter)] = gradient
-        self._unclipped = dict(zip(gradients, _norms([*gradients.values()]), strict=True))
+        self._two_hooks_suffice &= not self._unclipped  # a second pass of the same step
+        gradients = {
+            id(parameter): parameter.grad
+            for group in self._optimizer.param_groups
+            for parameter in group["params"]
+            if parameter.grad is not None and not parameter.grad.is_sparse
+        }
+        self._unclipped = dict(zip(gradients, norms_of([*gradients.values()]), strict=True))
 
-    # Before the step --------------------------------------------------------------------------
+    # The step ---------------------------------------------------------------------------------
 
     def _before_step(
         self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        """Take snapshots of a step to be measured."""
+        """Start the measurements of a step that is due."""
         found_inf = getattr(optimizer, "found_inf", None)
         if found_inf is not None:  # set by GradScaler on optimizers that skip steps themselves
             self._skipped.append((self._count, found_inf.clone()))
@@ -245,136 +232,91 @@ class Probe:
             return None
         closure = args[1] if len(args) > 1 else kwargs.get("closure")
         if closure is None:
-            self._take_snapshots()
+            self._start_measurements()
             return None
 
         def measured_closure() -> Any:
             loss = closure()
-            if not self._snapshots:  # only the first call's gradients belong to the old weights
-                self._take_snapshots()
+            if not self._started:  # only the first call's gradients belong to the old weights
+                self._start_measurements()
             return loss
 
         if len(args) > 1:
             return (args[0], measured_closure, *args[2:]), kwargs
         return args, {**kwargs, "closure": measured_closure}
 
-    def _take_snapshots(self) -> None:
-        """Copy weights, gradient norms and settings of all groups."""
+    def _after_step(self, *_: object) -> None:
+        """Finish the measurements of the step, and prepare for the next."""
+        for measurement in self._started:
+            measurement.finish(self._optimizer)
+        self._measurements += self._started
+        self._started = []
+        self._count += 1
+        if self._count % self._every == 0 and not self._gradient_hooks:
+            self._add_gradient_hooks()
+
+    def _start_measurements(self) -> None:
+        """Start a measurement of each group on each device."""
         for handle in self._gradient_hooks:
             handle.remove()
         self._gradient_hooks = []
         groups = self._optimizer.param_groups
-        self._snapshots = [snapshot for group in groups for snapshot in self._by_device(group)]
-        changed = [p for snapshot in self._snapshots for p in snapshot.parameters]
-        complete = all(id(p) in self._unclipped for p in changed)
-        self._two_hooks_suffice &= complete and self._backward_passes <= 1
-        self._hooked = [changed[0], changed[-1]] if changed and self._two_hooks_suffice else None
-        self._unclipped, self._backward_passes = {}, 0
-
-    def _by_device(self, group: dict[str, Any]) -> Iterator[GroupSnapshot]:
-        """Yield a snapshot of the group's parameters on each device."""
-        by_device: dict[torch.device, tuple[list[torch.Tensor], list[torch.Tensor]]] = {}
-        for parameter in group["params"]:
-            gradient = parameter.grad
-            if gradient is None or gradient.is_sparse:
-                continue
-            if id(parameter) not in self._layers:  # a new parameter, or one of another model
-                self._name_layers()
-                self._layers.setdefault(id(parameter), None)
-            if self._layers[id(parameter)] is not None:
-                parameters, gradients = by_device.setdefault(gradient.device, ([], []))
-                parameters.append(parameter)
-                gradients.append(gradient)
-        for parameters, gradients in by_device.values():
-            yield self._snapshot(group, parameters, gradients)
+        for name, group in zip(group_names(groups), groups, strict=True):
+            by_device: dict[torch.device, list[torch.Tensor]] = {}
+            for parameter in group["params"]:
+                if parameter.grad is not None and not parameter.grad.is_sparse:
+                    if id(parameter) not in self._layers:  # a new parameter, or another model's
+                        self._name_layers()
+                        self._layers.setdefault(id(parameter), None)
+                    if self._layers[id(parameter)] is not None:
+                        by_device.setdefault(parameter.grad.device, []).append(parameter)
+            self._started += [self._start(name, group, ps) for ps in by_device.values()]
+        changed = [p for measurement in self._started for p in measurement.parameters]
+        self._two_hooks_suffice &= all(id(p) in self._unclipped for p in changed)
+        self._hooked = [*changed[:1], *changed[-1:]] if self._two_hooks_suffice else []
+        self._unclipped = {}
 
     @torch.no_grad()
-    def _snapshot(
-        self, group: dict[str, Any], parameters: list[torch.Tensor], gradients: list[torch.Tensor]
-    ) -> GroupSnapshot:
-        name, state = pre_step_state(self._optimizer), self._optimizer.state
-        captured = [i for i, p in enumerate(parameters) if id(p) in self._unclipped]
+    def _start(
+        self, name: str, group: dict[str, Any], parameters: list[torch.Tensor]
+    ) -> Measurement:
+        """Copy what the step may change."""
+        ids = [id(parameter) for parameter in parameters]
+        captured = [i for i, key in enumerate(ids) if key in self._unclipped]
         # get_scale() would wait for the device. With a fused optimizer the gradients are still
         # scaled: the optimizer divides them by its grad_scale.
-        scale, grad_scale = None, getattr(self._optimizer, "grad_scale", None)
+        scale = None
         if self._scaler is not None and self._scaler.is_enabled():
             scale = _copy(getattr(self._scaler, "_get_scale_async", self._scaler.get_scale)())
         # Settings are copied because a scheduler sets the next step's values after this step.
         settings = {key: _copy(value) for key, value in group.items() if key != "params"}
-        settings["lr"] = _scalar(settings.get("lr"))
+        lr = settings.get("lr")
+        if isinstance(lr, torch.Tensor):
+            lr = lr.reshape(())
+        states = [self._optimizer.state.get(parameter, {}) for parameter in parameters]
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         # _foreach functions handle all tensors in one call: most of the cost of a measurement is
         # the number of torch calls.
-        return GroupSnapshot(
-            group=group,
-            settings=settings,
+        return Measurement(
+            step=self._count,
+            group=name,
+            settings={**settings, "lr": math.nan if lr is None else lr},
             parameters=parameters,
+            layers=[str(self._layers[key]) for key in ids],
+            strides=[self._strides[key] for key in ids],
             weights=torch._foreach_clone(parameters),
-            norms=[
-                *_norms(gradients),
-                *_norms(gradients, 1),
-                *(self._unclipped[id(parameters[i])] for i in captured),
-            ],
+            acc_deltas=[_copy(state.get("acc_delta")) for state in states],
+            norms=torch.stack(
+                [
+                    *norms_of(gradients),
+                    *norms_of(gradients, 1),
+                    *(self._unclipped[ids[i]] for i in captured),
+                ]
+            ),
             captured=captured,
             scale=scale,
-            grad_scale=_copy(grad_scale),
-            acc_deltas=[
-                state[p][name].clone() if name in state.get(p, ()) else None for p in parameters
-            ]
-            if name
-            else None,
+            grad_scale=_copy(getattr(self._optimizer, "grad_scale", None)),
         )
-
-    # After the step ---------------------------------------------------------------------------
-
-    def _after_step(self, *_: object) -> None:
-        """Measure the step if snapshots of it were taken, and prepare for the next."""
-        if self._snapshots:
-            self._measure()
-        self._snapshots = []
-        self._count += 1
-        if self._count % self._every == 0 and not self._gradient_hooks:
-            self._backward_passes = 0
-            self._add_gradient_hooks()
-
-    @torch.no_grad()
-    def _measure(self) -> None:
-        """Measure what the step changed; the results stay on their device."""
-        for snapshot in self._snapshots:
-            lr = snapshot.settings["lr"]
-            decay = decoupled_decay(self._optimizer, snapshot.settings, lr)
-            if isinstance(decay, torch.Tensor):  # because the lr is a tensor
-                decayed = torch._foreach_mul(snapshot.weights, 1 - decay)
-                changes = torch._foreach_sub(snapshot.parameters, decayed)
-            else:
-                changes = torch._foreach_sub(snapshot.parameters, snapshot.weights, alpha=1 - decay)
-            steps, weights = _norms([*changes]), _norms([*snapshot.weights])
-            ids = [id(p) for p in snapshot.parameters]
-            self._measurements.append(
-                Measurement(
-                    step=self._count,
-                    group=self._group_name(snapshot.group),
-                    layers=[str(self._layers[i]) for i in ids],
-                    norms=torch.stack([*steps, *weights, *snapshot.norms]),
-                    captured=snapshot.captured,
-                    scale=snapshot.scale,
-                    grad_scale=snapshot.grad_scale,
-                    lr=lr,
-                    decay=decay,
-                    sample=sample_coordinates(
-                        self._optimizer,
-                        snapshot.parameters,
-                        snapshot.settings,
-                        [self._strides[i] for i in ids],
-                        lr=lr,
-                        acc_deltas=snapshot.acc_deltas,
-                    ),
-                )
-            )
-
-    def _group_name(self, group: dict[str, Any]) -> str:
-        groups = self._optimizer.param_groups
-        index = next(i for i, candidate in enumerate(groups) if candidate is group)
-        return str(group.get("name", index))
 
 
 def _stride(wanted: int, shape: torch.Size) -> int:
@@ -385,21 +327,5 @@ def _stride(wanted: int, shape: torch.Size) -> int:
     return stride
 
 
-def _norms(tensors: list[torch.Tensor], order: int = 2) -> Sequence[torch.Tensor]:
-    """Return each tensor's norm, in float32 if a tensor is in half precision, which overflows."""
-    if not tensors:
-        return ()
-    if any(tensor.dtype in (torch.float16, torch.bfloat16) for tensor in tensors):
-        return torch._foreach_norm(tensors, order, dtype=torch.float32)
-    return torch._foreach_norm(tensors, order)
-
-
 def _copy(value: Any) -> Any:
     return value.clone() if isinstance(value, torch.Tensor) else value
-
-
-def _scalar(lr: Any) -> Any:
-    """Return an lr as a number or a 0-dimensional tensor; nan if the group has no lr."""
-    if isinstance(lr, torch.Tensor):
-        return lr.reshape(())
-    return math.nan if lr is None else lr

@@ -1,72 +1,58 @@
-"""TrainingSetup: the models, optimizers and schedulers that doctor examines."""
+"""TrainingSetup: the models, optimizers and schedulers that doctor examines, and their ends."""
 
 from __future__ import annotations
 
-import math
-import sys
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
-from torch.optim import Optimizer
+from torch.optim import Optimizer, lr_scheduler
 from torch.optim.lr_scheduler import ChainedScheduler, LRScheduler, ReduceLROnPlateau
-from torch.optim.swa_utils import SWALR
 
+from ratecraft._trainers._accelerate import (
+    is_accelerator,
+    is_prepared_scheduler,
+    read_accelerator,
+    read_scheduler,
+)
+from ratecraft._trainers._facts import SteppedScheduler, TrainerFacts
+from ratecraft._trainers._hugging_face import is_hugging_face, read_hugging_face
+from ratecraft._trainers._lightning import is_lightning, read_lightning
 from ratecraft.errors import BindingError
 from ratecraft.torch._plateau import PlateauLR
 from ratecraft.torch._scheduler import ScheduleLR
 from ratecraft.torch._writer import innermost_optimizer
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class SchedulerUsage:
-    """A scheduler, and how often its ``step()`` is called as far as that is known.
+    """A scheduler in a run."""
 
-    Attributes:
-        scheduler: the scheduler.
-        calls_per_step: lowest and highest number of ``step()`` calls per optimizer step; None if
-            unknown.
-        evidence: how ``calls_per_step`` is known, for messages.
-        done: steps that the scheduler's optimizer has taken, if counted.
-        total_steps: steps that its optimizer will take, if known.
-        processes: how many times Accelerate steps the scheduler for one call of the user's.
-    """
+    stepped: SteppedScheduler
+    done: int | None = None  # steps that its optimizer has taken, if counted
+    total_steps: int | None = None  # that its optimizer will take, if known
 
-    scheduler: Any
-    calls_per_step: tuple[float, float] | None = None
-    evidence: str = ""
-    done: int | None = None
-    total_steps: int | None = None
-    processes: int = 1
+    @property
+    def scheduler(self) -> Any:
+        return self.stepped.scheduler
 
     @property
     def name(self) -> str:
-        """The scheduler's class name."""
         return type(self.scheduler).__name__
 
     @property
     def schedule_lr(self) -> ScheduleLR | None:
         """The scheduler if it is a `ScheduleLR`, or the one inside a `PlateauLR`."""
-        inner = (
-            self.scheduler.scheduler if isinstance(self.scheduler, PlateauLR) else self.scheduler
-        )
+        plateau = isinstance(self.scheduler, PlateauLR)
+        inner = self.scheduler.scheduler if plateau else self.scheduler
         return inner if isinstance(inner, ScheduleLR) else None
 
     @property
     def counts_optimizer_steps(self) -> bool:
         """Whether it counts the optimizer's steps, independent of its own ``step()`` calls."""
         return self.schedule_lr is not None and not self.schedule_lr.counts_calls
-
-    def infer_calls_per_step(self) -> None:
-        """Set ``calls_per_step`` from the counts if it is unknown and calls are clearly rare."""
-        follows = self.counts_optimizer_steps or isinstance(self.scheduler, ReduceLROnPlateau)
-        if follows or self.calls_per_step is not None or not self.done:
-            return
-        if self.calls * 2 + 2 <= self.done:
-            # Stepped once an epoch, or forgotten: the next call may be due at any step.
-            self.calls_per_step = self.calls / self.done, (self.calls + 1) / self.done
-            self.evidence = f"{self.calls} calls of step() in {self.done} steps"
 
     @property
     def calls(self) -> int:
@@ -76,63 +62,53 @@ class SchedulerUsage:
             scheduler = scheduler._schedulers[0]
         return int(scheduler.last_epoch)
 
+    @property
+    def calls_per_step(self) -> tuple[float, float] | None:
+        """Lowest and highest number of ``step()`` calls per optimizer step; None if unknown."""
+        known = self.stepped.calls_per_step
+        if known is not None:
+            return known, known
+        follows = self.counts_optimizer_steps or isinstance(self.scheduler, ReduceLROnPlateau)
+        if follows or not self.done or self.calls * 2 + 2 > self.done:
+            return None
+        # Stepped once an epoch, or forgotten: the next call may be due at any step.
+        return self.calls / self.done, (self.calls + 1) / self.done
+
+    @property
+    def evidence(self) -> str:
+        """How ``calls_per_step`` is known."""
+        return self.stepped.evidence or f"{self.calls} calls of step() in {self.done} steps"
+
     def is_attached_to(self, optimizers: list[Optimizer]) -> bool:
-        """Return whether the scheduler's optimizer is one of these."""
         attached = innermost_optimizer(self.scheduler.optimizer)
         return any(attached is innermost_optimizer(optimizer) for optimizer in optimizers)
 
-    def parts(self) -> list[SchedulerUsage]:
-        """Return the schedulers of a chain, each stepped as often as the chain; else itself."""
+    def parts(self) -> Iterator[SchedulerUsage]:
+        """Yield the schedulers of a chain, each stepped as often as the chain; else itself."""
         if not isinstance(self.scheduler, ChainedScheduler):
-            return [self]
-        return [
-            inner
-            for part in self.scheduler._schedulers
-            for inner in SchedulerUsage(
-                part,
-                self.calls_per_step,
-                self.evidence,
-                self.done,
-                self.total_steps,
-                self.processes,
-            ).parts()
-        ]
+            yield self
+            return
+        for part in self.scheduler._schedulers:
+            yield from replace(self, stepped=replace(self.stepped, scheduler=part)).parts()
 
 
 @dataclass(slots=True)
 class TrainingSetup:
-    """The objects that doctor examines.
-
-    Attributes:
-        models: the models.
-        optimizers: the optimizers that step.
-        schedulers: the schedulers, with how often they are stepped.
-        total_steps: steps that the run will take, if known.
-        done: steps taken so far, if known.
-        trainer_builds_optimizer: a Hugging Face Trainer was given a scheduler without its
-            optimizer, and builds another optimizer.
-        ends_with_swa: an ``SWALR`` replaces the other schedulers before the run ends.
-    """
+    """The objects that doctor examines."""
 
     models: list[torch.nn.Module] = field(default_factory=list)
     optimizers: list[Optimizer] = field(default_factory=list)
     schedulers: list[SchedulerUsage] = field(default_factory=list)
-    total_steps: int | None = None
-    done: int | None = None
+    total_steps: int | None = None  # of the run, if known
+    done: int | None = None  # steps taken so far, if known
+    # A Hugging Face Trainer has a scheduler without its optimizer, and builds another optimizer.
     trainer_builds_optimizer: bool = False
-    ends_with_swa: bool = False
 
     @classmethod
     def of(
         cls, objects: tuple[Any, ...], total_steps: int | None, done: int | None
     ) -> TrainingSetup:
-        """Return the setup of models, optimizers, schedulers and trainers, also in lists and dicts.
-
-        Raises:
-            TypeError: an object of another type, or ``total_steps`` or ``done`` is not an int.
-            BindingError: ``total_steps`` < 1, ``done`` < 0, or a Lightning trainer without
-                optimizers.
-        """
+        """Return the setup of the arguments of `doctor`."""
         for name, least, value in (("total_steps", 1, total_steps), ("done", 0, done)):
             if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
                 raise TypeError(f"doctor({name}={value!r}): expected an int, in steps")
@@ -141,18 +117,14 @@ class TrainingSetup:
         setup = cls(total_steps=total_steps, done=done)
         for item in objects:
             setup._add(item)
-        setup.ends_with_swa = any(isinstance(usage.scheduler, SWALR) for usage in setup.schedulers)
-        counts = {
-            id(innermost_optimizer(optimizer)): _steps_in_state(optimizer)
-            for optimizer in setup.optimizers
-        }
+        counts = {id(innermost_optimizer(each)): _steps_in_state(each) for each in setup.optimizers}
+        # If the optimizers differ in their step counts, total_steps is ambiguous.
         same_step_count = len({count for count in counts.values() if count is not None}) <= 1
-        for usage in setup.schedulers:
+        run_steps = setup.total_steps if same_step_count else None
+        for i, usage in enumerate(setup.schedulers):
             counted = counts.get(id(innermost_optimizer(usage.scheduler.optimizer)))
-            usage.done = (setup.done if counted is None else counted) if done is None else done
-            # If the optimizers differ in their step counts, total_steps is ambiguous.
-            usage.total_steps = setup.total_steps if same_step_count else None
-            usage.infer_calls_per_step()
+            taken = (setup.done if counted is None else counted) if done is None else done
+            setup.schedulers[i] = replace(usage, done=taken, total_steps=run_steps)
         return setup
 
     def _add(self, item: Any) -> None:
@@ -160,86 +132,37 @@ class TrainingSetup:
             self.models.append(item)
         elif isinstance(item, Optimizer):
             self.optimizers.append(item)
-        elif isinstance(item, LRScheduler) or _is_from_accelerate(item):
-            self.schedulers.append(_usage_of(item))
+        elif isinstance(item, LRScheduler) or is_prepared_scheduler(item):
+            self.schedulers.append(SchedulerUsage(read_scheduler(item)))
         elif isinstance(item, list | tuple | Mapping):
             for inner in item.values() if isinstance(item, Mapping) else item:
                 self._add(inner)
-        elif hasattr(item, "lr_scheduler_configs") and hasattr(item, "strategy"):
-            self._add_lightning(item)
-        elif hasattr(item, "create_optimizer_and_scheduler") and hasattr(item, "args"):
-            self._add_hugging_face(item)
+        elif is_lightning(item):
+            self._add_facts(read_lightning(item))
+            if not item.optimizers:
+                raise BindingError(
+                    "this Trainer has no optimizers yet; call doctor(trainer) during fit, for "
+                    "example in on_train_start(self, trainer, module) of a callback"
+                )
+        elif is_hugging_face(item):
+            facts = read_hugging_face(item)
+            self._add_facts(facts)
+            self.trainer_builds_optimizer = bool(facts.schedulers and not facts.optimizers)
+        elif is_accelerator(item):
+            self._add_facts(read_accelerator(item))
         else:
             raise TypeError(
                 "doctor() takes models, optimizers, schedulers and trainers, not "
                 f"{type(item).__name__}"
             )
 
-    def _add_lightning(self, trainer: Any) -> None:
-        if not trainer.optimizers:
-            raise BindingError(
-                "this Trainer has no optimizers yet; call doctor(trainer) during fit, for example "
-                "in on_train_start(self, trainer, module) of a callback"
-            )
-        self.models.append(trainer.lightning_module)
-        self.optimizers += trainer.optimizers
-        automatic = trainer.lightning_module.automatic_optimization
-        if len(trainer.optimizers) == 1:
-            # With several optimizers Lightning counts their steps together.
-            self.done = trainer.global_step
-            if self.total_steps is None and 0 < trainer.estimated_stepping_batches < math.inf:
-                self.total_steps = int(trainer.estimated_stepping_batches)
-        batches = trainer.num_training_batches
-        for config in trainer.lr_scheduler_configs:
-            usage = SchedulerUsage(config.scheduler)
-            if automatic and config.interval == "step":
-                usage.calls_per_step = (1 / config.frequency,) * 2
-                usage.evidence = 'its interval is "step"'
-            elif automatic and math.isfinite(batches):
-                steps_per_epoch = math.ceil(batches / trainer.accumulate_grad_batches)
-                usage.calls_per_step = (1 / steps_per_epoch / config.frequency,) * 2
-                usage.evidence = 'its interval is "epoch"'
-            self.schedulers.append(usage)
-
-    def _add_hugging_face(self, trainer: Any) -> None:
-        self.models.append(trainer.model)
-        if trainer.optimizer is not None:
-            self.optimizers.append(trainer.optimizer)
-        self.done = trainer.state.global_step
-        arguments = trainer.args
-        if self.total_steps is None and trainer.state.max_steps > 0:
-            self.total_steps = trainer.state.max_steps
-        elif self.total_steps is None and arguments.max_steps > 0:
-            self.total_steps = arguments.max_steps
-        elif self.total_steps is None and hasattr(trainer.train_dataset, "__len__"):
-            prepared = list(trainer.accelerator._dataloaders)
-            batches = len(trainer.get_train_dataloader())
-            trainer.accelerator._dataloaders[:] = prepared  # Accelerate never drops it otherwise
-            steps = max(math.ceil(batches / arguments.gradient_accumulation_steps), 1)
-            self.total_steps = math.ceil(arguments.num_train_epochs * steps)
-        if trainer.lr_scheduler is not None:
-            self.trainer_builds_optimizer = trainer.optimizer is None
-            usage = _usage_of(trainer.lr_scheduler)
-            usage.calls_per_step = usage.calls_per_step or (1.0, 1.0)
-            usage.evidence = usage.evidence or "the Trainer steps it once per step"
-            self.schedulers.append(usage)
-
-
-def _is_from_accelerate(item: Any) -> bool:
-    return isinstance(getattr(item, "scheduler", None), LRScheduler) and hasattr(
-        item, "step_with_optimizer"
-    )
-
-
-def _usage_of(scheduler: Any) -> SchedulerUsage:
-    if not _is_from_accelerate(scheduler):
-        return SchedulerUsage(scheduler)
-    if not scheduler.step_with_optimizer or scheduler.split_batches:
-        return SchedulerUsage(scheduler.scheduler)
-    processes = int(sys.modules[type(scheduler).__module__].AcceleratorState().num_processes)
-    evidence = f"Accelerate steps it once for each of {processes} processes"
-    calls_per_step = (float(processes),) * 2
-    return SchedulerUsage(scheduler.scheduler, calls_per_step, evidence, processes=processes)
+    def _add_facts(self, facts: TrainerFacts) -> None:
+        self.models += facts.models
+        self.optimizers += facts.optimizers
+        self.schedulers += map(SchedulerUsage, facts.schedulers)
+        self.done = facts.done
+        if self.total_steps is None and facts.done is not None:
+            self.total_steps = facts.total_steps
 
 
 def _steps_in_state(optimizer: Optimizer) -> int | None:
@@ -250,3 +173,59 @@ def _steps_in_state(optimizer: Optimizer) -> int | None:
         if isinstance(state, dict) and isinstance(state.get("step"), int | float | torch.Tensor)
     ]
     return max(counts, default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleEnd:
+    """The end of a scheduler."""
+
+    calls: int  # of step(), up to the end
+    past: str = "and stays where it is"  # after the end, for messages
+    spans_run: bool = True  # the schedule is meant to last exactly as long as the run
+    raises: bool = False  # step() raises an error after the end
+
+
+def schedule_end(scheduler: Any) -> ScheduleEnd | None:
+    """Return the end of a scheduler, if it has one."""
+    if isinstance(scheduler, PlateauLR):
+        scheduler = scheduler.scheduler
+    if isinstance(scheduler, ScheduleLR):
+        if not scheduler.end_step:
+            return None
+        factors = scheduler.factors(scheduler.end_step)
+        value = max(factors) if isinstance(factors, list) else factors
+        quantity = "an lr" if scheduler.sets_lr else "a factor"
+        return ScheduleEnd(scheduler.end_step, f"and stays at {quantity} of {value:g}")
+    match scheduler:
+        case lr_scheduler.OneCycleLR():
+            return ScheduleEnd(scheduler.total_steps, "and raises an error there", raises=True)
+        case lr_scheduler.CosineAnnealingLR():
+            return ScheduleEnd(scheduler.T_max, "and rises again")
+        case lr_scheduler.PolynomialLR():
+            return ScheduleEnd(scheduler.total_iters, "and stays at lr 0")
+        case lr_scheduler.LinearLR() if scheduler.end_factor < scheduler.start_factor:
+            past = f"and stays at a factor of {scheduler.end_factor:g}"
+            return ScheduleEnd(scheduler.total_iters, past)
+        case lr_scheduler.LinearLR() | lr_scheduler.ConstantLR():
+            return ScheduleEnd(scheduler.total_iters, spans_run=False)
+        case lr_scheduler.MultiStepLR() if scheduler.milestones:
+            return ScheduleEnd(max(scheduler.milestones), spans_run=False)
+        case lr_scheduler.StepLR():
+            return ScheduleEnd(scheduler.step_size, spans_run=False)
+        case lr_scheduler.SequentialLR():
+            last = schedule_end(scheduler._schedulers[-1])
+            began = scheduler._milestones[-1] if scheduler._milestones else 0
+            return replace(last, calls=began + last.calls) if last else None
+        case lr_scheduler.LambdaLR():
+            return _end_of_lambda(scheduler.lr_lambdas[0])
+    return None
+
+
+def _end_of_lambda(function: Any) -> ScheduleEnd | None:
+    """Return the end of a transformers schedule, which is a partial with named lengths."""
+    keywords = function.keywords if isinstance(function, partial) else {}
+    total_steps = keywords.get("num_training_steps")
+    if total_steps is None and "num_decay_steps" in keywords:
+        phases = [keywords.get(f"num_{name}_steps", 0) for name in ("warmup", "stable", "decay")]
+        total_steps = sum(phases) if all(isinstance(length, int) for length in phases) else None
+    return ScheduleEnd(total_steps) if isinstance(total_steps, int) else None

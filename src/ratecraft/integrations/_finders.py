@@ -1,55 +1,41 @@
-"""find_lr and range_test with the model, optimizer, data and settings of a trainer.
-
-Neither Lightning nor transformers is imported here; the trainer passed in is read by attributes.
-"""
+"""find_lr and range_test with the model, optimizer, data and settings of a trainer."""
 
 from __future__ import annotations
 
 import inspect
-import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
 
+from ratecraft._trainers._facts import TrainerFacts
+from ratecraft._trainers._hugging_face import is_hugging_face, read_hugging_face
+from ratecraft._trainers._lightning import is_lightning, read_lightning
 from ratecraft.errors import BindingError, TaskError
 from ratecraft.finder._find_lr import find_lr
 from ratecraft.finder._range_test import MIN_DEFAULT_STEPS, range_test
 from ratecraft.results import LRFinderResult, LRRangeTestResult
 
-
-class TrainerContext(NamedTuple):
-    """The arguments of a finder, read from a trainer.
-
-    Attributes:
-        objects: model, optimizer, loader and loss.
-        options: keyword arguments, such as ``accumulate`` and ``clip``.
-        steps_per_epoch: steps per epoch, if known.
-        total_steps: length of the run in steps, if known.
-    """
-
-    objects: tuple[Any, Any, Any, Any]
-    options: dict[str, Any]
-    steps_per_epoch: int | None
-    total_steps: int | None
+Loss = Callable[[nn.Module, Any], torch.Tensor]
 
 
 def find_lr_for(trainer: Any, **options: Any) -> LRFinderResult:
     """Find a learning rate inside a trainer; training then continues as if nothing had run.
 
     Model, optimizer, batches, gradient accumulation, clipping, GradScaler, precision and the run's
-    length come from the trainer. A Lightning ``Trainer`` has them during fit; a Hugging Face
-    ``Trainer`` also before ``train()``.
+    length come from the trainer.
 
     Args:
-        trainer: a Lightning ``Trainer`` or a Hugging Face ``Trainer``.
+        trainer: a Lightning ``Trainer`` during fit, or a Hugging Face ``Trainer``, also before
+            ``train()``.
         options: keyword arguments of `ratecraft.finder.find_lr`, such as ``budget_steps=``; they
             override the trainer's values.
 
     Raises:
-        TypeError: ``trainer`` is neither of these.
+        TypeError: ``trainer`` is neither.
         BindingError: a Lightning trainer that is not fitting, or whose module uses manual
             optimization.
         TaskError: the trainer's step does not return a loss.
@@ -60,26 +46,22 @@ def find_lr_for(trainer: Any, **options: Any) -> LRFinderResult:
             def on_train_start(self):
                 print(find_lr_for(self.trainer).lr)
     """
-    with _context_of(trainer, "find_lr_for") as context:
-        defaults = {"total_steps": context.total_steps} | context.options
-        return find_lr(*context.objects, **(defaults | options))
+    with _run_of(trainer, "find_lr_for") as (facts, arguments):
+        return find_lr(**({**arguments, "total_steps": facts.total_steps} | options))
 
 
 def range_test_for(trainer: Any, **options: Any) -> LRRangeTestResult:
-    """Run a learning rate range test inside a trainer; training then continues unchanged.
+    """Run a learning-rate range test inside a trainer; training then continues unchanged.
 
     The test takes one epoch of steps, but at least 100.
 
     Args:
-        trainer: a Lightning ``Trainer`` or a Hugging Face ``Trainer``, as in `find_lr_for`.
+        trainer: as in `find_lr_for`.
         options: keyword arguments of `ratecraft.finder.range_test`, such as ``low=``, ``high=`` or
             ``steps=``; they override the trainer's values.
 
     Raises:
-        TypeError: ``trainer`` is neither of these.
-        BindingError: a Lightning trainer that is not fitting, or whose module uses manual
-            optimization.
-        TaskError: the trainer's step does not return a loss.
+        TypeError, BindingError, TaskError: as in `find_lr_for`.
 
     Example::
 
@@ -87,30 +69,46 @@ def range_test_for(trainer: Any, **options: Any) -> LRRangeTestResult:
             def on_train_start(self):
                 print(range_test_for(self.trainer).suggestion)
     """
-    with _context_of(trainer, "range_test_for") as context:
-        steps = context.steps_per_epoch
-        length = {"steps": max(steps, MIN_DEFAULT_STEPS)} if steps else {}
-        return range_test(*context.objects, **(length | context.options | options))
-
-
-def _context_of(trainer: Any, caller: str) -> AbstractContextManager[TrainerContext]:
-    if hasattr(trainer, "lr_scheduler_configs") and hasattr(trainer, "strategy"):
-        return _lightning_context(trainer, caller)
-    if hasattr(trainer, "create_optimizer_and_scheduler") and hasattr(trainer, "args"):
-        return _hugging_face_context(trainer)
-    raise TypeError(
-        f"{caller}() takes a Lightning or Hugging Face Trainer, not {type(trainer).__name__}"
-    )
+    with _run_of(trainer, "range_test_for") as (facts, arguments):
+        steps = max(facts.steps_per_epoch or 0, MIN_DEFAULT_STEPS)
+        return range_test(**({**arguments, "steps": steps} | options))
 
 
 @contextmanager
-def _lightning_context(trainer: Any, caller: str) -> Iterator[TrainerContext]:
-    if not trainer.optimizers or trainer.train_dataloader is None:
+def _run_of(trainer: Any, caller: str) -> Iterator[tuple[TrainerFacts, dict[str, Any]]]:
+    """Prepare a short run; yield the trainer's facts, and the arguments of a finder."""
+    run: AbstractContextManager[tuple[TrainerFacts, Loss]]
+    if is_lightning(trainer):
+        run = _lightning_run(trainer, caller)
+    elif is_hugging_face(trainer):
+        run = _hugging_face_run(trainer)
+    else:
+        raise TypeError(
+            f"{caller}() takes a Lightning or Hugging Face Trainer, not {type(trainer).__name__}"
+        )
+    with run as (facts, loss):
+        arguments = {
+            "model": trainer.model,  # unlike facts.models in DistributedDataParallel, for example
+            "optimizer": facts.optimizers,
+            "loss": loss,
+            "task": type(facts.models[0]).__name__,
+        }
+        for name in ("loader", "accumulate", "clip", "scaler", "reduce"):
+            arguments[name] = getattr(facts, name)
+        if facts.clip is not None and facts.clips_values:
+            arguments["clip"] = partial(nn.utils.clip_grad_value_, clip_value=float(facts.clip))
+        yield facts, arguments
+
+
+@contextmanager
+def _lightning_run(trainer: Any, caller: str) -> Iterator[tuple[TrainerFacts, Loss]]:
+    facts = read_lightning(trainer)
+    if not facts.optimizers or facts.loader is None:
         raise BindingError(
             f"this Trainer has no optimizers yet; call {caller}(self.trainer) during fit, in the "
             "module's on_train_start"
         )
-    module = trainer.lightning_module
+    (module,) = facts.models
     if not module.automatic_optimization:
         raise BindingError(
             f"this module uses manual optimization, which {caller} cannot repeat; call "
@@ -124,37 +122,16 @@ def _lightning_context(trainer: Any, caller: str) -> Iterator[TrainerContext]:
         arguments = (moved, next(batch_index))[: max(parameter_count, 1)]
         return _loss_of(trainer.strategy.training_step(*arguments), "training_step")
 
-    options: dict[str, Any] = {
-        "accumulate": trainer.accumulate_grad_batches,
-        "scaler": getattr(trainer.precision_plugin, "scaler", None),
-        "reduce": trainer.world_size > 1,
-        "task": type(module).__name__,
-    }
-    if trainer.gradient_clip_val:
-        options["clip"] = trainer.gradient_clip_val
-        if str(getattr(trainer.gradient_clip_algorithm, "value", "norm")) == "value":
-            bound = float(trainer.gradient_clip_val)
-            options["clip"] = lambda parameters: nn.utils.clip_grad_value_(parameters, bound)
-    steps_per_epoch = None
-    if math.isfinite(trainer.num_training_batches):
-        steps_per_epoch = math.ceil(trainer.num_training_batches / options["accumulate"])
-    estimate = trainer.estimated_stepping_batches
-    total_steps = int(estimate) if math.isfinite(estimate) and estimate > 0 else None
-    objects = trainer.model, trainer.optimizers, trainer.train_dataloader, loss
     with _without_logging(module):
-        yield TrainerContext(objects, options, steps_per_epoch, total_steps)
+        yield facts, loss
 
 
 @contextmanager
 def _without_logging(module: Any) -> Iterator[None]:
     """Disable a module's log methods, so that losses of the test do not reach its logger."""
-
-    def ignore(*_: Any, **__: Any) -> None:
-        """Log nothing."""
-
     names = ("log", "log_dict")
     before = {name: vars(module)[name] for name in names if name in vars(module)}
-    vars(module).update(dict.fromkeys(names, ignore))
+    vars(module).update(dict.fromkeys(names, lambda *_, **__: None))
     try:
         yield
     finally:
@@ -164,42 +141,23 @@ def _without_logging(module: Any) -> Iterator[None]:
 
 
 @contextmanager
-def _hugging_face_context(trainer: Any) -> Iterator[TrainerContext]:
-    arguments, accelerator = trainer.args, trainer.accelerator
-
+def _hugging_face_run(trainer: Any) -> Iterator[tuple[TrainerFacts, Loss]]:
     def loss(model: nn.Module, batch: Any) -> torch.Tensor:
         inputs = trainer._prepare_inputs(batch)
-        with accelerator.autocast():
+        with trainer.accelerator.autocast():
             return _loss_of(trainer.compute_loss(model, inputs), "compute_loss")
 
-    options: dict[str, Any] = {
-        "accumulate": arguments.gradient_accumulation_steps,
-        "scaler": getattr(accelerator, "scaler", None),
-        "reduce": accelerator.num_processes > 1,
-        "task": type(trainer.model).__name__,
-    }
-    if arguments.max_grad_norm:
-        options["clip"] = arguments.max_grad_norm
-    # The trainer builds its optimizer and loader here as it would for the run; both are dropped
-    # afterwards.
-    optimizer, prepared = trainer.optimizer, list(accelerator._dataloaders)
+    # The optimizer is built as the trainer would for the run, and dropped afterwards.
+    optimizer = trainer.optimizer
     try:
-        if trainer.optimizer is None:
+        if optimizer is None:
             trainer.create_optimizer()
-        loader = trainer.get_train_dataloader()
-        total_steps = arguments.max_steps if arguments.max_steps > 0 else None
-        if total_steps is None and hasattr(loader, "__len__"):
-            steps_per_epoch = math.ceil(len(loader) / options["accumulate"])
-            total_steps = math.ceil(arguments.num_train_epochs * steps_per_epoch)
-        objects = trainer.model, trainer.optimizer, loader, loss
-        yield TrainerContext(objects, options, None, total_steps)
+        yield read_hugging_face(trainer, with_loader=True), loss
     finally:
         trainer.optimizer = optimizer
-        accelerator._dataloaders[:] = prepared
 
 
 def _loss_of(output: Any, name: str) -> torch.Tensor:
-    """Return the loss in the output of a trainer's step."""
     loss = output.get("loss") if isinstance(output, dict) else output
     if not isinstance(loss, torch.Tensor):
         raise TaskError(

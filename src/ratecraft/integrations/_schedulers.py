@@ -1,16 +1,14 @@
-"""ScheduleLR in Lightning and the Hugging Face Trainer, with the run's length filled in.
-
-Neither Lightning nor transformers is imported here; the trainer passed in is read by attributes.
-"""
+"""ScheduleLR in Lightning and the Hugging Face Trainer, with the run's length filled in."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 from torch.optim import Optimizer
 
+from ratecraft._trainers._hugging_face import epoch_of_run
+from ratecraft._trainers._lightning import read_lightning
 from ratecraft.errors import BindingError
 from ratecraft.torch._plateau import PlateauLR
 from ratecraft.torch._scheduler import ScheduleLR
@@ -32,16 +30,15 @@ def for_lightning(
 
     Args:
         module: the LightningModule, with its trainer attached.
-        optimizer: the optimizer to drive.
-        plateau: keyword arguments of `ratecraft.torch.PlateauLR`, such as ``{"patience": 3}``. The
-            schedule is then multiplied by a factor that is reduced when ``monitor`` stops
-            improving.
-        monitor: name of the logged metric that the plateau follows. A metric to maximize, such as
-            an accuracy, needs ``plateau={"mode": "max", ...}``.
+        optimizer: its optimizer.
+        plateau: keyword arguments of `ratecraft.torch.PlateauLR`, such as ``{"patience": 3}``: the
+            schedule is multiplied by a factor that is reduced when ``monitor`` stops improving.
+        monitor: the logged metric that the plateau follows. One to maximize, such as an accuracy,
+            needs ``plateau={"mode": "max", ...}``.
         frequency: how often the metric is available, in epochs; default: the trainer's
             ``check_val_every_n_epoch``.
-        options: keyword arguments of `ratecraft.torch.ScheduleLR`, such as ``lr=`` or ``factor=``;
-            ``total_steps=`` and ``steps_per_epoch=`` override the trainer's.
+        options: those of `ratecraft.torch.ScheduleLR`; ``total_steps=`` and ``steps_per_epoch=``
+            override the trainer's.
 
     Raises:
         BindingError: only one of ``plateau`` and ``monitor`` is given.
@@ -60,19 +57,14 @@ def for_lightning(
     if trainer.train_dataloader is None:
         # estimated_stepping_batches does this too, except with max_epochs=-1.
         trainer.fit_loop.setup_data()
-    total_steps = trainer.estimated_stepping_batches
-    if 0 < total_steps < math.inf:  # -1: an endless loader
-        options.setdefault("total_steps", int(total_steps))
-    batches = trainer.num_training_batches
-    if math.isfinite(batches):
-        options.setdefault("steps_per_epoch", math.ceil(batches / trainer.accumulate_grad_batches))
-    scheduler = ScheduleLR(optimizer, **options)
-    config = {"scheduler": scheduler, "interval": "step", "frequency": 1}
+    facts = read_lightning(trainer)
+    lengths = {"total_steps": facts.total_steps, "steps_per_epoch": facts.steps_per_epoch}
+    scheduler = ScheduleLR(optimizer, **(lengths | options))
+    config: dict[str, Any] = {"scheduler": scheduler, "interval": "step", "frequency": 1}
     if plateau is not None:
         # ScheduleLR counts the optimizer's steps; the trainer only passes the metric.
-        with_plateau = PlateauLR(scheduler, **plateau)
         config = {
-            "scheduler": with_plateau,
+            "scheduler": PlateauLR(scheduler, **plateau),
             "interval": "epoch",
             "frequency": frequency or trainer.check_val_every_n_epoch or 1,
             "monitor": monitor,
@@ -83,21 +75,17 @@ def for_lightning(
 def for_trainer(trainer: Any, *, plateau: Mapping[str, Any] | None = None, **options: Any) -> None:
     """Make a Hugging Face ``Trainer`` use a `ScheduleLR`.
 
-    ``total_steps`` is the number of steps that the trainer will take, and
-    ``steps_per_epoch`` that of one of its epochs (unless the run is shorter than an epoch or is
-    set by ``max_steps``). The clock is "step": the trainer calls ``step()`` for every step that
-    was not skipped, and logs the lr before that call. With ``plateau=`` it only calls ``step``
-    with the metric, so the schedule counts the optimizer's steps, and the log holds the lr of the
-    next step.
+    ``total_steps`` and ``steps_per_epoch`` come from the trainer (the latter not if the run is
+    shorter than an epoch or set by ``max_steps``). The clock is "step": the trainer calls
+    ``step()`` for every step that was not skipped, and logs the lr before that call. With
+    ``plateau=`` it only calls ``step`` with the metric, so the schedule counts the optimizer's
+    steps, and the log holds the lr of the next step.
 
     Args:
         trainer: the ``transformers.Trainer``, before ``train()``.
-        plateau: keyword arguments of `ratecraft.torch.PlateauLR`, such as ``{"patience": 3}``. The
-            schedule is then multiplied by a factor that is reduced when the trainer's
-            ``metric_for_best_model`` stops improving, in the direction of its
-            ``greater_is_better``.
-        options: keyword arguments of `ratecraft.torch.ScheduleLR`, such as ``lr=`` or ``factor=``;
-            ``total_steps=`` and ``steps_per_epoch=`` override the trainer's.
+        plateau: as in `for_lightning`. The metric is the trainer's ``metric_for_best_model``, and
+            improves up or down, as its ``greater_is_better`` says.
+        options: as in `for_lightning`.
 
     Raises:
         BindingError: the trainer already has a scheduler, evaluates no metric that ``plateau``
@@ -113,41 +101,44 @@ def for_trainer(trainer: Any, *, plateau: Mapping[str, Any] | None = None, **opt
         raise BindingError(
             "this Trainer already has a scheduler; leave it out of Trainer(optimizers=...)"
         )
-
     if plateau is not None:
-        arguments = trainer.args
-        evaluates = str(getattr(arguments.eval_strategy, "value", arguments.eval_strategy)) != "no"
-        if not evaluates or arguments.metric_for_best_model is None:
-            raise BindingError(
-                "plateau= follows a metric that the Trainer evaluates: write "
-                'TrainingArguments(eval_strategy="epoch", metric_for_best_model="loss", ...)'
-            )
-        mode = "max" if arguments.greater_is_better else "min"
-        if plateau.get("mode", mode) != mode:
-            raise BindingError(
-                f"plateau= has mode={plateau['mode']!r}, but the Trainer has greater_is_better="
-                f"{arguments.greater_is_better} for {arguments.metric_for_best_model!r}"
-            )
-        plateau = {**plateau, "mode": mode}
+        plateau = {**plateau, "mode": _plateau_mode(trainer.args, plateau)}
+    clock = "step" if plateau is None else "optimizer"
     current: list[ScheduleLR | PlateauLR] = []
 
     def create_scheduler(
         num_training_steps: int, optimizer: Optimizer | None = None
     ) -> ScheduleLR | PlateauLR:
         if trainer.lr_scheduler is None:
-            clock = "step" if plateau is None else "optimizer"
-            horizon: dict[str, Any] = {"total_steps": num_training_steps, "clock": clock}
-            epochs = trainer.args.num_train_epochs
-            if trainer.args.max_steps <= 0 and epochs >= 1:
-                # The trainer rounds epochs x steps up, by less than one step.
-                horizon["steps_per_epoch"] = math.floor(num_training_steps / epochs)
+            defaults = {
+                "total_steps": num_training_steps,
+                "steps_per_epoch": epoch_of_run(trainer.args, num_training_steps),
+                "clock": clock,
+            }
             target = trainer.optimizer if optimizer is None else optimizer
             if current:  # of an earlier call of train()
                 current.pop().remove()
-            scheduler = ScheduleLR(target, **(horizon | options))
+            scheduler = ScheduleLR(target, **(defaults | options))
             current.append(scheduler if plateau is None else PlateauLR(scheduler, **plateau))
             trainer.lr_scheduler = current[0]
             trainer._created_lr_scheduler = True
         return trainer.lr_scheduler  # type: ignore[no-any-return]
 
     trainer.create_scheduler = create_scheduler
+
+
+def _plateau_mode(arguments: Any, plateau: Mapping[str, Any]) -> str:
+    """Return the direction in which the metric of a Hugging Face Trainer improves."""
+    evaluates = str(getattr(arguments.eval_strategy, "value", arguments.eval_strategy)) != "no"
+    if not evaluates or arguments.metric_for_best_model is None:
+        raise BindingError(
+            "plateau= follows a metric that the Trainer evaluates: write "
+            'TrainingArguments(eval_strategy="epoch", metric_for_best_model="loss", ...)'
+        )
+    mode = "max" if arguments.greater_is_better else "min"
+    if plateau.get("mode", mode) != mode:
+        raise BindingError(
+            f"plateau= has mode={plateau['mode']!r}, but the Trainer has greater_is_better="
+            f"{arguments.greater_is_better} for {arguments.metric_for_best_model!r}"
+        )
+    return mode

@@ -77,7 +77,7 @@ def count_done(store: str) -> int:
         return 0
     db = sqlite3.connect(store)
     try:
-        return db.execute("SELECT count(*) FROM trials WHERE status = 'done'").fetchone()[0]
+        return db.execute("SELECT count(*) FROM trials").fetchone()[0]
     except sqlite3.OperationalError:  # the store is being created
         return 0
     finally:

@@ -1,13 +1,15 @@
 import math
 import os
+from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import torch
 
-from ratecraft import ScheduleError, constant, cosine, custom, warmup
+from ratecraft import ScheduleError, constant, cosine, custom, warmup, wsd
 from ratecraft.errors import RunFailed, TaskError
-from ratecraft.experiments import compare, load_task, train
+from ratecraft.experiments import Plateau, compare, load_task, train
 from ratecraft.experiments._engines import LocalEngine
 from ratecraft.experiments._train import create_model_and_optimizer
 from ratecraft.finder import range_test
@@ -47,6 +49,15 @@ def test_runs_of_one_seed_start_from_the_same_weights_and_data() -> None:
     assert result.runs[0].losses == result.runs[1].losses
 
 
+def test_schedules_in_a_list_are_named_as_they_were_written() -> None:
+    schedules = [wsd(2), 0.5 * wsd(2), Plateau(wsd(2), factor=0.5)]
+    result = compare("digits", schedules, lrs=0.01, seeds=1, total_steps=8, workers=0)
+    names = ["wsd(2)", "0.5 * wsd(2)", "plateau(wsd(2), factor=0.5)"]
+    assert list(result.schedules) == names
+    assert list(result.schedules.values()) == [repr(schedule) for schedule in schedules]
+    assert [run.schedule for run in result.runs] == list(result.schedules.values())
+
+
 def test_random_numbers_of_a_task_function_are_the_same_for_every_run(tmp_path: Path) -> None:
     file = tmp_path / "random_data.py"
     file.write_text(
@@ -72,7 +83,8 @@ def test_saved_comparison_loads_unchanged(tmp_path: Path) -> None:
     )
     assert result.runs[1].diverged is not None
     loaded = load(result.save(tmp_path / "deep" / "c.json"))
-    assert repr(loaded) == repr(result)  # as text, since NaN differs from itself
+    # As text, since NaN differs from itself.
+    assert repr(asdict(loaded)) == repr(asdict(result))
     assert math.isnan(loaded.summaries()[1].mean["loss"])
 
 
@@ -85,7 +97,7 @@ def test_invalid_arguments_raise_before_training() -> None:
         compare("digits", [warmup(50).then(cosine(1, 0))], lrs=0.1, total_steps=10)
     with pytest.raises(ScheduleError, match="custom"):
         compare("digits", [custom(lambda t: 1.0)], lrs=0.1, total_steps=10)
-    with pytest.raises(TypeError, match="a Schedule was expected"):
+    with pytest.raises(TypeError, match="expected a Schedule"):
         compare("digits", {"a": "cosine(1, 0)"}, lrs=0.1)
     with pytest.raises(TaskError, match="workers=0"):
         compare(lambda: load_task("digits"), [constant(1)], lrs=0.1, total_steps=3)
@@ -106,7 +118,7 @@ def test_dying_worker_raises_run_failed(tmp_path: Path) -> None:
 
 
 def test_other_workers_of_a_local_engine_survive_a_dead_worker() -> None:
-    with LocalEngine(2) as engine:
+    with closing(LocalEngine(2)) as engine:
         dead, alive = engine.submit(exit_process), engine.submit(os.getpid)
         assert alive.result(60) != os.getpid()
         with pytest.raises(Exception, match="terminated abruptly"):

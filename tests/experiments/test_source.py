@@ -16,7 +16,7 @@ from torch import nn
 from ratecraft import constant, cosine
 from ratecraft.errors import RatecraftError, ResultError, RunFailed, SettingError, TaskError
 from ratecraft.experiments import Plateau, Task, compare, load_task, merge
-from ratecraft.experiments._source import hash_source, load_function
+from ratecraft.experiments._source import identify, load_function
 from ratecraft.experiments._task import load_task_version
 
 CODE = """
@@ -66,7 +66,7 @@ def test_edited_file_is_trained_again_and_stored_separately(tmp_path: Path) -> N
 
 def test_file_that_changes_during_a_comparison_raises(tmp_path: Path) -> None:
     name = write(tmp_path / "changing.py", 2)
-    source_hash = hash_source(name)
+    source_hash = identify(name)[1]
     load_task(name)
     write(tmp_path / "changing.py", 3)
     assert (
@@ -82,7 +82,7 @@ def test_edited_module_needs_a_new_session(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     write(tmp_path / "edited_module.py", 2)
     task = load_function("edited_module:task")
-    hash_source(task)
+    identify(task)
     write(tmp_path / "edited_module.py", 31)
     for function in (task, "edited_module:task"):
         with pytest.raises(TaskError, match="edited_module was changed after it had been imported"):
@@ -126,7 +126,7 @@ def test_closure_with_a_store_raises(tmp_path: Path) -> None:
         return eval("lambda slope=slope: line_task(slope)", globals(), {"slope": slope})  # noqa: S307
 
     with pytest.raises(TaskError, match="cannot be read"):
-        hash_source(with_default(2))
+        identify(with_default(2))
 
 
 def test_partial_function_has_a_name_in_the_result() -> None:

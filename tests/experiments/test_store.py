@@ -10,15 +10,16 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from ratecraft import ScheduleError, constant, cosine, epochs
 from ratecraft.errors import ResultError, RunFailed, SettingError
-from ratecraft.experiments import compare
+from ratecraft.experiments import compare, merge
 from ratecraft.experiments._engines import LocalEngine
-from ratecraft.experiments._source import hash_source
+from ratecraft.experiments._source import identify
 from ratecraft.experiments._store import Store
 from ratecraft.experiments._trials import Trial
 from ratecraft.results import Evaluation, Run
@@ -76,80 +77,210 @@ def test_key_of_a_trial_depends_on_all_that_determines_its_result() -> None:
     assert relative.key == dataclasses.replace(TRIAL, task="/from/the/root/my.py:task").key
 
 
-def test_hash_source_changes_with_the_code(small: str, tmp_path: Path) -> None:
-    before = hash_source(small)
-    assert hash_source(small) == before
+def test_source_hash_changes_with_the_code(small: str, tmp_path: Path) -> None:
+    before = identify(small)[1]
+    assert identify(small)[1] == before
     (tmp_path / "small.py").write_text(SMALL + "\n# changed\n")
-    assert hash_source(small) != before
-    assert hash_source("digits").startswith("ratecraft ")
+    assert identify(small)[1] != before
+    assert identify("digits")[1].startswith("ratecraft ")
     # The hash of an imported module is that of its file.
-    assert len(hash_source("ratecraft.experiments._builtin_tasks:digits")) == 16
+    assert len(identify("ratecraft.experiments._builtin_tasks:digits")[1]) == 16
 
 
 def test_stored_run_is_equal_to_the_last_bit(tmp_path: Path) -> None:
     diverged = dataclasses.replace(RUN, losses=(1.0, math.inf), evaluations=(), diverged=1)
     other = dataclasses.replace(TRIAL, seed=1)
     with Store(tmp_path / "deep" / "runs.db") as store:
-        store.add([TRIAL, other])
         assert store.runs([TRIAL, other]) == {}
-        store.finish(TRIAL, RUN)
-        store.finish(other, diverged)
+        store.save(TRIAL, RUN)
+        store.save(other, diverged)
     with Store(tmp_path / "deep" / "runs.db") as store:
         assert store.runs([TRIAL, other]) == {TRIAL: RUN, other: diverged}
-        store.add([TRIAL])  # a complete run stays complete
-        assert not store.claim(TRIAL)
+        store.save(TRIAL, diverged)  # a complete run stays as it is
+        assert store.runs([TRIAL]) == {TRIAL: RUN}
 
 
-def test_two_drivers_cannot_claim_one_trial(tmp_path: Path) -> None:
+IN_USE = "another comparison is writing to .*runs.db, and only one can at a time; wait until"
+KEEPS_A_STORE_OPEN = """
+import os, subprocess, sys, time
+from ratecraft.experiments._store import Store
+store = Store(sys.argv[1])
+child = os.fork() if hasattr(os, "fork") else 0
+if child == 0 and hasattr(os, "fork"):
+    time.sleep(60)
+print(child, flush=True)
+time.sleep(60)
+"""
+
+
+def test_second_driver_is_refused_at_once(tmp_path: Path) -> None:
+    path, errors = tmp_path / "runs.db", []
+
+    def open_in_thread() -> None:
+        try:
+            Store(path)
+        except RunFailed as error:
+            errors.append(str(error))
+
+    with Store(path) as store:
+        start = time.monotonic()
+        with pytest.raises(RunFailed, match=IN_USE):
+            Store(path)
+        (tmp_path / "link.db").symlink_to(path)
+        with pytest.raises(RunFailed, match="another comparison"):
+            Store(tmp_path / "link.db")
+        thread = threading.Thread(target=open_in_thread)
+        thread.start()
+        thread.join()
+        assert time.monotonic() - start < 1
+        assert len(errors) == 1
+        code = f"from ratecraft.experiments._store import Store; Store({str(path)!r})"
+        other = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=False
+        )
+        assert "another comparison is writing to" in other.stderr
+        store.save(TRIAL, RUN)  # is not disturbed
+    with Store(path) as store:
+        assert store.runs([TRIAL]) == {TRIAL: RUN}
+    assert {file.name for file in tmp_path.iterdir()} == {"link.db", "runs.db", "runs.db.lock"}
+
+
+DRIVERS_THAT_START_TOGETHER = """
+import multiprocessing, sys
+from ratecraft.errors import RunFailed
+from ratecraft.experiments._store import Store
+
+def drive(barrier, wins):
+    for _ in range(500):
+        barrier.wait()
+        try:
+            store = Store(sys.argv[1])
+        except RunFailed:
+            store = None
+        barrier.wait()  # the winner holds the lock until every driver has tried
+        if store:
+            store.close()
+            wins.put(1)
+
+context = multiprocessing.get_context("fork")
+barrier, wins = context.Barrier(2), context.Queue()
+drivers = [context.Process(target=drive, args=(barrier, wins)) for _ in range(2)]
+for driver in drivers:
+    driver.start()
+print(sum(wins.get(timeout=60) for _ in range(500)))
+for driver in drivers:
+    driver.join()
+print(wins.empty())
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="starts drivers by fork")
+def test_of_drivers_that_start_together_exactly_one_gets_the_store(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", DRIVERS_THAT_START_TOGETHER, str(tmp_path / "runs.db")]
+    output = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    assert output.stdout.split() == ["500", "True"]
+
+
+def test_empty_file_name_raises(tmp_path: Path) -> None:
+    with pytest.raises(RunFailed, match="unable to open database file"):
+        Store("")  # SQLite would take it for a temporary store
+
+
+def test_store_of_a_killed_driver_opens_at_once_although_a_child_of_it_lives(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "runs.db"
-    with Store(path) as second:
-        with Store(path) as first:
-            first.add([TRIAL])
-            second.add([TRIAL])
-            assert first.claim(TRIAL)
-            assert not second.claim(TRIAL)
-            assert first.claim(TRIAL)  # its worker died
-        assert second.claim(TRIAL)  # close() released the claim
+    with subprocess.Popen(
+        [sys.executable, "-c", KEEPS_A_STORE_OPEN, str(path)], stdout=subprocess.PIPE, text=True
+    ) as driver:
+        child = int(driver.stdout.readline())  # forked as the workers of a DataLoader are
+        with pytest.raises(RunFailed, match=IN_USE):
+            Store(path)
+        driver.kill()
+        driver.wait()
+        Store(path).close()
+        if child:
+            os.kill(child, signal.SIGKILL)  # was still alive
 
 
-def test_trials_of_a_dead_driver_are_free_at_once(tmp_path: Path) -> None:
+def test_comparison_on_a_store_in_use_raises_before_training(small: str, tmp_path: Path) -> None:
+    path, events = tmp_path / "runs.db", []
+    settings = {"lrs": 0.1, "seeds": 1, "total_steps": 8, "workers": 0, "store": path}
+    with Store(path), pytest.raises(RunFailed, match=IN_USE):
+        compare(small, [constant(1)], **settings, progress=lambda p: events.append(p.event))
+    assert not events
+    assert compare(small, [constant(1)], **settings).runs
+
+
+def test_readers_read_a_growing_store(small: str, tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     code = (
-        "import sys, os; from ratecraft.experiments._store import Store; "
-        "from ratecraft.experiments._trials import Trial; "
-        f"store = Store({str(path)!r}); trial = {TRIAL!r}; store.add([trial]); "
-        "assert store.claim(trial); os._exit(9)"
+        "from ratecraft import constant\n"
+        "from ratecraft.experiments import compare\n"
+        "if __name__ == '__main__':\n"
+        f"    compare({small!r}, [constant(1)], lrs=0.1, seeds=30, total_steps=8, workers=0,\n"
+        f"            store={str(path)!r})\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=False)
-    with Store(path) as store:
-        assert store.claim(TRIAL)
+    (tmp_path / "driver.py").write_text(code)
+    counts = []
+    with subprocess.Popen(
+        [sys.executable, str(tmp_path / "driver.py")], env=os.environ | {"SLOW": "0.05"}
+    ) as driver:
+        while driver.poll() is None:
+            with suppress(ResultError):  # the store does not exist yet, or is empty
+                counts.append(merge(tmp_path / "copy.db", path))
+        assert driver.returncode == 0
+    counts.append(merge(tmp_path / "copy.db", path))
+    assert sum(counts) == 30
+    assert len([count for count in counts if count]) > 5
 
 
-def test_claim_of_another_machine_ends_without_heartbeats(tmp_path: Path) -> None:
+def test_reader_changes_nothing(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
+    with pytest.raises(ResultError, match="there is no store"):
+        Store(path, read_only=True)
     with Store(path) as store:
-        store.add([TRIAL])
-        db = sqlite3.connect(path)
-        db.execute(
-            "UPDATE trials SET status = 'running', owner = 'elsewhere:1:1', heartbeat = ?",
-            (time.time(),),
-        )
-        db.commit()
-        assert not store.claim(TRIAL)
-        db.execute("UPDATE trials SET heartbeat = ?", (time.time() - 61,))
-        db.commit()
-        db.close()
-        assert store.claim(TRIAL)
+        store.save(TRIAL, RUN)
+    before = path.read_bytes()
+    with Store(path, read_only=True) as store, Store(path, read_only=True) as second:
+        assert store.runs([TRIAL]) == second.runs([TRIAL]) == {TRIAL: RUN}
+        with pytest.raises(RunFailed, match="attempt to write a readonly database"):
+            store.save(TRIAL, RUN)
+    assert path.read_bytes() == before
+    path.write_bytes(b"")
+    with pytest.raises(ResultError, match="is empty: its shard has not started"):
+        Store(path, read_only=True)
+    assert not path.stat().st_size
 
 
-def test_failed_trial_can_be_claimed_again(tmp_path: Path) -> None:
-    with Store(tmp_path / "runs.db") as store:
-        store.add([TRIAL])
-        store.fail(TRIAL, "Traceback: it broke")
-        assert store.errors([TRIAL]) == {TRIAL: "Traceback: it broke"}
-        store.add([TRIAL])
-        assert store.errors([TRIAL]) == {}
-        assert store.claim(TRIAL)
+EARLIER_TABLES = """
+CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE trials (
+    key TEXT PRIMARY KEY, trial TEXT NOT NULL, status TEXT NOT NULL DEFAULT 'planned',
+    owner TEXT, heartbeat REAL, run TEXT, losses BLOB, error TEXT
+);
+INSERT INTO about VALUES ('format', '2');
+PRAGMA journal_mode=WAL;
+"""
+
+
+def test_store_with_the_claims_of_an_earlier_version_opens(tmp_path: Path) -> None:
+    path, claimed = tmp_path / "runs.db", dataclasses.replace(TRIAL, seed=1)
+    db = sqlite3.connect(path)
+    db.executescript(EARLIER_TABLES)
+    row = "INSERT INTO trials (key, trial, status, owner) VALUES (?, '{}', 'running', 'a:1:1')"
+    db.execute(row, (claimed.key,))
+    db.commit()
+    db.close()
+    with Store(path) as store:
+        store.save(TRIAL, RUN)
+        assert store.runs([TRIAL, claimed]) == {TRIAL: RUN}
+        assert merge(tmp_path / "copy.db", path) == 1
+        store.save(claimed, RUN)
+    assert merge(tmp_path / "copy.db", path) == 1
+    assert merge(path, tmp_path / "copy.db") == 0
+    with Store(path, read_only=True) as store:
+        assert store.runs([TRIAL, claimed]) == {TRIAL: RUN, claimed: RUN}
 
 
 def test_file_that_is_not_a_store_raises_and_is_not_changed(tmp_path: Path) -> None:
@@ -161,19 +292,29 @@ def test_file_that_is_not_a_store_raises_and_is_not_changed(tmp_path: Path) -> N
     assert path.read_bytes() == before
 
 
-@pytest.mark.parametrize("version", ["1", "99"])
-def test_store_of_another_format_raises_and_is_not_changed(tmp_path: Path, version: str) -> None:
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("UPDATE about SET value = '1'", "format 1"),
+        ("UPDATE about SET value = '99'", "format 99"),
+        ("DELETE FROM about", "no format number"),
+    ],
+)
+def test_store_of_another_format_raises_and_is_not_changed(
+    tmp_path: Path, change: str, words: str
+) -> None:
     path = tmp_path / "old.db"
     with Store(path):
         pass
     db = sqlite3.connect(path)
-    db.execute("UPDATE about SET value = ?", (version,))
+    db.execute(change)
     db.commit()
     db.close()
     before = path.read_bytes()
-    message = f"has format {version}, but this version of ratecraft reads format 2: train the runs"
-    with pytest.raises(ResultError, match=message):
-        Store(path)
+    message = f"has {words}, but this version of ratecraft reads format 2: train the runs"
+    for read_only in (False, True):
+        with pytest.raises(ResultError, match=message):
+            Store(path, read_only=read_only)
     assert path.read_bytes() == before
 
 
@@ -181,15 +322,26 @@ def test_full_disk_raises_and_loses_no_run(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     other = dataclasses.replace(TRIAL, seed=1)
     with Store(path) as store:
-        store.add([TRIAL, other])
-        store.finish(TRIAL, RUN)
+        store.save(TRIAL, RUN)
         pages = store._db.execute("PRAGMA page_count").fetchone()[0]
         store._db.execute(f"PRAGMA max_page_count = {pages}")  # a full disk
         large = dataclasses.replace(RUN, losses=tuple(random.random() for _ in range(50_000)))
         with pytest.raises(RunFailed, match="full; runs that were complete before are still in it"):
-            store.finish(other, large)
+            store.save(other, large)
     with Store(path) as store:
         assert store.runs([TRIAL, other]) == {TRIAL: RUN}
+
+
+def test_merge_onto_a_full_disk_names_the_disk_and_copies_nothing(tmp_path: Path) -> None:
+    large = dataclasses.replace(RUN, losses=tuple(random.random() for _ in range(50_000)))
+    with Store(tmp_path / "source.db") as source, Store(tmp_path / "target.db") as target:
+        source.save(TRIAL, RUN)
+        source.save(dataclasses.replace(TRIAL, seed=1), large)
+        pages = target._db.execute("PRAGMA page_count").fetchone()[0]
+        target._db.execute(f"PRAGMA max_page_count = {pages + 1}")
+        with pytest.raises(RunFailed, match="database or disk is full"):
+            target.copy_from(source)
+        assert target.runs([TRIAL]) == {}
 
 
 SCHEDULES = {"flat": constant(1), "wave": cosine(1, 0)}
@@ -376,9 +528,8 @@ def test_stored_run_survives_a_failure_of_its_job(small: str, tmp_path: Path, mo
     assert events == [("resumed", 0), ("started", 1), ("failed", 0)]
     assert list(result.failed) == ["constant(1), 16 steps, seed 0"]
     assert result.runs == first.runs
-    with Store(tmp_path / "r.db") as store:
-        rows = store._db.execute("SELECT status FROM trials ORDER BY status").fetchall()
-    assert rows == [("done",), ("failed",)]
+    again = compare(small, [constant(1)], total_steps=[8], branches=True, **settings)
+    assert again.runs == first.runs
 
 
 SHARED = (
@@ -422,35 +573,3 @@ def test_numbers_out_of_range_raise(small: str) -> None:
             compare(small, SCHEDULES, **{"lrs": 0.1, "total_steps": 8, "workers": 0} | wrong)
     with pytest.raises(ScheduleError, match="given twice"):
         compare(small, [constant(1), constant(1)], lrs=0.1, workers=0)
-
-
-def test_run_of_another_driver_is_reported_once(small: str, tmp_path: Path) -> None:
-    settings = {"lrs": 0.1, "seeds": 1, "workers": 0, "store": tmp_path / "r.db"}
-    compare(small, [constant(1)], total_steps=[8], **settings)
-    with Store(tmp_path / "r.db") as other:
-        trial = Trial(small, hash_source(small), "constant(1)", 0.1, None, 0, "16")
-        other.add([trial])
-        assert other.claim(trial)
-        events = []
-
-        def callback(progress) -> None:
-            events.append(progress.event)
-
-        thread = threading.Timer(3, lambda: None)
-        thread.start()
-        release = threading.Thread(
-            target=lambda: (thread.join(), release_claims(tmp_path / "r.db"))
-        )
-        release.start()
-        compare(
-            small, [constant(1)], total_steps=[8, 16], branches=True, **settings, progress=callback
-        )
-        release.join()
-    assert events == ["resumed", "started", "done"]
-
-
-def release_claims(path: Path) -> None:
-    db = sqlite3.connect(path, timeout=30)
-    with db:
-        db.execute("UPDATE trials SET status = 'planned', owner = NULL WHERE status = 'running'")
-    db.close()

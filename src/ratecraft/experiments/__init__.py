@@ -5,22 +5,25 @@ _source.py         loading task functions from files and modules; hashes of thei
 _builtin_tasks.py  the built-in tasks: digits and stdlib-text
 _plateau.py        Plateau: a schedule times a factor that follows a metric, as a value
 _metrics.py        mean metrics of a model over batches of data
+_batches.py        training batches, epoch after epoch, from a position that can be restored
 _train.py          train: the training loop
 _branches.py       runs with a common beginning, which is trained once
 _halving.py        early stopping among the learning rates of one schedule
-_trials.py         trials with stable keys, and their assignment to jobs
+_trials.py         the values that a comparison combines, trials with stable keys, and jobs
 _jobs.py           execution of one job in a worker
 _engines.py        engines that run jobs: local processes, Ray, or this process
 _store.py          runs in an SQLite file, each stored completely or not at all
-_progress.py       progress events of a comparison
+_reading.py        the runs of a store as a comparison
+_execution.py      execution of all jobs by an engine; Progress: an event of it
 _compare.py        compare: trains all candidates with all seeds
 """
 
 from ratecraft._public import set_public_module as _set_public_module
 
 from ._compare import compare as compare
+from ._execution import Progress as Progress
 from ._plateau import Plateau as Plateau
-from ._progress import Progress as Progress
+from ._reading import read_comparison as read_comparison
 from ._store import merge as merge
 from ._task import Task as Task
 from ._task import load_task as load_task

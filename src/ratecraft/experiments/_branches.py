@@ -10,9 +10,9 @@ import numpy
 from ratecraft.results import Run
 from ratecraft.schedule import Duration
 
-from ._plateau import Candidate, Plateau
+from ._plateau import Candidate, Plateau, curve_of
 from ._task import Task
-from ._train import Training, TrainingSnapshot, curve_of
+from ._train import Training
 
 Branch = tuple[Candidate, int | Duration]
 
@@ -28,44 +28,29 @@ def train_branches(task: Task, branches: Sequence[Branch], *, lr: float, seed: i
     bit for bit the run of `train`, provided that losses and models draw random numbers only from
     torch, numpy or `random`. A `Plateau` is trained separately, since its learning rates are not
     known in advance.
-
-    Args:
-        task: what to train.
-        branches: pairs of a schedule and the length of its run.
-        lr: learning rate that each schedule multiplies.
-        seed: seed of the initial weights and the data order.
-
-    Raises:
-        TaskError: the model cannot be copied.
     """
     lrs = [
         curve_of(schedule, lr, total_steps, task.steps_per_epoch).values()
         for schedule, total_steps in branches
     ]
     runs: dict[int, Run] = {}
-    plateaus = [i for i, (schedule, _) in enumerate(branches) if isinstance(schedule, Plateau)]
-    for i in plateaus:
-        schedule, total_steps = branches[i]
-        training = Training(task, schedule, lr=lr, seed=seed, total_steps=total_steps)
-        training.advance()
-        runs[i] = training.result()
-    rest = [i for i in range(len(branches)) if i not in plateaus]
+    trees: dict[object, list[int]] = {}
     # The longest run is the trunk: no other run can share more steps with the rest.
-    rest.sort(key=lambda i: -len(lrs[i]))
-    pending: list[tuple[TrainingSnapshot | None, list[int]]] = [(None, rest)] if rest else []
+    for i in sorted(range(len(branches)), key=lambda i: -len(lrs[i])):
+        schedule, _ = branches[i]
+        trees.setdefault(i if isinstance(schedule, Plateau) else "tree", []).append(i)
+    pending: list[tuple[Training | None, list[int]]] = [(None, tree) for tree in trees.values()]
     while pending:
-        snapshot, (trunk, *others) = pending.pop()
+        training, (trunk, *others) = pending.pop()
         schedule, total_steps = branches[trunk]
-        if snapshot is None:
-            training = Training(
-                task, schedule, lr=lr, seed=seed, total_steps=total_steps, snapshots=True
-            )
+        if training is None:
+            training = Training(task, schedule, lr=lr, seed=seed, total_steps=total_steps)
         else:
-            training = Training.from_snapshot(snapshot, schedule, total_steps)
+            training.continue_with(schedule, total_steps)
         forks: dict[int, list[int]] = {}
         for i in others:
             forks.setdefault(_common_steps(lrs[trunk], lrs[i]), []).append(i)
-        branched: list[tuple[TrainingSnapshot | None, list[int]]] = []
+        branched: list[tuple[Training | None, list[int]]] = []
         for step in sorted(forks):
             training.advance(step)
             # A trunk that diverged before a fork leaves nothing to continue from. Its branches

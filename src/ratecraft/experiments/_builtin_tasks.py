@@ -131,16 +131,11 @@ def _next_character(model: nn.Module, batch: Any) -> torch.Tensor:
 
 
 def _library_text() -> str:
-    folder = Path(sysconfig.get_path("stdlib"))
-    texts: list[str] = []
-    size = 0
+    folder, text = Path(sysconfig.get_path("stdlib")), ""
     for path in sorted(folder.glob("*.py")):
-        if size >= MAX_TEXT_CHARACTERS:
-            break
-        source = path.read_text(encoding="utf-8", errors="replace")
-        text = "".join(c for c in source if c.isascii())
-        texts.append(text)
-        size += len(text)
-    if not size:
+        if len(text) < MAX_TEXT_CHARACTERS:
+            source = path.read_text(encoding="utf-8", errors="replace")
+            text += "".join(c for c in source if c.isascii())
+    if not text:
         raise TaskError(f"the stdlib-text task found no Python source in {folder}")
-    return "".join(texts)[:MAX_TEXT_CHARACTERS]
+    return text[:MAX_TEXT_CHARACTERS]

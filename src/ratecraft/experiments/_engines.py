@@ -5,15 +5,17 @@ The future of a worker that died raises `WorkerDied`; `compare` then submits the
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import signal
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any, Final, Protocol, Self
+from contextlib import closing, contextmanager
+from typing import Any, Final, Protocol
 
 import torch
 
@@ -27,10 +29,7 @@ class WorkerDied(Exception):
 
 
 class Engine(Protocol):
-    """An object that runs functions in workers.
-
-    At most ``slots`` functions are submitted at a time.
-    """
+    """An object that runs functions in workers, at most ``slots`` at a time."""
 
     @property
     def slots(self) -> int:
@@ -49,7 +48,6 @@ class InlineEngine:
     slots = 1
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
-        """Run ``function(*arguments)`` now; an exception is stored in the future."""
         future: Future[Any] = Future()
         try:
             future.set_result(function(*arguments))
@@ -58,7 +56,7 @@ class InlineEngine:
         return future
 
     def close(self) -> None:
-        """Do nothing: no worker exists."""
+        pass  # no worker exists
 
 
 class LocalEngine:
@@ -68,44 +66,28 @@ class LocalEngine:
     futures of all others. A killed worker is replaced when the next function is submitted.
     Workers exit when this process ends, even if it is killed. Processes are spawned, since torch
     can hang in a forked process.
-
-    Args:
-        workers: number of processes.
     """
 
     def __init__(self, workers: int) -> None:
         self.slots = workers
         self._workers = [_create_worker() for _ in range(workers)]
-        self._pending = [0] * workers
+        self._futures: list[Future[Any] | None] = [None] * workers
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
-        """Run ``function(*arguments)`` in the worker with the fewest pending functions."""
-        index = self._pending.index(min(self._pending))
+        i = next(i for i, last in enumerate(self._futures) if last is None or last.done())
         try:
-            future = self._workers[index].submit(function, *arguments)
+            future = self._workers[i].submit(function, *arguments)
         except BrokenProcessPool:
-            self._workers[index] = _create_worker()
-            future = self._workers[index].submit(function, *arguments)
-        self._pending[index] += 1
-
-        def decrement(_: Future[Any]) -> None:
-            self._pending[index] -= 1
-
-        future.add_done_callback(decrement)
+            self._workers[i] = _create_worker()
+            future = self._workers[i].submit(function, *arguments)
+        self._futures[i] = future
         return _with_worker_died(future, BrokenProcessPool)
 
     def close(self) -> None:
-        """Stop all workers at once, finished or not."""
         for worker in self._workers:
             for process in list((worker._processes or {}).values()):
                 process.terminate()
             worker.shutdown(wait=True, cancel_futures=True)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 class RayEngine:
@@ -115,8 +97,7 @@ class RayEngine:
     that is started here sends no usage statistics.
 
     Args:
-        address: address of a cluster, such as "auto" or "ray://head:10001"; default: start Ray on
-            this machine.
+        address: of a cluster, such as "auto" or "ray://head:10001"; default: start Ray here.
         cpus: processor cores per trial.
         gpus: GPUs per trial; 0.25 puts four trials on one.
 
@@ -138,22 +119,19 @@ class RayEngine:
         if self._started:
             _start_ray(ray, address)
         resources: dict[str, float] = self._ray.cluster_resources()
-        counts = [resources.get("CPU", 0.0) / cpus]
-        if gpus:
-            counts.append(resources.get("GPU", 0.0) / gpus)
-        self.slots = int(min(counts) + 1e-9)
+        all_cpus, all_gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
+        self.slots = int(min(all_cpus / cpus, all_gpus / gpus if gpus else math.inf) + 1e-9)
         if not self.slots:
             self.close()
             raise SettingError(
-                f"a trial needs {cpus:g} cores and {gpus:g} GPUs; the cluster has "
-                f"{resources.get('CPU', 0):g} and {resources.get('GPU', 0):g}"
+                f"a trial needs {cpus:g} cores and {gpus:g} GPUs; the cluster has {all_cpus:g} "
+                f"and {all_gpus:g}"
             )
         # compare decides about retries.
         self._remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)(_call)
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
-        """Run ``function(*arguments)`` as a Ray task."""
-        ref = self._remote.remote(function, arguments)
+        ref = self._remote.remote(function, *arguments)
         self._refs.add(ref)
         future: Future[Any] = ref.future()
         future.add_done_callback(lambda _: self._refs.discard(ref))
@@ -171,43 +149,27 @@ class RayEngine:
         for ref in list(self._refs):
             self._ray.cancel(ref, force=True)
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-def _call(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+def _call(function: Callable[..., Any], *arguments: Any) -> Any:
     return function(*arguments)
 
 
-def _check_reachable(address: str) -> None:
-    """Raise RunFailed if no connection to an address opens; Ray itself retries for minutes."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not host or not port.isdigit():  # "auto" or another keyword of Ray
-        return
-    try:
-        socket.create_connection(
-            (host.strip("[]"), int(port)), timeout=CONNECT_TIMEOUT_SECONDS
-        ).close()
-    except (OSError, OverflowError) as error:
-        raise RunFailed(f"Ray does not answer at {address}: {error}") from None
-
-
 def _start_ray(ray: Any, address: str | None) -> None:
-    if address is not None:
-        _check_reachable(address)
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():  # else "auto" or another keyword of Ray
+        target = host.strip("[]"), int(port)
+        try:  # Ray itself retries for minutes
+            socket.create_connection(target, timeout=CONNECT_TIMEOUT_SECONDS).close()
+        except (OSError, OverflowError) as error:
+            raise RunFailed(f"Ray does not answer at {address}: {error}") from None
+    options: dict[str, Any] = {"address": address}
+    if address is None:  # a new cluster, even if another one runs on this machine
+        options = {"address": "local", "num_cpus": cores(), "include_dashboard": False}
     usage_stats = os.environ.get("RAY_USAGE_STATS_ENABLED")
     os.environ["RAY_USAGE_STATS_ENABLED"] = usage_stats or "0"
     sigterm_handler = signal.getsignal(signal.SIGTERM)
     try:
-        if address is None:
-            # A new cluster, even if another one runs on this machine.
-            ray.init(address="local", num_cpus=cores(), include_dashboard=False, **quiet)
-        else:
-            ray.init(address=address, **quiet)
+        ray.init(log_to_driver=False, logging_level="ERROR", **options)
     except (ConnectionError, ValueError, RuntimeError) as error:
         line = str(error).strip().splitlines()[0]
         raise RunFailed(f"Ray does not answer at {address or 'this machine'}: {line}") from None
@@ -220,20 +182,41 @@ def _start_ray(ray: Any, address: str | None) -> None:
 
 def _with_worker_died(future: Future[Any], *errors: type[BaseException]) -> Future[Any]:
     """Return a future that mirrors another one, but raises WorkerDied for the given errors."""
+    fatal: tuple[type[BaseException], ...] = (*errors, CancelledError)
     mirror: Future[Any] = Future()
     mirror.set_running_or_notify_cancel()
 
     def copy_outcome(done: Future[Any]) -> None:
-        error = CancelledError() if done.cancelled() else done.exception()
-        if error is None:
+        try:
             mirror.set_result(done.result())
-        elif isinstance(error, (*errors, CancelledError)):
+        except fatal as error:
             mirror.set_exception(WorkerDied(str(error)))
-        else:
+        except BaseException as error:
             mirror.set_exception(error)
 
     future.add_done_callback(copy_outcome)
     return mirror
+
+
+@contextmanager
+def open_engine(engine: Engine | str | None, workers: int | None, jobs: int) -> Iterator[Engine]:
+    """Yield the engine that the arguments of `compare` ask for; close it unless it was given."""
+    if not isinstance(engine, str | None):
+        if engine.slots < 1:
+            raise SettingError(f"{engine!r} has {engine.slots} slots; expected 1 or more")
+        yield engine
+        return
+    opened: Engine
+    if engine == "ray":
+        opened = RayEngine()
+    elif engine not in (None, "local"):
+        raise SettingError(f'engine {engine!r}: expected "local", "ray" or an engine')
+    elif workers == 0:
+        opened = InlineEngine()
+    else:
+        opened = LocalEngine(min(workers or cores(), jobs))
+    with closing(opened):
+        yield opened
 
 
 def cores() -> int:
@@ -251,12 +234,11 @@ def _create_worker() -> ProcessPoolExecutor:
 def _start_worker() -> None:
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver handles Ctrl-C
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
-
-
-def _exit_with_parent() -> None:
-    """Exit this process as soon as its parent has ended, even if the parent was killed."""
     parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+
+    def exit_with_parent() -> None:  # even if the parent is killed
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=exit_with_parent, daemon=True).start()

@@ -20,13 +20,8 @@ def halve(trainings: Mapping[float, Sequence[Training]]) -> dict[float, int | No
     loss over the last tenth of the run and over all seeds; the better half, rounded up,
     continues. This is fair among learning rates of one schedule, since the rest of the run has
     the same shape for all. It is not fair among schedules: in a set of 24, the one that was best
-    at the end ranked 18th early on.
-
-    Args:
-        trainings: by learning rate, its trainings, one for each seed.
-
-    Returns:
-        By learning rate, the number of steps after which it was stopped, or None.
+    at the end ranked 18th early on. The result is, by learning rate, the number of steps after
+    which it was stopped, or None.
 
     Source: successive halving, Jamieson & Talwalkar 2016, arXiv 1502.07943.
     """

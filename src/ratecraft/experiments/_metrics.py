@@ -10,7 +10,7 @@ from torch import nn
 
 from ratecraft.errors import TaskError
 
-from ._task import BatchFunction, Task
+from ._task import Task
 
 
 @torch.no_grad()
@@ -18,13 +18,12 @@ def mean_metrics(task: Task, model: nn.Module, batches: Iterable[Any]) -> dict[s
     """Return the mean of each metric over some batches, weighted by their number of rows."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
-    sums = dict.fromkeys(("loss", *task.metrics), 0.0)
-    total_rows = 0
-    metrics: tuple[tuple[str, BatchFunction], ...] = (("loss", task.loss), *task.metrics.items())
+    metrics = {"loss": task.loss, **task.metrics}
+    sums, total_rows = dict.fromkeys(metrics, 0.0), 0
     for batch in batches:
         rows = _count_rows(batch)
         total_rows += rows
-        for name, metric in metrics:
+        for name, metric in metrics.items():
             value = metric(model, batch)
             check_scalar(value, "loss" if name == "loss" else f"the metric {name}")
             sums[name] += rows * float(value)
@@ -39,17 +38,12 @@ def _count_rows(batch: Any) -> int:
     """Return the number of samples in a batch: the length of the first tensor in it."""
     if isinstance(batch, torch.Tensor):
         return len(batch) if batch.ndim else 0
-    items: Iterable[Any] = ()
-    if isinstance(batch, Mapping):
-        items = batch.values()
-    elif isinstance(batch, list | tuple):
-        items = batch
-    sizes = (
-        _count_rows(item)
-        for item in items
-        if isinstance(item, torch.Tensor | Mapping | list | tuple)
-    )
-    return next((size for size in sizes if size), 1)
+    items = batch.values() if isinstance(batch, Mapping) else batch
+    if isinstance(batch, Mapping | list | tuple):
+        for item in items:
+            if isinstance(item, torch.Tensor | Mapping | list | tuple) and (n := _count_rows(item)):
+                return n
+    return 1
 
 
 def check_scalar(value: object, name: str = "loss") -> None:

@@ -8,8 +8,14 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from ratecraft.errors import ScheduleError
-from ratecraft.schedule import Schedule, constant, parse
+from ratecraft.schedule import Curve, Duration, Schedule, constant, epochs, parse
 
+FIELD_TYPES: Final[dict[str, Any]] = {
+    "schedule": Schedule,
+    **dict.fromkeys(("factor", "threshold"), int | float),
+    **dict.fromkeys(("patience", "cooldown"), int),
+    **dict.fromkeys(("metric", "mode"), str),
+}
 PLATEAU_HINT: Final = 'expected plateau(constant(1), factor=0.1, patience=10, metric="loss")'
 
 
@@ -48,17 +54,12 @@ class Plateau:
     mode: str = "auto"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.schedule, Schedule):
-            raise ScheduleError(f"plateau({self.schedule!r}): {PLATEAU_HINT}")
-        for name in ("factor", "patience", "threshold", "cooldown"):
-            value = getattr(self, name)
-            types = int if name in ("patience", "cooldown") else int | float
-            if isinstance(value, bool) or not isinstance(value, types):
-                raise ScheduleError(f"plateau({name}={value!r}): {PLATEAU_HINT}")
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, bool) or not isinstance(value, FIELD_TYPES[field.name]):
+                raise ScheduleError(f"plateau({field.name}={value!r}): {PLATEAU_HINT}")
         if not 0 < self.factor < 1 or min(self.patience, self.threshold, self.cooldown) < 0:
             raise ScheduleError(f"{self!r}: expected factor between 0 and 1, and no negative value")
-        if not isinstance(self.metric, str):
-            raise ScheduleError(f"plateau(metric={self.metric!r}): {PLATEAU_HINT}")
         if self.mode not in ("auto", "min", "max"):
             raise ScheduleError(f"plateau(mode={self.mode!r}): expected 'min' or 'max'")
 
@@ -68,8 +69,13 @@ class Plateau:
         return self.mode == "min" or (self.mode == "auto" and self.metric == "loss")
 
     def __repr__(self) -> str:
-        """Return the text that `parse_candidate` reads."""
-        parts = [repr(self.schedule)]
+        return self._text(repr(self.schedule))
+
+    def __str__(self) -> str:
+        return self._text(str(self.schedule))
+
+    def _text(self, schedule: str) -> str:
+        parts = [schedule]
         for field in dataclasses.fields(self)[1:]:
             value = getattr(self, field.name)
             if value != field.default:
@@ -91,36 +97,54 @@ def parse_candidate(text: str) -> Candidate:
     >>> parse_candidate("plateau(factor=0.5)")
     plateau(constant(1), factor=0.5)
     """
-    if not text.strip().startswith("plateau("):
-        return parse(text)
     source = text.strip()
+    if not source.startswith("plateau("):
+        return parse(text)
     try:
-        call = ast.parse(source, mode="eval").body
+        call: Any = ast.parse(source, mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise ScheduleError(f"{text!r} cannot be parsed; {PLATEAU_HINT}") from None
-    if (
-        not isinstance(call, ast.Call)
-        or not isinstance(call.func, ast.Name)
-        or len(call.args) > 1
-        or any(keyword.arg is None for keyword in call.keywords)
-    ):
+    if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.args[1:]:
         raise ScheduleError(f"{text!r} is not a plateau; {PLATEAU_HINT}")
-    names = {field.name for field in dataclasses.fields(Plateau)}
     arguments: dict[str, Any] = {}
-    if call.args:
-        arguments["schedule"] = parse(ast.get_source_segment(source, call.args[0]) or "")
-    for keyword in call.keywords:
-        if keyword.arg not in names or keyword.arg in arguments:
+    for keyword in [*(ast.keyword("schedule", value) for value in call.args), *call.keywords]:
+        name, value = keyword.arg, keyword.value
+        if name is None:  # **mapping
+            raise ScheduleError(f"{text!r} is not a plateau; {PLATEAU_HINT}")
+        if name not in FIELD_TYPES or name in arguments:
             raise ScheduleError(
-                f"{text!r}: unexpected argument {keyword.arg!r} of plateau; {PLATEAU_HINT}"
+                f"{text!r}: unexpected argument {name!r} of plateau; {PLATEAU_HINT}"
             )
-        if keyword.arg == "schedule":
-            arguments["schedule"] = parse(ast.get_source_segment(source, keyword.value) or "")
+        if name == "schedule":
+            arguments[name] = parse(ast.get_source_segment(source, value) or "")
             continue
         try:
-            arguments[str(keyword.arg)] = ast.literal_eval(keyword.value)
+            arguments[name] = ast.literal_eval(value)
         except (ValueError, TypeError):
-            raise ScheduleError(
-                f"{text!r}: {keyword.arg} must be a plain value; {PLATEAU_HINT}"
-            ) from None
+            raise ScheduleError(f"{text!r}: {name} must be a plain value; {PLATEAU_HINT}") from None
     return Plateau(**arguments)
+
+
+def plain_schedule(candidate: Candidate) -> Schedule:
+    """Return a candidate without the factor that follows a metric."""
+    return candidate.schedule if isinstance(candidate, Plateau) else candidate
+
+
+def curve_of(
+    schedule: Candidate, lr: float, total_steps: int | Duration | None, steps_per_epoch: int
+) -> Curve:
+    """Return the learning rates of a run, for a `Plateau` without reductions.
+
+    Raises:
+        ScheduleError: the schedule does not fit into the run.
+    """
+    curve = (lr * plain_schedule(schedule)).resolve(
+        total_steps=epochs(10) if total_steps is None else total_steps,
+        steps_per_epoch=steps_per_epoch,
+    )
+    if curve.horizon.clock != "steps":
+        raise ScheduleError(
+            f"total_steps={total_steps}: a Task's run is counted in steps, not in "
+            f"{curve.horizon.clock}; write a number of steps, or epochs(n)"
+        )
+    return curve

@@ -7,10 +7,12 @@ import importlib
 import importlib.util
 import inspect
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from ratecraft._training._snapshot import preserve_rng, seed_everything
 from ratecraft._version import __version__
@@ -25,20 +27,20 @@ BUILT_IN_TASKS: Final = {
 def load_function(name: str, source_hash: str = "") -> Callable[[], Any]:
     """Return the function that ``path/to/file.py:function`` or ``module:function`` names.
 
-    A file that has changed since it was loaded is loaded again.
-
-    Args:
-        name: the file or module, a colon and the function.
-        source_hash: what `hash_source` returned for this name; the function must still have, or
-            have been loaded with, that code.
+    A process executes a file once, and again after the file has changed.
 
     Raises:
-        TaskError: the file or function does not exist, or its code has changed.
+        TaskError: the file or function does not exist, or its code was not loaded with, and no
+            longer has, ``source_hash``, a result of `identify`.
     """
     location, _, function = name.rpartition(":")
     if not location or not function:
         raise TaskError(f"{name!r} does not name a function: expected file.py:function")
-    module = _load_module(location, source_hash)
+    if location.endswith(".py"):
+        source_hash = source_hash or _hash_location(location)
+        module = _execute_file(Path(location), Path(location).resolve().parent, source_hash)
+    else:
+        module = _import_module(location, source_hash)
     build = getattr(module, function, None)
     if not callable(build):
         names = [n for n, f in vars(module).items() if inspect.isfunction(f) and n[0] != "_"]
@@ -74,14 +76,11 @@ def reference(function: str | Callable[[], Any]) -> str:
     return f"{Path(file).resolve()}:{name}"
 
 
-def hash_source(function: str | Callable[[], Any]) -> str:
-    """Return a hash of the file that defines a task, or this package's version for a built-in.
+def identify(function: str | Callable[[], Any]) -> tuple[str, str]:
+    """Return a name of a task, and a hash of the file that defines it, without what it imports.
 
-    Code that the file imports is not included. For a function of an interactive session only its
-    own source is hashed.
-
-    Args:
-        function: the function that builds the task, or its name.
+    The hash of a built-in task is this package's version; that of a function of an interactive
+    session is of its own source.
 
     Raises:
         TaskError: the function has no name and no source, or its module has changed since it was
@@ -90,26 +89,17 @@ def hash_source(function: str | Callable[[], Any]) -> str:
     try:
         name = reference(function)
     except TaskError:
-        return _hash_function(function)
+        return f"__main__:{getattr(function, '__name__', '')}", _hash_function(function)
     if name in BUILT_IN_TASKS:
-        return f"ratecraft {__version__}"
+        return name, f"ratecraft {__version__}"
     location = name.rpartition(":")[0]
-    source_hash = _hash_file(location)
     if not isinstance(function, str) and not location.endswith(".py"):
-        _refuse_stale(location, source_hash)
-    return source_hash
+        _refuse_changed(location)
+    return name, _hash_location(location)
 
 
 def call_function(build: Callable[[], Any], name: str) -> Any:
-    """Call a user's function with fixed random numbers.
-
-    Args:
-        build: the function.
-        name: its name, for the message of an error.
-
-    Raises:
-        TaskError: the function raised; the message holds the error in one line.
-    """
+    """Call a user's function with fixed random numbers; an error in it raises a TaskError."""
     try:
         with _fixed_seed():
             return build()
@@ -121,89 +111,72 @@ def call_function(build: Callable[[], Any], name: str) -> Any:
 
 def format_error(error: BaseException) -> str:
     """Return an error in one line, with the position in the user's own file."""
-    frame = error.__traceback__
-    while frame is not None and frame.tb_next is not None:
-        frame = frame.tb_next
-    position = f" ({frame.tb_frame.f_code.co_filename}:{frame.tb_lineno})" if frame else ""
+    frames = traceback.extract_tb(error.__traceback__, limit=-1)
+    position = "".join(f" ({frame.filename}:{frame.lineno})" for frame in frames)
     line = (str(error).strip().splitlines() or [""])[0]
     return f"{type(error).__name__}: {line}{position}"
 
 
-class _LoadedModule(NamedTuple):
-    module: Any
-    spec: Any  # importlib.reload replaces it
-    source_hash: str
-
-
-_loaded: dict[str, _LoadedModule] = {}
-"""By path or module name: the module that was loaded last, with the hash of its code."""
-
-
-def _load_module(location: str, source_hash: str) -> Any:
-    key = str(Path(location).resolve()) if location.endswith(".py") else location
-    known, current_hash = _loaded.get(key), _hash_file(location)
-    if known is not None and known.source_hash == (source_hash or current_hash):
-        return known.module
-    if source_hash and source_hash != current_hash:
-        raise TaskError(
-            f"{location} was changed during the comparison; run the command again: runs of the "
-            "old code do not count for the new code"
-        )
-    if not location.endswith(".py"):
-        return _import_module(location, current_hash)
-    module = _execute_file(Path(location), known)
-    _loaded[key] = _LoadedModule(module, module.__spec__, current_hash)
+@lru_cache(maxsize=1)  # so that a top level that reads data or registers operators runs once
+def _execute_file(path: Path, folder: Path, source_hash: str) -> Any:
+    """Return the module of a file in a folder; a file with another hash raises."""
+    if not path.is_file():
+        files = sorted(p.name for p in folder.glob("*.py"))[:8]
+        hint = f"; that folder has {', '.join(files)}" if files else ""
+        raise TaskError(f"there is no file {path}{hint}")
+    content = path.read_bytes()
+    if _hash(content) != source_hash:
+        raise _changed(str(path))
+    spec: Any = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    if str(folder) not in sys.path:  # as `python file.py` does, so that its imports work
+        sys.path.insert(0, str(folder))
+    if getattr(sys.modules.get(path.stem, module), "__file__", None) == module.__file__:
+        sys.modules[path.stem] = module
+    try:
+        with _fixed_seed():
+            exec(compile(content, spec.origin, "exec"), vars(module))  # noqa: S102 - the user's file
+    except (Exception, SystemExit) as error:  # a user's file can raise anything
+        if sys.modules.get(path.stem) is module:
+            del sys.modules[path.stem]
+        raise TaskError(f"loading {path} failed: {format_error(error)}") from error
     return module
 
 
 def _import_module(name: str, source_hash: str) -> Any:
+    package = name.partition(".")[0]
+    in_folder = Path(package).is_dir() or Path(f"{package}.py").is_file()
+    if in_folder and package not in sys.modules and importlib.util.find_spec(package) is None:
+        sys.path.append(str(Path.cwd()))
     try:
         module = importlib.import_module(name)
     except ImportError as error:
         raise TaskError(f"cannot import {name!r}: {error}; for a file write {name}.py") from error
     except Exception as error:  # a user's module can raise anything
         raise TaskError(f"importing {name} failed: {format_error(error)}") from error
-    _refuse_stale(name, source_hash)
+    _refuse_changed(name, source_hash)
     return module
 
 
-def _refuse_stale(name: str, source_hash: str) -> None:
-    """Raise TaskError if a module's file is known to have changed since it was imported."""
-    module = sys.modules.get(name)
-    spec = getattr(module, "__spec__", None)
-    known = _loaded.setdefault(name, _LoadedModule(module, spec, source_hash))
-    if known.module is not module or known.spec is not spec:
-        _loaded[name] = _LoadedModule(module, spec, source_hash)
-    elif known.source_hash != source_hash:
+def _changed(location: str) -> TaskError:
+    return TaskError(
+        f"{location} was changed during the comparison; run the command again: runs of the old "
+        "code do not count for the new code"
+    )
+
+
+def _refuse_changed(name: str, source_hash: str = "") -> None:
+    """Raise TaskError if an imported module has other code than its file, or than a hash."""
+    module, current_hash = sys.modules[name], _hash_location(name)
+    owner = module.__spec__ or module  # importlib.reload replaces the spec
+    imported_hash = vars(owner).setdefault("_ratecraft_hash", current_hash)
+    if source_hash and imported_hash != source_hash:
+        raise _changed(name)
+    if not source_hash and imported_hash != current_hash:
         raise TaskError(
             f"{name} was changed after it had been imported; start a new session, or call "
             "importlib.reload on it"
         )
-
-
-def _execute_file(path: Path, known: _LoadedModule | None) -> Any:
-    if not path.is_file():
-        files = sorted(p.name for p in path.parent.glob("*.py"))[:8] if path.parent.is_dir() else []
-        hint = f"; that folder has {', '.join(files)}" if files else ""
-        raise TaskError(f"there is no file {path}{hint}")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    if spec is None or spec.loader is None:
-        raise TaskError(f"{path} cannot be loaded as Python")
-    module = importlib.util.module_from_spec(spec)
-    folder = str(path.resolve().parent)
-    if folder not in sys.path:  # as `python file.py` does, so that imports from the folder work
-        sys.path.insert(0, folder)
-    if known is not None and sys.modules.get(path.stem) is known.module:
-        sys.modules[path.stem] = module
-    sys.modules.setdefault(path.stem, module)
-    try:
-        with _fixed_seed():
-            spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:  # a user's file can raise anything
-        if sys.modules.get(path.stem) is module:
-            del sys.modules[path.stem]
-        raise TaskError(f"loading {path} failed: {format_error(error)}") from error
-    return module
 
 
 @contextmanager
@@ -218,24 +191,16 @@ def _fixed_seed() -> Iterator[None]:
         yield
 
 
-def _hash_file(location: str) -> str:
+def _hash_location(location: str) -> str:
     """Return a hash of a file or of the file of a module; empty if there is none."""
     file = Path(location)
     if not location.endswith(".py"):
         try:
-            _make_importable(location.partition(".")[0])
             spec = importlib.util.find_spec(location)
         except Exception:  # a user's package can raise anything; importing it reports the error
             return ""
         file = Path("" if spec is None else spec.origin or "")
     return _hash(file.read_bytes()) if file.is_file() else ""
-
-
-def _make_importable(package: str) -> None:
-    """Append the current folder to sys.path if it holds a package that is not found elsewhere."""
-    in_folder = Path(package).is_dir() or Path(f"{package}.py").is_file()
-    if in_folder and importlib.util.find_spec(package) is None:
-        sys.path.append(str(Path.cwd()))
 
 
 def _hash_function(function: str | Callable[[], Any]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Any
 
 import torch
 from torch import nn
@@ -17,8 +17,6 @@ from ._source import BUILT_IN_TASKS, call_function, load_function
 
 BatchFunction = Callable[[nn.Module, Any], torch.Tensor]
 """A loss or metric: (model, batch) -> tensor of one element."""
-
-RETURN_EXAMPLE: Final = "return Task(model=..., loss=..., train=..., val=...)"
 
 
 def _adamw(model: nn.Module) -> torch.optim.Optimizer:
@@ -116,15 +114,7 @@ def load_task(name: str) -> Task:
 
 
 def load_task_version(name: str, source_hash: str) -> Task:
-    """Return the task with a name, provided that its code has a given hash.
-
-    Args:
-        name: as for `load_task`.
-        source_hash: a hash from `hash_source`; "" accepts any code.
-
-    Raises:
-        TaskError: as for `load_task`, or the code has changed.
-    """
+    """Return the task with a name, provided that `identify` still gives ``source_hash``."""
     target = BUILT_IN_TASKS.get(name, name)
     source_hash = "" if name in BUILT_IN_TASKS else source_hash  # for these, a package version
     if not all(target.rpartition(":")):
@@ -143,21 +133,12 @@ def build_task(build: Callable[[], Task], name: str) -> Task:
     if not isinstance(task, Task):
         raise TaskError(
             f"{name} returned {type(task).__name__}; expected a ratecraft.Task: end the function "
-            f"with {RETURN_EXAMPLE}"
+            "with return Task(model=..., loss=..., train=..., val=...)"
         )
     return task
 
 
 def with_optimizer(task: Task, name: str) -> Task:
-    """Return a copy of a task with another optimizer.
-
-    Args:
-        task: the task.
-        name: short name of an optimizer, or the path of its class; see
-            `ratecraft.torch.optimizer_named`.
-
-    Raises:
-        SettingError: there is no such optimizer.
-    """
+    """Return a copy of a task with another optimizer, as `optimizer_named` finds it."""
     build = optimizer_named(name)
     return replace(task, optimizer=lambda model: build(model.parameters()))

@@ -5,10 +5,9 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any, Final
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Self
 
 import torch
 from torch import nn
@@ -24,16 +23,14 @@ from ratecraft._training._snapshot import (
 from ratecraft.errors import ScheduleError, TaskError
 from ratecraft.results import Evaluation, Run
 from ratecraft.results._lr_search import group_lr_ratios
-from ratecraft.schedule import Curve, Duration, Schedule, epochs
-from ratecraft.schedule._duration import CLOCK_NAMES
+from ratecraft.schedule import Duration
 from ratecraft.torch import PlateauLR, ScheduleLR
+from ratecraft.torch._writer import by_group, group_names
 
+from ._batches import TrainingBatches
 from ._metrics import check_scalar, mean_metrics
-from ._plateau import Candidate, Plateau
+from ._plateau import Candidate, Plateau, curve_of, plain_schedule
 from ._task import Task
-
-EVALUATED_TRAIN_BATCHES: Final = 16
-"""The metrics are also measured on this many of the last training batches."""
 
 
 @explain_arguments(
@@ -92,29 +89,8 @@ def train(
     return training.result()
 
 
-@dataclass(slots=True)
-class TrainingSnapshot:
-    """The state of a `Training` after a step, from which one other training can continue.
-
-    Attributes:
-        state: copies of the model, the optimizer and the results so far.
-        seconds: wall time of the training so far.
-    """
-
-    state: dict[str, Any]
-    seconds: float
-
-
 class Training:
     """A run that can be trained in parts, and branched to another schedule.
-
-    Args:
-        task: as for `train`.
-        schedule: as for `train`.
-        lr: as for `train`.
-        seed: as for `train`.
-        total_steps: as for `train`.
-        snapshots: whether `snapshot` is going to be called.
 
     Attributes:
         losses: training loss of each step so far.
@@ -122,6 +98,8 @@ class Training:
         diverged: step at which the loss stopped being finite, or None.
         seconds: wall time so far.
     """
+
+    _restore_validation: Callable[[], None]  # of a snapshot
 
     def __init__(
         self,
@@ -131,71 +109,55 @@ class Training:
         lr: float = 1.0,
         seed: int = 0,
         total_steps: int | Duration | None = None,
-        snapshots: bool = False,
     ) -> None:
         self.task, self.lr, self.seed = task, lr, seed
-        self._set_schedule(schedule, total_steps)
+        curve_of(schedule, lr, total_steps, task.steps_per_epoch)  # raises before work is done
         self.losses: list[float] = []
         self.evaluations: list[Evaluation] = []
         self.diverged: int | None = None
         self.seconds = 0.0
-        self._snapshots = snapshots
-        self._batches: Iterator[Any] | None = None
-        self._epoch_batches = 0  # read in this epoch
-        self._recent_batches: deque[Any] = deque(maxlen=EVALUATED_TRAIN_BATCHES)
         with preserve_rng():
             seed_everything(seed)
             self.model, self.optimizer = create_model_and_optimizer(task)
+            self._uses_closure = needs_closure(self.optimizer)
             self._lr_ratios = [ratio for _, ratio in group_lr_ratios([self.optimizer])]
-            self._bind_schedule(0)
+            self._set_schedule(schedule, total_steps)
             self.model.train()
-            set_optimizer_mode(self.optimizer, "train")
+            set_optimizer_mode([self.optimizer], "train")
+            self._batches = TrainingBatches(task.train)
             self._restore_rng = capture_random_state()
-            restore_loader = capture_loader_state(task.train) if snapshots else _restore_nothing
-            self._restore_epoch = (self._restore_rng, restore_loader)
 
     def _set_schedule(self, schedule: Candidate, total_steps: int | Duration | None) -> None:
+        """Create the scheduler of the optimizer, at the step that the training has reached."""
+        task, plain = self.task, plain_schedule(schedule)
         self.schedule = schedule
-        self.curve = curve_of(schedule, self.lr, total_steps, self.task.steps_per_epoch)
-        self.total_steps = len(self.curve)
-        if isinstance(schedule, Plateau) and schedule.metric not in ("loss", *self.task.metrics):
-            raise ScheduleError(
-                f"{schedule!r}: the task has no metric {schedule.metric!r}; it has "
-                f"{', '.join(('loss', *self.task.metrics))}"
-            )
-
-    def _bind_schedule(self, initial_step: int) -> None:
-        """Create the scheduler of the optimizer, which has already made ``initial_step`` steps."""
-        plain = self.schedule.schedule if isinstance(self.schedule, Plateau) else self.schedule
-        lr: Schedule | dict[str, Schedule] = self.lr * plain
-        if any(ratio != 1 for ratio in self._lr_ratios):
-            lr = {}
-            for i, group in enumerate(self.optimizer.param_groups):
-                group.setdefault("name", _unused_group_name(str(i), self.optimizer))
-                lr[str(group["name"])] = (self.lr * self._lr_ratios[i]) * plain
+        self.total_steps = len(curve_of(schedule, self.lr, total_steps, task.steps_per_epoch))
         scheduler = ScheduleLR(
             self.optimizer,
-            lr=lr,
+            lr=by_group(
+                self.optimizer.param_groups,
+                [(self.lr * ratio) * plain for ratio in self._lr_ratios],
+            ),
             total_steps=self.total_steps,
-            steps_per_epoch=self.task.steps_per_epoch,
-            initial_step=initial_step,
+            steps_per_epoch=task.steps_per_epoch,
+            initial_step=len(self.losses),
         )
         self._plateau = None
-        if isinstance(self.schedule, Plateau):
-            plateau = self.schedule
+        if isinstance(schedule, Plateau):
+            metrics = "loss", *task.metrics
+            if schedule.metric not in metrics:
+                raise ScheduleError(
+                    f"{schedule!r}: the task has no metric {schedule.metric!r}; it has "
+                    f"{', '.join(metrics)}"
+                )
             self._plateau = PlateauLR(
                 scheduler,
-                mode="min" if plateau.lower_is_better else "max",
-                factor=plateau.factor,
-                patience=plateau.patience,
-                threshold=plateau.threshold,
-                cooldown=plateau.cooldown,
+                mode="min" if schedule.lower_is_better else "max",
+                factor=schedule.factor,
+                patience=schedule.patience,
+                threshold=schedule.threshold,
+                cooldown=schedule.cooldown,
             )
-
-    @property
-    def ended(self) -> bool:
-        """Whether all steps are done or the loss stopped being finite."""
-        return self.diverged is not None or len(self.losses) == self.total_steps
 
     def advance(
         self,
@@ -204,20 +166,13 @@ class Training:
         progress: Callable[[int, int], None] | None = None,
         watch: Callable[[Evaluation], None] | None = None,
     ) -> None:
-        """Train up to a step, or to the end; the caller's random numbers are restored.
-
-        Args:
-            until: number of steps after which to pause; default: all.
-            progress: as for `train`.
-            watch: as for `train`.
-        """
+        """Train up to a step, or to the end; the caller's random numbers are restored."""
         end = self.total_steps if until is None else min(until, self.total_steps)
         start = time.perf_counter()
         with preserve_rng():
             self._restore_rng()
-            with_closure = needs_closure(self.optimizer)
             while len(self.losses) < end and self.diverged is None:
-                self._step(self._next_batch(), with_closure)
+                self._step(next(self._batches))
                 if self.diverged is not None:
                     break
                 if progress:
@@ -227,7 +182,7 @@ class Training:
             self._restore_rng = capture_random_state()
         self.seconds += time.perf_counter() - start
 
-    def _step(self, batch: Any, with_closure: bool) -> None:
+    def _step(self, batch: Any) -> None:
         task, model, optimizer = self.task, self.model, self.optimizer
         optimizer.zero_grad(set_to_none=True)
         loss = task.loss(model, batch)
@@ -243,8 +198,8 @@ class Training:
         # Read now: the scheduler writes the next learning rate in optimizer.step().
         lrs = _group_lrs(optimizer) if is_evaluated else {}
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        if with_closure:
-            optimizer.step(_closure(task, model, optimizer, batch))
+        if self._uses_closure:
+            optimizer.step(partial(_backward, task, model, optimizer, batch))
         else:
             optimizer.step()
         if is_evaluated:
@@ -254,106 +209,51 @@ class Training:
         """Measure on validation and recent training batches, and step the plateau."""
         steps = len(self.losses)
         with preserve_rng():
-            set_optimizer_mode(self.optimizer, "eval")
+            set_optimizer_mode([self.optimizer], "eval")
             validation = mean_metrics(self.task, self.model, self.task.val)
-            train = mean_metrics(self.task, self.model, self._recent_batches)
-            set_optimizer_mode(self.optimizer, "train")
+            train = mean_metrics(self.task, self.model, self._batches.recent)
+            set_optimizer_mode([self.optimizer], "train")
         self.evaluations.append(Evaluation(steps, validation, train, lrs))
         if steps == self.total_steps and not math.isfinite(validation["loss"]):
             self.diverged = steps
         elif self._plateau is not None and isinstance(self.schedule, Plateau):
             self._plateau.step(validation[self.schedule.metric])
 
-    def _next_batch(self) -> Any:
-        if self._batches is None:
-            self._start_epoch()
-        for _ in range(2):
-            for batch in self._batches or ():
-                self._epoch_batches += 1
-                self._recent_batches.append(batch)
-                return batch
-            if not self._epoch_batches:
-                break
-            self._start_epoch()
-        raise TaskError(
-            "the training data gave no batch when it was iterated again; pass a DataLoader or a "
-            "list"
-        )
-
-    def _start_epoch(self) -> None:
-        if self._snapshots:
-            self._restore_epoch = capture_random_state(), capture_loader_state(self.task.train)
-        self._batches, self._epoch_batches = iter(self.task.train), 0
-
-    def snapshot(self) -> TrainingSnapshot:
-        """Return a copy of the state, from which another training can continue.
+    def snapshot(self) -> Self:
+        """Return a copy of the training, which `continue_with` trains on.
 
         Raises:
             TaskError: the model or the optimizer cannot be copied.
         """
+        twin = copy.copy(self)
         try:
-            model, optimizer = copy.deepcopy((self.model, self.optimizer))
+            twin.model, twin.optimizer = copy.deepcopy((self.model, self.optimizer))
         except Exception as error:  # a user's model can raise anything
             raise TaskError(
                 f"{type(self.model).__name__} cannot be copied ({type(error).__name__}: {error}), "
                 "so runs cannot branch from it; train without branches"
             ) from None
-        state = {
-            "model": model,
-            "optimizer": optimizer,
-            "losses": list(self.losses),
-            "evaluations": list(self.evaluations),
-            "_epoch_batches": self._epoch_batches,
-            "_recent_batches": deque(self._recent_batches, EVALUATED_TRAIN_BATCHES),
-            "_restore_rng": self._restore_rng,
-            "_restore_epoch": self._restore_epoch,
-            "_restore_validation": capture_loader_state(self.task.val),
-            "_lr_ratios": self._lr_ratios,
-            "_in_epoch": self._batches is not None,
-            "task": self.task,
-            "lr": self.lr,
-            "seed": self.seed,
-        }
-        return TrainingSnapshot(state, self.seconds)
+        twin.losses, twin.evaluations = list(self.losses), list(self.evaluations)
+        twin._batches = self._batches.copy()
+        twin._restore_validation = capture_loader_state(self.task.val)
+        return twin
 
-    @classmethod
-    def from_snapshot(
-        cls, snapshot: TrainingSnapshot, schedule: Candidate, total_steps: int | Duration | None
-    ) -> Training:
-        """Return a training that continues from a snapshot with another schedule.
+    def continue_with(self, schedule: Candidate, total_steps: int | Duration | None) -> None:
+        """Give this snapshot another schedule.
 
         Its run is bit for bit that of training with this schedule from the start, if both
         schedules agree on the steps before. The original training must have ended, since both
         read the same loader.
         """
-        self = cls.__new__(cls)
-        in_epoch = snapshot.state.pop("_in_epoch")
-        restore_validation = snapshot.state.pop("_restore_validation")
-        for name, value in snapshot.state.items():
-            setattr(self, name, value)
-        self._snapshots, self.diverged, self._batches = True, None, None
-        self.seconds = snapshot.seconds
-        self._set_schedule(schedule, total_steps)
         with preserve_rng():
             for group in self.optimizer.param_groups:
                 group.pop("initial_lr", None)  # the other scheduler set it
-            self._bind_schedule(len(self.losses))
-            restore_rng, restore_loader = self._restore_epoch
-            restore_loader()
-            restore_validation()
-            if in_epoch:
-                restore_rng()
-                self._batches = iter(self.task.train)
-                for _ in range(self._epoch_batches):  # skip the batches that were trained on
-                    next(self._batches)
-        return self
+            self._set_schedule(schedule, total_steps)
+            self._restore_validation()
+            self._batches.rewind()
 
     def result(self, stopped: int | None = None) -> Run:
-        """Return the run so far.
-
-        Args:
-            stopped: step after which early stopping ended it, or None.
-        """
+        """Return the run so far; ``stopped`` is the step after which early stopping ended it."""
         realized_schedule = ""
         if isinstance(self.schedule, Plateau) and self._plateau is not None:
             factor = self._plateau.as_schedule()
@@ -375,37 +275,6 @@ class Training:
         )
 
 
-def _restore_nothing() -> None:
-    """Do nothing: no epoch has started."""
-
-
-def curve_of(
-    schedule: Candidate, lr: float, total_steps: int | Duration | None, steps_per_epoch: int
-) -> Curve:
-    """Return the learning rates of a run, for a `Plateau` without reductions.
-
-    Args:
-        schedule: the schedule.
-        lr: learning rate that it multiplies.
-        total_steps: length of the run, in steps or ``epochs(n)``; default ``epochs(10)``.
-        steps_per_epoch: number of steps in an epoch.
-
-    Raises:
-        ScheduleError: the schedule does not fit into the run.
-    """
-    plain = schedule.schedule if isinstance(schedule, Plateau) else schedule
-    curve = (lr * plain).resolve(
-        total_steps=epochs(10) if total_steps is None else total_steps,
-        steps_per_epoch=steps_per_epoch,
-    )
-    if (unit := CLOCK_NAMES[curve.horizon.clock]) != "step":
-        raise ScheduleError(
-            f"total_steps={total_steps}: a Task's run is counted in steps, not in {unit}s; write a "
-            "number of steps, or epochs(n)"
-        )
-    return curve
-
-
 def create_model_and_optimizer(task: Task) -> tuple[nn.Module, torch.optim.Optimizer]:
     """Return a new model of a task and its optimizer.
 
@@ -424,30 +293,14 @@ def create_model_and_optimizer(task: Task) -> tuple[nn.Module, torch.optim.Optim
     return model, optimizer
 
 
-def _unused_group_name(name: str, optimizer: torch.optim.Optimizer) -> str:
-    """Return a name that no param group has."""
-    taken = [group.get("name") for group in optimizer.param_groups]
-    while name in taken:
-        name += "'"
-    return name
-
-
 def _group_lrs(optimizer: torch.optim.Optimizer) -> dict[str, float]:
-    return {
-        str(group.get("name", i)): float(group["lr"])
-        for i, group in enumerate(optimizer.param_groups)
-    }
+    groups = optimizer.param_groups
+    return dict(zip(group_names(groups), [float(group["lr"]) for group in groups], strict=True))
 
 
-def _closure(
-    task: Task, model: nn.Module, optimizer: torch.optim.Optimizer, batch: Any
-) -> Callable[[], float]:
-    """Return a function that computes the loss of a batch and its gradients."""
-
-    def closure() -> float:
-        optimizer.zero_grad(set_to_none=True)
-        loss = task.loss(model, batch)
-        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        return float(loss.detach())
-
-    return closure
+def _backward(task: Task, model: nn.Module, optimizer: torch.optim.Optimizer, batch: Any) -> float:
+    """Compute the gradients of a batch anew and return its loss, as LBFGS needs it."""
+    optimizer.zero_grad(set_to_none=True)
+    loss = task.loss(model, batch)
+    loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    return float(loss.detach())

@@ -11,28 +11,23 @@ from typing import Final, ParamSpec, TypeVar
 P = ParamSpec("P")
 R = TypeVar("R")
 
-# Names of the same argument in torch, transformers and earlier versions of ratecraft.
+# Names in torch, transformers and earlier versions of ratecraft -> names here, the best first.
 OTHER_NAMES: Final[Mapping[str, tuple[str, ...]]] = {
-    "rate": ("lr", "lrs"),
-    "learning_rate": ("lr", "lrs"),
+    **dict.fromkeys(("rate", "learning_rate", "peak_lr"), ("lr", "lrs")),
     "max_lr": ("lr", "high", "lrs"),
     "base_lr": ("lr", "low", "lrs"),
-    "peak_lr": ("lr", "lrs"),
     "schedule": ("lr", "schedules"),
     "rates": ("lrs",),
     "lr": ("lrs",),
     "lrs": ("lr",),
-    "total": ("total_steps", "steps"),
-    "T_max": ("total_steps", "steps"),
-    "total_iters": ("total_steps", "steps"),
-    "num_training_steps": ("total_steps", "steps"),
-    "max_steps": ("total_steps", "budget_steps", "steps"),
-    "decay_steps": ("total_steps", "steps"),
+    **dict.fromkeys(
+        ("total", "T_max", "total_iters", "num_training_steps", "decay_steps", "max_steps"),
+        ("total_steps", "steps"),
+    ),
     "updates": ("budget_steps", "steps", "total_steps"),
     "num_iter": ("budget_steps", "steps"),
     "epoch": ("steps_per_epoch",),
-    "samples": ("samples_per_step",),
-    "batch_size": ("samples_per_step",),
+    **dict.fromkeys(("samples", "batch_size"), ("samples_per_step",)),
     "tokens": ("tokens_per_step",),
     "fields": ("hyperparam_factors",),
     "floor": ("eta_min",),
@@ -40,39 +35,31 @@ OTHER_NAMES: Final[Mapping[str, tuple[str, ...]]] = {
     "start_lr": ("low",),
     "end_lr": ("high",),
     "sample": ("midpoint",),
-    "start": ("initial_step",),
-    "last_epoch": ("initial_step",),
+    **dict.fromkeys(("start", "last_epoch"), ("initial_step",)),
     "on_plan_change": ("on_change",),
     "optimizer": ("optimizers",),
     "seed": ("seeds",),
-    "warm": ("warmup_steps",),
-    "num_warmup_steps": ("warmup_steps",),
+    **dict.fromkeys(("warm", "num_warmup_steps"), ("warmup_steps",)),
 }
-LR_HINT: Final = (
-    "the learning rate is part of the schedule or of the optimizer: write 3e-4 * cosine(1, 0), or "
-    "Adam(parameters, lr=3e-4)"
-)
-WARMUP_HINT: Final = "a warm-up is part of the schedule: write warmup(500).then(cosine(1, 0))"
-MINIMUM_HINT: Final = "the end value is part of the schedule: write cosine(1, 0.1)"
-FIRST_STEP_HINT: Final = "the first step is 0; to start later write ScheduleLR(..., initial_step=)"
 # Arguments elsewhere that are part of the schedule here, or an argument of ScheduleLR.
 HINTS: Final[Mapping[str, str]] = {
-    "lr": LR_HINT,
-    "rate": LR_HINT,
-    "learning_rate": LR_HINT,
-    "max_lr": LR_HINT,
-    "base_lr": LR_HINT,
-    "peak_lr": LR_HINT,
-    "num_warmup_steps": WARMUP_HINT,
-    "warmup_steps": WARMUP_HINT,
-    "warmup_epochs": WARMUP_HINT,
-    "warmup_ratio": WARMUP_HINT,
-    "warmup": WARMUP_HINT,
-    "eta_min": MINIMUM_HINT,
-    "min_lr": MINIMUM_HINT,
-    "floor": MINIMUM_HINT,
-    "last_epoch": FIRST_STEP_HINT,
-    "start": FIRST_STEP_HINT,
+    **dict.fromkeys(
+        ("lr", "rate", "learning_rate", "max_lr", "base_lr", "peak_lr"),
+        "the learning rate is part of the schedule or of the optimizer: write "
+        "3e-4 * cosine(1, 0), or Adam(parameters, lr=3e-4)",
+    ),
+    **dict.fromkeys(
+        ("num_warmup_steps", "warmup_steps", "warmup_epochs", "warmup_ratio", "warmup"),
+        "a warm-up is part of the schedule: write warmup(500).then(cosine(1, 0))",
+    ),
+    **dict.fromkeys(
+        ("eta_min", "min_lr", "floor"),
+        "the end value is part of the schedule: write cosine(1, 0.1)",
+    ),
+    **dict.fromkeys(
+        ("last_epoch", "start"),
+        "the first step is 0; to start later write ScheduleLR(..., initial_step=)",
+    ),
 }
 
 

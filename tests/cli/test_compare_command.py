@@ -1,11 +1,11 @@
 """compare and merge: files, lines of progress, events, interruptions."""
 
+import dataclasses
 import json
 import os
 import pty
 import re
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
@@ -14,6 +14,8 @@ from pathlib import Path
 import command_line
 import pytest
 
+from ratecraft import epochs
+from ratecraft.cli._config import VALUE_TYPES, CompareConfig
 from ratecraft.results import load
 
 TASK = """
@@ -202,11 +204,6 @@ def test_an_interrupted_comparison_is_resumed(folder: Path, signal_number: int, 
     assert process.returncode == code
     assert re.search(r"\d+ of 12 runs are saved in \S*runs.db; run the same command again", rest)
     assert "Traceback" not in rest
-    database = sqlite3.connect(folder / "runs.db")
-    query = "SELECT count(*) FROM trials WHERE status = 'running'"
-    ((running,),) = database.execute(query).fetchall()
-    database.close()
-    assert running == 0
     done = ratecraft(folder, "compare", "config.toml")
     assert done.returncode == 0
     assert len(load(folder / "c.json").runs) == 12
@@ -302,6 +299,26 @@ def test_a_toml_file_may_have_one_schedule_but_no_empty_list(folder: Path) -> No
         done = ratecraft(folder, "compare", "empty.toml")
         assert done.returncode == 2
         assert f"{name} = []; expected" in done.stderr
+
+
+def test_every_option_is_a_key_of_a_toml_file() -> None:
+    assert {field.name for field in dataclasses.fields(CompareConfig)} == set(VALUE_TYPES)
+
+
+def test_a_list_in_a_toml_file_is_an_option_with_commas(tmp_path: Path) -> None:
+    path = tmp_path / "lists.toml"
+    path.write_text(
+        'task = "digits"\nlrs = [1e-5, 0.1]\noptimizers = ["sgd", "adam"]\n'
+        'total_steps = [16, "epochs(2)"]\nschedules = ["wsd(2)", "cosine(1, 0)"]\n'
+    )
+    config = CompareConfig.load(str(path), (), None)
+    assert config.lr_values() == [1e-5, 0.1]
+    assert config.optimizer_names() == ["sgd", "adam"]
+    assert [str(length) for length in config.lengths()] == ["16", str(epochs(2))]
+    assert list(config.candidates()) == ["wsd(2)", "cosine(1, 0)"]
+    assert list(CompareConfig.load(str(path), ("linear(1, 0)",), None).candidates()) == [
+        "linear(1, 0)"
+    ]
 
 
 def test_a_shard_needs_lrs(folder: Path) -> None:

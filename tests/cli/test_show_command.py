@@ -45,6 +45,21 @@ def test_show_draws_in_the_terminal_and_writes_a_figure(folder: Path) -> None:
     assert (folder / "s.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_schedules_are_shown_as_they_were_written(folder: Path) -> None:
+    done = ratecraft(folder, "show", "0.1 * wsd(20)", "cosine(1, 0.1)", "-n", "100")
+    assert done.returncode == 0, done.stderr
+    assert "\n0.1 * wsd(20)\n  first 0, last " in done.stdout
+    assert "one_minus_sqrt" not in done.stdout
+
+
+def test_show_writes_several_figures(folder: Path) -> None:
+    done = ratecraft(folder, "show", "wsd(20)", "-n", "100", "-o", "a.svg", "-o", "b.svg")
+    assert done.returncode == 0, done.stderr
+    for name in ("a.svg", "b.svg"):
+        assert f"figure: {name}\n" in done.stdout
+        assert "<svg" in (folder / name).read_text()
+
+
 def test_show_draws_a_schedule_over_its_own_length(folder: Path) -> None:
     done = ratecraft(folder, "show", "warmup(epochs(2))", "--steps-per-epoch", "50")
     assert "100 steps" in done.stdout

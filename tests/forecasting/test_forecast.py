@@ -154,6 +154,10 @@ def test_recommended_schedule_has_the_lowest_loss_of_its_family() -> None:
 
 
 def test_invalid_arguments_raise() -> None:
+    with pytest.raises(ScheduleError, match="the same schedule is given twice"):
+        forecast(LOG, [cosine(1, 0), cosine(1, 0)], 2000)
+    with pytest.raises(TypeError, match=r"not 'wsd\(5\)'; ratecraft.parse reads a text"):
+        forecast(LOG, "wsd(5)", 2000)
     with pytest.raises(ScheduleError, match="schedules= is empty; pass at least one"):
         forecast(LOG, [], 100)
     with pytest.raises(TypeError, match="expected a Schedule, not 'cosine"):

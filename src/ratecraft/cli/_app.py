@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import signal
+import traceback
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from cyclopts import App, CycloptsError, UnknownCommandError, UnknownOptionError
 
 from ratecraft._version import __version__
 from ratecraft.errors import RatecraftError, RunFailed
+from ratecraft.schedule._parser import VERBS, WORDS
 
 from ._check import check
 from ._compare import compare
@@ -21,7 +24,8 @@ from ._find import find
 from ._forecast import forecast
 from ._info import info
 from ._merge import merge
-from ._renamed import renamed_command, renamed_option
+from ._renamed import renamed
+from ._report import report
 from ._show import show
 from ._train import train
 
@@ -42,7 +46,14 @@ unexpected error.
     help_format="markdown",
     suppress_keyboard_interrupt=False,  # `run` reports Ctrl-C, with its own exit code
 )
-for command in (show, check, doctor, find, forecast, train, compare, merge, demo, info):
+NOTATION_HELP: Final = (
+    f"Words of the notation: {', '.join(sorted(WORDS))}. "
+    f"Methods: {', '.join(f'.{verb}()' for verb in VERBS)}. Multiply with *."
+)
+for command in (show, check, doctor, find, forecast, train, compare, report, merge, demo, info):
+    if command in (show, check):
+        text = inspect.getdoc(command) or ""
+        command.__doc__ = text.replace("\nArgs:\n", f"\n{NOTATION_HELP}\n\nArgs:\n")
     app.command(command)
 app.register_install_completion_command(add_to_startup=False)
 
@@ -58,10 +69,8 @@ def run(arguments: Sequence[str] | None) -> int:
         app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
         return _fail(_usage_error(error), 2)
-    except RunFailed as error:
-        return _fail(str(error), 1)
     except RatecraftError as error:
-        return _fail(str(error), 2)
+        return _fail(str(error), 1 if isinstance(error, RunFailed) else 2)
     except _Terminated:
         return _fail("terminated by SIGTERM", 143)
     except KeyboardInterrupt:
@@ -84,28 +93,28 @@ def _terminate(*_: Any) -> None:
 
 
 def _fail(message: str, code: int) -> int:
-    err.print("[bold red]error:[/bold red] ", end="")
-    err.print(message, markup=False)
+    err.print("error: ", style="bold red", end="")
+    err.print(message)
     return code
 
 
 def _usage_error(error: CycloptsError) -> str:
     """Return the message of a parsing error, with the new name of a renamed option or command."""
     message, commands = str(error), list(error.command_chain or ())
+    hint = None
     if isinstance(error, UnknownOptionError):
-        option = error.token.keyword or error.token.value
-        message = renamed_option(commands[0] if commands else "", option) or message
+        hint = renamed("".join(commands[:1]), error.token.keyword or error.token.value)
     elif isinstance(error, UnknownCommandError) and error.unused_tokens:
-        message = renamed_command(error.unused_tokens[0]) or message
+        hint = renamed("", error.unused_tokens[0])
+    if hint is not None:
+        message = f"unknown {'option' if commands else 'command'}: {hint}"
     return f"{message}\nsee: {' '.join(['ratecraft', *commands, '--help'])}"
 
 
 def _describe(error: BaseException) -> str:
     """Return an unexpected error in one line, with the last frame outside installed packages."""
-    location, traceback = "", error.__traceback__
-    while traceback is not None:
-        code = traceback.tb_frame.f_code
-        if "site-packages" not in code.co_filename:
-            location = f" (in {code.co_name}, {code.co_filename}:{traceback.tb_lineno})"
-        traceback = traceback.tb_next
+    location = ""
+    for frame in traceback.extract_tb(error.__traceback__):
+        if "site-packages" not in frame.filename:
+            location = f" (in {frame.name}, {frame.filename}:{frame.lineno})"
     return f"{type(error).__name__}: {error}{location}"

@@ -2,50 +2,32 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-from cyclopts import Parameter
 from rich.console import Console
+from rich.table import Table
 
 from ratecraft.errors import RunFailed, SettingError
 
-from ._config import CompareConfig
-from ._console import check_counts, err, out
-from ._files import check_output, check_result_files, write_comparison
+from ._config import CompareConfig, CompareOptions
+from ._console import err, out
 from ._find import find_and_print
 from ._live import ProgressStyle, show_progress
-from ._tables import print_comparison, print_comparison_json
+from ._options import check_counts, check_output, check_outputs, given, load_task, write_outputs
 
 if TYPE_CHECKING:
     from ratecraft.experiments import Progress
     from ratecraft.experiments._engines import Engine
     from ratecraft.experiments._plateau import Candidate
-    from ratecraft.results import Comparison, Forecast, LRFinderResult
+    from ratecraft.results import Comparison, Forecast, LRFinderResult, OptimalLRRange, Summary
 
 
 def compare(
-    task: str,
-    *schedules: str,
-    lrs: Annotated[str | None, Parameter(alias="--lr")] = None,
-    optimizers: Annotated[str | None, Parameter(alias="--optimizer")] = None,
-    seeds: int | None = None,
-    total_steps: Annotated[str | None, Parameter(alias="-n")] = None,
-    workers: int | None = None,
-    engine: str | None = None,
-    address: str | None = None,
-    cpus: float | None = None,
-    gpus: float | None = None,
-    store: Path | None = None,
-    halving: bool | None = None,
-    branches: bool | None = None,
-    shard: str | None = None,
-    forecast: Path | None = None,
-    save: Path | None = None,
-    output: Annotated[tuple[Path, ...], Parameter(alias="-o")] = (),
-    quiet: bool | None = None,
-    json: bool = False,
+    task: str, *schedules: str, options: CompareOptions | None = None, json: bool = False
 ) -> None:
     """Train with several schedules over several seeds, and report which is better.
 
@@ -58,136 +40,83 @@ def compare(
         task: What to train: digits, stdlib-text, a function of yours as file.py:function, or a
             .toml file with these options as keys; options on the command line override it.
         schedules: Schedules in the notation, each a factor of the learning rate.
-        lrs: Learning rate that every schedule multiplies, several separated by commas, or "find"
-            to search for it first (the default). Write 1 if the schedules are learning rates.
-        optimizers: Optimizer to use instead of the task's, or several separated by commas;
-            `ratecraft find --help` lists the names.
-        seeds: Number of seeds for each candidate. Default: 3.
-        total_steps: Length of each run: a number of steps, or a duration such as "epochs(10)"
-            (the default), or several separated by commas.
-        workers: Number of worker processes; 0 trains in this process. Default: one for each CPU
-            core.
-        engine: Where to train: "local" (worker processes, the default) or "ray".
-        address: Address of a Ray cluster, such as "auto". Default: start Ray on this machine.
-        cpus: CPU cores for each Ray worker. Default: 1.
-        gpus: GPUs for each Ray worker; with 0.25, four share one. Default: 0.
-        store: SQLite file in which to save finished runs.
-        halving: Stop the worse half of each schedule's learning rates after a quarter and after
-            half of the run. Stopped runs have no final loss.
-        branches: Train the common beginning of runs only once, for example that of cooldowns of
-            several lengths.
-        shard: Train only part i of n, written i/n, for job arrays; `ratecraft merge` combines the
-            stores.
-        forecast: Forecast saved by `ratecraft forecast`, to show next to the results.
-        save: Write the result as JSON.
-        output: Also write a report (.html) or a figure (.png, .svg or .pdf); can be repeated.
-        quiet: Do not show progress.
+        options: The other options.
         json: Print one line of JSON for every event and for the result.
     """
-    given = {name: value for name, value in locals().items() if name not in ("task", "json")}
-    config = CompareConfig.load(task, given)
-    candidates, lengths, shard_index = config.candidates(), config.lengths(), config.shard_index()
-    check_result_files(config.save, config.output)
+    config = CompareConfig.load(task, schedules, options)
+    candidates, lrs = config.candidates(), config.lr_values()
+    lengths, shard = config.lengths(), config.shard_index()
+    check_outputs(config.save, config.output)
     check_counts(config.seeds, config.workers)
     check_output(config.store)
-    loaded_forecast = _load_forecast(config.forecast)
-    is_sharded = shard_index != (1, 1)
-    lr_values = config.lr_values()
-    if is_sharded:
-        _check_shard(config, lr_values)
-    lr_search = None
-    if not lr_values:
-        lr_search = _find_lr(config, console=err if json else out)
-        lr_values = [lr_search.lr or 0.0]
+    forecast = None if config.forecast is None else load_forecast(config.forecast)
+    console, lr_search = err if json else out, None
+    if not lrs:
+        lr_search = _find_lr(config, console)
+        lrs = [lr_search.lr or 0.0]
     result = compare_and_print(
         config.task,
         candidates,
         style="json" if json else "quiet" if config.quiet else "auto",
         store=config.store,
-        lrs=lr_values,
-        seeds=config.seeds,
-        total_steps=lengths,
-        workers=config.workers,
         engine=_engine(config),
+        lrs=lrs,
+        total_steps=lengths,
+        shard=shard,
         optimizers=config.optimizer_names(),
+        seeds=config.seeds,
+        workers=config.workers,
         halving=config.halving,
         branches=config.branches,
-        shard=shard_index,
     )
-    if is_sharded:
+    if shard != (1, 1):
         err.print(
-            f"shard {shard_index[0]} of {shard_index[1]} is done; after the last one run: "
-            f"ratecraft merge all.db {config.store} ..., then this command with --store all.db "
-            "and without --shard",
-            markup=False,
+            f"shard {shard[0]} of {shard[1]} is done; after the last one run: ratecraft merge "
+            f"all.db {config.store} ..., then this command with --store all.db and without --shard"
         )
-    write_comparison(
-        result,
-        config.save,
-        config.output,
-        title=f"Schedules on {config.task}",
-        quiet=json,
-        lr_search=lr_search,
-        forecast=loaded_forecast,
-    )
-    if result.failed:
-        count = len(result.failed)
-        failed = "a run failed" if count == 1 else f"{count} runs failed"
-        raise RunFailed(f"{failed}; with a --store, the same command tries only these again")
-    if not is_sharded:
-        fail_if_all_diverged(result)
-
-
-def _check_shard(config: CompareConfig, lr_values: list[float]) -> None:
-    """Raise a SettingError if shards would not fit together."""
-    if config.store is None:
-        raise SettingError("--shard needs its own --store; ratecraft merge combines the stores")
-    if not lr_values:
-        raise SettingError(
-            "--shard needs lrs, such as --lrs 0.001,0.01: every shard would find a different lr"
+    if result.runs:
+        write_outputs(
+            result,
+            config.save,
+            config.output,
+            console=console,
+            comparison=result,
+            lr_search=lr_search,
+            forecast=forecast,
+            title=f"Schedules on {config.task}",
         )
+    fail_on_bad_runs(result, is_shard=shard != (1, 1))
 
 
-def _find_lr(config: CompareConfig, *, console: Console) -> LRFinderResult:
-    """Find the learning rate of a comparison, by short runs.
-
-    Raises:
-        RunFailed: none was found.
-        SettingError: there are several optimizers.
-    """
-    from ratecraft.experiments import load_task
-    from ratecraft.experiments._task import with_optimizer
-
+def _find_lr(config: CompareConfig, console: Console) -> LRFinderResult:
     names = config.optimizer_names()
     if names is not None and len(names) > 1:
         raise SettingError(
             "--lrs find finds the lr of one optimizer; for several optimizers write the lrs: "
             "--lrs 0.001,0.01,0.1"
         )
-    task = load_task(config.task)
-    if names is not None:
-        task = with_optimizer(task, names[0])
-    result = find_and_print(task, config.task, total_steps=config.lengths()[0], console=console)
+    task = load_task(config.task, names[0] if names else None)
+    result = find_and_print(task, config.lengths()[0], console=console)
     if result.lr is None:
         raise RunFailed(f"{result.reason}; or give --lrs")
     return result
 
 
 def _engine(config: CompareConfig) -> Engine | str | None:
+    resources = given(address=config.address, cpus=config.cpus, gpus=config.gpus)
     if config.engine == "ray":
         from ratecraft.experiments._engines import RayEngine
 
-        return RayEngine(config.address, cpus=config.cpus, gpus=config.gpus)
-    if config.address is not None or config.gpus or config.cpus != 1:
+        return RayEngine(**resources)
+    if resources:
         raise SettingError("--address, --cpus and --gpus need --engine ray")
-    return None if config.engine == "local" else config.engine
+    return config.engine
 
 
-def _load_forecast(path: Path | None) -> Forecast | None:
+def load_forecast(path: Path) -> Forecast:
+    """Return a forecast that `ratecraft forecast` saved."""
     from ratecraft.results import Forecast, load
 
-    if path is None:
-        return None
     result = load(path)
     if not isinstance(result, Forecast):
         raise SettingError(
@@ -206,15 +135,9 @@ def compare_and_print(
     engine: Engine | str | None = None,
     **options: Any,
 ) -> Comparison:
-    """Train every schedule, show the progress, and print the table and the verdict.
+    """Train every schedule, show the progress and print the result; close an `Engine`.
 
-    Args:
-        task: name of the task.
-        schedules: schedules by name.
-        style: how to show the progress; "json" prints the result as JSON, too.
-        store: SQLite file in which to save finished runs.
-        engine: where to train; closed at the end if it is an `Engine`.
-        options: other options of `ratecraft.experiments.compare`.
+    ``options`` are those of `ratecraft.compare`; ``None`` stands for their defaults.
     """
     from ratecraft.experiments import compare as compare_schedules
 
@@ -227,27 +150,83 @@ def compare_and_print(
                 show(progress)
 
             result = compare_schedules(
-                task, schedules, store=store, engine=engine, progress=report, **options
+                task, schedules, store=store, engine=engine, progress=report, **given(**options)
             )
     except KeyboardInterrupt:
         if latest and store is not None:
             err.print(
                 f"{latest[0].done} of {latest[0].planned} runs are saved in {store}; run the same "
-                "command again to train the rest",
-                markup=False,
+                "command again to train the rest"
             )
         raise
     finally:
         if engine is not None and not isinstance(engine, str):
             engine.close()
     if style == "json":
-        print_comparison_json(result)
+        _print_comparison_json(result)
     else:
         print_comparison(result)
     return result
 
 
-def fail_if_all_diverged(result: Comparison) -> None:
-    """Raise RunFailed if the loss of every run became nan or inf."""
-    if all(run.diverged is not None for run in result.runs):
+def fail_on_bad_runs(result: Comparison, *, is_shard: bool = False) -> None:
+    """Raise RunFailed if a run failed, or if the loss of every run became nan or inf."""
+    count = len(result.failed)
+    if count:
+        failed = "a run failed" if count == 1 else f"{count} runs failed"
+        raise RunFailed(f"{failed}; with a --store, the same command tries only these again")
+    if not is_shard and all(run.diverged is not None for run in result.runs):
         raise RunFailed("the loss of every run became nan or inf; use a lower lr")
+
+
+def print_comparison(result: Comparison) -> None:
+    """Print a comparison: its table, the best learning rates, failed runs and the verdict."""
+    from ratecraft.results._verdict import mean_text
+
+    if not result.runs:
+        out.print("no runs: the shard is empty, or every run failed")
+        return
+    lengths = sorted({run.total_steps for run in result.runs})
+    seeds = len({run.seed for run in result.runs})
+    steps = " and ".join(f"{length:,}" for length in lengths)
+    table = Table(title=f"Validation after {steps} steps, {seeds} seeds")
+    table.add_column("schedule", overflow="fold")
+    for metric in result.metrics():
+        table.add_column(f"{metric} ± sd", justify="right")
+    table.add_column("diverged", justify="right")
+    for row in result.summaries():
+        cells = [mean_text(row, metric) for metric in result.metrics()]
+        table.add_row(row.name, *cells, _diverged(row))
+    out.print(table)
+    if seeds > 1:  # one seed cannot show which learning rates are equally good
+        for family, lr_range in result.optimal_lr_ranges().items():
+            out.print(f"{family}: {_describe_range(lr_range)}")
+    for name, error in result.failed.items():
+        out.print(f"failed: {name}: {error.strip().splitlines()[-1]}")
+    out.print(result.verdict())
+
+
+def _diverged(row: Summary) -> str:
+    stopped = " (stopped early)" if row.stopped else ""
+    missing = f" ({row.missing} missing)" if row.missing else ""
+    return f"{row.diverged} of {row.seeds}{stopped}{missing}"
+
+
+def _describe_range(lr_range: OptimalLRRange) -> str:
+    low = ", or lower" if lr_range.open_low else ""
+    high = ", or higher" if lr_range.open_high else ""
+    equal = f"{lr_range.low:g} to {lr_range.high:g}{low}{high}"
+    return f"best lr {lr_range.best:g}, not significantly worse: {equal}"
+
+
+def _print_comparison_json(result: Comparison) -> None:
+    text = json.dumps(
+        {
+            "event": "result",
+            "verdict": result.verdict() if result.runs else "",
+            "rows": [asdict(row) for row in result.summaries()],
+            "failed": result.failed,
+        }
+    )
+    # JSON has no inf and nan: they become null.
+    out.print(json.dumps(json.loads(text, parse_constant=lambda constant: None)))

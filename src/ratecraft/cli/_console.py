@@ -1,4 +1,4 @@
-"""Standard output and error, the progress bar, and numbers in options."""
+"""Standard output and error, the progress bar, and durations in words."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ from typing import Final
 
 from rich.console import Console
 
-from ratecraft.errors import SettingError
-
-# emoji=False: ":100:" in a path or a schedule is not an emoji.
-out: Final = Console(highlight=False, soft_wrap=True, emoji=False)
-err: Final = Console(highlight=False, soft_wrap=True, emoji=False, stderr=True)
+# Paths and schedules are printed as they are: "[0.1]" is no markup, and ":100:" is no emoji.
+out: Final = Console(highlight=False, soft_wrap=True, emoji=False, markup=False)
+err: Final = Console(highlight=False, soft_wrap=True, emoji=False, markup=False, stderr=True)
 
 
 def has_color() -> bool:
@@ -20,20 +18,15 @@ def has_color() -> bool:
     return out.is_terminal and not out.no_color
 
 
-def check_counts(seeds: int, workers: int | None = None) -> None:
-    """Raise a SettingError unless there is a seed, and the number of workers is not negative."""
-    if seeds < 1:
-        raise SettingError(f"--seeds {seeds}: expected a number >= 1")
-    if workers is not None and workers < 0:
-        raise SettingError(f"--workers {workers}: expected a number >= 0")
-
-
-def parse_number(text: str, option: str) -> float:
-    """Return a number that was given as text."""
-    try:
-        return float(text)
-    except ValueError:
-        raise SettingError(f'{option} {text!r}: expected a number, or "find"') from None
+def format_duration(seconds: float) -> str:
+    """Return a duration in readable units: 2.4 s, 3 min 20 s, 2 h 5 min."""
+    if seconds < 60:
+        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min"
 
 
 @contextmanager
@@ -44,17 +37,8 @@ def progress_bar(title: str, unit: str) -> Iterator[Callable[[int, int], None]]:
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn(unit),
-        TimeElapsedColumn(),
-    )
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+               TextColumn(unit), TimeElapsedColumn())  # fmt: skip
     with Progress(*columns, console=err, transient=True) as bar:
         task = bar.add_task(title, total=None)
-
-        def advance(done: int, planned: int) -> None:
-            bar.update(task, completed=done, total=planned)
-
-        yield advance
+        yield lambda done, planned: bar.update(task, completed=done, total=planned)

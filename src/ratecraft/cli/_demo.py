@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from ratecraft.errors import RunFailed
 from ratecraft.schedule import epochs, parse
 
-from ._compare import compare_and_print, fail_if_all_diverged
-from ._console import check_counts, has_color, out
-from ._files import check_output, write_comparison
+from ._compare import compare_and_print, fail_on_bad_runs
+from ._console import has_color, out
 from ._find import find_and_print
-
-if TYPE_CHECKING:
-    from ratecraft.experiments._plateau import Candidate
-
+from ._options import check_counts, check_output, load_task, write_outputs
 
 DEMO_SCHEDULES: Final = {
     "constant": "constant(1)",
@@ -37,40 +33,36 @@ def demo(*, folder: Path = Path("ratecraft-demo"), seeds: int = 3) -> None:
         folder: Folder for the report and the results.
         seeds: Number of seeds for each schedule.
     """
-    from ratecraft.experiments import load_task
     from ratecraft.report import terminal_curve
 
     check_counts(seeds)
     check_output(folder / "report.html")
-    task = load_task("digits")
-    total_steps = epochs(10)
+    task, length = load_task("digits"), epochs(10)
+    schedules = {name: parse(text) for name, text in DEMO_SCHEDULES.items()}
     _print_heading("1 Find a learning rate by short runs")
-    lr_search = find_and_print(task, "digits", total_steps=total_steps)
-    if lr_search.lr is None:
+    lr_search = find_and_print(task, length)
+    lr = lr_search.lr
+    if lr is None:
         raise RunFailed(lr_search.reason)
-    _print_heading(f"2 Draw five schedules at lr {lr_search.lr:.3g}")
-    schedules: dict[str, Candidate] = {name: parse(text) for name, text in DEMO_SCHEDULES.items()}
+    _print_heading(f"2 Draw five schedules at lr {lr:.3g}")
     curves = {
-        name: (lr_search.lr * parse(text)).resolve(
-            total_steps=total_steps, steps_per_epoch=task.steps_per_epoch
-        )
-        for name, text in DEMO_SCHEDULES.items()
+        name: (lr * schedule).resolve(total_steps=length, steps_per_epoch=task.steps_per_epoch)
+        for name, schedule in schedules.items()
     }
-    out.print(terminal_curve(curves, color=has_color()), markup=False)
+    out.print(terminal_curve(curves, color=has_color()))
     _print_heading(f"3 Train each schedule with {seeds} seeds")
-    result = compare_and_print(
-        "digits", schedules, lrs=lr_search.lr, seeds=seeds, total_steps=total_steps
-    )
+    result = compare_and_print("digits", schedules, lrs=lr, seeds=seeds, total_steps=length)
     lr_search.save(folder / "lr-finder.json")
-    write_comparison(
+    write_outputs(
         result,
         folder / "comparison.json",
         [folder / "report.html"],
+        comparison=result,
         lr_search=lr_search,
         title="Five schedules on handwritten digits",
     )
-    fail_if_all_diverged(result)
+    fail_on_bad_runs(result)
 
 
 def _print_heading(text: str) -> None:
-    out.print(f"\n[bold]{text}[/bold]")
+    out.print(f"\n{text}", style="bold")

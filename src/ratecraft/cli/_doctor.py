@@ -8,7 +8,7 @@ from cyclopts import Parameter
 
 from ratecraft.errors import SettingError
 
-from ._check import fail_on_errors, print_findings
+from ._check import report_findings
 
 
 def doctor(setup: str, *, total_steps: Annotated[int | None, Parameter(alias="-n")] = None) -> None:
@@ -32,5 +32,4 @@ def doctor(setup: str, *, total_steps: Annotated[int | None, Parameter(alias="-n
         findings = diagnose(*objects, total_steps=total_steps)
     except TypeError as error:
         raise SettingError(f"{setup}: {error}") from None
-    print_findings(findings, setup)
-    fail_on_errors(findings)
+    report_findings({setup: findings})

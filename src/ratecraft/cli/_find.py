@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-from cyclopts import Parameter
 from rich.console import Console
 
 from ratecraft.errors import RunFailed, SettingError
 from ratecraft.schedule import Duration, constant, parse_length
 
 from ._console import out, progress_bar
-from ._files import FIGURE_SUFFIXES, check_output
+from ._options import (
+    Figures,
+    Save,
+    Seed,
+    TotalSteps,
+    check_outputs,
+    given,
+    load_task,
+    write_outputs,
+)
 
 if TYPE_CHECKING:
     from ratecraft.experiments import Task
@@ -24,17 +31,17 @@ if TYPE_CHECKING:
 def find(
     task: str,
     *,
-    total_steps: Annotated[str | None, Parameter(alias="-n")] = None,
+    total_steps: TotalSteps = None,
     budget_steps: int | None = None,
     optimizer: str | None = None,
-    seed: int = 0,
+    seed: Seed = 0,
     range_test: bool = False,
     steps: int | None = None,
     low: float | None = None,
     high: float | None = None,
     linear: bool = False,
-    save: Path | None = None,
-    output: Annotated[Path | None, Parameter(alias="-o")] = None,
+    save: Save = None,
+    output: Figures = (),
 ) -> None:
     """Find the learning rate for a training run, by short runs.
 
@@ -50,134 +57,81 @@ def find(
         optimizer: Optimizer to use instead of the task's: sgd, momentum, nesterov, adagrad,
             adadelta, rmsprop, adam, adamw, nadam, radam, adamax, lbfgs, muon, schedulefree-adamw,
             prodigy, or a class such as torch.optim.AdamW.
-        seed: Seed of the initial weights and the data order.
         range_test: Raise the learning rate with every step, and print what each known rule
             suggests.
         steps: Length of the range test in steps. Default: one epoch, but at least 100.
         low: First learning rate of the range test. Default: 1e-8.
         high: Last learning rate of the range test. Default: 10.
         linear: Raise the learning rate of the range test linearly instead of geometrically.
-        save: Write the result as JSON.
-        output: Also write a figure (.png, .svg or .pdf).
     """
-    from ratecraft.experiments import load_task
-    from ratecraft.experiments._task import with_optimizer
-    from ratecraft.report import plot_lr_finder, plot_range_test, save_figure
-    from ratecraft.results import RANGE_TEST_RULES
-
-    check_output(save, ".json")
-    check_output(output, *FIGURE_SUFFIXES)
-    spacing = "linear" if linear else None
-    sweep_options = _given(steps=steps, low=low, high=high, spacing=spacing)
-    search_options = _given(budget_steps=budget_steps)
-    if sweep_options and not range_test:
+    check_outputs(save, output, reports=False)
+    sweep = given(steps=steps, low=low, high=high, spacing="linear" if linear else None)
+    if sweep and not range_test:
         raise SettingError(
             "--steps, --low, --high and --linear need --range-test; without it write --budget-steps"
         )
-    if range_test and (search_options or total_steps is not None):
+    if range_test and (budget_steps is not None or total_steps is not None):
         raise SettingError("--total-steps and --budget-steps cannot be used with --range-test")
-    loaded = load_task(task)
-    if optimizer is not None:
-        loaded = with_optimizer(loaded, optimizer)
+    loaded = load_task(task, optimizer)
     result: LRFinderResult | LRRangeTestResult
     if range_test:
-        result = _run_range_test(loaded, task, seed=seed, **sweep_options)
-        lr, plot = result.suggestion, partial(plot_range_test, result, tuple(RANGE_TEST_RULES))
+        result = _range_test_and_print(loaded, seed, **sweep)
+        lr = result.suggestion
     else:
         length = parse_length(total_steps or "epochs(10)")
-        result = find_and_print(loaded, task, total_steps=length, seed=seed, **search_options)
-        lr, plot = result.lr, partial(plot_lr_finder, result)
-    if save is not None:
-        out.print(f"result: {result.save(save)}", markup=False)
-    if output is not None:
-        out.print(f"figure: {save_figure(plot(), output)}", markup=False)
+        result = find_and_print(loaded, length, seed=seed, **given(budget_steps=budget_steps))
+        lr = result.lr
+    write_outputs(result, save, output)
     if lr is None:
         raise RunFailed(result.reason)
 
 
-def _given(**options: Any) -> dict[str, Any]:
-    """Return the options that were given."""
-    return {name: value for name, value in options.items() if value is not None}
-
-
 def find_and_print(
-    task: Task,
-    name: str,
-    *,
-    total_steps: Duration | int,
-    seed: int = 0,
-    console: Console = out,
-    **options: Any,
+    task: Task, length: Duration | int, *, seed: int = 0, console: Console = out, **options: Any
 ) -> LRFinderResult:
-    """Find the learning rate for a fresh model, with a progress bar, and print the result.
-
-    Args:
-        task: the task.
-        name: its name, if the task has none of its own.
-        total_steps: length of the run that the learning rate is for.
-        seed: seed of the initial weights and the data order.
-        console: where to print.
-        options: other options of `find_lr`.
-    """
-    from ratecraft._training._snapshot import seed_everything
-    from ratecraft.experiments._train import create_model_and_optimizer, curve_of
+    """Find the learning rate for a fresh model, and print it; ``options`` are those of find_lr."""
+    from ratecraft.experiments._plateau import curve_of
     from ratecraft.finder import find_lr
-    from ratecraft.report import terminal_lr_finder
+    from ratecraft.report import terminal_chart
 
-    length = len(curve_of(constant(1), 1.0, total_steps, task.steps_per_epoch))
-    seed_everything(seed)
-    model, optimizer = create_model_and_optimizer(task)
+    total_steps = len(curve_of(constant(1), 1.0, length, task.steps_per_epoch))
     with progress_bar("short runs", "steps at most") as progress:
-        result = find_lr(
-            model,
-            optimizer,
-            task.train,
-            task.loss,
-            total_steps=length,
-            progress=progress,
-            task=task.name or name,
-            **options,
+        result: LRFinderResult = _run(
+            find_lr, task, seed, total_steps=total_steps, progress=progress, **options
         )
-    result = replace(result, seed=seed)
-    console.print(terminal_lr_finder(result), markup=False)
-    console.print(f"{result.task}\n{result.optimizer}: {result.cost}", markup=False)
-    console.print(result.reason, markup=False)
+    console.print(terminal_chart(result.chart()))
+    console.print(f"{result.task}\n{result.optimizer}: {result.cost}\n{result.reason}")
     if result.lr is not None:
         interval = f"{result.lr_low:.3g} to {result.lr_high:.3g}"
-        console.print(f"lr: [bold]{result.lr:.3g}[/bold] (as good: {interval})")
+        console.print(f"lr: [bold]{result.lr:.3g}[/bold] (as good: {interval})", markup=True)
     return result
 
 
-def _run_range_test(task: Task, name: str, *, seed: int = 0, **options: Any) -> LRRangeTestResult:
+def _range_test_and_print(task: Task, seed: int, **options: Any) -> LRRangeTestResult:
     """Run a range test on a fresh model; print its curve and what each rule suggests."""
+    from ratecraft.finder import range_test
+    from ratecraft.report import terminal_chart
+    from ratecraft.results import RANGE_TEST_RULES
+
+    with progress_bar("range test", "steps") as progress:
+        result: LRRangeTestResult = _run(range_test, task, seed, progress=progress, **options)
+    out.print(terminal_chart(result.chart()))
+    out.print(f"{result.task}\ntested with {result.optimizer}: {result.cost}")
+    out.print(f"{result.stop_reason}; {result.reason}")
+    if result.suggestion is not None:
+        out.print(f"suggested lr: [bold]{result.suggestion:.3g}[/bold]", markup=True)
+    for rule in RANGE_TEST_RULES:
+        lr, reason = result.suggest(rule)
+        out.print(f"  {rule:<11}{'-' if lr is None else f'{lr:.3g}':>9}  {reason}")
+    return result
+
+
+def _run(function: Callable[..., Any], task: Task, seed: int, **options: Any) -> Any:
+    """Call find_lr or range_test with a fresh model."""
     from ratecraft._training._snapshot import seed_everything
     from ratecraft.experiments._train import create_model_and_optimizer
-    from ratecraft.finder import range_test
-    from ratecraft.report import terminal_plot
-    from ratecraft.results import RANGE_TEST_RULES
 
     seed_everything(seed)
     model, optimizer = create_model_and_optimizer(task)
-    with progress_bar("range test", "steps") as progress:
-        result = range_test(
-            model,
-            optimizer,
-            task.train,
-            task.loss,
-            progress=progress,
-            task=task.name or name,
-            **options,
-        )
-    result = replace(result, seed=seed)
-    lines = {"smoothed loss": (result.lrs, result.smoothed)}
-    plot = terminal_plot(lines, log_x=True, x_label="lr", y_label="loss", mark=result.suggestion)
-    out.print(plot, markup=False)
-    out.print(f"{result.task}\ntested with {result.optimizer}: {result.cost}", markup=False)
-    out.print(f"{result.stop_reason}; {result.reason}", markup=False)
-    if result.suggestion is not None:
-        out.print(f"suggested lr: [bold]{result.suggestion:.3g}[/bold]")
-    for rule in RANGE_TEST_RULES:
-        lr, reason = result.suggest(rule)
-        cell = "-" if lr is None else f"{lr:.3g}"
-        out.print(f"  {rule:<11}{cell:>9}  {reason}", markup=False)
-    return result
+    result = function(model, optimizer, task.train, task.loss, task=task.name, **options)
+    return replace(result, seed=seed)

@@ -2,32 +2,34 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+import os
+from itertools import zip_longest
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
+from rich.table import Table
 
 from ratecraft.errors import ScheduleError, SettingError
 from ratecraft.schedule import parse
 
 from ._console import has_color, out
-from ._files import REPORT_SUFFIXES, check_output
-from ._tables import print_forecast
+from ._options import Reports, Save, StepsPerEpoch, check_outputs, write_outputs
 
 if TYPE_CHECKING:
     from ratecraft.forecasting import Log
+    from ratecraft.results import Forecast
 
 
 def forecast(
     *logs_and_schedules: str,
     total_steps: Annotated[int | None, Parameter(alias="-n")] = None,
-    steps_per_epoch: float | None = None,
+    steps_per_epoch: StepsPerEpoch = None,
     warmup_steps: int | None = None,
     log_schedule: tuple[str, ...] = (),
     log_total_steps: tuple[int, ...] = (),
     loss: str | None = None,
-    save: Path | None = None,
-    output: Annotated[Path | None, Parameter(alias="-o")] = None,
+    save: Save = None,
+    output: Reports = (),
 ) -> None:
     """Forecast the loss of schedules that you have not run, from the logs of one or two runs.
 
@@ -40,22 +42,20 @@ def forecast(
             events, a saved comparison) and schedules in the notation. A schedule is a factor of
             the peak learning rate of the logs, or the learning rate itself.
         total_steps: Length of the forecast run in steps. Default: the length of the longest log.
-        steps_per_epoch: Steps per epoch, needed if a schedule has a length in epochs.
         warmup_steps: Warm-up of the recommended schedule in steps. Default: that of the logs.
         log_schedule: Schedule of a logged run, as the learning rate itself; once for each log, in
             order. Needed if a log has no learning rates, and useful if it starts late.
         log_total_steps: Length in steps that the schedule of a log was made for, if the log ends
             earlier; once for each --log-schedule.
         loss: Name of the loss column. Default: the first usual name that the log has.
-        save: Write the result as JSON.
-        output: Also write a report (.html) or a figure (.png, .svg or .pdf).
     """
     from ratecraft.forecasting import forecast as forecast_losses
     from ratecraft.forecasting import recommend
-    from ratecraft.report import plot_forecast, save_figure, terminal_forecast, write_report
+    from ratecraft.report import terminal_chart
 
-    paths = [text for text in logs_and_schedules if "(" not in text or _exists(text)]
-    schedules = {text: parse(text) for text in logs_and_schedules if text not in paths}
+    # A schedule may be longer than a file name may be: Path.exists would raise an OSError.
+    paths = [text for text in logs_and_schedules if "(" not in text or os.path.exists(text)]
+    schedules = [parse(text) for text in logs_and_schedules if text not in paths]
     if not paths:
         raise ScheduleError(
             'forecast needs the log of a run: ratecraft forecast log.csv "cosine(1, 0)"'
@@ -64,70 +64,51 @@ def forecast(
         raise SettingError(f"--total-steps {total_steps}: expected a number of steps >= 1")
     if warmup_steps is not None and schedules:
         raise SettingError("--warmup-steps is for a recommended schedule; leave out the schedules")
-    check_output(save, ".json")
-    check_output(output, *REPORT_SUFFIXES)
-    logs = _read_logs(paths, log_schedule, log_total_steps, loss, steps_per_epoch)
+    check_outputs(save, output)
+    logs = _read_logs(
+        paths, log_schedule, log_total_steps, loss=loss, steps_per_epoch=steps_per_epoch
+    )
     length = max(len(log.every_lr) for log in logs) if total_steps is None else total_steps
     if schedules:
         result = forecast_losses(logs, schedules, length, steps_per_epoch=steps_per_epoch)
     else:
         result = recommend(logs, length, warmup_steps=warmup_steps, steps_per_epoch=steps_per_epoch)
-    out.print(terminal_forecast(result, color=has_color()), markup=False)
-    print_forecast(result)
-    if save is not None:
-        out.print(f"result: {result.save(save)}", markup=False)
-    if output is not None and output.suffix.lower() == ".html":
-        title = f"Loss forecast for {length:,} steps"
-        out.print(f"report: {write_report(output, forecast=result, title=title)}", markup=False)
-    elif output is not None:
-        out.print(f"figure: {save_figure(plot_forecast(result), output)}", markup=False)
+    out.print(terminal_chart(result.chart(), color=has_color()))
+    _print_forecast(result)
+    title = f"Loss forecast for {length:,} steps"
+    write_outputs(result, save, output, forecast=result, title=title)
 
 
 def _read_logs(
-    paths: list[str],
-    schedules: tuple[str, ...],
-    total_steps: tuple[int, ...],
-    loss: str | None,
-    steps_per_epoch: float | None,
+    paths: list[str], schedules: tuple[str, ...], total_steps: tuple[int, ...], **options: Any
 ) -> list[Log]:
-    """Read every log, with its schedule and length if they are given.
-
-    Raises:
-        SettingError: the numbers of logs, schedules and lengths differ.
-    """
+    """Read every log, with its schedule and length if they are given."""
     from ratecraft.forecasting import read_logs
 
-    if schedules and len(schedules) != len(paths):
-        raise SettingError(
-            f"--log-schedule is given {_times(len(schedules))} for {len(paths)} logs; "
-            "give it once for each log"
-        )
-    if total_steps and len(total_steps) != len(schedules):
-        raise SettingError(
-            f"--log-total-steps is given {_times(len(total_steps))} for {len(schedules)} "
-            "--log-schedule; give it once for each"
-        )
-    parsed = [parse(text) for text in schedules] if schedules else [None] * len(paths)
-    lengths = list(total_steps) if total_steps else [None] * len(paths)
-    return [
-        log
-        for path, schedule, length in zip(paths, parsed, lengths, strict=True)
-        for log in read_logs(
-            path,
-            schedule=schedule,
-            total_steps=length,
-            loss=loss,
-            steps_per_epoch=steps_per_epoch,
-        )
-    ]
+    for option, values, count, counted in (
+        ("--log-schedule", schedules, len(paths), "logs"),
+        ("--log-total-steps", total_steps, len(schedules), "--log-schedule"),
+    ):
+        if values and len(values) != count:
+            times = "once" if len(values) == 1 else f"{len(values)} times"
+            raise SettingError(
+                f"{option} is given {times} for {count} {counted}; give it once for each"
+            )
+    logs = []
+    for path, schedule, length in zip_longest(paths, map(parse, schedules), total_steps):
+        logs += read_logs(path, schedule=schedule, total_steps=length, **options)
+    return logs
 
 
-def _times(count: int) -> str:
-    return "once" if count == 1 else f"{count} times"
-
-
-def _exists(text: str) -> bool:
-    try:
-        return Path(text).exists()
-    except OSError:  # a schedule may be longer than a file name may be
-        return False
+def _print_forecast(result: Forecast) -> None:
+    table = Table(title=f"Loss after {result.total_steps:,} steps")
+    table.add_column("schedule", overflow="fold")
+    table.add_column("forecast", justify="right", no_wrap=True)
+    table.add_column("band", justify="right", no_wrap=True)
+    for entry in result.entries:
+        name = "\n  ".join([entry.name, *entry.notes])
+        table.add_row(name, f"{entry.loss:.4f}", f"{entry.low:.4f} to {entry.high:.4f}")
+    out.print(table)
+    for note in result.notes:
+        out.print(f"caution: {note}")
+    out.print(result.verdict())

@@ -30,24 +30,16 @@ def info() -> None:
 
     Example: `ratecraft info`
     """
-    out.print(f"ratecraft {__version__}", markup=False)
+    out.print(f"ratecraft {__version__}")
     out.print(f"python {platform.python_version()} on {platform.system()} {platform.machine()}")
-    for name in ("numpy", "scipy"):
-        out.print(f"{name} {metadata.version(name)}", markup=False)
-    missing = []
-    for extra, (package, use) in EXTRAS.items():
-        version = _version(package)
-        if version is None:
-            missing.append(f"pip install 'ratecraft[{extra}]' for {use}")
-        else:
-            out.print(f"{package} {version}: {use}", markup=False)
-    for package in INTEGRATED_PACKAGES:
+    uses = dict(EXTRAS.values())
+    for package in ("numpy", "scipy", *uses, *INTEGRATED_PACKAGES):
         if version := _version(package):
-            out.print(f"{package} {version}", markup=False)
-    devices = ", ".join(_devices()) or "unknown, torch is not installed"
-    out.print(f"devices: {devices}", markup=False)
-    for command in missing:
-        out.print(f"missing: {command}", markup=False)
+            out.print(f"{package} {version}" + (f": {uses[package]}" if package in uses else ""))
+    out.print(f"devices: {_devices()}")
+    for extra, (package, use) in EXTRAS.items():
+        if _version(package) is None:
+            out.print(f"missing: pip install 'ratecraft[{extra}]' for {use}")
 
 
 def _version(package: str) -> str | None:
@@ -57,13 +49,13 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _devices() -> list[str]:
+def _devices() -> str:
     if importlib.util.find_spec("torch") is None:
-        return []
+        return "unknown, torch is not installed"
     import torch
 
     devices = [f"cpu ({torch.get_num_threads()} threads)"]
     devices += [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     if torch.backends.mps.is_available():
         devices.append("mps")
-    return devices
+    return ", ".join(devices)

@@ -7,7 +7,7 @@ from pathlib import Path
 from ratecraft.errors import SettingError
 
 from ._console import out
-from ._files import check_output
+from ._options import check_output
 
 
 def merge(target: Path, *sources: Path) -> None:
@@ -24,5 +24,4 @@ def merge(target: Path, *sources: Path) -> None:
     if not sources:
         raise SettingError("merge needs stores: ratecraft merge all.db shard-1.db shard-2.db")
     check_output(target)
-    count = merge_stores(target, *sources)
-    out.print(f"{target}: {count} new runs", markup=False)
+    out.print(f"{target}: {merge_stores(target, *sources)} new runs")

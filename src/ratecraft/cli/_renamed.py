@@ -1,13 +1,13 @@
-"""Hints for commands and options that have been renamed."""
+"""New names of commands and options that have been renamed."""
 
 from __future__ import annotations
 
 from typing import Final
 
-RENAMED_COMMANDS: Final = {"predict": "forecast"}
 TOTAL_STEPS: Final = {"--total": "--total-steps", "-t": "-n"}
 STEPS_PER_EPOCH: Final = {"--epoch": "--steps-per-epoch"}
-RENAMED_OPTIONS: Final = {
+RENAMED: Final = {
+    "": {"predict": "forecast"},
     "show": {**TOTAL_STEPS, **STEPS_PER_EPOCH},
     "check": {**TOTAL_STEPS, **STEPS_PER_EPOCH},
     "doctor": TOTAL_STEPS,
@@ -25,30 +25,12 @@ RENAMED_OPTIONS: Final = {
     "train": {**TOTAL_STEPS, "--rate": "--lr", "--rates": "--lr"},
     "compare": {**TOTAL_STEPS, "--rate": "--lrs", "--rates": "--lrs"},
 }
-"""Old option -> new option, by command."""
+"""Command -> old option -> new option; "" has the renamed commands."""
 
 
-def renamed_command(name: str) -> str | None:
-    """Return a one-line hint if a command has been renamed."""
-    if name not in RENAMED_COMMANDS:
-        return None
-    return f"unknown command: {name} is {RENAMED_COMMANDS[name]}"
-
-
-def renamed_option(command: str, option: str) -> str | None:
-    """Return a one-line hint if an option has been renamed.
-
-    Args:
-        command: the command that the option was given to.
-        option: the option as it was written: "--total", "--total=5", "-t" or "-t5".
-    """
-    old = option.split("=", 1)[0] if option.startswith("--") else option[:2]
-    new = RENAMED_OPTIONS.get(command, {}).get(old)
-    return None if new is None else f"unknown option: {old} is {new}"
-
-
-def renamed_key(name: str) -> str | None:
-    """Return the new name of a renamed key in the TOML file of compare."""
-    option = f"--{name.replace('_', '-')}"
-    new = RENAMED_OPTIONS["compare"].get(option)
-    return None if new is None else new.removeprefix("--").replace("-", "_")
+def renamed(command: str, name: str) -> str | None:
+    """Return "old is new" if a name, such as "--total", "--total=5" or "-t5", is an old one."""
+    is_short = name.startswith("-") and not name.startswith("--")
+    old = name[:2] if is_short else name.partition("=")[0]
+    new = RENAMED.get(command, {}).get(old)
+    return None if new is None else f"{old} is {new}"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
@@ -11,10 +12,8 @@ from cyclopts import Parameter
 from ratecraft.errors import RunFailed
 from ratecraft.schedule import parse_length
 
-from ._console import out, progress_bar
-from ._files import check_result_files, write_comparison
-from ._live import format_duration
-from ._tables import epoch_header, epoch_row
+from ._console import format_duration, out, progress_bar
+from ._options import Reports, Save, Seed, check_outputs, load_task, write_outputs
 
 if TYPE_CHECKING:
     from ratecraft.results import Evaluation
@@ -27,9 +26,9 @@ def train(
     lr: float = 1.0,
     total_steps: Annotated[str, Parameter(alias="-n")] = "epochs(10)",
     optimizer: str | None = None,
-    seed: int = 0,
-    save: Path | None = None,
-    output: Annotated[tuple[Path, ...], Parameter(alias="-o")] = (),
+    seed: Seed = 0,
+    save: Save = None,
+    output: Reports = (),
 ) -> None:
     """Train once with a schedule, and print losses, metrics and learning rates after each epoch.
 
@@ -41,31 +40,23 @@ def train(
         lr: Learning rate that the schedule multiplies.
         total_steps: Length of the run: a number of steps, or a duration such as "epochs(10)".
         optimizer: Optimizer to use instead of the task's; `ratecraft find --help` lists the names.
-        seed: Seed of the initial weights and the data order.
         save: Write the result as JSON, which `ratecraft forecast` reads.
-        output: Also write a report (.html) or a figure (.png, .svg or .pdf); can be repeated.
     """
-    from ratecraft.experiments import load_task
     from ratecraft.experiments import train as train_task
     from ratecraft.experiments._compare import environment
     from ratecraft.experiments._plateau import parse_candidate
-    from ratecraft.experiments._task import with_optimizer
     from ratecraft.results import Comparison
 
-    check_result_files(save, output)
+    check_outputs(save, output)
     candidate, length = parse_candidate(schedule), parse_length(total_steps)
-    loaded = load_task(task)
-    if optimizer is not None:
-        loaded = with_optimizer(loaded, optimizer)
+    loaded = load_task(task, optimizer)
+
+    def print_evaluation(evaluation: Evaluation) -> None:
+        if evaluation.step <= loaded.steps_per_epoch:  # the first one
+            out.print(_epoch_header(evaluation))
+        out.print(_epoch_row(evaluation, loaded.steps_per_epoch))
+
     with progress_bar("training", "steps") as progress:
-        evaluations: list[Evaluation] = []
-
-        def print_evaluation(evaluation: Evaluation) -> None:
-            if not evaluations:
-                out.print(epoch_header(evaluation), markup=False)
-            evaluations.append(evaluation)
-            out.print(epoch_row(evaluation, loaded.steps_per_epoch), markup=False)
-
         run = train_task(
             loaded,
             candidate,
@@ -76,9 +67,28 @@ def train(
             watch=print_evaluation,
         )
     run = replace(run, optimizer=optimizer or "")
-    result = Comparison(loaded.name or task, {schedule: run.schedule}, (run,), environment())
+    name = str(candidate)
+    result = Comparison(loaded.name, {name: run.schedule}, (run,), environment())
     if run.diverged is None:
-        out.print(f"{len(run.losses):,} steps in {format_duration(run.seconds)}", markup=False)
-    write_comparison(result, save, output, title=f"{schedule} on {task}")
+        out.print(f"{len(run.losses):,} steps in {format_duration(run.seconds)}")
+    write_outputs(result, save, output, comparison=result, title=f"{name} on {task}")
     if run.diverged is not None:
         raise RunFailed(f"the loss became nan or inf at step {run.diverged}; use a lower --lr")
+
+
+def _epoch_header(evaluation: Evaluation) -> str:
+    metrics = [f"{part} {name}" for name in evaluation.metrics for part in ("train", "val")]
+    groups = list(evaluation.lrs)
+    lrs = ["lr"] if len(groups) == 1 else [f"lr {group}" for group in groups]
+    return _align(["epoch", "step", *metrics, *lrs])
+
+
+def _epoch_row(evaluation: Evaluation, steps_per_epoch: int) -> str:
+    cells = [f"{evaluation.step / steps_per_epoch:.3g}", str(evaluation.step)]
+    for name, validation in evaluation.metrics.items():
+        cells += [f"{evaluation.train.get(name, math.nan):.4g}", f"{validation:.4g}"]
+    return _align([*cells, *(f"{lr:.4g}" for lr in evaluation.lrs.values())])
+
+
+def _align(cells: Sequence[str]) -> str:
+    return "  ".join(f"{cell:>{10 if i > 1 else 6}}" for i, cell in enumerate(cells))

@@ -1,13 +1,13 @@
-"""Averaging of past steps by decoupled weight decay."""
+"""Averaging of past steps by decoupled weight decay, under a schedule or measured by a Probe."""
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ratecraft.errors import SettingError
+from ratecraft.results import LayerStats, layer_names
 from ratecraft.schedule import Curve, Schedule
 
 
@@ -17,8 +17,7 @@ class Averaging:
 
     Attributes:
         timescales: 1 / (lr * weight decay) at each step, in steps; inf where the product is 0.
-        effective_steps: effective number of steps averaged by the final weights:
-            (sum of c)^2 / sum of c^2, where c_i is the contribution of step i.
+        effective_steps: effective number of averaged steps, (sum of c)^2 / sum of c^2.
         initial_fraction: fraction of the initial weights that remains.
     """
 
@@ -37,9 +36,9 @@ def averaging(lr: Curve, weight_decay: float | Curve) -> Averaging:
     """Return the average of past steps that AdamW computes under a schedule.
 
     AdamW's step w <- (1 - a_k) w + a_k (-s_k / weight_decay), where a_k = lr_k * weight_decay_k
-    and s_k is Adam's step, is an exponential moving average of past steps with a timescale of
-    1 / a_k steps. Step i contributes c_i = a_i * product of (1 - a_j) over all j > i to the final
-    weights, and the initial weights contribute the product of all (1 - a_j).
+    and s_k is Adam's step, is an exponential moving average with a timescale of 1 / a_k steps.
+    Step i contributes c_i = a_i * product of (1 - a_j) over all j > i to the final weights, and
+    the initial weights contribute the product of all (1 - a_j).
 
     Args:
         lr: learning rate of every step, as ``schedule.resolve(total_steps=...)`` returns it.
@@ -50,12 +49,9 @@ def averaging(lr: Curve, weight_decay: float | Curve) -> Averaging:
         ScheduleError: the curve has no end.
         TypeError: an argument is a schedule instead of a curve.
 
-    >>> from ratecraft import constant, linear
-    >>> from ratecraft.forecasting import averaging
+    >>> from ratecraft import linear
     >>> print(averaging((0.05 * linear(1, 0)).resolve(total_steps=1000), 0.1))
     the final weights average about the last 867 steps; 8.2% of the initial weights remains
-    >>> round(averaging((0.05 * constant(1)).resolve(total_steps=1000), 0.1).effective_steps)
-    394
 
     Source: Wang & Aitchison 2024, arXiv 2405.13698.
     """
@@ -65,21 +61,48 @@ def averaging(lr: Curve, weight_decay: float | Curve) -> Averaging:
                 f"{name} is a schedule without a length; "
                 f"pass the curve {name}=schedule.resolve(total_steps=...)"
             )
-    steps = range(len(lr))
-    decays = (
-        map(weight_decay, steps)
-        if isinstance(weight_decay, Curve)
-        else itertools.repeat(float(weight_decay))
-    )
-    return averaging_of([lr(k) * decay for k, decay in zip(steps, decays, strict=False)])
+    if isinstance(weight_decay, Curve):
+        return _averaging_of([lr(k) * weight_decay(k) for k in range(len(lr))])
+    return _averaging_of([lr(k) * weight_decay for k in range(len(lr))])
 
 
-def averaging_of(fractions: Sequence[float]) -> Averaging:
-    """Return the averaging for given products lr * weight_decay, one for each step.
+def layer_averaging(rows: Sequence[LayerStats], total_steps: int) -> dict[str, Averaging]:
+    """Return the averaging of past steps in each layer, as measured by a Probe.
+
+    `averaging` computes it from a schedule, this function from the measured ``decay``: the
+    fraction by which decoupled weight decay shrank the weights in a step. Between measured steps
+    ``decay`` is interpolated linearly.
+
+    Args:
+        rows: rows of a Probe, from ``Probe.rows()`` or `ratecraft.results.load_layer_stats`.
+        total_steps: number of steps of the run.
 
     Raises:
-        SettingError: a product is below 0 or above 1.
+        SettingError: there are no rows.
+
+    >>> from ratecraft.results import LayerStats
+    >>> rows = [LayerStats(0, "0", "layer", 0.1, *[0.01] * 11)]
+    >>> print(layer_averaging(rows, 500)["layer"])
+    the final weights average about the last 196 steps; 0.7% of the initial weights remains
     """
+    import numpy as np
+
+    if not rows:
+        raise SettingError("rows= is empty; pass the rows of a Probe")
+    names = layer_names(rows)
+    decays: dict[str, dict[int, float]] = {}
+    for row in rows:
+        decays.setdefault(names[row.group, row.layer], {})[row.step] = row.decay
+    result = {}
+    for layer, by_step in decays.items():
+        steps = sorted(by_step)
+        known = [by_step[step] for step in steps]
+        result[layer] = _averaging_of(np.interp(range(total_steps), steps, known).tolist())
+    return result
+
+
+def _averaging_of(fractions: Sequence[float]) -> Averaging:
+    """Return the averaging for the product lr * weight_decay of each step."""
     for k, fraction in enumerate(fractions):
         if not 0 <= fraction <= 1:
             raise SettingError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ratecraft.errors import ScheduleError, SettingError
 from ratecraft.schedule import Curve, Schedule, percent
-from ratecraft.schedule._nodes import Sequence as Parts
-from ratecraft.schedule._nodes import Wrapped
+from ratecraft.schedule._nodes import Then, Wrapped
+
+from ._log import first_true
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -19,16 +21,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """Upper bound on the suboptimality of the final weights, as a function of the learning rate.
-
-    at(lr) = start / lr + lr * noise.
+    """Upper bound on the suboptimality of the final weights: at(lr) = start / lr + lr * noise.
 
     Attributes:
         start: D^2 / (2 sum u), the term of the distance from the initial weights.
         noise: the term of the gradients.
-        lr: learning rate that minimizes the bound, sqrt(start / noise); it multiplies the
-            schedule.
-        best: minimum of the bound, 2 sqrt(start * noise).
     """
 
     start: float
@@ -36,19 +33,16 @@ class Bound:
 
     @property
     def lr(self) -> float:
-        """Factor on the schedule that minimizes the bound."""
+        """Factor on the schedule that minimizes the bound, sqrt(start / noise)."""
         return math.sqrt(self.start) / math.sqrt(self.noise)
 
     @property
     def best(self) -> float:
-        """Minimum of the bound."""
+        """Minimum of the bound, 2 sqrt(start * noise)."""
         return 2 * math.sqrt(self.start) * math.sqrt(self.noise)
 
     def at(self, lr: float) -> float:
         """Return the bound for ``lr`` times the schedule.
-
-        Args:
-            lr: factor on the schedule.
 
         Raises:
             SettingError: ``lr`` is not above 0.
@@ -68,81 +62,70 @@ def bound(curve: Curve, *, gradient: float | Sequence[float] = 1.0, distance: fl
     noise = sum u^2 G^2 / (2 sum u)
     + 1/2 sum_{k<T} u_k / (sum_{t>k} u_t) * (sum_{t>=k} u_t^2 G_t^2) / (sum_{t>=k} u_t).
 
-    The bound does not predict the loss of a neural network. Ratios of the bounds of two schedules
-    do carry over (Schaipp et al. measured this for cooldowns and run lengths, to a few percent).
-    The best learning rate of the bound falls with T^-1/2; in logs of language models it falls
-    with T^-1/4.
+    The bound does not predict the loss of a neural network, but the ratio of two schedules' bounds
+    carries over: to a few percent, for cooldowns and run lengths (Schaipp et al.). Its best
+    learning rate falls with T^-1/2, that of language models with T^-1/4.
 
     Args:
         curve: resolved schedule, in any scale. Learning rates of 0 at its end are ignored.
-        gradient: G, one number for all steps or one for each step (`gradient_norms` computes
-            these from the rows of a Probe).
+        gradient: G, one number for all steps or one for each step, as from `gradient_norms`.
         distance: D.
 
     Raises:
-        SettingError: a learning rate is below 0, none is above 0, or ``gradient`` has another
-            length than the curve.
+        SettingError: an lr is below 0, none is above 0, or ``gradient`` has another length.
         ScheduleError: the curve has no end.
         TypeError: ``curve`` is not a curve.
 
-    >>> from ratecraft import constant, linear
-    >>> from ratecraft.forecasting import bound
+    >>> from ratecraft import linear
     >>> round(bound(linear(1, 0).resolve(total_steps=400)).best, 5)
     0.10063
-    >>> round(bound(constant(1).resolve(total_steps=400)).lr, 5)
-    0.01818
 
-    Source: Defazio et al. 2023, arXiv 2310.07831, theorem 10; Schaipp et al. 2025,
-    arXiv 2501.18965.
+    Source: Defazio et al. 2023, arXiv 2310.07831, theorem 10; Schaipp et al., arXiv 2501.18965.
     """
+    import numpy as np
+
     if not isinstance(curve, Curve):
         raise TypeError(
             f"bound() takes a curve, not {curve!r}; pass schedule.resolve(total_steps=...)"
         )
-    lrs = curve.values()
-    return _bound(lrs, gradient, distance, repr(curve.schedule))
-
-
-def _bound(
-    lrs: NDArray[Any], gradient: float | Sequence[float], distance: float, name: str
-) -> Bound:
-    import numpy as np
-
-    norms = np.asarray(gradient, dtype=float)
+    lrs, norms = curve.values(), np.asarray(gradient, dtype=float)
     if norms.ndim and len(norms) != len(lrs):
         raise SettingError(
             f"gradient= has {len(norms)} values for {len(lrs)} steps; pass one for each step"
         )
-    finite = np.isfinite(norms).all() and math.isfinite(distance)
-    if not finite or not (norms > 0).all() or not distance > 0:
+    if not all(0 < value < math.inf for value in (norms.min(), norms.max(), distance)):
         raise SettingError("gradient= and distance= must be finite numbers above 0")
-    if (lrs < 0).any():
-        step = int((lrs < 0).argmax())
+    if (step := first_true(lrs < 0)) is not None:
         raise SettingError(
-            f"{name} is {lrs[step]:g} at step {step}; the bound needs lrs of at least 0"
+            f"{curve.schedule} is {lrs[step]:g} at step {step}; the bound needs lrs of at least 0"
         )
     if not (lrs > 0).any():
-        raise SettingError(f"{name} has no lr above 0")
+        raise SettingError(f"{curve.schedule} has no lr above 0")
+    return _bound(lrs, norms, distance)
+
+
+def _bound(lrs: NDArray[Any], norms: NDArray[Any] | float = 1.0, distance: float = 1.0) -> Bound:
+    import numpy as np
+
     # Steps with an lr of 0 at the end change no weights, and would cause a division by zero.
     end = int(np.flatnonzero(lrs)[-1]) + 1
     # Scaled to a peak of 1, so that no square underflows or overflows.
     peak = float(lrs.max())
     u = lrs[:end] / peak
-    noise = (u * norms if norms.ndim == 0 else u * norms[:end]) ** 2
+    squares = (u * np.broadcast_to(norms, lrs.shape)[:end]) ** 2
     # Summed from the end: differences of cumulative sums would cancel.
-    tail, tail_noise = np.cumsum(u[::-1])[::-1], np.cumsum(noise[::-1])[::-1]
-    inner = u[:-1] / tail[1:] * tail_noise[:-1] / tail[:-1]
+    tail, tail_squares = np.cumsum(u[::-1])[::-1], np.cumsum(squares[::-1])[::-1]
+    inner = u[:-1] / tail[1:] * tail_squares[:-1] / tail[:-1]
     total = float(tail[0])
-    start = distance**2 / (2 * total)
-    noise_term = float(tail_noise[0] / total + inner.sum()) / 2
-    return Bound(start / peak, noise_term * peak)
+    noise = float(tail_squares[0] / total + inner.sum()) / 2
+    return Bound(distance**2 / (2 * total) / peak, noise * peak)
 
 
 def transfer(lr: float, tuned: Curve, target: Curve) -> float:
     """Return the learning rate for a schedule, given a tuned one for another schedule.
 
-    ``lr * bound(target).lr / bound(tuned).lr``: D and G cancel. Both runs must have the same number
-    of steps: for a longer run the bound lowers the learning rate too much.
+    It is ``lr * bound(target).lr / bound(tuned).lr``: D and G cancel. Resolve both schedules over
+    the same number of steps: the bound lowers the learning rate of a longer run too much.
 
     Args:
         lr: learning rate that was tuned for the schedule ``tuned``, which it multiplies.
@@ -153,7 +136,6 @@ def transfer(lr: float, tuned: Curve, target: Curve) -> float:
         SettingError: ``lr`` is not above 0, or `bound` raises it.
 
     >>> from ratecraft import linear, wsd
-    >>> from ratecraft.forecasting import transfer
     >>> tuned = wsd(0, shape="linear").resolve(total_steps=400)
     >>> target = linear(1, 0).resolve(total_steps=400)
     >>> round(transfer(1e-3, tuned, target), 6)
@@ -186,19 +168,13 @@ class Extension:
     def __str__(self) -> str:
         options = []
         if self.factor is not None:
-            options.append(
-                f"from step {self.resume_step:,} on multiply the lrs by {self.factor:.3g}"
-            )
+            start = f"from step {self.resume_step:,} on"
+            options.append(f"{start} multiply the lrs by {self.factor:.3g}")
         if self.cooldown is not None and self.cooldown_start is not None:
-            early = (
-                ", which needs an earlier checkpoint"
-                if self.cooldown_start < self.resume_step
-                else ""
-            )
-            options.append(
-                f"keep the lrs and cool down over the last {self.cooldown:.0%}, from step "
-                f"{self.cooldown_start:,} on{early}"
-            )
+            start = f"from step {self.cooldown_start:,} on"
+            if self.cooldown_start < self.resume_step:
+                start += ", which needs an earlier checkpoint"
+            options.append(f"keep the lrs and cool down over the last {self.cooldown:.0%}, {start}")
         return "; or ".join(options) or "neither lower lrs nor a longer cooldown is enough"
 
 
@@ -211,9 +187,8 @@ def extend(
 ) -> Extension:
     """Return how to extend a finished run, assuming that its learning rate was optimal.
 
-    A longer run has a lower optimal learning rate under the bound. Two changes, from the
-    checkpoint before the cooldown on, make the learning rate of the finished run optimal for the
-    longer one: lower learning rates, or a longer cooldown.
+    A longer run has a lower optimal learning rate under the bound. From the checkpoint before the
+    cooldown on, lower learning rates or a longer cooldown restore the optimum.
 
     Args:
         schedule: schedule whose last part has a length of its own, such as `wsd`.
@@ -227,7 +202,6 @@ def extend(
         SettingError: ``new_total_steps`` is not above ``total_steps``.
 
     >>> from ratecraft import wsd
-    >>> from ratecraft.forecasting import extend
     >>> extension = extend(wsd(0, shape="linear"), 4000, 8000)
     >>> extension.resume_step, round(extension.factor, 3), round(extension.cooldown, 3)
     (3200, 0.533, 0.633)
@@ -239,7 +213,7 @@ def extend(
             f"new_total_steps={new_total_steps}: expected more steps than the {total_steps} of "
             "the finished run"
         )
-    _, with_cooldown = _cooldown(schedule)
+    with_cooldown = _cooldown_of(schedule)
     old, new = (
         schedule.resolve(total_steps=n, steps_per_epoch=steps_per_epoch)
         for n in (total_steps, new_total_steps)
@@ -247,7 +221,7 @@ def extend(
     first = old.diff(new).first
     if first is None or first < 2:  # the first lr of a warm-up is 0 in both
         raise ScheduleError(
-            f"{schedule!r} over {new_total_steps} steps differs from the run over {total_steps} "
+            f"{schedule} over {new_total_steps} steps differs from the run over {total_steps} "
             "from the start, so it cannot resume from it; write the lengths of the parts before "
             "the cooldown in steps"
         )
@@ -257,19 +231,13 @@ def extend(
     def gap_of_factor(factor: float) -> float:
         changed = lrs.copy()
         changed[resume_step:] *= factor
-        return _bound(changed, 1.0, 1.0, repr(schedule)).lr - optimum
+        return _bound(changed).lr - optimum
 
-    def resolved(share: float) -> Curve:
-        return with_cooldown(share).resolve(
-            total_steps=new_total_steps, steps_per_epoch=steps_per_epoch
-        )
+    def gap_of_cooldown(share: float) -> float:
+        curve = _resolve(with_cooldown(share), new_total_steps, steps_per_epoch)
+        return math.nan if curve is None else bound(curve).lr - optimum
 
-    shares = [
-        k / 50
-        for k in range(50, 0, -1)
-        if _is_resolvable(with_cooldown(k / 50), new_total_steps, steps_per_epoch)
-    ]
-    share = _first_root(lambda share: bound(resolved(share)).lr - optimum, shares)
+    share = _first_root(gap_of_cooldown, [k / 50 for k in range(50, 0, -1)])
     return Extension(
         resume_step,
         # There may be a second root far below 1, where the best lr falls again.
@@ -286,7 +254,7 @@ def cooldown_gains(
     *,
     steps_per_epoch: float | None = None,
 ) -> dict[float, Bound]:
-    """Return the bound for cooldowns of several lengths.
+    """Return the bound for cooldowns of several lengths, by length.
 
     Args:
         schedule: schedule whose last part has a length of its own, such as `wsd`.
@@ -299,19 +267,15 @@ def cooldown_gains(
         ScheduleError: the last part of the schedule has no length of its own.
 
     >>> from ratecraft import wsd
-    >>> from ratecraft.forecasting import cooldown_gains
     >>> bounds = cooldown_gains(wsd(0, shape="linear"), 400, (0.1, 0.2, 0.4))
     >>> [round(bound.best, 5) for bound in bounds.values()]
     [0.11614, 0.10932, 0.10376]
     """
-    _, with_cooldown = _cooldown(schedule)
-    return {
-        share: bound(
-            with_cooldown(share).resolve(total_steps=total_steps, steps_per_epoch=steps_per_epoch)
-        )
-        for share in shares
-        if _is_resolvable(with_cooldown(share), total_steps, steps_per_epoch)
+    with_cooldown = _cooldown_of(schedule)
+    curves = {
+        share: _resolve(with_cooldown(share), total_steps, steps_per_epoch) for share in shares
     }
+    return {share: bound(curve) for share, curve in curves.items() if curve is not None}
 
 
 EXPECTED_COOLDOWN: Final = (
@@ -320,45 +284,40 @@ EXPECTED_COOLDOWN: Final = (
 )
 
 
-def _cooldown(schedule: Schedule) -> tuple[Schedule, Callable[[float], Schedule]]:
-    """Return the last part, and a function from its share of the run to a schedule."""
+def _cooldown_of(schedule: Schedule) -> Callable[[float], Schedule]:
+    """Return the schedule as a function of the share of the run that its last part takes."""
     if isinstance(schedule, Wrapped):
-        last, inner = _cooldown(schedule.schedule)
+        with_inner_cooldown = _cooldown_of(schedule.schedule)
         # Each subclass of Wrapped is a frozen dataclass with a field named schedule.
         wrapper: Any = schedule
-        return last, lambda share: dataclasses.replace(wrapper, schedule=inner(share))
-    if not isinstance(schedule, Parts) or getattr(schedule.parts[-1], "over_", None) is None:
-        raise ScheduleError(f"{schedule!r}: {EXPECTED_COOLDOWN}")
-    last_part: Any = schedule.parts[-1]
-    if not any(part._is_open() for part in schedule.parts[:-1]):
+        return lambda share: dataclasses.replace(wrapper, schedule=with_inner_cooldown(share))
+    if not isinstance(schedule, Then) or getattr(schedule.parts[-1], "over_", None) is None:
+        raise ScheduleError(f"{schedule}: {EXPECTED_COOLDOWN}")
+    *first_parts, last_part = schedule.parts
+    if not any(part._is_open() for part in first_parts):
         raise ScheduleError(
-            f"{schedule!r}: no part before the last one takes the remaining steps; "
+            f"{schedule}: no part before the last one takes the remaining steps; "
             f"{EXPECTED_COOLDOWN}"
         )
-
-    def with_cooldown(share: float) -> Schedule:
-        part = dataclasses.replace(last_part, over_=percent(100 * share))
-        return Parts((*schedule.parts[:-1], part))
-
-    return last_part, with_cooldown
+    cooldown: Any = last_part
+    return lambda share: Then(
+        (*first_parts, dataclasses.replace(cooldown, over_=percent(100 * share)))
+    )
 
 
-def _is_resolvable(schedule: Schedule, total_steps: int, steps_per_epoch: float | None) -> bool:
+def _resolve(schedule: Schedule, total_steps: int, steps_per_epoch: float | None) -> Curve | None:
     try:
-        schedule.resolve(total_steps=total_steps, steps_per_epoch=steps_per_epoch)
+        return schedule.resolve(total_steps=total_steps, steps_per_epoch=steps_per_epoch)
     except ScheduleError:  # warm-up and cooldown together are longer than the run
-        return False
-    return True
+        return None
 
 
 def _first_root(gap: Callable[[float], float], points: Sequence[float]) -> float | None:
     """Return the first root of a function between consecutive points, or ``None``."""
     from scipy.optimize import brentq
 
-    previous, value = points[0], gap(points[0])
-    for point in points[1:]:
-        next_value = gap(point)
-        if value * next_value <= 0:
-            return float(brentq(gap, previous, point, rtol=1e-9))
-        previous, value = point, next_value
+    gaps = ((point, gap(point)) for point in points)
+    for (a, gap_a), (b, gap_b) in itertools.pairwise(gaps):
+        if gap_a * gap_b <= 0:  # not so if one of them is nan
+            return float(brentq(gap, a, b, rtol=1e-9))
     return None

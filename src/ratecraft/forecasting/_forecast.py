@@ -11,22 +11,19 @@ from typing import TYPE_CHECKING, Any, Final, SupportsIndex
 from ratecraft._keywords import explain_arguments
 from ratecraft.errors import LogError, ScheduleError, SettingError
 from ratecraft.results import Forecast, ForecastEntry
-from ratecraft.schedule import Schedule, constant, percent, polynomial, warmup
+from ratecraft.schedule import Curve, Schedule, constant, percent, polynomial, warmup
+from ratecraft.schedule._nodes import schedules_by_name
 
 from ._law import LAW_PARAMETERS, PEAK_LR_REL_TOL, FittedLaw, fit
-from ._logs import MAX_LOG_STEPS, Log
+from ._log import MAX_LOG_STEPS, Log
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-LAW_REL_ERROR: Final = 0.005
-"""Error of the law itself on published loss curves, relative to the loss."""
-WEAK_FIT_REL_ERROR: Final = 0.01
-"""The same for a fit with notes."""
-MAX_FORECAST_POINTS: Final = 200
-"""Losses of a predicted curve."""
-
+LAW_REL_ERROR: Final = 0.005  # of the law itself on published loss curves
+WEAK_FIT_REL_ERROR: Final = 0.01  # the same for a fit with notes
+MAX_FORECAST_POINTS: Final = 200  # of a predicted curve
 COOLDOWN_PERCENTS: Final = (5, 10, 15, 20, 25, 30, 40, 50, 60, 80, 95)
 COOLDOWN_POWERS: Final = (0.5, 1, 1.5, 2)
 COOLDOWN_ENDS: Final = (0, 0.03, 0.1)
@@ -50,11 +47,10 @@ def forecast(
 ) -> Forecast:
     """Predict the final loss of schedules that were not run, from the logs of finished runs.
 
-    A multi-power law (`ratecraft.forecasting.Law`) is fitted to the logs and evaluated for each
-    schedule. The half width of an interval is 0.5 % of the loss, the error of the law on published
-    loss curves (1 % if the logs leave the law uncertain), plus two standard deviations of the fit.
-    Two schedules are tied if they differ by less than 0.5 % or by less than two standard
-    deviations of their difference.
+    A `Law` is fitted to the logs and evaluated for each schedule. The half width of an interval is
+    0.5 % of the loss, the error of the law on published loss curves (1 % if the logs leave the law
+    uncertain), plus two standard deviations of the fit. Two schedules are tied if they differ by
+    less than 0.5 % or by less than two standard deviations of their difference.
 
     Args:
         logs: log of one run, or of several with the same model, data, batch size and peak
@@ -62,27 +58,30 @@ def forecast(
         schedules: schedules by name, or a list whose texts are the names. Each is a factor of the
             peak learning rate of the logs, or has learning rates with that peak as values.
         total_steps: number of steps of the runs to predict.
-        steps_per_epoch: steps per epoch, for schedules with lengths in epochs.
+        steps_per_epoch: needed for schedules with lengths in epochs.
 
     Raises:
         LogError: the logs are not usable.
         ScheduleError: a schedule cannot be resolved, or has another peak.
-        TypeError: a value of ``schedules`` is not a schedule.
 
     >>> from ratecraft import cosine, wsd
-    >>> from ratecraft.forecasting import Log, forecast
-    >>> curve = (0.01 * wsd(50)).resolve(total_steps=1000)
-    >>> steps = range(20, 1001, 20)
-    >>> losses = [2 + 3 * k**-0.4 for k in steps]
-    >>> log = Log(steps, losses, schedule=curve)
+    >>> curve, steps = (0.01 * wsd(50)).resolve(total_steps=1000), range(20, 1001, 20)
+    >>> log = Log(steps, [2 + 3 * k**-0.4 for k in steps], schedule=curve)
     >>> result = forecast(log, {"cosine": cosine(1, 0), "wsd": wsd(50)}, 2000)
     >>> [entry.name for entry in result.entries], result.total_steps
     (['wsd', 'cosine'], 2000)
     """
-    log_list = [logs] if isinstance(logs, Log) else list(logs)
-    named = _named(schedules)
     total_steps = _as_steps(total_steps)
-    return _forecast(fit(log_list), log_list, named, total_steps, steps_per_epoch)
+    by_name = schedules_by_name(schedules)
+    if not by_name:
+        raise ScheduleError("schedules= is empty; pass at least one schedule to forecast")
+    log_list = [logs] if isinstance(logs, Log) else list(logs)
+    law = fit(log_list)
+    curves = {
+        name: _lr_curve(name, schedule, law.peak_lr, total_steps, steps_per_epoch)
+        for name, schedule in by_name.items()
+    }
+    return _forecast(law, log_list, curves, total_steps, steps_per_epoch)
 
 
 @explain_arguments(
@@ -96,7 +95,7 @@ def recommend(
     warmup_steps: int | None = None,
     steps_per_epoch: float | None = None,
 ) -> Forecast:
-    """Return a forecast of the ten best of 132 schedules of the WSD family.
+    """Return a forecast of the ten best of 132 schedules of the WSD family for the next run.
 
     Each has a warm-up, a plateau, and a decay (1 - x)^power to an end value over the last part of
     the run.
@@ -105,23 +104,20 @@ def recommend(
         logs: as in `forecast`.
         total_steps: number of steps of the next run.
         warmup_steps: number of warm-up steps; that of the first log if ``None``.
-        steps_per_epoch: steps per epoch.
+        steps_per_epoch: steps per epoch, for the result.
 
     Raises:
         LogError: the logs are not usable.
         SettingError: the warm-up takes half of the run or more.
 
     >>> from ratecraft import wsd
-    >>> from ratecraft.forecasting import Log, recommend
-    >>> steps = range(4, 201, 4)
-    >>> losses = [2 + 3 * k**-0.4 for k in steps]
-    >>> log = Log(steps, losses, schedule=(0.01 * wsd(10)).resolve(total_steps=200))
-    >>> result = recommend(log, 400)
-    >>> len(result.entries), result.entries[0].schedule.partition(".then(poly")[0]
-    (10, '0.01 * warmup(10).then(constant(1))')
+    >>> curve, steps = (0.01 * wsd(10)).resolve(total_steps=200), range(4, 201, 4)
+    >>> log = Log(steps, [2 + 3 * k**-0.4 for k in steps], schedule=curve)
+    >>> recommend(log, 400).entries[0].schedule.partition(".then(poly")[0]
+    '0.01 * warmup(10).then(constant(1))'
     """
-    log_list = [logs] if isinstance(logs, Log) else list(logs)
     total_steps = _as_steps(total_steps)
+    log_list = [logs] if isinstance(logs, Log) else list(logs)
     law = fit(log_list)
     warmup_steps = log_list[0].warmup_steps if warmup_steps is None else warmup_steps
     if not 0 <= warmup_steps < total_steps // 2:
@@ -130,61 +126,59 @@ def recommend(
             "of the run: set warmup_steps="
         )
     start = warmup(warmup_steps).then(constant(1)) if warmup_steps else constant(1)
-    schedules = {}
+    curves = {}
     for share, power, end in itertools.product(COOLDOWN_PERCENTS, COOLDOWN_POWERS, COOLDOWN_ENDS):
         if share * total_steps / 100 < total_steps - warmup_steps:
             schedule = start.then(polynomial(1, end, power, over=percent(share)))
-            schedules[repr(schedule)] = schedule
-    losses = {}
-    for name, schedule in schedules.items():
-        lrs = (
-            (law.peak_lr * schedule)
-            .resolve(total_steps=total_steps, steps_per_epoch=steps_per_epoch)
-            .values()
-        )
-        losses[name] = float(law.losses(lrs, [total_steps])[0])
-    best = sorted(schedules, key=losses.__getitem__)[:MAX_RECOMMENDATIONS]
-    named = {name: schedules[name] for name in best}
-    return _forecast(law, log_list, named, total_steps, steps_per_epoch)
+            curves[str(schedule)] = (law.peak_lr * schedule).resolve(total_steps=total_steps)
+    losses = {
+        name: float(law.losses(curve.values(), [total_steps])[0]) for name, curve in curves.items()
+    }
+    best = sorted(curves, key=losses.__getitem__)[:MAX_RECOMMENDATIONS]
+    best_curves = {name: curves[name] for name in best}
+    return _forecast(law, log_list, best_curves, total_steps, steps_per_epoch)
 
 
 def _as_steps(total_steps: object) -> int:
-    if (
-        not isinstance(total_steps, SupportsIndex)
-        or not 0 < (count := index(total_steps)) <= MAX_LOG_STEPS
-    ):
-        raise ScheduleError(f"total_steps={total_steps!r}: expected a number of steps, at least 1")
-    return count
+    if isinstance(total_steps, SupportsIndex) and 0 < index(total_steps) <= MAX_LOG_STEPS:
+        return index(total_steps)
+    raise ScheduleError(f"total_steps={total_steps!r}: expected a number of steps, at least 1")
 
 
-def _named(schedules: Mapping[str, Schedule] | Sequence[Schedule]) -> dict[str, Schedule]:
-    if isinstance(schedules, Schedule):
-        schedules = [schedules]
-    named = dict(schedules) if isinstance(schedules, Mapping) else {repr(s): s for s in schedules}
-    for name, schedule in named.items():
-        if not isinstance(schedule, Schedule):
-            raise TypeError(f"{name}: expected a Schedule, not {schedule!r}")
-    if not named:
-        raise ScheduleError("schedules= is empty; pass at least one schedule to forecast")
-    return named
+def _lr_curve(
+    name: str, schedule: Schedule, peak_lr: float, total_steps: int, steps_per_epoch: float | None
+) -> Curve:
+    """Return a schedule as learning rates with the peak of the logs."""
+    curve = schedule.resolve(total_steps=total_steps, steps_per_epoch=steps_per_epoch)
+    values = curve.values()
+    highest = float(values.max())
+    if (values < 0).any():
+        raise ScheduleError(f"{name} falls below 0")
+    if abs(highest / peak_lr - 1) <= PEAK_LR_REL_TOL:
+        return curve
+    if abs(highest - 1) <= PEAK_LR_REL_TOL:
+        return (peak_lr * schedule).resolve(
+            total_steps=total_steps, steps_per_epoch=steps_per_epoch
+        )
+    raise ScheduleError(
+        f"{name} has a peak of {highest:.4g}, the logged runs one of {peak_lr:.4g}; pass schedules "
+        "with the peak lr of the logs, or factors with a peak of 1"
+    )
 
 
 def _forecast(
     law: FittedLaw,
     logs: Sequence[Log],
-    named: Mapping[str, Schedule],
+    curves: Mapping[str, Curve],
     total_steps: int,
     steps_per_epoch: float | None,
 ) -> Forecast:
-    rows = [
-        _entry(law, logs, name, schedule, total_steps, steps_per_epoch)
-        for name, schedule in named.items()
-    ]
+    rows = [_entry(law, logs, name, curve) for name, curve in curves.items()]
     # A schedule outside the validity of the law never ranks first.
     rows.sort(key=lambda row: (RISING_LR_NOTE in row[0].notes, row[0].loss))
     tied = []
     for (first, a), (second, b) in itertools.combinations(rows, 2):
-        uncertainty = 2 * math.sqrt((a - b) @ law.covariance @ (a - b))
+        uncertainty = _uncertainty(law, a - b)
         if abs(second.loss - first.loss) < max(LAW_REL_ERROR * first.loss, uncertainty):
             tied.append((first.name, second.name))
     return Forecast(
@@ -204,24 +198,15 @@ def _forecast(
 
 
 def _entry(
-    law: FittedLaw,
-    logs: Sequence[Log],
-    name: str,
-    schedule: Schedule,
-    total_steps: int,
-    steps_per_epoch: float | None,
+    law: FittedLaw, logs: Sequence[Log], name: str, curve: Curve
 ) -> tuple[ForecastEntry, NDArray[Any]]:
     """Return the prediction for a schedule, and the slopes of its final loss."""
     import numpy as np
 
-    scaled = _as_lrs(name, schedule, law.peak_lr, total_steps, steps_per_epoch)
-    lrs = scaled.resolve(total_steps=total_steps, steps_per_epoch=steps_per_epoch).values()
+    lrs, total_steps = curve.values(), len(curve)
     first = int((lrs >= (1 - PEAK_LR_REL_TOL) * law.peak_lr).argmax()) + 1
-    steps = np.unique(
-        np.linspace(
-            min(first + total_steps // 50, total_steps), total_steps, MAX_FORECAST_POINTS
-        ).round()
-    )
+    start = min(first + total_steps // 50, total_steps)
+    steps = np.unique(np.linspace(start, total_steps, MAX_FORECAST_POINTS).round())
     losses = law.losses(lrs, steps)
     if not (losses > 0).all() or not np.isfinite(losses).all():
         raise LogError(
@@ -229,58 +214,40 @@ def _entry(
             f"{losses[-1]:.3g} for {name}: the logged losses do not follow the law, or there are "
             "too few of them"
         )
-    slopes = law.slopes(lrs, total_steps)
-    uncertainty = 2 * math.sqrt(slopes @ law.covariance @ slopes)
-    loss = float(losses[-1])
-    half_width = (WEAK_FIT_REL_ERROR if law.notes else LAW_REL_ERROR) * loss + uncertainty
+    slopes, loss = law.slopes(lrs, total_steps), float(losses[-1])
+    rel_error = WEAK_FIT_REL_ERROR if law.notes else LAW_REL_ERROR
+    half_width = rel_error * loss + _uncertainty(law, slopes)
     entry = ForecastEntry(
         name,
-        repr(scaled),
+        repr(curve.schedule),
         loss,
         loss - half_width,
         loss + half_width,
         tuple(map(int, steps)),
         tuple(losses.tolist()),
-        _notes(lrs, law.peak_lr, total_steps, logs),
+        _notes(lrs, law.peak_lr, logs),
     )
     return entry, slopes
 
 
+def _uncertainty(law: FittedLaw, slopes: NDArray[Any]) -> float:
+    """Return two standard deviations of a loss with these slopes."""
+    return 2 * math.sqrt(slopes @ law.covariance @ slopes)
+
+
 def _unique_names(logs: Sequence[Log]) -> list[str]:
     """Return the names of the logs; repeated names get a number."""
-    names: list[str] = []
-    for log in logs:
-        count = sum(log.name == name.partition(" #")[0] for name in names)
-        names.append(f"{log.name} #{count + 1}" if count else log.name)
-    return names
+    names = [log.name for log in logs]
+    counts = [names[:i].count(name) for i, name in enumerate(names)]
+    return [f"{name} #{k + 1}" if k else name for name, k in zip(names, counts, strict=True)]
 
 
-def _as_lrs(
-    name: str, schedule: Schedule, peak_lr: float, total_steps: int, steps_per_epoch: float | None
-) -> Schedule:
-    """Return a schedule whose values are learning rates with the peak of the logs."""
-    values = schedule.resolve(total_steps=total_steps, steps_per_epoch=steps_per_epoch).values()
-    highest = float(values.max()) if len(values) else 0.0
-    if (values < 0).any():
-        raise ScheduleError(f"{name} falls below 0")
-    if abs(highest / peak_lr - 1) <= PEAK_LR_REL_TOL:
-        return schedule
-    if abs(highest - 1) <= PEAK_LR_REL_TOL:
-        return peak_lr * schedule
-    raise ScheduleError(
-        f"{name} has a peak of {highest:.4g}, the logged runs one of {peak_lr:.4g}; pass schedules "
-        "with the peak lr of the logs, or factors with a peak of 1"
-    )
-
-
-def _notes(
-    lrs: NDArray[Any], peak_lr: float, total_steps: int, logs: Sequence[Log]
-) -> tuple[str, ...]:
+def _notes(lrs: NDArray[Any], peak_lr: float, logs: Sequence[Log]) -> tuple[str, ...]:
     """Return the reasons why the prediction for these lrs is less certain."""
     import numpy as np
 
     notes = []
-    u = lrs / peak_lr
+    u, total_steps = lrs / peak_lr, len(lrs)
     # A plateau is a fifth of the run with a constant lr, checked at 200 evenly spaced steps.
     samples = u[np.linspace(0, total_steps - 1, min(200, total_steps)).astype(int)]
     windows = np.lib.stride_tricks.sliding_window_view(samples, max(len(samples) // 5, 1))

@@ -9,26 +9,19 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ratecraft.errors import LogError
 
-from ._logs import MIN_LOSSES, Log
+from ._log import MIN_LOSSES, Log
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-
-FIT_NODES: Final = 250
-"""Groups that the lr changes of a run are merged into for a fit, about."""
-EVAL_NODES: Final = 4000
-"""The same for a prediction."""
-MAX_FIT_POINTS: Final = 120
-"""Losses of a log that are fitted; more are averaged in groups."""
-MIN_TURN: Final = 1e-3
-"""Smallest change in one step, relative to the peak lr, that counts as a change of direction."""
-MIN_RELATIVE_LR: Final = 1e-9
-"""Lower bound of lr / peak lr, so that its power -gamma is finite."""
+FIT_NODES: Final = 250  # about as many groups of lr changes enter a fit
+EVAL_NODES: Final = 4000  # the same for a prediction
+MAX_FIT_POINTS: Final = 120  # more losses of a log are averaged in groups
+MIN_TURN: Final = 1e-3  # smaller changes in one step, relative to the peak lr, are no turns
+MIN_RELATIVE_LR: Final = 1e-9  # of lr / peak lr, so that its power -gamma is finite
+# Published fits have beta from 0.58 to 0.60 and gamma from 0.64 to 0.66.
 DEFAULT_BETA, DEFAULT_GAMMA = 0.6, 0.6
-"""Published fits have beta from 0.58 to 0.60 and gamma from 0.64 to 0.66."""
-PEAK_LR_REL_TOL: Final = 0.01
-"""Peak lrs within this relative distance are equal."""
+PEAK_LR_REL_TOL: Final = 0.01  # peak lrs within this relative distance are equal
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +44,10 @@ class Law:
         gamma: exponent of u_k, by which the decrease is faster at a lower lr.
         warmup: k also runs over the steps of the warm-up.
 
-    >>> from ratecraft import constant, wsd
-    >>> from ratecraft.forecasting import Law
-    >>> law = Law(2.5, 0.9, 0.45, 0.2, 0.012)
-    >>> for shape in constant(1), wsd(0):
-    ...     print(law.losses(shape.resolve(total_steps=2000).values(), [1000, 2000]).round(3))
-    [3.4   3.159]
-    [3.4   3.138]
+    >>> from ratecraft import wsd
+    >>> curve = wsd(0).resolve(total_steps=2000)
+    >>> Law(2.5, 0.9, 0.45, 0.2, 0.012).losses(curve.values(), [1000, 2000]).round(3)
+    array([3.4  , 3.138])
 
     Source: Luo et al. 2025 (ICLR), arXiv 2503.12811.
     """
@@ -70,28 +60,6 @@ class Law:
     beta: float = DEFAULT_BETA
     gamma: float = DEFAULT_GAMMA
     warmup: bool = False
-
-    @classmethod
-    def published(cls, parameters: Sequence[float], peak_lr: float) -> Law:
-        """Return the law for parameters in the form of Luo et al., who do not scale lrs.
-
-        Their sum includes the warm-up, where a rise of the lr counts as a negative drop.
-
-        Args:
-            parameters: L0, A, alpha, B, C, beta, gamma.
-            peak_lr: highest learning rate.
-        """
-        floor, amplitude, alpha, drop, speed, beta, gamma = parameters
-        return cls(
-            floor,
-            amplitude * (1000 * peak_lr) ** -alpha,
-            alpha,
-            drop * peak_lr,
-            speed * peak_lr ** (1 - gamma),
-            beta,
-            gamma,
-            warmup=True,
-        )
 
     def losses(self, lrs: NDArray[Any], steps: Sequence[int] | NDArray[Any]) -> NDArray[Any]:
         """Return the losses of a run after the given numbers of steps.
@@ -125,21 +93,18 @@ class _LRChanges:
         change_steps, group_starts = _grouped(changes, nodes)
         sizes = np.abs(changes[change_steps])
         self.drops = -np.add.reduceat(changes[change_steps], group_starts)
-        mean_steps = np.add.reduceat(sizes * change_steps, group_starts) / np.add.reduceat(
-            sizes, group_starts
-        )
+        weights = np.add.reduceat(sizes, group_starts)
+        mean_steps = np.add.reduceat(sizes * change_steps, group_starts) / weights
         nodes_at = np.rint(mean_steps).astype(int)
         self.lrs = u[nodes_at]
         # Sum of u from each node to each time; 0 for a node after that time.
         self.since = np.maximum(sums[times][:, None] - sums[nodes_at][None, :], 0.0)
 
     def losses(self, law: Law) -> NDArray[Any]:
-        """Return the loss at each of the steps."""
         fractions = 1 - (1 + law.speed * self.lrs**-law.gamma * self.since) ** -law.beta
         decrease = law.drop * (fractions * self.drops).sum(axis=1)
-        losses: NDArray[Any] = (
-            law.floor + law.amplitude * (self.total / 1000) ** -law.alpha - decrease
-        )
+        before = law.floor + law.amplitude * (self.total / 1000) ** -law.alpha
+        losses: NDArray[Any] = before - decrease
         return losses
 
 
@@ -162,55 +127,45 @@ class FittedLaw:
     notes: tuple[str, ...]
 
     def losses(self, lrs: NDArray[Any], steps: Sequence[int] | NDArray[Any]) -> NDArray[Any]:
-        """Return the losses of a run after the given numbers of steps.
-
-        Args:
-            lrs: learning rate of every step of the run, an array of one dimension.
-            steps: numbers of steps done, from 1 to the length of ``lrs``.
-        """
+        """Return the losses of a run, as `Law.losses` does."""
         return self.law.losses(lrs, steps)
 
     def slopes(self, lrs: NDArray[Any], step: int) -> NDArray[Any]:
         """Return the derivatives of a loss by the logarithms of the fitted parameters.
 
         Args:
-            lrs: learning rate of every step of the run, an array of one dimension.
+            lrs: as in `Law.losses`.
             step: number of steps done, from 1 to the length of ``lrs``.
         """
         import numpy as np
 
         changes = _LRChanges(lrs, [step], self.law.warmup)
-        point = _logarithms(self.law, len(self.covariance))
-        delta, slopes = 1e-4, []
-        for i in range(len(point)):
-            ends = []
-            for sign in (1, -1):
-                moved = point.copy()
-                moved[i] += sign * delta
-                ends.append(changes.losses(_law(moved))[0])
-            slopes.append((ends[0] - ends[1]) / (2 * delta))
-        return np.array(slopes)
+        count = len(self.covariance)
+        point = np.log([getattr(self.law, name) for name in LAW_PARAMETERS[:count]])
+        shifts = 1e-4 * np.eye(count)
+        above = [changes.losses(_law(point + shift))[0] for shift in shifts]
+        below = [changes.losses(_law(point - shift))[0] for shift in shifts]
+        slopes: NDArray[Any] = np.subtract(above, below) / 2e-4
+        return slopes
 
 
 LAW_PARAMETERS: Final = ("floor", "amplitude", "alpha", "drop", "speed", "beta", "gamma")
+# Starting points of the fit: floor / lowest loss, alpha, speed.
 FIT_STARTS: Final = ((0.9, 0.5, 0.01), (0.6, 0.3, 0.02), (0.3, 0.2, 0.005))
-"""Starting points of the fit: floor / lowest loss, alpha, speed."""
+# Means and standard deviations of log(speed) and log(drop / lowest loss).
 SPEED_PRIOR: Final = (math.log(0.01), 1.0)
-"""Mean and standard deviation of log(speed)."""
 DROP_PRIOR: Final = (math.log(0.075), 0.4)
-"""Mean and standard deviation of log(drop / lowest loss)."""
-MIN_LOG_LOSS_NOISE: Final = 0.002
-"""Standard deviation of the logarithm of a logged loss, at least."""
+MIN_LOG_LOSS_NOISE: Final = 0.002  # standard deviation of the log of a logged loss, at least
+# Neighboring losses are correlated: a log has the weight of this many independent ones.
 INDEPENDENT_LOSSES: Final = 60
-"""Neighboring losses are correlated: a log has the weight of this many independent ones."""
 
 
 def fit(logs: Sequence[Log], *, full: bool = False) -> FittedLaw:
     """Fit the law to one or more runs with the same model, data and peak learning rate.
 
-    Soft-L1 least squares of the logarithms of the losses, with five free parameters. Weak priors
-    for the speed (about 0.01 per step) and the drop (about 0.075 of the loss) cover what runs
-    without a plateau and a decay do not determine. Losses during warm-up are left out.
+    Soft-L1 least squares of the logarithms of the losses after the warm-up, with five free
+    parameters. Weak priors for the speed (about 0.01 per step) and the drop (about 0.075 of the
+    loss) cover what runs without a plateau and a decay do not determine.
 
     Args:
         logs: logs of the runs.
@@ -222,7 +177,6 @@ def fit(logs: Sequence[Log], *, full: bool = False) -> FittedLaw:
         TypeError: an item is not a `Log`.
 
     >>> from ratecraft import wsd
-    >>> from ratecraft.forecasting import Law, Log, fit
     >>> curve, steps = (0.01 * wsd(50)).resolve(total_steps=1000), range(20, 1001, 20)
     >>> losses = Law(2.5, 0.9, 0.45, 0.2, 0.012).losses(curve.values(), steps)
     >>> fitted = fit([Log(steps, losses.tolist(), schedule=curve)])
@@ -248,10 +202,7 @@ def fit(logs: Sequence[Log], *, full: bool = False) -> FittedLaw:
         return [a - b for a, b in zip(predicted, measured, strict=True)]
 
     def weighted(point: NDArray[Any], noise: float) -> NDArray[Any]:
-        terms = [
-            math.sqrt(INDEPENDENT_LOSSES / len(values)) / noise * values
-            for values in residuals(point)
-        ]
+        terms = [math.sqrt(INDEPENDENT_LOSSES / len(run)) / noise * run for run in residuals(point)]
         priors = [
             (point[4] - SPEED_PRIOR[0]) / SPEED_PRIOR[1],
             (point[3] - math.log(lowest) - DROP_PRIOR[0]) / DROP_PRIOR[1],
@@ -261,14 +212,17 @@ def fit(logs: Sequence[Log], *, full: bool = False) -> FittedLaw:
         return np.concatenate([*terms, priors])
 
     def solve(point: NDArray[Any], noise: float) -> Any:
+        low, high = point - 12, point + 12
+        # alpha is between 0.01 and 5
+        low[2], high[2] = min(math.log(0.01), point[2]), max(math.log(5), point[2] + 1e-9)
         return least_squares(
-            weighted, point, args=(noise,), loss="soft_l1", bounds=_limits(point), max_nfev=400
+            weighted, point, args=(noise,), loss="soft_l1", bounds=(low, high), max_nfev=400
         )
 
     def error_of(point: NDArray[Any]) -> float:
         return math.sqrt(np.mean(np.concatenate(residuals(point)) ** 2))
 
-    first = _LRChanges(logs[0].every_lr, points[0][0][:1]).total[0] / 1000
+    first = changes[0].total[0] / 1000
     solutions = []
     for share, alpha, speed in FIT_STARTS:
         amplitude = max(math.exp(measured[0][0]) - share * lowest, 0.05 * lowest) * first**alpha
@@ -284,33 +238,21 @@ def fit(logs: Sequence[Log], *, full: bool = False) -> FittedLaw:
 
 
 def _common_peak_lr(logs: Sequence[Log]) -> float:
-    """Return the peak lr of all logs."""
     if not logs:
         raise LogError("no logs; a fit needs the log of at least one run")
     for log in logs:
         if not isinstance(log, Log):
             raise TypeError(f"expected a Log, not {log!r}; read_logs(path) returns a list of them")
-    peak_lr = logs[0].peak_lr
-    for log in logs[1:]:
-        if abs(log.peak_lr / peak_lr - 1) > PEAK_LR_REL_TOL:
+        if abs(log.peak_lr / logs[0].peak_lr - 1) > PEAK_LR_REL_TOL:
             raise LogError(
-                f"{logs[0].name} has a peak lr of {peak_lr:.4g}, {log.name} of "
+                f"{logs[0].name} has a peak lr of {logs[0].peak_lr:.4g}, {log.name} of "
                 f"{log.peak_lr:.4g}; a fit needs runs with the same peak lr"
             )
-    return peak_lr
+    return logs[0].peak_lr
 
 
-def _limits(point: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return the bounds of a fit that starts at a point; alpha is bounded by 0.01 and 5."""
-    low, high = point - 12, point + 12
-    low[2], high[2] = min(math.log(0.01), point[2]), max(math.log(5), point[2] + 1e-9)
-    return low, high
-
-
-MAX_FIT_ERROR: Final = 0.03
-"""A larger `FittedLaw.error` gets a note."""
-MIN_PLATEAU_FRACTION: Final = 0.2
-"""Fraction of a run at its peak lr that a fit needs, at least."""
+MAX_FIT_ERROR: Final = 0.03  # a larger `FittedLaw.error` gets a note
+MIN_PLATEAU_FRACTION: Final = 0.2  # of a run at its peak lr, which a fit needs
 
 
 def _weaknesses(logs: Sequence[Log], error: float) -> tuple[str, ...]:
@@ -319,7 +261,11 @@ def _weaknesses(logs: Sequence[Log], error: float) -> tuple[str, ...]:
         float((log.every_lr[log.warmup_steps :] >= (1 - PEAK_LR_REL_TOL) * log.peak_lr).mean())
         for log in logs
     )
-    final_lrs = [float(log.every_lr[-max(len(log.every_lr) // 100, 1) :].mean()) for log in logs]
+    # The last percent of a run, relative to its peak lr.
+    final_lr = min(
+        float(log.every_lr[-max(len(log.every_lr) // 100, 1) :].mean()) / log.peak_lr
+        for log in logs
+    )
     notes = [
         f"the lrs of {log.name} start at step {log.first_lr_step:,}; earlier ones are assumed to "
         f"be {log.every_lr[0]:.3g}: pass the schedule of that run"
@@ -336,8 +282,7 @@ def _weaknesses(logs: Sequence[Log], error: float) -> tuple[str, ...]:
             "no run stays at its peak lr, so the effects of time and of lr decay are hard to "
             "separate: add a run with a plateau and a decay, such as a WSD"
         )
-    ratios = [lr / log.peak_lr for lr, log in zip(final_lrs, logs, strict=True)]
-    if min(ratios) > 0.5:
+    if final_lr > 0.5:
         notes.append(
             "no run decays its lr, so the effect of a decay is assumed from other models: add a "
             "run with a decay, such as a WSD"
@@ -350,7 +295,7 @@ def _points(log: Log) -> tuple[NDArray[Any], NDArray[Any]]:
     import numpy as np
 
     steps, losses = np.asarray(log.steps, int), np.asarray(log.losses, float)
-    after_warmup = steps > max(log.warmup_steps, 0)
+    after_warmup = steps > log.warmup_steps
     steps, losses = steps[after_warmup], losses[after_warmup]
     if len(steps) < MIN_LOSSES:
         raise LogError(
@@ -368,18 +313,11 @@ def _law(point: NDArray[Any]) -> Law:
     return Law(**dict(zip(LAW_PARAMETERS, np.exp(point).tolist(), strict=False)))
 
 
-def _logarithms(law: Law, count: int) -> NDArray[Any]:
-    import numpy as np
-
-    return np.log([getattr(law, name) for name in LAW_PARAMETERS[:count]])
-
-
 def _grouped(changes: NDArray[Any], count: int) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return the steps with a change, and the index in them where each of ~``count`` groups starts.
 
-    Groups have equal shares of the total change. Distinct rises and falls, and distant changes,
-    get separate groups; changes below `MIN_TURN`, such as rounding errors of a log, join the group
-    next to them.
+    Groups have equal shares of the total change, and separate rises, falls and distant changes.
+    Changes below `MIN_TURN`, such as rounding errors of a log, join the group next to them.
     """
     import numpy as np
 

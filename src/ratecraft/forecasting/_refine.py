@@ -1,31 +1,72 @@
-"""Schedule that minimizes the convex bound for measured gradient norms."""
+"""Gradient norms of a finished run, and the schedule that minimizes the bound for them."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from functools import reduce
 
 from ratecraft.errors import SettingError
+from ratecraft.results import LayerStats
 from ratecraft.schedule import Schedule, linear, percent
+
+
+def gradient_norms(
+    rows: Sequence[LayerStats], total_steps: int, *, l1: bool = False
+) -> list[float]:
+    """Return the norm of the whole gradient at each of ``total_steps`` steps.
+
+    It is sqrt(sum over layers of gradient_norm^2), or the sum of the L1 norms of the layers. Norms
+    are those before clipping if the Probe recorded them; an L1 norm is scaled by the ratio of the
+    L2 norms before and after clipping. Between measured steps they are interpolated geometrically;
+    outside them they equal that of the nearest measured step.
+
+    Args:
+        rows: rows of a Probe, from ``Probe.rows()`` or `ratecraft.results.load_layer_stats`.
+        total_steps: number of steps of the run.
+        l1: return L1 norms, for optimizers of the Adam family.
+
+    Raises:
+        SettingError: there are no rows, or no step has a gradient above 0.
+
+    >>> from ratecraft.results import LayerStats
+    >>> rows = [LayerStats(k, "0", "layer", 0.1, *[4.0**k] * 11) for k in (0, 2)]
+    >>> [round(norm) for norm in gradient_norms(rows, 4)]
+    [1, 4, 16, 16]
+    """
+    import numpy as np
+
+    sums: dict[int, float] = {}
+    for row in rows:
+        # Clipped norms are all equal, so the norms before clipping are restored.
+        measured = row.unclipped_norm and row.gradient_norm
+        scale = row.unclipped_norm / row.gradient_norm if measured else 1.0
+        term = scale * row.gradient_l1 if l1 else (scale * row.gradient_norm) ** 2
+        sums[row.step] = sums.get(row.step, 0.0) + term
+    power = 1.0 if l1 else 0.5
+    logs = {step: power * math.log(x) for step, x in sums.items() if 0 < x < math.inf}
+    if not logs:
+        raise SettingError("no row of the Probe has a gradient above 0")
+    steps = sorted(logs)
+    known = [logs[step] for step in steps]
+    return [math.exp(x) for x in np.interp(range(total_steps), steps, known)]
 
 
 def refine(norms: Sequence[float], *, adaptive: bool = False, pieces: int = 20) -> Schedule:
     """Return the schedule that minimizes the bound for the gradient norms of a finished run.
 
-    u_t = w_t * sum_{p>t} w_p, scaled to a maximum of 1, where w = norm^-2, or w = norm^-1 with
-    L1 norms for optimizers of the Adam family. A running median over a tenth of the run smooths
-    the norms first. Constant norms give a linear decay to 0; high norms at the start give a
-    warm-up.
+    u_t = w_t * sum_{p>t} w_p, scaled to a maximum of 1, where w = norm^-2, or w = norm^-1 if
+    ``adaptive``. A running median over a tenth of the run smooths the norms first. Constant norms
+    give a linear decay to 0; high norms at the start give a warm-up.
 
     Args:
-        norms: norm of the whole gradient at each step, before clipping. `gradient_norms`
-            computes them from the rows of a Probe, with ``l1=True`` for the Adam family.
+        norms: norm of the whole gradient at each step, before clipping, as from `gradient_norms`.
         adaptive: ``norms`` are L1 norms of a run with an optimizer of the Adam family.
         pieces: number of linear pieces of the schedule.
 
     Raises:
         SettingError: there are fewer norms than pieces, or a norm is not above 0.
 
-    >>> from ratecraft.forecasting import refine
     >>> refine([2.0] * 1000, pieces=2).resolve(total_steps=1000).values([0, 250, 500]).round(2)
     array([1.  , 0.75, 0.5 ])
 
@@ -52,10 +93,7 @@ def refine(norms: Sequence[float], *, adaptive: bool = False, pieces: int = 20) 
     values = (lrs / lrs.max())[knots].round(6).tolist()
     shares = (np.diff(knots) / len(gradients) * 100).tolist()
     parts = [
-        linear(a, b, over=percent(share))
-        for a, b, share in zip(values, values[1:], shares, strict=False)
+        linear(start, end, over=percent(share))
+        for start, end, share in zip(values, values[1:], shares, strict=False)
     ]
-    shape = parts[0]
-    for part in parts[1:]:
-        shape = shape.then(part)
-    return shape
+    return reduce(Schedule.then, parts)

@@ -1,0 +1,116 @@
+"""Options that several commands share: their types, their checks, and the files that they name."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+from cyclopts import Parameter
+from rich.console import Console
+
+from ratecraft.errors import SettingError
+
+from ._console import out
+
+if TYPE_CHECKING:
+    from ratecraft.experiments import Task
+    from ratecraft.results import Comparison, Forecast, LRFinderResult, LRRangeTestResult
+
+    Result = Comparison | Forecast | LRFinderResult | LRRangeTestResult
+
+TotalSteps = Annotated[str | None, Parameter(alias="-n")]
+StepsPerEpoch = Annotated[
+    float | None, Parameter(help="Steps per epoch, needed if a length is in epochs.")
+]
+Seed = Annotated[int, Parameter(help="Seed of the initial weights and the data order.")]
+Save = Annotated[Path | None, Parameter(help="Write the result as JSON.")]
+Output = Annotated[tuple[Path, ...], Parameter(alias="-o", negative="", show_default=False)]
+Figures = Annotated[
+    Output, Parameter(help="Also write a figure (.png, .svg or .pdf); can be repeated.")
+]
+Reports = Annotated[
+    Output,
+    Parameter(
+        help="Also write a report (.html) or a figure (.png, .svg or .pdf); can be repeated."
+    ),
+]
+FIGURE_SUFFIXES: Final = (".png", ".svg", ".pdf")
+
+
+def given(**options: Any) -> dict[str, Any]:
+    """Return the options that are not ``None``."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def check_counts(seeds: int | None, workers: int | None = None) -> None:
+    """Raise a SettingError unless there is a seed, and the number of workers is not negative."""
+    for option, count, minimum in (("--seeds", seeds, 1), ("--workers", workers, 0)):
+        if count is not None and count < minimum:
+            raise SettingError(f"{option} {count}: expected a number >= {minimum}")
+
+
+def load_task(name: str, optimizer: str | None = None) -> Task:
+    """Return a task that has a name, with another optimizer if one is given."""
+    from ratecraft import experiments
+    from ratecraft.experiments._task import with_optimizer
+
+    task = experiments.load_task(name)
+    task = replace(task, name=task.name or name)
+    return task if optimizer is None else with_optimizer(task, optimizer)
+
+
+def check_output(path: Path | None, *suffixes: str) -> None:
+    """Raise a SettingError, before anything is trained, if a file cannot be written."""
+    if path is None:
+        return
+    if suffixes and path.suffix.lower() not in suffixes:
+        raise SettingError(f"{path}: expected a file ending in {', '.join(suffixes)}")
+    if path.is_dir():
+        raise SettingError(f"{path} is a directory; expected a file name")
+    parent = next((folder for folder in path.absolute().parents if folder.exists()), Path("/"))
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise SettingError(f"{path} cannot be written: {parent} is not a writable directory")
+
+
+def check_outputs(save: Path | None, outputs: Sequence[Path], *, reports: bool = True) -> None:
+    """Check the values of ``--save`` and ``--output``, which may be reports or only figures."""
+    suffixes = (".html", *FIGURE_SUFFIXES) if reports else FIGURE_SUFFIXES
+    check_output(save, ".json")
+    for path in outputs:
+        check_output(path, *suffixes)
+
+
+def write_outputs(
+    result: Result,
+    save: Path | None,
+    outputs: Sequence[Path],
+    *,
+    console: Console = out,
+    **sections: Any,
+) -> None:
+    """Write a result as JSON, figures of it, and reports with these sections; print the paths."""
+    from ratecraft.report import save_figure, write_report
+
+    if save is not None:
+        console.print(f"result: {result.save(save)}")
+    for path in outputs:
+        if path.suffix.lower() == ".html":
+            console.print(f"report: {write_report(path, **sections)}")
+        else:
+            console.print(f"figure: {save_figure(_plot(result), path)}")
+
+
+def _plot(result: Result) -> Any:
+    from ratecraft import report
+    from ratecraft.results import RANGE_TEST_RULES, Comparison, Forecast, LRFinderResult
+
+    if isinstance(result, Comparison):
+        return report.plot_comparison(result)
+    if isinstance(result, Forecast):
+        return report.plot_forecast(result)
+    if isinstance(result, LRFinderResult):
+        return report.plot_lr_finder(result)
+    return report.plot_range_test(result, tuple(RANGE_TEST_RULES))

@@ -1,0 +1,155 @@
+"""Log: the losses and learning rates of a training run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from ratecraft.errors import LogError
+from ratecraft.schedule import Curve
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+MAX_LOG_STEPS: Final = 10**8  # logs with more steps count tokens or samples
+MIN_LOSSES: Final = 8  # of a fit of five parameters
+LOGGED_LR_REL_TOL: Final = 1e-3  # rounding error of logged lrs, relative to the peak
+
+
+@dataclass(frozen=True, eq=False)
+class Log:
+    """Losses of a training run, and its learning rate at every step up to the last loss.
+
+    Attributes:
+        steps: number of steps done before each loss was measured, increasing.
+        losses: losses.
+        lrs: logged learning rates, interpolated linearly; the first one also holds before it.
+        schedule: resolved schedule of the whole run as learning rates, instead of ``lrs``; if
+            both are given they must agree.
+        name: name of the run.
+        lr_steps: steps at which ``lrs`` were logged; ``steps`` if ``None``.
+        every_lr: computed learning rate of every step up to the last loss, an array.
+
+    Raises:
+        LogError: the losses, steps or learning rates are not usable.
+
+    >>> log = Log(range(100, 1100, 100), [5 - 0.1 * k for k in range(10)], [0.1] * 10)
+    >>> log.peak_lr, len(log.every_lr)
+    (0.1, 1000)
+    """
+
+    steps: Sequence[int]
+    losses: Sequence[float]
+    lrs: Sequence[float] | None = None
+    schedule: Curve | None = None
+    name: str = "run"
+    lr_steps: Sequence[int] | None = None
+    every_lr: NDArray[Any] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        import numpy as np
+
+        steps, losses = np.asarray(self.steps, float), np.asarray(self.losses, float)
+        lr_steps = steps if self.lr_steps is None else np.asarray(self.lr_steps, float)
+        if len(steps) != len(losses) or (self.lrs is not None and len(self.lrs) != len(lr_steps)):
+            raise LogError(f"{self.name}: steps, losses and lrs must have the same length")
+        _check_losses(self.name, steps, losses)
+        end = int(steps[-1])
+        if self.schedule is not None:
+            every_lr = self._scheduled_lrs(self.schedule, lr_steps, end)
+        elif self.lrs is not None:
+            every_lr = np.interp(np.arange(end), lr_steps - 1, np.asarray(self.lrs, float))
+        else:
+            raise LogError(f"{self.name}: no lrs were logged; pass the schedule of the run")
+        if not np.isfinite(every_lr).all() or (every_lr < 0).any() or not (every_lr > 0).any():
+            raise LogError(
+                f"{self.name}: lrs must be finite numbers of at least 0, and not all of them 0"
+            )
+        object.__setattr__(self, "every_lr", every_lr)
+
+    @property
+    def peak_lr(self) -> float:
+        """Highest learning rate."""
+        return float(self.every_lr.max())
+
+    @property
+    def warmup_steps(self) -> int:
+        """Number of steps before the learning rate reaches its peak, within rounding error."""
+        rel_tol = LOGGED_LR_REL_TOL if self.schedule is None else 1e-9
+        return int((self.every_lr >= (1 - rel_tol) * self.peak_lr).argmax())
+
+    @property
+    def first_lr_step(self) -> int:
+        """Step from which on the learning rates are known."""
+        if self.schedule is not None:
+            return 0
+        return int((self.steps if self.lr_steps is None else self.lr_steps)[0])
+
+    def _scheduled_lrs(self, curve: Curve, steps: NDArray[Any], end: int) -> NDArray[Any]:
+        """Return the learning rates of the schedule, checked against the logged ones."""
+        import numpy as np
+
+        if not isinstance(curve, Curve):
+            raise TypeError(
+                f"{self.name}: schedule= must be a curve; pass schedule.resolve(total_steps=...)"
+            )
+        if curve.length < end:
+            raise LogError(
+                f"{self.name}: the schedule ends after {curve.length:.0f} steps, the log after "
+                f"{end}; expected the schedule over the whole run"
+            )
+        every_lr: NDArray[Any] = curve.values(np.arange(end, dtype=float))
+        if self.lrs is None:
+            return every_lr
+        logged = np.asarray(self.lrs, float)
+        # Trainers log the lr of the last step, or that of the next one.
+        scheduled = [curve.values(np.maximum(steps + k, 0.0)) for k in (-1, 0, 1)]
+        gaps = np.abs(np.array(scheduled) - logged).min(axis=0)
+        row = first_true(gaps > LOGGED_LR_REL_TOL * every_lr.max())
+        if row is not None:
+            raise LogError(
+                f"{self.name}: at step {steps[row]:.0f} the log has an lr of {logged[row]:.4g}, "
+                f"the schedule {scheduled[1][row]:.4g}; expected the schedule of this run, as "
+                "learning rates, over the planned length (total_steps=, or --log-total-steps)"
+            )
+        return every_lr
+
+
+def _check_losses(name: str, steps: NDArray[Any], losses: NDArray[Any]) -> None:
+    """Raise a LogError that names the first row that is not usable."""
+    import numpy as np
+
+    if len(losses) < MIN_LOSSES:
+        raise LogError(
+            f"{name}: {len(losses)} losses; a fit needs at least {MIN_LOSSES}, better 50, "
+            "spread over the run"
+        )
+    for column, values in (("step", steps), ("loss", losses)):
+        if (row := first_true(~np.isfinite(values))) is not None:
+            raise LogError(
+                f"{name}: the {column} of row {row + 1} is {values[row]}; leave out rows "
+                "without a finite number, and runs that diverged"
+            )
+    if (steps < 0).any() or (steps % 1 != 0).any():
+        raise LogError(f"{name}: steps must be whole numbers of at least 0")
+    if (row := first_true(np.diff(steps) <= 0)) is not None:
+        before, step = steps[row : row + 2]
+        problem = "occurs twice" if step == before else f"comes after {before:.0f}"
+        raise LogError(
+            f"{name}: step {step:.0f} of row {row + 2} {problem}; expected one row for "
+            "each step, in order (does the file hold two runs, or a resumed one?)"
+        )
+    if steps[-1] > MAX_LOG_STEPS:
+        raise LogError(
+            f"{name}: {steps[-1]:.3g} steps; are these tokens or samples? Expected optimizer steps"
+        )
+    if (row := first_true(losses <= 0)) is not None:
+        raise LogError(
+            f"{name}: the loss of row {row + 1} is {losses[row]:g}; expected losses above 0"
+        )
+
+
+def first_true(mask: NDArray[Any]) -> int | None:
+    """Return the index of the first true value, or ``None``."""
+    return int(mask.argmax()) if mask.any() else None

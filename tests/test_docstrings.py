@@ -1,7 +1,7 @@
 """The examples in the docstrings of public methods run.
 
 pytest collects those of functions and classes itself. It misses methods, since `set_public_module`
-gives their class another module than theirs.
+gives their class another module than theirs. An example may use the public names of its package.
 """
 
 import doctest
@@ -21,11 +21,12 @@ def examples() -> list[doctest.DocTest]:
     finder, tests = doctest.DocTestFinder(exclude_empty=True), []
     for name in PACKAGES:
         package = importlib.import_module(f"ratecraft.{name}")
+        names = {public: getattr(package, public) for public in public_names(package)}
         for public_name in public_names(package):
             public_class = getattr(package, public_name)
             if inspect.isclass(public_class):
                 path = f"{package.__name__}.{public_name}"
-                class_tests = finder.find(public_class, path, module=False, globs={})
+                class_tests = finder.find(public_class, path, module=False, globs=names)
                 tests += [test for test in class_tests if test.examples and test.name != path]
     return tests
 

@@ -18,7 +18,9 @@ BELOW["_render"] = BOTTOM
 BELOW["schedule"] = {*BOTTOM, "_render"}
 BELOW["results"] = {*BELOW["schedule"], "schedule"}
 BELOW["forecasting"] = {*BELOW["results"], "results"}
-BELOW["torch"] = BELOW["_training"] = BELOW["report"] = BELOW["forecasting"]
+BELOW["report"] = BELOW["forecasting"]
+BELOW["_trainers"] = {"errors"}
+BELOW["torch"] = BELOW["_training"] = {*BELOW["forecasting"], "_trainers"}
 BELOW["diagnostics"] = {*BELOW["torch"], "torch", "_training"}
 BELOW["finder"] = BELOW["diagnostics"]
 BELOW["experiments"] = {*BELOW["finder"], "finder"}
@@ -38,8 +40,9 @@ LOADS = {
     "integrations": {"torch"},
     "cli": {"cyclopts", "rich"},
 }
-# A schedule draws itself in a notebook.
-EXCEPTIONS = {("schedule/_nodes.py", "report"), ("schedule/_curve.py", "report")}
+MAX_FILE_LINES, MAX_METHODS, MAX_BODY_LINES = 450, 20, 50
+# The one writer of an optimizer's hyperparameters, and ScheduleLR with torch's interface.
+LARGE = {"torch/_writer.py", "torch/_scheduler.py"}
 FILES = sorted(ROOT.rglob("*.py"))
 PACKAGES = sorted(path.parent for path in ROOT.rglob("__init__.py"))
 
@@ -73,8 +76,38 @@ def test_imports_run_down_only(path: Path) -> None:
             if name.split(".")[0] != "ratecraft":
                 continue
             target = [*name.split("."), ""][1]
-            exception = (str(path.relative_to(ROOT)), target) in EXCEPTIONS
-            assert exception or target in BELOW[package] | {package}, name
+            assert target in BELOW[package] | {package}, name
+
+
+def test_no_module_imports_itself_through_others() -> None:
+    modules = {module_of(path).removesuffix(".__init__"): path for path in FILES}
+    graph = {}
+    for module, path in modules.items():
+        names = set()
+        for node in ast.walk(ast.parse(path.read_text())):
+            for name in imported(node, path):
+                # `from package import module` or `from module import object`
+                inner = {f"{name}.{alias.name}" for alias in getattr(node, "names", [])}
+                names |= inner & set(modules) or {name}
+        graph[module] = names & set(modules) - {module}
+    # Without the modules that import no other one, again and again, only cycles are left.
+    while leaves := {module for module, names in graph.items() if not names}:
+        graph = {module: names - leaves for module, names in graph.items() if module not in leaves}
+    assert graph == {}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_classes_and_bodies_are_small(path: Path) -> None:
+    text = path.read_text()
+    large = str(path.relative_to(ROOT)) in LARGE
+    assert large or len(text.splitlines()) <= MAX_FILE_LINES
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.ClassDef):
+            methods = [item for item in node.body if isinstance(item, ast.FunctionDef)]
+            assert large or len(methods) <= MAX_METHODS, node.name
+        if isinstance(node, ast.FunctionDef):
+            body = node.body[ast.get_docstring(node) is not None :] or node.body
+            assert body[-1].end_lineno - body[0].lineno < MAX_BODY_LINES, node.name  # type: ignore
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))

@@ -22,12 +22,13 @@ from ratecraft.report import (
     plot_comparison,
     plot_curves,
     plot_forecast,
+    plot_layer_stats,
     plot_lr_finder,
     plot_range_test,
     plot_schedule,
     save_figure,
 )
-from ratecraft.results import RANGE_TEST_RULES
+from ratecraft.results import RANGE_TEST_RULES, LayerStats
 
 FILE_SIGNATURES = {".png": b"\x89PNG", ".svg": b"<?xml", ".pdf": b"%PDF"}
 
@@ -240,3 +241,14 @@ def test_plot_forecast_draws_losses_and_intervals(tmp_path: Path) -> None:
         "logged: run.csv",
     ]
     save_figure(figure, tmp_path / "f.svg")
+
+
+def test_plot_layer_stats_has_one_range_for_all_probes() -> None:
+    low, high = (
+        [LayerStats(k, "0", "head", 0.1, *[scale] * 11) for k in range(3)] for scale in (0.1, 10.0)
+    )
+    for probes in ({"a": low, "b": high}, {"b": high, "a": low}):
+        first, second, *_ = plot_layer_stats(probes).axes
+        assert first.get_ylim() == second.get_ylim()
+        assert first.get_ylim()[0] < 0.1 < 10 < first.get_ylim()[1]
+        assert [axes.get_yscale() for axes in (first, second)] == ["log", "log"]

@@ -60,7 +60,7 @@ def new_figure(
     if len(artists) > 1:
         longest_name = max(map(len, artists))
         fitting = int(width * _LEGEND_CHARS_PER_INCH / (longest_name + 6))
-        columns = max(min(4, fitting), 1)
+        columns = max(min(6, fitting), 1)
         figure.set_figheight(height + _LEGEND_ROW_INCHES * -(-len(artists) // columns))
         _add_legend(figure, artists, loc="outside lower center", ncols=columns)
         if legend_title:

@@ -173,17 +173,22 @@ def plot_layer_stats(
     layers = list(
         dict.fromkeys(layer for stats in probes.values() for layer in layer_names(stats).values())
     )
-    all_rows = [row for stats in probes.values() for row in stats]
-    _, y_axis = charts.layer_stats_chart(all_rows, column).axes(y_pad=0.05)
-    above: list[Chart] = []
-    below: list[Chart] = []
-    for name, stats in probes.items():
-        first = not above
-        chart = charts.layer_stats_chart(stats, column, layers)
-        chart = replace(chart, title=name, x_label="", y_label=column if first else "")
-        above.append(replace(chart, y_range=(y_axis.low, y_axis.high), log_y=y_axis.log))
-        chart = charts.group_lrs_chart(stats, first_color=len(layers))
-        below.append(replace(chart, title="", y_label=chart.y_label if first else ""))
+    above = [
+        replace(charts.layer_stats_chart(stats, column, layers), title=name, x_label="")
+        for name, stats in probes.items()
+    ]
+    below = [
+        replace(charts.group_lrs_chart(stats, first_color=len(layers)), title="")
+        for stats in probes.values()
+    ]
+    # One range for all; only the first column has labels.
+    lines = [line for chart in above for line in chart.lines]
+    log_y = any(chart.log_y for chart in above)
+    _, y_axis = replace(above[0], lines=lines, log_y=log_y).axes(y_pad=0.05)
+    y_range = (y_axis.low, y_axis.high)
+    above = [replace(chart, y_range=y_range, log_y=log_y) for chart in above]
+    for row in (above, below):
+        row[1:] = [replace(chart, y_label="") for chart in row[1:]]
     width = max(7, 3.2 * len(probes) + 1)
     return new_figure([above, below], width=width, height=5.2, height_ratios=(5, 2))
 

@@ -17,7 +17,8 @@ pytestmark = pytest.mark.slow
 PAGE = (Path(__file__).parents[1] / "docs" / "tutorial.md").read_text()
 NUMBER = re.compile(r"(?<![\w.])-?\d[\d,]*(?:\.\d+)?(?:e-?\d+)?")
 TIME = re.compile(r"[\d.]+ h \d+ min|\d+ min \d+ s|[\d.]+ s\b")
-SPREAD = re.compile(r"± *[\d.]+")
+SPREAD = re.compile(r"± *[\d.e-]+")
+BORDER = re.compile(r"([━─])\1+")  # as long as the numbers in its table
 LR_RATIO = 2.5  # a learning rate that is found, and the ends of its range
 LOSS_DIFFERENCE = 0.15  # several times the standard deviation over seeds
 
@@ -36,7 +37,9 @@ def is_close(shown: str, seen: str) -> bool:
 
 def is_alike(shown: str, seen: str) -> bool:
     """Whether two lines agree: the same words, close numbers, any times and spreads."""
-    shown, seen = (SPREAD.sub("± S", TIME.sub("T", line)) for line in (shown, seen))
+    shown, seen = (
+        BORDER.sub(r"\1", SPREAD.sub("± S", TIME.sub("T", line))) for line in (shown, seen)
+    )
     if NUMBER.sub("N", shown).split() != NUMBER.sub("N", seen).split():
         return False
     pairs = zip(NUMBER.findall(shown), NUMBER.findall(seen), strict=True)
@@ -72,6 +75,7 @@ def test_lines_agree_within_the_noise_of_training() -> None:
     assert is_alike("lr: 0.0176 in 3.4 s", "lr: 0.0125 in 1 min 3 s")
     assert is_alike("cosine 1.4024 ± 0.0013  0 of 2", "cosine 1.4030 ± 0.0244  0 of 2")
     assert is_alike("after 600 steps: 1.40", "after 600 steps: 1.45")
+    assert is_alike("┏━━━━┳━━┓", "┏━━┳━━━┓")
 
 
 def test_lines_differ_in_words_in_counts_and_beyond_the_noise() -> None:

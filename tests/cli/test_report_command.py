@@ -59,6 +59,7 @@ def test_a_search_is_drawn_with_its_verdict(folder: Path) -> None:
     [
         (["nothing.db"], "error: nothing.db: No such file or directory"),
         (["my_task.py"], "error: my_task.py is not a result"),
+        (["empty.db"], "error: empty.db is empty: its shard has not started"),
         (["search.json", "--task", "digits"], "--task is for a store; search.json is not one"),
         (["search.json", "--forecast", "f.json"], "needs the runs of a comparison"),
         (["search.json", "-o", "page.txt"], "page.txt: expected a file ending in"),
@@ -71,6 +72,7 @@ def test_wrong_input_is_answered_in_one_line(
     losses = (2.0, 1.0)
     result = LRRangeTestResult((0.01, 0.1), losses, losses, "stopped", None, "too short")
     result.save(folder / "search.json")
+    (folder / "empty.db").touch()
     done = command_line.ratecraft(folder, "report", *arguments)
     assert done.returncode == 2
     assert message in done.stderr

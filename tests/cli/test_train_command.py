@@ -68,3 +68,8 @@ def test_the_result_names_the_optimizer(folder: Path) -> None:
     done = ratecraft(folder, "train", "my_task.py:task", "constant(1)", *options)
     assert done.returncode == 0, done.stderr
     assert load(folder / "t.json").runs[0].optimizer == "adamw"
+
+
+def test_the_help_says_what_reads_the_saved_result(tmp_path: Path) -> None:
+    text = " ".join(ratecraft(tmp_path, "train", "--help").stdout.replace("│", " ").split())
+    assert "Write the result as JSON, which ratecraft forecast reads." in text

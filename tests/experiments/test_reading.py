@@ -67,3 +67,22 @@ def test_a_finished_run_replaces_one_that_was_stopped_early(
         for run, group in [halved, (RUN, "")][:: 1 if halved_first else -1]:
             save(store, run, halving_group=group)
     assert [run.stopped for run in read_comparison(tmp_path / "runs.db").runs] == [None]
+
+
+def test_a_length_that_is_written_in_two_ways_is_one_candidate(tmp_path: Path) -> None:
+    with Store(tmp_path / "runs.db") as store:
+        for length in ("30", "epochs(3)"):
+            for seed in range(2):
+                save(store, replace(RUN, seed=seed), seed=seed, total_steps=length)
+    read = read_comparison(tmp_path / "runs.db")
+    assert [(row.name, row.seeds) for row in read.summaries()] == [("constant(1)", 2)]
+
+
+def test_learning_rates_that_agree_in_6_digits_are_two_candidates(tmp_path: Path) -> None:
+    with Store(tmp_path / "runs.db") as store:
+        for lr in (0.1, 0.100000001):
+            for seed in range(2):
+                save(store, replace(RUN, seed=seed, lr=lr), seed=seed, lr=lr)
+    rows = read_comparison(tmp_path / "runs.db").summaries()
+    names = [("constant(1), lr 0.1", 2), ("constant(1), lr 0.100000001", 2)]
+    assert [(row.name, row.seeds) for row in rows] == names

@@ -197,3 +197,11 @@ def test_terminal_forecast_draws_all_entries() -> None:
     rows = plot_area(text)
     assert any("●" in row for row in rows)
     assert "▲" in text
+
+
+def test_a_dense_faint_line_does_not_hide_the_others() -> None:
+    jagged = Line("raw", range(500), [k % 2 for k in range(500)], "faint")
+    smooth = Line("smoothed", range(500), [0.5] * 500)
+    assert draw(jagged, smooth, y_range=(0, 1)) == draw(smooth, y_range=(0, 1))
+    flat = Line("before", [0, 499], [1, 1], "faint")
+    assert "before" in draw(flat, smooth)

@@ -97,3 +97,12 @@ def test_repr_of_a_configuration_is_complete() -> None:
     assert repr(RunConfig(0.1, "adamw", 10)) == (
         "RunConfig(lr=0.1, optimizer='adamw', total_steps=10)"
     )
+
+
+def test_the_chart_of_a_forecast_has_the_8_best_schedules() -> None:
+    entries = tuple(
+        ForecastEntry(f"schedule {i}", "constant(1)", i, i, i, (1, 2), (i, i)) for i in range(20)
+    )
+    result = Forecast(entries, (), 2, None, 0.1, {"log": ((1, 2), (3.0, 2.0))}, {}, 0.1)
+    names = [line.name for line in result.chart().lines]
+    assert names == ["logged: log", *(f"schedule {i}" for i in range(8))]

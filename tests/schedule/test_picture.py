@@ -47,20 +47,22 @@ def test_a_schedule_is_drawn_over_its_own_length_or_an_assumed_one() -> None:
     curve, assumed = resolve_for_chart(warmup(70))
     assert (curve.length, assumed) == (70, "")
     curve, assumed = resolve_for_chart(cosine(1, 0))
-    assert (curve.length, assumed) == (1_000, "1,000 steps assumed")
+    assert (curve.length, assumed) == (1_000, "assumed: 1,000 steps")
     curve, assumed = resolve_for_chart(warmup(20_000).then(cosine(1, 0)))
     assert curve.length == 100_000
     _, assumed = resolve_for_chart(wsd(epochs(3), percent(20)))
-    assert assumed == "1,000 steps, 100 per epoch, assumed"
+    assert assumed == "assumed: 1,000 steps, 100 steps per epoch"
+    _, assumed = resolve_for_chart(warmup(tokens(100)).then(linear(1, 0, over=samples(50))))
+    assert assumed == "assumed: 1 sample per step, 1 token per step"
     _, assumed = resolve_for_chart(warmup(epochs(3)))
-    assert assumed == "100 steps per epoch assumed"
+    assert assumed == "assumed: 100 steps per epoch"
 
 
 def test_an_assumed_length_stands_in_the_picture() -> None:
-    assert "step (1,000 steps assumed)" in cosine(1, 0)._repr_svg_()
+    assert "step (assumed: 1,000 steps)" in cosine(1, 0)._repr_svg_()
     assert "assumed" not in cosine(1, 0).resolve(total_steps=1_000)._repr_svg_()
-    assert "step (1,000 steps assumed)" in constant(1).resolve()._repr_svg_()
-    assert cosine(1, 0).plot().get_xlabel() == "step (1,000 steps assumed)"
+    assert "step (assumed: 1,000 steps)" in constant(1).resolve()._repr_svg_()
+    assert cosine(1, 0).plot().get_xlabel() == "step (assumed: 1,000 steps)"
     assert cosine(1, 0).plot(1_000).get_xlabel() == "step"
 
 

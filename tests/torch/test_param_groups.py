@@ -253,6 +253,8 @@ def test_given_layers() -> None:
             "matches only parameters that earlier rules match",
         ),
         ({"rules": {"fc": {"lr": 1, "factor": 2}}}, "has both lr and factor"),
+        ({"rules": {"fc": {"params": [], "lr": 1}}}, "the group 'fc' has params=, but the model"),
+        ({"params": []}, "the group 'all' has params=, but the model"),
         ({"rules": {"fc": -3}}, "the rule 'fc': lr= -3: expected a finite number"),
         ({"no_decay": ["biases"]}, "no_decay='biases': expected any of bias, norm, embedding"),
         ({"frozen": "thaw"}, "frozen='thaw'"),

@@ -350,6 +350,25 @@ def test_changed_schedule_raises_and_changes_nothing():
     assert lrs(other) == pytest.approx([0.1 * 0.1, 0.1])
 
 
+@pytest.mark.parametrize(
+    ("factors", "message"),
+    [
+        ([0.5, 0.5, 0.5], "the saved state has 3 param groups, and this optimizer has 2"),
+        (["a", "b"], "not the state of a PlateauLR"),
+    ],
+)
+def test_damaged_factors_raise_and_change_nothing(factors, message):
+    mine, plateau = warm(patience=0)
+    run(mine, plateau, [1.0, 1.0])
+    state = saved(plateau.state_dict()) | {"current_factors": factors}
+    other, fresh = warm(patience=0)
+    before = fresh.state_dict()
+    with pytest.raises(BindingError, match=message):
+        fresh.load_state_dict(state)
+    assert fresh.state_dict() == before
+    assert lrs(other) == [0.0, 0.0]
+
+
 def test_state_of_another_class_raises():
     _, plateau = warm()
     with pytest.raises(BindingError, match=r"of a ScheduleLR call \.scheduler\.load_state_dict"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ._axis import Axis
 from ._chart import Chart
@@ -21,7 +22,8 @@ def terminal_chart(chart: Chart, *, width: int = 72, height: int = 16, color: bo
     Each of several lines has its own symbol, so color is not needed to distinguish them.
 
     Args:
-        chart: what to draw. Bands, shaded intervals and the title are left out.
+        chart: what to draw. Bands, shaded intervals and the title are left out, and so are faint
+            lines with more points than columns, which would hide the others.
         width: total width in characters.
         height: height of the plot area in characters.
         color: color the lines with ANSI escape codes.
@@ -38,6 +40,8 @@ def terminal_chart(chart: Chart, *, width: int = 72, height: int = 16, color: bo
        0        1         2        3
                               step
     """
+    lines = [line for line in chart.lines if line.style != "faint" or len(line.xs) <= width]
+    chart = replace(chart, lines=lines)
     x_axis, y_axis = chart.axes()
     y_ticks = y_axis.ticks(max(2, height // 3)) if chart.y_ticks else []
     margin = max((len(label) for _, label in y_ticks), default=1)
@@ -54,13 +58,13 @@ def terminal_chart(chart: Chart, *, width: int = 72, height: int = 16, color: bo
     row_labels = {canvas.row(y_axis.at(value)): label for value, label in y_ticks}
     legend = [(f"{_symbol(i)} ", chart.lines[i].name, i) for i in legend_lines]
     legend += [(f"{_MARK_SYMBOL} ", f"{chart.x_label} {mark.label}", -1) for mark in chart.marks]
-    lines = _header(chart.y_label, legend, width, color)
+    text = _header(chart.y_label, legend, width, color)
     for row in range(canvas.height):
         label = row_labels.get(row, "")
-        lines.append(f"{label:>{margin}} {'┤' if label else '│'}{canvas.text(row, color)}")
+        text.append(f"{label:>{margin}} {'┤' if label else '│'}{canvas.text(row, color)}")
     ruler, labels = _x_axis_lines(x_axis, canvas, margin)
-    lines += [ruler, labels, f"{_clean(chart.x_label):>{margin + 2 + canvas.width}}"]
-    return "\n".join(line.rstrip() for line in lines)
+    text += [ruler, labels, f"{_clean(chart.x_label):>{margin + 2 + canvas.width}}"]
+    return "\n".join(line.rstrip() for line in text)
 
 
 def _symbol(i: int) -> str:

@@ -50,6 +50,7 @@ def report(
 def _is_store(path: Path) -> bool:
     try:
         with path.open("rb") as file:
-            return file.read(16) == b"SQLite format 3\0"
+            # A store is an empty file until its first write.
+            return file.read(16) in (b"SQLite format 3\0", b"")
     except OSError:
         return False  # loading it as a result gives the error message

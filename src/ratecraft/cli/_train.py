@@ -27,7 +27,9 @@ def train(
     total_steps: Annotated[str, Parameter(alias="-n")] = "epochs(10)",
     optimizer: str | None = None,
     seed: Seed = 0,
-    save: Save = None,
+    save: Annotated[
+        Save, Parameter(help="Write the result as JSON, which `ratecraft forecast` reads.")
+    ] = None,
     output: Reports = (),
 ) -> None:
     """Train once with a schedule, and print losses, metrics and learning rates after each epoch.
@@ -40,7 +42,6 @@ def train(
         lr: Learning rate that the schedule multiplies.
         total_steps: Length of the run: a number of steps, or a duration such as "epochs(10)".
         optimizer: Optimizer to use instead of the task's; `ratecraft find --help` lists the names.
-        save: Write the result as JSON, which `ratecraft forecast` reads.
     """
     from ratecraft.experiments import train as train_task
     from ratecraft.experiments._compare import environment

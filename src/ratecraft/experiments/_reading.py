@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 
 from ratecraft.errors import ResultError, SettingError
 from ratecraft.results import Comparison, Run, RunConfig
@@ -37,16 +38,17 @@ def read_comparison(store: str | os.PathLike[str], task: str | None = None) -> C
         runs = _runs_of_task(opened, task)
     trials = list(runs)
     optimizers = len({trial.optimizer for trial in trials}) > 1
-    lengths = len({trial.total_steps for trial in trials}) > 1
-    lrs = len({trial.lr for trial in trials}) > 1
+    # Comparisons that share a store may write the same length in two ways: 20 and epochs(2).
+    lengths = {run.total_steps: trial.total_steps for trial, run in runs.items()}
+    lrs = _lr_texts({trial.lr for trial in trials})
     candidates: dict[str, dict[int, Run]] = {}
     configs: dict[str, RunConfig] = {}
     for trial, run in runs.items():
         name = candidate_name(
             trial.schedule,
             trial.optimizer if optimizers else None,
-            trial.total_steps if lengths else None,
-            trial.lr if lrs else None,
+            lengths[run.total_steps] if len(lengths) > 1 else None,
+            lrs[trial.lr] if len(lrs) > 1 else None,
         )
         configs[name] = RunConfig(trial.lr, trial.optimizer or "", run.total_steps)
         seeds = candidates.setdefault(name, {})
@@ -59,6 +61,14 @@ def read_comparison(store: str | os.PathLike[str], task: str | None = None) -> C
         runs=tuple(seeds[seed] for seeds in candidates.values() for seed in sorted(seeds)),
         configs=configs,
     )
+
+
+def _lr_texts(lrs: Iterable[float]) -> dict[float, str]:
+    """Return learning rates as text, in full if some agree in the first 6 digits."""
+    texts = {lr: f"{lr:g}" for lr in lrs}
+    if len(set(texts.values())) == len(texts):
+        return texts
+    return {lr: repr(lr) for lr in texts}
 
 
 def _runs_of_task(store: Store, task: str | None) -> dict[Trial, Run]:

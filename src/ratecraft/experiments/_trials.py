@@ -149,9 +149,7 @@ Job = tuple[Trial, ...]
 """Trials that one worker trains in one call."""
 
 
-def candidate_name(
-    schedule: str, optimizer: str | None, length: str | None, lr: float | None
-) -> str:
+def candidate_name(schedule: str, optimizer: str | None, length: str | None, lr: str | None) -> str:
     """Return the name of a candidate; what all candidates share is ``None``."""
     parts = [schedule]
     if optimizer is not None:
@@ -159,7 +157,7 @@ def candidate_name(
     if length is not None:
         parts.append(f"{length} steps" if length.isdigit() else length)
     if lr is not None:
-        parts.append(f"lr {lr:g}")
+        parts.append(f"lr {lr}")
     return ", ".join(parts)
 
 
@@ -209,7 +207,7 @@ class TrialPlan:
                 schedule_name,
                 optimizer if len(grid.optimizers) > 1 else None,
                 length if len(lengths) > 1 else None,
-                lr if len(grid.lrs) > 1 else None,
+                f"{lr:g}" if len(grid.lrs) > 1 else None,
             )
             if name in schedules:
                 raise SettingError("two candidates have the same name; lrs must differ in 6 digits")

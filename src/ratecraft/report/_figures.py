@@ -207,7 +207,7 @@ def plot_forecast(result: Forecast) -> Figure:
     """
     panels = [
         charts.forecast_lrs_chart(result),
-        result.chart(),
+        result.chart(limit=len(result.entries)),
         charts.forecast_intervals_chart(result),
     ]
     return new_figure([panels], width=3 * _PANEL_WIDTH, height=4.4)

@@ -139,7 +139,7 @@ def forecast_section(result: Forecast, *, alone: bool) -> list[str]:
         "typical error of the law on real training curves plus two standard deviations of the "
         "fit.</p>",
         html.figure(
-            result.chart(),
+            result.chart(limit=len(result.entries)),
             "Gray: logged losses. The other lines are predictions, not training runs.",
         ),
         html.figure(charts.forecast_lrs_chart(result), "The learning rate of every step."),

@@ -11,7 +11,7 @@ from ratecraft._render._chart import Chart, Line, spans_decade
 
 from ._run import Run
 
-MAX_CHART_LINES: Final = 8  # of a comparison; more would be hard to distinguish
+MAX_CHART_LINES: Final = 8  # more would be hard to distinguish
 
 
 def lrs_chart(runs: Mapping[str, Sequence[Run]]) -> Chart:

@@ -9,7 +9,7 @@ from ratecraft._render._axis import number
 from ratecraft._render._chart import Chart, Line
 from ratecraft.schedule import Curve, parse
 
-from ._charts import with_margin
+from ._charts import MAX_CHART_LINES, with_margin
 from ._display import pluralize, short_repr
 from ._files import SavedResult
 
@@ -80,21 +80,26 @@ class Forecast(SavedResult):
             parts += [f"best {best.name}", f"loss {number(best.loss)}"]
         return short_repr(self, *parts)
 
-    def chart(self) -> Chart:
-        """Return the chart of the forecast and logged losses, without the fall at the start."""
+    def chart(self, limit: int = MAX_CHART_LINES) -> Chart:
+        """Return the chart of the logged losses and the best forecasts, without the first fall.
+
+        Args:
+            limit: the largest number of schedules.
+        """
+        logged = [Line(f"logged: {name}", *line, "faint") for name, line in self.logs.items()]
+        entries = self.entries[:limit]
         late = [
             loss
-            for entry in self.entries
+            for entry in entries
             for step, loss in zip(entry.steps, entry.losses, strict=True)
             if step > self.total_steps / 4
         ]
-        high = max(late + [entry.high for entry in self.entries])
-        logged = [Line(f"logged: {name}", *line, "faint") for name, line in self.logs.items()]
+        high = max(late + [entry.high for entry in entries])
         return Chart(
-            lines=[*logged, *(Line(e.name, e.steps, e.losses) for e in self.entries)],
+            lines=[*logged, *(Line(e.name, e.steps, e.losses) for e in entries)],
             title="Forecast loss",
             y_label="loss",
-            y_range=with_margin(min(entry.low for entry in self.entries), high),
+            y_range=with_margin(min(entry.low for entry in entries), high),
         )
 
     def _table(self) -> tuple[Sequence[str], Sequence[Sequence[str]]]:

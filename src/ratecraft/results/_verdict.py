@@ -68,11 +68,15 @@ def mean_text(row: Summary, metric: str = "loss") -> str:
     mean, spread = row.mean[metric], row.spread[metric]
     if math.isnan(mean):
         return "-"
-    if not math.isfinite(spread) or not 1e-3 <= abs(mean) < 1e4:
-        return number(mean) + (f" ± {number(spread, 2)}" if math.isfinite(spread) else "")
-    decimals = 3 - math.floor(math.log10(abs(mean)))
-    small = 0 < spread < 0.5 * 10**-decimals
-    return f"{mean:.{decimals}f} ± {number(spread, 2) if small else f'{spread:.{decimals}f}'}"
+    text, decimals = number(mean), None
+    if 1e-3 <= abs(mean) < 1e4:
+        decimals = 3 - math.floor(math.log10(abs(mean)))
+        text = f"{mean:.{decimals}f}"
+    if not math.isfinite(spread):
+        return text
+    if decimals is None or 0 < spread < 0.5 * 10**-decimals:
+        return f"{text} ± {number(spread, 2)}"
+    return f"{text} ± {spread:.{decimals}f}"
 
 
 def gap_text(row: Summary) -> str:

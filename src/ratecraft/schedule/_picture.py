@@ -22,7 +22,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 ASSUMED_TOTAL_STEPS: Final = (1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000)
-ASSUMED_STEPS_PER_EPOCH: Final = 100.0
+ASSUMED_SIZES: Final = {"steps_per_epoch": 100.0, "samples_per_step": 1.0, "tokens_per_step": 1.0}
+ASSUMED_SIZE_TEXTS: Final = {
+    "epochs(": "100 steps per epoch",
+    "samples(": "1 sample per step",
+    "tokens(": "1 token per step",
+}
 MAX_PICTURE_POINTS: Final = 1000
 MAX_FIGURE_POINTS: Final = 2000  # per line; more would not be visible
 SAMPLES_PER_COLUMN: Final = 4  # of a terminal; a column has two dots, and each is sampled twice
@@ -61,24 +66,20 @@ def resolve_for_chart(schedule: Any) -> tuple[Any, str]:
     """Resolve a schedule over a length to draw it; return the curve and what was assumed.
 
     The length is the schedule's own, or else the first of `ASSUMED_TOTAL_STEPS` that it resolves
-    for. A schedule written in epochs, samples or tokens gets 100 steps per epoch, 1 sample per
-    step and 1 token per step.
+    for. A schedule in epochs, samples or tokens gets the sizes in `ASSUMED_SIZES`.
     """
-    sizes: tuple[dict[str, float], ...] = (
-        {},
-        {"steps_per_epoch": ASSUMED_STEPS_PER_EPOCH, "samples_per_step": 1, "tokens_per_step": 1},
-    )
-    for units in sizes:
-        epoch = f"{ASSUMED_STEPS_PER_EPOCH:g} steps per epoch assumed" if units else ""
+    text = repr(schedule)
+    size_texts = [size for word, size in ASSUMED_SIZE_TEXTS.items() if word in text]
+    for units in ({}, ASSUMED_SIZES):
+        assumed = size_texts if units else []
         for total_steps in (None, *ASSUMED_TOTAL_STEPS):
             try:
                 curve = schedule.resolve(total_steps=total_steps, **units)
                 if total_steps is not None:
-                    per_epoch = f", {ASSUMED_STEPS_PER_EPOCH:g} per epoch," if units else ""
-                    return curve, f"{total_steps:,} steps{per_epoch} assumed"
+                    return curve, f"assumed: {', '.join([f'{total_steps:,} steps', *assumed])}"
                 if 0 < curve.natural_length < math.inf:
-                    length = math.ceil(curve.natural_length)
-                    return schedule.resolve(total_steps=length, **units), epoch
+                    curve = schedule.resolve(total_steps=math.ceil(curve.natural_length), **units)
+                    return curve, f"assumed: {', '.join(assumed)}" if assumed else ""
             except ScheduleError as error:
                 refusal = error
     raise refusal

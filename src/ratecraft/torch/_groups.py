@@ -93,14 +93,7 @@ def param_groups(
     2003.10555.
     """
     everything = _model_parameters(model)
-    if frozen not in ("leave out", "include"):
-        raise BindingError(f'frozen={frozen!r}: expected "leave out" or "include"')
-    used = [p for p in everything if frozen == "include" or p.parameter.requires_grad]
-    if not used:
-        raise BindingError(
-            "this model has no parameters that require gradients; unfreeze some of them, or pass "
-            'frozen="include"'
-        )
+    used = _used_parameters(everything, frozen)
     ends = lr if isinstance(lr, tuple) else None
     if ends is not None and (len(ends) != 2 or layer_decay is not None):
         raise BindingError(f"lr={lr}: expected one lr, or two without layer_decay=")
@@ -130,6 +123,10 @@ def param_groups(
                 plain = name == layer or (name in ("rest", "all") and layer not in labels)
                 name = layer if plain else f"{name}: {layer}"
         options = settings | {k: v for k, v in rule.items() if k not in ("lr", "factor", "name")}
+        if "params" in options:
+            raise BindingError(
+                f"the group {name!r} has params=, but the model and the rules choose its parameters"
+            )
         if undecayed and "weight_decay" not in rule and _is_any_of(p, undecayed):
             name, options = f"{name}, no decay", options | {"weight_decay": 0.0}
         options = {"name": name, "lr": group_lr, **options}
@@ -141,6 +138,18 @@ def param_groups(
             )
         group["params"].append(p.parameter)
     return list(groups.values())
+
+
+def _used_parameters(everything: list[ModelParameter], frozen: str) -> list[ModelParameter]:
+    if frozen not in ("leave out", "include"):
+        raise BindingError(f'frozen={frozen!r}: expected "leave out" or "include"')
+    used = [p for p in everything if frozen == "include" or p.parameter.requires_grad]
+    if not used:
+        raise BindingError(
+            "this model has no parameters that require gradients; unfreeze some of them, or pass "
+            'frozen="include"'
+        )
+    return used
 
 
 def _undecayed_kinds(no_decay: bool | str | Sequence[str]) -> Sequence[str]:

@@ -124,18 +124,24 @@ class PlateauLR(ReduceLROnPlateau):
 
         Raises:
             ScheduleChanged: the saved schedule differs; see `ScheduleLR.load_state_dict`.
-            BindingError: not the state of a PlateauLR, or of another format.
+            BindingError: not the state of a PlateauLR, another format, or too many param groups.
         """
         state = dict(state_dict)
         if "decisions" in state:  # a key of format 1
             check_format(1, "PlateauLR")
         scheduler_state = state.pop("scheduler", None)
-        if scheduler_state is None or not isinstance(state.get("current_factors"), list):
+        factors: Any = state.get("current_factors")
+        has_list = isinstance(factors, list) and all(isinstance(f, int | float) for f in factors)
+        if scheduler_state is None or not has_list:
             hint = ""
             if "config" in state:
                 hint = "; for the state of a ScheduleLR call .scheduler.load_state_dict(state)"
             raise BindingError(f"this is not the state of a PlateauLR{hint}")
         check_format(state.pop("format", 1), "PlateauLR")
+        if len(factors) > (count := len(self.optimizer.param_groups)):
+            raise BindingError(
+                f"the saved state has {len(factors)} param groups, and this optimizer has {count}"
+            )
         self.scheduler.load_state_dict(scheduler_state)
         lr_state = scheduler_state["hyperparams"]["lr"]
         state |= {key: lr_state[key] for key in ("base", "external_factor")}

@@ -3,6 +3,7 @@
 #   make test   lint, types, the docs and the tests
 # make test-slow runs the tests that take minutes, those that need other libraries and trainers,
 # which it installs first, and the property tests with more examples. make docs builds the site.
+# make coverage lists the lines of src that the tests of make test do not run.
 # The first call sets up .venv. PYTHON=/path/to/python and pip's settings (PIP_INDEX_URL, ...) pass
 # through.
 
@@ -13,7 +14,7 @@ READY := $(VENV)/.ready
 
 PEERS := $(VENV)/.ready-peers
 
-.PHONY: demo test test-slow docs lint clean
+.PHONY: demo test test-slow coverage docs lint clean
 
 demo: $(READY)
 	$(BIN)/ratecraft demo
@@ -23,6 +24,10 @@ test: lint docs
 
 test-slow: $(PEERS)
 	RATECRAFT_HYPOTHESIS=thorough $(BIN)/pytest -n 2 -m 'peers or slow or hypothesis' -rs tests
+
+# Fails below fail_under in pyproject.toml. Code in processes that tests start does not count.
+coverage: $(READY)
+	$(BIN)/pytest -n 2 --cov --cov-report=term-missing:skip-covered
 
 docs: $(READY)
 	$(BIN)/zensical build --clean --strict

@@ -5,8 +5,8 @@
     python benchmarks/choosing.py train warmup   # train one section
 
 Each cell is a validation loss: the mean over seeds ± its standard error. The best cell of a row is
-bold; "diverged" means that the loss of a seed stopped being finite. docs/choosing.md quotes the
-output.
+bold; "diverged" means that the loss of a seed stopped being finite.
+docs/explanation/benchmarks-choosing.md quotes the output.
 """
 
 from __future__ import annotations

@@ -1,15 +1,16 @@
-"""Two ways to find a learning rate that were measured to be worse than find_lr.
+"""Three ways to find a learning rate that were measured to be worse than find_lr.
 
 `control_variate_test` is a range test whose curve has no noise between batches. `line_search`
-applies Armijo's rule to successive batches. Both were part of ratecraft and are kept here, for the
-tables of regret.py. They train models with one optimizer, on the CPU.
+applies Armijo's rule to successive batches. Both train models with one optimizer, on the CPU.
+`steepest` reads the curve of a range test. All were part of ratecraft and are kept here, for the
+tables of regret.py.
 """
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate, chain, islice, repeat
 from typing import Any, NamedTuple
 
@@ -28,6 +29,7 @@ DECREASE_SHARE = 0.1  # c1, the required share of the decrease that the gradient
 MAX_HALVINGS = 30  # of the learning rate on one batch
 GROWTH_FACTOR = 8  # each line search starts at this multiple of the previous result
 MAX_SEARCH_LR = 1e3  # each line search starts at most here
+SKIPPED_FRACTION = 0.1  # of the curve of a range test, at its start, is not searched
 
 Loss = Callable[[Any, Any], torch.Tensor]
 
@@ -118,6 +120,23 @@ def line_search(
             torch.rand(())  # advances the CPU generator: the next step draws a new dropout mask
     cost = SEARCHED_BATCHES + evaluations / 3
     return Outcome(statistics.median(lrs) if len(lrs) > 1 else None, cost)
+
+
+def steepest(lrs: Sequence[float], smoothed: Sequence[float]) -> float | None:
+    """Return the lr, left of the minimum, at which the smoothed loss falls fastest per log(lr).
+
+    Source: Smith 2015, arXiv 1506.01186, as implemented in Ignite. (Lightning, fastai's "steep"
+    and torch-lr-finder also search right of the minimum, where a loss can fall after a spike.)
+    """
+    first = math.ceil(len(smoothed) * SKIPPED_FRACTION)
+    if len(smoothed) - first < 2:
+        return None
+    last = min(range(first, len(smoothed)), key=smoothed.__getitem__)
+    slopes = [
+        (smoothed[i + 1] - smoothed[i]) / math.log(lrs[i + 1] / lrs[i]) for i in range(first, last)
+    ]
+    slope = min(slopes, default=0.0)
+    return lrs[first + slopes.index(slope)] if slope < 0 else None
 
 
 def endless(loader: Iterable[Any]) -> Iterator[Any]:

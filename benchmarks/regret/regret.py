@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from alternatives import Outcome, control_variate_test, line_search
+from alternatives import Outcome, control_variate_test, line_search, steepest
 from peers import answers
 from tasks import HELD_OUT, PLATEAU, TASKS, Entry, entry_named
 from truth import LENGTHS, losses, mean
@@ -34,6 +34,7 @@ from ratecraft._training._snapshot import seed_everything
 from ratecraft.experiments import Task
 from ratecraft.experiments._train import create_model_and_optimizer
 from ratecraft.finder import find_lr, range_test
+from ratecraft.results import LRRangeTestResult
 
 HERE = Path(__file__).parent
 TRUTH, ANSWERS = HERE / "truth.json", HERE / "answers.json"
@@ -77,10 +78,10 @@ def alternative(find: Callable[..., Outcome]) -> Callable[..., Answer]:
     return finder
 
 
-def range_test_rule(rule: str) -> Callable[..., Answer]:
+def range_test_rule(rule: Callable[[LRRangeTestResult], float | None]) -> Callable[..., Answer]:
     def finder(entry: Entry, *training: Any) -> Answer:
         result = range_test(*training, steps=100)
-        lr = result.suggest(rule).lr
+        lr = rule(result)
         return Answer(lr, lr, len(result.lrs))
 
     return finder
@@ -95,8 +96,10 @@ RULES: dict[str, Callable[[Entry, Task, int], Answer]] = {
     "find_lr": seeded(short_runs),
     "control variate, minimum/4": seeded(alternative(control_variate_test)),
     "Armijo line search": seeded(alternative(line_search)),
-    "range test, minimum/10": seeded(range_test_rule("minimum/10")),
-    "range test, steepest": seeded(range_test_rule("steepest")),
+    "range test, minimum/10": seeded(range_test_rule(lambda result: result.suggestion)),
+    "range test, steepest": seeded(
+        range_test_rule(lambda result: steepest(result.lrs, result.smoothed))
+    ),
     "the optimizer's own": seeded(default),
 }
 

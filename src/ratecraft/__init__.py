@@ -89,20 +89,12 @@ if _typing.TYPE_CHECKING:
     from ratecraft.torch import param_groups as param_groups
 
 _LOADED_WHEN_USED = {
-    "PlateauLR": "torch",
-    "Probe": "diagnostics",
-    "ScheduleLR": "torch",
-    "Task": "experiments",
-    "compare": "experiments",
-    "describe": "diagnostics",
-    "doctor": "diagnostics",
-    "find_lr": "finder",
+    **dict.fromkeys(("PlateauLR", "ScheduleLR", "param_groups"), "torch"),
+    **dict.fromkeys(("Probe", "describe", "doctor", "preview"), "diagnostics"),
+    **dict.fromkeys(("Task", "compare", "train"), "experiments"),
+    **dict.fromkeys(("find_lr", "range_test"), "finder"),
     "forecast": "forecasting",
     "load": "results",
-    "param_groups": "torch",
-    "preview": "diagnostics",
-    "range_test": "finder",
-    "train": "experiments",
 }
 
 

@@ -1,7 +1,5 @@
 """TypeErrors that say what to write instead of an argument that a function does not have."""
 
-from __future__ import annotations
-
 import difflib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
@@ -68,9 +66,7 @@ def explain_arguments(
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Return a decorator that explains an unknown or a surplus argument in a TypeError.
 
-    Args:
-        hint: the message for too many positional arguments; "" leaves Python's own.
-        options: the names that the function accepts as ``**kwargs``.
+    ``hint`` is the message for too many positional arguments, ``options`` what ``**kwargs`` takes.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:

@@ -1,7 +1,5 @@
 """The public path of a public object: the package that lists it, not the private module."""
 
-from __future__ import annotations
-
 from types import ModuleType
 from typing import Any
 
@@ -10,10 +8,7 @@ def set_public_module(package: dict[str, Any]) -> None:
     """Set ``__module__`` of a package's public functions and classes, and its ``__all__``.
 
     So reprs, tracebacks and pickles name ``ratecraft.torch.ScheduleLR``, wherever it is defined,
-    and a star import gives the public names only.
-
-    Args:
-        package: the package's ``globals()``, at the end of its ``__init__``.
+    and a star import gives the public names only. A package passes its ``globals()``.
     """
     names = [
         name

@@ -17,8 +17,6 @@ An argument of the wrong *type*, such as a string instead of a number, raises ``
 Each message says what was written, what was expected and what to write instead.
 """
 
-from __future__ import annotations
-
 
 class RatecraftError(Exception):
     """Base class of all exceptions of ratecraft."""

@@ -14,7 +14,7 @@ def test_find_and_compare_run_a_task_from_a_file(folder: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     result = load(folder / "r.json")
-    interval = f"(as good: {result.lr_low:.3g} to {result.lr_high:.3g})"
+    interval = f"(almost as good: {result.lr_low:.3g} to {result.lr_high:.3g})"
     assert f"\nlr: {result.lr:.3g} {interval}\n" in done.stdout
     assert f"SGD: {result.cost}\n{result.reason}\n" in done.stdout
     assert re.search("[\u2801-\u28ff]", done.stdout)
@@ -39,7 +39,7 @@ def test_find_and_compare_run_a_task_from_a_file(folder: Path) -> None:
     assert comparison.verdict() in (folder / "c.html").read_text()
 
 
-def test_range_test_prints_what_each_rule_suggests(folder: Path) -> None:
+def test_range_test_prints_the_suggestion_and_its_reason(folder: Path) -> None:
     done = ratecraft(
         folder,
         *("find", "my_task.py:task", "--range-test", "--linear", "--low", "1e-4", "--high", "1"),
@@ -48,7 +48,7 @@ def test_range_test_prints_what_each_rule_suggests(folder: Path) -> None:
     assert done.returncode == 0, done.stderr
     result = load(folder / "s.json")
     assert f"suggested lr: {result.suggestion:.3g}" in done.stdout
-    assert re.search(r"\n  valley +[\d.e-]+  the middle of the longest valley", done.stdout)
+    assert result.reason in done.stdout.replace("\n", " ")
     assert result.cost in done.stdout
     assert (result.low, result.high, result.planned_steps) == (1e-4, 1.0, 120)
     assert result.spacing == "linear"

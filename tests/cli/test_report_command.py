@@ -48,10 +48,10 @@ def test_a_report_of_a_growing_store_shows_the_complete_runs(folder: Path) -> No
 
 def test_a_search_is_drawn_with_its_verdict(folder: Path) -> None:
     losses = (2.0, 1.0)
-    result = LRRangeTestResult((0.01, 0.1), losses, losses, "stopped", None, "too short")
+    result = LRRangeTestResult((0.01, 0.1), losses, losses, "stopped", None, "no suggestion: short")
     result.save(folder / "search.json")
     done = command_line.ratecraft(folder, "report", "search.json")
-    assert done.stdout.endswith("No suggestion: too short\n")
+    assert done.stdout.endswith("No suggestion: short\n")
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_wrong_input_is_answered_in_one_line(
     folder: Path, arguments: list[str], message: str
 ) -> None:
     losses = (2.0, 1.0)
-    result = LRRangeTestResult((0.01, 0.1), losses, losses, "stopped", None, "too short")
+    result = LRRangeTestResult((0.01, 0.1), losses, losses, "stopped", None, "no suggestion: short")
     result.save(folder / "search.json")
     (folder / "empty.db").touch()
     done = command_line.ratecraft(folder, "report", *arguments)

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 from ratecraft import constant, cooldown, cosine, steps, warmup, wsd
 from ratecraft.errors import SettingError, TaskError
 from ratecraft.experiments import Plateau, Task, compare, load_task, train
-from ratecraft.experiments._branches import train_branches
+from ratecraft.experiments._jobs import train_branches
 from ratecraft.experiments._train import Training
 from ratecraft.results import Run
 
@@ -93,11 +93,13 @@ def test_branches_of_a_diverged_trunk_equal_separate_runs() -> None:
         assert (run.diverged, len(run.losses)) == (alone.diverged, len(alone.losses))
 
 
-def test_plateau_is_trained_separately_from_branches() -> None:
-    task = load_task("digits")
-    plateau = Plateau(factor=0.5, patience=0)
-    runs = train_branches(task, [(WSD, 60), (plateau, 90)], lr=0.01, seed=0)
-    assert equal(runs[1], train(load_task("digits"), plateau, lr=0.01, total_steps=90))
+def test_plateaus_share_only_the_start_of_the_other_branches() -> None:
+    plateau = Plateau(factor=0.5, patience=0, threshold=0.5)
+    branches = [(WSD, 60), (plateau, 70), (constant(1), 50), (Plateau(cosine(1, 0)), 40)]
+    runs = train_branches(random_task(), branches, lr=0.003, seed=0)
+    for (schedule, total_steps), run in zip(branches, runs, strict=True):
+        alone = train(random_task(), schedule, lr=0.003, total_steps=total_steps)
+        assert equal(run, alone), schedule
 
 
 def test_model_that_cannot_be_copied_raises() -> None:

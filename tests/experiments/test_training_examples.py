@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from torch import nn
 from ratecraft import ScheduleError, constant, cosine, epochs, warmup
 from ratecraft.errors import SettingError
 from ratecraft.experiments import Plateau, Task, compare, load_task, train
-from ratecraft.experiments._halving import halve
+from ratecraft.experiments._jobs import halve
 from ratecraft.experiments._plateau import parse_candidate
 from ratecraft.experiments._train import Training
 from ratecraft.results import load
@@ -138,11 +139,11 @@ def test_parse_candidate_reads_the_repr_of_a_plateau(plateau: Plateau) -> None:
         ("plateau(open('x'))", "open"),
         ("plateau(metric=3)", "metric=3"),
         ("plateau(mode='up')", "mode='up'"),
-        ("plateau(**x)", "is not a plateau"),
+        ("plateau(**x)", "unexpected argument '**'"),
     ],
 )
 def test_invalid_plateau_raises(text: str, message: str) -> None:
-    with pytest.raises(ScheduleError, match=message.replace("(", r"\(")):
+    with pytest.raises(ScheduleError, match=re.escape(message)):
         parse_candidate(text)
 
 
@@ -155,14 +156,16 @@ def test_plateaus_are_compared_like_schedules() -> None:
 
 def test_halve_stops_the_worse_half_of_lrs_at_a_quarter_and_at_half() -> None:
     lrs = [1e-6, 1e-5, 1e-3, 1e-2]
-    trainings = {lr: [Training(load_task("digits"), constant(1), lr=lr, seed=s, total_steps=80)
-                      for s in (0, 1)] for lr in lrs}  # fmt: skip
+    trainings = [
+        Training(load_task("digits"), constant(1), lr=lr, seed=seed, total_steps=80)
+        for lr in lrs
+        for seed in (0, 1)
+    ]
     stopped = halve(trainings)
     assert stopped[1e-6] == stopped[1e-5] == 20
-    assert sorted(map(str, (stopped[1e-3], stopped[1e-2]))) == ["40", "None"]
-    for lr, seeds in trainings.items():
-        for training in seeds:
-            assert len(training.losses) == (stopped[lr] or 80)
+    assert sorted(map(str, (stopped.get(1e-3), stopped.get(1e-2)))) == ["40", "None"]
+    for training in trainings:
+        assert len(training.losses) == stopped.get(training.lr, 80)
 
 
 def test_halving_leaves_stopped_runs_without_final_loss(tmp_path) -> None:

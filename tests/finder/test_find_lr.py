@@ -1,6 +1,7 @@
 """find_lr: its result, its cost, and the restored state."""
 
 import math
+import re
 from typing import Any
 
 import numpy as np
@@ -113,8 +114,20 @@ def test_longer_run_gets_a_lower_lr() -> None:
     passes = [1, 1, 10**-0.5, 1000**-0.5]
     assert ratios == pytest.approx([a * b for a, b in zip(lengths, passes, strict=True)])
     assert results[2].lr_low / usual.lr_low == pytest.approx(ratios[2])
-    assert results[1].reason.endswith("; times 0.97 for a run of 192 steps")
-    assert results[2].reason.endswith("for a run of 1920 steps that sees the data 30 times")
+    assert results[0].reason.endswith(f"; fitted lr {usual.lr:.3g}")
+    assert f"; times 0.969 for a run of 192 steps: {results[1].lr:.3g}" in results[1].reason
+    assert " for a run of 1920 steps that sees the data 30 times: " in results[2].reason
+
+
+def test_reason_multiplies_out_to_the_lr() -> None:
+    for total_steps in (192, 221, 1920):
+        result = find_lr(*line(), squares, total_steps=total_steps)
+        fitted, factor, product = (
+            float(re.search(rf"{word} ([\d.e-]+\d)", result.reason)[1])
+            for word in ("fitted lr", "times", "(?:steps|times):")
+        )
+        assert product == float(f"{result.lr:.3g}")
+        assert fitted * factor == pytest.approx(product, rel=0.015)
 
 
 def test_loader_without_length_gets_no_correction_for_passes() -> None:
@@ -125,9 +138,9 @@ def test_loader_without_length_gets_no_correction_for_passes() -> None:
 
 def test_accumulation_increases_the_number_of_passes() -> None:
     reason = find_lr(*line(), squares, accumulate=4, total_steps=480).reason
-    assert reason.endswith("for a run of 480 steps that sees the data 30 times")
+    assert " for a run of 480 steps that sees the data 30 times: " in reason
     reason = find_lr(*line(count=2), squares, accumulate=4, total_steps=480).reason
-    assert reason.endswith("for a run of 480 steps that sees the data 960 times")
+    assert " for a run of 480 steps that sees the data 960 times: " in reason
 
 
 def test_param_groups_keep_the_ratios_of_their_lrs() -> None:
@@ -258,8 +271,8 @@ def test_short_runs_are_at_most_as_long_as_the_run() -> None:
 def test_constant_loss_gives_no_lr() -> None:
     result = find_lr(*line(), lambda model, batch: squares(model, batch) * 0 + 2)
     assert (result.lr, result.lr_low, result.lr_high) == (None, None, None)
-    assert "no answer: " in result.reason
-    assert "none gained anything, from a loss of 2" in result.reason
+    assert result.verdict().startswith("No learning rate found: none of ")
+    assert " lowered the loss from 2; " in result.reason
     assert "more budget_steps=" in result.reason
 
 
@@ -279,7 +292,7 @@ def test_gain_within_the_noise_gives_no_lr() -> None:
 def test_spent_budget_gives_no_lr() -> None:
     result = find_lr(*line(1e-25), squares)
     assert result.lr is None
-    assert "no answer: " in result.reason
+    assert result.reason.startswith("no learning rate found: ")
     assert result.steps <= 200
     late = find_lr(*line(100.0, optimizer_class=torch.optim.AdamW), squares, budget_steps=50)
     assert late.lr is None
@@ -292,7 +305,7 @@ def test_search_stops_soon_when_every_run_diverges() -> None:
 
     result = find_lr(*line(), loss)
     assert result.lr is None
-    assert result.reason.startswith("no answer: all of ")
+    assert result.reason.startswith("no learning rate found: all of ")
     assert "diverged; check why the loss or its gradients are nan" in result.reason
     assert len(result.runs) < 10
 

@@ -37,14 +37,27 @@ def authors_schedule(name):
 
 
 def published_law(floor, amplitude, alpha, drop, speed, beta, gamma) -> Law:
-    """The law of Luo et al., whose lrs are not scaled and whose sum includes the warm-up."""
+    """The law of Luo et al., whose lrs are not scaled."""
     amplitude *= (1000 * PEAK_LR) ** -alpha
     speed *= PEAK_LR ** (1 - gamma)
-    return Law(floor, amplitude, alpha, drop * PEAK_LR, speed, beta, gamma, warmup=True)
+    return Law(floor, amplitude, alpha, drop * PEAK_LR, speed, beta, gamma)
+
+
+def losses_with_warmup(law, lrs, steps):
+    """The losses of a law whose sum includes the warm-up, in which a rise is a negative drop."""
+    u = lrs / lrs.max()
+    rises = np.diff(u, prepend=0.0)[: u.argmax() + 1]
+    u_k = u[: len(rises), None]
+    sums = np.concatenate([[0.0], np.cumsum(u)])
+    since = np.maximum(sums[np.asarray(steps, int)] - sums[: len(rises), None], 0.0)
+    fractions = 1 - (1 + law.speed * np.maximum(u_k, 1e-9) ** -law.gamma * since) ** -law.beta
+    return law.losses(lrs, steps) + law.drop * (rises[:, None] * fractions).sum(axis=0)
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_published_parameters_give_the_published_metrics(size) -> None:
+def test_published_parameters_give_the_published_metrics(size, monkeypatch) -> None:
+    # In larger groups of lr changes one metric would be rounded to another last digit.
+    monkeypatch.setattr("ratecraft.forecasting._law.EVAL_NODES", 20_000)
     law = published_law(*PUBLISHED[size])
     rows = []
     for name, log in real_logs(size).items():
@@ -52,7 +65,7 @@ def test_published_parameters_give_the_published_metrics(size) -> None:
             continue
         lrs = authors_schedule(name).resolve(total_steps=SCHEDULES[name][1]).values()
         # The loss at step t of the authors includes step t.
-        gaps = law.losses(lrs, [k + 1 for k in log.steps]) - log.losses
+        gaps = losses_with_warmup(law, lrs, [k + 1 for k in log.steps]) - log.losses
         losses = np.asarray(log.losses)
         explained = 1 - (gaps**2).sum() / ((losses - losses.mean()) ** 2).sum()
         share = np.abs(gaps) / losses
@@ -67,7 +80,7 @@ def test_published_parameters_give_the_published_metrics(size) -> None:
 def held_out(size, *names):
     """Fit the named runs; return R2, mean error and final error of the other runs, by name."""
     logs = real_logs(size)
-    law = fit([logs[name] for name in names])
+    law = fit([logs[name] for name in names]).law
     rows = {}
     for name, log in logs.items():
         losses = np.asarray(log.losses)
@@ -130,18 +143,8 @@ def test_grouped_lr_changes_give_the_same_losses(monkeypatch) -> None:
 def test_drop_is_not_grouped_with_distant_changes() -> None:
     schedule = warmup(100).then(constant(1, over=900)).then(constant(0.1))
     lrs = schedule.resolve(total_steps=2000).values()
-    law = Law(2.5, 0.9, 0.45, 0.2, 0.012, warmup=True)
-    before, after = law.losses(lrs, [1000, 1100])
-    warmup_term = (
-        0.2
-        * sum(  # a rise during warm-up counts as a negative drop
-            0.01 * (1 - (1 + 0.012 * u**-0.6 * s) ** -0.6)
-            for u, s in ((k / 100, sum(lrs[k:1000])) for k in range(1, 101))
-        )
-    )
-    assert before == pytest.approx(
-        2.5 + 0.9 * (sum(lrs[:1000]) / 1000) ** -0.45 + warmup_term, rel=1e-4
-    )
+    before, after = TRUE.losses(lrs, [1000, 1100])
+    assert before == pytest.approx(2.5 + 0.9 * (sum(lrs[:1000]) / 1000) ** -0.45, rel=1e-4)
     assert after < before - 0.03
 
 

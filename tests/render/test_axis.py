@@ -8,8 +8,10 @@ from ratecraft._render._axis import Axis, decimate, number
 @pytest.mark.parametrize(
     ("value", "text"),
     [
+        (0, "0"),
         (3e-4, "3e-4"),
         (0.0123456, "0.01235"),
+        (0.51239, "0.5124"),
         (-0.5, "-0.5"),
         (100, "100"),
         (123456, "123456"),

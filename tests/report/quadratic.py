@@ -84,7 +84,7 @@ def make_lr_finder_result(lr: float | None = 0.1) -> LRFinderResult:
     runs = tuple(ShortRun(r, (1.0, 0.5), gain, 0.01) for r, gain in gains.items())
     runs += (ShortRun(0.1, (1.0, 0.6), 0.7, 0.01, batch_set=1),)
     interval = (None, None) if lr is None else (0.05, 0.2)
-    reason = "the best is <near> 0.1" if lr else "no answer: none gained & none lost"
+    reason = "the best is <near> 0.1" if lr else "no learning rate found: none gained & none lost"
     return LRFinderResult(
         lr, *interval, reason, 1.0, runs, 20, 1000, 200, 112, 20, task="a quadratic"
     )
@@ -100,7 +100,7 @@ def make_range_test_result(suggestion: float | None = 0.1) -> LRRangeTestResult:
         smoothed.append(average / (1 - 0.9 ** (k + 1)))
         w -= lr * CURVATURE * w
     curve = tuple(lrs), tuple(losses), tuple(smoothed)
-    reason = "the steepest descent" if suggestion else "the loss never fell & rose"
+    reason = "the steepest descent" if suggestion else "no suggestion: the loss never fell & rose"
     return LRRangeTestResult(
         *curve, "the loss was <4 times its lowest", suggestion, reason, "w", "SGD"
     )

@@ -9,7 +9,7 @@ from ratecraft.results import LRFinderResult
 
 
 def finder_result(lr: float | None = 0.5) -> LRFinderResult:
-    return LRFinderResult(lr, None, None, "no answer: all of 3 short runs diverged", 1.0, (), 20)
+    return LRFinderResult(lr, None, None, "none found: all of 3 short runs diverged", 1.0, (), 20)
 
 
 def sgd(*lrs: float) -> torch.optim.SGD:
@@ -71,7 +71,7 @@ def test_tensor_lr_is_filled_in_place() -> None:
 
 def test_result_without_lr_raises_with_its_reason_and_changes_nothing() -> None:
     optimizer = sgd(0.1)
-    with pytest.raises(RunFailed, match="no answer: all of 3 short runs diverged"):
+    with pytest.raises(RunFailed, match="none found: all of 3 short runs diverged"):
         finder_result(None).apply(optimizer)
     assert lrs_of(optimizer) == [0.1]
 

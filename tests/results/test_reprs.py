@@ -74,8 +74,8 @@ def test_repr_of_a_run_says_how_it_ended() -> None:
 def test_repr_of_a_search_has_the_lr_or_the_reason() -> None:
     result = LRFinderResult(0.03, 0.01, 0.08, "the best", 2.0, (SHORT_RUN,) * 7, 20)
     assert repr(result) == "<LRFinderResult: lr 0.03 (0.01 to 0.08), 7 short runs of 20 steps>"
-    missing = LRFinderResult(None, None, None, "no answer: it diverged", 2.0, (SHORT_RUN,), 20)
-    assert repr(missing) == "<LRFinderResult: no answer: it diverged, 1 short run of 20 steps>"
+    missing = LRFinderResult(None, None, None, "none found: it diverged", 2.0, (SHORT_RUN,), 20)
+    assert repr(missing) == "<LRFinderResult: none found: it diverged, 1 short run of 20 steps>"
     swept = LRRangeTestResult((1.0,), (1.0,), (1.0,), "all 1 steps were taken", 0.05, "")
     assert repr(swept) == "<LRRangeTestResult: suggestion 0.05, 1 step, all 1 steps were taken>"
     assert repr(SHORT_RUN) == "<ShortRun: lr 0.1, 10,000 steps, gain 1.5 ± 0.1>"

@@ -23,8 +23,7 @@ from ratecraft import (
     tokens,
     warmup,
 )
-from ratecraft.schedule._duration import Horizon, as_duration, as_number
-from ratecraft.schedule._text import number_text
+from ratecraft.schedule._duration import Horizon, as_duration, as_number, number_text
 
 SIZES = {"epochs": 100, "samples": 32, "tokens": 1000}
 STEPS, _ = Horizon.of_run(None, SIZES)

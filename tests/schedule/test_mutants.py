@@ -1,4 +1,4 @@
-"""Tests for mutants that no other test caught; see docs/benchmarks.md."""
+"""Tests for mutants that no other test caught; see docs/explanation/benchmarks.md."""
 
 import numpy as np
 import pytest

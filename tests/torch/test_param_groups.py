@@ -235,8 +235,8 @@ def test_given_layers() -> None:
     ("arguments", "message"),
     [
         ({"lr": -1.0}, "lr= -1.0: expected a finite number >= 0"),
-        ({"lr": "fast"}, "lr= 'fast' is not an lr"),
-        ({"lr": True}, "lr= True is not an lr"),
+        ({"lr": "fast"}, "lr= 'fast': expected a finite number >= 0"),
+        ({"lr": True}, "lr= True: expected a finite number >= 0"),
         ({"lr": (0.1, 0.2, 0.3)}, "expected one lr, or two without layer_decay="),
         ({"lr": (0.0, 0.2)}, "geometric spacing needs two lrs above 0"),
         ({"lr": (0.1, 0.2), "layer_decay": 0.5}, "expected one lr, or two without layer_decay="),

@@ -5,5 +5,5 @@ _chart.py       Chart: what a chart shows
 _svg.py         draws a chart as SVG
 _terminal.py    draws a chart as text
 _matplotlib.py  draws charts as a matplotlib figure
-_html.py        HTML tables
+_html.py        HTML tables and figures
 """

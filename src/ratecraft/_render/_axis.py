@@ -11,11 +11,7 @@ _FLAT_REL_TOL = 1e-12  # a smaller relative span is a rounding error
 
 
 def number(value: float, digits: int = 4) -> str:
-    """Return a number as short text: plain or with an exponent, whichever is shorter.
-
-    >>> [number(v) for v in (3e-4, 0.01, 0.51239, 1234.5, 0, 2.5e7)]
-    ['3e-4', '0.01', '0.5124', '1234', '0', '2.5e7']
-    """
+    """Return a number as short text, plain or with an exponent: 0.01, 3e-4, 1234, 2.5e7."""
     if value == 0 or not math.isfinite(value):
         return "0" if value == 0 else str(value)
     short = _scientific(value, digits - 1)
@@ -57,14 +53,9 @@ class Axis:
         upright: bool = False,
         whole: bool = False,
     ) -> Axis:
-        """Return an axis that contains all drawable values.
+        """Return an axis that contains all drawable values, with ``pad`` of its span at both ends.
 
-        Args:
-            values: any numbers; values that are not finite are ignored.
-            log: logarithmic axis; values <= 0 are then ignored, too.
-            pad: space at both ends, as a fraction of the span.
-            upright: y axis: it starts at 0 unless that would flatten the line.
-            whole: no ticks between integers.
+        An ``upright`` axis starts at 0 unless that would flatten the line.
         """
         drawn = [v for v in values if abs(v) <= _MAX_DRAWN and (v > 0 or not log)]
         low, high = (min(drawn), max(drawn)) if drawn else (1.0, 1.0)
@@ -96,13 +87,7 @@ class Axis:
         return (value - self.low) / (self.high - self.low)
 
     def ticks(self, count: int) -> list[tuple[float, str]]:
-        """Return about ``count`` round values within the axis and their labels.
-
-        >>> Axis(0, 3e-4).ticks(3)
-        [(0.0, '0'), (0.0001, '1e-4'), (0.0002, '2e-4'), (0.00030000000000000003, '3e-4')]
-        >>> [label for _, label in Axis(1e-5, 1, log=True).ticks(6)]
-        ['1e-5', '1e-4', '1e-3', '0.01', '0.1', '1']
-        """
+        """Return about ``count`` round values within the axis and their labels."""
         if self.log:
             values = self._log_ticks(count)
             if len(values) > 1:
@@ -151,11 +136,7 @@ def decimate(
 ) -> tuple[list[float], list[float]]:
     """Return at most ``limit`` points of a line, with its extremes and its gaps.
 
-    The line is cut into equal buckets; each contributes its lowest, its highest and its first
-    non-finite point.
-
-    >>> decimate(range(9), [0, 1, 0, 5, 0, 1, -3, 0, 0], limit=5)
-    ([0, 3, 6, 8], [0, 5, -3, 0])
+    Each of equal buckets contributes its lowest, its highest and its first non-finite point.
     """
     count = min(len(xs), len(ys))
     if count <= limit:

@@ -1,7 +1,6 @@
 """A chart: lines of plain numbers, their labels and axes, without a renderer."""
 
-from __future__ import annotations
-
+import itertools
 import math
 import re
 from collections.abc import Sequence
@@ -79,12 +78,7 @@ class Chart:
     y_ticks: bool = True
 
     def axes(self, x_pad: float = 0.0, y_pad: float = 0.0) -> tuple[Axis, Axis]:
-        """Return the x and y axes that contain all lines, bands and marks.
-
-        Args:
-            x_pad: space at both ends of the x axis, as a fraction of its span.
-            y_pad: the same for the y axis.
-        """
+        """Return the axes of all lines, bands and marks; ``pad`` is a fraction of their spans."""
         xs = [x for line in self.lines for x in line.xs if math.isfinite(x)]
         xs += [mark.x for mark in self.marks]
         whole = all(float(x).is_integer() for x in xs)
@@ -97,15 +91,11 @@ class Chart:
 
     def colors(self) -> list[int | None]:
         """Return each line's number in the palette, ``None`` for a faint line."""
-        numbers: list[int | None] = []
-        free = 0
-        for line in self.lines:
-            color = line.color
-            if line.style != "faint" and color is None:
-                color = free
-                free += 1
-            numbers.append(color)
-        return numbers
+        free = itertools.count()
+        return [
+            next(free) if line.color is None and line.style != "faint" else line.color
+            for line in self.lines
+        ]
 
     def legend(self) -> list[int]:
         """Return the positions of the lines in the legend; none if there are fewer than two."""
@@ -121,13 +111,7 @@ def spans_decade(lines: Sequence[Line]) -> bool:
 
 
 def wrap(text: str, limit: int) -> list[str]:
-    """Break a text into lines of at most ``limit`` characters.
-
-    Lines break at spaces and before method calls, so that a schedule stays readable.
-
-    >>> wrap("warmup(10).then(cosine(1, 0))", 20)
-    ['warmup(10)', '.then(cosine(1, 0))']
-    """
+    """Break a text into lines of at most ``limit`` characters, at spaces and method calls."""
     lines = [""]
     for part in re.split(r"(?<= )|(?=\.[a-z])", text):
         if lines[-1] and len(lines[-1]) + len(part.rstrip()) > limit:

@@ -1,11 +1,10 @@
-"""HTML tables, and the color keys that connect them to charts."""
-
-from __future__ import annotations
+"""HTML tables and figures, and the color keys that connect them."""
 
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from ._chart import PALETTE
+from ._chart import PALETTE, Chart
+from ._svg import svg_chart
 
 
 def table(
@@ -32,6 +31,13 @@ def table_row(cells: Iterable[str], *, text_columns: int = 1, css_class: str = "
     return f"<tr{attribute}>{''.join(filled)}</tr>"
 
 
+def name_cell(key: str, name: str, schedule: str = "", notes: Iterable[str] = ()) -> str:
+    """Return the cell of a row's name, with its color key, its schedule and notes."""
+    code = f"<code>{escape(schedule)}</code>" if schedule else ""
+    divs = (f'<div class="soft">{escape(note)}</div>' for note in notes)
+    return f"{key}<strong>{escape(name)}</strong>{code}{''.join(divs)}"
+
+
 def _text_class(is_text: bool) -> str:
     return ' class="text"' if is_text else ""
 
@@ -40,3 +46,19 @@ def color_key(number: int) -> str:
     """Return a small square in the color that a chart gives to line number ``number``."""
     color = PALETTE[number % len(PALETTE)]
     return f'<span class="key" style="background:{color}"></span>'
+
+
+def figure(chart: Chart, caption: str, *, height: int = 360) -> str:
+    """Return a chart with its caption."""
+    # In two widths, of which the style sheet shows one: on a phone the text of the broad one would
+    # be too small.
+    broad = svg_chart(chart, height=height).replace("<svg ", '<svg class="broad" ', 1)
+    narrow = svg_chart(chart, width=360, height=min(height, 320), points=300)
+    narrow = narrow.replace("<svg ", '<svg class="narrow" ', 1)
+    text = f"<figcaption>{escape(caption)}</figcaption>"
+    return "\n".join(["<figure>", broad, narrow, text, "</figure>"])
+
+
+def collapsible(summary: str, parts: Sequence[str]) -> str:
+    """Return a section that opens when its summary, which is HTML, is clicked."""
+    return "\n".join([f"<details><summary>{summary}</summary>", *parts, "</details>"])

@@ -32,23 +32,12 @@ def new_figure(
     height_ratios: Sequence[float] | None = None,
     legend_title: str = "",
 ) -> Figure:
-    """Return a figure of charts in rows, with one legend below for all lines of the same name.
-
-    Args:
-        rows: the charts of each row.
-        width: of the figure, in inches.
-        height: of the figure without its legend, in inches.
-        height_ratios: relative heights of the rows.
-        legend_title: heading of the legend.
-
-    Raises:
-        RatecraftError: matplotlib is not installed.
-    """
+    """Return a figure of charts in rows, and one legend below, which adds to the ``height``."""
     try:
         # pyplot would keep every figure in a global list and might open a window.
         from matplotlib.figure import Figure
     except ImportError:
-        raise RatecraftError("figures need matplotlib: pip install 'ratecraft[plot]'") from None
+        raise RatecraftError("figures need matplotlib: pip install matplotlib") from None
     figure = Figure(figsize=(width, height), layout="constrained")
     grid = figure.add_gridspec(len(rows), len(rows[0]), height_ratios=height_ratios)
     artists: dict[str, Artist] = {}
@@ -120,8 +109,9 @@ def draw(chart: Chart, axes: Axes) -> dict[str, Artist]:
     axes.set_ylim(y_axis.low, y_axis.high)
     if not chart.y_ticks:
         axes.set_yticks([])
-    if chart.steps_per_epoch is not None:
-        _add_epoch_axis(axes, chart.steps_per_epoch)
+    if (size := chart.steps_per_epoch) is not None:
+        epochs_and_steps = (lambda steps: steps / size, lambda epochs: epochs * size)
+        axes.secondary_xaxis("top", functions=epochs_and_steps).set_xlabel("epoch")
     return legend
 
 
@@ -141,18 +131,6 @@ def _draw_line(chart: Chart, i: int, color: int | None, axes: Axes) -> Any:
     if line.band is not None:
         axes.fill_between(line.xs, *line.band, color=style["color"], alpha=0.15, linewidth=0)
     return axes.plot(line.xs, line.ys, label=line.name, **style)[0]
-
-
-def _add_epoch_axis(axes: Axes, steps_per_epoch: float) -> None:
-    """Add a second x axis on top that counts epochs."""
-
-    def to_epochs(steps: Any) -> Any:
-        return steps / steps_per_epoch
-
-    def to_steps(epochs: Any) -> Any:
-        return epochs * steps_per_epoch
-
-    axes.secondary_xaxis("top", functions=(to_epochs, to_steps)).set_xlabel("epoch")
 
 
 def _add_legend(parent: Any, artists: dict[str, Any], **options: Any) -> None:
@@ -188,10 +166,8 @@ def save_figure(figure: Figure | Axes, path: str | os.PathLike[str]) -> Path:
     target = Path(path)
     suffix = target.suffix.lower()
     if suffix not in FIGURE_SUFFIXES:
-        expected = ", ".join(FIGURE_SUFFIXES)
-        raise RatecraftError(
-            f"{target}: cannot save a figure as {target.suffix!r}; expected one of {expected}"
-        )
+        wrong, expected = f"cannot save a figure as {target.suffix!r}", ", ".join(FIGURE_SUFFIXES)
+        raise RatecraftError(f"{target}: {wrong}; expected one of {expected}")
     from matplotlib import rc_context
 
     target.parent.mkdir(parents=True, exist_ok=True)

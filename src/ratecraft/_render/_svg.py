@@ -1,7 +1,5 @@
 """Draw a chart as SVG text, small enough to inline and without external resources."""
 
-from __future__ import annotations
-
 import html
 import math
 from collections.abc import Sequence
@@ -178,14 +176,14 @@ class _Plot:
                 f'fill="{PALETTE[2]}" fill-opacity="0.15"/>'
             )
         for line, pen in zip(chart.lines, pens, strict=True):
-            if line.band is not None:
-                low, high = (decimate(line.xs, edge, points) for edge in line.band)
-                parts += self._band(self._stretches(*low), self._stretches(*high), pen.color)
-        for faint in (True, False):
-            for line, pen in zip(chart.lines, pens, strict=True):
-                if (line.style == "faint") == faint:
-                    stretches = self._stretches(*decimate(line.xs, line.ys, points))
-                    parts += self._line(line.style, stretches, pen)
+            edges = [self._stretches(*decimate(line.xs, edge, points)) for edge in line.band or ()]
+            for below, above in zip(*edges, strict=False):
+                path = "M" + "L".join([*below, *reversed(above)]) + "Z"
+                parts.append(f'<path d="{path}" fill="{pen.color}" fill-opacity="0.15"/>')
+        drawn = zip(chart.lines, pens, strict=True)
+        for line, pen in sorted(drawn, key=lambda pair: pair[0].style != "faint"):
+            stretches = self._stretches(*decimate(line.xs, line.ys, points))
+            parts += self._line(line.style, stretches, pen)
         return parts
 
     def _stretches(self, xs: Sequence[float], ys: Sequence[float]) -> list[list[str]]:
@@ -204,30 +202,17 @@ class _Plot:
         if style == "crosses":
             return _markers(style, [point for stretch in stretches for point in stretch], pen.color)
         path = "".join("M" + "L".join(stretch) for stretch in stretches if len(stretch) > 1)
-        parts = []
-        if path:
-            parts.append(f'<path d="{path}" {pen.style} fill="none" stroke-linejoin="round"/>')
+        drawn = f'<path d="{path}" {pen.style} fill="none" stroke-linejoin="round"/>'
         # A single point between gaps is a dot: a path would not show it.
         dots = [s for s in stretches if len(s) == 1 or style == "dots"]
-        return parts + _markers("dots", [point for stretch in dots for point in stretch], pen.color)
-
-    def _band(
-        self, below: Sequence[Sequence[str]], above: Sequence[Sequence[str]], color: str
-    ) -> list[str]:
-        parts = []
-        for bottom, top in zip(below, above, strict=False):
-            path = "M" + "L".join([*bottom, *reversed(top)]) + "Z"
-            parts.append(f'<path d="{path}" fill="{color}" fill-opacity="0.15"/>')
-        return parts
+        points = _markers("dots", [point for stretch in dots for point in stretch], pen.color)
+        return [drawn, *points] if path else points
 
     def mark(self, position: float, label: str) -> str:
         x = self.left + position
         # The label is above the axes and stays within the chart.
         half_width = _CHAR_WIDTH_PX * len(label) / 2
         label_x = min(max(x, self.left + half_width), self.right - half_width)
-        line = f'<path d="M{_n(x)} {_n(self.top)}V{_n(self.bottom)}" stroke="{TEXT}" '
-        bold = ' font-weight="600"'
-        return (
-            f'{line}stroke-dasharray="4 3"/>\n'
-            f"{_text(label_x, self.top - 9, label, anchor='middle', extra=bold)}"
-        )
+        path = f"M{_n(x)} {_n(self.top)}V{_n(self.bottom)}"
+        text = _text(label_x, self.top - 9, label, anchor="middle", extra=' font-weight="600"')
+        return f'<path d="{path}" stroke="{TEXT}" stroke-dasharray="4 3"/>\n{text}'

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import groupby
+from operator import itemgetter
 
 from ._axis import Axis
 from ._chart import Chart
@@ -158,12 +160,7 @@ class _Canvas:
         self._rows.setdefault(i, {}).setdefault(x // 2, y // 4)
 
     def symbols(self, lines: Sequence[int], each_point: Sequence[int]) -> None:
-        """Draw the symbol of each of these lines on it.
-
-        Args:
-            lines: the lines, whose symbols stand in columns that no other line uses.
-            each_point: those of the lines whose symbols stand at all their points instead.
-        """
+        """Draw the symbol of each line, at ``each_point`` or in columns of its own."""
         spacing = max(4 * len(lines), self.width // 4)
         for k, i in enumerate(lines):
             rows = self._rows.get(i, {})
@@ -184,11 +181,7 @@ class _Canvas:
             blank = _MARK_SYMBOL if column == self._mark_column else " "
             char = self._symbol_of.get(cell) or (chr(0x2800 + bits) if bits else blank)
             cells.append((char, self._line_of.get(cell, -1)))
-        text, start = "", 0
-        for end in range(1, len(cells) + 1):
-            # One escape code for neighboring cells of one color.
-            if end == len(cells) or cells[end][1] != cells[start][1]:
-                chars = "".join(char for char, _ in cells[start:end])
-                text += _colored(chars, cells[start][1], color)
-                start = end
+        text = ""
+        for line, group in groupby(cells, key=itemgetter(1)):  # one escape code for each color
+            text += _colored("".join(char for char, _ in group), line, color)
         return text

@@ -1,7 +1,5 @@
 """The facts of an Accelerator, and of a scheduler that it prepared."""
 
-from __future__ import annotations
-
 import sys
 from typing import Any
 
@@ -13,7 +11,7 @@ def is_accelerator(trainer: Any) -> bool:
 
 
 def read_accelerator(accelerator: Any) -> TrainerFacts:
-    """Return the facts of an Accelerator: what it prepared; it does not know the run's length."""
+    """Return what an Accelerator prepared. It has no number for the length of the run."""
     return TrainerFacts(
         models=tuple(accelerator._models),
         optimizers=tuple(map(unwrap_optimizer, accelerator._optimizers)),
@@ -25,7 +23,6 @@ def read_accelerator(accelerator: Any) -> TrainerFacts:
 
 
 def unwrap_optimizer(optimizer: Any) -> Any:
-    """Return the optimizer that Accelerate wrapped, or the optimizer itself."""
     return optimizer.optimizer if hasattr(optimizer, "accelerator_state") else optimizer
 
 

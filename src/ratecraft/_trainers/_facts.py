@@ -1,54 +1,31 @@
 """What is read from a trainer."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
 class SteppedScheduler:
-    """A scheduler, and how often its ``step()`` is called.
-
-    Attributes:
-        scheduler: the scheduler itself, not the trainer's wrapper.
-        calls_per_step: number of calls per optimizer step; None if unknown.
-        evidence: how ``calls_per_step`` is known, for messages.
-    """
+    """A scheduler without the trainer's wrapper, and how often its ``step()`` is called."""
 
     scheduler: Any
-    calls_per_step: float | None = None
-    evidence: str = ""
+    calls_per_step: float | None = None  # per optimizer step; None if unknown
+    evidence: str = ""  # for calls_per_step, in messages
 
 
 @dataclass(frozen=True, slots=True)
 class TrainerFacts:
-    """What a trainer knows about its run; None where it does not know.
+    """What a trainer knows about its run; None where it does not know."""
 
-    Attributes:
-        models: the models, in Lightning and the Hugging Face Trainer without wrappers.
-        optimizers: the optimizers that exist so far, without wrappers.
-        schedulers: the schedulers, and how often each is stepped.
-        loader: the loader of the training batches, if it exists.
-        total_steps: steps of the current run, or of the next if none is running.
-        steps_per_epoch: steps of one epoch.
-        done: steps so far; None if several optimizers are counted together.
-        accumulate: batches per step.
-        clip: the largest gradient norm; with ``clips_values`` the largest absolute gradient.
-        clips_values: whether single values are clipped.
-        scaler: the GradScaler.
-        reduce: whether several processes share the work.
-    """
-
-    models: tuple[Any, ...]
-    optimizers: tuple[Any, ...] = ()
+    models: tuple[Any, ...]  # in Lightning and the Hugging Face Trainer without wrappers
+    optimizers: tuple[Any, ...] = ()  # that exist so far, without wrappers
     schedulers: tuple[SteppedScheduler, ...] = ()
-    loader: Any = None
-    total_steps: int | None = None
+    loader: Any = None  # of the training batches
+    total_steps: int | None = None  # of the current run, or of the next if none is running
     steps_per_epoch: int | None = None
-    done: int | None = None
-    accumulate: int = 1
-    clip: float | None = None
+    done: int | None = None  # steps; None if several optimizers are counted together
+    accumulate: int = 1  # batches per step
+    clip: float | None = None  # gradient norm, or absolute gradient with clips_values
     clips_values: bool = False
-    scaler: Any = None
-    reduce: bool = False
+    scaler: Any = None  # the GradScaler
+    reduce: bool = False  # whether several processes share the work

@@ -1,7 +1,5 @@
 """The facts of a Hugging Face Trainer."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
 from typing import Any

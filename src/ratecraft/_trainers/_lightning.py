@@ -1,7 +1,5 @@
 """The facts of a Lightning Trainer."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 
@@ -45,9 +43,10 @@ def read_lightning(trainer: Any) -> TrainerFacts:
 
 
 def _stepped(config: Any, automatic: bool, steps_per_epoch: int | None) -> SteppedScheduler:
-    if automatic and config.interval == "step":
-        return SteppedScheduler(config.scheduler, 1 / config.frequency, 'its interval is "step"')
-    if automatic and steps_per_epoch is not None:
-        calls_per_step = 1 / steps_per_epoch / config.frequency
-        return SteppedScheduler(config.scheduler, calls_per_step, 'its interval is "epoch"')
-    return SteppedScheduler(config.scheduler)  # manual optimization: the module steps it
+    interval = 1 if config.interval == "step" else steps_per_epoch
+    if interval is None or not automatic:  # in manual optimization the module steps it
+        return SteppedScheduler(config.scheduler)
+    calls_per_step = 1 / interval / config.frequency
+    return SteppedScheduler(
+        config.scheduler, calls_per_step, f'its interval is "{config.interval}"'
+    )

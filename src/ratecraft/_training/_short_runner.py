@@ -1,7 +1,5 @@
 """Run training steps and evaluations, then restore the initial state."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -82,11 +80,7 @@ class ShortRunner:
 
     @contextmanager
     def start(self) -> Iterator[None]:
-        """Start a short run from the current state, and restore that state at the end.
-
-        Raises:
-            TaskError: the loader can be iterated only once.
-        """
+        """Start a short run from the current state, and restore that state at the end."""
         with (
             preserve_state(
                 self.models, self.optimizers, self.loader, scaler=self.scaler, on_disk=self.on_disk
@@ -108,7 +102,6 @@ class ShortRunner:
         return self.min_over_processes(batches)
 
     def min_over_processes(self, number: int) -> int:
-        """Return the smallest of the processes' numbers."""
         if not self.reduce:
             return number
         tensor = torch.tensor(number, device=self.parameters[0].device)
@@ -123,7 +116,6 @@ class ShortRunner:
                 _set_momentum(group, momentum)
 
     def next_batches(self) -> list[Any]:
-        """Return the batches of the next step."""
         batches = [next(self._batches) for _ in range(self.accumulate)]
         self.batches_read += len(batches)
         return batches
@@ -214,7 +206,6 @@ def needs_closure(optimizer: torch.optim.Optimizer) -> bool:
 
 
 def _cycle(loader: Batches) -> Generator[Any]:
-    """Yield batches without end, starting over each time the loader is exhausted."""
     is_factory = callable(loader) and not isinstance(loader, Iterable)
     while True:
         empty = True

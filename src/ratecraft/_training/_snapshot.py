@@ -1,7 +1,5 @@
 """Capture and restore everything that a short run touches, bit for bit and in place."""
 
-from __future__ import annotations
-
 import copy
 import math
 import os
@@ -71,7 +69,6 @@ def preserve_state(
             model has lazy modules without weights.
 
     >>> import torch
-    >>> from ratecraft.finder import preserve_state
     >>> layer = torch.nn.Linear(2, 1)
     >>> before = layer.weight.clone()
     >>> optimizer = torch.optim.SGD(layer.parameters(), lr=1.0)
@@ -112,7 +109,6 @@ def preserve_state(
 
 
 def as_list(value: T | Iterable[T], item_class: type[T]) -> list[T]:
-    """Return one model or optimizer, or several, as a list."""
     return [value] if isinstance(value, item_class) else list(cast(Iterable[T], value))
 
 
@@ -127,7 +123,6 @@ def preserve_rng() -> Iterator[None]:
 
 
 def capture_random_state() -> Callable[[], None]:
-    """Return a function that restores the random state, as `preserve_rng` does."""
     cpu, python = torch.get_rng_state(), random.getstate()
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None  # type: ignore[no-untyped-call]
     numpy = sys.modules.get("numpy")
@@ -145,11 +140,7 @@ def capture_random_state() -> Callable[[], None]:
 
 
 def capture_loader_state(loader: Batches) -> Callable[[], None]:
-    """Return a function that restores the state of a loader, its samplers and its datasets.
-
-    Raises:
-        TaskError: the loader can be iterated only once.
-    """
+    """Return a function that restores the state of a loader, its samplers and its datasets."""
     refuse_stream(loader)
     snapshot = _Snapshot()
     snapshot.add_loader(_loader_parts(loader))
@@ -157,7 +148,6 @@ def capture_loader_state(loader: Batches) -> Callable[[], None]:
 
 
 def seed_everything(seed: int) -> None:
-    """Seed torch, `random`, and numpy if it is loaded."""
     torch.manual_seed(seed)
     random.seed(seed)
     if numpy := sys.modules.get("numpy"):
@@ -165,7 +155,6 @@ def seed_everything(seed: int) -> None:
 
 
 def refuse_stream(loader: Batches) -> None:
-    """Raise TaskError if the loader can be iterated only once."""
     dataset = getattr(loader, "dataset", None)
     stream = dataset if isinstance(dataset, IterableDataset) else loader
     if isinstance(stream, Iterator):
@@ -177,10 +166,7 @@ def refuse_stream(loader: Batches) -> None:
 
 
 def _restore_all(restorers: list[Restore]) -> None:
-    """Call every restorer, also after errors, then raise the first error.
-
-    A restorer that Ctrl-C interrupts is called again, which is safe: calls can be repeated.
-    """
+    """Call every restorer, also after errors, then raise the first error."""
     first: BaseException | None = None
     with torch.no_grad():
         for restore in restorers:
@@ -189,7 +175,7 @@ def _restore_all(restorers: list[Restore]) -> None:
                     restore()
                 except KeyboardInterrupt as interrupt:
                     first = first or interrupt
-                    continue
+                    continue  # again, which is safe: calls can be repeated
                 except Exception as error:
                     first = first or error
                 break
@@ -206,13 +192,11 @@ class _Snapshot:
         self._folder, self._numbers = folder, count()
 
     def add(self, value: Any) -> None:
-        """Add the contents of a tensor or a collection."""
         self.restorers.append(self.capture(value))
 
     def add_training(
         self, models: list[nn.Module], optimizers: list[torch.optim.Optimizer]
     ) -> None:
-        """Add modules, parameters with gradients, and optimizers."""
         modules = list(dict.fromkeys(module for model in models for module in model.modules()))
         parameters = [p for module in modules for p in module.parameters(recurse=False)]
         for module in modules:
@@ -234,7 +218,6 @@ class _Snapshot:
             self.add_attribute(parameter, "requires_grad")
 
     def add_loader(self, owners: list[Any]) -> None:
-        """Add a loader, its samplers, its datasets and their transforms."""
         for owner in owners:
             if type(owner) is DataLoader:
                 self.restorers += filter(None, [_capture_generator(owner.generator)])
@@ -250,10 +233,7 @@ class _Snapshot:
         self.restorers.append(lambda: setattr(owner, name, restore()))
 
     def add_attributes(self, owner: Any, max_elements: float = math.inf) -> None:
-        """Add plain attributes: numbers, strings, small collections, tensors and generators.
-
-        Tensors of more than ``max_elements`` elements are taken for data that never changes.
-        """
+        """Add plain attributes; tensors with more elements are data, which never changes."""
         attributes = vars(owner)
         is_torch = isinstance(owner, nn.Module | torch.optim.Optimizer)
         excluded = TORCH_ATTRIBUTES if is_torch else frozenset()
@@ -275,7 +255,6 @@ class _Snapshot:
         self.restorers += [restore, *filter(None, map(_capture_generator, attributes.values()))]
 
     def capture(self, value: Any) -> Restore:
-        """Return a function that restores the contents of ``value`` and returns it."""
         if id(value) in self._captured:
             return self._captured[id(value)]
         restore = self._capture(value)
@@ -370,7 +349,6 @@ def _capture_generator(value: Any) -> Restore | None:
 
 
 def _loader_parts(loader: Any) -> list[Any]:
-    """Return a loader and the samplers, datasets and transforms in it."""
     if isinstance(loader, list | tuple) or (callable(loader) and not hasattr(loader, "__iter__")):
         return []
     parts = [loader]
@@ -388,7 +366,6 @@ def _loader_parts(loader: Any) -> list[Any]:
 
 
 def _capture_state_dict(loader: Any) -> list[Restore]:
-    """Return functions that restore a loader through its ``state_dict``."""
     try:
         state = copy.deepcopy(loader.state_dict())
     except AttributeError:  # Accelerate's loaders have the method, but mostly no state

@@ -1,27 +1,21 @@
 """The ``ratecraft`` command.
 
 _app.py       the app: commands, error messages and exit codes
-_renamed.py   new names of commands and options that have been renamed
 _options.py   options that several commands share, their checks, the files that they name
 _show.py      show
-_check.py     check
-_doctor.py    doctor
+_check.py     check, doctor
 _find.py      find
 _forecast.py  forecast
 _train.py     train
 _compare.py   compare
 _config.py    the configuration of compare, from options and a TOML file
-_live.py      progress of compare: live view, lines of text or lines of JSON
-_report.py    report
-_merge.py     merge
+_report.py    report, merge
 _demo.py      demo
 _info.py      info
-_console.py   standard output and error, the progress bar, durations in words
+_console.py   standard output and error, progress bars and lines, durations in words
 
 Each command imports what it needs when it runs, so `ratecraft --help` stays fast.
 """
-
-from __future__ import annotations
 
 import sys
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """The app: commands, error messages and exit codes. Errors never end in a traceback."""
 
-from __future__ import annotations
-
 import inspect
 import os
 import signal
@@ -9,23 +7,20 @@ import traceback
 from collections.abc import Sequence
 from typing import Any, Final
 
-from cyclopts import App, CycloptsError, UnknownCommandError, UnknownOptionError
+from cyclopts import App, CycloptsError
 
 from ratecraft._version import __version__
 from ratecraft.errors import RatecraftError, RunFailed
 from ratecraft.schedule._parser import VERBS, WORDS
 
-from ._check import check
+from ._check import check, doctor
 from ._compare import compare
 from ._console import err
 from ._demo import demo
-from ._doctor import doctor
 from ._find import find
 from ._forecast import forecast
 from ._info import info
-from ._merge import merge
-from ._renamed import renamed
-from ._report import report
+from ._report import merge, report
 from ._show import show
 from ._train import train
 
@@ -68,18 +63,17 @@ def run(arguments: Sequence[str] | None) -> int:
         signal.signal(signal.SIGTERM, _terminate)
         app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
-        return _fail(_usage_error(error), 2)
+        command = " ".join(["ratecraft", *(error.command_chain or ()), "--help"])
+        return _fail(f"{error}\nsee: {command}", 2)
     except RatecraftError as error:
         return _fail(str(error), 1 if isinstance(error, RunFailed) else 2)
     except _Terminated:
         return _fail("terminated by SIGTERM", 143)
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
-    except ModuleNotFoundError as error:
-        if error.name != "torch":
-            return _fail(_describe(error), 1)
-        return _fail("this command needs torch: pip install 'ratecraft[torch]'", 2)
     except (Exception, SystemExit) as error:
+        if isinstance(error, ModuleNotFoundError) and error.name == "torch":
+            return _fail("this command needs torch: pip install torch", 2)
         # Usually an error in the user's own model or loss: one line is enough.
         if os.environ.get("RATECRAFT_TRACEBACK"):
             raise
@@ -98,23 +92,9 @@ def _fail(message: str, code: int) -> int:
     return code
 
 
-def _usage_error(error: CycloptsError) -> str:
-    """Return the message of a parsing error, with the new name of a renamed option or command."""
-    message, commands = str(error), list(error.command_chain or ())
-    hint = None
-    if isinstance(error, UnknownOptionError):
-        hint = renamed("".join(commands[:1]), error.token.keyword or error.token.value)
-    elif isinstance(error, UnknownCommandError) and error.unused_tokens:
-        hint = renamed("", error.unused_tokens[0])
-    if hint is not None:
-        message = f"unknown {'option' if commands else 'command'}: {hint}"
-    return f"{message}\nsee: {' '.join(['ratecraft', *commands, '--help'])}"
-
-
 def _describe(error: BaseException) -> str:
     """Return an unexpected error in one line, with the last frame outside installed packages."""
-    location = ""
-    for frame in traceback.extract_tb(error.__traceback__):
-        if "site-packages" not in frame.filename:
-            location = f" (in {frame.name}, {frame.filename}:{frame.lineno})"
+    frames = traceback.extract_tb(error.__traceback__)
+    outside = [frame for frame in frames if "site-packages" not in frame.filename]
+    location = "".join(f" (in {last.name}, {last.filename}:{last.lineno})" for last in outside[-1:])
     return f"{type(error).__name__}: {error}{location}"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
+from json import dumps, loads
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +14,8 @@ from rich.table import Table
 from ratecraft.errors import RunFailed, SettingError
 
 from ._config import CompareConfig, CompareOptions
-from ._console import err, out
+from ._console import err, out, show_progress
 from ._find import find_and_print
-from ._live import ProgressStyle, show_progress
 from ._options import check_counts, check_output, check_outputs, given, load_task, write_outputs
 
 if TYPE_CHECKING:
@@ -57,7 +56,8 @@ def compare(
     result = compare_and_print(
         config.task,
         candidates,
-        style="json" if json else "quiet" if config.quiet else "auto",
+        json=json,
+        quiet=bool(config.quiet),
         store=config.store,
         engine=_engine(config),
         lrs=lrs,
@@ -130,7 +130,8 @@ def compare_and_print(
     task: str,
     schedules: Mapping[str, Candidate],
     *,
-    style: ProgressStyle = "auto",
+    json: bool = False,
+    quiet: bool = False,
     store: Path | None = None,
     engine: Engine | str | None = None,
     **options: Any,
@@ -143,7 +144,7 @@ def compare_and_print(
 
     latest: list[Progress] = []
     try:
-        with show_progress(style) as show:
+        with show_progress(json=json, quiet=quiet) as show:
 
             def report(progress: Progress) -> None:
                 latest[:] = [progress]
@@ -162,7 +163,7 @@ def compare_and_print(
     finally:
         if engine is not None and not isinstance(engine, str):
             engine.close()
-    if style == "json":
+    if json:
         _print_comparison_json(result)
     else:
         print_comparison(result)
@@ -220,7 +221,7 @@ def _describe_range(lr_range: OptimalLRRange) -> str:
 
 
 def _print_comparison_json(result: Comparison) -> None:
-    text = json.dumps(
+    text = dumps(
         {
             "event": "result",
             "verdict": result.verdict() if result.runs else "",
@@ -229,4 +230,4 @@ def _print_comparison_json(result: Comparison) -> None:
         }
     )
     # JSON has no inf and nan: they become null.
-    out.print(json.dumps(json.loads(text, parse_constant=lambda constant: None)))
+    out.print(dumps(loads(text, parse_constant=lambda constant: None)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import tomllib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -16,7 +17,6 @@ from ratecraft.schedule import Duration, Schedule, parse_length
 from ratecraft.schedule._nodes import schedules_by_name
 
 from ._options import Reports, Save, TotalSteps
-from ._renamed import renamed
 
 if TYPE_CHECKING:
     from ratecraft.experiments._plateau import Candidate
@@ -104,10 +104,7 @@ class CompareConfig(CompareOptions):
         """Return the learning rates; empty if the learning rate is to be found."""
         if self.lrs is None or self.lrs == "find":
             return []
-        lrs = [_parse_lr(text) for text in _split(self.lrs)]
-        if any(lr < 0 for lr in lrs):
-            raise SettingError(f"--lrs {self.lrs}: an lr must be >= 0")
-        return lrs
+        return [_parse_lr(text) for text in _split(self.lrs)]
 
     def optimizer_names(self) -> list[str] | None:
         """Return the names of the optimizers, or None to use the task's."""
@@ -139,10 +136,10 @@ def _split(text: str) -> list[str]:
 
 
 def _parse_lr(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise SettingError(f'--lrs {text!r}: expected a number, or "find"') from None
+    with suppress(ValueError):
+        if (lr := float(text)) >= 0:
+            return lr
+    raise SettingError(f'--lrs {text!r}: expected a number >= 0, or "find"')
 
 
 LIST_KEYS: Final = ("schedules", "lrs", "optimizers", "total_steps", "output")
@@ -173,19 +170,13 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise SettingError(f"{path} is not a valid TOML file: {error}") from None
     for name, value in values.items():
         if name not in VALUE_TYPES:
-            raise SettingError(f"{path}: {_unknown_key(name)}")
+            close = difflib.get_close_matches(name, VALUE_TYPES, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"expected {', '.join(VALUE_TYPES)}"
+            raise SettingError(f"{path}: unknown key {name!r}; {hint}")
         values[name] = _option_value(path, name, value)
     if "task" not in values:
         raise SettingError(f'{path}: task is missing; write task = "my_task.py:task"')
     return values
-
-
-def _unknown_key(name: str) -> str:
-    if hint := renamed("compare", f"--{name.replace('_', '-')}"):
-        return f"unknown key: {hint.replace('--', '').replace('-', '_')}"
-    close = difflib.get_close_matches(name, VALUE_TYPES, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else f"expected one of {', '.join(VALUE_TYPES)}"
-    return f"unknown key {name!r}; {hint}"
 
 
 def _option_value(path: Path, name: str, value: Any) -> Any:

@@ -1,7 +1,5 @@
 """demo: find a learning rate for handwritten digits, and compare five schedules."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Final
 
@@ -39,18 +37,18 @@ def demo(*, folder: Path = Path("ratecraft-demo"), seeds: int = 3) -> None:
     check_output(folder / "report.html")
     task, length = load_task("digits"), epochs(10)
     schedules = {name: parse(text) for name, text in DEMO_SCHEDULES.items()}
-    _print_heading("1 Find a learning rate by short runs")
+    out.print("\n1 Find a learning rate by short runs", style="bold")
     lr_search = find_and_print(task, length)
     lr = lr_search.lr
     if lr is None:
         raise RunFailed(lr_search.reason)
-    _print_heading(f"2 Draw five schedules at lr {lr:.3g}")
+    out.print(f"\n2 Draw five schedules at lr {lr:.3g}", style="bold")
     curves = {
         name: (lr * schedule).resolve(total_steps=length, steps_per_epoch=task.steps_per_epoch)
         for name, schedule in schedules.items()
     }
     out.print(terminal_curve(curves, color=has_color()))
-    _print_heading(f"3 Train each schedule with {seeds} seeds")
+    out.print(f"\n3 Train each schedule with {seeds} seeds", style="bold")
     result = compare_and_print("digits", schedules, lrs=lr, seeds=seeds, total_steps=length)
     lr_search.save(folder / "lr-finder.json")
     write_outputs(
@@ -62,7 +60,3 @@ def demo(*, folder: Path = Path("ratecraft-demo"), seeds: int = 3) -> None:
         title="Five schedules on handwritten digits",
     )
     fail_on_bad_runs(result)
-
-
-def _print_heading(text: str) -> None:
-    out.print(f"\n{text}", style="bold")

@@ -57,8 +57,7 @@ def find(
         optimizer: Optimizer to use instead of the task's: sgd, momentum, nesterov, adagrad,
             adadelta, rmsprop, adam, adamw, nadam, radam, adamax, lbfgs, muon, schedulefree-adamw,
             prodigy, or a class such as torch.optim.AdamW.
-        range_test: Raise the learning rate with every step, and print what each known rule
-            suggests.
+        range_test: Raise the learning rate with every step, and suggest one from the losses.
         steps: Length of the range test in steps. Default: one epoch, but at least 100.
         low: First learning rate of the range test. Default: 1e-8.
         high: Last learning rate of the range test. Default: 10.
@@ -103,15 +102,14 @@ def find_and_print(
     console.print(f"{result.task}\n{result.optimizer}: {result.cost}\n{result.reason}")
     if result.lr is not None:
         interval = f"{result.lr_low:.3g} to {result.lr_high:.3g}"
-        console.print(f"lr: [bold]{result.lr:.3g}[/bold] (as good: {interval})", markup=True)
+        console.print(f"lr: [bold]{result.lr:.3g}[/bold] (almost as good: {interval})", markup=True)
     return result
 
 
 def _range_test_and_print(task: Task, seed: int, **options: Any) -> LRRangeTestResult:
-    """Run a range test on a fresh model; print its curve and what each rule suggests."""
+    """Run a range test on a fresh model; print its curve and the suggested learning rate."""
     from ratecraft.finder import range_test
     from ratecraft.report import terminal_chart
-    from ratecraft.results import RANGE_TEST_RULES
 
     with progress_bar("range test", "steps") as progress:
         result: LRRangeTestResult = _run(range_test, task, seed, progress=progress, **options)
@@ -120,9 +118,6 @@ def _range_test_and_print(task: Task, seed: int, **options: Any) -> LRRangeTestR
     out.print(f"{result.stop_reason}; {result.reason}")
     if result.suggestion is not None:
         out.print(f"suggested lr: [bold]{result.suggestion:.3g}[/bold]", markup=True)
-    for rule in RANGE_TEST_RULES:
-        lr, reason = result.suggest(rule)
-        out.print(f"  {rule:<11}{'-' if lr is None else f'{lr:.3g}':>9}  {reason}")
     return result
 
 

@@ -1,7 +1,5 @@
 """info: versions, devices and optional packages."""
 
-from __future__ import annotations
-
 import importlib.util
 import platform
 from importlib import metadata
@@ -11,18 +9,16 @@ from ratecraft._version import __version__
 
 from ._console import out
 
-EXTRAS: Final = {
-    "torch": ("torch", "ScheduleLR, find_lr, training"),
-    "plot": ("matplotlib", "figures (.png, .svg, .pdf)"),
-    "digits": ("scikit-learn", "the task digits, and the demo"),
-    "tensorboard": ("tensorboard", "forecasts from TensorBoard logs"),
-    "ray": ("ray", "compare --engine ray"),
+OPTIONAL_USES: Final = {  # package -> what needs it
+    "torch": "ScheduleLR, find_lr, training",
+    "matplotlib": "figures (.png, .svg, .pdf)",
+    "scikit-learn": "the task digits, and the demo",
+    "tensorboard": "forecasts from TensorBoard logs",
+    "ray": "compare --engine ray",
 }
-"""Extra -> (package that it installs, what needs the package)."""
-INTEGRATED_PACKAGES: Final = (
+INTEGRATED_PACKAGES: Final = (  # that ratecraft works with if they are installed
     "lightning", "transformers", "accelerate", "pytorch-ignite", "schedulefree", "prodigyopt",
 )  # fmt: skip
-"""Packages that ratecraft works with if they are installed."""
 
 
 def info() -> None:
@@ -32,14 +28,14 @@ def info() -> None:
     """
     out.print(f"ratecraft {__version__}")
     out.print(f"python {platform.python_version()} on {platform.system()} {platform.machine()}")
-    uses = dict(EXTRAS.values())
-    for package in ("numpy", "scipy", *uses, *INTEGRATED_PACKAGES):
+    for package in ("numpy", "scipy", *OPTIONAL_USES, *INTEGRATED_PACKAGES):
         if version := _version(package):
-            out.print(f"{package} {version}" + (f": {uses[package]}" if package in uses else ""))
+            use = OPTIONAL_USES.get(package)
+            out.print(f"{package} {version}" + (f": {use}" if use else ""))
     out.print(f"devices: {_devices()}")
-    for extra, (package, use) in EXTRAS.items():
+    for package, use in OPTIONAL_USES.items():
         if _version(package) is None:
-            out.print(f"missing: pip install 'ratecraft[{extra}]' for {use}")
+            out.print(f"missing: pip install {package} for {use}")
 
 
 def _version(package: str) -> str | None:

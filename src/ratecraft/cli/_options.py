@@ -6,20 +6,19 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 from rich.console import Console
 
+from ratecraft._render._matplotlib import FIGURE_SUFFIXES
 from ratecraft.errors import SettingError
 
 from ._console import out
 
 if TYPE_CHECKING:
     from ratecraft.experiments import Task
-    from ratecraft.results import Comparison, Forecast, LRFinderResult, LRRangeTestResult
-
-    Result = Comparison | Forecast | LRFinderResult | LRRangeTestResult
+    from ratecraft.results import Result
 
 TotalSteps = Annotated[str | None, Parameter(alias="-n")]
 StepsPerEpoch = Annotated[
@@ -37,7 +36,6 @@ Reports = Annotated[
         help="Also write a report (.html) or a figure (.png, .svg or .pdf); can be repeated."
     ),
 ]
-FIGURE_SUFFIXES: Final = (".png", ".svg", ".pdf")
 
 
 def given(**options: Any) -> dict[str, Any]:
@@ -58,8 +56,7 @@ def load_task(name: str, optimizer: str | None = None) -> Task:
     from ratecraft.experiments._task import with_optimizer
 
     task = experiments.load_task(name)
-    task = replace(task, name=task.name or name)
-    return task if optimizer is None else with_optimizer(task, optimizer)
+    return with_optimizer(replace(task, name=task.name or name), optimizer)
 
 
 def check_output(path: Path | None, *suffixes: str) -> None:
@@ -104,13 +101,12 @@ def write_outputs(
 
 
 def _plot(result: Result) -> Any:
-    from ratecraft import report
-    from ratecraft.results import RANGE_TEST_RULES, Comparison, Forecast, LRFinderResult
+    from ratecraft import report, results
 
-    if isinstance(result, Comparison):
-        return report.plot_comparison(result)
-    if isinstance(result, Forecast):
-        return report.plot_forecast(result)
-    if isinstance(result, LRFinderResult):
-        return report.plot_lr_finder(result)
-    return report.plot_range_test(result, tuple(RANGE_TEST_RULES))
+    plots: dict[type[Result], Any] = {
+        results.Comparison: report.plot_comparison,
+        results.Forecast: report.plot_forecast,
+        results.LRFinderResult: report.plot_lr_finder,
+        results.LRRangeTestResult: report.plot_range_test,
+    }
+    return plots[type(result)](result)

@@ -1,6 +1,4 @@
-"""report: show a saved result or the runs of a store."""
-
-from __future__ import annotations
+"""report and merge: show a saved result or the runs of a store; combine stores."""
 
 from pathlib import Path
 from typing import Any
@@ -9,7 +7,7 @@ from ratecraft.errors import SettingError
 
 from ._compare import load_forecast, print_comparison
 from ._console import has_color, out
-from ._options import Reports, check_outputs, write_outputs
+from ._options import Reports, check_output, check_outputs, write_outputs
 
 
 def report(
@@ -54,3 +52,20 @@ def _is_store(path: Path) -> bool:
             return file.read(16) in (b"SQLite format 3\0", b"")
     except OSError:
         return False  # loading it as a result gives the error message
+
+
+def merge(target: Path, *sources: Path) -> None:
+    """Copy the runs of several stores, such as those of shards, into one store.
+
+    Example: `ratecraft merge all.db shard-1.db shard-2.db`
+
+    Args:
+        target: The store to copy to; created if it does not exist.
+        sources: The stores to copy from; they are not changed.
+    """
+    from ratecraft.experiments import merge as merge_stores
+
+    if not sources:
+        raise SettingError("merge needs stores: ratecraft merge all.db shard-1.db shard-2.db")
+    check_output(target)
+    out.print(f"{target}: {merge_stores(target, *sources)} new runs")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
@@ -53,9 +52,10 @@ def train(
     loaded = load_task(task, optimizer)
 
     def print_evaluation(evaluation: Evaluation) -> None:
+        cells = _epoch_cells(evaluation, loaded.steps_per_epoch)
         if evaluation.step <= loaded.steps_per_epoch:  # the first one
-            out.print(_epoch_header(evaluation))
-        out.print(_epoch_row(evaluation, loaded.steps_per_epoch))
+            out.print(_align(cells))
+        out.print(_align(cells.values()))
 
     with progress_bar("training", "steps") as progress:
         run = train_task(
@@ -77,19 +77,16 @@ def train(
         raise RunFailed(f"the loss became nan or inf at step {run.diverged}; use a lower --lr")
 
 
-def _epoch_header(evaluation: Evaluation) -> str:
-    metrics = [f"{part} {name}" for name in evaluation.metrics for part in ("train", "val")]
-    groups = list(evaluation.lrs)
-    lrs = ["lr"] if len(groups) == 1 else [f"lr {group}" for group in groups]
-    return _align(["epoch", "step", *metrics, *lrs])
-
-
-def _epoch_row(evaluation: Evaluation, steps_per_epoch: int) -> str:
-    cells = [f"{evaluation.step / steps_per_epoch:.3g}", str(evaluation.step)]
+def _epoch_cells(evaluation: Evaluation, steps_per_epoch: int) -> dict[str, str]:
+    """Return the cells of a row of the table by the titles of their columns."""
+    cells = {"epoch": f"{evaluation.step / steps_per_epoch:.3g}", "step": str(evaluation.step)}
     for name, validation in evaluation.metrics.items():
-        cells += [f"{evaluation.train.get(name, math.nan):.4g}", f"{validation:.4g}"]
-    return _align([*cells, *(f"{lr:.4g}" for lr in evaluation.lrs.values())])
+        cells[f"train {name}"] = f"{evaluation.train[name]:.4g}"
+        cells[f"val {name}"] = f"{validation:.4g}"
+    for group, lr in evaluation.lrs.items():
+        cells["lr" if len(evaluation.lrs) == 1 else f"lr {group}"] = f"{lr:.4g}"
+    return cells
 
 
-def _align(cells: Sequence[str]) -> str:
+def _align(cells: Iterable[str]) -> str:
     return "  ".join(f"{cell:>{10 if i > 1 else 6}}" for i, cell in enumerate(cells))

@@ -1,11 +1,10 @@
 """Inspect and measure training: what schedulers do, and what optimizer steps change.
 
-_describe.py     describe, breakdown, preview: param groups, factors, and the next lrs
-_doctor.py       doctor: mistakes in a training setup
-_setup.py        TrainingSetup: the models, optimizers and schedulers that doctor examines
-_probe.py        Probe: what optimizer steps change in each layer
-_measurement.py  a measured step, and the rows made of it
-_coordinate.py   coordinate_lrs: the lr of every single weight under adaptive methods
+_describe.py    describe, breakdown, preview: param groups, factors, and the next lrs
+_doctor.py      doctor: mistakes in a training setup
+_setup.py       TrainingSetup: the models, optimizers and schedulers that doctor examines
+_probe.py       Probe: what optimizer steps change in each layer
+_coordinate.py  coordinate_lrs: the lr of every single weight under adaptive methods
 """
 
 from ratecraft._public import set_public_module as _set_public_module

@@ -1,7 +1,5 @@
 """Learning rates of single coordinates under adaptive methods, from the optimizer's state."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
@@ -83,7 +81,6 @@ def coordinate_lrs(
     parameter: torch.Tensor,
     group: Group,
     *,
-    lr: Any = None,
     acc_delta: torch.Tensor | None = None,
 ) -> torch.Tensor | None:
     """Return the learning rate of each coordinate of a parameter in the step just taken.
@@ -98,15 +95,13 @@ def coordinate_lrs(
     Args:
         optimizer: a torch optimizer.
         parameter: one of its parameters.
-        group: the parameter's param group.
-        lr: the lr of the step; default: the group's current lr.
+        group: the parameter's param group, with the lr of the step.
         acc_delta: for Adadelta, the state ``acc_delta`` before the step; default 0, as at the
             first step.
 
     Returns:
-        A tensor of the parameter's shape; for a complex parameter with a last dimension of 2
-        (real, imaginary). None if the method has one lr for all coordinates, or the optimizer has
-        no state for the parameter yet.
+        A tensor of the parameter's shape (complex: and a last dimension of 2). None if the method
+        has one lr for all coordinates, or the optimizer has no state for the parameter yet.
 
     >>> import torch
     >>> weight = torch.nn.Parameter(torch.tensor([1.0, 1.0]))
@@ -117,8 +112,7 @@ def coordinate_lrs(
     >>> [round(x, 6) for x in lrs.tolist()]
     [0.5, 0.25]
     """
-    settings = {**group, "lr": group["lr"] if lr is None else lr}
-    sample = sample_coordinates(optimizer, [parameter], settings, [1], [acc_delta])
+    sample = sample_coordinates(optimizer, [parameter], group, [1], [acc_delta])
     if sample is None:
         return None
     (lrs,), real = sample(), _real(parameter)
@@ -135,8 +129,7 @@ def sample_coordinates(
 ) -> CoordinateLRs | None:
     """Copy the state of every n-th coordinate of each parameter; return what computes the lrs.
 
-    Computing them at once would cost more: it is mostly the number of torch calls that costs. The
-    parameters are on one device; the result is None where that of `coordinate_lrs` is.
+    The parameters are on one device; the result is None where that of `coordinate_lrs` is.
     """
     formulas = [entry for cls, entry in FORMULAS.items() if isinstance(optimizer, cls)]
     states = [optimizer.state.get(parameter, {}) for parameter in parameters]
@@ -159,6 +152,7 @@ def sample_coordinates(
     joined = {name: torch.cat(several) for name, several in samples.items()}
     joined["step"] = torch.stack([torch.as_tensor(state.get("step", 0)) for state in states])
 
+    # Computing the lrs now would cost more: mostly the number of torch calls costs.
     def lrs() -> list[torch.Tensor]:
         state = {name: values.cpu() for name, values in joined.items()}
         state["step"] = _steps(state).repeat_interleave(torch.tensor(counts))
@@ -167,20 +161,14 @@ def sample_coordinates(
     return lrs
 
 
-def _real(value: Any) -> Any:
+def _real(value: torch.Tensor) -> torch.Tensor:
     """Return a complex tensor as real and imaginary parts, which optimizers treat separately."""
-    is_complex = isinstance(value, torch.Tensor) and value.is_complex()
-    return torch.view_as_real(value) if is_complex else value
+    return torch.view_as_real(value) if value.is_complex() else value
 
 
 def decoupled_decay(optimizer: Optimizer, group: Group) -> Any:
-    """Return lr x weight decay if weight decay is decoupled from the gradient, otherwise 0.
-
-    It is decoupled in AdamW, Muon and Adafactor, and with ``decoupled_weight_decay=True``. SGD,
-    Adam and Adagrad add it to the gradient.
-    """
+    """Return lr x weight decay if weight decay is decoupled from the gradient, otherwise 0."""
     decay = group.get("weight_decay", 0)
-    decoupled = group.get("decoupled_weight_decay", isinstance(optimizer, optim.AdamW))
-    if type(optimizer).__name__ in ("Muon", "Adafactor"):
-        decoupled = True
+    known = type(optimizer).__name__ in ("Muon", "Adafactor")
+    decoupled = group.get("decoupled_weight_decay", known or isinstance(optimizer, optim.AdamW))
     return group["lr"] * decay if decay and decoupled else 0.0

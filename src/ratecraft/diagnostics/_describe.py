@@ -1,12 +1,11 @@
 """Read an optimizer's param groups and schedulers: what sets each lr, and the next lrs."""
 
-from __future__ import annotations
-
 import copy
 import functools
 import math
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from html import escape
 from typing import Any, Final
@@ -18,10 +17,11 @@ from torch.optim.lr_scheduler import ChainedScheduler, LRScheduler, ReduceLROnPl
 from ratecraft._render._html import table, table_row
 from ratecraft.errors import BindingError
 from ratecraft.results import Breakdown
-from ratecraft.results._display import pluralize, short_repr
+from ratecraft.results._base import pluralize, short_repr
+from ratecraft.torch._hyperparam import group_names, innermost_optimizer
 from ratecraft.torch._plateau import PlateauLR
 from ratecraft.torch._scheduler import ScheduleLR
-from ratecraft.torch._writer import group_names, innermost_optimizer, writers_of
+from ratecraft.torch._writer import writers_of
 from ratecraft.torch.drop_in._schedulers import as_drop_in
 
 MAX_NAMES: Final = 3  # that a table or a message shows
@@ -63,7 +63,7 @@ class Description:
     groups: tuple[GroupDescription, ...]
 
     def rows(self) -> list[tuple[str, ...]]:
-        """Return the table as text: a header row, then a row per group."""
+        """Return the table as text, the column names first."""
         rows: list[tuple[str, ...]] = [COLUMNS]
         for group in self.groups:
             texts = [
@@ -97,7 +97,6 @@ class Description:
 
 
 def first_names(names: Sequence[str]) -> str:
-    """Return the first names, for a table or a message."""
     return ", ".join(names[:MAX_NAMES]) + (", ..." if len(names) > MAX_NAMES else "")
 
 
@@ -128,8 +127,8 @@ def describe(optimizer: Optimizer, model: torch.nn.Module | None = None) -> Desc
     """
     if not isinstance(optimizer, Optimizer):
         raise TypeError(f"describe() takes a torch optimizer, not {type(optimizer).__name__}")
-    writers = writers_of(innermost_optimizer(optimizer))
-    writers = {name: writer for name, writer in writers.items() if writer.sources}
+    all_writers = writers_of(innermost_optimizer(optimizer))
+    writers = {name: writer for name, writer in all_writers.items() if writer.sources}
     for writer in writers.values():
         writer.sync()
     lr_writer = writers.get("lr")
@@ -166,8 +165,8 @@ def _base_lr(group: dict[str, Any]) -> float:
 def breakdown(*schedulers: Any, steps: int, group: str | int = 0) -> Breakdown:
     """Return the factor of each scheduler and their product with the base lr, from step 0.
 
-    Each scheduler is taken to be stepped once per optimizer step; lr changes by other code are
-    not included. `ratecraft.report.plot_breakdown` draws the result.
+    It assumes that each scheduler is stepped once per optimizer step, and leaves out changes by
+    other code. `ratecraft.report.plot_breakdown` draws the result.
 
     Args:
         schedulers: those of one optimizer: `ScheduleLR`, drop-in schedulers, or torch's own. A
@@ -190,7 +189,7 @@ def breakdown(*schedulers: Any, steps: int, group: str | int = 0) -> Breakdown:
     >>> [round(lr, 6) for lr in parts.lrs]
     [0.1, 0.09, 0.081, 0.03645, 0.032805]
     """
-    parts = [part for scheduler in schedulers for part in _parts(scheduler)]
+    parts = [part for scheduler in schedulers for part in _factors_of(scheduler)]
     optimizers = {id(innermost_optimizer(part.optimizer)) for part in parts}
     if len(optimizers) != 1:
         raise BindingError(
@@ -221,18 +220,23 @@ def breakdown(*schedulers: Any, steps: int, group: str | int = 0) -> Breakdown:
     return Breakdown(names[i], base, factors, lrs)
 
 
-def _parts(scheduler: Any) -> Iterator[Any]:
+def _factors_of(scheduler: Any) -> Iterator[Any]:
     """Yield the schedulers whose factors multiply to this one's."""
-    if isinstance(scheduler, PlateauLR):
-        yield scheduler.scheduler
-        yield scheduler
-    elif isinstance(scheduler, ChainedScheduler):
+    for part in chain_parts(scheduler):
+        if not isinstance(part, LRScheduler):
+            raise TypeError(f"breakdown() takes torch schedulers, not {type(part).__name__}")
+        if isinstance(part, PlateauLR):
+            yield part.scheduler
+        yield part
+
+
+def chain_parts(scheduler: Any) -> Iterator[Any]:
+    """Yield the schedulers in a ``ChainedScheduler``; for another scheduler, itself."""
+    if isinstance(scheduler, ChainedScheduler):
         for part in scheduler._schedulers:
-            yield from _parts(part)
-    elif isinstance(scheduler, LRScheduler):
-        yield scheduler
+            yield from chain_parts(part)
     else:
-        raise TypeError(f"breakdown() takes torch schedulers, not {type(scheduler).__name__}")
+        yield scheduler
 
 
 def _label(scheduler: Any, group: str, labels: dict[str, tuple[float, ...]]) -> str:
@@ -248,14 +252,13 @@ def preview(
 ) -> dict[str, list[float]]:
     """Return the next lrs of a torch scheduler without changing it or its optimizer.
 
+    They are those of each param group, by name or number (by both if two names are equal). The
+    first is the current lr.
+
     Args:
         scheduler: any ``torch.optim.lr_scheduler``, or a `ScheduleLR`.
         steps: the number of steps, counted from the scheduler's current step.
         metrics: for ``ReduceLROnPlateau``: the metric of each step.
-
-    Returns:
-        The lrs of each param group, by name or number (by both if two names are equal). The first
-        is the current lr.
 
     Raises:
         TypeError: ``scheduler`` is not a torch scheduler.
@@ -278,35 +281,34 @@ def preview(
         raise BindingError("ReduceLROnPlateau follows a metric: pass metrics=, one per step")
     if metrics is not None and len(metrics) < steps:
         raise BindingError(f"{len(metrics)} metrics for {steps} steps: pass one per step")
-    copied = copy_on_dummy_optimizer(scheduler)
-    groups = copied.optimizer.param_groups
-    names = group_names(groups)
-    if len(set(names)) < len(names):
-        names = [f"{name} ({i})" for i, name in enumerate(names)]
-    lrs: dict[str, list[float]] = {name: [] for name in names}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch warns because the dummy optimizer never steps
+    rows: list[list[float]] = []
+    with copy_on_dummy_optimizer(scheduler) as copied:
         for k in range(steps):
-            for name, group in zip(names, groups, strict=True):
-                lrs[name].append(float(group["lr"]))
+            rows.append([float(group["lr"]) for group in copied.optimizer.param_groups])
             if isinstance(copied, ReduceLROnPlateau):
                 copied.step((metrics or [])[k])
             elif k < steps - 1:
                 copied.step()
-    return lrs
+    names = group_names(scheduler.optimizer.param_groups)
+    if len(set(names)) < len(names):
+        names = [f"{name} ({i})" for i, name in enumerate(names)]
+    return {name: [row[i] for row in rows] for i, name in enumerate(names)}
 
 
-def copy_on_dummy_optimizer(scheduler: Any) -> Any:
-    """Return a copy of a torch scheduler on an optimizer with the same groups but dummy weights."""
+@contextmanager
+def copy_on_dummy_optimizer(scheduler: Any) -> Iterator[Any]:
+    """Yield a copy of a torch scheduler on an optimizer with the same groups but dummy weights."""
     optimizer = scheduler.optimizer
-    groups = []
-    for group in optimizer.param_groups:
-        dummy = torch.nn.Parameter(torch.zeros(()))
-        groups.append(copy.deepcopy({**group, "params": []}) | {"params": [dummy]})
+    groups = [
+        copy.deepcopy({**group, "params": []}) | {"params": [torch.nn.Parameter(torch.zeros(()))]}
+        for group in optimizer.param_groups
+    ]
     dummy_optimizer = torch.optim.SGD(groups, lr=0.0)
     dummy_optimizer.defaults = dict(optimizer.defaults)  # CyclicLR reads "momentum" there
     memo = {id(optimizer): dummy_optimizer} | _objects_in_lambdas(scheduler)
-    return copy.deepcopy(scheduler, memo)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch warns because the dummy optimizer never steps
+        yield copy.deepcopy(scheduler, memo)
 
 
 def _objects_in_lambdas(scheduler: Any) -> dict[int, Any]:

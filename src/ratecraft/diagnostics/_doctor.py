@@ -1,12 +1,10 @@
 """doctor: find mistakes in a training setup before or during training."""
 
-from __future__ import annotations
-
 import copy
 import io
-import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
@@ -16,9 +14,10 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.optim.swa_utils import SWALR, AveragedModel
 
 from ratecraft.schedule import Finding, Schedule, check
+from ratecraft.torch._hyperparam import innermost_optimizer
 from ratecraft.torch._scheduler import ScheduleLR
 
-from ._describe import copy_on_dummy_optimizer, first_names
+from ._describe import chain_parts, copy_on_dummy_optimizer, first_names
 from ._setup import ScheduleEnd, SchedulerUsage, TrainingSetup, schedule_end
 
 RUN_LENGTH_REL_TOL: Final = 0.01  # a schedule length this close to the run's fits it
@@ -67,7 +66,7 @@ def doctor(*objects: Any, total_steps: int | None = None, done: int | None = Non
     error no optimizer holds 1 of 2 trainable parameters: bias
     error OneCycleLR ends after 500 of the run's 1000 steps, and raises an error there
     """
-    setup = TrainingSetup.of(objects, total_steps, done)
+    setup = TrainingSetup(objects, total_steps, done)
     findings = [*_optimizer_findings(setup), *_parameter_findings(setup)]
     for usage in setup.schedulers:
         findings += _call_findings(usage)
@@ -78,9 +77,8 @@ def doctor(*objects: Any, total_steps: int | None = None, done: int | None = Non
 
 
 def _optimizer_findings(setup: TrainingSetup) -> Iterator[Finding]:
-    """Find schedulers and optimizers that do not belong together."""
+    optimizers = list(map(innermost_optimizer, setup.optimizers))
     for usage in setup.schedulers:
-        scheduler = usage.scheduler
         if setup.trainer_builds_optimizer:
             yield _error(
                 f"the Trainer was given a {usage.name} without its optimizer, and builds another "
@@ -88,23 +86,21 @@ def _optimizer_findings(setup: TrainingSetup) -> Iterator[Finding]:
                 "pass optimizers=(optimizer, scheduler), or call "
                 "ratecraft.integrations.for_trainer(trainer, ...)",
             )
-        elif setup.optimizers and not usage.is_attached_to(setup.optimizers):
+        elif optimizers and usage.optimizer not in optimizers:
             yield _error(
                 f"{usage.name} is attached to another optimizer than the one that steps, "
                 f"which stays at {_lrs(setup.optimizers[0])} while the log shows the schedule",
                 "build the scheduler on the optimizer that steps, after that optimizer is rebuilt "
                 "for the last time",
             )
-        if isinstance(scheduler, ScheduleLR) and scheduler.is_removed:
+        if isinstance(usage.scheduler, ScheduleLR) and usage.scheduler.is_removed:
             yield _error(
                 "this ScheduleLR was removed and is attached to no optimizer", "build a new one"
             )
     if not setup.schedulers or setup.trainer_builds_optimizer:
         return
-    scheduled = [
-        any(usage.is_attached_to([optimizer]) for usage in setup.schedulers)
-        for optimizer in setup.optimizers
-    ]
+    attached = [usage.optimizer for usage in setup.schedulers]
+    scheduled = [optimizer in attached for optimizer in optimizers]
     for i, optimizer in enumerate(setup.optimizers):
         if not scheduled[i]:
             number = f" (number {i + 1})" if len(setup.optimizers) > 1 else ""
@@ -122,21 +118,17 @@ def _lrs(optimizer: Optimizer) -> str:
 
 
 def _parameter_findings(setup: TrainingSetup) -> Iterator[Finding]:
-    """Find parameters that are in no optimizer, in two, or in none of the models."""
     if not setup.models or not setup.optimizers:
         return
     optimizer_counts: Counter[int] = Counter()
     for optimizer in setup.optimizers:
         optimizer_counts.update({id(p) for g in optimizer.param_groups for p in g["params"]})
-    known: set[int] = set()
-    averages: set[int] = set()
-    trainable: dict[int, str] = {}
-    for model in setup.models:
-        known |= {id(p) for p in model.parameters()}
-        trainable |= {id(p): name for name, p in model.named_parameters() if p.requires_grad}
-        for module in model.modules():
-            if isinstance(module, AveragedModel):
-                averages |= {id(p) for p in module.parameters()}
+    named = [pair for model in setup.models for pair in model.named_parameters()]
+    known = {id(p) for _, p in named}
+    trainable = {id(p): name for name, p in named if p.requires_grad}
+    modules = [module for model in setup.models for module in model.modules()]
+    averaged = [module for module in modules if isinstance(module, AveragedModel)]
+    averages = {id(p) for module in averaged for p in module.parameters()}
     held = optimizer_counts.keys()
     missing = [name for key, name in trainable.items() if key not in held | averages]
     if missing and not held & known:
@@ -194,16 +186,16 @@ def _length_findings(usage: SchedulerUsage, setup: TrainingSetup) -> Iterator[Fi
     """Find schedulers that end before or after their run."""
     if any(isinstance(other.scheduler, SWALR) for other in setup.schedulers):
         return  # SWALR replaces the other schedulers before the run ends
-    for part in usage.parts():
-        end = schedule_end(part.scheduler)
-        if end is not None and part.total_steps is not None:
-            yield from _end_findings(part, end, part.total_steps)
+    for scheduler in chain_parts(usage.scheduler):
+        end = schedule_end(scheduler)
+        if end is not None and usage.total_steps is not None:
+            part = replace(usage, stepped=replace(usage.stepped, scheduler=scheduler))
+            yield from _end_findings(part, end, usage.total_steps)
 
 
 def _end_findings(usage: SchedulerUsage, end: ScheduleEnd, total_steps: int) -> Iterator[Finding]:
-    """Compare a scheduler's end with its run's."""
-    calls_per_step = (1.0, 1.0) if usage.counts_optimizer_steps else usage.calls_per_step
-    low, high = calls_per_step or (1.0, 1.0)
+    known = usage.calls_per_step
+    low, high = known or (1.0, 1.0)
     least, most = total_steps * low, total_steps * high
     once_per_step = low == high == 1
     unit = "steps" if once_per_step else "calls of step()"
@@ -228,7 +220,7 @@ def _end_findings(usage: SchedulerUsage, end: ScheduleEnd, total_steps: int) -> 
             "rest of the schedule is never reached",
             fix,
         )
-    elif too_short and calls_per_step is None and end.calls * MIN_STEPS_PER_EPOCH <= total_steps:
+    elif too_short and known is None and end.calls * MIN_STEPS_PER_EPOCH <= total_steps:
         yield Finding(
             "note",
             f"{usage.name} ends after {end.calls} calls of step(), {end.past}; the run has "
@@ -278,9 +270,7 @@ def _state_findings(usage: SchedulerUsage) -> Iterator[Finding]:
             )
         return
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch warns because the dummy optimizer never steps
-            expected, restored = _expected_and_restored(scheduler, state)
+        expected, restored = _expected_and_restored(scheduler, state)
     except Exception as error:
         yield _warning(
             f"the state of {usage.name} could not be checked: {type(error).__name__}: {error}",
@@ -314,12 +304,12 @@ def _expected_and_restored(
     scheduler: Any, state: dict[str, Any]
 ) -> tuple[list[list[float]], list[list[float]]]:
     """Return the next lrs, and those of a copy that moved on and then loaded a state."""
-    copied = copy_on_dummy_optimizer(scheduler)
-    optimizer_state = copy.deepcopy(copied.optimizer.state_dict())
-    expected = _next_values(copied)
-    copied.load_state_dict(state)
-    copied.optimizer.load_state_dict(optimizer_state)
-    return expected, _next_values(copied)
+    with copy_on_dummy_optimizer(scheduler) as copied:
+        optimizer_state = copy.deepcopy(copied.optimizer.state_dict())
+        expected = _next_values(copied)
+        copied.load_state_dict(state)
+        copied.optimizer.load_state_dict(optimizer_state)
+        return expected, _next_values(copied)
 
 
 def _next_values(scheduler: Any) -> list[list[float]]:
@@ -339,7 +329,6 @@ def _next_values(scheduler: Any) -> list[list[float]]:
 
 
 def _schedule_findings(setup: TrainingSetup) -> Iterator[Finding]:
-    """Yield the findings of `check` for each schedule over its run."""
     for usage in setup.schedulers:
         if usage.schedule_lr is not None:
             config = usage.schedule_lr.config

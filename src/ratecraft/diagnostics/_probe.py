@@ -1,15 +1,12 @@
 """Probe: measure what optimizer steps change in each layer, without changing training."""
 
-from __future__ import annotations
-
 import csv
-import json
 import math
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import asdict, fields
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -19,11 +16,86 @@ from torch.optim import Optimizer
 
 from ratecraft.errors import BindingError, SettingError
 from ratecraft.results import LayerStats, layer_names
-from ratecraft.torch._writer import group_names, innermost_optimizer
+from ratecraft.torch._hyperparam import group_names, innermost_optimizer
 
-from ._measurement import Measurement, norms_of
+from ._coordinate import CoordinateLRs, decoupled_decay, sample_coordinates
+
+Tensors = list[torch.Tensor] | tuple[torch.Tensor, ...]
 
 SAMPLED_COORDINATES: Final = 512  # per layer, approximately
+LR_QUANTILES: Final = (0.05, 0.5, 0.95)  # of a layer's coordinates: lr_low, lr_median, lr_high
+
+
+@dataclass(slots=True)
+class _Measurement:
+    """A step of one group's parameters on one device: copies of what it changes, then its norms."""
+
+    step: int  # the number of optimizer calls before this one, skipped ones included
+    group: str
+    settings: dict[str, Any]  # a copy of the group's hyperparameters
+    parameters: Tensors  # those with a dense gradient
+    layers: list[str]  # of each parameter
+    strides: list[int]  # n of each parameter, of which every n-th coordinate is sampled
+    weights: Tensors  # copies of the parameters
+    acc_deltas: Sequence[torch.Tensor | None]  # copies of Adadelta's state of each
+    # L2 norms of the gradients, then their L1 norms, then the L2 norms before clipping. Once
+    # finished, the norms of steps and weights come first.
+    norms: torch.Tensor
+    scale: Any  # the GradScaler's, of the gradients before clipping; else 1
+    grad_scale: Any  # of the current gradients (fused optimizers); else 1
+    decay: Any = 0.0  # lr x decoupled weight decay
+    coordinate_lrs: CoordinateLRs | None = None  # None if all coordinates have one lr
+
+    @torch.no_grad()
+    def finish(self, optimizer: Optimizer) -> None:
+        """Measure what the step changed, without waiting for the device, and drop the copies."""
+        self.decay = decay = decoupled_decay(optimizer, self.settings)
+        if isinstance(decay, torch.Tensor):  # because the lr is a tensor
+            decayed = torch._foreach_mul(self.weights, 1 - decay)
+            changes = torch._foreach_sub(self.parameters, decayed)
+        else:
+            changes = torch._foreach_sub(self.parameters, self.weights, alpha=1 - decay)
+        norms = torch.stack([*_norms_of(changes), *_norms_of(self.weights)])
+        self.norms = torch.cat([norms, self.norms])
+        self.coordinate_lrs = sample_coordinates(
+            optimizer, self.parameters, self.settings, self.strides, self.acc_deltas
+        )
+        self.parameters = self.weights = self.acc_deltas = ()
+
+    def rows(self, skipped: list[int]) -> Iterator[LayerStats]:
+        """Yield a row per layer; ``skipped`` are the optimizer calls that made no step."""
+        if self.step in skipped:
+            return
+        n, norms, lr = len(self.layers), self.norms.tolist(), float(self.settings["lr"])
+        steps, weights, gradients, l1, unclipped = (norms[i * n : (i + 1) * n] for i in range(5))
+        scale, grad_scale = float(self.scale), float(self.grad_scale)
+        lrs = [] if self.coordinate_lrs is None else self.coordinate_lrs()
+        for layer in dict.fromkeys(self.layers):
+            indices = [i for i, name in enumerate(self.layers) if name == layer]
+            gradient_norm = math.hypot(*(gradients[i] for i in indices)) / grad_scale
+            weight_norm = math.hypot(*(weights[i] for i in indices))
+            step_norm = math.hypot(*(steps[i] for i in indices))
+            layer_lrs = torch.cat([lrs[i].float() for i in indices]) if lrs else torch.empty(0)
+            quantiles = [lr] * len(LR_QUANTILES)
+            if len(layer_lrs):
+                quantiles = torch.quantile(layer_lrs, torch.tensor(LR_QUANTILES)).tolist()
+            yield LayerStats(
+                step=self.step - sum(call < self.step for call in skipped),
+                group=self.group,
+                layer=layer,
+                lr=lr,
+                weight_norm=weight_norm,
+                step_norm=step_norm,
+                gradient_norm=gradient_norm,
+                gradient_l1=math.fsum(l1[i] for i in indices) / grad_scale,
+                unclipped_norm=math.hypot(*(unclipped[i] for i in indices)) / scale,
+                effective_lr=step_norm / gradient_norm if gradient_norm else 0.0,
+                relative_step=step_norm / weight_norm if weight_norm else 0.0,
+                decay=float(self.decay),
+                lr_low=quantiles[0],
+                lr_median=quantiles[1],
+                lr_high=quantiles[2],
+            )
 
 
 class Probe:
@@ -81,8 +153,8 @@ class Probe:
         self._two_hooks_suffice = True
         self._graph_task = -1
         self._unclipped: dict[int, torch.Tensor] = {}
-        self._started: list[Measurement] = []  # of the current step
-        self._measurements: list[Measurement] = []
+        self._started: list[_Measurement] = []  # of the current step
+        self._measurements: list[_Measurement] = []
         self._rows: list[LayerStats] = []
 
     def _name_layers(self) -> None:
@@ -138,31 +210,26 @@ class Probe:
         return list(self._rows)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the rows to a file, which `ratecraft.results.load_layer_stats` reads.
+        """Write the rows as CSV, which `ratecraft.results.load_layer_stats` reads.
 
         Args:
-            path: the file; ``.csv`` or ``.jsonl``.
+            path: the file; missing folders are created.
 
         Raises:
-            SettingError: the name has another suffix.
+            SettingError: the name does not end in ``.csv``.
         """
         target = Path(path)
-        if target.suffix not in (".csv", ".jsonl"):
-            raise SettingError(f"{target}: expected a name ending in .csv or .jsonl")
+        if target.suffix != ".csv":
+            raise SettingError(f"{target}: expected a name ending in .csv")
         target.parent.mkdir(parents=True, exist_ok=True)
         with target.open("w", encoding="utf-8", newline="") as file:
-            if target.suffix == ".csv":
-                writer = csv.DictWriter(file, [field.name for field in fields(LayerStats)])
-                writer.writeheader()
-                writer.writerows(map(asdict, self.rows()))
-            else:
-                file.writelines(json.dumps(asdict(row)) + "\n" for row in self.rows())
+            writer = csv.DictWriter(file, [field.name for field in fields(LayerStats)])
+            writer.writeheader()
+            writer.writerows(map(asdict, self.rows()))
         return target
 
     def log(self, logger: Any) -> None:
-        """Write all rows to a logger, as scalars such as ``effective_lr/blocks.0``.
-
-        Call it once, after training: each call writes all rows.
+        """Write all rows, once after training, as scalars such as ``effective_lr/blocks.0``.
 
         Args:
             logger: an object with ``add_scalar(name, value, step)``, such as TensorBoard's
@@ -187,11 +254,9 @@ class Probe:
     # Gradients before clipping ----------------------------------------------------------------
 
     def _add_gradient_hooks(self) -> None:
-        """Capture the gradients of the next step at the end of each backward pass.
-
-        Hooks on the first and last parameter cost less, and suffice if all gradients come from one
-        pass, and if those of the next step are of the same parameters.
-        """
+        """Capture the gradients of the next step at the end of each backward pass."""
+        # Hooks on the first and last parameter cost less, and suffice if all gradients come from
+        # one pass, and if those of the next step are of the same parameters.
         groups = self._optimizer.param_groups
         for parameter in self._hooked or [p for group in groups for p in group["params"]]:
             if parameter.requires_grad:
@@ -217,7 +282,7 @@ class Probe:
             for parameter in group["params"]
             if parameter.grad is not None and not parameter.grad.is_sparse
         }
-        self._unclipped = dict(zip(gradients, norms_of([*gradients.values()]), strict=True))
+        self._unclipped = dict(zip(gradients, _norms_of([*gradients.values()]), strict=True))
 
     # The step ---------------------------------------------------------------------------------
 
@@ -246,7 +311,6 @@ class Probe:
         return args, {**kwargs, "closure": measured_closure}
 
     def _after_step(self, *_: object) -> None:
-        """Finish the measurements of the step, and prepare for the next."""
         for measurement in self._started:
             measurement.finish(self._optimizer)
         self._measurements += self._started
@@ -279,13 +343,11 @@ class Probe:
     @torch.no_grad()
     def _start(
         self, name: str, group: dict[str, Any], parameters: list[torch.Tensor]
-    ) -> Measurement:
-        """Copy what the step may change."""
+    ) -> _Measurement:
         ids = [id(parameter) for parameter in parameters]
-        captured = [i for i, key in enumerate(ids) if key in self._unclipped]
         # get_scale() would wait for the device. With a fused optimizer the gradients are still
         # scaled: the optimizer divides them by its grad_scale.
-        scale = None
+        scale: Any = 1.0
         if self._scaler is not None and self._scaler.is_enabled():
             scale = _copy(getattr(self._scaler, "_get_scale_async", self._scaler.get_scale)())
         # Settings are copied because a scheduler sets the next step's values after this step.
@@ -295,9 +357,13 @@ class Probe:
             lr = lr.reshape(())
         states = [self._optimizer.state.get(parameter, {}) for parameter in parameters]
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        norms = [*_norms_of(gradients), *_norms_of(gradients, 1)]
+        not_captured = torch.zeros_like(norms[0])
+        norms += [self._unclipped.get(key, not_captured) for key in ids]
+        grad_scale = getattr(self._optimizer, "grad_scale", None)
         # _foreach functions handle all tensors in one call: most of the cost of a measurement is
         # the number of torch calls.
-        return Measurement(
+        return _Measurement(
             step=self._count,
             group=name,
             settings={**settings, "lr": math.nan if lr is None else lr},
@@ -306,17 +372,18 @@ class Probe:
             strides=[self._strides[key] for key in ids],
             weights=torch._foreach_clone(parameters),
             acc_deltas=[_copy(state.get("acc_delta")) for state in states],
-            norms=torch.stack(
-                [
-                    *norms_of(gradients),
-                    *norms_of(gradients, 1),
-                    *(self._unclipped[ids[i]] for i in captured),
-                ]
-            ),
-            captured=captured,
+            norms=torch.stack(norms),
             scale=scale,
-            grad_scale=_copy(getattr(self._optimizer, "grad_scale", None)),
+            grad_scale=1.0 if grad_scale is None else _copy(grad_scale),
         )
+
+
+def _norms_of(tensors: Tensors, order: int = 2) -> tuple[torch.Tensor, ...]:
+    """Return each tensor's norm, in float32 if a tensor is in half precision, which overflows."""
+    if not tensors:
+        return ()
+    half = any(tensor.dtype in (torch.float16, torch.bfloat16) for tensor in tensors)
+    return torch._foreach_norm(tensors, order, dtype=torch.float32 if half else None)
 
 
 def _stride(wanted: int, shape: torch.Size) -> int:

@@ -1,15 +1,13 @@
 """TrainingSetup: the models, optimizers and schedulers that doctor examines, and their ends."""
 
-from __future__ import annotations
-
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import torch
 from torch.optim import Optimizer, lr_scheduler
-from torch.optim.lr_scheduler import ChainedScheduler, LRScheduler, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from ratecraft._trainers._accelerate import (
     is_accelerator,
@@ -21,15 +19,15 @@ from ratecraft._trainers._facts import SteppedScheduler, TrainerFacts
 from ratecraft._trainers._hugging_face import is_hugging_face, read_hugging_face
 from ratecraft._trainers._lightning import is_lightning, read_lightning
 from ratecraft.errors import BindingError
+from ratecraft.torch._hyperparam import innermost_optimizer
 from ratecraft.torch._plateau import PlateauLR
 from ratecraft.torch._scheduler import ScheduleLR
-from ratecraft.torch._writer import innermost_optimizer
+
+from ._describe import chain_parts
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class SchedulerUsage:
-    """A scheduler in a run."""
-
     stepped: SteppedScheduler
     done: int | None = None  # steps that its optimizer has taken, if counted
     total_steps: int | None = None  # that its optimizer will take, if known
@@ -39,14 +37,18 @@ class SchedulerUsage:
         return self.stepped.scheduler
 
     @property
+    def optimizer(self) -> Optimizer:
+        return innermost_optimizer(self.scheduler.optimizer)
+
+    @property
     def name(self) -> str:
         return type(self.scheduler).__name__
 
     @property
     def schedule_lr(self) -> ScheduleLR | None:
         """The scheduler if it is a `ScheduleLR`, or the one inside a `PlateauLR`."""
-        plateau = isinstance(self.scheduler, PlateauLR)
-        inner = self.scheduler.scheduler if plateau else self.scheduler
+        is_plateau = isinstance(self.scheduler, PlateauLR)
+        inner = self.scheduler.scheduler if is_plateau else self.scheduler
         return inner if isinstance(inner, ScheduleLR) else None
 
     @property
@@ -57,19 +59,16 @@ class SchedulerUsage:
     @property
     def calls(self) -> int:
         """The number of ``step()`` calls (``last_epoch``); of a chain, that of its first part."""
-        scheduler = self.scheduler
-        while isinstance(scheduler, ChainedScheduler):
-            scheduler = scheduler._schedulers[0]
-        return int(scheduler.last_epoch)
+        return int(next(chain_parts(self.scheduler)).last_epoch)
 
     @property
     def calls_per_step(self) -> tuple[float, float] | None:
         """Lowest and highest number of ``step()`` calls per optimizer step; None if unknown."""
-        known = self.stepped.calls_per_step
+        known = 1.0 if self.counts_optimizer_steps else self.stepped.calls_per_step
         if known is not None:
             return known, known
-        follows = self.counts_optimizer_steps or isinstance(self.scheduler, ReduceLROnPlateau)
-        if follows or not self.done or self.calls * 2 + 2 > self.done:
+        follows_metric = isinstance(self.scheduler, ReduceLROnPlateau)
+        if follows_metric or not self.done or self.calls * 2 + 2 > self.done:
             return None
         # Stepped once an epoch, or forgotten: the next call may be due at any step.
         return self.calls / self.done, (self.calls + 1) / self.done
@@ -79,53 +78,32 @@ class SchedulerUsage:
         """How ``calls_per_step`` is known."""
         return self.stepped.evidence or f"{self.calls} calls of step() in {self.done} steps"
 
-    def is_attached_to(self, optimizers: list[Optimizer]) -> bool:
-        attached = innermost_optimizer(self.scheduler.optimizer)
-        return any(attached is innermost_optimizer(optimizer) for optimizer in optimizers)
 
-    def parts(self) -> Iterator[SchedulerUsage]:
-        """Yield the schedulers of a chain, each stepped as often as the chain; else itself."""
-        if not isinstance(self.scheduler, ChainedScheduler):
-            yield self
-            return
-        for part in self.scheduler._schedulers:
-            yield from replace(self, stepped=replace(self.stepped, scheduler=part)).parts()
-
-
-@dataclass(slots=True)
 class TrainingSetup:
     """The objects that doctor examines."""
 
-    models: list[torch.nn.Module] = field(default_factory=list)
-    optimizers: list[Optimizer] = field(default_factory=list)
-    schedulers: list[SchedulerUsage] = field(default_factory=list)
-    total_steps: int | None = None  # of the run, if known
-    done: int | None = None  # steps taken so far, if known
-    # A Hugging Face Trainer has a scheduler without its optimizer, and builds another optimizer.
-    trainer_builds_optimizer: bool = False
-
-    @classmethod
-    def of(
-        cls, objects: tuple[Any, ...], total_steps: int | None, done: int | None
-    ) -> TrainingSetup:
-        """Return the setup of the arguments of `doctor`."""
+    def __init__(self, objects: tuple[Any, ...], total_steps: int | None, done: int | None) -> None:
         for name, least, value in (("total_steps", 1, total_steps), ("done", 0, done)):
             if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
                 raise TypeError(f"doctor({name}={value!r}): expected an int, in steps")
             if value is not None and value < least:
                 raise BindingError(f"doctor({name}={value}): expected {least} or more")
-        setup = cls(total_steps=total_steps, done=done)
+        self.models: list[torch.nn.Module] = []
+        self.optimizers: list[Optimizer] = []
+        self.schedulers: list[SchedulerUsage] = []
+        self.total_steps = total_steps  # of the run, if known
+        self.trainer_done: int | None = None  # steps so far, by the trainer's count
+        # A Hugging Face Trainer with a scheduler but no optimizer builds another optimizer.
+        self.trainer_builds_optimizer = False
         for item in objects:
-            setup._add(item)
-        counts = {id(innermost_optimizer(each)): _steps_in_state(each) for each in setup.optimizers}
+            self._add(item)
+        counts = {id(innermost_optimizer(each)): _steps_in_state(each) for each in self.optimizers}
         # If the optimizers differ in their step counts, total_steps is ambiguous.
         same_step_count = len({count for count in counts.values() if count is not None}) <= 1
-        run_steps = setup.total_steps if same_step_count else None
-        for i, usage in enumerate(setup.schedulers):
-            counted = counts.get(id(innermost_optimizer(usage.scheduler.optimizer)))
-            taken = (setup.done if counted is None else counted) if done is None else done
-            setup.schedulers[i] = replace(usage, done=taken, total_steps=run_steps)
-        return setup
+        for usage in self.schedulers:
+            known = (done, counts.get(id(usage.optimizer)), self.trainer_done)
+            usage.done = next((steps for steps in known if steps is not None), None)
+            usage.total_steps = self.total_steps if same_step_count else None
 
     def _add(self, item: Any) -> None:
         if isinstance(item, torch.nn.Module):
@@ -160,7 +138,7 @@ class TrainingSetup:
         self.models += facts.models
         self.optimizers += facts.optimizers
         self.schedulers += map(SchedulerUsage, facts.schedulers)
-        self.done = facts.done
+        self.trainer_done = facts.done
         if self.total_steps is None and facts.done is not None:
             self.total_steps = facts.total_steps
 
@@ -177,8 +155,6 @@ def _steps_in_state(optimizer: Optimizer) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class ScheduleEnd:
-    """The end of a scheduler."""
-
     calls: int  # of step(), up to the end
     past: str = "and stays where it is"  # after the end, for messages
     spans_run: bool = True  # the schedule is meant to last exactly as long as the run
@@ -186,7 +162,6 @@ class ScheduleEnd:
 
 
 def schedule_end(scheduler: Any) -> ScheduleEnd | None:
-    """Return the end of a scheduler, if it has one."""
     if isinstance(scheduler, PlateauLR):
         scheduler = scheduler.scheduler
     if isinstance(scheduler, ScheduleLR):

@@ -1,7 +1,5 @@
 """The built-in tasks, on real data that needs no download: digits and stdlib-text."""
 
-from __future__ import annotations
-
 import sysconfig
 from pathlib import Path
 from typing import Any, Final
@@ -25,16 +23,13 @@ def digits() -> Task:
 
     Data: scikit-learn's ``load_digits``, a copy of the test set of the UCI "Optical Recognition
     of Handwritten Digits" data. A fifth is held out; the split is stratified and always the same.
-
-    Raises:
-        TaskError: scikit-learn is not installed.
     """
     try:
         from sklearn.datasets import load_digits
         from sklearn.model_selection import train_test_split
     except ImportError:
         raise TaskError(
-            "the digits task needs scikit-learn for its data: pip install 'ratecraft[digits]'"
+            "the digits task needs scikit-learn for its data: pip install scikit-learn"
         ) from None
     bunch: Any = load_digits()
     splits = train_test_split(
@@ -46,7 +41,7 @@ def digits() -> Task:
         name="digits: small CNN with batch norm, AdamW, batches of 32",
         model=_small_cnn,
         loss=_cross_entropy,
-        train=_shuffled(TensorDataset(x_train, y_train), BATCH_SIZE),
+        train=_shuffled(TensorDataset(x_train, y_train)),
         val=[(x_val, y_val)],
         optimizer=lambda model: torch.optim.AdamW(model.parameters(), lr=1e-3),
         metrics={"accuracy": _accuracy},
@@ -58,9 +53,6 @@ def stdlib_text() -> Task:
 
     The model is a GRU that reads 64 characters and predicts the character after each of them. The
     last tenth of the text is held out. The loss is in nats per character.
-
-    Raises:
-        TaskError: this Python has no source files of its standard library.
     """
     text = _library_text()
     alphabet = sorted(set(text))
@@ -73,15 +65,15 @@ def stdlib_text() -> Task:
         name=f"stdlib-text: GRU on {len(text):,} characters of Python's standard library, AdamW",
         model=lambda: _CharacterModel(len(alphabet)),
         loss=_next_character,
-        train=_shuffled(TensorDataset(rows[:cut]), BATCH_SIZE),
+        train=_shuffled(rows[:cut]),
         val=list(torch.split(rows[cut:], 256)),
         optimizer=lambda model: torch.optim.AdamW(model.parameters(), lr=1e-3),
     )
 
 
-def _shuffled(dataset: TensorDataset, size: int) -> DataLoader[Any]:
+def _shuffled(dataset: Any) -> DataLoader[Any]:
     # The sampler yields whole batches of indices, so that a batch is one indexing operation.
-    sampler = BatchSampler(RandomSampler(dataset), batch_size=size, drop_last=False)
+    sampler = BatchSampler(RandomSampler(dataset), BATCH_SIZE, drop_last=False)
     return DataLoader(dataset, sampler=sampler, batch_size=None)
 
 
@@ -125,8 +117,7 @@ class _CharacterModel(nn.Module):
         return logits
 
 
-def _next_character(model: nn.Module, batch: Any) -> torch.Tensor:
-    rows = batch[0] if isinstance(batch, list | tuple) else batch
+def _next_character(model: nn.Module, rows: Any) -> torch.Tensor:
     return F.cross_entropy(model(rows[:, :-1]).flatten(0, 1), rows[:, 1:].flatten())
 
 

@@ -1,7 +1,5 @@
 """compare: train every schedule, learning rate and optimizer with every seed."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import platform
@@ -55,7 +53,7 @@ def compare(
     Runs of one seed share their initial weights and data order. A run that diverges is a result;
     a run that raises is listed in ``failed``, and the other runs continue. With a ``store`` every
     complete run is saved: after an interruption the same call trains only the missing runs. Every
-    engine gives the same numbers, to the last bit, on one type of machine.
+    engine gives the same numbers, bit for bit, on one type of machine.
 
     Args:
         task: name of a task, as for `load_task`, or a function that returns a `Task`.
@@ -97,25 +95,24 @@ def compare(
             "compare() was called while a worker process imported your file: put the call under "
             'if __name__ == "__main__":'
         )
-    grid = Grid.create(schedules, lrs, optimizers, seeds, total_steps)
     if workers is not None and workers < 0:
         raise SettingError(f"workers={workers}: expected a number >= 0")
     if halving and branches:
         raise SettingError("halving and branches cannot be combined; leave one out")
-    if halving and len(grid.lrs) < 2:
-        raise SettingError("halving chooses among lrs; pass several")
     if not 1 <= shard[0] <= shard[1]:
         raise SettingError(f"shard {shard[0]}/{shard[1]}: expected i/n with i from 1 to n")
     first_task = load_task(task) if isinstance(task, str) else build_task(task, repr(task))
-    lengths = grid.resolve_lengths(first_task)
-    _check_task(first_task, grid, next(iter(lengths.values())))
+    grid = Grid.create(first_task, schedules, lrs, optimizers, seeds, total_steps)
+    if halving and len(grid.lrs) < 2:
+        raise SettingError("halving chooses among lrs; pass several")
+    _check_task(first_task, grid)
     inline = workers == 0 and engine is None
     source = task if inline else reference(task)
     # Without a store, a function in this process needs no identity.
     identified = store is not None or not inline or isinstance(task, str)
     name, source_hash = identify(task) if identified else ("", "")
     plan = TrialPlan.create(
-        name, source_hash, grid, lengths, halving=halving, branches=branches, shard=shard
+        name, source_hash, grid, halving=halving, branches=branches, shard=shard
     )
     with nullcontext() if store is None else Store(store) as open_store:
         execution = Execution(plan, open_store, source, progress)
@@ -136,32 +133,29 @@ def compare(
     )
 
 
-def _check_task(task: Task, grid: Grid, total_steps: int) -> None:
+def _check_task(task: Task, grid: Grid) -> None:
     """Build the models and optimizers once, so that errors appear before any training."""
     for optimizer in grid.optimizers:
         with preserve_rng():
-            create_model_and_optimizer(
-                task if optimizer is None else with_optimizer(task, optimizer)
-            )
+            create_model_and_optimizer(with_optimizer(task, optimizer))
     for schedule in grid.schedules.values():
         if isinstance(schedule, Plateau):  # checks that the task has its metric
-            Training(task, schedule, total_steps=total_steps)
+            Training(task, schedule, total_steps=next(iter(grid.lengths.values())))
 
 
 def environment() -> dict[str, str]:
     """Return the versions and the machine, which can change the numbers."""
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     facts = {
         "ratecraft": __version__,
         "torch": torch.__version__,
         "numpy": numpy.__version__,
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",
-        "device": device,
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
     }
-    git = shutil.which("git")
-    if git is None:
-        return facts
-    command = [git, "describe", "--always", "--dirty"]
-    commit = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - git
-    return facts | ({"git commit": commit.stdout.strip()} if commit.returncode == 0 else {})
+    if git := shutil.which("git"):
+        command = [git, "describe", "--always", "--dirty"]
+        commit = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - git
+        if commit.returncode == 0:
+            facts["git commit"] = commit.stdout.strip()
+    return facts

@@ -1,9 +1,8 @@
 """Engines, which run functions in workers and return futures.
 
-The future of a worker that died raises `WorkerDied`; `compare` then submits the job again.
+The future of a worker that died, since it was killed or ran out of memory, raises the standard
+library's ``BrokenExecutor``; `compare` then submits the job again.
 """
-
-from __future__ import annotations
 
 import math
 import multiprocessing
@@ -12,8 +11,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import CancelledError, Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import BrokenExecutor, CancelledError, Future, ProcessPoolExecutor
 from contextlib import closing, contextmanager
 from typing import Any, Final, Protocol
 
@@ -22,10 +20,6 @@ import torch
 from ratecraft.errors import RunFailed, SettingError
 
 CONNECT_TIMEOUT_SECONDS: Final = 10.0  # to open a connection to a Ray cluster
-
-
-class WorkerDied(Exception):
-    """A worker died before it returned: it was killed or ran out of memory."""
 
 
 class Engine(Protocol):
@@ -49,10 +43,7 @@ class InlineEngine:
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
         future: Future[Any] = Future()
-        try:
-            future.set_result(function(*arguments))
-        except Exception as error:  # a user's task can raise anything
-            future.set_exception(error)
+        future.set_result(function(*arguments))
         return future
 
     def close(self) -> None:
@@ -77,11 +68,11 @@ class LocalEngine:
         i = next(i for i, last in enumerate(self._futures) if last is None or last.done())
         try:
             future = self._workers[i].submit(function, *arguments)
-        except BrokenProcessPool:
+        except BrokenExecutor:
             self._workers[i] = _create_worker()
             future = self._workers[i].submit(function, *arguments)
         self._futures[i] = future
-        return _with_worker_died(future, BrokenProcessPool)
+        return future
 
     def close(self) -> None:
         for worker in self._workers:
@@ -110,7 +101,7 @@ class RayEngine:
         try:
             import ray
         except ImportError:
-            raise SettingError("this engine needs Ray: pip install 'ratecraft[ray]'") from None
+            raise SettingError("this engine needs Ray: pip install ray") from None
         if cpus <= 0 or gpus < 0:
             raise SettingError(f"cpus={cpus}, gpus={gpus}: expected cpus > 0 and gpus >= 0")
         self._ray: Any = ray  # its types differ between versions
@@ -133,13 +124,24 @@ class RayEngine:
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
         ref = self._remote.remote(function, *arguments)
         self._refs.add(ref)
-        future: Future[Any] = ref.future()
-        future.add_done_callback(lambda _: self._refs.discard(ref))
         errors = self._ray.exceptions
-        return _with_worker_died(
-            future, errors.WorkerCrashedError, errors.NodeDiedError, errors.OutOfMemoryError,
-            errors.ObjectLostError,
-        )  # fmt: skip
+        died = (
+            *(errors.WorkerCrashedError, errors.NodeDiedError, errors.OutOfMemoryError),
+            *(errors.ObjectLostError, CancelledError),
+        )
+        future: Future[Any] = Future()
+
+        def copy_outcome(done: Future[Any]) -> None:
+            self._refs.discard(ref)
+            try:
+                future.set_result(done.result())
+            except died as error:
+                future.set_exception(BrokenExecutor(str(error)))
+            except BaseException as error:
+                future.set_exception(error)
+
+        ref.future().add_done_callback(copy_outcome)
+        return future
 
     def close(self) -> None:
         """Cancel all tasks; stop Ray itself only if this engine started it."""
@@ -178,24 +180,6 @@ def _start_ray(ray: Any, address: str | None) -> None:
             signal.signal(signal.SIGTERM, sigterm_handler)  # Ray replaces it
         if usage_stats is None:
             del os.environ["RAY_USAGE_STATS_ENABLED"]
-
-
-def _with_worker_died(future: Future[Any], *errors: type[BaseException]) -> Future[Any]:
-    """Return a future that mirrors another one, but raises WorkerDied for the given errors."""
-    fatal: tuple[type[BaseException], ...] = (*errors, CancelledError)
-    mirror: Future[Any] = Future()
-    mirror.set_running_or_notify_cancel()
-
-    def copy_outcome(done: Future[Any]) -> None:
-        try:
-            mirror.set_result(done.result())
-        except fatal as error:
-            mirror.set_exception(WorkerDied(str(error)))
-        except BaseException as error:
-            mirror.set_exception(error)
-
-    future.add_done_callback(copy_outcome)
-    return mirror
 
 
 @contextmanager

@@ -1,19 +1,17 @@
 """Execution of a plan by an engine, with a Progress for each event; runs are stored."""
 
-from __future__ import annotations
-
 import math
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
-from dataclasses import dataclass
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, Literal
 
 from ratecraft.errors import RunFailed
 from ratecraft.results import Run
 
-from ._engines import Engine, WorkerDied
+from ._engines import Engine
 from ._jobs import TrialFailure, run_job
 from ._store import Store
 from ._task import Task
@@ -58,10 +56,10 @@ class Progress:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the event as plain data for JSON, with the final metrics of the run."""
-        names = [name for name in self.__slots__ if name != "run"]
-        fields = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        values = asdict(replace(self, run=None))
+        fields = {name: value for name, value in values.items() if value is not None}
         if self.run is not None:
-            names = ["schedule", "lr", "optimizer", "seed", "diverged", "stopped"]
+            names = ("schedule", "lr", "optimizer", "seed", "diverged", "stopped")
             fields |= {name: getattr(self.run, name) for name in names}
             last = self.run.evaluations[-1].metrics if self.run.evaluations else {}
             fields["steps"] = len(self.run.losses)
@@ -73,13 +71,7 @@ class Progress:
 
 
 class Execution:
-    """The trials of a plan, of which the store may hold some already.
-
-    Attributes:
-        done: the complete runs.
-        failed: the trials that raised.
-        missing: the jobs that have trials to train.
-    """
+    """The trials of a plan: complete, failed, or still missing."""
 
     def __init__(
         self,
@@ -99,15 +91,11 @@ class Execution:
         self.missing = [job for job in plan.jobs if self._trials_of(job)]
 
     def _trials_of(self, job: Job) -> list[Trial]:
-        """Return the trials of a job that are not complete: it may be run for some of them only."""
+        """Return the trials of a job that are not complete."""
         return [trial for trial in job if trial not in self.done]
 
     def run(self, engine: Engine) -> None:
-        """Run all jobs; one whose worker dies is tried again.
-
-        Raises:
-            RunFailed: a worker died three times on one job.
-        """
+        """Run all jobs; one whose worker dies is tried again, up to three times in all."""
         waiting, attempts = deque(self.missing), Counter[Job]()
         running: dict[Future[Any], Job] = {}
         while waiting or running:
@@ -121,7 +109,7 @@ class Execution:
             ended, _ = wait(running, timeout=1.0, return_when=FIRST_COMPLETED)
             for future in ended:
                 job = running.pop(future)
-                if not isinstance(future.exception(), WorkerDied):
+                if not isinstance(future.exception(), BrokenExecutor):
                     self._finish(job, future.result())
                     continue
                 if attempts[job] == MAX_JOB_ATTEMPTS:

@@ -1,7 +1,5 @@
 """Plateau: a schedule times a factor that is reduced on a plateau, as a value."""
 
-from __future__ import annotations
-
 import ast
 import dataclasses
 from dataclasses import dataclass
@@ -83,20 +81,11 @@ class Plateau:
         return f"plateau({', '.join(parts)})"
 
 
-Candidate = Schedule | Plateau
-"""What can be trained: a schedule, or a schedule times a factor that follows a metric."""
+Candidate = Schedule | Plateau  # what can be trained
 
 
 def parse_candidate(text: str) -> Candidate:
-    """Return the `Schedule` or the `Plateau` that a text describes.
-
-    Raises:
-        ScheduleError: the text describes neither.
-
-    >>> from ratecraft.experiments._plateau import parse_candidate
-    >>> parse_candidate("plateau(factor=0.5)")
-    plateau(constant(1), factor=0.5)
-    """
+    """Return the `Schedule` or the `Plateau` that a text describes."""
     source = text.strip()
     if not source.startswith("plateau("):
         return parse(text)
@@ -108,13 +97,9 @@ def parse_candidate(text: str) -> Candidate:
         raise ScheduleError(f"{text!r} is not a plateau; {PLATEAU_HINT}")
     arguments: dict[str, Any] = {}
     for keyword in [*(ast.keyword("schedule", value) for value in call.args), *call.keywords]:
-        name, value = keyword.arg, keyword.value
-        if name is None:  # **mapping
-            raise ScheduleError(f"{text!r} is not a plateau; {PLATEAU_HINT}")
+        name, value = keyword.arg or "**", keyword.value
         if name not in FIELD_TYPES or name in arguments:
-            raise ScheduleError(
-                f"{text!r}: unexpected argument {name!r} of plateau; {PLATEAU_HINT}"
-            )
+            raise ScheduleError(f"{text!r}: unexpected argument {name!r}; {PLATEAU_HINT}")
         if name == "schedule":
             arguments[name] = parse(ast.get_source_segment(source, value) or "")
             continue
@@ -133,11 +118,7 @@ def plain_schedule(candidate: Candidate) -> Schedule:
 def curve_of(
     schedule: Candidate, lr: float, total_steps: int | Duration | None, steps_per_epoch: int
 ) -> Curve:
-    """Return the learning rates of a run, for a `Plateau` without reductions.
-
-    Raises:
-        ScheduleError: the schedule does not fit into the run.
-    """
+    """Return the learning rates of a run that the schedule must fit, a `Plateau` unreduced."""
     curve = (lr * plain_schedule(schedule)).resolve(
         total_steps=epochs(10) if total_steps is None else total_steps,
         steps_per_epoch=steps_per_epoch,

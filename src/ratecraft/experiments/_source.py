@@ -1,15 +1,12 @@
 """Loading of task functions from files and modules, and hashes of their code."""
 
-from __future__ import annotations
-
 import hashlib
 import importlib
 import importlib.util
 import inspect
 import sys
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
@@ -27,11 +24,8 @@ BUILT_IN_TASKS: Final = {
 def load_function(name: str, source_hash: str = "") -> Callable[[], Any]:
     """Return the function that ``path/to/file.py:function`` or ``module:function`` names.
 
-    A process executes a file once, and again after the file has changed.
-
-    Raises:
-        TaskError: the file or function does not exist, or its code was not loaded with, and no
-            longer has, ``source_hash``, a result of `identify`.
+    A process executes a file once, and again after the file has changed. Code that neither was
+    loaded with ``source_hash``, a result of `identify`, nor has it now is an error.
     """
     location, _, function = name.rpartition(":")
     if not location or not function:
@@ -45,18 +39,13 @@ def load_function(name: str, source_hash: str = "") -> Callable[[], Any]:
     if not callable(build):
         names = [n for n, f in vars(module).items() if inspect.isfunction(f) and n[0] != "_"]
         raise TaskError(
-            f"{location} has no function {function!r}; "
-            + (f"it has {', '.join(names)}" if names else "it defines no function at all")
+            f"{location} has no function {function!r}; it has {', '.join(names) or 'none at all'}"
         )
     return build  # type: ignore[no-any-return]  # a user's
 
 
 def reference(function: str | Callable[[], Any]) -> str:
-    """Return a name by which a worker process can load a function.
-
-    Raises:
-        TaskError: the function exists only in this process, such as a lambda.
-    """
+    """Return a name by which a worker process can load a function; a lambda has none."""
     if isinstance(function, str):
         return function
     name, module = getattr(function, "__qualname__", ""), getattr(function, "__module__", "")
@@ -81,10 +70,6 @@ def identify(function: str | Callable[[], Any]) -> tuple[str, str]:
 
     The hash of a built-in task is this package's version; that of a function of an interactive
     session is of its own source.
-
-    Raises:
-        TaskError: the function has no name and no source, or its module has changed since it was
-            imported.
     """
     try:
         name = reference(function)
@@ -101,7 +86,10 @@ def identify(function: str | Callable[[], Any]) -> tuple[str, str]:
 def call_function(build: Callable[[], Any], name: str) -> Any:
     """Call a user's function with fixed random numbers; an error in it raises a TaskError."""
     try:
-        with _fixed_seed():
+        # Every run builds its task again. A random split in it must be the same for all runs, or
+        # schedules would be compared on different data.
+        with preserve_rng():
+            seed_everything(0)
             return build()
     except TaskError:
         raise
@@ -133,13 +121,16 @@ def _execute_file(path: Path, folder: Path, source_hash: str) -> Any:
         sys.path.insert(0, str(folder))
     if getattr(sys.modules.get(path.stem, module), "__file__", None) == module.__file__:
         sys.modules[path.stem] = module
+
+    def execute() -> None:
+        exec(compile(content, spec.origin, "exec"), vars(module))  # noqa: S102 - the user's file
+
     try:
-        with _fixed_seed():
-            exec(compile(content, spec.origin, "exec"), vars(module))  # noqa: S102 - the user's file
-    except (Exception, SystemExit) as error:  # a user's file can raise anything
+        call_function(execute, f"loading {path}")
+    except TaskError:
         if sys.modules.get(path.stem) is module:
             del sys.modules[path.stem]
-        raise TaskError(f"loading {path} failed: {format_error(error)}") from error
+        raise
     return module
 
 
@@ -177,18 +168,6 @@ def _refuse_changed(name: str, source_hash: str = "") -> None:
             f"{name} was changed after it had been imported; start a new session, or call "
             "importlib.reload on it"
         )
-
-
-@contextmanager
-def _fixed_seed() -> Iterator[None]:
-    """Seed all random numbers with 0 inside the block, and restore them after it.
-
-    Every run builds its task again. A random split in it must be the same for all runs, or
-    schedules would be compared on different data.
-    """
-    with preserve_rng():
-        seed_everything(0)
-        yield
 
 
 def _hash_location(location: str) -> str:

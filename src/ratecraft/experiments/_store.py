@@ -1,4 +1,4 @@
-"""Runs in an SQLite file, each stored completely or not at all."""
+"""Runs in an SQLite file, each stored completely or not at all; merge and read_comparison."""
 
 from __future__ import annotations
 
@@ -8,40 +8,39 @@ import os
 import sqlite3
 import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Final, Self
+from typing import Final
 
-from ratecraft.errors import ResultError, RunFailed
-from ratecraft.results import Evaluation, Run
+from ratecraft.errors import ResultError, RunFailed, SettingError
+from ratecraft.results import Comparison, Evaluation, Run, RunConfig
 
-from ._trials import Trial
+from ._trials import Trial, candidate_names
 
 STORE_FORMAT: Final = "2"
 """Version of the tables. 1 had other field names; early files of 2 hold trials without a run."""
 WAIT_SECONDS: Final = 30.0  # for another program that is reading or writing the file
-CREATE: Final = (
-    "CREATE TABLE IF NOT EXISTS about (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
-    "CREATE TABLE IF NOT EXISTS trials "
-    "(key TEXT PRIMARY KEY, trial TEXT NOT NULL, run TEXT NOT NULL, losses BLOB NOT NULL)",
-    f"INSERT OR IGNORE INTO about VALUES ('format', '{STORE_FORMAT}')",  # noqa: S608 - a constant
-)
+CREATE: Final = f"""
+BEGIN IMMEDIATE;
+CREATE TABLE IF NOT EXISTS about (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS trials
+(key TEXT PRIMARY KEY, trial TEXT NOT NULL, run TEXT NOT NULL, losses BLOB NOT NULL);
+INSERT OR IGNORE INTO about VALUES ('format', '{STORE_FORMAT}');
+COMMIT;
+"""  # noqa: S608 - a constant
 INSERT: Final = """
 INSERT INTO trials (key, trial, run, losses) VALUES (?, ?, ?, ?)
 ON CONFLICT (key) DO UPDATE SET run = excluded.run, losses = excluded.losses WHERE run IS NULL
 """
 
 
-class Store:
+class Store(AbstractContextManager["Store"]):
     """Complete runs, by their trials, in an SQLite file.
 
     One driver at a time writes to the file: it holds a lock on ``<path>.lock``, which ends with
-    its process. Any number of readers, which need no lock, go on meanwhile.
-
-    Raises:
-        ResultError: the file is not a store, is damaged or has another format; it is not changed.
-        RunFailed: another driver writes to the file.
+    its process. Any number of readers, which need no lock, go on meanwhile. A file that is not a
+    store, is damaged or has another format is an error, and is not changed.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, read_only: bool = False) -> None:
@@ -57,10 +56,7 @@ class Store:
             self._check_tables(read_only)
             if not read_only:
                 stack.callback(_lock(self.path).close)
-                with self._db:
-                    self._db.execute("BEGIN IMMEDIATE")
-                    for statement in CREATE:
-                        self._db.execute(statement)
+                self._db.executescript(CREATE)
             self._resources = stack.pop_all()
 
     def _check_tables(self, read_only: bool) -> None:
@@ -82,9 +78,6 @@ class Store:
                 f"version of ratecraft reads format {STORE_FORMAT}: train the runs again into a "
                 "new store"
             )
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -209,3 +202,69 @@ def merge(target: str | os.PathLike[str], *sources: str | os.PathLike[str]) -> i
             with Store(source, read_only=True) as other:
                 count += store.copy_from(other)
     return count
+
+
+def read_comparison(store: str | os.PathLike[str], task: str | None = None) -> Comparison:
+    """Return the complete runs of a store as a comparison, even while one writes to it.
+
+    Schedules are named by their text. Of a task whose code was edited, only the runs of the code
+    that was stored last are returned.
+
+    Args:
+        store: the file.
+        task: name of the task, for a store with runs of several.
+
+    Raises:
+        ResultError: the file is not a store, or has no complete run.
+        SettingError: ``task`` is missing, or not one of the tasks in the store.
+
+    >>> import tempfile
+    >>> from ratecraft import constant
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     options = {"lrs": [0.02, 0.05], "seeds": 1, "total_steps": 5, "workers": 0}
+    ...     result = compare("digits", constant(1), store=f"{folder}/runs.db", **options)
+    ...     read_comparison(f"{folder}/runs.db").runs == result.runs
+    True
+    """
+    with Store(store, read_only=True) as opened:
+        runs = _runs_of_task(opened, task)
+    # Comparisons that share a store may write the same length in two ways: 20 and epochs(2).
+    lengths = {run.total_steps: trial.total_steps for trial, run in runs.items()}
+    names = candidate_names(
+        [
+            (trial.schedule, trial.optimizer, lengths[run.total_steps], trial.lr)
+            for trial, run in runs.items()
+        ]
+    )
+    candidates: dict[str, dict[int, Run]] = {}
+    configs: dict[str, RunConfig] = {}
+    for name, (trial, run) in zip(names, runs.items(), strict=True):
+        configs[name] = RunConfig(trial.lr, trial.optimizer or "", run.total_steps)
+        seeds = candidates.setdefault(name, {})
+        # With and without halving, a store may have the same run twice.
+        if trial.seed not in seeds or seeds[trial.seed].stopped is not None:
+            seeds[trial.seed] = run
+    return Comparison(
+        task=next(iter(runs)).task,
+        schedules={name: next(iter(seeds.values())).schedule for name, seeds in candidates.items()},
+        runs=tuple(seeds[seed] for seeds in candidates.values() for seed in sorted(seeds)),
+        configs=configs,
+    )
+
+
+def _runs_of_task(store: Store, task: str | None) -> dict[Trial, Run]:
+    runs = store.all_runs()
+    if not runs:
+        raise ResultError(f"{store.path} has no complete run yet")
+    tasks = list(dict.fromkeys(trial.task for trial in runs))
+    if task is None and len(tasks) > 1:
+        raise SettingError(f"{store.path} has runs of several tasks; write one: {', '.join(tasks)}")
+    task = task or tasks[0]
+    if task not in tasks:
+        raise SettingError(f"{store.path} has no run of {task}; expected {', '.join(tasks)}")
+    *_, last = (trial for trial in runs if trial.task == task)
+    return {
+        trial: run
+        for trial, run in runs.items()
+        if (trial.task, trial.source_hash) == (task, last.source_hash)
+    }

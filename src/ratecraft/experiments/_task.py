@@ -1,7 +1,5 @@
 """Task: a model, a loss and data, built by a plain function in a user's own file."""
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass, field, replace
@@ -15,8 +13,7 @@ from ratecraft.torch._optimizers import optimizer_named
 
 from ._source import BUILT_IN_TASKS, call_function, load_function
 
-BatchFunction = Callable[[nn.Module, Any], torch.Tensor]
-"""A loss or metric: (model, batch) -> tensor of one element."""
+BatchFunction = Callable[[nn.Module, Any], torch.Tensor]  # a loss or metric of (model, batch)
 
 
 def _adamw(model: nn.Module) -> torch.optim.Optimizer:
@@ -77,16 +74,12 @@ class Task:
             raise TaskError("Task(metrics=...): the loss is always measured; leave 'loss' out")
         for name in ("train", "val"):
             value = getattr(self, name)
-            if isinstance(value, Iterator) or not isinstance(value, Iterable):
+            repeatable = isinstance(value, Iterable) and not isinstance(value, Iterator)
+            if not repeatable or not isinstance(value, Sized) or not len(value):
                 raise TaskError(
-                    f"Task({name}=...) must be batches that can be iterated more than once, "
-                    f"not {type(value).__name__}; pass a DataLoader or a list"
-                )
-            if not isinstance(value, Sized) or len(value) == 0:
-                raise TaskError(
-                    f"Task({name}=...) must have a length of at least 1, the number of its "
-                    f"batches; this {type(value).__name__} has "
-                    + ("length 0" if isinstance(value, Sized) else "no length")
+                    f"Task({name}=...) must be batches that can be iterated more than once, not "
+                    f"{type(value).__name__}, with a length of at least 1, the number of batches; "
+                    "pass a DataLoader or a list"
                 )
 
     @property
@@ -138,7 +131,50 @@ def build_task(build: Callable[[], Task], name: str) -> Task:
     return task
 
 
-def with_optimizer(task: Task, name: str) -> Task:
-    """Return a copy of a task with another optimizer, as `optimizer_named` finds it."""
+def with_optimizer(task: Task, name: str | None) -> Task:
+    """Return a task with the optimizer that `optimizer_named` finds, or with its own for None."""
+    if name is None:
+        return task
     build = optimizer_named(name)
     return replace(task, optimizer=lambda model: build(model.parameters()))
+
+
+@torch.no_grad()
+def mean_metrics(task: Task, model: nn.Module, batches: Iterable[Any]) -> dict[str, float]:
+    """Return the mean of each metric over some batches, weighted by their number of rows."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    metrics = {"loss": task.loss, **task.metrics}
+    sums, total_rows = dict.fromkeys(metrics, 0.0), 0
+    for batch in batches:
+        rows = _count_rows(batch)
+        total_rows += rows
+        for name, metric in metrics.items():
+            value = metric(model, batch)
+            check_scalar(value, "loss" if name == "loss" else f"the metric {name}")
+            sums[name] += rows * float(value)
+    for module, mode in modes.items():
+        module.training = mode
+    if not total_rows:
+        raise TaskError("the batches of val= have no rows, so nothing can be measured")
+    return {name: value / total_rows for name, value in sums.items()}
+
+
+def _count_rows(batch: Any) -> int:
+    """Return the number of samples in a batch: the length of the first tensor in it."""
+    if isinstance(batch, torch.Tensor):
+        return len(batch) if batch.ndim else 0
+    items = batch.values() if isinstance(batch, Mapping) else batch
+    if isinstance(batch, Mapping | list | tuple):
+        for item in items:
+            if isinstance(item, torch.Tensor | Mapping | list | tuple) and (n := _count_rows(item)):
+                return n
+    return 1
+
+
+def check_scalar(value: Any, name: str = "loss") -> None:
+    """Raise TaskError unless a loss or a metric returned a tensor of one element."""
+    if not isinstance(value, torch.Tensor) or value.numel() != 1:
+        is_tensor = isinstance(value, torch.Tensor)
+        actual = f"a tensor of shape {tuple(value.shape)}" if is_tensor else type(value).__name__
+        raise TaskError(f"{name}(model, batch) returned {actual}; expected a tensor of one element")

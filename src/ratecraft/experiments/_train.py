@@ -1,13 +1,11 @@
 """train and Training: the training loop."""
 
-from __future__ import annotations
-
 import copy
 import math
 import time
-from collections.abc import Callable
-from functools import partial
-from typing import Any, Self
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final, Self
 
 import torch
 from torch import nn
@@ -25,12 +23,12 @@ from ratecraft.results import Evaluation, Run
 from ratecraft.results._lr_search import group_lr_ratios
 from ratecraft.schedule import Duration
 from ratecraft.torch import PlateauLR, ScheduleLR
-from ratecraft.torch._writer import by_group, group_names
+from ratecraft.torch._hyperparam import by_group, group_names
 
-from ._batches import TrainingBatches
-from ._metrics import check_scalar, mean_metrics
 from ._plateau import Candidate, Plateau, curve_of, plain_schedule
-from ._task import Task
+from ._task import Task, check_scalar, mean_metrics
+
+EVALUATED_TRAIN_BATCHES: Final = 16  # the last training batches, which are also evaluated
 
 
 @explain_arguments(
@@ -184,11 +182,17 @@ class Training:
 
     def _step(self, batch: Any) -> None:
         task, model, optimizer = self.task, self.model, self.optimizer
-        optimizer.zero_grad(set_to_none=True)
-        loss = task.loss(model, batch)
-        check_scalar(loss)
-        check_loss(loss)
-        value = float(loss.detach())
+
+        def backward() -> float:
+            """Compute the gradients again and return the loss, as LBFGS needs it."""
+            optimizer.zero_grad(set_to_none=True)
+            loss = task.loss(model, batch)
+            check_scalar(loss)
+            check_loss(loss)
+            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+            return float(loss.detach())
+
+        value = backward()
         self.losses.append(value)
         if not math.isfinite(value):
             self.diverged = len(self.losses) - 1
@@ -196,10 +200,10 @@ class Training:
         steps = len(self.losses)
         is_evaluated = steps % task.steps_per_epoch == 0 or steps == self.total_steps
         # Read now: the scheduler writes the next learning rate in optimizer.step().
-        lrs = _group_lrs(optimizer) if is_evaluated else {}
-        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        groups = optimizer.param_groups if is_evaluated else []
+        lrs = dict(zip(group_names(groups), [float(g["lr"]) for g in groups], strict=True))
         if self._uses_closure:
-            optimizer.step(partial(_backward, task, model, optimizer, batch))
+            optimizer.step(backward)
         else:
             optimizer.step()
         if is_evaluated:
@@ -220,11 +224,7 @@ class Training:
             self._plateau.step(validation[self.schedule.metric])
 
     def snapshot(self) -> Self:
-        """Return a copy of the training, which `continue_with` trains on.
-
-        Raises:
-            TaskError: the model or the optimizer cannot be copied.
-        """
+        """Return a copy of the training, which `continue_with` trains on."""
         twin = copy.copy(self)
         try:
             twin.model, twin.optimizer = copy.deepcopy((self.model, self.optimizer))
@@ -239,11 +239,9 @@ class Training:
         return twin
 
     def continue_with(self, schedule: Candidate, total_steps: int | Duration | None) -> None:
-        """Give this snapshot another schedule.
+        """Give this snapshot another schedule, which must agree on the steps before.
 
-        Its run is bit for bit that of training with this schedule from the start, if both
-        schedules agree on the steps before. The original training must have ended, since both
-        read the same loader.
+        The original training must have ended, since both read the same loader.
         """
         with preserve_rng():
             for group in self.optimizer.param_groups:
@@ -275,12 +273,54 @@ class Training:
         )
 
 
-def create_model_and_optimizer(task: Task) -> tuple[nn.Module, torch.optim.Optimizer]:
-    """Return a new model of a task and its optimizer.
+class TrainingBatches:
+    """Batches of a loader, which is iterated again after each epoch; ``recent``: the last ones."""
 
-    Raises:
-        TaskError: a function of the task returned something else.
-    """
+    def __init__(self, loader: Iterable[Any]) -> None:
+        self._loader = loader
+        self.recent: deque[Any] = deque(maxlen=EVALUATED_TRAIN_BATCHES)
+        self._mark_epoch()
+        self._batches = self._cycle()
+
+    def _mark_epoch(self) -> None:
+        """Start to count the batches of an epoch, and remember how it starts."""
+        self._position = 0
+        self._epoch_start = capture_loader_state(self._loader), capture_random_state()
+
+    def _cycle(self) -> Iterator[Any]:
+        while True:
+            self._mark_epoch()
+            for batch in self._loader:
+                self._position += 1
+                yield batch
+            if not self._position:
+                raise TaskError(
+                    "the training data gave no batch when it was iterated again; pass a "
+                    "DataLoader or a list"
+                )
+
+    def __next__(self) -> Any:
+        batch = next(self._batches)
+        self.recent.append(batch)
+        return batch
+
+    def copy(self) -> Self:
+        """Return a copy that remembers the position; `rewind` continues from there."""
+        twin = copy.copy(self)
+        twin.recent, twin._batches = self.recent.copy(), iter(())
+        return twin
+
+    def rewind(self) -> None:
+        """Continue from the position in the loader that this copy remembers."""
+        for restore in self._epoch_start:
+            restore()
+        position, self._batches = self._position, self._cycle()
+        for _ in range(position):  # skip the batches that were trained on
+            next(self._batches)
+
+
+def create_model_and_optimizer(task: Task) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """Return a new model of a task and its optimizer."""
     model = task.model()
     if not isinstance(model, nn.Module):
         raise TaskError(f"Task.model() returned {type(model).__name__}; expected a torch Module")
@@ -291,16 +331,3 @@ def create_model_and_optimizer(task: Task) -> tuple[nn.Module, torch.optim.Optim
             "optimizer, for example torch.optim.AdamW(model.parameters())"
         )
     return model, optimizer
-
-
-def _group_lrs(optimizer: torch.optim.Optimizer) -> dict[str, float]:
-    groups = optimizer.param_groups
-    return dict(zip(group_names(groups), [float(group["lr"]) for group in groups], strict=True))
-
-
-def _backward(task: Task, model: nn.Module, optimizer: torch.optim.Optimizer, batch: Any) -> float:
-    """Compute the gradients of a batch anew and return its loss, as LBFGS needs it."""
-    optimizer.zero_grad(set_to_none=True)
-    loss = task.loss(model, batch)
-    loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-    return float(loss.detach())

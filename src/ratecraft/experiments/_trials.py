@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain, product
 from operator import index
 from typing import Any, NamedTuple, SupportsFloat, SupportsIndex
 
@@ -20,54 +20,37 @@ from ._task import Task
 
 
 class Grid(NamedTuple):
-    """Schedules x learning rates x optimizers x seeds x lengths.
+    """Schedules x learning rates x optimizers x seeds x lengths."""
 
-    Attributes:
-        schedules: the schedules by name.
-        lrs: learning rates that each schedule multiplies.
-        optimizers: optimizers that replace the one of the task; None for that one.
-        seeds: seeds of initial weights and data order.
-        lengths: lengths of the runs.
-    """
-
-    schedules: Mapping[str, Candidate]
+    schedules: Mapping[str, Candidate]  # by name
     lrs: Sequence[float]
-    optimizers: Sequence[str | None]
+    optimizers: Sequence[str | None]  # None: the one of the task
     seeds: Sequence[int]
-    lengths: Sequence[int | Duration]
+    lengths: Mapping[str, int]  # numbers of steps by the text of the length
 
     @classmethod
     def create(
-        cls, schedules: Any, lrs: Any, optimizers: Any, seeds: Any, total_steps: Any
+        cls, task: Task, schedules: Any, lrs: Any, optimizers: Any, seeds: Any, total_steps: Any
     ) -> Grid:
         """Return the grid of the arguments of `compare`, or raise an error of one of them."""
         if not isinstance(seeds, Iterable):
             seeds = range(_integer("seeds", seeds))
-        grid = cls(
-            _candidates_by_name(schedules),
-            [_checked_lr(lr) for lr in _as_list(lrs)],
-            _as_list(optimizers),
-            [_integer("seed", seed) for seed in seeds],
-            [_checked_length(length) for length in _as_list(total_steps)],
-        )
-        if not all(grid):
+        candidates = _candidates_by_name(schedules)
+        lrs = [_checked_lr(lr) for lr in _as_list(lrs)]
+        optimizers = _as_list(optimizers)
+        seeds = [_integer("seed", seed) for seed in seeds]
+        lengths = [_checked_length(length) for length in _as_list(total_steps)]
+        steps: dict[str, int] = {}
+        for length, schedule, lr in product(lengths, candidates.values(), lrs):
+            steps[str(length)] = len(curve_of(schedule, lr, length, task.steps_per_epoch))
+        if not (steps and optimizers and seeds):
             raise ScheduleError("compare needs at least one schedule, one lr and one seed")
-        for name, values in zip(("lr", "optimizer", "seed", "length"), grid[1:], strict=True):
+        if len(set(steps.values())) < len(lengths):
+            raise SettingError(f"the same length is given twice: {', '.join(steps)}")
+        for name, values in (("lr", lrs), ("optimizer", optimizers), ("seed", seeds)):
             if len(set(values)) < len(values):
                 raise SettingError(f"the same {name} is given twice: {values}")
-        return grid
-
-    def resolve_lengths(self, task: Task) -> dict[str, int]:
-        """Return the number of steps by the text of each length; every schedule must fit."""
-        steps: dict[str, int] = {}
-        for length in self.lengths:
-            for schedule in self.schedules.values():
-                for lr in self.lrs:
-                    curve = curve_of(schedule, lr, length, task.steps_per_epoch)
-                    steps[str(length)] = len(curve)
-        if len(set(steps.values())) < len(self.lengths):
-            raise SettingError(f"the same length is given twice: {', '.join(steps)}")
-        return steps
+        return cls(candidates, lrs, optimizers, seeds, steps)
 
 
 def _as_list(value: Any) -> list[Any]:
@@ -102,10 +85,8 @@ def _checked_length(value: Any) -> int | Duration:
 
 def _candidates_by_name(schedules: Any) -> dict[str, Candidate]:
     by_name = schedules_by_name(schedules, (Schedule, Plateau))
-    for name, schedule in by_name.items():
-        # Workers receive the schedule as text.
-        if parse_candidate(repr(schedule)) != schedule:
-            raise ScheduleError(f"{name}: {schedule!r} cannot be sent to a worker as text")
+    for schedule in by_name.values():
+        parse_candidate(repr(schedule))  # as a worker does; a custom schedule cannot be read
     if len(set(by_name.values())) < len(by_name):
         raise ScheduleError("the same schedule is given twice")
     return by_name
@@ -113,56 +94,48 @@ def _candidates_by_name(schedules: Any) -> dict[str, Candidate]:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One training run to be made.
+    """One training run to be made."""
 
-    Attributes:
-        task: name by which a worker loads the task.
-        source_hash: hash of the code of the task; a trial of changed code is another trial.
-        schedule: text of the schedule.
-        lr: learning rate that the schedule multiplies.
-        optimizer: optimizer that replaces the one of the task, or None.
-        seed: seed of the initial weights and the data order.
-        total_steps: length of the run, as text.
-        halving_group: the learning rates and seeds that compete in early stopping, as text;
-            empty without it.
-    """
-
-    task: str
-    source_hash: str
-    schedule: str
+    task: str  # the name by which a worker loads it
+    source_hash: str  # of the code of the task; a trial of changed code is another trial
+    schedule: str  # its text
     lr: float
-    optimizer: str | None
+    optimizer: str | None  # None: the one of the task
     seed: int
-    total_steps: str
-    halving_group: str = ""
+    total_steps: str  # the length of the run as text
+    halving_group: str = ""  # the lrs and seeds that compete in early stopping, as text
 
     @property
     def key(self) -> str:
         """A hash of everything that determines the result."""
-        fields = {name: value for name, value in asdict(self).items() if name != "task"}
         # A file can be named by several paths; only its own name and its code count.
-        fields["task"] = self.task.rpartition("/")[2]
+        fields = asdict(self) | {"task": self.task.rpartition("/")[2]}
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:16]
 
 
-Job = tuple[Trial, ...]
-"""Trials that one worker trains in one call."""
+Job = tuple[Trial, ...]  # that one worker trains in one call
 
 
-def candidate_name(schedule: str, optimizer: str | None, length: str | None, lr: str | None) -> str:
-    """Return the name of a candidate; what all candidates share is ``None``."""
-    parts = [schedule]
-    if optimizer is not None:
-        parts.append(optimizer)
-    if length is not None:
-        parts.append(f"{length} steps" if length.isdigit() else length)
-    if lr is not None:
-        parts.append(f"lr {lr}")
-    return ", ".join(parts)
+def candidate_names(candidates: Sequence[tuple[str, str | None, str, float]]) -> list[str]:
+    """Return the names of (schedule, optimizer, length, lr) without the parts that all share."""
+    _, optimizers, lengths, lrs = (set(values) for values in zip(*candidates, strict=True))
+    lr_text: Callable[[float], str] = "{:g}".format
+    if len(set(map(lr_text, lrs))) < len(lrs):  # some agree in the first 6 digits
+        lr_text = repr
+    names = []
+    for schedule, optimizer, length, lr in candidates:
+        parts = [schedule]
+        if len(optimizers) > 1 and optimizer is not None:
+            parts.append(optimizer)
+        if len(lengths) > 1:
+            parts.append(f"{length} steps" if length.isdigit() else length)
+        if len(lrs) > 1:
+            parts.append(f"lr {lr_text(lr)}")
+        names.append(", ".join(parts))
+    return names
 
 
-@dataclass(frozen=True, slots=True)
-class TrialPlan:
+class TrialPlan(NamedTuple):
     """Everything that a comparison trains.
 
     Attributes:
@@ -176,7 +149,7 @@ class TrialPlan:
     schedules: Mapping[str, str]
     configs: Mapping[str, RunConfig]
     trials: Mapping[Trial, str]
-    jobs: tuple[Job, ...]
+    jobs: Sequence[Job]
 
     @classmethod
     def create(
@@ -184,52 +157,37 @@ class TrialPlan:
         task: str,
         source_hash: str,
         grid: Grid,
-        lengths: Mapping[str, int],
         *,
         halving: bool,
         branches: bool,
         shard: tuple[int, int],
     ) -> TrialPlan:
-        """Return the plan of a grid, with the number of steps by the text of each length.
-
-        Raises:
-            SettingError: two candidates have the same name.
-        """
+        """Return the plan of a grid, of which a shard (i, n) trains the i-th of n parts."""
+        candidates = list(product(grid.schedules, grid.optimizers, grid.lengths, grid.lrs))
+        names = candidate_names(candidates)
+        if len(set(names)) < len(names):
+            raise SettingError(f"two candidates have the same name: {', '.join(names)}")
         halving_group = f"lrs {grid.lrs}, seeds {grid.seeds}" if halving else ""
         schedules: dict[str, str] = {}
         configs: dict[str, RunConfig] = {}
         trials: dict[Trial, str] = {}
-        combinations = itertools.product(
-            grid.schedules.items(), grid.optimizers, lengths.items(), grid.lrs
-        )
-        for (schedule_name, schedule), optimizer, (length, steps), lr in combinations:
-            name = candidate_name(
-                schedule_name,
-                optimizer if len(grid.optimizers) > 1 else None,
-                length if len(lengths) > 1 else None,
-                f"{lr:g}" if len(grid.lrs) > 1 else None,
-            )
-            if name in schedules:
-                raise SettingError("two candidates have the same name; lrs must differ in 6 digits")
-            schedules[name] = repr(schedule)
-            configs[name] = RunConfig(lr, optimizer or "", steps)
+        jobs: dict[object, list[Trial]] = {}
+        for name, (schedule_name, optimizer, length, lr) in zip(names, candidates, strict=True):
+            text = schedules[name] = repr(grid.schedules[schedule_name])
+            configs[name] = RunConfig(lr, optimizer or "", grid.lengths[length])
             for seed in grid.seeds:
-                trial = Trial(
-                    task, source_hash, repr(schedule), lr, optimizer, seed, length, halving_group
-                )
+                trial = Trial(task, source_hash, text, lr, optimizer, seed, length, halving_group)
                 trials[trial] = f"{name}, seed {seed}"
+                key: object = trial
+                if halving:  # among the learning rates of a schedule
+                    key = optimizer, text, length
+                elif branches:  # runs with a common beginning
+                    key = optimizer, lr, seed
+                jobs.setdefault(key, []).append(trial)
         if len(configs) == len(grid.schedules):
             configs = {}
-        groups: dict[object, list[Trial]] = {}
-        for trial in trials:
-            key: object = trial
-            if halving:
-                key = trial.optimizer, trial.schedule, trial.total_steps
-            elif branches:
-                key = trial.optimizer, trial.lr, trial.seed
-            groups.setdefault(key, []).append(trial)
         i, count = shard
-        jobs = tuple(map(tuple, groups.values()))[i - 1 :: count]
-        in_shard = set(itertools.chain.from_iterable(jobs))
-        trials = {trial: name for trial, name in trials.items() if trial in in_shard}
-        return cls(schedules, configs, trials, jobs)
+        own_jobs = [tuple(job) for job in jobs.values()][i - 1 :: count]
+        own_trials = set(chain.from_iterable(own_jobs))
+        trials = {trial: name for trial, name in trials.items() if trial in own_trials}
+        return cls(schedules, configs, trials, own_jobs)

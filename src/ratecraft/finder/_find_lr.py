@@ -1,7 +1,5 @@
 """find_lr: the learning rate for a run, from a few short runs."""
 
-from __future__ import annotations
-
 import math
 import operator
 import statistics
@@ -78,8 +76,7 @@ def find_lr(
         model: the model, or several, as in `range_test`.
         optimizer: its optimizer, or several. Param groups keep the ratios of their learning
             rates, and the result is that of the group with the highest one.
-        loader: an iterable of batches that can be iterated repeatedly, or a function that returns
-            a new one.
+        loader: an iterable of batches, as in `range_test`.
         loss: ``loss(model, batch)`` returns the training loss as a tensor.
         total_steps: length in steps of the training run. Longer runs need lower learning rates,
             most of all where they repeat the data. Default: no correction for the length.
@@ -92,7 +89,7 @@ def find_lr(
             ``on_disk=``, as in `range_test`.
 
     Returns:
-        The learning rate, its range, and the reason; ``lr`` is ``None`` if no learning rate is
+        The learning rate, its range and the reason; ``lr`` is ``None`` if no learning rate is
         significantly better than not training, or if the search ran into a limit.
 
     Raises:
@@ -127,12 +124,8 @@ def find_lr(
     run_steps = min(run_steps, total_steps or run_steps)
     search = _Search(runner, start_lr, run_steps, budget_steps, progress)
     search.explore()
-    lr, low, high, reason = _answer(search, total_steps)
     return LRFinderResult(
-        lr=lr,
-        lr_low=low,
-        lr_high=high,
-        reason=reason,
+        *_answer(search, total_steps),
         initial_loss=search.initial_loss,
         runs=tuple(sorted(search.runs, key=lambda run: run.lr)),
         run_steps=run_steps,
@@ -149,10 +142,7 @@ def find_lr(
 
 @dataclass
 class _Search:
-    """The short runs of a search, and the gain at each position.
-
-    A position is an offset in decades from the optimizer's lr, ``start_lr``.
-    """
+    """The short runs of a search and the gain at each position (decades from ``start_lr``)."""
 
     runner: ShortRunner
     start_lr: float
@@ -197,14 +187,12 @@ class _Search:
         return lowest <= self.lr_at(position) <= highest
 
     def affords(self, runs: int) -> bool:
-        """Return whether the budget allows this many further runs."""
         evals = self.runner.batches_evaluated / self.runner.accumulate
         spent = self.runner.steps_done + evals * EVAL_COST_STEPS
         next_evals = EVAL_STEPS * (runs + (runs > 1))
         return spent + runs * self.run_steps + next_evals * EVAL_COST_STEPS <= self.budget_steps
 
     def run(self, position: float, batch_set: int = 0) -> ShortRun:
-        """Train a short run at one learning rate and evaluate it."""
         if batch_set == len(self._initial_losses):
             self._initial_losses.append(self._evaluate_batch_set(batch_set))
         before = self._initial_losses[batch_set]
@@ -256,39 +244,35 @@ class _Search:
 def _answer(
     search: _Search, total_steps: int | None
 ) -> tuple[float | None, float | None, float | None, str]:
-    """Return the learning rate, its range and the reason; or None and what to do."""
-    lrs = [run.lr for run in search.runs]
-    runs_text = (
-        f"{len(lrs)} short runs of {search.run_steps} steps at lrs from "
-        f"{min(lrs):.2g} to {max(lrs):.2g}"
-    )
+    lrs, steps = [run.lr for run in search.runs], search.run_steps
+    runs_text = f"{len(lrs)} short runs ({steps} steps each, lrs {min(lrs):.2g} to {max(lrs):.2g})"
     peak = find_peak(search.gains, search.best)
-    problem = _problem(search, peak is not None, runs_text)
+    problem = _problem(search, runs_text)
     if problem or peak is None:
-        return None, None, None, f"no answer: {problem}"
-    factor, factor_reason = _length_factor(total_steps, search.run_steps, search.runner)
+        return None, None, None, f"no learning rate found: {problem}"
+    factor, factor_reason = _length_factor(total_steps, search)
     low, lr, high = (search.lr_at(position) * factor for position in peak)
-    gain, best_lr = search.gains[search.best], search.lr_at(search.best)
-    decrease = f"where the loss fell by {gain:.3g} from {search.initial_loss:.4g}"
-    reason = f"the best of {runs_text} is near {best_lr:.2g}, {decrease}{factor_reason}"
-    return lr, low, high, reason
+    final_loss = search.initial_loss - search.gains[search.best]
+    best = f"lr {search.lr_at(search.best):.2g}, loss {search.initial_loss:.4g} to {final_loss:.4g}"
+    product = factor_reason and f"; {factor_reason}: {lr:.3g}"
+    return lr, low, high, f"best of {runs_text}: {best}; fitted lr {lr / factor:.3g}{product}"
 
 
-def _problem(search: _Search, has_peak: bool, runs_text: str) -> str:
+def _problem(search: _Search, runs_text: str) -> str:
     """Return why a search has no answer and what to do, or an empty text if it has one."""
     lr, gain = search.lr_at(search.best), search.gains[search.best]
     if math.isinf(gain):
         return f"all of {runs_text} diverged; check why the loss or its gradients are nan"
     significant = any(run.gain > MIN_GAIN_SIGMAS * run.noise for run in search.runs)
-    if not has_peak or not significant:
-        gain_text = "none gained anything"
+    if not (gain > 0 and significant):
+        gain_text = f"none of {runs_text} lowered the loss"
         if gain > 0:
             noise = min(run.noise for run in search.runs if run.lr == lr)
-            gain_text = f"the best gained {gain:.2g} ± {noise:.2g}"
+            gain_text = f"the best of {runs_text} lowered the loss by {gain:.2g} ± {noise:.2g}"
         advice = "check why the model does not learn"
         if search.run_steps == search.budget_steps // BUDGET_RUNS:  # not as long as the run itself
             advice = f"allow more budget_steps=, which makes them longer, or {advice}"
-        return f"of {runs_text} {gain_text}, from a loss of {search.initial_loss:.4g}; {advice}"
+        return f"{gain_text} from {search.initial_loss:.4g}; {advice}"
     if search.pending is None:
         return ""
     next_text = (
@@ -300,20 +284,18 @@ def _problem(search: _Search, has_peak: bool, runs_text: str) -> str:
             f"the search would go on to lr {search.lr_at(search.pending):.2g}, outside the range "
             "it tries; check why the loss still improves in that direction"
         )
-    return f"of {runs_text} the best was near {lr:.2g}, and {next_text}"
+    return f"the best of {runs_text} was lr {lr:.2g}, but {next_text}"
 
 
-def _length_factor(
-    total_steps: int | None, run_steps: int, runner: ShortRunner
-) -> tuple[float, str]:
+def _length_factor(total_steps: int | None, search: _Search) -> tuple[float, str]:
     """Return the factor that adapts the learning rate to a longer run, and its description."""
     if total_steps is None:
         return 1.0, ""
-    length_ratio = max(total_steps / (HORIZON_RUNS * run_steps), 1.0)
-    batches = runner.batches_per_epoch()
-    passes = total_steps * runner.accumulate / batches if batches else 0.0
+    length_ratio = max(total_steps / (HORIZON_RUNS * search.run_steps), 1.0)
+    batches = search.runner.batches_per_epoch()
+    passes = total_steps * search.runner.accumulate / batches if batches else 0.0
     factor = length_ratio**-LENGTH_EXPONENT * max(passes / HORIZON_PASSES, 1.0) ** -PASSES_EXPONENT
     if factor == 1:
         return factor, ""
-    repeats = f" that sees the data {passes:.0f} times" if passes > HORIZON_PASSES else ""
-    return factor, f"; times {factor:.2g} for a run of {total_steps} steps{repeats}"
+    repeats = f" that sees the data {round(passes, 2):g} times" if passes > HORIZON_PASSES else ""
+    return factor, f"times {factor:.3g} for a run of {total_steps} steps{repeats}"

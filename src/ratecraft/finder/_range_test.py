@@ -1,8 +1,7 @@
 """range_test: raise the learning rate every step and record the loss."""
 
-from __future__ import annotations
-
 import math
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from typing import Final, Literal, Unpack
@@ -15,10 +14,14 @@ from ratecraft._training._short_runner import LossFunction, ShortRunner, StepOpt
 from ratecraft._training._snapshot import Batches
 from ratecraft.errors import RunFailed, SettingError
 from ratecraft.results import LRRangeTestResult
-from ratecraft.results._range_test_rules import DEFAULT_RULE, suggest_lr
 
 MIN_DEFAULT_STEPS: Final = 100  # default steps of a test where the loader is shorter
 IGNORED_STEPS: Final = 10  # the first 10 averages count neither as a minimum nor as a divergence
+SKIPPED_FRACTION: Final = 0.1  # of the curve, at its start, where a minimum is batch noise
+PLATEAU_PARTS: Final = 3  # the plateau is the first 1/PLATEAU_PARTS of the curve
+CONSTANT_LOSS_REL_TOL: Final = 1e-9  # a range of losses below this is rounding error
+MIN_DROP_REL: Final = 0.01  # smallest drop below the plateau, relative to the plateau
+MIN_DROP_SIGMAS: Final = 3  # the same, in standard errors of the plateau's mean
 
 
 @explain_arguments(
@@ -50,6 +53,10 @@ def range_test(
     ends when s_k exceeds ``stop`` times its minimum so far, or when a loss is not finite; the
     averages of the first 10 steps count neither as a minimum nor as a divergence. State is
     restored as described in `preserve_state`, also after an exception and after Ctrl-C.
+
+    The suggestion is a tenth of the learning rate at the minimum of s_k after the first tenth of
+    the curve. The minimum must be below s_k at the end of that tenth and below the mean loss of
+    the first third, by 1 % and by three standard errors of that mean.
 
     Args:
         model: the model, or several. Modules keep their modes, but a model in evaluation mode is
@@ -86,7 +93,8 @@ def range_test(
         TaskError: the loader is empty or can be iterated only once, all parameters are frozen, or
             the loss is not a tensor that requires grad.
 
-    Source: Smith 2015, arXiv 1506.01186; in this form Gugger 2018.
+    Source: Smith 2015, arXiv 1506.01186; in this form Gugger 2018, "How do you find a good
+    learning rate"; the checks of the suggestion are added.
 
     >>> import torch
     >>> x = torch.randn(64, 1, generator=torch.Generator().manual_seed(0))
@@ -120,9 +128,10 @@ def range_test(
                 progress(k + 1, planned)
             # The first loss is read at once: if it is not finite, no step follows.
             if k == 0 or len(unread) == runner.check_every or k == planned - 1:
-                if curve.extend(unread):
-                    break
+                curve.extend(unread)
                 unread.clear()
+            if curve.end:
+                break
     losses, smoothed = tuple(curve.losses), tuple(curve.smoothed)
     lrs = tuple(curve.planned_lrs[: len(losses)])
     return LRRangeTestResult(
@@ -130,7 +139,7 @@ def range_test(
         losses,
         smoothed,
         curve.end or f"all {planned} steps were taken",
-        *suggest_lr(DEFAULT_RULE, lrs, losses, smoothed),
+        *suggest_lr(lrs, losses, smoothed),
         low=low,
         high=high,
         planned_steps=planned,
@@ -163,19 +172,14 @@ class _Curve:
         self.end = ""  # why the losses ended the test
         self._average, self._minimum, self._signed = 0.0, math.inf, False
 
-    def extend(self, losses: list[torch.Tensor]) -> str:
-        """Add losses up to the one that ends the test, and return ``end``."""
-        # Reading several losses in one transfer waits for an accelerator only once; item() is
-        # faster for a single one.
+    def extend(self, losses: list[torch.Tensor]) -> None:
+        """Add losses up to the one that ends the test."""
+        # One transfer of several losses waits for an accelerator once; item() is faster for one.
         values = torch.stack(losses).tolist() if len(losses) > 1 else [losses[0].item()]
         for value in values:
-            self.end = self._add(value)
-            if self.end:
-                break
-        return self.end
+            self.end = self.end or self._add(value)
 
     def _add(self, loss: float) -> str:
-        """Add a loss that does not end the test by being not finite; return ``end``."""
         lr = self.planned_lrs[len(self.losses)]
         if not math.isfinite(loss):
             if not self.losses:
@@ -201,3 +205,29 @@ class _Curve:
             rose = smooth - self._minimum > (self._stop - 1) * scale
             excess = "rose too far above its minimum"
         return f"the smoothed loss {excess} at lr {lr:.3g}" if rose else ""
+
+
+def suggest_lr(
+    lrs: Sequence[float], losses: Sequence[float], smoothed: Sequence[float]
+) -> tuple[float | None, str]:
+    """Return a suggestion and its reason, or None and why there is none."""
+    if max(smoothed) - min(smoothed) <= CONSTANT_LOSS_REL_TOL * max(map(abs, smoothed)):
+        return None, "no suggestion: the loss is constant"
+    first = math.ceil(len(smoothed) * SKIPPED_FRACTION)
+    if len(smoothed) - first < 2:
+        return None, f"no suggestion: the curve has only {len(smoothed)} steps"
+    lowest = min(range(first, len(smoothed)), key=smoothed.__getitem__)
+    early = losses[: max(2, len(losses) // PLATEAU_PARTS)]
+    plateau, noise = statistics.fmean(early), statistics.stdev(early) / math.sqrt(len(early))
+    start = min(plateau, smoothed[first - 1])
+    if start - smoothed[lowest] < max(MIN_DROP_REL * abs(plateau), MIN_DROP_SIGMAS * noise):
+        return None, (
+            f"no suggestion: the smoothed loss never fell clearly (from {start:.4g} ± {noise:.2g} "
+            f"to {smoothed[lowest]:.4g}); test with more steps, or an untrained model"
+        )
+    minimum = f"{smoothed[lowest]:.4g} at {lrs[lowest]:.3g}"
+    note = ""
+    if lowest == len(smoothed) - 1:
+        note = ", where the test ended: the loss was still falling; test up to a higher lr"
+    reason = f"a tenth of the lr at the minimum of the smoothed loss, {minimum}{note}"
+    return lrs[lowest] / 10, reason

@@ -4,8 +4,6 @@ A position is the distance in decades from the learning rate at which the search
 gain at a position is the loss before a short run minus the loss after it; -inf if it diverged.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from typing import Final, NamedTuple
@@ -30,10 +28,9 @@ class Peak(NamedTuple):
 def next_position(gains: Gains, initial_loss: float) -> float | None:
     """Return the position to try next, or None at the end of the search.
 
-    As long as every position tried increases the loss, the search goes down. Otherwise it goes up
-    by a decade (two if almost nothing was gained), halves the upper gap to half a decade, then
-    does the same downwards, always by one decade. It ends when both neighbours are within half a
-    decade and a position at least 1.5 decades below was tried.
+    The search goes down while every position increases the loss; then up by a decade (two if
+    almost nothing was gained), halving the gap to half a decade; then downwards in the same way.
+    It ends when the best has both neighbours and a position 1.5 decades below was tried.
     """
     if not gains:
         return 0.0
@@ -59,10 +56,7 @@ def next_position(gains: Gains, initial_loss: float) -> float | None:
 
 
 def _between(gains: Gains, position: float, extension: float, side: int = 1) -> float | None:
-    """Return a position towards the neighbour on one side, or ``extension`` away without one.
-
-    None if the neighbour is at most ``MIN_SPACING`` away.
-    """
+    """Return a position towards the neighbour, or ``extension`` away; None if it is near."""
     neighbours = [other for other in gains if (other - position) * side > 0]
     if not neighbours:
         return position + side * extension
@@ -79,13 +73,11 @@ def around_best(gains: Gains) -> list[float]:
 
 
 def find_peak(gains: Gains, best: float | None = None) -> Peak | None:
-    """Return the peak of the gains: the vertex of a parabola, moved towards the low end.
+    """Return the peak of the gains, or None if none is positive.
 
-    The parabola goes through the best position and its two neighbours. Its vertex is moved a
-    quarter of the way to the low end of the connected range around the best position in which the
-    interpolated gain is at least 90 % of its gain, because a learning rate that is too low costs
-    less than one that is too high. ``best`` is the best position, if it is known from more than
-    ``gains``. None if no position has a positive gain.
+    It is the vertex of the parabola through the best position (``best``, if it is known from more
+    than ``gains``) and its neighbours, moved a quarter of the way to the low end of the band of
+    almost equal gain: a learning rate that is too low costs less than one that is too high.
     """
     best = max(gains, key=gains.__getitem__) if best is None else best
     if not gains[best] > 0:
@@ -96,7 +88,7 @@ def find_peak(gains: Gains, best: float | None = None) -> Peak | None:
 
 
 def _vertex_offset(gains: Gains, best: float) -> float:
-    """Return the offset of the parabola's vertex from the best position: at most 1/4 decade."""
+    """Return the offset of the parabola's vertex from the best: at most 1/4 decade."""
     left = gains.get(best - MIN_SPACING, -math.inf)
     right = gains.get(best + MIN_SPACING, -math.inf)
     if math.isinf(left):

@@ -2,8 +2,7 @@
 
 _bound.py      convex bound on the final loss, from the shape of a schedule
 _refine.py     gradient norms from the rows of a Probe, and the schedule that they call for
-_log.py        Log: the losses and learning rates of a training run
-_readers.py    logs from files and runs
+_log.py        Log: the losses and learning rates of a training run; logs from files and results
 _law.py        multi-power law of the loss, fitted to logs
 _forecast.py   forecast: predicted losses of given schedules; recommend: best schedules
 _averaging.py  averaging of past steps by decoupled weight decay
@@ -28,8 +27,8 @@ from ._law import FittedLaw as FittedLaw
 from ._law import Law as Law
 from ._law import fit as fit
 from ._log import Log as Log
-from ._readers import log_of_run as log_of_run
-from ._readers import read_logs as read_logs
+from ._log import log_of_run as log_of_run
+from ._log import read_logs as read_logs
 from ._refine import gradient_norms as gradient_norms
 from ._refine import refine as refine
 

@@ -1,7 +1,5 @@
 """Averaging of past steps by decoupled weight decay, under a schedule or measured by a Probe."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,6 +7,8 @@ from dataclasses import dataclass
 from ratecraft.errors import SettingError
 from ratecraft.results import LayerStats, layer_names
 from ratecraft.schedule import Curve, Schedule
+
+from ._refine import at_every_step
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,6 @@ def averaging(lr: Curve, weight_decay: float | Curve) -> Averaging:
     Raises:
         SettingError: lr * weight_decay is below 0 or above 1.
         ScheduleError: the curve has no end.
-        TypeError: an argument is a schedule instead of a curve.
 
     >>> from ratecraft import linear
     >>> print(averaging((0.05 * linear(1, 0)).resolve(total_steps=1000), 0.1))
@@ -69,9 +68,8 @@ def averaging(lr: Curve, weight_decay: float | Curve) -> Averaging:
 def layer_averaging(rows: Sequence[LayerStats], total_steps: int) -> dict[str, Averaging]:
     """Return the averaging of past steps in each layer, as measured by a Probe.
 
-    `averaging` computes it from a schedule, this function from the measured ``decay``: the
-    fraction by which decoupled weight decay shrank the weights in a step. Between measured steps
-    ``decay`` is interpolated linearly.
+    It is computed from ``decay``, the fraction by which decoupled weight decay shrank the weights
+    in a step, interpolated linearly between measured steps.
 
     Args:
         rows: rows of a Probe, from ``Probe.rows()`` or `ratecraft.results.load_layer_stats`.
@@ -85,20 +83,16 @@ def layer_averaging(rows: Sequence[LayerStats], total_steps: int) -> dict[str, A
     >>> print(layer_averaging(rows, 500)["layer"])
     the final weights average about the last 196 steps; 0.7% of the initial weights remains
     """
-    import numpy as np
-
     if not rows:
         raise SettingError("rows= is empty; pass the rows of a Probe")
     names = layer_names(rows)
     decays: dict[str, dict[int, float]] = {}
     for row in rows:
         decays.setdefault(names[row.group, row.layer], {})[row.step] = row.decay
-    result = {}
-    for layer, by_step in decays.items():
-        steps = sorted(by_step)
-        known = [by_step[step] for step in steps]
-        result[layer] = _averaging_of(np.interp(range(total_steps), steps, known).tolist())
-    return result
+    return {
+        layer: _averaging_of(at_every_step(by_step, total_steps))
+        for layer, by_step in decays.items()
+    }
 
 
 def _averaging_of(fractions: Sequence[float]) -> Averaging:

@@ -6,8 +6,9 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from ratecraft.errors import ScheduleError, SettingError
 from ratecraft.schedule import Curve, Schedule, percent
@@ -62,9 +63,9 @@ def bound(curve: Curve, *, gradient: float | Sequence[float] = 1.0, distance: fl
     noise = sum u^2 G^2 / (2 sum u)
     + 1/2 sum_{k<T} u_k / (sum_{t>k} u_t) * (sum_{t>=k} u_t^2 G_t^2) / (sum_{t>=k} u_t).
 
-    The bound does not predict the loss of a neural network, but the ratio of two schedules' bounds
-    carries over: to a few percent, for cooldowns and run lengths (Schaipp et al.). Its best
-    learning rate falls with T^-1/2, that of language models with T^-1/4.
+    It does not predict the loss of a neural network, but the ratio of two schedules' bounds carries
+    over: to a few percent, for cooldowns and run lengths (Schaipp et al.). Its best learning rate
+    falls with T^-1/2, that of language models with T^-1/4.
 
     Args:
         curve: resolved schedule, in any scale. Learning rates of 0 at its end are ignored.
@@ -74,7 +75,6 @@ def bound(curve: Curve, *, gradient: float | Sequence[float] = 1.0, distance: fl
     Raises:
         SettingError: an lr is below 0, none is above 0, or ``gradient`` has another length.
         ScheduleError: the curve has no end.
-        TypeError: ``curve`` is not a curve.
 
     >>> from ratecraft import linear
     >>> round(bound(linear(1, 0).resolve(total_steps=400)).best, 5)
@@ -124,8 +124,8 @@ def _bound(lrs: NDArray[Any], norms: NDArray[Any] | float = 1.0, distance: float
 def transfer(lr: float, tuned: Curve, target: Curve) -> float:
     """Return the learning rate for a schedule, given a tuned one for another schedule.
 
-    It is ``lr * bound(target).lr / bound(tuned).lr``: D and G cancel. Resolve both schedules over
-    the same number of steps: the bound lowers the learning rate of a longer run too much.
+    It is lr * bound(target).lr / bound(tuned).lr: D and G cancel. Resolve both schedules over the
+    same number of steps: the bound lowers the learning rate of a longer run too much.
 
     Args:
         lr: learning rate that was tuned for the schedule ``tuned``, which it multiplies.
@@ -151,13 +151,13 @@ class Extension:
     """Two ways to extend a finished run from a checkpoint before its cooldown.
 
     Attributes:
-        resume_step: first step of the cooldown of the finished run. Before it both runs agree.
-        factor: factor on all learning rates from ``resume_step`` on, with a cooldown over the
-            same fraction of the run; ``None`` if no factor restores the optimum.
-        cooldown: alternatively, fraction of the longer run to cool down over, with unchanged
-            learning rates; ``None`` if no fraction restores the optimum.
-        cooldown_start: step where that cooldown starts. If it is below ``resume_step``, the run
-            must resume from an earlier checkpoint.
+        resume_step: first step of the finished run's cooldown. Before it both runs agree.
+        factor: factor on all lrs from ``resume_step`` on, with a cooldown over the same fraction
+            of the run; ``None`` if no factor restores the optimum.
+        cooldown: alternatively, fraction of the longer run to cool down over, with unchanged lrs;
+            ``None`` if no fraction restores the optimum.
+        cooldown_start: first step of that cooldown; below ``resume_step``, it needs an earlier
+            checkpoint.
     """
 
     resume_step: int
@@ -197,8 +197,7 @@ def extend(
         steps_per_epoch: steps per epoch, for a schedule with lengths in epochs.
 
     Raises:
-        ScheduleError: the last part of the schedule has no length of its own, or both runs differ
-            from the start.
+        ScheduleError: the last part has no length of its own, or both runs differ from the start.
         SettingError: ``new_total_steps`` is not above ``total_steps``.
 
     >>> from ratecraft import wsd
@@ -213,7 +212,7 @@ def extend(
             f"new_total_steps={new_total_steps}: expected more steps than the {total_steps} of "
             "the finished run"
         )
-    with_cooldown = _cooldown_of(schedule)
+    _cooldown_of(schedule)  # its error comes before that of a run that cannot resume
     old, new = (
         schedule.resolve(total_steps=n, steps_per_epoch=steps_per_epoch)
         for n in (total_steps, new_total_steps)
@@ -234,8 +233,8 @@ def extend(
         return _bound(changed).lr - optimum
 
     def gap_of_cooldown(share: float) -> float:
-        curve = _resolve(with_cooldown(share), new_total_steps, steps_per_epoch)
-        return math.nan if curve is None else bound(curve).lr - optimum
+        gains = cooldown_gains(schedule, new_total_steps, [share], steps_per_epoch=steps_per_epoch)
+        return gains[share].lr - optimum if gains else math.nan
 
     share = _first_root(gap_of_cooldown, [k / 50 for k in range(50, 0, -1)])
     return Extension(
@@ -259,8 +258,8 @@ def cooldown_gains(
     Args:
         schedule: schedule whose last part has a length of its own, such as `wsd`.
         total_steps: number of steps of the run.
-        shares: lengths of the last part, as fractions of the run. Fractions that leave no room
-            for the other parts are left out of the result.
+        shares: lengths of the last part, as fractions of the run. Those that leave no room for
+            the other parts are left out of the result.
         steps_per_epoch: steps per epoch, for a schedule with lengths in epochs.
 
     Raises:
@@ -271,17 +270,14 @@ def cooldown_gains(
     >>> [round(bound.best, 5) for bound in bounds.values()]
     [0.11614, 0.10932, 0.10376]
     """
-    with_cooldown = _cooldown_of(schedule)
-    curves = {
-        share: _resolve(with_cooldown(share), total_steps, steps_per_epoch) for share in shares
-    }
-    return {share: bound(curve) for share, curve in curves.items() if curve is not None}
-
-
-EXPECTED_COOLDOWN: Final = (
-    "expected a schedule whose last part has a length of its own, such as "
-    "warmup(500).then(constant(1)).then(cooldown(percent(20)))"
-)
+    with_cooldown, gains = _cooldown_of(schedule), {}
+    for share in shares:
+        with suppress(ScheduleError):  # warm-up and cooldown together are longer than the run
+            curve = with_cooldown(share).resolve(
+                total_steps=total_steps, steps_per_epoch=steps_per_epoch
+            )
+            gains[share] = bound(curve)
+    return gains
 
 
 def _cooldown_of(schedule: Schedule) -> Callable[[float], Schedule]:
@@ -291,25 +287,17 @@ def _cooldown_of(schedule: Schedule) -> Callable[[float], Schedule]:
         # Each subclass of Wrapped is a frozen dataclass with a field named schedule.
         wrapper: Any = schedule
         return lambda share: dataclasses.replace(wrapper, schedule=with_inner_cooldown(share))
-    if not isinstance(schedule, Then) or getattr(schedule.parts[-1], "over_", None) is None:
-        raise ScheduleError(f"{schedule}: {EXPECTED_COOLDOWN}")
-    *first_parts, last_part = schedule.parts
-    if not any(part._is_open() for part in first_parts):
+    *first_parts, last_part = schedule.parts if isinstance(schedule, Then) else (schedule,)
+    takes_rest = any(part._is_open() for part in first_parts)
+    if not takes_rest or getattr(last_part, "over_", None) is None:
         raise ScheduleError(
-            f"{schedule}: no part before the last one takes the remaining steps; "
-            f"{EXPECTED_COOLDOWN}"
+            f"{schedule}: expected a part that takes the remaining steps, and a last part with a "
+            "length of its own, such as warmup(500).then(constant(1)).then(cooldown(percent(20)))"
         )
     cooldown: Any = last_part
     return lambda share: Then(
         (*first_parts, dataclasses.replace(cooldown, over_=percent(100 * share)))
     )
-
-
-def _resolve(schedule: Schedule, total_steps: int, steps_per_epoch: float | None) -> Curve | None:
-    try:
-        return schedule.resolve(total_steps=total_steps, steps_per_epoch=steps_per_epoch)
-    except ScheduleError:  # warm-up and cooldown together are longer than the run
-        return None
 
 
 def _first_root(gap: Callable[[float], float], points: Sequence[float]) -> float | None:

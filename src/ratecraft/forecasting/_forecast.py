@@ -53,8 +53,8 @@ def forecast(
     less than 0.5 % or by less than two standard deviations of their difference.
 
     Args:
-        logs: log of one run, or of several with the same model, data, batch size and peak
-            learning rate. A run with a plateau and a decay, such as a WSD, is most informative.
+        logs: log of one run, or of several with the same model, data, batch size and peak lr. A
+            run with a plateau and a decay, such as a WSD, is most informative.
         schedules: schedules by name, or a list whose texts are the names. Each is a factor of the
             peak learning rate of the logs, or has learning rates with that peak as values.
         total_steps: number of steps of the runs to predict.
@@ -76,12 +76,10 @@ def forecast(
     if not by_name:
         raise ScheduleError("schedules= is empty; pass at least one schedule to forecast")
     log_list = [logs] if isinstance(logs, Log) else list(logs)
-    law = fit(log_list)
-    curves = {
-        name: _lr_curve(name, schedule, law.peak_lr, total_steps, steps_per_epoch)
-        for name, schedule in by_name.items()
-    }
-    return _forecast(law, log_list, curves, total_steps, steps_per_epoch)
+    fitted = fit(log_list)
+    run = {"total_steps": total_steps, "steps_per_epoch": steps_per_epoch}
+    curves = {name: _lr_curve(name, by_name[name], fitted.peak_lr, run) for name in by_name}
+    return _forecast(fitted, log_list, curves, total_steps, steps_per_epoch)
 
 
 @explain_arguments(
@@ -118,7 +116,7 @@ def recommend(
     """
     total_steps = _as_steps(total_steps)
     log_list = [logs] if isinstance(logs, Log) else list(logs)
-    law = fit(log_list)
+    fitted = fit(log_list)
     warmup_steps = log_list[0].warmup_steps if warmup_steps is None else warmup_steps
     if not 0 <= warmup_steps < total_steps // 2:
         raise SettingError(
@@ -126,17 +124,16 @@ def recommend(
             "of the run: set warmup_steps="
         )
     start = warmup(warmup_steps).then(constant(1)) if warmup_steps else constant(1)
-    curves = {}
+    curves, losses = {}, {}
     for share, power, end in itertools.product(COOLDOWN_PERCENTS, COOLDOWN_POWERS, COOLDOWN_ENDS):
         if share * total_steps / 100 < total_steps - warmup_steps:
             schedule = start.then(polynomial(1, end, power, over=percent(share)))
-            curves[str(schedule)] = (law.peak_lr * schedule).resolve(total_steps=total_steps)
-    losses = {
-        name: float(law.losses(curve.values(), [total_steps])[0]) for name, curve in curves.items()
-    }
+            curve = (fitted.peak_lr * schedule).resolve(total_steps=total_steps)
+            curves[str(schedule)] = curve
+            losses[str(schedule)] = fitted.law.losses(curve.values(), [total_steps])[0]
     best = sorted(curves, key=losses.__getitem__)[:MAX_RECOMMENDATIONS]
     best_curves = {name: curves[name] for name in best}
-    return _forecast(law, log_list, best_curves, total_steps, steps_per_epoch)
+    return _forecast(fitted, log_list, best_curves, total_steps, steps_per_epoch)
 
 
 def _as_steps(total_steps: object) -> int:
@@ -145,11 +142,8 @@ def _as_steps(total_steps: object) -> int:
     raise ScheduleError(f"total_steps={total_steps!r}: expected a number of steps, at least 1")
 
 
-def _lr_curve(
-    name: str, schedule: Schedule, peak_lr: float, total_steps: int, steps_per_epoch: float | None
-) -> Curve:
-    """Return a schedule as learning rates with the peak of the logs."""
-    curve = schedule.resolve(total_steps=total_steps, steps_per_epoch=steps_per_epoch)
+def _lr_curve(name: str, schedule: Schedule, peak_lr: float, run: Mapping[str, Any]) -> Curve:
+    curve = schedule.resolve(**run)
     values = curve.values()
     highest = float(values.max())
     if (values < 0).any():
@@ -157,9 +151,7 @@ def _lr_curve(
     if abs(highest / peak_lr - 1) <= PEAK_LR_REL_TOL:
         return curve
     if abs(highest - 1) <= PEAK_LR_REL_TOL:
-        return (peak_lr * schedule).resolve(
-            total_steps=total_steps, steps_per_epoch=steps_per_epoch
-        )
+        return (peak_lr * schedule).resolve(**run)
     raise ScheduleError(
         f"{name} has a peak of {highest:.4g}, the logged runs one of {peak_lr:.4g}; pass schedules "
         "with the peak lr of the logs, or factors with a peak of 1"
@@ -167,18 +159,18 @@ def _lr_curve(
 
 
 def _forecast(
-    law: FittedLaw,
+    fitted: FittedLaw,
     logs: Sequence[Log],
     curves: Mapping[str, Curve],
     total_steps: int,
     steps_per_epoch: float | None,
 ) -> Forecast:
-    rows = [_entry(law, logs, name, curve) for name, curve in curves.items()]
+    rows = [_entry(fitted, logs, name, curve) for name, curve in curves.items()]
     # A schedule outside the validity of the law never ranks first.
     rows.sort(key=lambda row: (RISING_LR_NOTE in row[0].notes, row[0].loss))
     tied = []
     for (first, a), (second, b) in itertools.combinations(rows, 2):
-        uncertainty = _uncertainty(law, a - b)
+        uncertainty = _uncertainty(fitted, a - b)
         if abs(second.loss - first.loss) < max(LAW_REL_ERROR * first.loss, uncertainty):
             tied.append((first.name, second.name))
     return Forecast(
@@ -186,37 +178,36 @@ def _forecast(
         tied=tuple(tied),
         total_steps=total_steps,
         steps_per_epoch=steps_per_epoch,
-        peak_lr=law.peak_lr,
+        peak_lr=fitted.peak_lr,
         logs={
             name: (tuple(map(int, log.steps)), tuple(map(float, log.losses)))
             for name, log in zip(_unique_names(logs), logs, strict=True)
         },
-        law={name: getattr(law.law, name) for name in LAW_PARAMETERS},
-        error=law.error,
-        notes=law.notes,
+        law={name: getattr(fitted.law, name) for name in LAW_PARAMETERS},
+        error=fitted.error,
+        notes=fitted.notes,
     )
 
 
 def _entry(
-    law: FittedLaw, logs: Sequence[Log], name: str, curve: Curve
+    fitted: FittedLaw, logs: Sequence[Log], name: str, curve: Curve
 ) -> tuple[ForecastEntry, NDArray[Any]]:
-    """Return the prediction for a schedule, and the slopes of its final loss."""
     import numpy as np
 
     lrs, total_steps = curve.values(), len(curve)
-    first = int((lrs >= (1 - PEAK_LR_REL_TOL) * law.peak_lr).argmax()) + 1
+    first = int((lrs >= (1 - PEAK_LR_REL_TOL) * fitted.peak_lr).argmax()) + 1
     start = min(first + total_steps // 50, total_steps)
     steps = np.unique(np.linspace(start, total_steps, MAX_FORECAST_POINTS).round())
-    losses = law.losses(lrs, steps)
+    losses = fitted.law.losses(lrs, steps)
     if not (losses > 0).all() or not np.isfinite(losses).all():
         raise LogError(
             f"fitted to {', '.join(log.name for log in logs)}, the law predicts a final loss of "
             f"{losses[-1]:.3g} for {name}: the logged losses do not follow the law, or there are "
             "too few of them"
         )
-    slopes, loss = law.slopes(lrs, total_steps), float(losses[-1])
-    rel_error = WEAK_FIT_REL_ERROR if law.notes else LAW_REL_ERROR
-    half_width = rel_error * loss + _uncertainty(law, slopes)
+    slopes, loss = fitted.slopes(lrs, total_steps), float(losses[-1])
+    rel_error = WEAK_FIT_REL_ERROR if fitted.notes else LAW_REL_ERROR
+    half_width = rel_error * loss + _uncertainty(fitted, slopes)
     entry = ForecastEntry(
         name,
         repr(curve.schedule),
@@ -225,25 +216,22 @@ def _entry(
         loss + half_width,
         tuple(map(int, steps)),
         tuple(losses.tolist()),
-        _notes(lrs, law.peak_lr, logs),
+        _notes(lrs, fitted.peak_lr, logs),
     )
     return entry, slopes
 
 
-def _uncertainty(law: FittedLaw, slopes: NDArray[Any]) -> float:
-    """Return two standard deviations of a loss with these slopes."""
-    return 2 * math.sqrt(slopes @ law.covariance @ slopes)
+def _uncertainty(fitted: FittedLaw, slopes: NDArray[Any]) -> float:
+    return 2 * math.sqrt(slopes @ fitted.covariance @ slopes)  # two standard deviations
 
 
 def _unique_names(logs: Sequence[Log]) -> list[str]:
-    """Return the names of the logs; repeated names get a number."""
     names = [log.name for log in logs]
     counts = [names[:i].count(name) for i, name in enumerate(names)]
     return [f"{name} #{k + 1}" if k else name for name, k in zip(names, counts, strict=True)]
 
 
 def _notes(lrs: NDArray[Any], peak_lr: float, logs: Sequence[Log]) -> tuple[str, ...]:
-    """Return the reasons why the prediction for these lrs is less certain."""
     import numpy as np
 
     notes = []

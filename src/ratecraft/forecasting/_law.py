@@ -12,7 +12,7 @@ from ratecraft.errors import LogError
 from ._log import MIN_LOSSES, Log
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
 FIT_NODES: Final = 250  # about as many groups of lr changes enter a fit
 EVAL_NODES: Final = 4000  # the same for a prediction
@@ -42,7 +42,6 @@ class Law:
         speed: rate of that decrease after a change of the lr, per step at the peak lr.
         beta: exponent of the decrease that remains.
         gamma: exponent of u_k, by which the decrease is faster at a lower lr.
-        warmup: k also runs over the steps of the warm-up.
 
     >>> from ratecraft import wsd
     >>> curve = wsd(0).resolve(total_steps=2000)
@@ -59,37 +58,29 @@ class Law:
     speed: float
     beta: float = DEFAULT_BETA
     gamma: float = DEFAULT_GAMMA
-    warmup: bool = False
 
-    def losses(self, lrs: NDArray[Any], steps: Sequence[int] | NDArray[Any]) -> NDArray[Any]:
+    def losses(self, lrs: NDArray[Any], steps: ArrayLike) -> NDArray[Any]:
         """Return the losses of a run after the given numbers of steps.
 
         Args:
             lrs: learning rate of every step of the run, an array of one dimension.
             steps: numbers of steps done, from 1 to the length of ``lrs``.
         """
-        return _LRChanges(lrs, steps, self.warmup, EVAL_NODES).losses(self)
+        return _LRChanges(lrs, steps, EVAL_NODES).losses(self)
 
 
 class _LRChanges:
     """Changes and cumulative sums of the lrs of a run, the inputs of the law."""
 
-    def __init__(
-        self,
-        lrs: NDArray[Any],
-        steps: Sequence[int] | NDArray[Any],
-        warmup: bool = False,
-        nodes: int = FIT_NODES,
-    ) -> None:
+    def __init__(self, lrs: NDArray[Any], steps: ArrayLike, nodes: int = FIT_NODES) -> None:
         import numpy as np
 
         u = np.maximum(lrs / lrs.max(), MIN_RELATIVE_LR)
         sums = np.concatenate([[0.0], np.cumsum(u)])
         times = np.asarray(steps, dtype=int)
         self.total = sums[times]
-        start = 0 if warmup else int(u.argmax())
-        changes = np.diff(u, prepend=0.0 if warmup else u[0])
-        changes[: start + (not warmup)] = 0.0
+        changes = np.diff(u, prepend=u[0])
+        changes[: int(u.argmax()) + 1] = 0.0  # those of the warm-up
         change_steps, group_starts = _grouped(changes, nodes)
         sizes = np.abs(changes[change_steps])
         self.drops = -np.add.reduceat(changes[change_steps], group_starts)
@@ -126,10 +117,6 @@ class FittedLaw:
     error: float
     notes: tuple[str, ...]
 
-    def losses(self, lrs: NDArray[Any], steps: Sequence[int] | NDArray[Any]) -> NDArray[Any]:
-        """Return the losses of a run, as `Law.losses` does."""
-        return self.law.losses(lrs, steps)
-
     def slopes(self, lrs: NDArray[Any], step: int) -> NDArray[Any]:
         """Return the derivatives of a loss by the logarithms of the fitted parameters.
 
@@ -139,7 +126,7 @@ class FittedLaw:
         """
         import numpy as np
 
-        changes = _LRChanges(lrs, [step], self.law.warmup)
+        changes = _LRChanges(lrs, [step])
         count = len(self.covariance)
         point = np.log([getattr(self.law, name) for name in LAW_PARAMETERS[:count]])
         shifts = 1e-4 * np.eye(count)
@@ -174,7 +161,6 @@ def fit(logs: Sequence[Log], *, full: bool = False) -> FittedLaw:
     Raises:
         LogError: there are no logs, their peak learning rates differ, or a log has too few losses
             after its warm-up.
-        TypeError: an item is not a `Log`.
 
     >>> from ratecraft import wsd
     >>> curve, steps = (0.01 * wsd(50)).resolve(total_steps=1000), range(20, 1001, 20)
@@ -256,7 +242,6 @@ MIN_PLATEAU_FRACTION: Final = 0.2  # of a run at its peak lr, which a fit needs
 
 
 def _weaknesses(logs: Sequence[Log], error: float) -> tuple[str, ...]:
-    """Return the reasons why a fit to these logs is uncertain."""
     plateau = max(
         float((log.every_lr[log.warmup_steps :] >= (1 - PEAK_LR_REL_TOL) * log.peak_lr).mean())
         for log in logs
@@ -317,7 +302,6 @@ def _grouped(changes: NDArray[Any], count: int) -> tuple[NDArray[Any], NDArray[A
     """Return the steps with a change, and the index in them where each of ~``count`` groups starts.
 
     Groups have equal shares of the total change, and separate rises, falls and distant changes.
-    Changes below `MIN_TURN`, such as rounding errors of a log, join the group next to them.
     """
     import numpy as np
 
@@ -326,7 +310,7 @@ def _grouped(changes: NDArray[Any], count: int) -> tuple[NDArray[Any], NDArray[A
         return steps, steps
     sizes = np.abs(changes[steps])
     share = np.floor((np.cumsum(sizes) - sizes / 2) / sizes.sum() * count)
-    direction = np.sign(changes[steps]) * (sizes > MIN_TURN)
+    direction = np.sign(changes[steps]) * (sizes > MIN_TURN)  # 0 for rounding errors of a log
     cuts = (np.diff(share) > 0) | (np.diff(steps) > max(1, len(changes) // count))
     cuts |= direction[1:] * direction[:-1] < 0
     return steps, np.flatnonzero(np.concatenate([[True], cuts]))

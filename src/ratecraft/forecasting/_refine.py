@@ -1,10 +1,9 @@
 """Gradient norms of a finished run, and the schedule that minimizes the bound for them."""
 
-from __future__ import annotations
-
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import reduce
+from itertools import pairwise
 
 from ratecraft.errors import SettingError
 from ratecraft.results import LayerStats
@@ -16,10 +15,9 @@ def gradient_norms(
 ) -> list[float]:
     """Return the norm of the whole gradient at each of ``total_steps`` steps.
 
-    It is sqrt(sum over layers of gradient_norm^2), or the sum of the L1 norms of the layers. Norms
-    are those before clipping if the Probe recorded them; an L1 norm is scaled by the ratio of the
-    L2 norms before and after clipping. Between measured steps they are interpolated geometrically;
-    outside them they equal that of the nearest measured step.
+    It is sqrt(sum over layers of gradient_norm^2), or the sum of the L1 norms of the layers, from
+    before clipping if the Probe recorded it; then an L1 norm is scaled as its L2 norm is. Between
+    measured steps norms are interpolated geometrically, outside them the nearest one counts.
 
     Args:
         rows: rows of a Probe, from ``Probe.rows()`` or `ratecraft.results.load_layer_stats`.
@@ -34,8 +32,6 @@ def gradient_norms(
     >>> [round(norm) for norm in gradient_norms(rows, 4)]
     [1, 4, 16, 16]
     """
-    import numpy as np
-
     sums: dict[int, float] = {}
     for row in rows:
         # Clipped norms are all equal, so the norms before clipping are restored.
@@ -47,9 +43,16 @@ def gradient_norms(
     logs = {step: power * math.log(x) for step, x in sums.items() if 0 < x < math.inf}
     if not logs:
         raise SettingError("no row of the Probe has a gradient above 0")
-    steps = sorted(logs)
-    known = [logs[step] for step in steps]
-    return [math.exp(x) for x in np.interp(range(total_steps), steps, known)]
+    return list(map(math.exp, at_every_step(logs, total_steps)))
+
+
+def at_every_step(known: Mapping[int, float], total_steps: int) -> list[float]:
+    """Return the value at every step, interpolated linearly between the known ones."""
+    import numpy as np
+
+    steps, values = zip(*sorted(known.items()), strict=True)
+    interpolated: list[float] = np.interp(range(total_steps), steps, values).tolist()
+    return interpolated
 
 
 def refine(norms: Sequence[float], *, adaptive: bool = False, pieces: int = 20) -> Schedule:
@@ -92,8 +95,6 @@ def refine(norms: Sequence[float], *, adaptive: bool = False, pieces: int = 20) 
     knots = np.linspace(0, len(gradients), pieces + 1).round().astype(int)
     values = (lrs / lrs.max())[knots].round(6).tolist()
     shares = (np.diff(knots) / len(gradients) * 100).tolist()
-    parts = [
-        linear(start, end, over=percent(share))
-        for start, end, share in zip(values, values[1:], shares, strict=False)
-    ]
+    pieces_with_shares = zip(pairwise(values), shares, strict=True)
+    parts = [linear(*ends, over=percent(share)) for ends, share in pieces_with_shares]
     return reduce(Schedule.then, parts)

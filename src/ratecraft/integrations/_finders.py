@@ -1,9 +1,7 @@
 """find_lr and range_test with the model, optimizer, data and settings of a trainer."""
 
-from __future__ import annotations
-
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any
@@ -14,12 +12,11 @@ from torch import nn
 from ratecraft._trainers._facts import TrainerFacts
 from ratecraft._trainers._hugging_face import is_hugging_face, read_hugging_face
 from ratecraft._trainers._lightning import is_lightning, read_lightning
+from ratecraft._training._short_runner import LossFunction
 from ratecraft.errors import BindingError, TaskError
 from ratecraft.finder._find_lr import find_lr
 from ratecraft.finder._range_test import MIN_DEFAULT_STEPS, range_test
 from ratecraft.results import LRFinderResult, LRRangeTestResult
-
-Loss = Callable[[nn.Module, Any], torch.Tensor]
 
 
 def find_lr_for(trainer: Any, **options: Any) -> LRFinderResult:
@@ -77,7 +74,7 @@ def range_test_for(trainer: Any, **options: Any) -> LRRangeTestResult:
 @contextmanager
 def _run_of(trainer: Any, caller: str) -> Iterator[tuple[TrainerFacts, dict[str, Any]]]:
     """Prepare a short run; yield the trainer's facts, and the arguments of a finder."""
-    run: AbstractContextManager[tuple[TrainerFacts, Loss]]
+    run: AbstractContextManager[tuple[TrainerFacts, LossFunction]]
     if is_lightning(trainer):
         run = _lightning_run(trainer, caller)
     elif is_hugging_face(trainer):
@@ -87,21 +84,20 @@ def _run_of(trainer: Any, caller: str) -> Iterator[tuple[TrainerFacts, dict[str,
             f"{caller}() takes a Lightning or Hugging Face Trainer, not {type(trainer).__name__}"
         )
     with run as (facts, loss):
-        arguments = {
+        names = ("loader", "accumulate", "clip", "scaler", "reduce")
+        arguments: dict[str, Any] = {name: getattr(facts, name) for name in names} | {
             "model": trainer.model,  # unlike facts.models in DistributedDataParallel, for example
             "optimizer": facts.optimizers,
             "loss": loss,
             "task": type(facts.models[0]).__name__,
         }
-        for name in ("loader", "accumulate", "clip", "scaler", "reduce"):
-            arguments[name] = getattr(facts, name)
         if facts.clip is not None and facts.clips_values:
             arguments["clip"] = partial(nn.utils.clip_grad_value_, clip_value=float(facts.clip))
         yield facts, arguments
 
 
 @contextmanager
-def _lightning_run(trainer: Any, caller: str) -> Iterator[tuple[TrainerFacts, Loss]]:
+def _lightning_run(trainer: Any, caller: str) -> Iterator[tuple[TrainerFacts, LossFunction]]:
     facts = read_lightning(trainer)
     if not facts.optimizers or facts.loader is None:
         raise BindingError(
@@ -141,7 +137,7 @@ def _without_logging(module: Any) -> Iterator[None]:
 
 
 @contextmanager
-def _hugging_face_run(trainer: Any) -> Iterator[tuple[TrainerFacts, Loss]]:
+def _hugging_face_run(trainer: Any) -> Iterator[tuple[TrainerFacts, LossFunction]]:
     def loss(model: nn.Module, batch: Any) -> torch.Tensor:
         inputs = trainer._prepare_inputs(batch)
         with trainer.accelerator.autocast():

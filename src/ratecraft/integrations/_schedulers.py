@@ -1,7 +1,5 @@
 """ScheduleLR in Lightning and the Hugging Face Trainer, with the run's length filled in."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 
@@ -103,7 +101,6 @@ def for_trainer(trainer: Any, *, plateau: Mapping[str, Any] | None = None, **opt
         )
     if plateau is not None:
         plateau = {**plateau, "mode": _plateau_mode(trainer.args, plateau)}
-    clock = "step" if plateau is None else "optimizer"
     current: list[ScheduleLR | PlateauLR] = []
 
     def create_scheduler(
@@ -113,7 +110,7 @@ def for_trainer(trainer: Any, *, plateau: Mapping[str, Any] | None = None, **opt
             defaults = {
                 "total_steps": num_training_steps,
                 "steps_per_epoch": epoch_of_run(trainer.args, num_training_steps),
-                "clock": clock,
+                "clock": "step" if plateau is None else "optimizer",
             }
             target = trainer.optimizer if optimizer is None else optimizer
             if current:  # of an earlier call of train()

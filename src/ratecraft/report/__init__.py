@@ -3,10 +3,9 @@
 _charts.py      charts that only figures and reports show
 _figures.py     matplotlib figures
 _page.py        write_report: one self-contained HTML page
-_comparison.py  its sections about a comparison
+_comparison.py  its sections about a comparison and its runs
 _forecast.py    its sections about a forecast
-_runs.py        its tables of single runs
-_html.py        its HTML parts: page, style sheet, figures
+_style.css      its style sheet
 
 Importing this package loads the standard library only. The first figure loads matplotlib.
 """

@@ -1,38 +1,26 @@
 """Charts that only figures and reports show; results have the others."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Final
 
-from ratecraft._render._axis import number
 from ratecraft._render._chart import Chart, Line, spans_decade
 from ratecraft.errors import RatecraftError
-from ratecraft.results import Breakdown, Comparison, Forecast, LayerStats, layer_names
-from ratecraft.results._charts import MAX_CHART_LINES, loss_chart, spread_line, with_margin
+from ratecraft.results import Comparison, Forecast, LayerStats, layer_names
+from ratecraft.results._charts import MAX_CHART_LINES, late_ys, loss_chart, spread_line, with_margin
 from ratecraft.schedule._picture import curves_chart
 
-LAYER_STAT_COLUMNS: Final = (
-    "weight_norm", "step_norm", "gradient_norm", "gradient_l1", "unclipped_norm", "effective_lr",
-    "relative_step", "decay", "lr_low", "lr_median", "lr_high",
-)  # fmt: skip
-"""What a Probe measures of each layer."""
-BLACK: Final = 6  # in the palette
+LAYER_STAT_COLUMNS: Final = tuple(field.name for field in fields(LayerStats))[4:]
+"""What a Probe measures of each layer; before it come the step, the group, the layer and its lr."""
 
 
 def loss_by_lr_chart(comparison: Comparison, plotted: Sequence[str]) -> Chart | None:
-    """Return the chart of the final validation loss over learning rates, by schedule.
+    """Return the chart of the final loss over learning rates, if a schedule has results at several.
 
-    A thick line marks the learning rates that are not significantly worse than the best.
-
-    Args:
-        comparison: a comparison.
-        plotted: names of the candidates to draw, in the order of their colors.
-
-    Returns:
-        The chart; ``None`` if no schedule has results at more than one learning rate.
+    A thick line marks those that are not significantly worse than the best. ``plotted`` are the
+    names of the candidates to draw, in the order of their colors.
     """
     configs, ranges = comparison.configs, comparison.optimal_lr_ranges()
     lines, thick = [], []
@@ -54,13 +42,10 @@ def loss_by_lr_chart(comparison: Comparison, plotted: Sequence[str]) -> Chart | 
 
 
 def loss_by_length_chart(comparison: Comparison) -> Chart | None:
-    """Return the chart of the final validation loss over the length of the run, by schedule.
+    """Return the chart of the final loss over the length of the run, if a schedule has several.
 
-    Each length is represented by its best learning rate. A schedule trained for one length only
-    has no line; of many schedules, those with the lowest loss after the longest run are shown.
-
-    Returns:
-        The chart; ``None`` if no schedule was trained for several lengths.
+    Each length is represented by its best learning rate. Of many schedules, those with the lowest
+    loss after the longest run are shown.
     """
     best = comparison.best_per_schedule()
     finished = {row.name: row for row in best.summaries() if math.isfinite(row.mean["loss"])}
@@ -86,7 +71,6 @@ def loss_by_length_chart(comparison: Comparison) -> Chart | None:
 
 
 def _finals(comparison: Comparison, names: Mapping[float, str]) -> dict[float, list[float]]:
-    """Return the final losses of the seeds of each candidate, by ascending x."""
     return {x: [run.final() for run in comparison.runs_for(names[x])] for x in sorted(names)}
 
 
@@ -98,7 +82,6 @@ def _common_label(names: Sequence[str]) -> str:
 
 
 def forecast_lrs_chart(result: Forecast) -> Chart:
-    """Return the chart of the learning rate of every step of each schedule."""
     size = result.total_steps, result.steps_per_epoch
     lines = curves_chart({entry.name: entry.curve(*size) for entry in result.entries}).lines
     return Chart(lines=lines, title="Schedules", y_label="learning rate")
@@ -122,51 +105,20 @@ def forecast_intervals_chart(result: Forecast) -> Chart:
 def forecast_vs_measured_chart(
     forecast: Forecast, measured: Chart, matches: Mapping[str, str]
 ) -> Chart:
-    """Return the chart of measured losses, with the forecasts of the same schedules dashed.
-
-    Args:
-        forecast: the forecast.
-        measured: the chart of the measured validation losses.
-        matches: the name of the measured line, by the name of the forecast entry.
-    """
+    """Return the chart of measured losses, with the forecasts that match one of them dashed."""
     colors = {line.name: i for i, line in enumerate(measured.lines)}
     lines = list(measured.lines) + [
         Line("", entry.steps, entry.losses, "dashed", color=colors[matches[entry.name]])
         for entry in forecast.entries
         if entry.name in matches
     ]
-    late = [
-        loss
-        for line in lines
-        for step, loss in zip(line.xs, line.ys, strict=True)
-        if step > forecast.total_steps / 4
-    ]
+    late = late_ys(lines, forecast.total_steps)
     limits = with_margin(min(late, default=0.0), max(late, default=1.0))
     return Chart(lines=lines, title="Forecast vs. measured loss", y_label="loss", y_range=limits)
 
 
-def breakdown_charts(result: Breakdown) -> tuple[Chart, Chart]:
-    """Return the charts of the learning rate and of each scheduler's factor."""
-    lrs = Chart(
-        lines=[Line("", range(len(result.lrs)), result.lrs, color=BLACK)],
-        title=f"group {result.group}, base {number(result.base)}",
-        x_label="",
-        y_label="learning rate",
-    )
-    return lrs, result.chart()
-
-
 def layer_stats_chart(rows: Sequence[LayerStats], column: str, layers: Sequence[str] = ()) -> Chart:
-    """Return the chart of one statistic of a Probe over steps, by layer.
-
-    Args:
-        rows: from ``Probe.rows()``.
-        column: one of `LAYER_STAT_COLUMNS`; the axis is logarithmic if any value is above 0.
-        layers: the layers whose positions give the colors; default: those of ``rows``.
-
-    Raises:
-        RatecraftError: ``column`` is unknown.
-    """
+    """Return the chart of one statistic of a Probe; positions in ``layers`` are colors."""
     if column not in LAYER_STAT_COLUMNS:
         expected = ", ".join(LAYER_STAT_COLUMNS)
         raise RatecraftError(f"unknown column {column!r}; expected one of {expected}")
@@ -179,7 +131,6 @@ def layer_stats_chart(rows: Sequence[LayerStats], column: str, layers: Sequence[
 
 
 def group_lrs_chart(rows: Sequence[LayerStats], first_color: int = 0) -> Chart:
-    """Return the chart of the learning rate over steps, by param group."""
     points: dict[str, dict[float, float]] = {}
     for row in rows:
         points.setdefault(f"group {row.group}", {})[row.step] = row.lr

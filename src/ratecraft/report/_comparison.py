@@ -1,25 +1,20 @@
-"""Report sections about a comparison: verdict, tables and figures."""
-
-from __future__ import annotations
+"""Report sections about a comparison: verdict, tables, figures and single runs."""
 
 import math
 from collections.abc import Iterable
 from html import escape
+from typing import Final
 
 from ratecraft._render._axis import number
-from ratecraft._render._html import color_key, table, table_row
-from ratecraft.results import Comparison, OptimalLRRange, TimeToTarget
-from ratecraft.results._charts import (
-    MAX_CHART_LINES,
-    lrs_chart,
-    metric_chart,
-    training_loss_chart,
-)
-from ratecraft.results._display import pluralize
+from ratecraft._render._html import collapsible, color_key, figure, name_cell, table, table_row
+from ratecraft.results import Comparison, Evaluation, OptimalLRRange, Run, TimeToTarget
+from ratecraft.results._base import pluralize
+from ratecraft.results._charts import MAX_CHART_LINES, lrs_chart, metric_chart, training_loss_chart
 from ratecraft.results._verdict import gap_text, mean_text
 
 from . import _charts as charts
-from . import _html as html
+
+MAX_EVALUATION_ROWS: Final = 8000  # in the whole page, about 100 bytes each
 
 
 def comparison_section(comparison: Comparison) -> list[str]:
@@ -51,7 +46,6 @@ def color_keys(comparison: Comparison) -> dict[str, str]:
 
 
 def _listed(values: Iterable[float]) -> str:
-    """Return numbers as text, in ascending order."""
     return ", ".join(f"{v}" if isinstance(v, int) else number(v) for v in sorted(values))
 
 
@@ -74,14 +68,11 @@ def _summary(comparison: Comparison) -> list[str]:
     best_of_length: dict[int, str] = {}
     for row in summaries:
         is_best = best_of_length.setdefault(row.total_steps, row.name) == row.name
-        name = f"{keys[row.name]}<strong>{escape(row.name)}</strong>"
-        name += f"<code>{escape(row.schedule)}</code>"
-        if row.stopped:
-            name += f'<div class="soft">stopped early: {row.stopped} of {row.seeds} seeds</div>'
-        if row.missing:
-            name += f'<div class="soft">seeds missing: {row.missing}</div>'
+        notes = [f"stopped early: {row.stopped} of {row.seeds} seeds"] if row.stopped else []
+        notes += [f"seeds missing: {row.missing}"] if row.missing else []
+        cells = [name_cell(keys[row.name], row.name, row.schedule, notes)]
+        cells += [*[f"{row.total_steps:,}"] * several_lengths, str(row.seeds)]
         values = [mean_text(row, metric) for metric in metrics]
-        cells = [name, *[f"{row.total_steps:,}"] * several_lengths, str(row.seeds)]
         cells += [values[0], "" if is_best else gap_text(row), *values[1:]]
         cells += [str(row.diverged)] * any_diverged
         cells += [_mean_seconds(comparison, row.name)] * any_timed
@@ -103,13 +94,11 @@ def _summary(comparison: Comparison) -> list[str]:
 
 
 def _mean_seconds(comparison: Comparison, name: str) -> str:
-    """Return the mean wall time of a candidate's runs."""
     seconds = [run.seconds for run in comparison.runs_for(name)]
     return f"{number(sum(seconds) / len(seconds), 3)} s" if seconds else "-"
 
 
 def _lr_sensitivity(comparison: Comparison) -> list[str]:
-    """Draw the final loss over learning rates, if there are several, and list optimal ranges."""
     chart = charts.loss_by_lr_chart(comparison, list(comparison.best_runs(MAX_CHART_LINES)))
     if chart is None:
         return []
@@ -118,8 +107,8 @@ def _lr_sensitivity(comparison: Comparison) -> list[str]:
         "optimal range. Learning rates at which a seed diverged or was stopped early are left out. "
         "Figures over steps show each schedule at its best learning rate."
     )
-    figure = html.figure(chart, caption + _omitted_lines(comparison))
-    return ["<h2>Learning-rate sensitivity</h2>", figure, *_optimal_ranges(comparison)]
+    drawn = figure(chart, caption + _omitted_lines(comparison))
+    return ["<h2>Learning-rate sensitivity</h2>", drawn, *_optimal_ranges(comparison)]
 
 
 def _optimal_ranges(comparison: Comparison) -> list[str]:
@@ -145,7 +134,6 @@ def _optimal_ranges(comparison: Comparison) -> list[str]:
 
 
 def _interpret(optimum: OptimalLRRange, seeds: int) -> str:
-    """Return what an optimal range means for the choice of a learning rate."""
     if seeds < 2:
         return "one seed is not enough to compare learning rates"
     if optimum.open_high and optimum.best == optimum.high:
@@ -196,7 +184,6 @@ def _soonest_first(time: TimeToTarget) -> tuple[bool, float]:
 
 
 def _loss_by_length(comparison: Comparison) -> list[str]:
-    """Draw the final loss over the length of the run, if there are several lengths."""
     chart = charts.loss_by_length_chart(comparison)
     if chart is None:
         return []
@@ -204,11 +191,10 @@ def _loss_by_length(comparison: Comparison) -> list[str]:
         "Final validation loss of runs of different lengths, each at its best learning rate: mean "
         "over seeds; the band spans the lowest to the highest seed."
     )
-    return ["<h2>Final loss by training length</h2>", html.figure(chart, caption)]
+    return ["<h2>Final loss by training length</h2>", figure(chart, caption)]
 
 
 def _omitted_lines(comparison: Comparison) -> str:
-    """Return a caption's sentence about schedules that the figures leave out."""
     count = len(comparison.families())
     limit = MAX_CHART_LINES
     return f" The {limit} best of {count} schedules are shown." if count > limit else ""
@@ -222,7 +208,87 @@ def _figures(comparison: Comparison) -> list[str]:
     spread = f"Mean over seeds; the band spans the lowest to the highest seed.{caption_end}"
     smoothed = f"Exponential moving average over 2 % of the run, mean over seeds.{caption_end}"
     return [
-        html.figure(lrs_chart(plotted), f"The learning rate of every step.{omitted}"),
-        *(html.figure(metric_chart(plotted, name), spread) for name in comparison.metrics()),
-        html.figure(training_loss_chart(plotted), smoothed),
+        figure(lrs_chart(plotted), f"The learning rate of every step.{omitted}"),
+        *(figure(metric_chart(plotted, name), spread) for name in comparison.metrics()),
+        figure(training_loss_chart(plotted), smoothed),
     ]
+
+
+def runs_section(comparison: Comparison) -> list[str]:
+    """Return a collapsed section: a table of all runs, then the evaluations of each candidate."""
+    columns = _evaluation_columns(comparison)
+    max_rows = max(MAX_EVALUATION_ROWS // max(len(comparison.runs), 1), 5)
+    sections = []
+    for name, key in color_keys(comparison).items():
+        tables = [
+            _evaluations(run, columns, max_rows)
+            for run in comparison.runs_for(name)
+            if run.evaluations
+        ]
+        if tables:
+            sections.append(collapsible(f"{key}{escape(name)}", tables))
+    return [collapsible("Runs", [_overview(comparison), *sections])]
+
+
+def _overview(comparison: Comparison) -> str:
+    metrics = comparison.metrics()
+    rows, keys = [], color_keys(comparison)
+    for name in comparison.schedules:
+        for run in comparison.runs_for(name):
+            cells = [f"{keys[name]}{escape(name)}", str(run.seed), number(run.lr)]
+            cells += [_format(run.final(metric)) for metric in metrics]
+            cells += [f"{len(run.losses)}{_status(run)}", f"{number(run.seconds, 3)} s"]
+            rows.append(table_row(cells))
+    head = ["schedule", "seed", "learning rate", "validation loss", *metrics[1:], "steps", "time"]
+    return table(head, rows)
+
+
+def _status(run: Run) -> str:
+    if run.diverged is not None:
+        return ", diverged"
+    return ", stopped early" if run.stopped is not None else ""
+
+
+def _format(value: float) -> str:
+    return "-" if math.isnan(value) else number(value)
+
+
+Columns = dict[str, tuple[str, str]]  # title -> a field of Evaluation, and a key in it
+
+
+def _evaluation_columns(comparison: Comparison) -> Columns:
+    """Return the columns of the evaluation tables, the same for all runs of a comparison."""
+    evaluations = [evaluation for run in comparison.runs for evaluation in run.evaluations]
+    in_training = {name for evaluation in evaluations for name in evaluation.train}
+    columns = {}
+    for name in comparison.metrics():
+        if name in in_training:
+            columns[f"training {name}"] = "train", name
+        columns[f"validation {name}"] = "metrics", name
+    groups = list(dict.fromkeys(name for evaluation in evaluations for name in evaluation.lrs))
+    if len(groups) > 1:
+        return columns | {f"learning rate of {name}": ("lrs", name) for name in groups}
+    return columns | {"learning rate": ("lrs", "".join(groups))}
+
+
+def _evaluation_cells(run: Run, evaluation: Evaluation, columns: Columns) -> list[str]:
+    fields = {"train": evaluation.train, "metrics": evaluation.metrics}
+    # Some results do not store learning rates.
+    fields["lrs"] = evaluation.lrs or {"": run.curve()(evaluation.step - 1)}
+    values = [fields[field].get(key, math.nan) for field, key in columns.values()]
+    epoch = number(evaluation.step / max(run.steps_per_epoch, 1))
+    return [epoch, str(evaluation.step), *map(_format, values)]
+
+
+def _evaluations(run: Run, columns: Columns, max_rows: int) -> str:
+    """Return a table of a run's evaluations, evenly thinned to ``max_rows``."""
+    count = len(run.evaluations)
+    indices = list(range(count))
+    title = f"seed {run.seed}{_status(run)}"
+    if count > max_rows:
+        indices = sorted({round(i * (count - 1) / (max_rows - 1)) for i in range(max_rows)})
+        title += f": {len(indices)} of {count} evaluations; the result file has all"
+    cells = [_evaluation_cells(run, run.evaluations[i], columns) for i in indices]
+    rows = [table_row(row, text_columns=0) for row in cells]
+    listed = table(["epoch", "step", *columns], rows, text_columns=0, css_class="small")
+    return f"<p>{title}</p>\n{listed}"

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from ratecraft._render._chart import Chart
+from ratecraft._render._axis import number
+from ratecraft._render._chart import Chart, Line
 from ratecraft._render._matplotlib import new_figure, plot_chart
 from ratecraft.errors import RatecraftError
 from ratecraft.results import (
@@ -18,12 +19,7 @@ from ratecraft.results import (
     LRRangeTestResult,
     layer_names,
 )
-from ratecraft.results._charts import (
-    MAX_CHART_LINES,
-    lrs_chart,
-    metric_chart,
-    training_loss_chart,
-)
+from ratecraft.results._charts import MAX_CHART_LINES, lrs_chart, metric_chart, training_loss_chart
 from ratecraft.schedule import Curve, Schedule
 from ratecraft.schedule._picture import curves_chart, plot
 
@@ -33,6 +29,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+BLACK: Final = 6  # in the palette
 MAX_FIGURE_METRICS: Final = 2
 _PANEL_WIDTH, _PANEL_HEIGHT = 4.3, 3.8  # inches, of a figure with several panels
 
@@ -57,11 +54,7 @@ def plot_schedule(
         ax: axes to plot on; by default those of a new figure.
         log: use a logarithmic learning-rate axis; zeros become gaps.
 
-    Returns:
-        The matplotlib axes.
-
     Raises:
-        RatecraftError: matplotlib is not installed.
         ScheduleError: a schedule does not resolve for ``total_steps``.
 
     >>> from ratecraft import cosine, linear
@@ -106,21 +99,20 @@ def plot_breakdown(result: Breakdown) -> Figure:
     >>> [axes.get_ylabel() for axes in plot_breakdown(result).axes]
     ['learning rate', 'factor']
     """
-    lrs, factors = charts.breakdown_charts(result)
-    return new_figure([[lrs], [factors]], height=5)
+    lrs = Chart(
+        lines=[Line("", range(len(result.lrs)), result.lrs, color=BLACK)],
+        title=f"group {result.group}, base {number(result.base)}",
+        x_label="",
+        y_label="learning rate",
+    )
+    return new_figure([[lrs], [result.chart()]], height=5)
 
 
-def plot_range_test(result: LRRangeTestResult, rules: Sequence[str] = ()) -> Figure:
-    """Plot the losses of a range test, raw and smoothed, and the suggested learning rates.
+def plot_range_test(result: LRRangeTestResult) -> Figure:
+    """Plot the losses of a range test, raw and smoothed, and the suggested learning rate.
 
     Args:
         result: from `ratecraft.range_test`.
-        rules: further rules whose suggestions are marked, keys of
-            `ratecraft.results.RANGE_TEST_RULES`.
-
-    Raises:
-        RatecraftError: matplotlib is not installed.
-        SettingError: unknown rule.
 
     >>> from ratecraft.results import LRRangeTestResult
     >>> curve = (0.01, 0.1, 1.0), (2.0, 1.0, 4.0), (2.0, 1.5, 2.5)
@@ -128,7 +120,7 @@ def plot_range_test(result: LRRangeTestResult, rules: Sequence[str] = ()) -> Fig
     >>> figure.axes[0].get_xscale(), len(figure.axes[0].get_lines())
     ('log', 3)
     """
-    return new_figure([[_with_task(result.chart(rules), result.task)]])
+    return new_figure([[_with_task(result.chart(), result.task)]])
 
 
 def plot_lr_finder(result: LRFinderResult) -> Figure:
@@ -185,8 +177,7 @@ def plot_layer_stats(
     lines = [line for chart in above for line in chart.lines]
     log_y = any(chart.log_y for chart in above)
     _, y_axis = replace(above[0], lines=lines, log_y=log_y).axes(y_pad=0.05)
-    y_range = (y_axis.low, y_axis.high)
-    above = [replace(chart, y_range=y_range, log_y=log_y) for chart in above]
+    above = [replace(chart, y_range=(y_axis.low, y_axis.high), log_y=log_y) for chart in above]
     for row in (above, below):
         row[1:] = [replace(chart, y_label="") for chart in row[1:]]
     width = max(7, 3.2 * len(probes) + 1)
@@ -228,22 +219,20 @@ def plot_comparison(result: Comparison) -> Figure:
         result: from `ratecraft.compare`.
 
     >>> from ratecraft.results import Comparison, Evaluation, Run
-    >>> text, evaluations = "cosine(1, 0)", (Evaluation(4, {"loss": 0.5}),)
-    >>> run = Run(text, 0.1, seed=0, total_steps=4, steps_per_epoch=2,
-    ...           losses=(1, 0.8, 0.6, 0.5), evaluations=evaluations)
-    >>> result = Comparison("a quadratic", {"cosine": text}, (run,))
+    >>> run = Run("cosine(1, 0)", 0.1, seed=0, total_steps=4, steps_per_epoch=2,
+    ...           losses=(1, 0.8, 0.6, 0.5), evaluations=(Evaluation(4, {"loss": 0.5}),))
+    >>> result = Comparison("a quadratic", {"cosine": "cosine(1, 0)"}, (run,))
     >>> [axes.get_title() for axes in plot_comparison(result).axes]
     ['Schedules', 'Validation loss', 'Training loss, smoothed']
     """
     plotted = result.best_runs(MAX_CHART_LINES)
     by_lr = charts.loss_by_lr_chart(result, list(plotted))
     metrics = result.metrics()[:MAX_FIGURE_METRICS]
-    panels: list[Chart] = [
-        lrs_chart(plotted),
-        *([_without_names(by_lr)] if by_lr is not None else []),
-        *(metric_chart(plotted, metric) for metric in metrics),
-        training_loss_chart(plotted),
-    ]
+    panels = [lrs_chart(plotted)]
+    if by_lr is not None:  # its colors are those of the other panels, so it needs no legend
+        panels.append(replace(by_lr, lines=[replace(line, name="") for line in by_lr.lines]))
+    panels += [metric_chart(plotted, metric) for metric in metrics]
+    panels.append(training_loss_chart(plotted))
     columns = len(panels) if len(panels) <= 3 else (len(panels) + 1) // 2
     rows = [panels[i : i + columns] for i in range(0, len(panels), columns)]
     total, shown = len(result.families()), len(plotted)
@@ -257,8 +246,3 @@ def plot_comparison(result: Comparison) -> Figure:
 
 def _with_task(chart: Chart, task: str) -> Chart:
     return replace(chart, title=f"{chart.title}: {task}") if task else chart
-
-
-def _without_names(chart: Chart) -> Chart:
-    """Leave a chart's lines out of the legend: their colors are those of the other panels."""
-    return replace(chart, lines=[replace(line, name="") for line in chart.lines])

@@ -1,19 +1,16 @@
 """Report sections about a forecast, alone and against the comparison of the same schedules."""
 
-from __future__ import annotations
-
 import math
 from html import escape
-from typing import Final
+from typing import Any, Final
 
 from ratecraft._render._axis import number
-from ratecraft._render._html import color_key, table, table_row
+from ratecraft._render._html import color_key, figure, name_cell, table, table_row
 from ratecraft.results import Comparison, Forecast, ForecastEntry, Summary
 from ratecraft.results._charts import MAX_CHART_LINES, metric_chart
 from ratecraft.results._verdict import mean_text
 
 from . import _charts as charts
-from . import _html as html
 
 EQUAL_CURVES_REL_TOL: Final = 1e-9  # of the highest learning rate; smaller differences are rounding
 
@@ -26,7 +23,7 @@ def match_names(forecast: Forecast, comparison: Comparison) -> dict[str, str]:
     """
     matches = {}
     curves = {
-        name: runs[0].curve().values().tolist()
+        name: runs[0].curve().values()
         for name in comparison.schedules
         if (runs := comparison.runs_for(name)) and runs[0].total_steps == forecast.total_steps
     }
@@ -40,17 +37,13 @@ def match_names(forecast: Forecast, comparison: Comparison) -> dict[str, str]:
     return matches
 
 
-def _lrs(entry: ForecastEntry, forecast: Forecast) -> list[float]:
-    curve = entry.curve(forecast.total_steps, forecast.steps_per_epoch)
-    values: list[float] = curve.values().tolist()
-    return values
+def _lrs(entry: ForecastEntry, forecast: Forecast) -> Any:
+    return entry.curve(forecast.total_steps, forecast.steps_per_epoch).values()
 
 
-def _are_close(lrs: list[float], reference: list[float]) -> bool:
-    tolerance = EQUAL_CURVES_REL_TOL * max(map(abs, reference), default=0.0)
-    return len(lrs) == len(reference) and all(
-        abs(a - b) <= tolerance for a, b in zip(lrs, reference, strict=True)
-    )
+def _are_close(lrs: Any, reference: Any) -> bool:
+    tolerance = EQUAL_CURVES_REL_TOL * abs(reference).max(initial=0.0)
+    return bool(lrs.shape == reference.shape and (abs(lrs - reference) <= tolerance).all())
 
 
 def forecast_vs_measured_section(forecast: Forecast, comparison: Comparison) -> list[str]:
@@ -60,29 +53,24 @@ def forecast_vs_measured_section(forecast: Forecast, comparison: Comparison) -> 
         return []
     summaries = {row.name: row for row in comparison.summaries()}
     entries = {entry.name: entry for entry in forecast.entries}
-    rows = []
     trained_names = list(dict.fromkeys(matches.values()))
+    rows, within = [], list[str]()
     for name, trained in matches.items():
         entry, summary = entries[name], summaries[trained]
-        key = color_key(trained_names.index(trained))
-        text = f"{key}<strong>{escape(trained)}</strong>"
-        if name != trained:
-            text += f'<div class="soft">in the forecast: {escape(name)}</div>'
+        notes = [f"in the forecast: {name}"] if name != trained else []
         run = comparison.runs_for(trained)[0]
-        if not _are_close(_lrs(entry, forecast), run.curve().values().tolist()):
-            text += '<div class="soft">matched by name; the learning rates differ</div>'
+        if not _are_close(_lrs(entry, forecast), run.curve().values()):
+            notes.append("matched by name; the learning rates differ")
+        within.append(_is_within(entry, summary))
+        text = name_cell(color_key(trained_names.index(trained)), trained, notes=notes)
         cells = [text, number(entry.loss), f"{number(entry.low)} to {number(entry.high)}"]
-        rows.append(table_row([*cells, mean_text(summary), _is_within(entry, summary)]))
-    within = [
-        _is_within(entries[name], summaries[trained]) == "yes"
-        for name, trained in matches.items()
-        if math.isfinite(summaries[trained].mean["loss"])
-    ]
+        rows.append(table_row([*cells, mean_text(summary), within[-1]]))
+    judged = [answer for answer in within if answer != "-"]
     head = ["schedule", "forecast", "interval", "measured", "within interval"]
     note = (
-        f"{sum(within)} of {len(within)} measured losses are within their interval. Measured: "
-        "final validation loss, mean ± sample standard deviation over seeds. A forecast predicts "
-        "the kind of loss that it was fitted to, such as the training loss."
+        f"{judged.count('yes')} of {len(judged)} measured losses are within their interval. "
+        "Measured: final validation loss, mean ± sample standard deviation over seeds. A forecast "
+        "predicts the kind of loss that it was fitted to, such as the training loss."
     )
     return [
         "<h2>Forecast vs. measured</h2>",
@@ -93,7 +81,6 @@ def forecast_vs_measured_section(forecast: Forecast, comparison: Comparison) -> 
 
 
 def _is_within(entry: ForecastEntry, summary: Summary) -> str:
-    """Return whether the measured loss is within the forecast interval."""
     loss = summary.mean["loss"]
     if math.isnan(loss):
         return "-"
@@ -106,31 +93,21 @@ def _forecast_vs_measured_figure(
     plotted = dict(list(matches.items())[:MAX_CHART_LINES])
     trained = {name: comparison.runs_for(name) for name in plotted.values()}
     caption = "Validation loss, mean over seeds; dashed: forecast."
-    if len(matches) > len(plotted):
-        caption += (
-            f" The {len(plotted)} schedules with the lowest forecast loss of {len(matches)} are "
-            "shown."
-        )
+    count, shown = len(matches), len(plotted)
+    if count > shown:
+        caption += f" The {shown} schedules with the lowest forecast loss of {count} are shown."
     chart = charts.forecast_vs_measured_chart(forecast, metric_chart(trained), plotted)
-    return html.figure(chart, caption)
+    return figure(chart, caption)
 
 
 def forecast_section(result: Forecast, *, alone: bool) -> list[str]:
-    """Return the sections about a forecast.
-
-    Args:
-        result: the forecast.
-        alone: whether the page has no comparison, so that the forecast's verdict is the page's.
-    """
+    """Return the sections about a forecast; if it is ``alone``, its verdict is the page's."""
     logs = ", ".join(f"{name} ({len(losses)} losses)" for name, (_, losses) in result.logs.items())
-    description = (
-        f"{result.total_steps:,} steps, peak learning rate {number(result.peak_lr)} · fitted to "
-        f"{logs}"
-    )
+    run = f"{result.total_steps:,} steps, peak learning rate {number(result.peak_lr)}"
     heading, css_class = "<h2>Forecast</h2>", ' class="verdict"' if alone else ""
     return [
         *([] if alone else [heading]),
-        f'<p class="soft">{escape(description)}</p>',
+        f'<p class="soft">{run} · fitted to {escape(logs)}</p>',
         f"<p{css_class}>{escape(result.verdict())}</p>",
         *(f"<p>{escape(note)}</p>" for note in result.notes),
         *([heading] if alone else []),
@@ -138,11 +115,11 @@ def forecast_section(result: Forecast, *, alone: bool) -> list[str]:
         '<p class="soft">Predictions of a loss law fitted to the logs. The intervals cover the '
         "typical error of the law on real training curves plus two standard deviations of the "
         "fit.</p>",
-        html.figure(
+        figure(
             result.chart(limit=len(result.entries)),
             "Gray: logged losses. The other lines are predictions, not training runs.",
         ),
-        html.figure(charts.forecast_lrs_chart(result), "The learning rate of every step."),
+        figure(charts.forecast_lrs_chart(result), "The learning rate of every step."),
     ]
 
 
@@ -154,11 +131,7 @@ def _entry_rows(result: Forecast) -> list[str]:
         notes = list(entry.notes)
         if i and entry.name in tied_with_best:
             notes.append("tied with the best")
-        text = (
-            f"{color_key(i)}<strong>{escape(entry.name)}</strong>"
-            f"<code>{escape(entry.schedule)}</code>"
-            + "".join(f'<div class="soft">{escape(note)}</div>' for note in notes)
-        )
+        text = name_cell(color_key(i), entry.name, entry.schedule, notes)
         cells = [text, f"{entry.loss:.4g}", f"{entry.low:.4g} to {entry.high:.4g}"]
         rows.append(table_row(cells, css_class="best" if i == 0 else ""))
     return rows

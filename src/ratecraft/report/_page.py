@@ -1,13 +1,13 @@
 """One self-contained HTML page about results, without scripts or external resources."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from dataclasses import replace
 from html import escape
+from importlib.resources import files
 from pathlib import Path
 
+from ratecraft._render._html import figure
 from ratecraft.errors import RatecraftError
 from ratecraft.results import (
     Comparison,
@@ -19,10 +19,8 @@ from ratecraft.results import (
 )
 
 from . import _charts as charts
-from . import _html as html
-from ._comparison import comparison_section
+from ._comparison import comparison_section, runs_section
 from ._forecast import forecast_section, forecast_vs_measured_section
-from ._runs import runs_section
 
 
 def write_report(
@@ -47,19 +45,15 @@ def write_report(
         layer_stats: rows of a Probe from one of the runs.
         title: the page's heading.
 
-    Returns:
-        The path.
-
     Raises:
         RatecraftError: neither a comparison nor a forecast is given.
 
     >>> import tempfile
     >>> from ratecraft.report import write_report
     >>> from ratecraft.results import Comparison, Evaluation, Run
-    >>> text, evaluations = "cosine(1, 0)", (Evaluation(4, {"loss": 0.5}),)
-    >>> run = Run(text, 0.1, seed=0, total_steps=4, steps_per_epoch=2,
-    ...           losses=(1, 0.8, 0.6, 0.5), evaluations=evaluations)
-    >>> result = Comparison("a quadratic", {"cosine": text}, (run,))
+    >>> run = Run("cosine(1, 0)", 0.1, seed=0, total_steps=4, steps_per_epoch=2,
+    ...           losses=(1, 0.8, 0.6, 0.5), evaluations=(Evaluation(4, {"loss": 0.5}),))
+    >>> result = Comparison("a quadratic", {"cosine": "cosine(1, 0)"}, (run,))
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     page = write_report(f"{folder}/report.html", comparison=result, title="A quadratic")
     ...     "<h1>A quadratic</h1>" in page.read_text(encoding="utf-8")
@@ -78,8 +72,19 @@ def write_report(
     ]
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(html.page(title, sections), encoding="utf-8")
+    target.write_text(_page(title, sections), encoding="utf-8")
     return target
+
+
+def _page(title: str, sections: Sequence[str]) -> str:
+    style = files("ratecraft.report").joinpath("_style.css").read_text(encoding="utf-8")
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8"/>\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1"/>\n'
+        f"<title>{escape(title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n<main>\n"
+        + "\n".join(sections)
+        + "\n</main>\n</body>\n</html>\n"
+    )
 
 
 def _lr_search_section(result: LRFinderResult | LRRangeTestResult) -> list[str]:
@@ -93,29 +98,20 @@ def _lr_search_section(result: LRFinderResult | LRRangeTestResult) -> list[str]:
     return [
         f"<h2>{heading}</h2>",
         f"<p><strong>{answer}</strong>: {escape(reason)}</p>",
-        *([html.figure(result.chart(), caption)] if has_curve else []),
+        *([figure(result.chart(), caption)] if has_curve else []),
     ]
 
 
 def _layer_stats_section(rows: Sequence[LayerStats]) -> list[str]:
-    def figure(column: str, title: str, caption: str) -> str:
+    sections = ["<h2>Layer statistics</h2>"]
+    for column, title, divisor in (
+        ("effective_lr", "Effective learning rate by layer", "gradient"),
+        ("relative_step", "Relative step size by layer", "weights"),
+    ):
         chart = replace(charts.layer_stats_chart(rows, column), title=title, y_label="")
-        return html.figure(chart, caption, height=320)
-
-    return [
-        "<h2>Layer statistics</h2>",
-        figure(
-            "effective_lr",
-            "Effective learning rate by layer",
-            "Norm of the step / norm of the gradient.",
-        ),
-        figure(
-            "relative_step",
-            "Relative step size by layer",
-            "Norm of the step / norm of the weights.",
-        ),
-        html.figure(charts.group_lrs_chart(rows), "The schedule over the same steps.", height=220),
-    ]
+        sections.append(figure(chart, f"Norm of the step / norm of the {divisor}.", height=320))
+    caption = "The schedule over the same steps."
+    return [*sections, figure(charts.group_lrs_chart(rows), caption, height=220)]
 
 
 def _footer(comparison: Comparison) -> str:

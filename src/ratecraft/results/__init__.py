@@ -2,18 +2,16 @@
 
 Reports and figures are drawn from results alone, without torch.
 
-_lr_search.py         results of learning rate finders and range tests
-_range_test_rules.py  rules that suggest a learning rate from a range test
-_run.py               training runs and their measurements
-_comparison.py        comparisons of training runs
-_statistics.py        means over seeds, gaps between candidates, ranges of good learning rates
-_verdict.py           comparisons in words
-_forecast.py          predicted losses of schedules that were not run
-_layer_stats.py       per-layer statistics of a Probe, breakdown of a learning rate
-_charts.py            charts of training runs
-_display.py           short reprs, and tables with pictures for notebooks
-_files.py             saving as JSON
-_loading.py           loading
+_lr_search.py    results of learning rate finders and range tests
+_run.py          training runs and their measurements
+_comparison.py   comparisons of training runs
+_statistics.py   means over seeds, gaps between candidates, ranges of good learning rates
+_verdict.py      comparisons in words
+_forecast.py     predicted losses of schedules that were not run
+_layer_stats.py  per-layer statistics of a Probe, breakdown of a learning rate
+_charts.py       charts of training runs
+_base.py         short reprs, tables with pictures for notebooks, saving as JSON
+_loading.py      loading
 """
 
 from ratecraft._public import set_public_module as _set_public_module
@@ -31,9 +29,6 @@ from ._loading import load as load
 from ._lr_search import LRFinderResult as LRFinderResult
 from ._lr_search import LRRangeTestResult as LRRangeTestResult
 from ._lr_search import ShortRun as ShortRun
-from ._range_test_rules import RANGE_TEST_RULES as RANGE_TEST_RULES
-from ._range_test_rules import LRSuggestion as LRSuggestion
-from ._range_test_rules import suggest_lr as suggest_lr
 from ._run import Evaluation as Evaluation
 from ._run import Run as Run
 from ._statistics import OptimalLRRange as OptimalLRRange

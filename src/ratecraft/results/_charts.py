@@ -1,10 +1,9 @@
 """Charts of training runs, and helpers for the charts of other results."""
 
-from __future__ import annotations
-
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import takewhile
 from typing import Any, Final
 
 from ratecraft._render._chart import Chart, Line, spans_decade
@@ -24,11 +23,7 @@ def lrs_chart(runs: Mapping[str, Sequence[Run]]) -> Chart:
 
 
 def metric_chart(runs: Mapping[str, Sequence[Run]], metric: str = "loss") -> Chart:
-    """Return the chart of a validation metric over steps: mean, lowest and highest of the seeds.
-
-    Steps that some seed did not reach are left out: a mean without the seed that diverged would
-    flatter its schedule.
-    """
+    """Return the chart of a validation metric over steps: mean, lowest and highest of the seeds."""
     lines = []
     for name, seeds in runs.items():
         values_at: dict[float, list[float]] = {}
@@ -36,6 +31,7 @@ def metric_chart(runs: Mapping[str, Sequence[Run]], metric: str = "loss") -> Cha
             for evaluation in run.evaluations:
                 if metric in evaluation.metrics:
                     values_at.setdefault(evaluation.step, []).append(evaluation.metrics[metric])
+        # A mean without the seeds that diverged before a step would flatter the schedule.
         complete = {k: values_at[k] for k in sorted(values_at) if len(values_at[k]) == len(seeds)}
         lines.append(spread_line(name, complete))
     return loss_chart(lines, title=f"Validation {metric}", y_label=metric)
@@ -66,8 +62,13 @@ def loss_chart(lines: Sequence[Line], *, y_label: str = "loss", **settings: Any)
     return Chart(lines=lines, y_label=y_label, log_y=spans_decade(lines), **settings)
 
 
+def late_ys(lines: Iterable[Line], total_steps: int) -> list[float]:
+    """Return the y values after the first quarter of a run, in which losses fall fast."""
+    points = (point for line in lines for point in zip(line.xs, line.ys, strict=True))
+    return [y for step, y in points if step > total_steps / 4]
+
+
 def with_margin(low: float, high: float) -> tuple[float, float]:
-    """Return limits of an axis with space at both ends."""
     margin = 0.05 * (high - low) or 0.1
     return low - margin, high + margin
 
@@ -75,11 +76,8 @@ def with_margin(low: float, high: float) -> tuple[float, float]:
 def _smooth(losses: Iterable[float], window: float) -> list[float]:
     """Return an exponential moving average with bias correction, up to the first NaN."""
     momentum = 1 - 1 / max(window, 1.0)
-    average, weight, smooth = 0.0, 0.0, []
-    for loss in losses:
-        if not math.isfinite(loss):
-            break
+    average, smooth = 0.0, []
+    for count, loss in enumerate(takewhile(math.isfinite, losses), 1):
         average = momentum * average + (1 - momentum) * loss
-        weight = momentum * weight + (1 - momentum)
-        smooth.append(average / weight)
+        smooth.append(average / (1 - momentum**count))
     return smooth

@@ -11,9 +11,8 @@ from ratecraft._render._axis import number
 from ratecraft._render._chart import Chart
 
 from . import _statistics
+from ._base import SavedResult, pluralize, short_repr
 from ._charts import MAX_CHART_LINES, metric_chart
-from ._display import pluralize, short_repr
-from ._files import SavedResult
 from ._run import Run
 from ._statistics import OptimalLRRange, Summary, TimeToTarget
 from ._verdict import gap_text, mean_text, verdict
@@ -77,12 +76,11 @@ class Comparison(SavedResult):
             config = self.configs.get(name)
             groups.setdefault((text, *config[1:]) if config else name, []).append(name)
         # `ratecraft.experiments` builds the names, and puts the lr last if there are several.
-        return {
-            names[0].removesuffix(f", lr {self.configs[names[0]].lr:g}")
-            if len(names) > 1
-            else names[0]: tuple(names)
-            for names in groups.values()
-        }
+        families = {}
+        for first, *others in groups.values():
+            name = first.removesuffix(f", lr {self.configs[first].lr:g}") if others else first
+            families[name] = (first, *others)
+        return families
 
     def best_per_schedule(self) -> Comparison:
         """Return the candidate with the best lr for each schedule, optimizer and total_steps."""
@@ -107,23 +105,24 @@ class Comparison(SavedResult):
 
     def metrics(self) -> tuple[str, ...]:
         """Return the names of all metrics, ``loss`` first."""
-        return _statistics.metric_names(self.runs)
+        names = (name for run in self.runs for e in run.evaluations for name in e.metrics)
+        return tuple(dict.fromkeys(["loss", *names]))
 
     def summaries(self) -> tuple[Summary, ...]:
         """Return one row per candidate, by total_steps (longest first) and mean validation loss.
 
-        A candidate with a seed that diverged, was stopped early or is missing has no mean, since
-        the remaining seeds would favor it. It comes last.
+        A candidate has no mean, and comes last, if a seed diverged, was stopped early or is
+        missing: the remaining seeds would favor it.
         """
         runs = {name: self.runs_for(name) for name in self.schedules}
-        return _statistics.summarize(self.schedules, runs)
+        return _statistics.summarize(self.schedules, runs, self.metrics())
 
     def optimal_lr_ranges(self) -> dict[str, OptimalLRRange]:
-        """Return the range of equally good learning rates of each schedule.
+        """Return the range of equally good lrs of each schedule with two or more that finished.
 
         The range extends from the best one to both sides, up to the first one that is
         significantly worse: the 95 % confidence interval of its differences, paired by seed, is
-        above 0. Schedules with fewer than two learning rates that finished are left out.
+        above 0.
         """
         ranges = {}
         for family, names in self.families().items():
@@ -142,19 +141,16 @@ class Comparison(SavedResult):
     def target(self) -> float | None:
         """Return the lowest loss that all finished schedules reached, if at least two did."""
         best = self.best_per_schedule()
-        lowest = [
-            max(map(_statistics.lowest_loss, best.runs_for(row.name)))
-            for row in best.summaries()
-            if _statistics.finished(row)
-        ]
+        names = [row.name for row in best.summaries() if _statistics.finished(row)]
+        lowest = [max(map(_statistics.lowest_loss, best.runs_for(name))) for name in names]
         return max(lowest) if len(lowest) > 1 else None
 
-    def chart(self, metric: str = "loss") -> Chart:
-        """Return the chart of one of the `metrics` over steps, mean and range over the seeds.
+    def chart(self) -> Chart:
+        """Return the chart of the validation loss over steps, mean and range over the seeds.
 
         The 8 best schedules are drawn, each at its best learning rate.
         """
-        return metric_chart(self.best_runs(MAX_CHART_LINES), metric)
+        return metric_chart(self.best_runs(MAX_CHART_LINES))
 
     def _table(self) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
         rows = [
@@ -165,7 +161,7 @@ class Comparison(SavedResult):
     def verdict(self) -> str:
         """Return a sentence that names the best candidate and its margin, for each total_steps.
 
-        Runs with the same seed are compared in pairs. The sentence names the candidates that do
-        not differ from the best one at 95 % confidence (Student's t).
+        It also names the candidates that are not significantly worse: paired by seed, at 95 %
+        confidence (Student's t).
         """
         return verdict(self.summaries())

@@ -1,7 +1,5 @@
 """Predicted losses of schedules that were not run."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -9,9 +7,8 @@ from ratecraft._render._axis import number
 from ratecraft._render._chart import Chart, Line
 from ratecraft.schedule import Curve, parse
 
-from ._charts import MAX_CHART_LINES, with_margin
-from ._display import pluralize, short_repr
-from ._files import SavedResult
+from ._base import SavedResult, pluralize, short_repr
+from ._charts import MAX_CHART_LINES, late_ys, with_margin
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,22 +78,14 @@ class Forecast(SavedResult):
         return short_repr(self, *parts)
 
     def chart(self, limit: int = MAX_CHART_LINES) -> Chart:
-        """Return the chart of the logged losses and the best forecasts, without the first fall.
-
-        Args:
-            limit: the largest number of schedules.
-        """
+        """Return the chart of the logged losses and up to ``limit`` forecasts, the best first."""
         logged = [Line(f"logged: {name}", *line, "faint") for name, line in self.logs.items()]
         entries = self.entries[:limit]
-        late = [
-            loss
-            for entry in entries
-            for step, loss in zip(entry.steps, entry.losses, strict=True)
-            if step > self.total_steps / 4
-        ]
+        predicted = [Line(entry.name, entry.steps, entry.losses) for entry in entries]
+        late = late_ys(predicted, self.total_steps)
         high = max(late + [entry.high for entry in entries])
         return Chart(
-            lines=[*logged, *(Line(e.name, e.steps, e.losses) for e in entries)],
+            lines=[*logged, *predicted],
             title="Forecast loss",
             y_label="loss",
             y_range=with_margin(min(entry.low for entry in entries), high),

@@ -1,20 +1,17 @@
 """The rows of a Probe, and the breakdown of a learning rate into its factors."""
 
-from __future__ import annotations
-
 import csv
-import dataclasses
-import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from ratecraft._render._axis import number
 from ratecraft._render._chart import Chart, Line
 from ratecraft.errors import ResultError
 
-from ._display import NotebookResult, pluralize, short_repr
+from ._base import NotebookResult, pluralize, short_repr
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +115,7 @@ def load_layer_stats(path: str | os.PathLike[str]) -> list[LayerStats]:
     """Read the rows written by ``Probe.save``.
 
     Args:
-        path: the file; JSON lines if its name ends in ``.jsonl``, otherwise CSV.
+        path: the CSV file.
 
     Raises:
         ResultError: the file cannot be read, or a row lacks a column or holds a wrong value.
@@ -136,15 +133,10 @@ def load_layer_stats(path: str | os.PathLike[str]) -> list[LayerStats]:
     source = Path(path)
     try:
         with source.open(encoding="utf-8", newline="") as file:
-            records = list(
-                map(json.loads, file) if source.suffix == ".jsonl" else csv.DictReader(file)
-            )
-    except (OSError, ValueError) as error:
+            records = list(csv.DictReader(file))
+    except (OSError, ValueError, csv.Error) as error:
         raise ResultError(f"{source}: {error}") from None
-    types = {
-        field.name: {"int": int, "str": str}.get(str(field.type), float)
-        for field in dataclasses.fields(LayerStats)
-    }
+    types: dict[str, Any] = {field.name: field.type for field in fields(LayerStats)}
     rows = []
     for line, record in enumerate(records, 1):
         try:

@@ -1,7 +1,5 @@
 """Load saved results."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import os
@@ -13,8 +11,8 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from ratecraft.errors import ResultError
 
+from ._base import RESULT_FORMAT
 from ._comparison import Comparison, RunConfig
-from ._files import RESULT_FORMAT
 from ._forecast import Forecast
 from ._lr_search import LRFinderResult, LRRangeTestResult
 
@@ -31,7 +29,6 @@ def load(path: str | os.PathLike[str]) -> Result:
         ResultError: the file does not exist, holds no result, or has another format version.
 
     >>> import tempfile
-    >>> from ratecraft.results import LRRangeTestResult, load
     >>> losses = (2.0, 1.0)
     >>> result = LRRangeTestResult((0.01, 0.1), losses, losses, "stopped", None, "too short")
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -74,11 +71,10 @@ def _rebuild(annotation: Any, data: Any) -> Any:
     if annotation is RunConfig:
         return RunConfig(*_rebuild(tuple[float, str, int], data))  # the types of its fields
     origin, arguments = get_origin(annotation), get_args(annotation)
-    if origin is tuple and arguments[-1] is Ellipsis:
-        return tuple(_rebuild(arguments[0], item) for item in data)
     if origin is tuple:
-        pairs = zip(arguments, data, strict=True)
-        return tuple(_rebuild(argument, item) for argument, item in pairs)
+        if arguments[-1] is Ellipsis:
+            arguments = arguments[:1] * len(data)
+        return tuple(_rebuild(of, item) for of, item in zip(arguments, data, strict=True))
     if origin is Mapping:
         return {key: _rebuild(arguments[1], value) for key, value in data.items()}
     if origin is UnionType:  # such as float | None

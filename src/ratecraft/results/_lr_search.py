@@ -1,7 +1,5 @@
 """Results of learning-rate searches: range tests and short runs."""
 
-from __future__ import annotations
-
 import math
 import statistics
 from collections.abc import Sequence
@@ -12,10 +10,8 @@ from ratecraft._render._axis import number
 from ratecraft._render._chart import Chart, Line, Mark
 from ratecraft.errors import BindingError, RunFailed
 
+from ._base import SavedResult, pluralize, short_repr
 from ._charts import with_margin
-from ._display import pluralize, short_repr
-from ._files import SavedResult
-from ._range_test_rules import DEFAULT_RULE, RANGE_TEST_RULES, LRSuggestion, suggest_lr
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,30 +58,9 @@ class LRRangeTestResult(SavedResult):
             return short_repr(self, self.reason, steps)
         return short_repr(self, f"suggestion {number(self.suggestion)}", steps, self.stop_reason)
 
-    def suggest(self, rule: str = DEFAULT_RULE) -> LRSuggestion:
-        """Return the learning rate that a rule reads off this curve, and why.
-
-        Args:
-            rule: "minimum/10", "steepest", "valley" or "slide", the keys of `RANGE_TEST_RULES`.
-
-        Raises:
-            SettingError: the rule is unknown.
-        """
-        return suggest_lr(rule, self.lrs, self.losses, self.smoothed)
-
-    def chart(self, rules: Sequence[str] = ()) -> Chart:
-        """Return the chart of the losses and of the suggested learning rate.
-
-        Args:
-            rules: further rules whose suggestions are marked, as for `suggest`.
-        """
-        suggestions = {"suggestion": self.suggestion}
-        suggestions |= {rule: self.suggest(rule).lr for rule in rules}
-        marks = [
-            Mark(lr, f"{number(lr)} ({name})" if rules else number(lr))
-            for name, lr in suggestions.items()
-            if lr is not None and (name == "suggestion" or lr != self.suggestion)
-        ]
+    def chart(self) -> Chart:
+        """Return the chart of the losses and of the suggested learning rate."""
+        lr = self.suggestion
         return Chart(
             lines=[
                 Line("loss", self.lrs, self.losses, "faint"),
@@ -96,31 +71,26 @@ class LRRangeTestResult(SavedResult):
             y_label="loss",
             log_x=self.spacing == "geometric",
             y_range=self._loss_limits(),
-            marks=marks,
+            marks=[] if lr is None else [Mark(lr, number(lr))],
         )
 
     def _loss_limits(self) -> tuple[float, float] | None:
         """Return limits that leave out the divergence at the end, if the losses have a range."""
-        smooth = [loss for loss in self.smoothed if math.isfinite(loss)]
-        if not smooth:
-            return None
-        low = min(smooth + [loss for loss in self.losses if math.isfinite(loss)])
-        start = max(smooth[: len(smooth) // 10 + 1])
-        high = min(max(smooth), start + 0.5 * (start - min(smooth)))
+        low, lowest = min(*self.losses, *self.smoothed), min(self.smoothed)
+        start = max(self.smoothed[: len(self.smoothed) // 10 + 1])
+        high = min(max(self.smoothed), start + 0.5 * (start - lowest))
         return with_margin(low, high) if high > low else None
 
     def verdict(self) -> str:
         """Return the suggestion and its reason, or why there is none."""
-        lr = "No suggestion" if self.suggestion is None else number(self.suggestion)
-        return f"{lr}: {self.reason}"
+        if self.suggestion is None:
+            return self.reason[:1].upper() + self.reason[1:]
+        return f"{number(self.suggestion)}: {self.reason}"
 
     def _table(self) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
-        suggestions = {rule: self.suggest(rule) for rule in RANGE_TEST_RULES}
-        rows = [
-            (rule, "-" if lr is None else number(lr), reason)
-            for rule, (lr, reason) in suggestions.items()
-        ]
-        return ("rule", "learning rate", "reason"), rows
+        lrs = number(self.lrs[0]), number(self.lrs[-1])
+        row = (f"{len(self.lrs):,}", *lrs, self.stop_reason)
+        return ("steps", "first learning rate", "last learning rate", "reason for the end"), [row]
 
     @property
     def cost(self) -> str:
@@ -240,10 +210,10 @@ class LRFinderResult(SavedResult):
 
     def verdict(self) -> str:
         """Return the learning rate and how it was chosen, or why there is none."""
-        lr = "No learning rate found"
-        if self.lr is not None and self.lr_low is not None and self.lr_high is not None:
-            lr = f"{self.lr:.2g} ({self.lr_low:.2g} to {self.lr_high:.2g} are as good)"
-        return f"{lr}: {self.reason}"
+        if self.lr is None:
+            return self.reason[:1].upper() + self.reason[1:]
+        band = f"{self.lr_low:.3g} to {self.lr_high:.3g} are almost as good"
+        return f"{self.lr:.3g} ({band}): {self.reason}"
 
     def _table(self) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
         rows = [(number(run.lr), number(self.initial_loss - run.gain)) for run in self.runs]
@@ -263,15 +233,14 @@ class LRFinderResult(SavedResult):
         is filled in place.
 
         Args:
-            optimizer: a ``torch.optim.Optimizer``, or a sequence of them with ratios kept
-                across all their groups.
+            optimizer: a ``torch.optim.Optimizer``, or a sequence of them with ratios kept across
+                all their groups.
 
         Raises:
             RunFailed: ``lr`` is ``None``; the message is ``reason``.
             BindingError: a group has a negative learning rate.
 
         >>> import torch
-        >>> from ratecraft.results import LRFinderResult
         >>> optimizer = torch.optim.SGD([torch.zeros(1)], lr=0.1)
         >>> LRFinderResult(0.5, 0.2, 0.8, "the best of 7", 1.0, (), 20).apply(optimizer)
         >>> optimizer.param_groups[0]["lr"]
@@ -311,7 +280,6 @@ def current_lrs(optimizers: Sequence[Any]) -> list[float]:
 
 
 def write_lr(group: dict[str, Any], lr: float, *, key: str = "lr") -> None:
-    """Set a learning rate in a param group; fill a tensor in place."""
     if hasattr(group[key], "fill_"):
         group[key].fill_(lr)
     else:

@@ -1,7 +1,5 @@
 """Training runs and their measurements."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,7 +7,7 @@ from dataclasses import dataclass, field
 from ratecraft._render._axis import number
 from ratecraft.schedule import Curve, parse
 
-from ._display import pluralize, short_repr
+from ._base import pluralize, short_repr
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +66,8 @@ class Run:
         elif self.stopped is not None:
             end = f"stopped after step {self.stopped}"
         configuration = [self.optimizer, f"lr {number(self.lr)}", f"seed {self.seed}"]
-        return short_repr(
-            self, self.schedule, *configuration, pluralize(self.total_steps, "step"), end
-        )
+        steps = pluralize(self.total_steps, "step")
+        return short_repr(self, self.schedule, *configuration, steps, end)
 
     def curve(self) -> Curve:
         """Return the curve of learning rates that this run was trained with."""

@@ -1,18 +1,16 @@
 """Statistics of the runs of a comparison: means, gaps paired by seed, equally good lrs."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import NamedTuple
 
 from ratecraft._render._axis import number
 
-from ._display import pluralize, short_repr
+from ._base import pluralize, short_repr
 from ._run import Run
 
 
@@ -88,22 +86,14 @@ class TimeToTarget(NamedTuple):
     seconds: float
 
 
-def metric_names(runs: Iterable[Run]) -> tuple[str, ...]:
-    """Return the names of all metrics, ``loss`` first."""
-    names = dict.fromkeys(name for run in runs for e in run.evaluations for name in e.metrics)
-    return ("loss", *(name for name in names if name != "loss"))
-
-
 def finished(row: Summary) -> bool:
     """Return whether no seed is missing, diverged or was stopped early, so that it has a mean."""
     return not math.isnan(row.mean["loss"])
 
 
 def summarize(
-    schedules: Mapping[str, str], runs: Mapping[str, Sequence[Run]]
+    schedules: Mapping[str, str], runs: Mapping[str, Sequence[Run]], metrics: Sequence[str]
 ) -> tuple[Summary, ...]:
-    """Return one row per candidate, by total_steps (longest first) and mean validation loss."""
-    metrics = metric_names(chain.from_iterable(runs.values()))
     seeds: dict[int, set[int]] = {}
     for run in chain.from_iterable(runs.values()):
         seeds.setdefault(run.total_steps, set()).add(run.seed)
@@ -148,7 +138,6 @@ def _gap(best: Sequence[Run], other: Sequence[Run]) -> tuple[float, float, float
 
 
 def optimal_lr_range(rows: Sequence[Summary], lrs: Mapping[str, float]) -> OptimalLRRange | None:
-    """Return the range of equally good lrs of rows sorted by loss; None below two with runs."""
     rows = [row for row in rows if row.seeds]
     if len(rows) < 2 or not finished(rows[0]):
         return None
@@ -161,7 +150,6 @@ def optimal_lr_range(rows: Sequence[Summary], lrs: Mapping[str, float]) -> Optim
 
 
 def time_to_target(runs: Sequence[Run], loss: float) -> TimeToTarget:
-    """Return the steps and time that the runs of a candidate need to reach a loss."""
     steps, seconds = [], []
     for run in runs:
         reached = [e.step for e in run.evaluations if e.metrics["loss"] <= loss]
@@ -174,6 +162,5 @@ def time_to_target(runs: Sequence[Run], loss: float) -> TimeToTarget:
 
 
 def lowest_loss(run: Run) -> float:
-    """Return the lowest finite validation loss of a run."""
     losses = [evaluation.metrics["loss"] for evaluation in run.evaluations]
     return min((loss for loss in losses if math.isfinite(loss)), default=math.inf)

@@ -1,7 +1,5 @@
 """Comparisons in words: the sentence that names the best candidate, and numbers as text."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Final
@@ -10,8 +8,7 @@ from ratecraft._render._axis import number
 
 from ._statistics import Summary, finished
 
-MAX_NAMES_IN_SENTENCE: Final = 4
-"""A sentence names at most this many candidates, and then says how many more there are."""
+MAX_NAMES_IN_SENTENCE: Final = 4  # of candidates; then it says how many more there are
 
 
 def verdict(rows: Sequence[Summary]) -> str:

@@ -2,10 +2,9 @@
 
 _duration.py  lengths in steps, epochs, percent, samples and tokens
 _formulas.py  one formula per shape, for math, numpy and torch
-_text.py      the text of numbers, arguments and calls
 _pieces.py    resolved parts of a schedule: functions of a time and of arrays of times
 _curve.py     Curve: a resolved schedule as a function of the step
-_base.py      Node: what a part of the tree tells the others, and its two texts
+_base.py      Node: what a part of the tree tells the others; the text of calls
 _nodes.py     Schedule, and the nodes that combine schedules
 _leaves.py    schedules without parts
 _shapes.py    functions for single shapes: constant, linear, cosine, warmup, ...

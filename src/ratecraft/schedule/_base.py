@@ -1,13 +1,15 @@
-"""Node: what a part of a schedule's tree tells the others, and its two texts."""
+"""Node: what a part of a schedule's tree tells the others, and its two texts; texts of calls."""
 
 from __future__ import annotations
 
 import copy
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import ClassVar, NoReturn, Self
 
-from ._duration import Horizon
+from ._duration import Horizon, number_text
 from ._pieces import Piece
 
 
@@ -79,3 +81,26 @@ def join_text(parts: tuple[Node, ...], text: Text) -> str:
     """Return the text of parts joined by ``.then()``."""
     first, *later = parts
     return first._operand(text) + "".join(f".then({text(part)})" for part in later)
+
+
+def call_text(word: str, /, *args: object, **kwargs: object) -> str:
+    """Return the text of a call; a keyword argument that is None is left out."""
+    named = [f"{name}={_argument(v)}" for name, v in kwargs.items() if v is not None]
+    return f"{word}({', '.join([*map(_argument, args), *named])})"
+
+
+def _argument(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value)
+    if isinstance(value, str):
+        return '"' + value + '"'  # not an f-string, which would show the name of an enum's member
+    if hasattr(value, "__index__"):  # any kind of int, also a tensor
+        return str(operator.index(value))
+    if isinstance(value, Real):
+        return number_text(float(value))
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_argument, value))}]"
+    if callable(value):
+        function = value if hasattr(value, "__qualname__") else type(value)
+        return f"<{function.__module__}.{function.__qualname__}>"
+    return str(value)

@@ -1,7 +1,5 @@
 """check: likely mistakes in a schedule, for a given run."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -12,11 +10,10 @@ from ratecraft.errors import ScheduleError
 
 from ._base import Node
 from ._curve import Curve
-from ._duration import Duration, Horizon
+from ._duration import Duration, Horizon, number_text
 from ._leaves import Leaf, Ramp
 from ._nodes import Over, Repeat, Reversed, Scale, Schedule, Then
 from ._pieces import slack
-from ._text import number_text
 
 Level = Literal["error", "warning", "note"]
 
@@ -68,7 +65,6 @@ class _Part:
         return self.start <= t + slack(t) < self.end
 
     def is_rise(self) -> bool:
-        """Return whether this is a rising ramp, such as a warm-up."""
         return isinstance(self.schedule, Ramp) and self.schedule.start < self.schedule.end
 
 
@@ -175,49 +171,44 @@ def _inner_parts(part: _Part) -> Iterator[_Part]:
 
 
 def _check_reach(curve: Curve, parts: list[_Part]) -> Problems:
-    """Report parts that the run does not reach or that are shorter than a step."""
     for part in parts:
         if part.neighbours and part.start + slack(part.start) >= curve.length:
             start, end = _n(part.start), _n(curve.length)
             message = f"{part.schedule!r} would begin at step {start}, and the run ends at {end}"
-            message += ": it is never reached"
-            yield "error", message, "shorten the parts before it, or train longer", part
+            fix = "shorten the parts before it, or train longer"
+            yield "error", f"{message}: it is never reached", fix, part
         elif part.length < 1 and (part.neighbours or len(parts) == 1):
             message = f"{part.schedule!r} is {_n(part.length)} steps long: no step may fall into it"
             yield "warning", message, "make it longer, or leave it out", part
 
 
 def _check_length(curve: Curve, parts: list[_Part]) -> Problems:
-    """Report a run that is shorter or longer than the schedule."""
     total_steps, natural = curve.length, curve.natural_length
     if math.isinf(total_steps):
         return
     for part in parts:
         cut = part.start < total_steps < part.end - slack(part.end)
         if cut and part.first and part.is_rise():
-            share = f"percent(5), which is {_n(total_steps * 0.05)} steps"
-            message = f"the warm-up takes {_n(part.length)} steps, and the run has "
-            message += f"{_n(total_steps)}: it is cut short"
-            yield "error", message, f"shorten it, for example to {share}", part
+            run = f"the run has {_n(total_steps)}: it is cut short"
+            message = f"the warm-up takes {_n(part.length)} steps, and {run}"
+            fix = f"shorten it, for example to percent(5), which is {_n(total_steps * 0.05)} steps"
+            yield "error", message, fix, part
             return
-    last, missed = _n(curve(total_steps)), total_steps - natural
+    last, missed = curve(total_steps), total_steps - natural
     fix = "leave over= out of one part, so that it fills the run"
     if math.isfinite(natural) and natural > total_steps + slack(total_steps):
-        message = f"the schedule is {_n(natural)} steps long, and the run ends at "
-        message += f"{_n(total_steps)}, at lr {last}"
-        yield "warning", message, f"{fix}, or train longer", parts[0]
+        message = f"the schedule is {_n(natural)} steps long, and the run ends at {_n(total_steps)}"
+        yield "warning", f"{message}, at lr {_n(last)}", f"{fix}, or train longer", parts[0]
+    elif missed > 1 and last == 0:
+        message = f"at lr 0: the last {_n(missed)} steps train nothing"
+        yield "error", f"the schedule ends at step {_n(natural)} {message}", fix, parts[0]
     elif missed > 1:
-        message = f"the schedule ends at step {_n(natural)}"
-        if curve(total_steps) == 0:
-            message += f" at lr 0: the last {_n(missed)} steps train nothing"
-            yield "error", message, fix, parts[0]
-        else:
-            message += f", and lr {last} holds for the last {_n(missed)} steps"
-            yield "note", message, "leave over= out of one part if it should fill the run", parts[0]
+        message = f"lr {_n(last)} holds for the last {_n(missed)} steps"
+        fix = "leave over= out of one part if it should fill the run"
+        yield "note", f"the schedule ends at step {_n(natural)}, and {message}", fix, parts[0]
 
 
 def _check_jumps(curve: Curve, parts: list[_Part], min_jump: float) -> Problems:
-    """Report jumps between two parts."""
     for part in parts:
         join, previous = part.start, part.neighbours[0] if part.neighbours else None
         if previous is None or not 0 < join < curve.length:
@@ -238,7 +229,6 @@ def _is_level(schedule: Node) -> bool:
 
 
 def _check_values(curve: Curve, parts: list[_Part], values: Values) -> Problems:
-    """Report steps with a learning rate of 0 or below."""
     at = min(values, key=values.__getitem__)
     if values[at] < 0:
         message = f"the lr is negative: {_n(values[at])} at step {_n(at)}"

@@ -10,10 +10,9 @@ from typing import Any, Final, NamedTuple
 
 from ratecraft.errors import ScheduleError
 
-from ._duration import CLOCK_NAMES, MAX_DURATION, Horizon
+from ._duration import CLOCK_NAMES, MAX_DURATION, Horizon, number_text
 from ._picture import schedule_svg
 from ._pieces import Piece, Times, slack, span
-from ._text import number_text
 
 CHUNK_STEPS: Final = 2**16  # evaluated at a time, so that a long run needs no long array
 
@@ -102,7 +101,6 @@ class Curve:
     def left(self, t: float) -> float:
         """Return the left limit at ``t``; it differs from the value only where a part begins.
 
-        >>> from ratecraft import staircase
         >>> c = staircase([1, 0.1], at=[10]).resolve()
         >>> c.left(10), c(10)
         (1.0, 0.1)
@@ -110,7 +108,6 @@ class Curve:
         return self._piece.at(t, -slack(t)) if 0 < t < self._end else self(t)
 
     def __len__(self) -> int:
-        """Return the number of steps of the run."""
         self._needs_steps("len()")
         return math.ceil(self.length - slack(self.length))
 
@@ -122,7 +119,6 @@ class Curve:
         return f"<Curve of {self.schedule}, {length} {CLOCK_NAMES[self.horizon.clock]}s>"
 
     def _repr_svg_(self) -> str:
-        """Return the SVG chart for notebooks."""
         return schedule_svg(self.schedule, self)
 
     def values(self, steps: Any = None) -> Any:
@@ -136,20 +132,20 @@ class Curve:
             TypeError: the array is float32 or smaller, which cannot represent 2**24 + 1.
             ScheduleError: the curve is endless and ``steps`` is not given.
 
-        >>> from ratecraft import linear
         >>> linear(1, 0).resolve(total_steps=4).values()
         array([1.  , 0.75, 0.5 , 0.25])
         """
         if steps is None:
+            import numpy
+
             self._needs_steps("values() without steps")
-            steps = _numpy().arange(len(self), dtype=float)
+            steps = numpy.arange(len(self), dtype=float)
         xp, times = _as_times(steps)
         return span(self._piece, self.length).array(Times.of(times, xp))
 
     def first_below(self, value: float) -> int | None:
         """Return the first step with a value below ``value``, or None.
 
-        >>> from ratecraft import linear
         >>> linear(1, 0).resolve(total_steps=4).first_below(0.6)
         2
         """
@@ -162,22 +158,17 @@ class Curve:
     def sum(self) -> float:
         """Return the sum of the values at all steps: the area under the curve.
 
-        >>> from ratecraft import linear
         >>> linear(1, 0).resolve(total_steps=4).sum()
         2.5
         """
         return math.fsum(float(values.sum()) for _, values in self._chunks(len(self)))
 
     def diff(self, other: Curve) -> Difference:
-        """Return the first and the largest difference between this curve and another.
-
-        Args:
-            other: the other curve. The shorter of the two holds its last value.
+        """Return the first and the largest difference; the shorter curve holds its last value.
 
         Raises:
             ScheduleError: a curve is endless, or on the token or sample clock.
 
-        >>> from ratecraft import constant, linear
         >>> linear(1, 0).resolve(total_steps=4).diff(constant(1).resolve(total_steps=4))
         Difference(first=1, largest=0.75, at=3)
         """
@@ -194,8 +185,10 @@ class Curve:
 
     def _chunks(self, steps: int) -> Iterator[tuple[int, Any]]:
         """Yield the values of the first ``steps`` steps as arrays, each with its first step."""
+        import numpy
+
         for start in range(0, steps, CHUNK_STEPS):
-            yield start, self.values(_numpy().arange(start, min(start + CHUNK_STEPS, steps)))
+            yield start, self.values(numpy.arange(start, min(start + CHUNK_STEPS, steps)))
 
     def _needs_steps(self, call: str) -> None:
         if math.isinf(self.length):
@@ -208,12 +201,6 @@ class Curve:
             )
 
 
-def _numpy() -> Any:
-    import numpy
-
-    return numpy
-
-
 def _as_times(steps: Any) -> tuple[Any, Any]:
     """Return the namespace of an array of step numbers, and the array as float64."""
     if hasattr(steps, "__array_namespace__"):
@@ -221,7 +208,8 @@ def _as_times(steps: Any) -> tuple[Any, Any]:
     elif hasattr(steps, "dtype") and not isinstance(steps, int | float):
         xp = sys.modules[type(steps).__module__.partition(".")[0]]
     else:
-        xp = _numpy()
+        import numpy as xp
+
         steps = xp.asarray(steps)
     dtype = str(steps.dtype)
     if "int" not in dtype and "float" not in dtype:

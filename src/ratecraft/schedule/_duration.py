@@ -14,8 +14,6 @@ from typing import Any, Final
 
 from ratecraft.errors import ScheduleError
 
-from ._text import number_text
-
 DURATION_UNITS: Final = ("percent", "epochs", "steps", "samples", "tokens")
 MAX_DURATION: Final = 1e18  # steps, samples or tokens; no run is as long, and an ulp is 128 there
 CLOCK_NAMES: Final = {"steps": "step", "samples": "sample", "tokens": "token"}
@@ -39,6 +37,11 @@ def as_number(value: object, name: str) -> float:
     return number + 0.0  # -0.0 + 0.0 is 0.0
 
 
+def number_text(number: float) -> str:
+    """Return the shortest text that reads back as ``number``: integral values as an int."""
+    return str(int(number)) if number.is_integer() and abs(number) < 1e15 else repr(number)
+
+
 @dataclass(frozen=True, slots=True)
 class Duration:
     """A length of training in mixed units, e.g. ``epochs(1) + 100`` or ``percent(30) - 1``.
@@ -53,7 +56,6 @@ class Duration:
         samples: number of training samples.
         tokens: number of training tokens.
 
-    >>> from ratecraft import epochs
     >>> 100 - epochs(1)
     100 - epochs(1)
     """
@@ -91,7 +93,7 @@ class Duration:
         return f"steps({text})" if text.isdigit() else text
 
     def __str__(self) -> str:
-        """Return the text used as an argument: whole steps are a plain int."""
+        # The text used as an argument: whole steps are a plain int.
         terms = [(u, c) for u in DURATION_UNITS if (c := getattr(self, u))]
         terms.sort(key=lambda term: term[1] < 0)  # positive terms first, else in unit order
         text = ""
@@ -123,7 +125,6 @@ def steps(n: float) -> Duration:
     Raises:
         ScheduleError: ``n`` is negative or not finite.
 
-    >>> from ratecraft import steps
     >>> steps(500)
     steps(500)
     """
@@ -139,7 +140,6 @@ def epochs(n: float) -> Duration:
     Raises:
         ScheduleError: ``n`` is negative or not finite.
 
-    >>> from ratecraft import epochs
     >>> epochs(0.5)
     epochs(0.5)
     """
@@ -150,12 +150,11 @@ def percent(p: float) -> Duration:
     """Return a length of ``p`` percent of the run, or of the enclosing cycle or ``.over()``.
 
     Args:
-        p: percentage, >= 0.
+        p: percentage, >= 0; above 100 the length is longer than the run.
 
     Raises:
         ScheduleError: ``p`` is negative or not finite.
 
-    >>> from ratecraft import percent
     >>> percent(10)
     percent(10)
     """
@@ -171,7 +170,6 @@ def samples(n: float) -> Duration:
     Raises:
         ScheduleError: ``n`` is negative or not finite.
 
-    >>> from ratecraft import samples
     >>> samples(50_000)
     samples(50000)
     """
@@ -187,7 +185,6 @@ def tokens(n: float) -> Duration:
     Raises:
         ScheduleError: ``n`` is negative or not finite.
 
-    >>> from ratecraft import tokens
     >>> tokens(3e9)
     tokens(3000000000)
     """
@@ -229,9 +226,8 @@ class Horizon:
         """Return the horizon and the length of a run; ``sizes`` are those of the units per step."""
         length = Duration() if total_steps is None else as_duration(total_steps, "total_steps=")
         if length.percent:
-            raise ScheduleError(
-                f"total_steps={length}: the run itself cannot be a percent of the run"
-            )
+            reason = "the run itself cannot be a percent of the run"
+            raise ScheduleError(f"total_steps={length}: {reason}")
         units = [unit for unit in DURATION_UNITS if getattr(length, unit)]
         # A run written in tokens or samples alone is on that clock.
         clock = units[0] if units in (["tokens"], ["samples"]) else "steps"
@@ -267,10 +263,8 @@ class Horizon:
         except (OverflowError, ValueError):  # ValueError: infinite parts of both signs
             size = math.inf
         if not 0 <= size <= MAX_DURATION:
-            raise ScheduleError(
-                f"{name}: {length} measures {number_text(size)} {CLOCK_NAMES[self.clock]}s; "
-                "a length must be >= 0 and at most 1e18"
-            )
+            measured = f"{length} measures {number_text(size)} {CLOCK_NAMES[self.clock]}s"
+            raise ScheduleError(f"{name}: {measured}; a length must be >= 0 and at most 1e18")
         return size
 
     def size(self, unit: str, name: str) -> float:

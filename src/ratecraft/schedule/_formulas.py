@@ -5,8 +5,6 @@ and elementwise on an array of that namespace. A *ramp* is a function of x = t /
 ``start`` to ``end``; a *clocked* shape is a function of t itself, the time since its start.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from functools import partial

@@ -3,8 +3,6 @@
 A ramp stretches to its length; any other leaf is a function of time that is cut there.
 """
 
-from __future__ import annotations
-
 import math
 import operator
 from collections.abc import Callable, Iterable
@@ -15,12 +13,11 @@ from typing import Any
 from ratecraft.errors import ScheduleError
 
 from . import _pieces as pieces
-from ._base import Text, set_fields
-from ._duration import Duration, Horizon, Length, as_duration, as_number
+from ._base import Text, call_text, set_fields
+from ._duration import Duration, Horizon, Length, as_duration, as_number, number_text
 from ._formulas import CLOCKED, RAMPS
 from ._nodes import Schedule
 from ._pieces import Piece
-from ._text import call_text, number_text
 
 
 class Leaf(Schedule):
@@ -98,7 +95,6 @@ class Ramp(Leaf):
         return pieces.ramp(RAMPS[self.shape], length, ends, exact)
 
     def _format(self, text: Text) -> str:
-        """Return the simplest call that builds this ramp."""
         start, end, over = self.start, self.end, self.over_
         if self.shape == "linear":
             if start == end:
@@ -161,12 +157,11 @@ class Staircase(Leaf):
             joins = [i * width for i in range(1, len(self.values))]
         else:
             joins = [horizon.measure(x, scope, "staircase: at=") for x in self.at or ()]
+            rule = "staircase: the times in at= must not decrease"
             for before, after in pairwise(joins):
                 if after < before:
                     order = f"{number_text(after)} follows {number_text(before)}"
-                    raise ScheduleError(
-                        f"staircase: the times in at= must not decrease, but {order}"
-                    )
+                    raise ScheduleError(f"{rule}, but {order}")
         return pieces.staircase(self.values, joins)
 
     def _format(self, text: Text) -> str:

@@ -16,12 +16,11 @@ from ratecraft._keywords import explain_arguments
 from ratecraft.errors import ScheduleError
 
 from . import _pieces as pieces
-from ._base import Node, Text, join_text
+from ._base import Node, Text, call_text, join_text
 from ._curve import Curve
-from ._duration import MAX_DURATION, Duration, Horizon, Length, as_duration, as_number
+from ._duration import MAX_DURATION, Duration, Horizon, Length, as_duration, as_number, number_text
 from ._picture import plot, schedule_svg
 from ._pieces import SLACK, Piece, slack
-from ._text import call_text, number_text
 
 
 class Schedule(Node):
@@ -62,7 +61,6 @@ class Schedule(Node):
         Raises:
             ScheduleError: the parts do not fit into the run, or an argument is missing.
 
-        >>> from ratecraft import cosine, epochs, warmup
         >>> schedule = warmup(epochs(1)).then(cosine(1, 0))
         >>> schedule.resolve(total_steps=epochs(10), steps_per_epoch=100)(50)
         0.5
@@ -81,7 +79,6 @@ class Schedule(Node):
 
         At most one part may have no length (else a ScheduleError); it fills the rest of the run.
 
-        >>> from ratecraft import constant, cooldown, percent, warmup
         >>> warmup(500).then(constant(1)).then(cooldown(percent(20)))
         warmup(500).then(constant(1)).then(cooldown(percent(20)))
         """
@@ -111,7 +108,6 @@ class Schedule(Node):
             grow: > 0; cycle i is the first one stretched by grow^i (SGDR's T_mult).
             decay: >= 0; cycle i is the first one multiplied by decay^i.
 
-        >>> from ratecraft import cosine
         >>> cosine(1, 0, over=10).repeat(grow=2).resolve(total_steps=70)(10)
         1.0
         """
@@ -123,7 +119,6 @@ class Schedule(Node):
     def clip(self, low: float | None = None, high: float | None = None) -> Schedule:
         """Return this schedule limited to ``low`` .. ``high``, if given; binds tighter than ``*``.
 
-        >>> from ratecraft import warmup
         >>> (3 * warmup(4)).clip(high=2)
         (3 * warmup(4)).clip(high=2)
         """
@@ -139,7 +134,6 @@ class Schedule(Node):
     def rescale(self, low: float, high: float) -> Schedule:
         """Return ``low`` (1 - a) + ``high`` a for this schedule a: 0 maps to low, 1 to high.
 
-        >>> from ratecraft import warmup
         >>> warmup(4).rescale(0.5, 1).resolve()(2)
         0.75
         """
@@ -150,7 +144,6 @@ class Schedule(Node):
 
         ``percent`` inside it is of ``length``. A shape without a length takes it as its ``over=``.
 
-        >>> from ratecraft import constant, cooldown, percent
         >>> constant(1).then(cooldown(percent(20))).over(50)
         constant(1).then(cooldown(percent(20))).over(50)
         """
@@ -159,7 +152,6 @@ class Schedule(Node):
     def reversed(self) -> Schedule:
         """Return this schedule run backwards over its length.
 
-        >>> from ratecraft import warmup
         >>> warmup(4).reversed().resolve()(1)
         0.75
         """
@@ -178,7 +170,6 @@ class Schedule(Node):
             total_steps: length of the run; by default the schedule's own, or an assumed one.
             settings: those of `ratecraft.report.plot_schedule`, such as ``ax=`` and ``log=``.
 
-        >>> from ratecraft import cosine
         >>> axes = cosine(1, 0).plot(total_steps=100)
         >>> axes.get_xlabel(), axes.get_ylabel()
         ('step', 'learning rate')
@@ -213,16 +204,12 @@ class Then(Schedule):
         if -slack(fixed) <= left < 0:
             left = 0.0  # rule 5: a rounding error is not a missing step
         if left < 0:
-            raise ScheduleError(
-                f"no room: {number_text(left)} steps left for {part!r}, since the other "
-                f"parts take {number_text(fixed)} of {number_text(room)}"
-            )
+            reason = f"since the other parts take {number_text(fixed)} of {number_text(room)}"
+            raise ScheduleError(f"no room: {number_text(left)} steps left for {part!r}, {reason}")
         piece = part._build(horizon, scope, left)
         if math.isinf(piece.length) and at < len(closed):
-            raise ScheduleError(
-                f"{self.parts[at + 1]!r} follows {part!r}, which has no end: "
-                "give the latter over=, or resolve with total_steps="
-            )
+            fix = "give the latter over=, or resolve with total_steps="
+            raise ScheduleError(f"{self.parts[at + 1]!r} follows {part!r}, which has no end: {fix}")
         return [*closed[:at], piece, *closed[at:]]
 
     def _build(self, horizon: Horizon, scope: float, room: float) -> Piece:
@@ -249,8 +236,7 @@ class Product(Schedule):
         return self.left, self.right
 
     def _build(self, horizon: Horizon, scope: float, room: float) -> Piece:
-        left = self.left._build(horizon, scope, room)
-        right = self.right._build(horizon, scope, room)
+        left, right = (factor._build(horizon, scope, room) for factor in self._children())
         longer = max(left.length, right.length)
         length = room if self._is_open() else longer
         product = pieces.product(left, right, length)
@@ -305,19 +291,17 @@ class Repeat(Wrapped):
         if self.n is not None and self.n < 1:
             raise ScheduleError(f".repeat({self.n}): needs at least one cycle")
         if not 1 / MAX_DURATION <= grow <= MAX_DURATION or decay < 0:
-            raise ScheduleError(
-                f".repeat(): grow={number_text(grow)} must be > 0 (1e-18 to 1e18) and "
-                f"decay={number_text(decay)} must be >= 0"
-            )
+            rule = f"grow={number_text(grow)} must be > 0 (1e-18 to 1e18)"
+            raise ScheduleError(f".repeat(): {rule} and decay={number_text(decay)} must be >= 0")
         if self.n is None and self.schedule._is_open():
             raise ScheduleError(
                 f"{self.schedule!r} has no length, so it cannot be repeated endlessly; "
                 "write the number of cycles, .repeat(4), or give it over="
             )
         if self.n is None and (grow < 1 or decay > 1):
+            rule = ".repeat() without n needs grow >= 1 and decay <= 1, since it never ends"
             raise ScheduleError(
-                ".repeat() without n needs grow >= 1 and decay <= 1, since it never ends; "
-                f"here grow={number_text(grow)}, decay={number_text(decay)}"
+                f"{rule}; here grow={number_text(grow)}, decay={number_text(decay)}"
             )
         if not self.schedule._is_open() and self.schedule._names_percent():
             raise ScheduleError(

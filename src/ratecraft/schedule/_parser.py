@@ -5,8 +5,6 @@ schedule methods in ``VERBS``, with literals as arguments. It evaluates and impo
 and an error message marks the part of the text that it rejects.
 """
 
-from __future__ import annotations
-
 import ast
 import difflib
 import inspect
@@ -67,7 +65,6 @@ def parse(text: str) -> Schedule:
             what to write instead.
         TypeError: ``text`` is not a string.
 
-    >>> from ratecraft import parse
     >>> parse("3e-4 * warmup(500).then(cosine(1, 0.1))")
     0.0003 * warmup(500).then(cosine(1, 0.1))
     """
@@ -90,7 +87,6 @@ def parse_length(text: str) -> Duration:
         ScheduleError: the text is not a valid length.
         TypeError: ``text`` is not a string.
 
-    >>> from ratecraft import parse_length
     >>> parse_length("epochs(1) + 100")
     epochs(1) + 100
     """
@@ -102,8 +98,6 @@ def parse_length(text: str) -> Duration:
 
 
 class _Reader:
-    """The parser state of one text: the tree walk, its limits and its error messages."""
-
     def __init__(self, text: str) -> None:
         if not isinstance(text, str):
             raise TypeError(f"a schedule's text must be a string, not {text!r}")
@@ -115,9 +109,8 @@ class _Reader:
         if not text:
             raise ScheduleError('the text is empty; write for example "warmup(500).then(cosine())"')
         if len(text) > MAX_CHARACTERS:
-            raise ScheduleError(
-                f"the text has {len(text):,} characters; the limit is {MAX_CHARACTERS:,}"
-            )
+            limit = f"the limit is {MAX_CHARACTERS:,}"
+            raise ScheduleError(f"the text has {len(text):,} characters; {limit}")
         for word in UNREADABLE:
             if f"{word}(<" in text:
                 fix = f"build it in Python: {word}(function)"
@@ -229,7 +222,17 @@ class _Reader:
             if keyword.arg is None:
                 self._fail(keyword.value, "** is not allowed here; write out the arguments")
             named[keyword.arg] = self._value(keyword.value, depth + 1)
-        return self._build(node, lambda: _call(name, function, values, named))
+        signature = inspect.signature(function)
+        shown = ", ".join(str(p).split(":")[0] for p in signature.parameters.values())
+        for key in named:
+            if key not in signature.parameters:
+                unknown = f"no {key}={_guess(key, signature.parameters)}"
+                self._fail(node, f"{name}() has {unknown}; it takes ({shown})")
+        try:
+            signature.bind(*values, **named)
+        except TypeError as error:
+            self._fail(node, f"{name}(): {error}; it takes ({shown})")
+        return self._build(node, lambda: function(*values, **named))
 
     def _build(self, node: ast.expr, build: Callable[[], Any]) -> Any:
         try:
@@ -249,23 +252,6 @@ class _Reader:
         shown = line[first : first + 76]
         marks = "^" * max(1, min(width, len(shown) - (column - first)))
         raise ScheduleError(f"{message}\n  {shown}\n  {' ' * (column - first)}{marks}") from None
-
-
-def _call(
-    name: str, function: Callable[..., Any], values: list[Any], named: Mapping[str, Any]
-) -> Any:
-    """Call a function or method of the notation; error messages use the name in the text."""
-    signature = inspect.signature(function)
-    shown = ", ".join(str(p).split(":")[0] for p in signature.parameters.values())
-    unknown = [key for key in named if key not in signature.parameters]
-    if unknown:
-        close = _guess(unknown[0], signature.parameters)
-        raise TypeError(f"{name}() has no {unknown[0]}={close}; it takes ({shown})")
-    try:
-        signature.bind(*values, **named)
-    except TypeError as error:
-        raise TypeError(f"{name}(): {error}; it takes ({shown})") from None
-    return function(*values, **named)
 
 
 def _guess(word: str, known: Any) -> str:

@@ -41,16 +41,11 @@ def curves_chart(
     y_label: str = "learning rate",
     assumed: str = "",
 ) -> Chart:
-    """Return the chart of resolved schedules by name; ``assumed`` is for the label of the x axis.
-
-    Each line has at most ``points`` points, apart from extrema between them.
-    """
+    """Return the chart of resolved schedules by name; ``assumed`` goes into the x label."""
     units = {CLOCK_NAMES[curve.horizon.clock] for curve in curves.values()}
     if len(units) > 1:
-        raise RatecraftError(
-            f"cannot plot curves on different clocks ({', '.join(sorted(units))}) together; plot "
-            "the curves of each clock separately"
-        )
+        clocks, fix = ", ".join(sorted(units)), "plot the curves of each clock separately"
+        raise RatecraftError(f"cannot plot curves on different clocks ({clocks}) together; {fix}")
     epochs = {curve.horizon.epochs for curve in curves.values()} - {None}
     return Chart(
         lines=[Line(name, *sample_curve(curve, points)) for name, curve in curves.items()],
@@ -63,11 +58,7 @@ def curves_chart(
 
 
 def resolve_for_chart(schedule: Any) -> tuple[Any, str]:
-    """Resolve a schedule over a length to draw it; return the curve and what was assumed.
-
-    The length is the schedule's own, or else the first of `ASSUMED_TOTAL_STEPS` that it resolves
-    for. A schedule in epochs, samples or tokens gets the sizes in `ASSUMED_SIZES`.
-    """
+    """Resolve a schedule over its own length, or else over an assumed one, which is named."""
     text = repr(schedule)
     size_texts = [size for word, size in ASSUMED_SIZE_TEXTS.items() if word in text]
     for units in ({}, ASSUMED_SIZES):
@@ -147,10 +138,8 @@ def plot(
         curves = {name: curve for name, (curve, _) in resolved.items()}
         assumed = dict.fromkeys(text for _, text in resolved.values() if text)
         return plot_chart(curves_chart(curves, log_y=log, assumed="; ".join(assumed)), ax)
-    curves = {
-        name: schedule.resolve(total_steps=total_steps, steps_per_epoch=steps_per_epoch)
-        for name, schedule in schedules.items()
-    }
+    sizes = {"total_steps": total_steps, "steps_per_epoch": steps_per_epoch}
+    curves = {name: schedule.resolve(**sizes) for name, schedule in schedules.items()}
     return plot_chart(curves_chart(curves, log_y=log), ax)
 
 

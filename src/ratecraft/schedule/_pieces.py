@@ -107,8 +107,6 @@ class Times:
 
 
 Reader = Callable[[Times], Any]
-
-
 Segment = tuple[float, Callable[[float], float]]
 
 

@@ -1,7 +1,5 @@
 """The public functions for whole schedules, such as `wsd`; ``str`` of a result is the call."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import wraps
 from numbers import Integral
@@ -10,9 +8,9 @@ from typing import ParamSpec
 from ratecraft.errors import ScheduleError
 
 from . import _shapes as shapes
+from ._base import call_text
 from ._duration import Duration, Length, as_duration, as_number, percent
 from ._nodes import Schedule
-from ._text import call_text
 
 P = ParamSpec("P")
 
@@ -40,23 +38,17 @@ def wsd(
     Args:
         warmup: length of the warm-up.
         cooldown: length of the cooldown, at the end of the run; default 20 percent of the run.
-        shape: "linear", "cosine", "exponential" (end > 0), "1-sqrt" or "square".
+        shape: "linear", "cosine", "exponential" (end > 0), "1-sqrt" or "square"; else a
+            ScheduleError.
         end: last value.
-
-    Raises:
-        ScheduleError: the shape is unknown.
 
     Source: Hu et al. 2024 (MiniCPM), arXiv 2404.06395; shapes in Hägele et al., arXiv 2405.18392.
 
-    >>> from ratecraft import percent, wsd
     >>> wsd(500, percent(10), shape="linear")
     warmup(500).then(constant(1)).then(cooldown(percent(10)))
     """
-    return (
-        shapes.warmup(warmup)
-        .then(shapes.constant(1))
-        .then(shapes.cooldown(cooldown, end, shape=shape))
-    )
+    fall = shapes.cooldown(cooldown, end, shape=shape)
+    return shapes.warmup(warmup).then(shapes.constant(1), fall)
 
 
 @recipe
@@ -70,7 +62,6 @@ def trapezoid(warmup: Length, cooldown: Length, end: float = 0) -> Schedule:
 
     Source: Zhai et al. 2021, arXiv 2106.04560.
 
-    >>> from ratecraft import percent, trapezoid
     >>> trapezoid(percent(10), percent(30))
     warmup(percent(10)).then(constant(1)).then(cooldown(percent(30)))
     """
@@ -87,7 +78,6 @@ def knee(explore: Length, warmup: Length = 0) -> Schedule:
 
     Source: Iyer et al. 2020, arXiv 2003.03977.
 
-    >>> from ratecraft import knee, percent
     >>> knee(percent(50))
     constant(1, over=percent(50)).then(linear(1, 0))
     """
@@ -103,7 +93,6 @@ def linear_to_zero(warmup: Length = 0) -> Schedule:
 
     Source: Bergsma et al. 2025, arXiv 2502.15938 ("straight to zero").
 
-    >>> from ratecraft import linear_to_zero, percent
     >>> linear_to_zero(percent(10))
     warmup(percent(10)).then(linear(1, 0))
     """
@@ -115,15 +104,11 @@ def noam(warmup: int, model_width: int) -> Schedule:
     """Return the learning rate of the Transformer: width^-0.5 min(t^-0.5, t warmup^-1.5).
 
     Args:
-        warmup: length of the warm-up in steps, an int >= 1.
-        model_width: the model's width d_model, an int >= 1.
-
-    Raises:
-        ScheduleError: an argument is not an int >= 1.
+        warmup: length of the warm-up in steps, an int >= 1 (else a ScheduleError).
+        model_width: the model's width d_model, an int >= 1 (else a ScheduleError).
 
     Source: Vaswani et al. 2017, arXiv 1706.03762, eq. 3.
 
-    >>> from ratecraft import noam
     >>> noam(4000, 512).resolve()(4000) == 512**-0.5 * 4000**-0.5
     True
     """
@@ -154,7 +139,6 @@ def power_scheduler(
 
     Source: Shen et al. 2024, arXiv 2408.13359.
 
-    >>> from ratecraft import percent, power_scheduler
     >>> curve = power_scheduler(10, 100, cooldown=percent(10)).resolve(total_steps=1000)
     >>> curve(100), round(curve(800), 4)
     (1.0, 0.3463)
@@ -178,15 +162,11 @@ def one_cycle(
         warmup: length of the rise; default 30 percent of the run.
         start: first value; 1 / div_factor of torch's OneCycleLR.
         end: last value; 1 / (div_factor final_div_factor) of torch's OneCycleLR.
-        shape: "cosine" or "linear".
+        shape: "cosine" or "linear"; else a ScheduleError.
         three_phase: fall to ``start`` as fast as the rise, and then to ``end``.
-
-    Raises:
-        ScheduleError: the shape is unknown.
 
     Source: Smith & Topin 2017, arXiv 1708.07120.
 
-    >>> from ratecraft import one_cycle, percent
     >>> one_cycle(percent(30), start=0.1, end=0)
     cosine(0.1, 1, over=percent(30)).then(cosine(1, 0))
     """
@@ -209,7 +189,6 @@ def triangular(up: Length, down: Length | None = None, low: float = 0.1) -> Sche
 
     Source: Smith 2015, arXiv 1506.01186.
 
-    >>> from ratecraft import triangular
     >>> triangular(2, low=0.5).resolve().values([0, 1, 2, 3, 4])
     array([0.5 , 0.75, 1.  , 0.75, 0.5 ])
     """
@@ -227,7 +206,6 @@ def triangular2(up: Length, down: Length | None = None, low: float = 0.1) -> Sch
 
     Source: Smith 2015, arXiv 1506.01186.
 
-    >>> from ratecraft import triangular2
     >>> triangular2(2, low=0.5).resolve().values([2, 6])
     array([1.  , 0.75])
     """
@@ -246,7 +224,6 @@ def exp_range(gamma: float, up: Length, down: Length | None = None, low: float =
 
     Source: Smith 2015, arXiv 1506.01186.
 
-    >>> from ratecraft import exp_range
     >>> exp_range(0.5, 2, low=0).resolve().values([1, 2])
     array([0.25, 0.25])
     """
@@ -265,17 +242,14 @@ def restarts(
 
     Args:
         first: length of the first cycle; without it the run is divided into ``n`` cycles.
-        n: number of cycles; without it the cycles repeat until the end of the run.
+        n: number of cycles; without it the cycles repeat until the end of the run. One of the two
+            is needed (else a ScheduleError).
         grow: ratio of the lengths of successive cycles.
         decay: ratio of the heights of successive cycles above ``end``.
         end: lowest value.
 
-    Raises:
-        ScheduleError: neither ``first`` nor ``n`` is given.
-
     Source: Loshchilov & Hutter 2017, arXiv 1608.03983.
 
-    >>> from ratecraft import restarts
     >>> restarts(10, grow=2).resolve(total_steps=70).values([0, 5, 10, 30]).round(6)
     array([1. , 0.5, 1. , 1. ])
     """

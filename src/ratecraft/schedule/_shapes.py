@@ -1,17 +1,14 @@
 """The public functions for single shapes; without ``over=`` a shape fills the rest of the run."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from ratecraft.errors import ScheduleError
 
-from ._duration import Duration, Length, as_duration, as_number, steps
+from ._duration import Duration, Length, as_duration, as_number, number_text, steps
 from ._leaves import Clocked, Custom, Ramp, Staircase
 from ._nodes import Schedule
-from ._text import number_text
 
 
 def _length(over: Length | None) -> Duration | None:
@@ -28,7 +25,7 @@ def constant(value: float = 1, over: Length | None = None) -> Schedule:
     """Return a constant: f(t) = value.
 
     Args:
-        value: the value.
+        value: value at every t.
         over: length; default the rest of the run.
 
     >>> constant(0.5).resolve()(1_000)
@@ -76,11 +73,8 @@ def exponential(start: float, end: float, over: Length | None = None) -> Schedul
 
     Args:
         start: value at t = 0.
-        end: value at the end.
+        end: value at the end; not 0, and of the sign of ``start`` (else a ScheduleError).
         over: length; default the rest of the run.
-
-    Raises:
-        ScheduleError: an end is 0, or the ends have opposite signs.
 
     >>> round(exponential(1, 0.01).resolve(total_steps=10)(5), 12)
     0.1
@@ -240,7 +234,6 @@ def inverse_sqrt(timescale: Length, over: Length | None = None) -> Schedule:
 
     Source: Vaswani et al. 2017, arXiv 1706.03762, eq. 3.
 
-    >>> from ratecraft import inverse_sqrt, warmup
     >>> warmup(100).then(inverse_sqrt(100)).resolve().values([100, 400])
     array([1. , 0.5])
     """
@@ -281,11 +274,8 @@ def warmup(
         over: length of the whole warm-up; `untuned_warmup` computes one from Adam's beta2.
         start: first value.
         shape: "linear", "cosine", "exponential" (start > 0), or "constant", which holds
-            ``start`` until the next part begins.
+            ``start`` until the next part begins; else a ScheduleError.
         hold: the length for which ``start`` is held before the rise; part of ``over``.
-
-    Raises:
-        ScheduleError: the shape is unknown.
 
     Source: Goyal et al. 2017, arXiv 1706.02677, section 2.2.
 
@@ -304,14 +294,10 @@ def untuned_warmup(beta2: float = 0.999) -> Duration:
     """Return the length of an untuned linear warm-up for Adam: 2 / (1 - beta2) steps.
 
     Args:
-        beta2: Adam's second beta, >= 0 and < 1.
-
-    Raises:
-        ScheduleError: ``beta2`` is out of range.
+        beta2: Adam's second beta, >= 0 and < 1 (else a ScheduleError).
 
     Source: Ma & Yarats 2019, arXiv 1910.04209.
 
-    >>> from ratecraft import untuned_warmup, warmup
     >>> warmup(untuned_warmup(0.999))
     warmup(2000)
     """
@@ -327,14 +313,11 @@ def cooldown(over: Length, end: float = 0, *, shape: str = "linear") -> Schedule
     Args:
         over: length.
         end: last value.
-        shape: "linear", "cosine", "exponential" (end > 0), "1-sqrt" or "square".
-
-    Raises:
-        ScheduleError: the shape is unknown.
+        shape: "linear", "cosine", "exponential" (end > 0), "1-sqrt" or "square"; else a
+            ScheduleError.
 
     Source: Hägele et al. 2024, arXiv 2405.18392.
 
-    >>> from ratecraft import constant, cooldown
     >>> constant(1).then(cooldown(4)).resolve(total_steps=10)(8)
     0.5
     """
@@ -379,8 +362,8 @@ def staircase(
         over: total length, with ``every=`` or ``at=``; default the rest of the run.
 
     Raises:
-        ScheduleError: ``values`` is empty, its number does not fit the times or lengths, or not
-            exactly one of ``every=``, ``at=`` and ``lengths=`` is given.
+        ScheduleError: not exactly one of ``every=``, ``at=`` and ``lengths=`` is given, or the
+            number of values does not fit.
 
     >>> staircase([1, 0.1, 0.01], at=[30, 60]).resolve().values([29, 30, 60])
     array([1.  , 0.1 , 0.01])

@@ -1,6 +1,8 @@
 """Learning rate schedules for torch optimizers.
 
 _config.py      ScheduleConfig: the arguments of a ScheduleLR as a value
+_hyperparam.py  Hyperparam: reads and writes one number of a param group; names of groups
+_factors.py     FactorSource: the factor of one scheduler; products of factors
 _writer.py      HyperparamWriter: base x factors x external factor, of one hyperparameter
 _source.py      ScheduleSource: the schedules of one hyperparameter, as curves by group
 _checkpoint.py  Checkpoint: a saved state, and what on_change= makes of it; TimeMap

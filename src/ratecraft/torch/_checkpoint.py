@@ -22,10 +22,10 @@ STATE_FORMAT: Final = 2
 
 @dataclass(frozen=True, slots=True)
 class TimeMap:
-    """A map from positions k in a run to t = u(k), at which its curves are read.
+    """A map from positions k in a run to t = u(k), at which its curves, of ``config``, are read.
 
     It is piecewise linear, with ``knots`` (k, u) from (0, 0) to (new length, old length), after
-    on_change="continue"; and u(k) = k without knots. The curves are resolved with ``config``.
+    on_change="continue"; and u(k) = k without knots.
     """
 
     config: ScheduleConfig
@@ -40,12 +40,10 @@ class TimeMap:
         return cls(ScheduleConfig.from_dict(data["config"], current), knots)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the map as plain data."""
         return {"config": self.config.as_dict(), "knots": [list(knot) for knot in self.knots]}
 
     @property
     def is_identity(self) -> bool:
-        """Whether t is the position."""
         return not self.knots and not self.config.midpoint
 
     def __call__(self, position: float) -> float:
@@ -141,7 +139,6 @@ class Checkpoint(NamedTuple):
         return resumed, time_map
 
     def _continued(self, config: ScheduleConfig) -> TimeMap:
-        """Return the time map that stretches the rest of the saved schedule to the new total."""
         before, now = self.config.run_length(), config.run_length()
         if math.inf in (before, now):
             raise BindingError('on_change="continue" needs total_steps= in both configs')
@@ -193,7 +190,6 @@ class Checkpoint(NamedTuple):
 def check_format(
     saved: object, name: str, advice: str = "start from the model weights with initial_step="
 ) -> None:
-    """Refuse the state of a scheduler, by its class name, that has another format."""
     if saved != STATE_FORMAT:
         raise BindingError(
             f"the state of this {name} has format {saved!r}, and this version of ratecraft reads "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeVar
 
 from ratecraft.errors import BindingError
@@ -19,7 +19,7 @@ UNIT_SIZES: Final = ("steps_per_epoch", "samples_per_step", "tokens_per_step")
 RUN_LENGTH_ARGUMENTS: Final = ("total_steps", *UNIT_SIZES)
 """What on_change="continue" allows to differ: the length of the run and its units."""
 DEFAULTS: Final = {"hyperparam_factors": {}, "midpoint": False, "clock": "optimizer"}
-"""Entries of a config that are not saved; of all others the default is None."""
+"""Entries with these values are not saved; of all others the default is None."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,23 +76,21 @@ class ScheduleConfig:
     def from_dict(cls, data: Mapping[str, Any], current: ScheduleConfig) -> ScheduleConfig:
         """Return the config that was saved as data; Python functions are those of ``current``."""
         try:
-            sets_lr = "lr" in data
-            expressions = {
-                "lr": data["lr" if sets_lr else "factor"],
-                **data.get("hyperparam_factors", {}),
+            data, sets_lr = {**DEFAULTS, **data}, "lr" in data
+            expressions = {"lr": data["lr" if sets_lr else "factor"], **data["hyperparam_factors"]}
+            schedules = {
+                hyperparam: _schedules(expression, current.schedules.get(hyperparam))
+                for hyperparam, expression in expressions.items()
             }
-            eta_min = data.get("eta_min")
+            total_steps, eta_min = data.get("total_steps"), data.get("eta_min")
             return cls(
                 sets_lr,
-                {
-                    hyperparam: _schedules(expression, current.schedules.get(hyperparam))
-                    for hyperparam, expression in expressions.items()
-                },
-                parse_length(data["total_steps"]) if "total_steps" in data else None,
+                schedules,
+                None if total_steps is None else parse_length(total_steps),
                 {unit: data[unit] for unit in UNIT_SIZES if unit in data},
                 None if eta_min is None else _each_group(eta_min, "eta_min", as_number),
-                bool(data.get("midpoint", False)),
-                data.get("clock", "optimizer"),
+                bool(data["midpoint"]),
+                data["clock"],
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise BindingError(f"cannot read the saved config: {error}") from None
@@ -109,7 +107,6 @@ class ScheduleConfig:
         return different
 
     def resolve(self, schedule: Schedule) -> Curve:
-        """Return a schedule's curve over this run."""
         return schedule.resolve(total_steps=self.total_steps, **self.unit_sizes)
 
     def run_length(self) -> float:
@@ -162,9 +159,8 @@ def make_config(
             "hyperparam_factors= takes hyperparameters other than lr; pass lr= or factor= for lr"
         )
     sets_lr = factor is None
-    schedules: dict[str, Schedules] = {
-        "lr": _each_group(lr if sets_lr else factor, "lr=" if sets_lr else "factor=", _parsed)
-    }
+    argument, schedule = ("lr=", lr) if sets_lr else ("factor=", factor)
+    schedules = {"lr": _each_group(schedule, argument, _parsed)}
     for name, value in (hyperparam_factors or {}).items():
         schedules[name] = _each_group(value, f"hyperparam_factors[{name!r}]", _parsed)
     if eta_min is not None:
@@ -182,15 +178,14 @@ def make_config(
         for name, size in zip(UNIT_SIZES, sizes, strict=True)
         if size is not None
     }
-    config = ScheduleConfig(sets_lr, schedules, length, unit_sizes, eta_min, bool(midpoint), clock)
-    unit = config.resolve(constant(1)).horizon.clock
-    if unit == "steps":
-        return config
-    if midpoint:
-        raise BindingError(
-            f"midpoint=True shifts by half a step, and this run is measured in {unit}"
-        )
-    return replace(config, clock=unit)
+    unit = constant(1).resolve(total_steps=length, **unit_sizes).horizon.clock
+    if unit != "steps":
+        clock = unit
+        if midpoint:
+            raise BindingError(
+                f"midpoint=True shifts by half a step, and this run is measured in {unit}"
+            )
+    return ScheduleConfig(sets_lr, schedules, length, unit_sizes, eta_min, bool(midpoint), clock)
 
 
 def _parsed(value: Any, argument: str) -> Schedule:

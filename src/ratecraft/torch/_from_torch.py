@@ -1,7 +1,5 @@
 """from_torch: convert a torch scheduler to a schedule."""
 
-from __future__ import annotations
-
 import math
 import operator
 from functools import reduce
@@ -25,8 +23,8 @@ from ratecraft.schedule import (
     steps,
 )
 
+from ._hyperparam import by_group
 from ._scheduler import ScheduleLR
-from ._writer import by_group
 from .drop_in import _schedulers as drop_in
 
 CURRENT_LR_REL_TOL: Final = 1e-6  # torch's recursive formulas in float32 are no more accurate
@@ -51,7 +49,6 @@ def from_torch(scheduler: Any) -> Schedule | dict[str, Schedule]:
             is ``scheduler.curve.schedule``.
 
     >>> import torch
-    >>> from ratecraft.torch import from_torch
     >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
     >>> from_torch(torch.optim.lr_scheduler.StepLR(optimizer, 30))
     0.1 * constant(1, over=30).repeat(decay=0.1)
@@ -97,7 +94,6 @@ def _class_name(scheduler: Any) -> str:
 
 
 def _lr(scheduler: Any, i: int) -> Schedule:
-    """Return the lrs of group i."""
     match _class_name(scheduler):
         case "ReduceLROnPlateau":
             raise BindingError("a ReduceLROnPlateau follows a metric and has no schedule")

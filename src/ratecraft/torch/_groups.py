@@ -1,10 +1,9 @@
 """param_groups: a model's parameters in named param groups, each parameter in exactly one."""
 
-from __future__ import annotations
-
 import difflib
 import math
 import numbers
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, Final, Literal, NamedTuple
@@ -19,10 +18,12 @@ Selector = str | type[nn.Module] | Callable[[str, nn.Parameter], bool]
 
 NoDecayKind = Literal["bias", "norm", "embedding"]
 NO_DECAY_KINDS: Final[tuple[NoDecayKind, ...]] = ("bias", "norm", "embedding")
-BATCH_AND_INSTANCE_NORMS: Final = nn.modules.batchnorm._NormBase
-NORMS: Final = (BATCH_AND_INSTANCE_NORMS, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+# _NormBase is the base class of batch and instance norms.
+NORMS: Final = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 EMBEDDINGS: Final = (nn.Embedding, nn.EmbeddingBag)
 CONTAINERS: Final = (nn.Sequential, nn.ModuleList)
+# Such as bias, bias_ih_l0, in_proj_bias and parametrizations.bias.original0.
+BIAS_NAME: Final = re.compile(r"(.*\.)?(bias(_[^.]*)?|[^.]*_bias|parametrizations\.bias\..*)")
 MAX_LISTED_MODULES: Final = 12  # in an error message
 
 
@@ -45,11 +46,11 @@ def param_groups(
     frozen: Literal["leave out", "include"] = "leave out",
     **settings: Any,
 ) -> list[dict[str, Any]]:
-    """Return a model's parameters as named param groups, each parameter in exactly one.
+    """Return a model's parameters as named param groups for the constructor of an optimizer.
 
-    The lr of a parameter in layer i of n is lr x factor x layer_decay^(n - 1 - i), where factor
-    is from its rule; a rule's own ``lr`` is used unchanged. With a pair (a, b) as ``lr`` it is
-    factor x a (b / a)^(i / (n - 1)).
+    Each parameter is in exactly one group. The lr of a parameter in layer i of n is lr x factor x
+    layer_decay^(n - 1 - i), where factor is from its rule; a rule's own ``lr`` is used unchanged.
+    With a pair (a, b) as ``lr`` it is factor x a (b / a)^(i / (n - 1)).
 
     Groups are in the order of the model. A group's name is the ``name`` or the key of its rule,
     "rest" without a rule, and "all" if there are no rules. If the lr depends on the layer, it is
@@ -70,9 +71,6 @@ def param_groups(
         frozen: "leave out" parameters that require no gradient, or "include" them, for a
             schedule that starts with ``constant(0, over=...)``.
         settings: hyperparameters of all groups, such as ``weight_decay=0.05``.
-
-    Returns:
-        Param groups for the constructor of an optimizer.
 
     Raises:
         BindingError: a rule or layer that matches no parameter; a rule that matches only frozen
@@ -105,7 +103,10 @@ def param_groups(
     by_layer = ends is not None or layer_decay is not None
     if layers is not None and not by_layer:
         raise BindingError("layers= has no effect without layer_decay= or a pair of lrs as lr=")
-    layer_of, count = _layer_positions(model, everything, layers) if by_layer else ({}, 1)
+    layer_of, count = _layers_of(model, everything, layers) if by_layer else ({}, 1)
+    ratio, intervals = layer_decay or 1.0, 1  # the lr changes by this ratio in so many layers
+    if ends is not None:
+        ratio, intervals = ends[0] / base, max(count - 1, 1)
     rule_of = _match_rules(rules or {}, used, everything)
     labels = {label for label, _ in rule_of.values()}
     undecayed = _undecayed_kinds(no_decay)
@@ -116,10 +117,8 @@ def param_groups(
         if group_lr is None:
             group_lr = base * rule.get("factor", 1.0)
             if by_layer:
-                layer, position = layer_of[id(p.parameter)]
-                above = count - 1 - position
-                ratio = layer_decay if ends is None else ends[0] / base
-                group_lr *= (ratio or 1.0) ** (above if ends is None else above / max(count - 1, 1))
+                layer, above = layer_of[id(p.parameter)]
+                group_lr *= ratio ** (above / intervals)
                 plain = name == layer or (name in ("rest", "all") and layer not in labels)
                 name = layer if plain else f"{name}: {layer}"
         options = settings | {k: v for k, v in rule.items() if k not in ("lr", "factor", "name")}
@@ -162,10 +161,9 @@ def _undecayed_kinds(no_decay: bool | str | Sequence[str]) -> Sequence[str]:
 
 
 def _model_parameters(model: nn.Module) -> list[ModelParameter]:
-    """Return every parameter once, in the order of the model."""
     containing_modules: dict[int, list[nn.Module]] = {}
-    for _, module in model.named_modules(remove_duplicate=False):
-        for _, parameter in module.named_parameters(remove_duplicate=False):
+    for module in model.modules():
+        for parameter in module.parameters():
             containing_modules.setdefault(id(parameter), []).append(module)
     names: dict[nn.Parameter, list[str]] = {}  # a parameter is equal to itself only
     for name, parameter in model.named_parameters(remove_duplicate=False):
@@ -176,15 +174,13 @@ def _model_parameters(model: nn.Module) -> list[ModelParameter]:
     ]
 
 
-def _lr(value: object, argument: str) -> float:
+def _lr(value: Any, argument: str) -> float:
     if isinstance(value, torch.Tensor) and value.numel() == 1:
         value = value.item()
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise BindingError(f"{argument} {value!r} is not an lr; expected a number >= 0")
-    lr = float(value)
-    if not 0 <= lr < math.inf:
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not is_number or not 0 <= value < math.inf:
         raise BindingError(f"{argument} {value!r}: expected a finite number >= 0")
-    return lr
+    return float(value)
 
 
 def _match_rules(
@@ -195,9 +191,7 @@ def _match_rules(
     """Return, by parameter id, the name and content of the first rule that matches."""
     matched: dict[int, tuple[str, dict[str, Any]]] = {}
     for selector, value in rules.items():
-        label = (
-            selector if isinstance(selector, str) else getattr(selector, "__name__", str(selector))
-        )
+        label = getattr(selector, "__name__", str(selector))
         rule = dict(value) if isinstance(value, Mapping) else {"lr": value}
         if "lr" in rule and "factor" in rule:
             raise BindingError(f"the rule {label!r} has both lr and factor; write one of them")
@@ -207,16 +201,12 @@ def _match_rules(
         fitting = [p for p in used if _matches(selector, p)]
         free = [p for p in fitting if id(p.parameter) not in matched]
         if not free:
-            problem = f"no parameter; {_suggest_paths(selector, everything)}"
             if fitting:
-                problem = (
-                    "only parameters that earlier rules match; move it before them, or remove it"
-                )
+                problem = "only parameters that earlier rules match; move it up, or remove it"
             elif any(_matches(selector, p) for p in everything):
-                problem = (
-                    "only frozen parameters, which are left out; remove the rule, or pass "
-                    'frozen="include"'
-                )
+                problem = "only frozen parameters; remove the rule, or pass frozen='include'"
+            else:
+                problem = f"no parameter; {_suggest_paths(selector, everything)}"
             raise BindingError(f"the rule {label!r} matches {problem}")
         for p in free:
             matched[id(p.parameter)] = str(rule.get("name", label)), rule
@@ -259,25 +249,17 @@ def _is_any_of(p: ModelParameter, kinds: Sequence[str]) -> bool:
         if any(p.parameter is direct for direct in module.parameters(recurse=False))
     ]
     is_any = {
-        "bias": any(map(_is_bias_name, p.names)),
+        "bias": any(map(BIAS_NAME.fullmatch, p.names)),
         "norm": any(map(_is_norm, inner)),
         "embedding": any(isinstance(module, EMBEDDINGS) for module in inner),
     }
     return any(is_any[name] for name in kinds)
 
 
-def _is_bias_name(name: str) -> bool:
-    """Return whether a parameter's name is that of a bias: bias, bias_ih_l0, in_proj_bias."""
-    last = name.rpartition(".")[2]
-    if ".parametrizations.bias." in f".{name}":
-        return True
-    return last == "bias" or last.startswith("bias_") or last.endswith("_bias")
-
-
-def _layer_positions(
+def _layers_of(
     model: nn.Module, everything: list[ModelParameter], given: Sequence[str] | None
 ) -> tuple[dict[int, tuple[str, int]], int]:
-    """Return each parameter's layer and its position from the input, and the number of layers."""
+    """Return each parameter's layer and the number of layers after it, and that of all layers."""
     if given is None:
         layers = _model_layers(model)
     else:
@@ -292,18 +274,16 @@ def _layer_positions(
         id(p.parameter): min(_layer_index(name, layers) for name in p.names) for p in everything
     }
     # A layer does not count if all its parameters are tied to earlier ones, as an output may be.
-    positions = {index: i for i, index in enumerate(sorted(set(indices.values())))}
-    return {i: (layers[k][0], positions[k]) for i, k in indices.items()}, len(positions)
+    counted = sorted(set(indices.values()), reverse=True)
+    return {i: (layers[k][0], counted.index(k)) for i, k in indices.items()}, len(counted)
 
 
 def _layer_index(name: str, layers: Sequence[tuple[str, list[str]]]) -> int:
-    """Return the index of the layer that contains a name, by the longest path."""
-    depth, index = max(
-        (len(path) if _is_under(path, name) else -1, -i)
-        for i, (_, paths) in enumerate(layers)
-        for path in paths
-    )
-    return -index if depth >= 0 else 0
+    """Return the index of the layer that contains a name, by the longest path; 0 if none does."""
+    lengths = [
+        max(len(path) if _is_under(path, name) else 0 for path in paths) for _, paths in layers
+    ]
+    return lengths.index(max(lengths))
 
 
 def _model_layers(model: nn.Module) -> list[tuple[str, list[str]]]:
@@ -322,12 +302,9 @@ def _model_layers(model: nn.Module) -> list[tuple[str, list[str]]]:
 def _iter_layers(
     module: nn.Module, path: str, *, children_alike: bool
 ) -> Iterator[tuple[str, nn.Module]]:
-    """Yield the layers of a module; containers, and modules that contain layers, are expanded.
-
-    With ``children_alike`` the children of ``module`` are several modules of one class. Such a
-    child is expanded only if its layers are the children of one of its own children: the blocks of
-    a stage are layers, the experts inside a block are not.
-    """
+    """Yield the layers of a module; containers, and modules that contain layers, are expanded."""
+    # Of several children of one class, a child is expanded only if its layers are the children of
+    # one of its own children: the blocks of a stage are layers, the experts in a block are not.
     expands = _has_alike_children if children_alike else _contains_layers
     for name, child in module.named_children():
         inner = f"{path}.{name}" if path else name
@@ -340,7 +317,6 @@ def _iter_layers(
 
 
 def _has_alike_children(module: nn.Module) -> bool:
-    """Return whether a module is a container of several modules of one class."""
     classes = [type(child) for child in module.children()]
     return isinstance(module, CONTAINERS) and len(classes) > 1 and len(set(classes)) == 1
 

@@ -1,7 +1,5 @@
 """Optimizers by name: torch's, those of two other packages, and any class by its import path."""
 
-from __future__ import annotations
-
 import difflib
 import importlib
 import inspect
@@ -14,20 +12,14 @@ from torch.optim import Optimizer
 
 from ratecraft.errors import SettingError
 
+TORCH_CLASSES: Final = (
+    *("SGD", "Adagrad", "Adadelta", "RMSprop", "Adam", "AdamW", "NAdam", "RAdam", "Adamax"),
+    *("LBFGS", "Muon"),
+)
 OPTIMIZERS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
-    "sgd": ("torch.optim.SGD", {}),
+    **{name.lower(): (f"torch.optim.{name}", {}) for name in TORCH_CLASSES},
     "momentum": ("torch.optim.SGD", {"momentum": 0.9}),
     "nesterov": ("torch.optim.SGD", {"momentum": 0.9, "nesterov": True}),
-    "adagrad": ("torch.optim.Adagrad", {}),
-    "adadelta": ("torch.optim.Adadelta", {}),
-    "rmsprop": ("torch.optim.RMSprop", {}),
-    "adam": ("torch.optim.Adam", {}),
-    "adamw": ("torch.optim.AdamW", {}),
-    "nadam": ("torch.optim.NAdam", {}),
-    "radam": ("torch.optim.RAdam", {}),
-    "adamax": ("torch.optim.Adamax", {}),
-    "lbfgs": ("torch.optim.LBFGS", {}),
-    "muon": ("torch.optim.Muon", {}),
     "schedulefree-sgd": ("schedulefree.SGDScheduleFree", {}),
     "schedulefree-adamw": ("schedulefree.AdamWScheduleFree", {}),
     "schedulefree-radam": ("schedulefree.RAdamScheduleFree", {}),
@@ -48,9 +40,8 @@ def optimizer_named(name: str) -> Callable[..., Optimizer]:
 
     >>> import torch
     >>> build = optimizer_named("momentum")
-    >>> optimizer = build([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
-    >>> type(optimizer).__name__, optimizer.defaults["momentum"]
-    ('SGD', 0.9)
+    >>> build([torch.nn.Parameter(torch.zeros(1))], lr=0.1).defaults["momentum"]
+    0.9
     """
     path, settings = OPTIMIZERS.get(name.lower(), (name, {}))
     module, _, class_name = path.rpartition(".")

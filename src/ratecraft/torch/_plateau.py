@@ -1,7 +1,5 @@
 """PlateauLR: a schedule times a factor that follows a metric, as one scheduler."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -16,12 +14,10 @@ from .drop_in import ReduceLROnPlateau
 class PlateauLR(ReduceLROnPlateau):
     """A schedule times a factor that is reduced whenever a metric stops improving.
 
-    The scheduled lr of step k is multiplied by the current factor of each group. The schedule
-    advances by its own clock; call ``step(metric)`` once per epoch or validation. As a subclass
-    of torch's ``ReduceLROnPlateau`` it gets the metric from Lightning and the Hugging Face
-    Trainer. One state dict holds both parts.
-
-    In distributed training every process must pass the same metric: reduce it first.
+    The schedule advances by its own clock; call ``step(metric)`` once per epoch or validation. As
+    a subclass of torch's ``ReduceLROnPlateau`` it gets the metric from Lightning and the Hugging
+    Face Trainer. One state dict holds both parts. In distributed training every process must pass
+    the same metric: reduce it first.
 
     Args:
         scheduler: the `ScheduleLR` of the schedule.
@@ -38,15 +34,13 @@ class PlateauLR(ReduceLROnPlateau):
     Attributes:
         scheduler: the `ScheduleLR`.
         current_factors: the current factor of each param group.
-        reductions: the reductions so far, as plain data: "at" (steps, or what the clock counts),
-            "metric", "best" and "factors".
+        reductions: as in `drop_in.ReduceLROnPlateau`; "at" is in steps, or what the clock counts.
 
     Raises:
         TypeError: ``scheduler`` is not a `ScheduleLR`.
 
     >>> import torch
     >>> from ratecraft import cosine, warmup
-    >>> from ratecraft.torch import PlateauLR, ScheduleLR
     >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
     >>> schedule = ScheduleLR(optimizer, factor=warmup(4), total_steps=100)
     >>> scheduler = PlateauLR(schedule, factor=0.5, patience=0)
@@ -100,7 +94,6 @@ class PlateauLR(ReduceLROnPlateau):
         return self.scheduler._summary(type(self).__name__, reductions)
 
     def get_last_lr(self) -> list[Any]:
-        """Return the current lr of each group."""
         return self.scheduler.get_last_lr()
 
     def remove(self) -> None:
@@ -127,8 +120,8 @@ class PlateauLR(ReduceLROnPlateau):
             BindingError: not the state of a PlateauLR, another format, or too many param groups.
         """
         state = dict(state_dict)
-        if "decisions" in state:  # a key of format 1
-            check_format(1, "PlateauLR")
+        if "scheduler" in state or "decisions" in state:  # a key of format 1
+            check_format(state.pop("format", 1), "PlateauLR")
         scheduler_state = state.pop("scheduler", None)
         factors: Any = state.get("current_factors")
         has_list = isinstance(factors, list) and all(isinstance(f, int | float) for f in factors)
@@ -137,7 +130,6 @@ class PlateauLR(ReduceLROnPlateau):
             if "config" in state:
                 hint = "; for the state of a ScheduleLR call .scheduler.load_state_dict(state)"
             raise BindingError(f"this is not the state of a PlateauLR{hint}")
-        check_format(state.pop("format", 1), "PlateauLR")
         if len(factors) > (count := len(self.optimizer.param_groups)):
             raise BindingError(
                 f"the saved state has {len(factors)} param groups, and this optimizer has {count}"

@@ -1,7 +1,5 @@
 """ScheduleLR: a torch LRScheduler that sets the lr from a schedule."""
 
-from __future__ import annotations
-
 import logging
 import math
 from collections.abc import Mapping
@@ -18,8 +16,10 @@ from ratecraft.schedule._duration import as_number
 
 from ._checkpoint import STATE_FORMAT, Checkpoint, TimeMap
 from ._config import Schedules, make_config
+from ._factors import Factors
+from ._hyperparam import copied, group_names, innermost_optimizer
 from ._source import ScheduleSource, check_lr_or_factor, warn_of_ratios
-from ._writer import Factors, HyperparamWriter, copied, group_names, innermost_optimizer
+from ._writer import HyperparamWriter, check_values, writer_of
 
 log = logging.getLogger("ratecraft.torch")
 
@@ -172,7 +172,7 @@ class ScheduleLR(LRScheduler):
         self._initial_group_count = len(groups)
         self._bindings: list[tuple[HyperparamWriter, ScheduleSource]] = []  # of lr first
         for hyperparam in self.config.schedules:
-            writer = HyperparamWriter.of(self._inner_optimizer, hyperparam)
+            writer = writer_of(self._inner_optimizer, hyperparam)
             base, external_factor = writer.initial_values(fresh=is_fresh)
             source = ScheduleSource(self.config, hyperparam, names, base, self._curve_t)
             source.factors = source.current_factors()
@@ -383,7 +383,7 @@ class ScheduleLR(LRScheduler):
             torch.full_like(group["lr"], lr) if isinstance(group["lr"], torch.Tensor) else lr
             for group, lr in zip(groups, values, strict=True)
         ]
-        writer.expect_write(source, factors, lrs)
+        writer.expected_write = source, factors, list(lrs)
         return lrs
 
     def preview(self, steps: int) -> dict[str, list[float]]:
@@ -436,7 +436,7 @@ class ScheduleLR(LRScheduler):
             "position": self.position,
             "config": self.config.as_dict(),
             "initial_group_count": self._initial_group_count,
-            "hyperparams": {writer.hyperparam: writer.state() for writer, _ in self._bindings},
+            "hyperparams": {writer.hyperparam.name: writer.state() for writer, _ in self._bindings},
         }
         if self._time_map.knots:
             state["time_map"] = self._time_map.as_dict()
@@ -461,7 +461,7 @@ class ScheduleLR(LRScheduler):
         if self.is_removed:
             raise BindingError("this scheduler was removed from its optimizer; build a new one")
         saved = Checkpoint.from_state(state_dict, self.config)
-        hyperparams = [writer.hyperparam for writer, _ in self._bindings]
+        hyperparams = [writer.hyperparam.name for writer, _ in self._bindings]
         if set(saved.config.schedules) != set(hyperparams):
             raise BindingError(
                 f"the saved config schedules {', '.join(saved.config.schedules)}, and this one "
@@ -469,7 +469,8 @@ class ScheduleLR(LRScheduler):
             )
         for writer, _ in self._bindings:
             writer.sync()
-            writer.check_state(saved.hyperparams.get(writer.hyperparam))
+            name = writer.hyperparam.name
+            check_values(saved.hyperparams.get(name), name, len(writer.base))
         names, count = self._group_names(), saved.initial_group_count
         config, time_map = saved.resumed_config(self.config, self._on_change, names)
         states = [saved.hyperparams[hyperparam] for hyperparam in hyperparams]

@@ -1,7 +1,5 @@
 """ScheduleSource: the schedules of one hyperparameter, as curves in the param groups; checks."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, TypeVar
@@ -10,7 +8,9 @@ from ratecraft.errors import BindingError
 from ratecraft.schedule import Curve, Schedule, constant
 
 from ._config import ScheduleConfig
-from ._writer import Factors, FactorSource, HyperparamWriter, group_name, is_same_lr
+from ._factors import Factors, FactorSource
+from ._hyperparam import group_name, is_same_lr
+from ._writer import HyperparamWriter
 
 T = TypeVar("T")
 
@@ -180,7 +180,9 @@ def check_lr_or_factor(source: ScheduleSource, base: list[float]) -> None:
 
 def warn_of_ratios(writer: HyperparamWriter, base: list[float]) -> None:
     """Warn, at the first step, of groups whose lr is not their initial_lr in a new run."""
-    for i, (lr, initial_lr) in enumerate(zip(writer.current_values(), base, strict=True)):
+    for i, (lr, initial_lr) in enumerate(
+        zip(writer.hyperparam.values(writer.groups), base, strict=True)
+    ):
         if is_same_lr(lr, initial_lr):
             continue
         warning = f"{group_name(writer.groups[i], i)}: lr is {lr:g}"

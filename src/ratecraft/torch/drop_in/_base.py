@@ -12,7 +12,9 @@ from typing import Any, ClassVar, Final
 from torch.optim.lr_scheduler import LRScheduler
 
 from ratecraft.torch._checkpoint import check_format
-from ratecraft.torch._writer import Factors, FactorSource, HyperparamWriter, innermost_optimizer
+from ratecraft.torch._factors import Factors, FactorSource
+from ratecraft.torch._hyperparam import innermost_optimizer
+from ratecraft.torch._writer import HyperparamWriter, check_values, writer_of
 
 log = logging.getLogger("ratecraft.torch")
 
@@ -88,10 +90,9 @@ class DropInScheduler(LRScheduler):
         super().__init__(*bound.args, **bound.kwargs)
 
     def factors(self, k: int | None = None) -> Factors:
-        """Return this scheduler's factor at step k (default: now).
+        """Return the factor at step k (default: now), for all param groups or as a list of theirs.
 
-        One number for all param groups, or a list with one for each. For schedulers that write
-        lrs (CyclicLR, OneCycleLR) these are lrs.
+        CyclicLR and OneCycleLR, which write lrs, return lrs.
         """
         return self._factors(self.last_epoch if k is None else k)
 
@@ -113,23 +114,14 @@ class DropInScheduler(LRScheduler):
             eta_min / base + (1 - eta_min / base) * factor if base else factor for base in bases
         ]
 
-    def _write(self, factors: Factors) -> None:
-        groups = self.optimizer.param_groups
-        self._attach(factors)
-        self._writer.set_factor(self._source, factors, groups)
-        self._last_lr = self._writer.copy_written()
-        if self.verbose:
-            log.info("%s: step %d: lr %s", type(self).__name__, self.last_epoch, self._last_lr)
-
     def _is_attached(self) -> bool:
         return hasattr(self, "_writer") and self._source in self._writer.sources
 
     def _attach(self, factors: Factors) -> None:
-        """Add this scheduler's source to the writer, if it is not there."""
         if self._is_attached():
             return
         # The optimizer may be wrapped, as by Accelerate; the inner one has the writers.
-        writer = HyperparamWriter.of(innermost_optimizer(self.optimizer), "lr")
+        writer = writer_of(innermost_optimizer(self.optimizer), "lr")
         fresh = self.last_epoch <= 0 and not self.sets_lr
         base, external_factor = writer.initial_values(fresh=fresh)
         # Access to __dict__ slows the object down permanently; hasattr and del do not.
@@ -167,24 +159,25 @@ class DropInScheduler(LRScheduler):
             self._write_current()
 
     def _write_current(self) -> None:
-        """Write the factors of the current step again."""
-        self._write(self._apply(self.last_epoch))
+        factors = self._apply(self.last_epoch)
+        self._attach(factors)
+        self._writer.set_factor(self._source, factors, self.optimizer.param_groups)
+        self._last_lr = self._writer.copy_written()
+        if self.verbose:
+            log.info("%s: step %d: lr %s", type(self).__name__, self.last_epoch, self._last_lr)
 
     def _update_lr(self, epoch: int | None = None) -> None:
         self.last_epoch = self.last_epoch + 1 if epoch is None else epoch
         self._write_current()
 
     def get_lr(self) -> list[Any]:
-        """Return the lrs of this step; as in torch, to be called within ``step`` only.
-
-        CyclicLR and OneCycleLR also set the momentum.
-        """
+        """Return the lrs of this step; as in torch, to be called within ``step`` only."""
         if not self._get_lr_called_within_step:
             warnings.warn(GET_LR_WARNING, UserWarning, stacklevel=2)
         factors = self._apply(self.last_epoch)
         self._attach(factors)
         values = self._writer.values(self._source, factors)
-        self._writer.expect_write(self._source, factors, values)
+        self._writer.expected_write = self._source, factors, list(values)
         return values
 
     def __getstate__(self) -> dict[str, Any]:
@@ -221,7 +214,7 @@ class DropInScheduler(LRScheduler):
                 "external_factor": external_factor or [1.0] * len(base),
                 "value": list(map(float, state.get("_last_lr", self._last_lr))),
             }
-            self._writer.check_state(saved)
+            check_values(saved, "lr", len(self._writer.base))
         super().load_state_dict(state)
         if is_attached:
             self._source.factors = self._apply(self.last_epoch)

@@ -4,15 +4,13 @@ It records its reductions: the position, the metric and the new factors. `as_sch
 as a schedule, to repeat, compare or plot the run without the metric.
 """
 
-from __future__ import annotations
-
 import copy
 from typing import Any, SupportsFloat, cast
 
 from torch.optim import lr_scheduler
 
 from ratecraft.schedule import Duration, Schedule, constant, staircase
-from ratecraft.torch._writer import by_group, copied
+from ratecraft.torch._hyperparam import by_group, copied
 
 from ._base import DropInScheduler
 
@@ -59,7 +57,6 @@ class ReduceLROnPlateau(DropInScheduler, lr_scheduler.ReduceLROnPlateau):
         If the factors of the param groups differ, it is a dict with one for each by name or index.
 
         >>> import torch
-        >>> from ratecraft.torch.drop_in import ReduceLROnPlateau
         >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
         >>> plateau = ReduceLROnPlateau(optimizer, factor=0.5, patience=1)
         >>> for loss in [3.0, 2.0, 2.0, 2.0, 1.0]:
@@ -91,7 +88,6 @@ class ReduceLROnPlateau(DropInScheduler, lr_scheduler.ReduceLROnPlateau):
             self.reductions = [*self.reductions, reduction]
 
     def _position(self) -> float:
-        """Return the position of a reduction made now."""
         return self.last_epoch
 
     def _as_duration(self, position: float) -> Duration:
@@ -106,22 +102,18 @@ class ReduceLROnPlateau(DropInScheduler, lr_scheduler.ReduceLROnPlateau):
         return copy.deepcopy(super().state_dict())
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load a state and write its lrs.
-
-        If it is a state of torch's class, the factors are computed from its lrs.
-        """
+        """Load a state and write its lrs; the factors follow from the lrs in a state of torch's."""
         state = copy.deepcopy(dict(state_dict))
         if "current_factors" not in state and self._is_attached():
-            state["current_factors"] = self._factors_of_lrs(state["_last_lr"])
+            self._writer.sync()
+            others = self._writer.values(self._source, 1.0)
             state["reductions"] = []
+            state["current_factors"] = [
+                float(lr) / value if value else 1.0
+                for lr, value in zip(state["_last_lr"], others, strict=True)
+            ]
         self._add_factors(state.get("current_factors", []))
         super().load_state_dict(state)
-
-    def _factors_of_lrs(self, lrs: list[Any]) -> list[float]:
-        """Return the factors of this scheduler that give these lrs."""
-        self._writer.sync()
-        others = self._writer.values(self._source, 1.0)
-        return [float(lr) / value if value else 1.0 for lr, value in zip(lrs, others, strict=True)]
 
     def _add_factors(self, factors: list[float]) -> None:
         """Add a factor of 1 for each group that was added since the last reduction."""

@@ -8,7 +8,7 @@ So a chain is exactly the product of its parts, and a state resumes without the 
 As in torch, they count calls of ``step()``, and stop when their last reference is dropped.
 """
 
-from __future__ import annotations
+from __future__ import annotations  # signatures equal torch's, whose annotations are strings
 
 import math
 from bisect import bisect_right
@@ -18,7 +18,8 @@ from typing import Any, Final, cast
 from torch.optim import Optimizer, lr_scheduler
 from torch.optim.lr_scheduler import LRScheduler
 
-from ratecraft.torch._writer import Factors, copied, product_of_factors
+from ratecraft.torch._factors import Factors, product_of_factors
+from ratecraft.torch._hyperparam import copied
 
 from ._base import DropInScheduler, refuse_format_1
 from ._plateau import ReduceLROnPlateau
@@ -27,7 +28,6 @@ HALF_PI: Final = math.pi / 2
 
 
 def _distinct(functions: list[Any]) -> list[Any]:
-    """Return a function for each group, or the only one if all groups have the same."""
     return functions[:1] if functions.count(functions[0]) == len(functions) else functions
 
 
@@ -71,8 +71,7 @@ class MultiplicativeLR(DropInScheduler, lr_scheduler.MultiplicativeLR):
         return product
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load a state, with that of functions that are objects."""
-        self._latest = None
+        self._latest = None  # functions that are objects have a state, too
         super().load_state_dict(state_dict)
 
 
@@ -140,7 +139,6 @@ class CosineAnnealingWarmRestarts(DropInScheduler, lr_scheduler.CosineAnnealingW
         return self._above_eta_min(self.eta_min, math.cos(HALF_PI * (at / length)) ** 2)
 
     def _cycle_position(self, epoch: float) -> tuple[float, float]:
-        """Return an epoch's position in its cycle, and the length of that cycle."""
         at, length = epoch, self.T_0
         if self.T_mult == 1:
             return at % length, length
@@ -167,36 +165,36 @@ class _Cycled(DropInScheduler):
     """Base class of the schedulers that write lrs and cycle the momentum inversely."""
 
     sets_lr = True
+    cycle_momentum: bool
     use_beta1: bool
-    _lrs_at: Callable[..., list[float]]  # of a step
+    _values: Callable[[int, str], list[float]]  # of each group at a step, "lr" or "momentum"
 
     def _factors(self, k: int) -> Factors:
-        return self._lrs_at(k, sets_momentum=False)
+        return self._values(k, "lr")
 
     def _apply(self, k: int) -> Factors:
-        return self._lrs_at(k, sets_momentum=True)
-
-    def _set_momentums(self, momentums: list[float]) -> None:
-        for group, momentum in zip(self.optimizer.param_groups, momentums, strict=True):
-            if self.use_beta1:
-                group["betas"] = (momentum, *group["betas"][1:])
-            else:
-                group["momentum"] = momentum
+        if self.cycle_momentum:
+            momentums = self._values(k, "momentum")
+            for group, momentum in zip(self.optimizer.param_groups, momentums, strict=True):
+                if self.use_beta1:
+                    group["betas"] = (momentum, *group["betas"][1:])
+                else:
+                    group["momentum"] = momentum
+        return self._factors(k)
 
 
 class CyclicLR(_Cycled, lr_scheduler.CyclicLR):
     """Cycles from ``base_lr`` to ``max_lr``, written as lrs; momentum cycles inversely."""
 
-    def _lrs_at(self, k: int, *, sets_momentum: bool) -> list[float]:
+    def _values(self, k: int, hyperparam: str) -> list[float]:
         cycle, progress = divmod(k / self.total_size, 1)
         up = self.step_ratio
         height = progress / up if progress <= up else (progress - 1) / (up - 1)
         height *= self.scale_fn(cycle + 1 if self.scale_mode == "cycle" else k)
-        if sets_momentum and self.cycle_momentum:
-            ends = zip(self.base_momentums, self.max_momentums, strict=True)
-            self._set_momentums([high - (high - low) * height for low, high in ends])
-        ends = zip(self.base_lrs, self.max_lrs, strict=True)
-        return [float(low + (high - low) * height) for low, high in ends]
+        ends = self.base_lrs, self.max_lrs
+        if hyperparam == "momentum":
+            ends = self.max_momentums, self.base_momentums
+        return [float(low + (high - low) * height) for low, high in zip(*ends, strict=True)]
 
 
 class OneCycleLR(_Cycled, lr_scheduler.OneCycleLR):
@@ -206,7 +204,7 @@ class OneCycleLR(_Cycled, lr_scheduler.OneCycleLR):
     linear strategy below 0.
     """
 
-    def _lrs_at(self, k: int, *, sets_momentum: bool) -> list[float]:
+    def _values(self, k: int, hyperparam: str) -> list[float]:
         if k > self.total_steps:
             raise ValueError(
                 f"Tried to step {k} times. The specified number of total steps is "
@@ -221,15 +219,11 @@ class OneCycleLR(_Cycled, lr_scheduler.OneCycleLR):
         length = phase["end_step"] - start
         anneal: Any = self._anneal_func
         remaining = anneal(1.0, 0.0, min((k - start) / length, 1.0) if length > 0 else 1.0)
-        groups = self.optimizer.param_groups
-        first, last = phase["start_lr"], phase["end_lr"]
-        lrs = [float(group[last] + (group[first] - group[last]) * remaining) for group in groups]
-        if sets_momentum and self.cycle_momentum:
-            first, last = phase["start_momentum"], phase["end_momentum"]
-            self._set_momentums(
-                [group[last] + (group[first] - group[last]) * remaining for group in groups]
-            )
-        return lrs
+        first, last = phase[f"start_{hyperparam}"], phase[f"end_{hyperparam}"]
+        return [
+            float(group[last] + (group[first] - group[last]) * remaining)
+            for group in self.optimizer.param_groups
+        ]
 
 
 class _Composite(LRScheduler):
@@ -253,7 +247,6 @@ class _Composite(LRScheduler):
             part._reattach()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load a state, of this class or of torch's, and write the lrs."""
         refuse_format_1(state_dict, type(self).__name__)
         super().load_state_dict(dict(state_dict))
 
@@ -294,7 +287,6 @@ class SequentialLR(_Composite, lr_scheduler.SequentialLR):
         self._last_lr = first.get_last_lr()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load a state, of this class or of torch's, and write the active scheduler's lrs."""
         super().load_state_dict(state_dict)
         self._reattach()
 
@@ -333,13 +325,7 @@ class ChainedScheduler(_Composite, lr_scheduler.ChainedScheduler):
 
 
 def as_drop_in(scheduler: Any) -> Any:
-    """Return an object with the scheduler's ``factors(k)``: itself, or a drop-in copy of torch's.
-
-    For schedulers that write lrs (CyclicLR, OneCycleLR, ``lr=``) the factors are lrs.
-
-    Raises:
-        TypeError: a class that is neither ratecraft's nor torch's, or torch's ReduceLROnPlateau.
-    """
+    """Return an object with a scheduler's ``factors(k)``: itself, or a drop-in copy of torch's."""
     if hasattr(scheduler, "factors"):
         return scheduler
     drop_in = globals().get(type(scheduler).__name__)
@@ -363,7 +349,6 @@ class WarmupMultiFactorScheduler(DropInScheduler, LRScheduler):
     ``last_epoch`` -1 starts a new run.
 
     >>> import torch
-    >>> from ratecraft.torch.drop_in import WarmupMultiFactorScheduler
     >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.01)
     >>> s = WarmupMultiFactorScheduler(optimizer, [50, 75], 0.1, 0.001, 10)
     >>> [f"{0.01 * s.factors(k):g}" for k in (0, 5, 10, 50, 75)]

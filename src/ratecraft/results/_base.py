@@ -1,10 +1,13 @@
-"""How results look: a repr in one line, and a table with a picture in notebooks."""
+"""What results share: a repr in one line, a table and a picture in notebooks, a JSON file."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
+import dataclasses
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
 from html import escape
-from typing import Final
+from pathlib import Path
+from typing import Any, Final
 
 from ratecraft._render._chart import Chart
 from ratecraft._render._html import table, table_row
@@ -12,6 +15,7 @@ from ratecraft._render._svg import svg_chart
 
 MAX_REPR_PART_CHARS: Final = 100  # longer names and reasons are cut in a repr
 MAX_TABLE_ROWS: Final = 20  # of the table in a notebook
+RESULT_FORMAT: Final = 2  # version of the JSON layout; 1 had other field names
 
 
 def short_repr(value: object, *parts: str) -> str:
@@ -51,3 +55,33 @@ class NotebookResult:
         note = f"<p>{more} more rows are left out.</p>" if more else ""
         picture = svg_chart(self.chart(), width=560, height=300)
         return f"<p>{escape(self.verdict())}</p>\n{table(head, rows)}{note}\n{picture}"
+
+
+class SavedResult(NotebookResult):
+    """Base class of the results that have a file of their own."""
+
+    __slots__ = ()
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write this result as JSON, for `ratecraft.results.load`; missing folders are created."""
+        target = Path(path)
+        header = {"ratecraft": type(self).__name__, "format": RESULT_FORMAT}
+        text = json.dumps(header | _plain(self), allow_nan=False)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # The rename makes the write atomic: an interrupted save leaves no partial result.
+        partial = target.with_name(target.name + ".partial")
+        partial.write_text(text + "\n", encoding="utf-8")
+        partial.replace(target)
+        return target
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)  # JSON has no NaN and no infinity
+    return value

@@ -1,8 +1,7 @@
-"""Write gallery.md and its figures: every shape and every classical recipe, drawn.
+"""Write gallery.md and its figures: every shape and every classical schedule.
 
-Run it from anywhere: ``python docs/gallery.py`` writes, ``python docs/gallery.py --check`` lists
-what is not as it would be written. There is no formula in here: each curve is read from the very
-text that the page shows.
+Run it from anywhere: ``python docs/gallery.py`` writes them, and with ``--check`` it lists the
+files that differ. Each curve is computed from the text that the page shows.
 """
 
 from __future__ import annotations
@@ -38,19 +37,10 @@ STYLE: Final = (
     'path[stroke="#0072b2"]{stroke:#1f87c9}</style>'
 )
 
-HEAD: Final = f"""# Gallery
+HEAD: Final = f"""# Gallery of learning-rate schedules
 
-Every shape and every classical recipe, each drawn from the line beside it.
-
-* A figure shows {STEPS} steps, unless its axis shows more. An epoch is {EPOCH} steps, one
-  step {SAMPLES} samples and {TOKENS} tokens.
-* Below the notation stands what you wrote in torch, for an optimizer with `lr=1`, so that factor
-  and lr are one number. `k` counts steps; a scheduler's `step()` follows each. A test runs this
-  code and compares every lr.
-* Where torch has no class, `LambdaLR` and a formula of your own do it. Where that takes more than
-  a line, the entry says that torch has none.
-
-Any line can be drawn, or bound to an optimizer:
+Each entry has a figure, the schedule that it shows, and the same schedule in torch.
+You can draw any of them, or set the learning rate of an optimizer with it:
 
 ```sh
 ratecraft show "warmup(10).then(cosine(1, 0))" --total-steps 100
@@ -58,30 +48,39 @@ ratecraft show "warmup(10).then(cosine(1, 0))" --total-steps 100
 
 ```python
 import torch
-from ratecraft import parse
-from ratecraft.torch import ScheduleLR
+
+from ratecraft import ScheduleLR, cosine, warmup
 
 optimizer = torch.optim.AdamW(torch.nn.Linear(8, 1).parameters(), lr=1e-3)
-ScheduleLR(optimizer, factor=parse("warmup(10).then(cosine(1, 0))"), total_steps=100)
+ScheduleLR(optimizer, factor=warmup(10).then(cosine(1, 0)), total_steps=100)
 ```
 
-<!-- Written by gallery.py: change that, not this page. -->
+* A figure shows {STEPS} steps, unless its axis shows more.
+* An epoch has {EPOCH} steps, and a step has {SAMPLES} samples and {TOKENS} tokens.
+* The optimizer has `lr=1` unless the code sets it, so factor and learning rate are one number.
+* In torch's code, `k` is the step, and the scheduler's `step()` runs after every optimizer step.
+* If torch has no class for a schedule, its code is a `LambdaLR` with a formula.
+  If that takes more than one line, the entry has no torch code.
+* A test runs the torch code and compares every learning rate with the notation.
+
+<!-- Written by gallery.py: change that file, not this page. -->
 """
 
 
 class Entry(NamedTuple):
-    """One row: a figure, its notation and the torch code that it stands for.
+    """A figure, its notation, and torch code with the same learning rates.
 
     Attributes:
         file: name of the figure, without its suffix.
-        name: what it is called.
+        name: title of the figure.
         notation: the notation, or one for each line of the figure by its label.
         torch: an expression that makes a scheduler, statements that make the optimizer (and the
-            scheduler), or one that sets the lr before step ``k`` in ``epoch``; empty if torch
-            has none.
-        note: what to know, in a few words.
+            scheduler), or one that sets the lr before step ``k`` in ``epoch``; empty if that
+            takes more than a line.
+        note: a sentence about it.
         steps: length of the run.
         log: draw the lr on a logarithmic axis.
+        heading: heading of the entry, if not the title of the figure.
     """
 
     file: str
@@ -91,6 +90,7 @@ class Entry(NamedTuple):
     note: str = ""
     steps: int = STEPS
     log: bool = False
+    heading: str = ""
 
     @property
     def lines(self) -> dict[str, str]:
@@ -99,7 +99,7 @@ class Entry(NamedTuple):
 
 
 class Family(NamedTuple):
-    """A heading, what to say below it, and its entries."""
+    """A heading, an introduction, and entries."""
 
     name: str
     intro: str
@@ -114,7 +114,7 @@ def resolved(schedule: Schedule, steps: int) -> Curve:
 
 
 def followed(schedule: Schedule, metric: str) -> Schedule:
-    """Return the factor that a PlateauLR beside a schedule chose, given a metric each step."""
+    """Return the factor that a PlateauLR with a schedule had at each step, given a metric."""
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
     scheduler = PlateauLR(
         ScheduleLR(optimizer, factor=schedule, total_steps=STEPS), factor=0.5, patience=10
@@ -137,16 +137,17 @@ def metric_driven() -> Family:
     alone = followed(parse("constant(1)"), metric)
     beside = followed(parse(planned), metric)
     return Family(
-        "Metric-driven",
-        "A plateau's factor is known after the run only. `PlateauLR.as_schedule()` then reads it "
-        "back as a schedule. Here a metric came after every step; its curve has a notation, too.",
+        "Driven by a metric",
+        "The factor of a plateau is known only after the run.\n"
+        "`PlateauLR.as_schedule()` returns it as a schedule.\n"
+        "Here the metric is a formula, and is reported after every step.",
         (
             Entry(
                 "plateau",
                 "ReduceLROnPlateau",
                 {METRIC: metric, "lr": repr(alone)},
                 "ReduceLROnPlateau(optimizer, factor=0.5, patience=10)",
-                "what it did",
+                "The notation is what the plateau did in this run.",
             ),
             Entry(
                 "plateau_cosine",
@@ -156,7 +157,8 @@ def metric_driven() -> Family:
                     "plateau": repr(beside),
                     "product": f"{planned} * {beside!r}",
                 },
-                note="`PlateauLR` with a schedule and the metric above",
+                note="`PlateauLR` multiplies a schedule, and gets the same metric.",
+                heading="A plateau times warmup and cosine",
             ),
         ),
     )
@@ -170,51 +172,63 @@ def families() -> tuple[Family, ...]:
 OPEN_LOOP: Final = (
     Family(
         "Fixed and stepped",
-        "Levels. `repeat(decay=)` goes on for ever; a `staircase` has the levels that you list; "
-        "`lengths=` gives the length of each value.",
+        "The learning rate stays at one level, or jumps between levels.\n"
+        "`repeat(decay=)` never ends, and a `staircase` has the levels that you list.\n"
+        "`lengths=` gives the length of each level.",
         (
             Entry(
                 "fixed",
                 "Fixed lr",
                 "constant(0.1)",
                 "optimizer = SGD(model.parameters(), lr=0.1)",
+                heading="Fixed learning rate",
             ),
             Entry(
                 "per_layer",
                 "LRs by layer",
                 {"body": "constant(0.01)", "head": "constant(0.1)"},
-                'optimizer = SGD([{"params": body, "lr": 0.01}, {"params": head, "lr": 0.1}])',
-                'one schedule for each param group: `lr={"body": ..., "head": ...}`',
+                "optimizer = SGD(\n"
+                "    [\n"
+                '        {"params": body, "lr": 0.01},\n'
+                '        {"params": head, "lr": 0.1},\n'
+                "    ]\n"
+                ")",
+                'Pass one schedule for each param group: `lr={"body": ..., "head": ...}`.',
+                heading="A learning rate for each param group",
             ),
             Entry(
                 "manual",
                 "Decay by hand, every 3 epochs",
                 "constant(1, over=epochs(3)).repeat(decay=0.5)",
-                'for group in optimizer.param_groups: group["lr"] = 0.5 ** (epoch // 3)',
+                'for group in optimizer.param_groups:\n    group["lr"] = 0.5 ** (epoch // 3)',
             ),
             Entry(
                 "list",
                 "A list, an lr for each epoch",
                 "staircase([1, 0.8, 0.8, 0.5, 0.4, 0.3, 0.1], every=epochs(1))",
                 "LambdaLR(optimizer, lambda k: [1, 0.8, 0.8, 0.5, 0.4, 0.3, 0.1][min(k // 10, 6)])",
+                heading="A list with a learning rate for each epoch",
             ),
             Entry(
                 "staircase_lengths",
                 "A list of lengths and lrs",
                 "staircase([0.1, 1, 0.01], lengths=[epochs(2), epochs(5), epochs(3)])",
                 "LambdaLR(optimizer, lambda k: 0.1 if k < 20 else 1 if k < 70 else 0.01)",
+                heading="A list of lengths and learning rates",
             ),
             Entry(
                 "step",
                 "StepLR",
                 "constant(1, over=30).repeat(decay=0.5)",
                 "StepLR(optimizer, 30, gamma=0.5)",
+                heading="StepLR: step decay",
             ),
             Entry(
                 "multistep",
                 "MultiStepLR",
                 "staircase([1, 0.1, 0.01], at=[30, 80])",
                 "MultiStepLR(optimizer, [30, 80])",
+                heading="MultiStepLR: milestones",
             ),
             Entry(
                 "constant_lr",
@@ -226,14 +240,16 @@ OPEN_LOOP: Final = (
     ),
     Family(
         "Decays",
-        "A shape between two ends stretches to its length. `decay`, `exp_decay`, `inverse_sqrt` "
-        "and `power_law` run by the clock: a longer run only shows more of them.",
+        "A shape between two ends stretches to its length.\n"
+        "`decay`, `exp_decay`, `inverse_sqrt` and `power_law` do not: a longer run "
+        "shows more of them.",
         (
             Entry(
                 "linear",
                 "Linear (LambdaLR)",
                 "linear(1, 0)",
                 "LambdaLR(optimizer, lambda k: 1 - k / 100)",
+                heading="Linear decay",
             ),
             Entry(
                 "linear_lr",
@@ -246,169 +262,222 @@ OPEN_LOOP: Final = (
                 "Polynomial (LambdaLR)",
                 "polynomial(1, 0, 2)",
                 "LambdaLR(optimizer, lambda k: (1 - k / 100) ** 2)",
+                heading="Polynomial decay",
             ),
             Entry(
                 "poly",
                 "PolynomialLR, poly",
                 "polynomial(1, 0, 0.9)",
                 "PolynomialLR(optimizer, 100, power=0.9)",
+                heading="PolynomialLR (poly)",
             ),
             Entry(
                 "cosine",
                 "CosineAnnealingLR",
                 "cosine(1, 0)",
                 "CosineAnnealingLR(optimizer, 100)",
+                heading="Cosine decay: CosineAnnealingLR",
             ),
             Entry(
                 "cosine_floor",
                 "Cosine to a tenth",
                 "cosine(1, 0.1)",
                 "CosineAnnealingLR(optimizer, 100, eta_min=0.1)",
+                heading="Cosine decay to a tenth of the learning rate",
             ),
             Entry(
-                "exponential_lr", "ExponentialLR", "decay(0.97)", "ExponentialLR(optimizer, 0.97)"
+                "exponential_lr",
+                "ExponentialLR",
+                "decay(0.97)",
+                "ExponentialLR(optimizer, 0.97)",
+                heading="Exponential decay: ExponentialLR",
             ),
             Entry(
                 "decay_epoch",
                 "ExponentialLR, by epoch",
                 "constant(1, over=epochs(1)).repeat(decay=0.8)",
                 "StepLR(optimizer, 10, gamma=0.8)",
-                "`decay(0.8, every=epochs(1))` falls between the epochs, too",
+                "`decay(0.8, every=epochs(1))` falls within each epoch, too.",
+                heading="Exponential decay once per epoch",
             ),
             Entry(
                 "exp_decay",
                 "e^(-kt)",
                 "exp_decay(0.05)",
                 "LambdaLR(optimizer, lambda k: math.exp(-0.05 * k))",
+                heading="Exponential decay e^(-kt)",
             ),
             Entry(
                 "exponential",
                 "Exponential between two ends",
                 "exponential(1, 0.01)",
                 "ExponentialLR(optimizer, 0.01 ** (1 / 100))",
+                heading="Exponential decay between two ends",
             ),
             Entry(
                 "one_minus_sqrt",
                 "1 - sqrt",
                 "one_minus_sqrt(1, 0)",
                 "LambdaLR(optimizer, lambda k: 1 - (k / 100) ** 0.5)",
+                heading="1-sqrt decay",
             ),
-            Entry("sqrt", "Square root", "sqrt(1, 0)", "PolynomialLR(optimizer, 100, power=0.5)"),
+            Entry(
+                "sqrt",
+                "Square root",
+                "sqrt(1, 0)",
+                "PolynomialLR(optimizer, 100, power=0.5)",
+                heading="Square root decay",
+            ),
             Entry(
                 "square",
                 "Square",
                 "square(1, 0)",
                 "LambdaLR(optimizer, lambda k: 1 - (k / 100) ** 2)",
+                heading="Square decay",
             ),
             Entry(
                 "rex",
                 "REX",
                 "rex(1, 0)",
                 "LambdaLR(optimizer, lambda k: (1 - k / 100) / (1 - k / 200))",
+                heading="REX schedule",
             ),
             Entry(
                 "tanh",
                 "tanh",
                 "tanh(1, 0)",
                 "LambdaLR(optimizer, lambda k: (1 - math.tanh(k / 10 - 7)) / 2)",
+                heading="tanh decay",
             ),
             Entry(
                 "inverse_sqrt",
                 "Inverse square root",
                 "inverse_sqrt(10)",
                 "LambdaLR(optimizer, lambda k: (10 / (k + 10)) ** 0.5)",
+                heading="Inverse square root decay",
             ),
             Entry(
                 "power_law",
                 "Power law",
                 "power_law(-0.8, 20)",
                 "LambdaLR(optimizer, lambda k: 1 if k < 20 else (k / 20) ** -0.8)",
+                heading="Power law decay",
             ),
         ),
     ),
     Family(
-        "Warm-up",
-        "A warm-up rises to 1 and then holds, so that anything can follow it or be multiplied by "
-        'it. A rise from 0 makes step 0 do nothing: `start=`, or `sample="mid"` at the binding, '
-        "avoids that.",
+        "Warmup",
+        "A warmup rises to 1 and stays there, so you can multiply it with another "
+        "schedule or let one follow.\n"
+        "If it starts at 0, step 0 trains nothing.\n"
+        "To avoid that, write `start=0.1`, or pass `midpoint=True` to `ScheduleLR`.",
         (
             Entry(
                 "warmup",
                 "Linear warm-up",
                 "warmup(30)",
                 "LambdaLR(optimizer, lambda k: min(1, k / 30))",
+                heading="Linear warmup",
             ),
             Entry(
                 "warmup_start",
                 "From a tenth",
                 "warmup(30, start=0.1)",
                 "LinearLR(optimizer, 0.1, total_iters=30)",
+                heading="Warmup from a tenth",
             ),
             Entry(
                 "warmup_cosine",
                 "Cosine warm-up",
                 'warmup(30, shape="cosine")',
                 "LambdaLR(optimizer, lambda k: (1 - math.cos(math.pi * min(1, k / 30))) / 2)",
+                heading="Cosine-shaped warmup",
             ),
             Entry(
                 "warmup_exponential",
                 "Exponential warm-up",
                 'warmup(30, start=0.01, shape="exponential")',
                 "LambdaLR(optimizer, lambda k: 0.01 ** (1 - min(1, k / 30)))",
+                heading="Exponential warmup",
             ),
             Entry(
                 "warmup_constant",
                 "Constant warm-up",
                 'warmup(30, start=0.1, shape="constant").then(constant(1))',
                 "ConstantLR(optimizer, 0.1, total_iters=30)",
+                heading="Constant warmup",
             ),
             Entry(
                 "warmup_hold",
                 "Held before it rises",
                 "warmup(40, start=0.1, hold=15)",
                 "LambdaLR(optimizer, lambda k: 0.1 + 0.9 * min(1, max(0, k - 15) / 25))",
+                heading="Warmup after a hold",
             ),
             Entry(
                 "untuned_warmup",
                 "Untuned: the length from Adam's beta2",
                 "warmup(untuned_warmup(0.95))",
                 "LambdaLR(optimizer, lambda k: min(1, k * (1 - 0.95) / 2))",
+                heading="Untuned warmup: the length from Adam's beta2",
             ),
             Entry(
                 "warmup_then_cosine",
                 "Warm-up, then cosine",
                 "warmup(10, start=0.01).then(cosine(1, 0))",
-                "SequentialLR(optimizer, [LinearLR(optimizer, 0.01, total_iters=10), "
-                "CosineAnnealingLR(optimizer, 90)], [10])",
+                "SequentialLR(\n"
+                "    optimizer,\n"
+                "    [\n"
+                "        LinearLR(optimizer, 0.01, total_iters=10),\n"
+                "        CosineAnnealingLR(optimizer, 90),\n"
+                "    ],\n"
+                "    [10],\n"
+                ")",
+                heading="Warmup, then cosine",
             ),
             Entry(
                 "warmup_milestones",
                 "Warm-up, then milestones",
                 "warmup(10, start=0.1).then(staircase([1, 0.1, 0.01], at=[30, 60]))",
-                "SequentialLR(optimizer, [LinearLR(optimizer, 0.1, total_iters=10), "
-                "MultiStepLR(optimizer, [30, 60])], [10])",
-                "milestones count from the end of the warm-up",
+                "SequentialLR(\n"
+                "    optimizer,\n"
+                "    [\n"
+                "        LinearLR(optimizer, 0.1, total_iters=10),\n"
+                "        MultiStepLR(optimizer, [30, 60]),\n"
+                "    ],\n"
+                "    [10],\n"
+                ")",
+                "The milestones count from the end of the warmup.",
+                heading="Warmup, then milestones",
             ),
             Entry(
                 "warmup_times_milestones",
                 "Warm-up times milestones",
                 "warmup(10, start=0.1) * staircase([1, 0.1, 0.01], at=[30, 60])",
-                "ChainedScheduler([LinearLR(optimizer, 0.1, total_iters=10), "
-                "MultiStepLR(optimizer, [30, 60])])",
-                "milestones count from the start; `drop_in.WarmupMultiFactorScheduler` in one name",
+                "ChainedScheduler(\n"
+                "    [\n"
+                "        LinearLR(optimizer, 0.1, total_iters=10),\n"
+                "        MultiStepLR(optimizer, [30, 60]),\n"
+                "    ]\n"
+                ")",
+                "The milestones count from the start, as in `drop_in.WarmupMultiFactorScheduler`.",
+                heading="Warmup times milestones",
             ),
         ),
     ),
     Family(
         "Cycles",
-        "`repeat` makes cycles of anything: `n` that share the run, or as many as fit if a cycle "
-        "has its own length. `grow` stretches each next cycle, `decay` lowers it.",
+        "`repeat` makes cycles of any schedule.\n"
+        "`repeat(4)` divides the run into four cycles.\n"
+        "If a cycle has its own length, `repeat()` continues until the run ends.\n"
+        "`grow` stretches each cycle, and `decay` lowers it.",
         (
             Entry(
                 "restarts",
                 "CosineAnnealingWarmRestarts",
                 "restarts(25)",
                 "CosineAnnealingWarmRestarts(optimizer, 25)",
+                heading="Cosine annealing with warm restarts",
             ),
             Entry(
                 "restarts_grow",
@@ -416,33 +485,43 @@ OPEN_LOOP: Final = (
                 "restarts(10, grow=2)",
                 "CosineAnnealingWarmRestarts(optimizer, 10, T_mult=2)",
                 steps=150,
+                heading="Warm restarts with T_mult=2",
             ),
             Entry(
                 "restarts_floor",
                 "Warm restarts, eta_min",
                 "restarts(25, end=0.2)",
                 "CosineAnnealingWarmRestarts(optimizer, 25, eta_min=0.2)",
+                heading="Warm restarts with eta_min",
             ),
             Entry(
                 "restarts_n",
                 "Restarts that share the run and fall",
                 "restarts(n=3, grow=2, decay=0.7)",
                 steps=140,
+                heading="Warm restarts that share the run and fall",
             ),
             Entry(
                 "half_cycles",
                 "Cosine wave",
                 "cosine(1, 0, 5)",
                 "CosineAnnealingLR(optimizer, 20)",
-                "five half cycles",
+                "`cosine(1, 0, 5)` has five half cycles.",
             ),
-            Entry("triangular", "Cyclical", "triangular(20)", "CyclicLR(optimizer, 0.1, 1, 20)"),
+            Entry(
+                "triangular",
+                "Cyclical",
+                "triangular(20)",
+                "CyclicLR(optimizer, 0.1, 1, 20)",
+                heading="Cyclical learning rate: CyclicLR",
+            ),
             Entry(
                 "triangular2",
                 "Cyclical, triangular2",
                 "triangular2(20)",
                 'CyclicLR(optimizer, 0.1, 1, 20, mode="triangular2")',
                 steps=160,
+                heading="CyclicLR, triangular2",
             ),
             Entry(
                 "exp_range",
@@ -450,35 +529,41 @@ OPEN_LOOP: Final = (
                 "exp_range(0.98, 20)",
                 'CyclicLR(optimizer, 0.1, 1, 20, mode="exp_range", gamma=0.98)',
                 steps=160,
+                heading="CyclicLR, exp_range",
             ),
             Entry(
                 "triangular_sides",
                 "Cyclical, two sides",
                 "triangular(10, 40)",
                 "CyclicLR(optimizer, 0.1, 1, 10, 40)",
+                heading="CyclicLR with two sides",
             ),
             Entry(
                 "repeat",
                 "repeat",
                 "linear(1, 0).repeat(4)",
                 "LambdaLR(optimizer, lambda k: 1 - k % 25 / 25)",
+                heading="Repeated linear decay",
             ),
             Entry(
                 "repeat_grow_decay",
                 "repeat, grow, decay",
                 "linear(1, 0).repeat(4, grow=1.5, decay=0.7)",
                 steps=130,
+                heading="Repeated cycles that grow and fall",
             ),
             Entry(
                 "repeat_warmup",
                 "A warm-up in each cycle",
                 "warmup(5).then(cosine(1, 0)).repeat(4)",
+                heading="A warmup in each cycle",
             ),
         ),
     ),
     Family(
-        "Whole recipes",
-        "Words for a whole run. Each prints as the parts it is made of: `wsd(10)` is "
+        "Schedules for a whole run",
+        "These functions make the schedule of a whole run from simpler parts.\n"
+        "For example, `wsd(10)` is "
         "`warmup(10).then(constant(1)).then(one_minus_sqrt(1, 0, over=percent(20)))`.",
         (
             Entry(
@@ -486,7 +571,9 @@ OPEN_LOOP: Final = (
                 "OneCycle",
                 "one_cycle()",
                 "OneCycleLR(optimizer, 1, total_steps=101, pct_start=31 / 101)",
-                "at its end after 100 steps; torch is there at its last step, as below",
+                "It reaches its end after 100 steps, and `OneCycleLR` at its last step, as in "
+                "the next entry.",
+                heading="OneCycle schedule",
             ),
             Entry(
                 "one_cycle_lr",
@@ -498,15 +585,23 @@ OPEN_LOOP: Final = (
                 "one_cycle_three",
                 "OneCycle, three phases, linear",
                 'one_cycle(shape="linear", three_phase=True)',
-                "OneCycleLR(optimizer, 1, total_steps=101, pct_start=31 / 101, "
-                'anneal_strategy="linear", three_phase=True)',
+                "OneCycleLR(\n"
+                "    optimizer,\n"
+                "    1,\n"
+                "    total_steps=101,\n"
+                "    pct_start=31 / 101,\n"
+                '    anneal_strategy="linear",\n'
+                "    three_phase=True,\n"
+                ")",
+                heading="OneCycleLR with three phases, linear",
             ),
             Entry(
                 "wsd",
                 "WSD",
                 "wsd(10)",
                 "LambdaLR(optimizer, lambda k: min(1, k / 10, 1 - (max(0, k - 80) / 20) ** 0.5))",
-                "warm-up, stable, decay",
+                "The cooldown takes the last 20 percent of the run.",
+                heading="WSD schedule: warmup, stable, decay",
             ),
             Entry(
                 "wsd_shapes",
@@ -515,44 +610,51 @@ OPEN_LOOP: Final = (
                     shape: f'wsd(10, percent(40), "{shape}", end=0.01)'
                     for shape in ("linear", "cosine", "exponential", "1-sqrt", "square")
                 },
+                heading="WSD with other cooldowns",
             ),
             Entry(
                 "cooldown",
                 "Cooldown alone",
                 "constant(1).then(cooldown(30, end=0.1))",
                 "LambdaLR(optimizer, lambda k: 1 - 0.9 * max(0, k - 70) / 30)",
+                heading="Cooldown without a warmup",
             ),
             Entry(
                 "trapezoid",
                 "Trapezoid",
                 "trapezoid(10, 30)",
                 "LambdaLR(optimizer, lambda k: min(1, k / 10, (100 - k) / 30))",
+                heading="Trapezoid schedule",
             ),
             Entry(
                 "knee",
                 "Knee",
                 "knee(percent(50), 10)",
                 "LambdaLR(optimizer, lambda k: min(1, k / 10, (100 - k) / 40))",
-                "explore for half of the run, after a warm-up",
+                "After the warmup, it stays at the peak for half of the run.",
+                heading="Knee schedule",
             ),
             Entry(
                 "linear_to_zero",
                 "Straight to zero",
                 "linear_to_zero(10)",
                 "LambdaLR(optimizer, lambda k: min(k / 10, (100 - k) / 90))",
+                heading="Linear decay to zero",
             ),
             Entry(
                 "warmup_inverse_sqrt",
                 "Warm-up, then inverse square root",
                 "warmup(20).then(inverse_sqrt(20))",
                 "LambdaLR(optimizer, lambda k: min(k / 20, (20 / max(k, 1)) ** 0.5))",
+                heading="Warmup, then inverse square root",
             ),
             Entry(
                 "noam",
                 "Noam",
                 "noam(20, 512)",
                 "LambdaLR(optimizer, lambda k: 512**-0.5 * min(max(k, 1) ** -0.5, k * 20**-1.5))",
-                "the lr itself, from the model's width",
+                "The values are the learning rate itself, computed from the width of the model.",
+                heading="Noam schedule",
             ),
             Entry("power_scheduler", "Power scheduler", "power_scheduler(10, 40)"),
             Entry(
@@ -560,17 +662,20 @@ OPEN_LOOP: Final = (
                 "Range test",
                 "exponential(0.0001, 1)",
                 "LambdaLR(optimizer, lambda k: 0.0001 ** (1 - k / 100))",
-                "`range_test` does it, and leaves no trace",
+                "[`range_test`](how-to/find-a-learning-rate.md) runs it and restores the model "
+                "afterwards.",
                 log=True,
+                heading="LR range test",
             ),
         ),
     ),
 )
 
 COMPOSITIONS: Final = Family(
-    "Compositions",
-    "A schedule is a value, and values combine. `custom(function)` and `multiplicative(function)` "
-    "hold a Python function instead of a text, so they are not drawn here.",
+    "Combinations",
+    "You can combine any schedules.\n"
+    "`custom(function)` and `multiplicative(function)` contain a Python function, "
+    "so they have no text and no figure here.",
     (
         Entry(
             "chain",
@@ -580,37 +685,56 @@ COMPOSITIONS: Final = Family(
                 "decay": "decay(0.98)",
                 "product": "constant(1, over=30).repeat(decay=0.5) * decay(0.98)",
             },
-            "ChainedScheduler([StepLR(optimizer, 30, gamma=0.5), ExponentialLR(optimizer, 0.98)])",
-            "chaining is a product",
+            "ChainedScheduler(\n"
+            "    [\n"
+            "        StepLR(optimizer, 30, gamma=0.5),\n"
+            "        ExponentialLR(optimizer, 0.98),\n"
+            "    ]\n"
+            ")",
+            "Chained schedulers multiply.",
         ),
         Entry(
             "times_cosine",
             "Warm-up times cosine",
             "warmup(20, start=0.1) * cosine(1, 0)",
-            "ChainedScheduler([LinearLR(optimizer, 0.1, total_iters=20), "
-            "CosineAnnealingLR(optimizer, 100)])",
-            "the cosine falls during the warm-up, too",
+            "ChainedScheduler(\n"
+            "    [\n"
+            "        LinearLR(optimizer, 0.1, total_iters=20),\n"
+            "        CosineAnnealingLR(optimizer, 100),\n"
+            "    ]\n"
+            ")",
+            "The cosine falls during the warmup, too.",
+            heading="Warmup times cosine",
         ),
         Entry(
             "scale",
             "Scaled",
             "0.3 * warmup(10, start=0.01).then(cosine(1, 0))",
-            "optimizer = SGD(model.parameters(), lr=0.3); "
-            "scheduler = SequentialLR(optimizer, [LinearLR(optimizer, 0.01, total_iters=10), "
-            "CosineAnnealingLR(optimizer, 90)], [10])",
-            "the number multiplies the whole sequence: it is the peak lr",
+            "optimizer = SGD(model.parameters(), lr=0.3)\n"
+            "scheduler = SequentialLR(\n"
+            "    optimizer,\n"
+            "    [\n"
+            "        LinearLR(optimizer, 0.01, total_iters=10),\n"
+            "        CosineAnnealingLR(optimizer, 90),\n"
+            "    ],\n"
+            "    [10],\n"
+            ")",
+            "The number multiplies the whole schedule, so it is the peak learning rate.",
+            heading="Peak learning rate in the schedule",
         ),
         Entry(
             "clip",
             "clip",
             "(2 * cosine(1, 0)).clip(low=0.2, high=1)",
             "LambdaLR(optimizer, lambda k: min(1, max(0.2, 1 + math.cos(math.pi * k / 100))))",
+            heading="Clipped with clip",
         ),
         Entry(
             "rescale",
             "rescale",
             "linear(1, 0).repeat(4).rescale(0.3, 1)",
             "LambdaLR(optimizer, lambda k: 1 - 0.7 * (k % 25) / 25)",
+            heading="Mapped to another range with rescale",
         ),
         Entry(
             "over",
@@ -618,26 +742,33 @@ COMPOSITIONS: Final = Family(
             "wsd(5).over(50).repeat(2)",
             "LambdaLR(optimizer, "
             "lambda k: min(1, k % 50 / 5, 1 - (max(0, k % 50 - 40) / 10) ** 0.5))",
-            "the cooldown is 20 percent of its own round",
+            "The cooldown takes 20 percent of its own cycle.",
+            heading="A schedule of fixed length, repeated",
         ),
         Entry(
             "reversed",
             "reversed",
             "polynomial(1, 0, 3).reversed()",
             "LambdaLR(optimizer, lambda k: (k / 100) ** 3)",
+            heading="Reversed in time",
         ),
         Entry(
             "thaw",
             "Frozen, then warmed up",
             "constant(0, over=epochs(3)).then(warmup(epochs(1))).then(cosine(1, 0))",
-            note="for one group, beside another that trains from the start",
+            note="Use it for one param group while the [other groups](how-to/per-layer.md) "
+            "train from the start.",
         ),
         Entry(
             "units",
             "Lengths in five units",
-            "constant(0.1, over=steps(10)).then(warmup(epochs(2), start=0.1))"
-            ".then(constant(1, over=samples(960)))"
-            ".then(cosine(1, 0.3, over=tokens(20_000))).then(linear(0.3, 0, over=percent(20)))",
+            "(\n"
+            "    constant(0.1, over=steps(10))\n"
+            "    .then(warmup(epochs(2), start=0.1))\n"
+            "    .then(constant(1, over=samples(960)))\n"
+            "    .then(cosine(1, 0.3, over=tokens(20_000)))\n"
+            "    .then(linear(0.3, 0, over=percent(20)))\n"
+            ")",
         ),
     ),
 )
@@ -689,27 +820,39 @@ def banner() -> str:
     return styled(svg_chart(Chart(lines=lines, y_label="learning rate", y_range=(0, 1.05))))
 
 
-def row(entry: Entry) -> str:
-    """Return an entry as a row of its family's table."""
-    about = f"**{entry.name}**" + (f": {entry.note}" if entry.note else "")
-    notation = [f"{label} `{notation}`".strip() for label, notation in entry.lines.items()]
-    wrote = f"torch: `{entry.torch}`" if entry.torch else "torch has none"
-    cell = "<br>".join([about, *notation, wrote])
-    return f"| ![{entry.name}](images/gallery/{entry.file}.svg) | {cell} |"
+def block(entry: Entry) -> str:
+    """Return an entry as Markdown: a heading, the figure, the notation and the torch code."""
+    heading = entry.heading or entry.name
+    notation = [
+        f"{notation}  # {label}" if label else notation for label, notation in entry.lines.items()
+    ]
+    parts = [
+        f"### {heading}",
+        f"![Learning rate by step: {heading}](images/gallery/{entry.file}.svg)",
+        entry.note,
+        fenced("\n".join(notation)),
+    ]
+    if entry.torch:
+        parts += ["In torch:", fenced(entry.torch)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def fenced(code: str) -> str:
+    """Return code as a Markdown block; ``python`` blocks are those that a test of the docs runs."""
+    return f"```py\n{code}\n```"
 
 
 def page() -> str:
     """Return the page."""
     parts = [HEAD]
     for family in families():
-        rows = "\n".join(row(entry) for entry in family.entries)
-        head = "| the lr | how it is written |\n|---|---|"
-        parts.append(f"## {family.name}\n\n{family.intro}\n\n{head}\n{rows}\n")
+        blocks = [block(entry) for entry in family.entries]
+        parts.append("\n\n".join([f"## {family.name}", family.intro, *blocks]) + "\n")
     return "\n".join(parts)
 
 
 def written() -> dict[Path, str]:
-    """Return every file of the gallery and what stands in it."""
+    """Return the text of every file of the gallery."""
     entries = [entry for family in families() for entry in family.entries]
     figures = {IMAGES / f"{entry.file}.svg": figure(entry) for entry in entries}
     if len(figures) != len(entries):
@@ -733,12 +876,12 @@ def differences(files: Mapping[Path, str]) -> list[str]:
 
 
 def main() -> int:
-    """Write the gallery, or with --check say what is not as it would be written."""
+    """Write the gallery, or with --check list the differences."""
     files = written()
     if sys.argv[1:] == ["--check"]:
         problems = differences(files)
         if problems:
-            sys.stdout.write("\n".join([*problems, "python docs/gallery.py writes them anew\n"]))
+            sys.stdout.write("\n".join([*problems, "run python docs/gallery.py\n"]))
         return 1 if problems else 0
     if sys.argv[1:]:
         sys.stdout.write("python docs/gallery.py [--check]\n")

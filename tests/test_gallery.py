@@ -21,7 +21,10 @@ from ratecraft.schedule._parser import VERBS, WORDS
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "gallery.md"
 FIGURES = ROOT / "docs" / "images" / "gallery"
-ROW = re.compile(r"\| !\[(?P<alt>[^]]+)\]\(images/gallery/(?P<file>\w+)\.svg\) \| (?P<cell>.*) \|")
+ENTRY = re.compile(
+    r"### .+\n\n!\[.+\]\(images/gallery/(?P<file>\w+)\.svg\)\n\n(?:(?P<note>(?!```).+)\n\n)?"
+    r"```py\n(?P<notation>[^`]+)\n```\n(?:\nIn torch:\n\n```py\n(?P<torch>[^`]+)\n```\n)?"
+)
 
 
 def load() -> Any:
@@ -37,31 +40,32 @@ def load() -> Any:
 gallery = load()
 
 
-class Row(NamedTuple):
-    """A row as a reader sees it."""
+class Shown(NamedTuple):
+    """An entry as a reader sees it."""
 
     file: str
     notation: dict[str, str]
     torch: str
 
 
-def rows() -> list[Row]:
+def shown() -> list[Shown]:
     parsed = []
-    for match in ROW.finditer(PAGE.read_text(encoding="utf-8")):
-        _, *notation, code_cell = match["cell"].split("<br>")
-        lines = {}
-        for line in notation:
-            label, text = re.fullmatch(r"(?:(\S+) )?`(.*)`", line).groups()
-            lines[label or ""] = text
-        code = re.fullmatch(r"torch: `(.*)`|torch has none", code_cell)
-        assert code is not None, code_cell
-        parsed.append(Row(match["file"], lines, code[1] or ""))
+    for match in ENTRY.finditer(PAGE.read_text(encoding="utf-8")):
+        lines = {"": match["notation"]}
+        if "  # " in match["notation"]:
+            lines = {
+                label: text
+                for text, _, label in (
+                    line.rpartition("  # ") for line in match["notation"].splitlines()
+                )
+            }
+        parsed.append(Shown(match["file"], lines, match["torch"] or ""))
     return parsed
 
 
-ROWS = rows()
+SHOWN = shown()
 ENTRIES = {entry.file: entry for family in gallery.families() for entry in family.entries}
-WITH_TORCH = [row for row in ROWS if row.torch]
+WITH_TORCH = [entry for entry in SHOWN if entry.torch]
 
 
 def resolved(text: str, file: str) -> Curve:
@@ -102,16 +106,16 @@ def written_in_torch(
     return lrs
 
 
-@pytest.mark.parametrize("row", WITH_TORCH, ids=lambda row: row.file)
-def test_torch_code_and_notation_give_the_same_lrs(row: Row) -> None:
-    notation = dict(row.notation)
+@pytest.mark.parametrize("entry", WITH_TORCH, ids=lambda entry: entry.file)
+def test_torch_code_and_notation_give_the_same_lrs(entry: Shown) -> None:
+    notation = dict(entry.notation)
     metric = notation.pop(gallery.METRIC, None)
-    steps = ENTRIES[row.file].steps
-    losses = None if metric is None else list(resolved(metric, row.file))
-    theirs = written_in_torch(row.torch, steps, losses)
+    steps = ENTRIES[entry.file].steps
+    losses = None if metric is None else list(resolved(metric, entry.file))
+    theirs = written_in_torch(entry.torch, steps, losses)
     # A line for each group, or the last one: of a product that is the product.
     texts = list(notation.values())[-len(theirs[0]) :]
-    ours = list(zip(*[resolved(text, row.file) for text in texts], strict=True))
+    ours = list(zip(*[resolved(text, entry.file) for text in texts], strict=True))
     assert len(ours) == steps
     for k, (mine, torchs) in enumerate(zip(ours, theirs, strict=True)):
         assert mine == pytest.approx(torchs, rel=1e-9, abs=1e-12), f"step {k}"
@@ -123,6 +127,10 @@ def test_the_product_is_drawn_as_the_product_of_its_factors() -> None:
         curves = [resolved(text, file) for text in (first, second, product)]
         for a, b, both in zip(*curves, strict=True):
             assert a * b == pytest.approx(both, rel=1e-12), file
+
+
+def test_the_page_has_every_entry() -> None:
+    assert [entry.file for entry in SHOWN] == list(ENTRIES)
 
 
 def test_page_and_figures_are_what_the_generator_writes() -> None:
@@ -152,13 +160,13 @@ def test_check_reports_differences(tmp_path: Path) -> None:
 
 
 def test_every_word_and_verb_of_the_language_is_drawn() -> None:
-    text = "\n".join(line for row in ROWS for line in row.notation.values())
+    text = "\n".join(line for entry in SHOWN for line in entry.notation.values())
     assert [word for word in WORDS if not re.search(rf"(?<![\w.]){word}\(", text)] == []
     assert [verb for verb in VERBS if f".{verb}(" not in text] == []
 
 
-def test_every_scheduler_of_torch_is_beside_a_notation() -> None:
-    text = "\n".join(row.torch for row in ROWS)
+def test_every_scheduler_of_torch_has_an_entry() -> None:
+    text = "\n".join(entry.torch for entry in SHOWN)
     left_out = {"LRScheduler", "MultiplicativeLR"}  # a base class; a product of a function
     assert [x for x in lr_scheduler.__all__ if f"{x}(" not in text and x not in left_out] == []
 

@@ -14,7 +14,7 @@ import pytest
 
 pytestmark = pytest.mark.slow
 
-PAGE = (Path(__file__).parents[1] / "docs" / "tutorial.md").read_text()
+PAGE = (Path(__file__).parents[1] / "docs" / "get-started" / "ten-minutes.md").read_text()
 NUMBER = re.compile(r"(?<![\w.])-?\d[\d,]*(?:\.\d+)?(?:e-?\d+)?")
 TIME = re.compile(r"[\d.]+ h \d+ min|\d+ min \d+ s|[\d.]+ s\b")
 SPREAD = re.compile(r"± *[\d.e-]+")

@@ -1,5 +1,6 @@
-"""docs/coming-from.md: both sides of every table row are run and compared."""
+"""docs/how-to/migrate.md and migrate-others.md: both sides of every table row are compared."""
 
+import math
 import re
 from pathlib import Path
 
@@ -15,18 +16,24 @@ from ratecraft.torch import ScheduleLR
 
 pytestmark = pytest.mark.peers
 
-PAGE = (Path(__file__).parents[2] / "docs" / "coming-from.md").read_text()
+HOW_TO = Path(__file__).parents[2] / "docs" / "how-to"
+PAGES = "\n".join((HOW_TO / name).read_text() for name in ("migrate.md", "migrate-others.md"))
 BASE, TOTAL, BATCHES = 0.1, 100, 10
+TORCH_EPOCHS = "torch schedulers, stepped once an epoch"
+TORCH_STEPS = "torch schedulers, stepped once a step"
 
 
-def rows_of(section):
+def section_of(title):
+    return PAGES.split(f"\n## {title}\n")[1].split("\n## ")[0]
+
+
+def rows_of(title):
     """Return the two code cells of each row of a section's table."""
-    text = PAGE.split(f"\n## {section}\n")[1].split("\n## ")[0]
-    return re.findall(r"^\| `(.+)` \| `(.+)` \|$", text, re.M)
+    return re.findall(r"^\| `(.+)` \| `(.+)` \|$", section_of(title), re.M)
 
 
-def table(section):
-    rows = rows_of(section)
+def table(title):
+    rows = rows_of(title)
     return pytest.mark.parametrize(
         ("theirs", "ours"), rows, ids=[theirs.split("(")[0] for theirs, _ in rows]
     )
@@ -36,44 +43,127 @@ def sgd():
     return torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=BASE)
 
 
+def scheduler_of_ours(ours, **lengths):
+    """Return ScheduleLR with the arguments on the right-hand side."""
+    names = {**vars(ratecraft), "loader": range(BATCHES)}
+    settings = eval(f"dict({ours})", names)  # noqa: S307 -- our own page
+    return ScheduleLR(sgd(), **lengths, **settings)
+
+
 def lrs_of_ours(ours):
-    """Return the lrs of ScheduleLR with the arguments on the right-hand side."""
-    settings = eval(f"dict({ours})", dict(vars(ratecraft)))  # noqa: S307 -- our own page
-    return preview(ScheduleLR(sgd(), total_steps=TOTAL, **settings), TOTAL)["0"]
+    """Return the lrs of the right-hand side in a run of 100 steps."""
+    return preview(scheduler_of_ours(ours, total_steps=TOTAL), TOTAL)["0"]
 
 
-def lrs_of_theirs(theirs, names, step=lambda scheduler, k: scheduler.step()):
-    """Return the lrs of the scheduler on the left-hand side, stepped after each step."""
+def lrs_by_epoch_of_ours(ours):
+    """Return the lrs of the right-hand side in a run of 100 epochs, a row for each epoch."""
+    length = ratecraft.epochs(TOTAL)
+    scheduler = scheduler_of_ours(ours, total_steps=length, steps_per_epoch=BATCHES)
+    return np.reshape(preview(scheduler, TOTAL * BATCHES)["0"], (TOTAL, BATCHES))
+
+
+def lrs_of_theirs(theirs, names, step=lambda scheduler, k: scheduler.step(), batches=1):
+    """Return the lrs of the scheduler on the left-hand side, stepped after ``batches`` steps."""
     optimizer = sgd()
     scheduler = eval(theirs, {**names, "optimizer": optimizer})  # noqa: S307 -- our own page
     lrs = []
     for k in range(TOTAL):
-        lrs.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
+        for _ in range(batches):
+            lrs.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
         if k < TOTAL - 1:
             step(scheduler, k + 1)
     return lrs
 
 
+def assert_epochs_agree(ours, theirs):
+    """Check the lrs of all steps if the schedule changes between epochs, else of the first ones."""
+    lrs, expected = lrs_by_epoch_of_ours(ours), np.reshape(theirs, (TOTAL, BATCHES))
+    if (lrs == lrs[:, :1]).all():
+        assert max_difference(lrs.ravel(), expected.ravel()) <= FLOAT64
+    else:
+        assert max_difference(lrs[:, 0], expected[:, 0]) <= FLOAT64
+
+
 def test_tables_have_the_expected_numbers_of_rows():
-    sections = ("torch", "transformers", "timm", "optax", "fastai")
-    assert [len(rows_of(section)) for section in sections] == [12, 8, 7, 6, 3]
+    rows = {
+        TORCH_EPOCHS: 10,
+        TORCH_STEPS: 13,
+        "From transformers (get_cosine_schedule_with_warmup)": 8,
+        "timm, in epochs": 5,
+        "timm, in steps": 7,
+        "optax": 6,
+        "fastai": 3,
+    }
+    assert {title: len(rows_of(title)) for title in rows} == rows
 
 
-@table("torch")
-def test_torch(theirs, ours):
+@table(TORCH_EPOCHS)
+def test_torch_stepped_once_an_epoch(theirs, ours):
+    lrs = lrs_of_theirs(theirs, vars(torch.optim.lr_scheduler), batches=BATCHES)
+    assert_epochs_agree(ours, lrs)
+
+
+@pytest.mark.parametrize(("title", "count"), [(TORCH_EPOCHS, 4), ("timm, in epochs", 2)])
+def test_the_first_rows_change_the_lr_only_between_epochs(title, count):
+    changes_within = []
+    for _, ours in rows_of(title):
+        lrs = lrs_by_epoch_of_ours(ours)
+        changes_within.append(bool((lrs != lrs[:, :1]).any()))
+    assert changes_within == [False] * count + [True] * (len(changes_within) - count)
+
+
+@table(TORCH_STEPS)
+def test_torch_rows_of_steps_count_epochs_with_clock_step(theirs, ours):
+    lrs = lrs_of_theirs(theirs, vars(torch.optim.lr_scheduler), batches=BATCHES)
+    scheduler = scheduler_of_ours(ours, total_steps=TOTAL, clock="step")
+    by_step = []
+    for _ in range(TOTAL):
+        for _ in range(BATCHES):
+            by_step.append(scheduler.optimizer.param_groups[0]["lr"])
+            scheduler.optimizer.step()
+        scheduler.step()
+    assert max_difference(by_step, lrs) <= FLOAT64
+
+
+def test_nanogpt():
+    def get_lr(step):
+        if step < 10:
+            return BASE * (step + 1) / 11
+        if step > TOTAL:
+            return 0.01
+        decayed = (1 + math.cos(math.pi * (step - 10) / (TOTAL - 10))) / 2
+        return 0.01 + decayed * (BASE - 0.01)
+
+    code = re.search(r"^start = .*\nschedule = .*$", section_of("nanoGPT"), re.M)[0]
+    names = {"learning_rate": BASE, "min_lr": 0.01, "warmup_iters": 10, **vars(ratecraft)}
+    exec(code, names)  # noqa: S102 -- our own page
+    scheduler = ScheduleLR(sgd(), lr=BASE * names["schedule"], total_steps=TOTAL)
+    steps = TOTAL + 20
+    assert max_difference(preview(scheduler, steps)["0"], list(map(get_lr, range(steps)))) < FLOAT64
+
+
+@table(TORCH_STEPS)
+def test_torch_stepped_once_a_step(theirs, ours):
     lrs = lrs_of_theirs(theirs, vars(torch.optim.lr_scheduler))
     assert max_difference(lrs_of_ours(ours), lrs) <= FLOAT64
 
 
-@table("transformers")
+@table("From transformers (get_cosine_schedule_with_warmup)")
 def test_transformers(theirs, ours):
     peer = pytest.importorskip("transformers.optimization")
     assert max_difference(lrs_of_ours(ours), lrs_of_theirs(theirs, vars(peer))) <= FLOAT64
 
 
-@table("timm")
-def test_timm(theirs, ours):
+@table("timm, in epochs")
+def test_timm_in_epochs(theirs, ours):
+    peer = pytest.importorskip("timm.scheduler")
+    lrs = lrs_of_theirs(theirs, vars(peer), lambda scheduler, k: scheduler.step(k), batches=BATCHES)
+    assert_epochs_agree(ours, lrs)
+
+
+@table("timm, in steps")
+def test_timm_in_steps(theirs, ours):
     peer = pytest.importorskip("timm.scheduler")
     wsd = pytest.importorskip("timm.scheduler.wsd_lr")
     names = vars(peer) | vars(wsd) | {"U": {"t_in_epochs": False}}

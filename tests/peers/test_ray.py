@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import time
+from concurrent.futures import BrokenExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 from ratecraft import constant, cosine
 from ratecraft.errors import RunFailed, SettingError
 from ratecraft.experiments import compare
-from ratecraft.experiments._engines import RayEngine, WorkerDied
+from ratecraft.experiments._engines import RayEngine
 
 ray = pytest.importorskip("ray")
 pytestmark = [
@@ -42,7 +43,7 @@ def test_ray_engine_gives_the_numbers_of_the_local_engine(tmp_path: Path) -> Non
         assert os.environ.get("RAY_USAGE_STATS_ENABLED") == usage_stats
         assert engine.slots == len(os.sched_getaffinity(0))
         result = compare("digits", schedules, **settings, engine=engine, store=tmp_path / "r.db")
-        with pytest.raises(WorkerDied):
+        with pytest.raises(BrokenExecutor):
             engine.submit(exit_process).result(60)
         with pytest.raises(ValueError, match="on purpose"):
             engine.submit(crash).result(60)

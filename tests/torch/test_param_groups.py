@@ -1,13 +1,19 @@
 """param_groups: every parameter in exactly one group, with the right lr."""
 
+from collections.abc import Iterator
+from copy import deepcopy
 from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
+from torch.nn.parallel import DistributedDataParallel as Ddp
+from torch.optim.swa_utils import AveragedModel
 
 from ratecraft import constant, cosine
 from ratecraft.diagnostics import describe
@@ -339,3 +345,246 @@ def test_tied_output_belongs_to_the_first_layer(first: str, last: str) -> None:
 def test_numpy_and_torch_lrs_are_accepted() -> None:
     for lr in (np.float32(0.5), np.int64(1), torch.tensor(0.5)):
         assert param_groups(nn.Linear(1, 1), lr=lr)[0]["lr"] == float(lr)
+
+
+# Wrappers ------------------------------------------------------------------------------------
+
+
+class Net(nn.Module):
+    """Three layers that are no container, so that only the module itself names them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.mid, self.norm = nn.Linear(4, 4), nn.Linear(4, 4), nn.LayerNorm(4)
+        self.head = nn.Linear(4, 2)
+
+
+class Wrapper(nn.Module):
+    """A module that holds a model, and whatever else is given."""
+
+    def __init__(self, model: nn.Module, **others: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        for name, other in others.items():
+            self.add_module(name, other)
+
+
+@pytest.fixture(scope="module")
+def process_group() -> Iterator[None]:
+    """Let DDP work in this process alone."""
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+def compiled(model: nn.Module) -> nn.Module:
+    return torch.compile(model, backend="eager")
+
+
+TRANSPARENT = {
+    "DataParallel": nn.DataParallel,
+    "DDP": Ddp,
+    "compile": compiled,
+    "compiled DDP": lambda model: compiled(Ddp(model)),
+    "DDP of a compiled model": lambda model: Ddp(compiled(model)),
+    "checkpointing": checkpoint_wrapper,
+    "averaged": AveragedModel,
+}
+NET_LRS = {"embed": (0.25,), "mid": (0.5,), "head": (1.0,)}
+
+
+@pytest.mark.usefixtures("process_group")
+@pytest.mark.parametrize("wrap", TRANSPARENT.values(), ids=TRANSPARENT)
+@pytest.mark.parametrize("make", [Net, ResNet, Deep])
+def test_wrapped_model_has_the_groups_of_the_model(wrap, make) -> None:
+    model = make()
+    options = {"lr": 1.0, "layer_decay": 0.5, "no_decay": True}
+    groups, plain = param_groups(wrap(model), **options), param_groups(make(), **options)
+    assert table(groups, "lr", "weight_decay") == table(plain, "lr", "weight_decay")
+    assert [len(g["params"]) for g in groups] == [len(g["params"]) for g in plain]
+
+
+@pytest.mark.usefixtures("process_group")
+@pytest.mark.parametrize(
+    "selector", ["head", "module._orig_mod.head", "hea*", lambda n, p: n[:4] == "head"]
+)
+def test_rules_match_with_and_without_the_names_of_wrappers(selector) -> None:
+    rules = {selector: {"lr": 0.3, "name": "chosen"}}
+    groups = param_groups(Ddp(compiled(Net())), lr=0.1, rules=rules)
+    assert [len(g["params"]) for g in groups if g["name"] == "chosen"] == [2]
+
+
+@pytest.mark.usefixtures("process_group")
+def test_rules_and_layers_of_a_wrapper_inside_the_model() -> None:
+    model = Net()
+    model.mid = compiled(model.mid)
+    for rule in ("mid.weight", "mid._orig_mod.weight"):
+        groups = param_groups(model, lr=1.0, rules={rule: 0.3}, layer_decay=0.5)
+        assert table(groups, "lr") == NET_LRS | {rule: (0.3,)}
+    given = ["module.embed", "mid", "module.head"]
+    assert table(param_groups(Ddp(Net()), lr=1.0, layer_decay=0.5, layers=given), "lr") == NET_LRS
+
+
+def test_child_called_module_of_another_class_keeps_its_name() -> None:
+    model = nn.Module()
+    model.module = Net()
+    groups = param_groups(model, lr=1.0, rules={"module.head": 0.3}, layer_decay=0.5)
+    assert list(table(groups, "lr")) == ["module.embed", "module.mid", "module.head"]
+    with pytest.raises(BindingError, match=r"did you mean module\.head"):
+        param_groups(model, lr=1.0, rules={"head": 0.3})
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        nn.Sequential,
+        Wrapper,
+        lambda model: Wrapper(Wrapper(model)),
+        lambda model: Wrapper(model, criterion=nn.CrossEntropyLoss()),
+        lambda model: nn.Sequential(nn.Identity(), model),
+        lambda model: Wrapper(nn.DataParallel(model)),
+        lambda model: Wrapper(model, teacher=deepcopy(model).requires_grad_(False)),
+        lambda model: nn.ModuleDict({"net": model}),
+        lambda model: nn.ModuleList([model]),
+    ],
+)
+def test_layers_are_found_inside_a_module_with_one_child(wrap) -> None:
+    lrs = table(param_groups(wrap(Net()), lr=1.0, layer_decay=0.5), "lr")
+    assert {name.rpartition(".")[2]: lr for name, lr in lrs.items()} == NET_LRS
+
+
+def test_norm_after_the_only_layer_joins_the_last_layer_inside_it() -> None:
+    model = nn.Sequential(Net(), nn.LayerNorm(2))
+    groups = param_groups(model, lr=1.0, layer_decay=0.5)
+    assert by_name(model, groups)["1.weight"] == "0.head"
+    assert [g["lr"] for g in groups] == [0.25, 0.5, 1.0]
+
+
+def test_module_without_layers_inside_is_one_layer() -> None:
+    for model in (nn.Sequential(nn.Linear(2, 2)), nn.Sequential(nn.MultiheadAttention(4, 2))):
+        assert table(param_groups(model, lr=1.0, layer_decay=0.5), "lr") == {"0": (1.0,)}
+    (group,) = param_groups(nn.DataParallel(nn.Linear(2, 2)), lr=1.0, layer_decay=0.5)
+    assert group["name"] == "all"
+
+
+# Frozen layers and copies -----------------------------------------------------------------------
+
+
+def stack() -> nn.Module:
+    model = nn.Module()
+    model.embed = nn.Linear(4, 4)
+    model.blocks = nn.Sequential(*[nn.Linear(4, 4) for _ in range(3)])
+    model.head = nn.Linear(4, 4)
+    return model
+
+
+@pytest.mark.parametrize("make", [stack, Net, ResNet, Deep])
+@pytest.mark.parametrize("lr", [{"lr": 1.0, "layer_decay": 0.5}, {"lr": (0.01, 1.0)}])
+def test_freezing_layers_changes_no_lr_of_the_others(make, lr) -> None:
+    whole = table(param_groups(make(), **lr), "lr")
+    for count in range(1, len(whole)):
+        for frozen in (list(whole)[:count], list(whole)[-count:]):
+            model = make()
+            for name in frozen:
+                model.get_submodule(name).requires_grad_(False)
+            some = table(param_groups(model, **lr), "lr")
+            assert some.items() <= whole.items()
+            assert set(whole) - set(some) <= set(frozen)
+            included = param_groups(model, **lr, frozen="include")
+            assert table(included, "lr") == whole
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["ema", "model_ema", "EMA", "ema2", "teacher", "target_encoder", "momentum_encoder",
+     "swa_model", "averaged", "avg_model", "shadow", "encoder_k", "reference", "blocks_copy"],
+)  # fmt: skip
+@pytest.mark.parametrize("part", ["blocks", ""])
+@pytest.mark.parametrize("is_first", [False, True])
+def test_frozen_copy_is_no_layer(name: str, part: str, is_first: bool) -> None:
+    model = stack()
+    copy = deepcopy(model.get_submodule(part)).requires_grad_(False)
+    if is_first:
+        children = dict(model.named_children())
+        model = nn.Module()
+        model.add_module(name, copy)
+        for child_name, child in children.items():
+            model.add_module(child_name, child)
+    else:
+        model.add_module(name, copy)
+    for lr in ({"lr": 1.0, "layer_decay": 0.5}, {"lr": (0.01, 1.0)}):
+        assert param_groups(model, **lr) == param_groups_of_the_stack(model, **lr)
+        included = param_groups(model, **lr, frozen="include")
+        assert table(included, "lr") == table(param_groups(stack(), **lr), "lr")
+
+
+def param_groups_of_the_stack(model: nn.Module, **lr) -> list:
+    plain = stack()
+    for name in ("embed", "blocks", "head"):
+        plain.add_module(name, model.get_submodule(name))
+    return param_groups(plain, **lr)
+
+
+def test_averaged_model_is_no_layer_although_it_requires_gradients() -> None:
+    model = stack()
+    model.anything = AveragedModel(model.blocks)
+    lrs = table(param_groups(model, lr=1.0, layer_decay=0.5), "lr")
+    assert lrs == table(param_groups(stack(), lr=1.0, layer_decay=0.5), "lr")
+
+
+def test_module_that_trains_is_a_layer_whatever_its_name() -> None:
+    model = nn.ModuleDict({"embed": nn.Linear(2, 2), "target": nn.Linear(2, 2)})
+    lrs = table(param_groups(model, lr=1.0, layer_decay=0.5), "lr")
+    assert lrs == {"embed": (0.5,), "target": (1.0,)}
+    model = nn.ModuleDict({"embed": nn.Linear(2, 2), "semantic": nn.Linear(2, 2)})
+    model["semantic"].requires_grad_(False)
+    lrs = table(param_groups(model, lr=1.0, layer_decay=0.5), "lr")
+    assert lrs == {"embed": (0.5,)}
+
+
+# Patterns of modules ----------------------------------------------------------------------------
+
+
+class Adapter(nn.Module):
+    """A layer with low-rank matrices as parameters, modules or dicts of them, as peft has them."""
+
+    def __init__(self, form: str) -> None:
+        super().__init__()
+        self.base_layer = nn.Linear(4, 4).requires_grad_(False)
+        for name in ("lora_A", "lora_B"):
+            linear = nn.Linear(4, 4, bias=False)
+            if form == "parametrized":
+                nn.utils.parametrizations.weight_norm(linear)
+            options = {
+                "parameter": nn.Parameter(torch.zeros(4, 4)),
+                "module": linear,
+                "parametrized": linear,
+                "module dict": nn.ModuleDict({"default": linear}),
+                "parameter dict": nn.ParameterDict({"default": torch.zeros(4, 4)}),
+            }
+            setattr(self, name, options[form])
+
+
+@pytest.mark.parametrize(
+    "form", ["parameter", "module", "module dict", "parameter dict", "parametrized"]
+)
+@pytest.mark.parametrize(
+    "pattern", ["*.lora_B", "*lora_B*", "layers.?.lora_B", "layers.*_B", "!*.lora_A"]
+)
+def test_pattern_matches_paths_of_parameters_and_modules(form: str, pattern: str) -> None:
+    model = nn.ModuleDict({"layers": nn.ModuleList([Adapter(form) for _ in range(3)])})
+    rules = {pattern: {"factor": 16.0, "name": "B"}}
+    groups = param_groups(model, lr=1e-4, rules=rules)
+    names = {id(p): name for name, p in model.named_parameters()}
+    assert table(groups, "lr") == {"rest": (1e-4,), "B": (16e-4,)}
+    for group in groups:
+        letter = "B" if group["name"] == "B" else "A"
+        assert all(f"lora_{letter}" in names[id(p)] for p in group["params"])
+    assert sum(len(group["params"]) for group in groups) == (12 if form == "parametrized" else 6)
+
+
+def test_pattern_matches_whole_names_only() -> None:
+    model = nn.ModuleDict({"layers": nn.ModuleList([Adapter("module")])})
+    for pattern in ("*.lora", "lora_B", "layers.?.lora_", "*.base_layer.w"):
+        with pytest.raises(BindingError, match="matches no parameter"):
+            param_groups(model, lr=0.1, rules={pattern: 0.2}, frozen="include")

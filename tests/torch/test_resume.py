@@ -515,3 +515,17 @@ def test_optimizer_state_alone_does_not_move_the_schedule():
     lrs_of(optimizer, 2)
     optimizer.load_state_dict(saved(whole.state_dict()))
     assert first_lrs(optimizer, 1)[0] == 0.1 * SCHEDULE.resolve(total_steps=30)(2)
+
+
+@pytest.mark.parametrize("division", ["every", "at", "lengths"])
+@pytest.mark.parametrize("on_change", ["raise", "keep"])
+def test_staircase_of_5000_levels_resumes(division, on_change):
+    divisions = {"every": 3, "at": range(3, 15_000, 3), "lengths": [3] * 5000}
+    levels = [1 / (i + 3) for i in range(5000)]
+    schedule = staircase(levels, **{division: divisions[division]})
+    state, expected = stopped(40, schedule, 15_000)
+    another = linear(1, 0) if on_change == "keep" else schedule
+    optimizer = sgd(1.0)
+    scheduler = ScheduleLR(optimizer, factor=another, total_steps=15_000, on_change=on_change)
+    scheduler.load_state_dict(state)
+    assert first_lrs(optimizer, 500) == expected

@@ -3,7 +3,6 @@
 import csv
 import math
 import os
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -17,6 +16,7 @@ from torch.optim import Optimizer
 from ratecraft.errors import BindingError, SettingError
 from ratecraft.results import LayerStats, layer_names
 from ratecraft.torch._hyperparam import group_names, innermost_optimizer
+from ratecraft.torch._step_hooks import add_step_hooks
 
 from ._coordinate import CoordinateLRs, decoupled_decay, sample_coordinates
 
@@ -179,14 +179,9 @@ class Probe:
     def __enter__(self) -> Self:
         if self._step_hooks:
             raise BindingError("this Probe is already measuring")
-        before, after = self._before_step, self._after_step
-        if "torch._dynamo" in sys.modules:  # a compiled step would retrace them at every call
-            disable: Any = torch.compiler.disable
-            before, after = disable(before), disable(after)
-        self._step_hooks = [
-            self._optimizer.register_step_pre_hook(before),
-            self._optimizer.register_step_post_hook(after),
-        ]
+        self._step_hooks = add_step_hooks(
+            self._optimizer, before=self._before_step, after=self._after_step
+        )
         if self._count % self._every == 0:
             self._add_gradient_hooks()
         return self

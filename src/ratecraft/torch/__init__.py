@@ -5,7 +5,10 @@ _hyperparam.py  Hyperparam: reads and writes one number of a param group; names 
 _factors.py     FactorSource: the factor of one scheduler; products of factors
 _writer.py      HyperparamWriter: base x factors x external factor, of one hyperparameter
 _source.py      ScheduleSource: the schedules of one hyperparameter, as curves by group
-_checkpoint.py  Checkpoint: a saved state, and what on_change= makes of it; TimeMap
+_checkpoint.py  Checkpoint: a saved state, read and checked; TimeMap
+_step_hooks.py  calls before and after each optimizer step, counted once
+_driver.py      ScheduleDriver: counts steps and writes the scheduled values
+_resume.py      resume: what on_change= makes of a checkpoint
 _scheduler.py   ScheduleLR: a torch LRScheduler that sets the lr from a schedule
 _plateau.py     PlateauLR: a schedule times a factor that follows a metric
 _from_torch.py  from_torch: the schedule of a torch scheduler

@@ -1,19 +1,18 @@
-"""Checkpoint: the saved state of a ScheduleLR, read, checked, and what on_change= makes of it."""
+"""Checkpoint: the saved state of a ScheduleLR, read and checked; TimeMap."""
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
-from ratecraft.errors import BindingError, ScheduleChanged, ScheduleError
+from ratecraft.errors import BindingError
 
-from ._config import RUN_LENGTH_ARGUMENTS, ScheduleConfig
-from ._source import ScheduleSource
+from ._config import ScheduleConfig
 
 log = logging.getLogger("ratecraft.torch")
 
@@ -35,6 +34,8 @@ class TimeMap:
     def from_dict(cls, data: Mapping[str, Any], current: ScheduleConfig) -> TimeMap:
         """Return the map that was saved as data; Python functions are taken from ``current``."""
         knots = tuple((float(k), float(u)) for k, u in data["knots"])
+        if not all(math.isfinite(k) and math.isfinite(u) for k, u in knots):
+            raise ValueError(f"the knots {knots} are not finite")
         if len(knots) < 2 or any(a[0] >= b[0] for a, b in pairwise(knots)):
             raise ValueError(f"the steps of the knots {knots} do not increase")
         return cls(ScheduleConfig.from_dict(data["config"], current), knots)
@@ -82,109 +83,52 @@ class Checkpoint(NamedTuple):
         if "format" in state or "plan" in state:  # format 1 has the key "plan" and no "format"
             check_format(state.get("format", 1), "ScheduleLR")
         if not isinstance(state.get("config"), Mapping):
-            hint = ""
-            if isinstance(state.get("last_epoch"), int):
-                hint = (
-                    "; it looks like the state of a torch scheduler: build the ScheduleLR with "
-                    f"initial_step={state['last_epoch']} instead"
-                )
-            raise BindingError(f"this is not the state of a ScheduleLR{hint}")
+            raise BindingError("this is not the state of a ScheduleLR")
         try:
-            steps, position = int(state["steps"]), float(state["position"])
             config = ScheduleConfig.from_dict(state["config"], current)
+            for key in ("steps", "position", "initial_group_count"):
+                if not is_finite_number(state[key]) or state[key] < 0:
+                    raise ValueError(f"{key} is {state[key]!r}")
+            steps, position = int(state["steps"]), float(state["position"])
             time_map = TimeMap(config)
             if "time_map" in state:
                 time_map = TimeMap.from_dict(state["time_map"], current)
-            count, hyperparams = int(state["initial_group_count"]), dict(state["hyperparams"])
+            count = int(state["initial_group_count"])
+            hyperparams = copy.deepcopy(dict(state["hyperparams"]))
             return cls(steps, position, config, count, hyperparams, time_map)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
             raise BindingError(f"cannot read the state of this ScheduleLR: {error}") from None
 
-    def resumed_config(
-        self, config: ScheduleConfig, on_change: str, group_names: Sequence[str]
-    ) -> tuple[ScheduleConfig, TimeMap]:
-        """Return the config and the time map to resume with, according to ``on_change=``."""
-        differences = self.config.differences(config)
-        if not differences:
-            return config, self.time_map
-        if self.config.clock_unit != config.clock_unit:
-            raise BindingError(
-                f"the saved config counts {self.config.clock_unit} and this one "
-                f"{config.clock_unit}, so the position of the saved run on this clock is unknown"
-            )
-        if on_change == "raise":
-            raise ScheduleChanged(self._compare_configs(config, differences, group_names))
-        if on_change == "keep" and self.config.sets_lr != config.sets_lr:
-            raise BindingError(
-                f"the saved config uses {self.config.argument}= and this scheduler "
-                f"{config.argument}=; to keep the saved config, build the scheduler with "
-                f"{self.config.argument}="
-            )
-        resumed, time_map = config, TimeMap(config)
-        if on_change == "keep":
-            resumed, time_map = replace(self.config, clock=config.clock), self.time_map
-        elif on_change == "continue":
-            others = [name for name in differences if name not in RUN_LENGTH_ARGUMENTS]
-            if others:
-                raise ScheduleChanged(
-                    'on_change="continue" allows only the length of the run to change; '
-                    f"changed as well: {', '.join(others)}\n"
-                    + self._compare_configs(config, differences, group_names)
-                )
-            time_map = self._continued(config)
-        log.info(
-            "resumed at step %d with a different config (%s): on_change=%r",
-            self.steps, ", ".join(differences), on_change,
-        )  # fmt: skip
-        return resumed, time_map
 
-    def _continued(self, config: ScheduleConfig) -> TimeMap:
-        before, now = self.config.run_length(), config.run_length()
-        if math.inf in (before, now):
-            raise BindingError('on_change="continue" needs total_steps= in both configs')
-        if not self.position < min(before, now):
+def is_torch_state(state: Any) -> bool:
+    """Return whether a state is that of a torch scheduler, and not one of ours."""
+    is_ours = isinstance(state, Mapping) and not state.keys().isdisjoint(("config", "format"))
+    return isinstance(state, Mapping) and isinstance(state.get("last_epoch"), int) and not is_ours
+
+
+def check_values(state: Any, hyperparam: str, count: int) -> None:
+    """Refuse a hyperparameter's saved values that do not fit this number of param groups."""
+    for key in ("base", "external_factor", "value"):
+        values = state.get(key) if isinstance(state, dict) else None
+        if not isinstance(values, list) or not all(map(is_finite_number, values)):
+            raise BindingError(f"the saved state has no list {key!r} of numbers for {hyperparam!r}")
+        if key != "value" and min(values, default=0) < 0:
+            raise BindingError(f"the saved {key!r} of {hyperparam!r} is negative: {values}")
+        if len(values) != count:
             raise BindingError(
-                f'on_change="continue" at {self.position:g} {config.clock_unit}: nothing is left '
-                f"to stretch, because the saved schedule ends at {before:g} and this one at {now:g}"
+                f"the saved state has {len(values)} param groups, and this optimizer has {count}; "
+                "add the groups that were added later before you load the state"
             )
-        return self.time_map.stretched(self.position, now)
 
-    def _compare_configs(
-        self, config: ScheduleConfig, differences: list[str], group_names: Sequence[str]
-    ) -> str:
-        before, now = self.config.as_dict(), config.as_dict()
-        lines = [f"the state was saved at step {self.steps} with a different config"]
-        for name in differences:
-            lines += [
-                f"  {name}: saved {before.get(name)}",
-                f"  {' ' * len(name)}  now   {now.get(name)}",
-            ]
-        for title, time_map in (("the saved", self.time_map), ("this", TimeMap(config))):
-            try:
-                outcome = f"is {self._next_lr(time_map, group_names):g}"
-            except (BindingError, ScheduleError) as error:
-                outcome = f"is unknown: {error}"
-            lines.append(
-                f"the next lr of group 0, by this schedule alone, with {title} config {outcome}"
-            )
-        lines.append(
-            'pass on_change="keep" to keep the saved config, "replan" to use this config from '
-            'here on, or "continue" to stretch the rest of the saved schedule to the new '
-            "total_steps"
-        )
-        return "\n".join(lines)
 
-    def _next_lr(self, time_map: TimeMap, group_names: Sequence[str]) -> float:
-        config, state = time_map.config, self.hyperparams["lr"]
-        source = ScheduleSource(
-            config, "lr", group_names, state["base"],
-            partial(time_map, self.position), self.initial_group_count,
-        )  # fmt: skip
-        factors = source.current_factors()
-        factor = factors[0] if isinstance(factors, list) else factors
-        base: float = 1.0 if config.sets_lr else state["base"][0]
-        external_factor: float = state["external_factor"][0]
-        return base * external_factor * factor
+def is_finite_number(value: Any) -> bool:
+    """Return whether a value from a file is a number that a float can hold, and not a bool."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def check_format(

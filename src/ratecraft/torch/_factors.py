@@ -22,6 +22,15 @@ class FactorSource:
         """Return the factors after a group with the given base value was added."""
         return [*self.factors, 1.0] if isinstance(self.factors, list) else self.factors
 
+    def base_of_new_group(self, value: float, first_base: float) -> float:
+        """Return the base value of a group that joins with this value."""
+        return value
+
+    def reorder(self, order: list[int]) -> None:
+        """Follow a new order of the param groups: group i was group ``order[i]``."""
+        if isinstance(self.factors, list):
+            self.factors = [self.factors[j] for j in order]
+
     def describe(self, group: str) -> str:
         """Return the schedule of a named group in the schedule notation; empty if it has none."""
         return ""

@@ -10,6 +10,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from ratecraft.errors import BindingError
 
@@ -24,6 +25,13 @@ EMBEDDINGS: Final = (nn.Embedding, nn.EmbeddingBag)
 CONTAINERS: Final = (nn.Sequential, nn.ModuleList)
 # Such as bias, bias_ih_l0, in_proj_bias and parametrizations.bias.original0.
 BIAS_NAME: Final = re.compile(r"(.*\.)?(bias(_[^.]*)?|[^.]*_bias|parametrizations\.bias\..*)")
+WRAPPERS: Final = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)
+# What torch.compile, FSDP and activation checkpointing call the module that they wrap.
+WRAPPED_NAMES: Final = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+COPY_NAME: Final = re.compile(  # of a copy that does not train, as model_ema and teacher2
+    r"(?i)(^|_)(ema|swa|averaged?|avg|polyak|shadow|slow|old|copy|clone|momentum|ref|reference|"
+    r"teacher|target|encoder_k|key_encoder)(_|\d|$)"
+)
 MAX_LISTED_MODULES: Final = 12  # in an error message
 
 
@@ -31,8 +39,9 @@ class ModelParameter(NamedTuple):
     """A parameter, all its names in the model, and its containing modules, outermost first."""
 
     parameter: nn.Parameter
-    names: tuple[str, ...]
-    containing_modules: tuple[nn.Module, ...]
+    names: list[str]  # without what DDP and other wrappers add to them
+    full_names: list[str]
+    containing_modules: list[nn.Module]
 
 
 def param_groups(
@@ -57,16 +66,17 @@ def param_groups(
     the layer ("rule: layer" for a rule). ", no decay" follows where ``no_decay`` applies.
 
     Args:
-        model: the model; tied parameters count once.
+        model: the model, also in DDP or torch.compile; tied parameters count once.
         lr: the lr of all parameters whose rule gives none; or a pair, the lrs of the first and the
             last layer, with geometric spacing between them.
         rules: exceptions; the first rule that matches is used. Keys: a name or path ("head",
-            "blocks.3"), a pattern ("*.attn.*"), a negation ("!head"), a module class, or a
+            "blocks.3"), a pattern of these ("*.attn"), a negation ("!head"), a module class, or a
             function of (name, parameter). Values: an lr, or a dict with ``lr`` or ``factor``, any
             other hyperparameter of the optimizer, and ``name``.
         layer_decay: the lr of each layer as a fraction of the next one's, 0 < layer_decay <= 1.
         layers: module paths from input to output; by default the children of ``model`` in order,
-            with containers of layers expanded. Parameters outside belong to the first layer.
+            with containers and wrappers expanded, without frozen copies such as ``ema`` and
+            ``teacher``. Parameters outside belong to the first layer.
         no_decay: whether biases, norms and embeddings have no weight decay; or which of them.
         frozen: "leave out" parameters that require no gradient, or "include" them, for a
             schedule that starts with ``constant(0, over=...)``.
@@ -161,17 +171,30 @@ def _undecayed_kinds(no_decay: bool | str | Sequence[str]) -> Sequence[str]:
 
 
 def _model_parameters(model: nn.Module) -> list[ModelParameter]:
-    containing_modules: dict[int, list[nn.Module]] = {}
+    # Parameters can be keys: one is equal to itself only.
+    containing_modules: dict[nn.Parameter, list[nn.Module]] = {}
     for module in model.modules():
         for parameter in module.parameters():
-            containing_modules.setdefault(id(parameter), []).append(module)
-    names: dict[nn.Parameter, list[str]] = {}  # a parameter is equal to itself only
+            containing_modules.setdefault(parameter, []).append(module)
+    names: dict[nn.Parameter, list[str]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         names.setdefault(parameter, []).append(name)
     return [
-        ModelParameter(parameter, tuple(paths), tuple(containing_modules[id(parameter)]))
-        for parameter, paths in names.items()
+        ModelParameter(
+            p, [_plain_path(model, path) for path in paths], paths, containing_modules[p]
+        )
+        for p, paths in names.items()
     ]
+
+
+def _plain_path(module: nn.Module, path: str) -> str:
+    """Return a path without what DDP, torch.compile and other wrappers add to it."""
+    kept = []
+    for name in path.split("."):
+        if name not in WRAPPED_NAMES and not (name == "module" and isinstance(module, WRAPPERS)):
+            kept.append(name)
+        module = getattr(module, name, module)
+    return ".".join(kept)
 
 
 def _lr(value: Any, argument: str) -> float:
@@ -217,15 +240,15 @@ def _matches(selector: Selector, p: ModelParameter) -> bool:
     if isinstance(selector, str):
         if selector.startswith("!"):
             return not _matches(selector[1:], p)
-        return any(_is_under(selector, name) for name in p.names)
+        return any(_is_under(selector, name) for name in p.names + p.full_names)
     if isinstance(selector, type):
         return any(isinstance(module, selector) for module in p.containing_modules)
     return bool(selector(p.names[0], p.parameter))
 
 
 def _is_under(path: str, name: str) -> bool:
-    """Return whether a parameter's name equals a path, lies under it, or matches it as pattern."""
-    return name == path or name.startswith(f"{path}.") or fnmatchcase(name, path)
+    """Return whether a path, or a pattern of paths, is that of a parameter or of its modules."""
+    return f"{name}.".startswith(f"{path}.") or fnmatchcase(f"{name}.", f"{path}.*")
 
 
 def _suggest_paths(selector: Selector, everything: list[ModelParameter]) -> str:
@@ -260,43 +283,44 @@ def _layers_of(
     model: nn.Module, everything: list[ModelParameter], given: Sequence[str] | None
 ) -> tuple[dict[int, tuple[str, int]], int]:
     """Return each parameter's layer and the number of layers after it, and that of all layers."""
-    if given is None:
-        layers = _model_layers(model)
-    else:
-        layers = [(path, [path]) for path in given]
-        for path in given:
-            if not any(_is_under(path, name) for p in everything for name in p.names):
-                raise BindingError(
-                    f"the layer {path!r} has no parameters; {_suggest_paths(path, everything)}"
-                )
+    paths_of = _model_layers(model) if given is None else [[path] for path in given]
+    layers = [[_plain_path(model, path) for path in paths] for paths in paths_of]
+    for path in given or ():
+        if not any(_is_under(path, name) for p in everything for name in p.names + p.full_names):
+            raise BindingError(
+                f"the layer {path!r} has no parameters; {_suggest_paths(path, everything)}"
+            )
     # A tied parameter belongs to the earliest of its layers; one outside all layers to the first.
     indices = {
         id(p.parameter): min(_layer_index(name, layers) for name in p.names) for p in everything
     }
     # A layer does not count if all its parameters are tied to earlier ones, as an output may be.
     counted = sorted(set(indices.values()), reverse=True)
-    return {i: (layers[k][0], counted.index(k)) for i, k in indices.items()}, len(counted)
+    return {i: (layers[k][0] or "all", counted.index(k)) for i, k in indices.items()}, len(counted)
 
 
-def _layer_index(name: str, layers: Sequence[tuple[str, list[str]]]) -> int:
+def _layer_index(name: str, layers: Sequence[list[str]]) -> int:
     """Return the index of the layer that contains a name, by the longest path; 0 if none does."""
-    lengths = [
-        max(len(path) if _is_under(path, name) else 0 for path in paths) for _, paths in layers
-    ]
+    lengths = [max(len(path) if _is_under(path, name) else 0 for path in paths) for paths in layers]
     return lengths.index(max(lengths))
 
 
-def _model_layers(model: nn.Module) -> list[tuple[str, list[str]]]:
-    """Return a model's layers in order, each with its paths; a norm joins the layer before it."""
-    layers: list[tuple[str, list[str]]] = []
-    for path, module in _iter_layers(model, "", children_alike=False):
+def _model_layers(model: nn.Module, within: str = "") -> list[list[str]]:
+    """Return the paths of each layer in order; a norm joins the layer before it."""
+    layers: list[list[str]] = []
+    for path, module in _iter_layers(model.get_submodule(within), within, children_alike=False):
         if not any(True for _ in module.parameters()):
             continue
         if layers and _is_norm(module):
-            layers[-1][1].append(path)
+            layers[-1].append(path)
         else:
-            layers.append((path, [path]))
-    return layers or [("all", [""])]
+            layers.append([path])
+    if len(layers) == 1:  # a wrapper, if there are layers inside it
+        inside = _model_layers(model, layers[0][0])
+        if len(inside) > 1:
+            inside[-1] += layers[0][1:]
+            return inside
+    return layers or [[within]]
 
 
 def _iter_layers(
@@ -307,6 +331,8 @@ def _iter_layers(
     # one of its own children: the blocks of a stage are layers, the experts in a block are not.
     expands = _has_alike_children if children_alike else _contains_layers
     for name, child in module.named_children():
+        if _is_copy(name, child):
+            continue
         inner = f"{path}.{name}" if path else name
         if isinstance(child, CONTAINERS):
             yield from _iter_layers(child, inner, children_alike=_has_alike_children(child))
@@ -314,6 +340,12 @@ def _iter_layers(
             yield from _iter_layers(child, inner, children_alike=False)
         else:
             yield inner, child
+
+
+def _is_copy(name: str, module: nn.Module) -> bool:
+    """Return whether a module is a copy of another that does not train, such as an EMA."""
+    frozen = not any(p.requires_grad for p in module.parameters())
+    return isinstance(module, AveragedModel) or (frozen and COPY_NAME.search(name) is not None)
 
 
 def _has_alike_children(module: nn.Module) -> bool:

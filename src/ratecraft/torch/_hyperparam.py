@@ -96,6 +96,11 @@ def group_name(group: dict[str, Any], i: int) -> str:
     return repr(group["name"]) if "name" in group else f"group {i}"
 
 
+def group_keys(groups: list[dict[str, Any]]) -> list[int]:
+    """Return what identifies param groups: their first parameters, which a loaded state keeps."""
+    return [id(group["params"][0]) if group["params"] else id(group) for group in groups]
+
+
 def group_names(groups: list[dict[str, Any]]) -> list[str]:
     """Return the names of param groups, by which schedules address them: the index if unnamed."""
     return [str(group.get("name", i)) for i, group in enumerate(groups)]

@@ -1,14 +1,20 @@
 """PlateauLR: a schedule times a factor that follows a metric, as one scheduler."""
 
+import copy
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
-from ratecraft.errors import BindingError
+from ratecraft.errors import BindingError, RatecraftError, ScheduleChanged
 from ratecraft.schedule import Duration
 
-from ._checkpoint import STATE_FORMAT, check_format
+from ._checkpoint import STATE_FORMAT, Checkpoint, check_format, is_torch_state
 from ._scheduler import ScheduleLR, refuse_copy
 from .drop_in import ReduceLROnPlateau
+
+# What a state and a scheduler may differ in, and on_change= decides.
+SETTINGS: Final = (
+    "mode", "factor", "patience", "threshold", "threshold_mode", "cooldown", "min_lrs", "eps",
+)  # fmt: skip
 
 
 class PlateauLR(ReduceLROnPlateau):
@@ -119,6 +125,9 @@ class PlateauLR(ReduceLROnPlateau):
             ScheduleChanged: the saved schedule differs; see `ScheduleLR.load_state_dict`.
             BindingError: not the state of a PlateauLR, another format, or too many param groups.
         """
+        if is_torch_state(state_dict) and "scheduler" not in state_dict:
+            self.scheduler.load_state_dict(state_dict)  # and the factor starts at 1
+            return
         state = dict(state_dict)
         if "scheduler" in state or "decisions" in state:  # a key of format 1
             check_format(state.pop("format", 1), "PlateauLR")
@@ -134,7 +143,47 @@ class PlateauLR(ReduceLROnPlateau):
             raise BindingError(
                 f"the saved state has {len(factors)} param groups, and this optimizer has {count}"
             )
-        self.scheduler.load_state_dict(scheduler_state)
-        lr_state = scheduler_state["hyperparams"]["lr"]
-        state |= {key: lr_state[key] for key in ("base", "external_factor")}
-        super().load_state_dict(state | {"_last_lr": lr_state["value"]})
+        state = self._with_settings(state)
+        before, factors = copy.copy(self.__dict__), self._source.factors
+        values = self._writer.state()
+        try:
+            Checkpoint.from_state(scheduler_state, self.scheduler.config)
+            lr_state = scheduler_state["hyperparams"]["lr"]
+            state |= {key: lr_state[key] for key in ("base", "external_factor")}
+            super().load_state_dict(state | {"_last_lr": lr_state["value"]})
+            self.scheduler.load_state_dict(scheduler_state)
+        except Exception as error:
+            self.__dict__.clear()
+            self.__dict__.update(before)
+            self._source.factors = factors
+            self._writer.restore(values)
+            if isinstance(error, RatecraftError):
+                raise
+            raise BindingError(f"cannot read the state of this PlateauLR: {error!r}") from None
+
+    def _with_settings(self, state: dict[str, Any]) -> dict[str, Any]:
+        """Return the state with the settings that on_change= keeps: saved ones or those given."""
+        changed = [
+            name
+            for name in SETTINGS
+            if name in state and not _are_equal(state[name], getattr(self, name))
+        ]
+        on_change = self.scheduler._on_change
+        if not changed or on_change == "keep":
+            return state
+        if on_change != "replan":
+            rows = [f"  {name}: saved {state[name]}, now {getattr(self, name)}" for name in changed]
+            raise ScheduleChanged(
+                "the state was saved with other settings of PlateauLR\n" + "\n".join(rows) + "\n"
+                'pass on_change="keep" to the ScheduleLR to keep the saved settings, or "replan" '
+                "to use these from here on"
+            )
+        left_out = (*SETTINGS, "best", "num_bad_epochs") if "mode" in changed else SETTINGS
+        return {name: value for name, value in state.items() if name not in left_out}
+
+
+def _are_equal(saved: Any, now: Any) -> bool:
+    """Return whether two settings are equal, for the groups that both have."""
+    if isinstance(saved, list) and isinstance(now, list):
+        return all(a == b for a, b in zip(saved, now, strict=False))
+    return bool(saved == now)

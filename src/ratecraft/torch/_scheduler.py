@@ -14,15 +14,16 @@ from ratecraft.errors import BindingError
 from ratecraft.schedule import Curve, Duration
 from ratecraft.schedule._duration import as_number
 
-from ._checkpoint import STATE_FORMAT, Checkpoint, TimeMap
-from ._config import Schedules, make_config
+from ._checkpoint import STATE_FORMAT, Checkpoint
+from ._config import ScheduleConfig, Schedules, make_config
+from ._driver import ScheduleDriver
 from ._factors import Factors
-from ._hyperparam import copied, group_names, innermost_optimizer
-from ._source import ScheduleSource, check_lr_or_factor, warn_of_ratios
-from ._writer import HyperparamWriter, check_values, writer_of
+from ._hyperparam import copied, innermost_optimizer
+from ._resume import resume
 
 log = logging.getLogger("ratecraft.torch")
 
+IDLE_CALLS: Final = 20  # of step(), without a counted step, until there is a warning
 ON_CHANGE_OPTIONS: Final = ("raise", "keep", "replan", "continue")
 REPR_LENGTH: Final = 120  # characters; a longer schedule is shortened
 REPR_LRS: Final = 4  # of more groups, the first ones and the last are shown
@@ -69,7 +70,9 @@ class ScheduleLR(LRScheduler):
         on_change: what `load_state_dict` does if the saved config differs: "raise"; "keep" the
             saved config except ``clock``; "replan": use this config from the saved step on; or
             "continue": use the saved config with the rest of its time axis stretched to this
-            ``total_steps``.
+            ``total_steps``. A changed base lr counts as a changed config.
+        multiply: whether another ScheduleLR on the same optimizer is intended. The schedules
+            multiply in any case; without ``multiply=True`` there is a warning.
 
     Attributes:
         curve: the curve of ``lr`` (the first one, if groups have different curves).
@@ -120,28 +123,15 @@ class ScheduleLR(LRScheduler):
         clock: Literal["optimizer", "step"] = "optimizer",
         initial_step: int = 0,
         on_change: Literal["raise", "keep", "replan", "continue"] = "raise",
+        multiply: bool = False,
     ) -> None:
         if not isinstance(optimizer, torch.optim.Optimizer):
-            raise TypeError(
-                f"ScheduleLR schedules a torch optimizer, not {type(optimizer).__name__}"
-            )
+            raise TypeError(_not_an_optimizer(optimizer))
         sizes = steps_per_epoch, samples_per_step, tokens_per_step
-        self.config = make_config(
+        config = make_config(
             lr, factor, hyperparam_factors, total_steps, sizes, eta_min, midpoint, clock
         )
-        self.sets_lr, self.counts_calls = self.config.sets_lr, self.config.clock == "step"
-        if on_change not in ON_CHANGE_OPTIONS:
-            known = ", ".join(map(repr, ON_CHANGE_OPTIONS))
-            raise BindingError(f"on_change={on_change!r}: expected one of {known}")
-        if isinstance(initial_step, bool) or not isinstance(initial_step, int) or initial_step < 0:
-            raise BindingError(
-                f"initial_step={initial_step!r}: expected an int >= 0, the number of steps taken"
-            )
-        if initial_step and self.config.clock_unit != "steps":
-            raise BindingError(
-                "initial_step= is a number of steps, and this run is measured in "
-                f"{self.config.clock_unit}; load a state dict instead"
-            )
+        _check_options(config, on_change, initial_step)
         self._on_change = on_change
         # LRScheduler.__init__ is not called: it replaces optimizer.step by a counting wrapper,
         # which breaks a compiled or patched step. The attributes of an LRScheduler that trainers
@@ -149,66 +139,43 @@ class ScheduleLR(LRScheduler):
         self.optimizer = optimizer
         self._step_count, self._is_initial = 1, False
         self._get_lr_called_within_step = False
-        counted = self.config.clock == "optimizer"
+        self._counts_calls, counted = config.clock == "step", config.clock == "optimizer"
         self._inner_optimizer = innermost_optimizer(optimizer, counted=counted)
-        self._calls, self.position = initial_step, float(initial_step)
-        self.is_removed = False
-        self._time_map = TimeMap(self.config)
-        self._position_is_t = self._time_map.is_identity
-        self._attach()
-        self._handle = None
-        if counted:
-            # The hook keeps the scheduler alive as long as the optimizer; otherwise the lr would
-            # silently freeze when the last reference to the scheduler is dropped. Without disable()
-            # Dynamo would trace into the hook and recompile at every step.
-            count = self._after_optimizer_step
-            hook = torch.compiler.disable(count)  # type: ignore[no-untyped-call]
-            self._handle = self._inner_optimizer.register_step_post_hook(hook)
-
-    def _attach(self) -> None:
-        """Add a source to each hyperparameter's writer; all checks come before the first write."""
-        groups, names = self._inner_optimizer.param_groups, self._group_names()
-        is_fresh, initial_values = self.position == 0, []
-        self._initial_group_count = len(groups)
-        self._bindings: list[tuple[HyperparamWriter, ScheduleSource]] = []  # of lr first
-        for hyperparam in self.config.schedules:
-            writer = writer_of(self._inner_optimizer, hyperparam)
-            base, external_factor = writer.initial_values(fresh=is_fresh)
-            source = ScheduleSource(self.config, hyperparam, names, base, self._curve_t)
-            source.factors = source.current_factors()
-            if hyperparam == "lr":
-                check_lr_or_factor(source, base)
-                if is_fresh and not writer.base:
-                    warn_of_ratios(writer, base)
-            self._bindings.append((writer, source))
-            initial_values.append((base, external_factor))
-        lr_writer, lr_source = self._bindings[0]
-        description = lr_source.describe(names[0])
-        if any(other.describe(names[0]) == description for other in lr_writer.sources):
-            log.warning(
-                "%s already schedules this optimizer, and the two schedules multiply; to replace "
-                "the first, remove() it", description,
-            )  # fmt: skip
-        for writer, source in self._bindings:
-            writer.check_source(source)
-        for group, base_lr in zip(groups, initial_values[0][0], strict=True):
-            group.setdefault("initial_lr", base_lr)
-        for (writer, source), values in zip(self._bindings, initial_values, strict=True):
-            writer.add(source, *values)
-            writer.set_factor(source, source.factors, groups)
-
-    def _group_names(self) -> list[str]:
-        names = group_names(self._inner_optimizer.param_groups)
-        if len(set(names)) < len(names):
-            raise BindingError(f"two param groups have the same name: {', '.join(names)}")
-        return names
+        self._idle_calls = 0
+        self._driver = ScheduleDriver(self._inner_optimizer, config, initial_step)
+        self._driver.attach(multiply=multiply)
 
     # What it is -------------------------------------------------------------------------------
 
     @property
+    def config(self) -> ScheduleConfig:
+        """The arguments, as a value."""
+        return self._driver.config
+
+    @property
+    def position(self) -> float:
+        """Steps, samples or tokens so far, whichever the clock counts."""
+        return self._driver.position
+
+    @property
+    def is_removed(self) -> bool:
+        """Whether `remove` was called."""
+        return self._driver.is_removed
+
+    @property
+    def sets_lr(self) -> bool:
+        """Whether the schedule gives learning rates (``lr=``), not factors."""
+        return self.config.sets_lr
+
+    @property
+    def counts_calls(self) -> bool:
+        """Whether the clock counts calls of ``step()``."""
+        return self._counts_calls
+
+    @property
     def curve(self) -> Curve:
         """The curve of ``lr``; the first one, if groups have different curves."""
-        return self._bindings[0][1].curves[0]
+        return self._driver.bindings[0][1].curves[0]
 
     @property
     def end_step(self) -> int | None:
@@ -232,7 +199,7 @@ class ScheduleLR(LRScheduler):
 
         The peak is the largest absolute value found by a grid search, refined around the maximum.
         """
-        writer, source = self._bindings[0]
+        writer, source = self._driver.bindings[0]
         peaks = source.peaks()
         if self.sets_lr:
             return peaks
@@ -244,7 +211,7 @@ class ScheduleLR(LRScheduler):
         Args:
             group: the param group's name, or its index as a string.
         """
-        return self._bindings[0][1].describe(group)
+        return self._driver.bindings[0][1].describe(group)
 
     def __repr__(self) -> str:
         return self._summary(type(self).__name__)
@@ -275,7 +242,7 @@ class ScheduleLR(LRScheduler):
     @property
     def base_lrs(self) -> list[Any]:
         """Each group's base lr."""
-        return list(self._bindings[0][0].base)
+        return list(self._driver.bindings[0][0].base)
 
     @base_lrs.setter
     def base_lrs(self, values: object) -> NoReturn:
@@ -284,7 +251,7 @@ class ScheduleLR(LRScheduler):
     @property
     def last_epoch(self) -> int:
         """Number of steps taken."""
-        return int(self.position) if self.config.clock_unit == "steps" else self._calls
+        return int(self.position) if self.config.clock_unit == "steps" else self._driver.calls
 
     @last_epoch.setter
     def last_epoch(self, steps: int) -> None:
@@ -295,7 +262,7 @@ class ScheduleLR(LRScheduler):
             )
         if steps < 0:  # SequentialLR moves last_epoch back while it is built
             self._refuse_sequence()
-        self.position = float(steps)
+        self._driver.position = float(steps)
 
     @property
     def _last_lr(self) -> list[Any]:  # type: ignore[override]  # always read from the groups
@@ -310,12 +277,6 @@ class ScheduleLR(LRScheduler):
     _initial_step = _update_lr = _refuse_sequence
 
     # Counting ---------------------------------------------------------------------------------
-
-    def _after_optimizer_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
-        # Under AMP the step of a fused optimizer is called for skipped steps, too.
-        skipped = vars(optimizer).get("found_inf")
-        if skipped is None or not skipped.item():
-            self._advance()
 
     def step(
         self, epoch: int | None = None, *, samples: float | None = None, tokens: float | None = None
@@ -336,14 +297,20 @@ class ScheduleLR(LRScheduler):
             ScheduleError: a size that is not finite.
         """
         if epoch is None and samples is None and tokens is None:
-            if self.counts_calls:
-                self._advance()
-            elif self.config.clock != "optimizer":
-                unit = self.config.clock
-                raise TypeError(f"total_steps is in {unit}: write step({unit}=n) after each step")
+            if self._counts_calls:
+                self._driver.advance(self._inner_optimizer.param_groups)
+                return
+            clock = self._driver.config.clock
+            if clock != "optimizer":
+                raise TypeError(f"total_steps is in {clock}: write step({clock}=n) after each step")
+            if self._driver.position == 0:
+                self._warn_of_uncounted_steps()
             return
         if epoch is not None:
-            raise TypeError("ScheduleLR.step() takes no epoch: it counts steps")
+            raise TypeError(
+                f"ScheduleLR.step({epoch!r}) takes no epoch, since it counts steps, and no metric: "
+                "for a metric use PlateauLR(scheduler) and its step(metric)"
+            )
         unit, size = ("samples", samples) if tokens is None else ("tokens", tokens)
         if unit != self.config.clock or (samples is not None and tokens is not None):
             raise TypeError(
@@ -353,29 +320,21 @@ class ScheduleLR(LRScheduler):
         size = as_number(size, f"step({unit}=)")
         if size < 0:
             raise BindingError(f"step({unit}={size:g}): expected 0 or more")
-        self._advance(size)
-        self._calls += 1
+        self._driver.advance(self._inner_optimizer.param_groups, size)
+        self._driver.calls += 1
 
-    def _curve_t(self, position: float | None = None) -> float:
-        """Return t, the argument of the curves, at a position (default: now)."""
-        return self._time_map(self.position if position is None else position)
-
-    def _advance(self, size: float = 1.0) -> None:
-        if self.is_removed:
-            return
-        self.position = position = self.position + size
-        try:
-            t = position if self._position_is_t else self._curve_t()
-            groups = self._inner_optimizer.param_groups
-            for writer, source in self._bindings:
-                writer.set_factor(source, source.evaluate(t), groups)
-        except BaseException:
-            self.position -= size  # an evaluation failed: do not count this step
-            raise
+    def _warn_of_uncounted_steps(self) -> None:
+        self._idle_calls += 1
+        if self._idle_calls == IDLE_CALLS:
+            log.warning(
+                "step() was called %d times, and %s has made no step that could be counted; if it "
+                'does train, pass clock="step", which counts the calls of step()',
+                IDLE_CALLS, type(self._inner_optimizer).__name__,
+            )  # fmt: skip
 
     def get_lr(self) -> list[Any]:
         """Return each group's lr for the next step, without writing it."""
-        (writer, source), groups = self._bindings[0], self._inner_optimizer.param_groups
+        (writer, source), groups = self._driver.bindings[0], self._inner_optimizer.param_groups
         writer.sync()
         factors = source.current_factors()
         values = writer.values(source, factors)
@@ -397,10 +356,10 @@ class ScheduleLR(LRScheduler):
                 f"preview() needs a clock that counts steps, and this one counts "
                 f"{self.config.clock_unit}; write .curve.values(positions) instead"
             )
-        writer, source = self._bindings[0]
+        writer, source = self._driver.bindings[0]
         writer.sync()
         rows = [writer.values(source, self.factors(self.position + k)) for k in range(steps)]
-        return {name: [row[i] for row in rows] for i, name in enumerate(self._group_names())}
+        return {name: [row[i] for row in rows] for i, name in enumerate(self._driver.group_names())}
 
     def factors(self, k: float | None = None) -> Factors:
         """Return this scheduler's factor at k (default: now), or the lr with ``lr=``.
@@ -408,17 +367,12 @@ class ScheduleLR(LRScheduler):
         One number for all param groups, or a list with one for each. k is a position: a step, or
         a number of tokens (samples) if the run is measured in them.
         """
-        return self._bindings[0][1].evaluate(self._curve_t(k))
+        position = self.position if k is None else k
+        return self._driver.bindings[0][1].evaluate(self._driver.time_map(position))
 
     def remove(self) -> None:
         """Detach from the optimizer; its lrs keep their current values."""
-        if self.is_removed:
-            return
-        self.is_removed = True
-        if self._handle is not None:
-            self._handle.remove()
-        for writer, source in self._bindings:
-            writer.remove(source)
+        self._driver.remove()
 
     # Saving and resuming ----------------------------------------------------------------------
 
@@ -435,18 +389,21 @@ class ScheduleLR(LRScheduler):
             "steps": self.last_epoch,
             "position": self.position,
             "config": self.config.as_dict(),
-            "initial_group_count": self._initial_group_count,
-            "hyperparams": {writer.hyperparam.name: writer.state() for writer, _ in self._bindings},
+            "initial_group_count": self._driver.initial_group_count,
+            "hyperparams": {
+                writer.hyperparam.name: writer.state() for writer, _ in self._driver.bindings
+            },
         }
-        if self._time_map.knots:
-            state["time_map"] = self._time_map.as_dict()
+        if self._driver.time_map.knots:
+            state["time_map"] = self._driver.time_map.as_dict()
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Resume from a saved state and write its learning rates.
 
         Call it directly before or after the optimizer's ``load_state_dict``. If the saved config
-        differs, ``on_change=`` decides. An invalid state changes nothing.
+        differs, ``on_change=`` decides. An invalid state changes nothing. After a torch scheduler's
+        state it goes on at ``initial_step=``, or with "replan" at the step of that scheduler.
 
         Raises:
             ScheduleChanged: the saved config differs and ``on_change`` is "raise"; or it is
@@ -460,30 +417,33 @@ class ScheduleLR(LRScheduler):
         """
         if self.is_removed:
             raise BindingError("this scheduler was removed from its optimizer; build a new one")
-        saved = Checkpoint.from_state(state_dict, self.config)
-        hyperparams = [writer.hyperparam.name for writer, _ in self._bindings]
-        if set(saved.config.schedules) != set(hyperparams):
-            raise BindingError(
-                f"the saved config schedules {', '.join(saved.config.schedules)}, and this one "
-                f"{', '.join(hyperparams)}; build the scheduler with the same hyperparam_factors="
-            )
-        for writer, _ in self._bindings:
-            writer.sync()
-            name = writer.hyperparam.name
-            check_values(saved.hyperparams.get(name), name, len(writer.base))
-        names, count = self._group_names(), saved.initial_group_count
-        config, time_map = saved.resumed_config(self.config, self._on_change, names)
-        states = [saved.hyperparams[hyperparam] for hyperparam in hyperparams]
-        sources = [
-            ScheduleSource(time_map.config, hyperparam, names, state["base"], self._curve_t, count)
-            for hyperparam, state in zip(hyperparams, states, strict=True)
-        ]
-        self.config, self._initial_group_count = config, count
-        self._time_map, self._position_is_t = time_map, time_map.is_identity
-        self._calls, self.position = saved.steps, saved.position
-        for i, source in enumerate(sources):
-            writer, before = self._bindings[i]
-            source.factors = source.current_factors()
-            writer.sources = [source if s is before else s for s in writer.sources]
-            self._bindings[i] = writer, source
-            writer.restore(states[i])
+        resume(self._driver, state_dict, self._on_change)
+
+
+def _not_an_optimizer(value: object) -> str:
+    """Return the message for a value that is no optimizer, but may contain one."""
+    inner = [
+        name
+        for name, item in getattr(value, "__dict__", {}).items()
+        if isinstance(item, torch.optim.Optimizer)
+    ]
+    name = type(value).__name__
+    advice = (
+        f"; pass the optimizer inside it, .{inner[0]}, whose steps are counted" if inner else ""
+    )
+    return f"ScheduleLR schedules a torch optimizer, not {name}{advice}"
+
+
+def _check_options(config: ScheduleConfig, on_change: str, initial_step: object) -> None:
+    if on_change not in ON_CHANGE_OPTIONS:
+        known = ", ".join(map(repr, ON_CHANGE_OPTIONS))
+        raise BindingError(f"on_change={on_change!r}: expected one of {known}")
+    if isinstance(initial_step, bool) or not isinstance(initial_step, int) or initial_step < 0:
+        raise BindingError(
+            f"initial_step={initial_step!r}: expected an int >= 0, the number of steps taken"
+        )
+    if initial_step and config.clock_unit != "steps":
+        raise BindingError(
+            "initial_step= is a number of steps, and this run is measured in "
+            f"{config.clock_unit}; load a state dict instead"
+        )

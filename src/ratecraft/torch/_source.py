@@ -93,6 +93,12 @@ class ScheduleSource(FactorSource):
         self._add_group(base)
         return self.current_factors()
 
+    def reorder(self, order: list[int]) -> None:
+        super().reorder(order)
+        self.curve_index = [self.curve_index[j] for j in order]
+        if self.min_factors is not None:
+            self.min_factors = [self.min_factors[j] for j in order]
+
     def peaks(self) -> list[float]:
         """Return each group's peak factor over the run."""
         return self._by_group([peak(curve) for curve in self.curves])

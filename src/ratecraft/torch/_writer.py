@@ -19,7 +19,8 @@ from torch.optim import Optimizer
 from ratecraft.errors import BindingError
 
 from ._factors import Factors, FactorSource, product_of_factors, scaled
-from ._hyperparam import Hyperparam, copied, group_name, is_same_lr, rounded, version
+from ._hyperparam import Hyperparam, copied, group_keys, group_name, is_same_lr, rounded, version
+from ._step_hooks import add_step_hooks
 
 log = logging.getLogger("ratecraft.torch")
 
@@ -39,6 +40,7 @@ class HyperparamWriter:
             ratio of a group added later.
         expected_write: source, factors and values that a caller of get_lr() may write itself.
         pending_warnings: warnings for the first step, which a loaded state drops.
+        is_released: whether torch's SWALR sets the values now, and this writer no longer does.
     """
 
     def __init__(self, optimizer: Optimizer, hyperparam: str) -> None:
@@ -51,13 +53,14 @@ class HyperparamWriter:
         self.base: list[float] = []
         self.effective_base: list[float] = []
         self.external_factor: list[float] = []
+        self.group_keys: list[int] = []  # in their order
         self._scale: list[float] = []  # effective base x external factor
         self._written: list[Any] = []  # what the groups held after the last write
         self._numbers: list[float] = []  # the same as floats, if any of them is a tensor
         self._versions: list[int] | None = None  # if any is a tensor, which changes in place
         self._is_plain = False  # whether the groups hold plain numbers
         self._common_source: FactorSource | None = None  # if its factor gives all groups one value
-        self._warned_at_zero = False
+        self._warned_at_zero = self.is_released = False
         self.expected_write: tuple[FactorSource, Factors, list[Any]] | None = None
         self.pending_warnings: list[str] = []
 
@@ -89,14 +92,19 @@ class HyperparamWriter:
         """Add a source; ``base`` and ``external_factor`` are used if it is the first one."""
         if not self.base:
             self.base, self.external_factor = list(base), list(external_factor)
+            self.group_keys = group_keys(self.groups)
             self._record_written()
         optimizer = cast(Optimizer, self._optimizer())
         writers = vars(optimizer).setdefault(WRITERS_ATTRIBUTE, {})
         if not writers and "_optimizer_step_pre_hooks" in vars(optimizer):
             optimizer.register_load_state_dict_pre_hook(_before_load)
             optimizer.register_load_state_dict_post_hook(_after_load)
-            hook = torch.compiler.disable(_before_step)  # type: ignore[no-untyped-call]
-            optimizer.register_step_pre_hook(hook)
+            scheduled = self._optimizer  # which may contain the one that makes the step
+
+            def before_step(*_: Any) -> None:
+                _before_step(cast(Optimizer, scheduled()))
+
+            add_step_hooks(optimizer, before=before_step)
         writers[self.hyperparam.name] = self
         self.detect_external_changes()  # relative to the factors that were in force
         self.sources.append(source)
@@ -127,6 +135,7 @@ class HyperparamWriter:
                 f"the optimizer has {len(groups)} param groups, and had {before} when its "
                 "scheduler was built; remove() the scheduler and build a new one"
             )
+        self._follow_order(groups)
         self.detect_external_changes()
         if len(groups) > before:
             new_groups = list(enumerate(groups))[before:]
@@ -136,8 +145,28 @@ class HyperparamWriter:
                 *self.written_values(),
                 *(self._add_group(group, i) for i, group in new_groups),
             ]
+            self.group_keys = group_keys(groups)
             self._record_written(numbers)
             self._rescale()
+            self.write()
+
+    def _follow_order(self, groups: list[dict[str, Any]]) -> None:
+        """Follow param groups that were put into another order since the last write."""
+        keys = group_keys(groups[: len(self.base)])
+        if keys == self.group_keys:
+            return
+        if sorted(keys) == sorted(self.group_keys):
+            order = [self.group_keys.index(key) for key in keys]
+            self.base = [self.base[j] for j in order]
+            self.external_factor = [self.external_factor[j] for j in order]
+            self._written = [self._written[j] for j in order]
+            self._numbers = [self._numbers[j] for j in order] if self._numbers else []
+            if self._versions is not None:
+                self._versions = [self._versions[j] for j in order]
+            for source in self.sources:
+                source.reorder(order)
+            self._rescale()
+        self.group_keys = keys
 
     def _add_group(self, group: dict[str, Any], i: int) -> float:
         """Add a group and return its value; its base is `initial_lr`, if set, or that value."""
@@ -170,7 +199,11 @@ class HyperparamWriter:
         else:
             log.warning("%s was added with %s", group_name(group, i), origin)
         if name == "lr":
+            is_set = "initial_lr" in group
             base = float(group.setdefault("initial_lr", base))
+        if not (name == "lr" and is_set):
+            for source in self.sources:
+                base = source.base_of_new_group(base, self.base[0])
         self.base.append(base)
         self.external_factor.append(external_factor)
         for source in self.sources:
@@ -203,25 +236,35 @@ class HyperparamWriter:
 
     def detect_external_changes(self) -> None:
         """Multiply changes by other code since the last write into the external factor."""
-        current = list(map(self.hyperparam.read, self.groups[: len(self.base)]))
+        if self.is_released:
+            return
+        groups = self.groups[: len(self.base)]
+        current = list(map(self.hyperparam.read, groups))
         is_same = all(map(operator.is_, current, self._written))
         if is_same and self._versions is not None:
             is_same = [version(value) for value in current] == self._versions
         if not is_same:
-            self._fold_changes(current)
+            self._fold_changes(current, groups)
             self._record_written()
 
-    def _fold_changes(self, current: list[Any]) -> None:
+    def _fold_changes(self, current: list[Any], groups: list[dict[str, Any]]) -> None:
         """Multiply the changes in the groups' current values into the external factor."""
         if self.expected_write is not None and current == self.expected_write[2]:
             # Ignite reads the lrs with get_lr() and writes them itself.
             source, factors, _ = self.expected_write
             source.factors = factors
             return
-        product = product_of_factors([source.factors for source in self.sources])
+        product = (
+            self.sources[0].factors
+            if len(self.sources) == 1
+            else product_of_factors([source.factors for source in self.sources])
+        )
         numbers = self._written if self._versions is None else self._numbers
         for i, (value, before) in enumerate(zip(current, numbers, strict=True)):
             number = float(value)
+            if "swa_lr" in groups[i] and self._is_step_of_swalr(i, number, float(before)):
+                self._release()
+                return
             if isinstance(value, torch.Tensor):
                 self._is_plain = False
                 is_same = number == rounded(before, value)
@@ -236,6 +279,17 @@ class HyperparamWriter:
             else:
                 self._change_at_zero(i, number, factor)
         self._choose_common_source()
+
+    def _is_step_of_swalr(self, i: int, current: float, before: float) -> bool:
+        """Return whether a change moved the lr towards the ``swa_lr`` of torch's SWALR."""
+        swa_lr = self.groups[i]["swa_lr"]
+        is_between = min(before, swa_lr) <= current <= max(before, swa_lr)
+        return bool(self.hyperparam.name == "lr" and current != before and is_between)
+
+    def _release(self) -> None:
+        """Stop writing: from its first step on, SWALR sets the lr."""
+        self.is_released, self._is_plain, self._common_source = True, False, None
+        log.info("SWALR sets the lr from now on; the schedule no longer does")
 
     def _change_at_zero(self, i: int, current: float, factor: float) -> None:
         """Take a change of a value that was 0: as the base if that is 0, else not at all."""
@@ -288,7 +342,8 @@ class HyperparamWriter:
         if self._is_plain and len(groups) == len(written):
             current = list(map(self._read_key, groups))
             if not all(map(operator.is_, current, written)):
-                self._fold_changes(current)
+                self._follow_order(groups)
+                self._fold_changes(current, groups)
             if self._is_plain:  # still: no tensor has replaced a number
                 source.factors = factors
                 self._written = values = self.values()
@@ -303,10 +358,19 @@ class HyperparamWriter:
 
     def write(self, values: list[float] | None = None) -> None:
         """Write every group's value: ``values``, or those that follow from the factors."""
+        if self.is_released:
+            return
         values = self.values() if values is None else values
         for group, value in zip(self.groups, values, strict=True):
             self.hyperparam.write(group, value)
         self._record_written(values)
+
+    def write_initial_lrs(self) -> None:
+        """Set each group's ``initial_lr``, which other schedulers start from, to its base lr."""
+        if self.hyperparam.name == "lr":
+            for group, base in zip(self.groups, self.base, strict=False):
+                if not isinstance(group.get("initial_lr"), torch.Tensor):
+                    group["initial_lr"] = base
 
     def _record_written(self, numbers: list[float] | None = None) -> None:
         """Record what the groups hold; passing ``numbers`` avoids reading them from a device."""
@@ -315,27 +379,34 @@ class HyperparamWriter:
         tensors = any(isinstance(value, torch.Tensor) for value in self._written)
         self._numbers = numbers or list(map(float, self._written)) if tensors else []
         self._versions = [version(value) for value in self._written] if tensors else None
-        self._is_plain = not tensors and self.hyperparam.index is None
+        is_scheduled = self.hyperparam.index is None and not self.is_released
+        self._is_plain = not tensors and is_scheduled
 
     # Saving -------------------------------------------------------------------------------
 
-    def state(self) -> dict[str, list[float]]:
+    def state(self) -> dict[str, Any]:
         """Return base, external factor and value of each group as plain data."""
         self.sync()
-        return {
+        state: dict[str, Any] = {
             "base": list(self.base),
             "external_factor": list(self.external_factor),
             "value": self.written_values(),
         }
+        if self.is_released:
+            state |= {"released": True, "value": self.hyperparam.values(self.groups)}
+        return state
 
-    def restore(self, state: dict[str, list[float]]) -> None:
+    def restore(self, state: dict[str, Any]) -> None:
         """Load a saved state and write its values, bit for bit if they match the factors."""
-        self.pending_warnings = []
+        self.pending_warnings, self.is_released = [], bool(state.get("released", False))
         self.base, self.external_factor = list(state["base"]), list(state["external_factor"])
-        if self.hyperparam.name == "lr":
-            for group, base in zip(self.groups, self.base, strict=True):
-                if not isinstance(group.get("initial_lr"), torch.Tensor):
-                    group["initial_lr"] = base
+        self.write_initial_lrs()
+        if self.is_released:
+            for group, value in zip(self.groups, state["value"], strict=True):
+                self.hyperparam.write(group, value)
+            self._record_written()
+            self._rescale()
+            return
         self._rescale()
         # The external factor was computed from the value, so the product may differ by rounding.
         pairs = zip(state["value"], self.values(), strict=True)
@@ -373,18 +444,6 @@ def _is_untouched(writer: HyperparamWriter) -> bool:
     return hyperparam.name != "lr" or [g.get("initial_lr") for g in groups] == writer.base
 
 
-def check_values(state: Any, hyperparam: str, count: int) -> None:
-    """Refuse a hyperparameter's saved values that do not fit this number of param groups."""
-    for key in ("base", "external_factor", "value"):
-        values = state.get(key) if isinstance(state, dict) else None
-        if not isinstance(values, list) or not all(isinstance(v, int | float) for v in values):
-            raise BindingError(f"the saved state has no list {key!r} for {hyperparam!r}")
-        if len(values) != count:
-            raise BindingError(
-                f"the saved state has {len(values)} param groups, and this optimizer has {count}"
-            )
-
-
 def writers_of(optimizer: Optimizer) -> dict[str, HyperparamWriter]:
     """Return an optimizer's writers by hyperparameter."""
     writers: dict[str, HyperparamWriter] = vars(optimizer).get(WRITERS_ATTRIBUTE, {})
@@ -402,10 +461,11 @@ def _after_load(optimizer: Optimizer) -> None:
     """After ``optimizer.load_state_dict``: write the scheduled values over the loaded ones."""
     for writer in writers_of(optimizer).values():
         if writer.sources:
+            writer.write_initial_lrs()
             writer.write(writer.written_values())
 
 
-def _before_step(optimizer: Optimizer, *_: Any) -> None:
+def _before_step(optimizer: Optimizer) -> None:
     """Before a step: log pending warnings, and add new groups and write their values."""
     groups = optimizer.param_groups
     writers = writers_of(optimizer).values()
@@ -413,7 +473,11 @@ def _before_step(optimizer: Optimizer, *_: Any) -> None:
         for message in writer.pending_warnings:
             log.warning(message)
         writer.pending_warnings = []
-        if len(groups) == len(writer.base) or not writer.sources:
+        if not writer.sources:
+            continue
+        if groups and group_keys(groups[:1]) != writer.group_keys[:1]:
+            writer.sync()
+        if len(groups) == len(writer.base):
             continue
         for i in range(len(writer.base), len(groups)):
             for other in writers:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import logging
 import warnings
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, cast
 
 from torch.optim.lr_scheduler import LRScheduler
 
-from ratecraft.torch._checkpoint import check_format
+from ratecraft.errors import BindingError
+from ratecraft.torch._checkpoint import check_format, check_values, is_finite_number
 from ratecraft.torch._factors import Factors, FactorSource
 from ratecraft.torch._hyperparam import innermost_optimizer
-from ratecraft.torch._writer import HyperparamWriter, check_values, writer_of
+from ratecraft.torch._writer import HyperparamWriter, writer_of
 
 log = logging.getLogger("ratecraft.torch")
 
@@ -41,7 +43,17 @@ class _DropInSource(FactorSource):
 
     def __init__(self, scheduler_class: type[DropInScheduler]) -> None:
         super().__init__(sets_lr=scheduler_class.sets_lr)
-        self.scheduler_class = scheduler_class
+        self.scheduler_class, self.eta_min = scheduler_class, 0.0
+
+    def base_of_new_group(self, value: float, first_base: float) -> float:
+        # torch's classes go on from the lr that a new group has, whatever their factor is.
+        if not isinstance(self.factors, list):
+            return value / self.factors if self.factors else value
+        if not self.eta_min or not first_base or first_base == self.eta_min:
+            return value  # a list is of factors by group, and a new group has the factor 1
+        low = self.eta_min / first_base
+        factor = (self.factors[0] - low) / (1 - low)
+        return self.eta_min + (value - self.eta_min) / factor if factor else value
 
     def describe(self, group: str) -> str:
         return self.scheduler_class.__name__
@@ -134,6 +146,7 @@ class DropInScheduler(LRScheduler):
             self._source = _DropInSource(type(self))
             self._detach_replaced(writer)
         self._source.uniform = not isinstance(factors, list)
+        self._source.eta_min = float(getattr(self, "eta_min", 0.0))
         writer.add(self._source, base, external_factor)
         self._writer = writer
 
@@ -196,14 +209,32 @@ class DropInScheduler(LRScheduler):
         if values is not None:
             if any(ratio != 1 for ratio in values["external_factor"]):
                 state["external_factor"] = values["external_factor"]
-            if self._saves_base:
+            if self._saves_base or len(values["base"]) > len(self.base_lrs):
                 state["base"] = values["base"]
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load a state, of this class or of torch's, and write its lrs."""
+        """Load a state, of this class or of torch's, and write its lrs; an invalid one is refused.
+
+        Raises:
+            BindingError: a damaged state, another format or another number of param groups. Nothing
+                is changed.
+        """
         refuse_format_1(state_dict, type(self).__name__)
-        state = dict(state_dict)
+        before = copy.copy(self.__dict__)
+        try:
+            self._load(copy.deepcopy(dict(state_dict)))
+        except Exception as error:
+            self.__dict__.clear()
+            self.__dict__.update(before)
+            if isinstance(error, BindingError):
+                raise
+            name = type(self).__name__
+            raise BindingError(
+                f"cannot load the state of this {name}: {type(error).__name__}: {error}"
+            ) from None
+
+    def _load(self, state: dict[str, Any]) -> None:
         external_factor, base = state.pop("external_factor", None), state.pop("base", None)
         is_attached = self._is_attached()
         if is_attached:
@@ -215,9 +246,12 @@ class DropInScheduler(LRScheduler):
                 "value": list(map(float, state.get("_last_lr", self._last_lr))),
             }
             check_values(saved, "lr", len(self._writer.base))
+        if not is_finite_number(state.get("last_epoch", 0)):
+            raise BindingError(f"the saved last_epoch is {state['last_epoch']!r}")
         super().load_state_dict(state)
         if is_attached:
-            self._source.factors = self._apply(self.last_epoch)
+            factors = self._apply(self.last_epoch)
+            self._source.factors = check_factors(factors, len(base))
             self._writer.restore(saved)
         elif hasattr(self, "_copied_state"):
             values = self._copied_state
@@ -225,3 +259,12 @@ class DropInScheduler(LRScheduler):
                 "base": base or values["base"],
                 "external_factor": external_factor or values["external_factor"],
             }
+
+
+def check_factors(factors: Any, count: int) -> Factors:
+    """Return the factors of a loaded state, unless they are not finite numbers for each group."""
+    values = factors if isinstance(factors, list) else [factors]
+    is_complete = len(values) == count or not isinstance(factors, list)
+    if not is_complete or not all(map(is_finite_number, values)):
+        raise BindingError(f"the saved state gives the factors {factors!r} for {count} groups")
+    return cast(Factors, factors)

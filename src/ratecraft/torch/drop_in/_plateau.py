@@ -5,11 +5,14 @@ as a schedule, to repeat, compare or plot the run without the metric.
 """
 
 import copy
+import math
 from typing import Any, SupportsFloat, cast
 
 from torch.optim import lr_scheduler
 
+from ratecraft.errors import BindingError
 from ratecraft.schedule import Duration, Schedule, constant, staircase
+from ratecraft.torch._checkpoint import is_finite_number
 from ratecraft.torch._hyperparam import by_group, copied
 
 from ._base import DropInScheduler
@@ -101,19 +104,17 @@ class ReduceLROnPlateau(DropInScheduler, lr_scheduler.ReduceLROnPlateau):
         """Return the state, with each group's base lr, as a deep copy of plain data."""
         return copy.deepcopy(super().state_dict())
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load a state and write its lrs; the factors follow from the lrs in a state of torch's."""
-        state = copy.deepcopy(dict(state_dict))
+    def _load(self, state: dict[str, Any]) -> None:
+        # In a state of torch's class, the factors follow from its lrs.
         if "current_factors" not in state and self._is_attached():
             self._writer.sync()
             others = self._writer.values(self._source, 1.0)
+            lrs = zip(state["_last_lr"], others, strict=True)
+            state["current_factors"] = [float(lr) / value if value else 1.0 for lr, value in lrs]
             state["reductions"] = []
-            state["current_factors"] = [
-                float(lr) / value if value else 1.0
-                for lr, value in zip(state["_last_lr"], others, strict=True)
-            ]
         self._add_factors(state.get("current_factors", []))
-        super().load_state_dict(state)
+        _check_state(state)
+        super()._load(state)
 
     def _add_factors(self, factors: list[float]) -> None:
         """Add a factor of 1 for each group that was added since the last reduction."""
@@ -135,3 +136,23 @@ class ReduceLROnPlateau(DropInScheduler, lr_scheduler.ReduceLROnPlateau):
             if old - max(new, lowest) > self.eps:
                 self.current_factors[i] *= self.factor if new >= lowest else lowest / old
         self._write_current()
+
+
+def _check_state(state: dict[str, Any]) -> None:
+    """Refuse a state with entries that the next step could not use."""
+    for name in ("patience", "cooldown", "cooldown_counter", "num_bad_epochs"):
+        if name in state and not (is_finite_number(state[name]) and state[name] >= 0):
+            raise BindingError(f"the saved {name} is {state[name]!r}")
+    for name in ("factor", "threshold", "eps"):
+        if name in state and not is_finite_number(state[name]):
+            raise BindingError(f"the saved {name} is {state[name]!r}")
+    best, bounds = state.get("best", 0.0), state.get("min_lrs", [])
+    if isinstance(best, bool) or not isinstance(best, int | float) or math.isnan(best):
+        raise BindingError(f"the saved best is {best!r}")
+    if not isinstance(bounds, list) or not all(map(is_finite_number, bounds)):
+        raise BindingError(f"the saved min_lrs are {bounds!r}")
+    for reduction in state.get("reductions", []):
+        if not (is_finite_number(reduction["at"]) and reduction["at"] >= 0):
+            raise BindingError(f"a saved reduction is at {reduction['at']!r}")
+        if not all(map(is_finite_number, reduction["factors"])):
+            raise BindingError(f"a saved reduction has the factors {reduction['factors']!r}")

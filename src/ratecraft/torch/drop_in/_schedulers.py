@@ -18,6 +18,7 @@ from typing import Any, Final, cast
 from torch.optim import Optimizer, lr_scheduler
 from torch.optim.lr_scheduler import LRScheduler
 
+from ratecraft.errors import BindingError
 from ratecraft.torch._factors import Factors, product_of_factors
 from ratecraft.torch._hyperparam import copied
 
@@ -173,6 +174,12 @@ class _Cycled(DropInScheduler):
         return self._values(k, "lr")
 
     def _apply(self, k: int) -> Factors:
+        if len(self.optimizer.param_groups) > len(self.base_lrs):
+            raise BindingError(
+                f"{type(self).__name__} cannot schedule a param group that is added later, as "
+                "torch's cannot: build it after the last group was added, or use "
+                "ScheduleLR(optimizer, lr=one_cycle(...)), which can"
+            )
         if self.cycle_momentum:
             momentums = self._values(k, "momentum")
             for group, momentum in zip(self.optimizer.param_groups, momentums, strict=True):

@@ -7,7 +7,7 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 from ratecraft import cosine, epochs, inverse_sqrt, warmup
 from ratecraft._trainers._lightning import read_lightning
 from ratecraft.diagnostics import doctor
-from ratecraft.errors import BindingError, ScheduleChanged
+from ratecraft.errors import BindingError, ScheduleChanged, ScheduleError
 from ratecraft.integrations import find_lr_for, for_lightning, range_test_for
 from ratecraft.torch import ScheduleLR
 
@@ -201,6 +201,161 @@ def test_manual_optimization_without_stepping_the_scheduler():
     assert module.scheduler.last_epoch == 8
 
 
+# The length of the run -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "by_epoch"),
+    [
+        ({"max_epochs": 4}, {2: 2}),
+        ({"max_epochs": 4}, {0: 4}),
+        ({"max_epochs": 4}, {1: 2, 3: 5}),
+        ({"max_epochs": 4}, {4: 2}),  # after the run
+        ({"max_epochs": 4, "limit_train_batches": 6}, {0: 2, 1: 4}),
+        ({"max_epochs": 4, "max_steps": 15}, {1: 2}),
+        ({"max_steps": 15}, {1: 2}),
+    ],
+)
+def test_lightning_21534_total_steps_follows_accumulation_that_changes(settings, by_epoch):
+    callback = L.pytorch.callbacks.GradientAccumulationScheduler(by_epoch)
+    module, lrs = fit(
+        lambda *args: for_lightning(*args, factor=SHORT), callback, **{"max_epochs": -1} | settings
+    )
+    assert module.scheduler.end_step == len(lrs)
+    assert lrs == expected_lrs(SHORT, len(lrs))
+
+
+@pytest.mark.parametrize(("by_epoch", "steps_per_epoch"), [({0: 4}, 4), ({4: 2}, 13)])
+def test_steps_per_epoch_is_known_if_the_accumulation_does_not_change(by_epoch, steps_per_epoch):
+    callback = L.pytorch.callbacks.GradientAccumulationScheduler(by_epoch)
+    _, lrs = fit(scheduled, callback, max_epochs=2)
+    assert lrs == expected_lrs(SCHEDULE, 2 * steps_per_epoch, steps_per_epoch)
+
+
+def test_epochs_of_different_lengths_need_steps_per_epoch():
+    callbacks = [L.pytorch.callbacks.GradientAccumulationScheduler({1: 2}) for _ in range(2)]
+    with pytest.raises(ScheduleError, match=r"epochs\(1\) needs steps_per_epoch="):
+        fit(scheduled, callbacks[0], max_epochs=3)
+    _, lrs = fit(
+        lambda *args: for_lightning(*args, factor=SCHEDULE, steps_per_epoch=13),
+        callbacks[1],
+        max_epochs=3,
+    )
+    assert lrs == expected_lrs(SCHEDULE, 13 + 7 + 7, 13)
+
+
+@pytest.mark.parametrize("settings", [{"max_epochs": 2}, {"max_steps": 20}])
+@pytest.mark.parametrize("schedule", [SCHEDULE, SHORT])
+def test_manual_optimization_needs_the_steps_of_each_optimizer(settings, schedule):
+    with pytest.raises(BindingError, match="pass total_steps=, the steps of this optimizer"):
+        fit(
+            lambda *args: for_lightning(*args, factor=schedule),
+            module_class=Manual,
+            **{"max_epochs": -1} | settings,
+        )
+
+
+def test_manual_optimization_with_an_endless_schedule():
+    _, lrs = fit(endless, max_epochs=2, module_class=Manual)
+    assert lrs == [BASE * value for value in map(ENDLESS.resolve(), range(8))]
+
+
+def test_a_wrong_schedule_in_manual_optimization_raises_its_own_error():
+    with pytest.raises(ScheduleError, match="was never closed") as caught:
+        fit(
+            lambda *args: for_lightning(*args, factor="cosine(1"),
+            max_epochs=1,
+            module_class=Manual,
+        )
+    assert not isinstance(caught.value, BindingError)
+
+
+class Adversarial(Module):
+    """Steps a critic at every batch, and a generator at every fifth."""
+
+    automatic_optimization = False
+
+    def training_step(self, batch, index):
+        critic, generator = self.optimizers()
+        for optimizer in [critic, generator] if index % 5 == 0 else [critic]:
+            optimizer.zero_grad()
+            self.manual_backward(super().training_step(batch, index))
+            optimizer.step()
+
+    def configure_optimizers(self):
+        self.configs = [
+            self.configure(self, torch.optim.AdamW([parameter], lr=BASE), i)
+            for i, parameter in enumerate(self.parameters())
+        ]
+        return self.configs
+
+
+def adversarial(*lengths):
+    return lambda module, optimizer, i: for_lightning(
+        module, optimizer, factor=SHORT, total_steps=lengths[i]
+    )
+
+
+def test_optimizers_stepped_by_hand_have_schedules_of_their_own_length():
+    checks = RunDoctor()
+    module, _ = fit(adversarial(26, 6), checks, module_class=Adversarial, max_epochs=2)
+    schedulers = [config["lr_scheduler"]["scheduler"] for config in module.configs]
+    assert [scheduler.last_epoch for scheduler in schedulers] == [26, 6]
+    assert [scheduler.end_step for scheduler in schedulers] == [26, 6]
+    texts = [text for findings in checks.findings for text in findings]
+    assert [text for text in texts if "lr 0" not in text] == []
+
+
+@pytest.mark.parametrize(("lengths", "is_found"), [((20, 20), True), ((16, 4), False)])
+def test_doctor_compares_max_steps_with_the_steps_of_all_optimizers(lengths, is_found):
+    checks = RunDoctor()
+    fit(adversarial(*lengths), checks, module_class=Adversarial, max_steps=20, max_epochs=-1)
+    errors = [text for text in checks.findings[0] if text.startswith("error")]
+    expected = [
+        "error: the schedules of 2 optimizers take 40 steps, but max_steps=20 counts the "
+        "steps of all optimizers together: not all schedules reach their end\n"
+        "  write max_steps=40, or shorten the schedules"
+    ]
+    assert errors == expected * is_found
+
+
+def test_doctor_finds_a_length_that_ignores_the_accumulation():
+    checks = RunDoctor()
+    callback = L.pytorch.callbacks.GradientAccumulationScheduler({1: 2})
+
+    def configure(module, optimizer):
+        steps = module.trainer.estimated_stepping_batches
+        return for_lightning(module, optimizer, factor=SHORT, total_steps=int(steps))
+
+    fit(configure, checks, callback, max_epochs=3)
+    assert "reaches its end after 39 steps, and the run has 27" in checks.findings[0][0]
+
+
+@pytest.mark.parametrize(("max_steps", "expected"), [(8, []), (20, ["the run's 20 steps"])])
+def test_doctor_takes_max_steps_as_the_length_with_one_optimizer(max_steps, expected):
+    checks = RunDoctor()
+
+    def configure(module, optimizer):
+        return for_lightning(module, optimizer, factor=SHORT, total_steps=8)
+
+    fit(configure, checks, module_class=Manual, max_epochs=-1, max_steps=max_steps)
+    errors = [text for text in checks.findings[0] if text.startswith("error")]
+    assert len(errors) == len(expected)
+    assert all(part in text for part, text in zip(expected, errors, strict=True))
+
+
+def test_facts_accumulate_as_the_current_epoch_does():
+    reader = ReadFacts()
+    fit(scheduled, L.pytorch.callbacks.GradientAccumulationScheduler({0: 2}), reader, max_epochs=2)
+    first, later = reader.facts
+    assert (first.accumulate, later.accumulate) == (2, 2)
+    assert (first.total_steps, first.steps_per_epoch) == (14, 7)
+    assert (later.total_steps, later.steps_per_epoch) == (14, 7)
+
+
+# Resuming -----------------------------------------------------------------------------------------
+
+
 def equal_weights(model, other):
     pairs = zip(model.state_dict().values(), other.state_dict().values(), strict=True)
     return all(torch.equal(a, b) for a, b in pairs)
@@ -294,8 +449,8 @@ class SaveAtStart(L.Callback):
             trainer.save_checkpoint(self.path)
 
 
-# Lightning 2.6 passes no metric for the epoch in which, or at whose end, a run is resumed, nor to
-# torch's ReduceLROnPlateau. The metrics of epochs 4 and 5 do not change the factor.
+# Lightning 2.6 passes no metric for the epoch in which a run is resumed, nor to torch's
+# ReduceLROnPlateau. The metrics of epochs 4 and 5 do not change the factor.
 @pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before the epoch")
 @pytest.mark.parametrize("epoch", [4, 5])
 def test_plateau_resumes_bit_for_bit(tmp_path, epoch):
@@ -305,6 +460,135 @@ def test_plateau_resumes_bit_for_bit(tmp_path, epoch):
     assert later == lrs[step:]
     assert resumed.scheduler.reductions == whole.scheduler.reductions
     assert equal_weights(resumed, whole)
+
+
+class Measured(Module):
+    """Logs one metric in training and another one in validation; neither ever improves."""
+
+    def training_step(self, batch, i):
+        self.log("trained", 1.0 + self.current_epoch, on_step=False, on_epoch=True)
+        return super().training_step(batch, i)
+
+    def validation_step(self, batch, _):
+        self.log("validated", 1.0 + self.current_epoch)
+
+    def val_dataloader(self):
+        return data()
+
+
+@pytest.mark.filterwarnings("ignore:The dirpath has changed")
+@pytest.mark.parametrize("epoch", [1, 3])
+@pytest.mark.parametrize(
+    ("monitor", "at_train_end", "settings"),
+    [
+        ("trained", True, {}),
+        ("validated", True, {}),
+        ("validated", False, {}),
+        ("validated", True, {"check_val_every_n_epoch": 2}),
+        ("validated", False, {"check_val_every_n_epoch": 2}),
+        ("validated", False, {"max_epochs": -1, "max_steps": 6 * BATCHES}),
+    ],
+)
+def test_plateau_resumes_from_the_checkpoint_of_an_epoch(
+    tmp_path, monitor, at_train_end, settings, epoch
+):
+    def configure(module, optimizer):
+        rule = {"patience": 0, "factor": 0.5}
+        return for_lightning(module, optimizer, factor=SHORT, plateau=rule, monitor=monitor)
+
+    def run(folder, resume=None):
+        checkpoints = L.pytorch.callbacks.ModelCheckpoint(
+            folder, "{epoch}", save_top_k=-1, save_on_train_epoch_end=at_train_end
+        )
+        settings_ = {"max_epochs": 6, "module_class": Measured} | settings
+        return fit(configure, checkpoints, resume=resume, **settings_)
+
+    whole, lrs = run(tmp_path / "whole")
+    resumed, later = run(tmp_path / "resumed", tmp_path / "whole" / f"epoch={epoch}.ckpt")
+    assert later == lrs[(epoch + 1) * BATCHES :]
+    assert resumed.scheduler.reductions == whole.scheduler.reductions != []
+    assert "outstanding_metric" not in vars(resumed.scheduler)
+
+
+@pytest.mark.filterwarnings("ignore:The dirpath has changed")
+@pytest.mark.filterwarnings("ignore:The lr scheduler dict contains the key")
+@pytest.mark.parametrize("epoch", [0, 2])
+def test_plateau_stepped_by_hand_resumes_from_the_checkpoint_of_an_epoch(tmp_path, epoch):
+    class MeasuredByHand(Manual):
+        def training_step(self, batch, index):
+            self.log("measured", 1.0 + self.current_epoch, on_step=False, on_epoch=True)
+            super().training_step(batch, index)
+
+        def on_train_epoch_end(self):
+            self.lr_schedulers().step(1.0 + self.current_epoch)
+
+    def configure(module, optimizer):
+        rule = {"plateau": {"patience": 0, "factor": 0.5}, "monitor": "measured"}
+        return for_lightning(module, optimizer, factor=SHORT, total_steps=16, **rule)
+
+    def run(folder, resume=None):
+        checkpoints = L.pytorch.callbacks.ModelCheckpoint(
+            folder, "{epoch}", save_top_k=-1, save_on_train_epoch_end=True
+        )
+        return fit(configure, checkpoints, module_class=MeasuredByHand, max_epochs=4, resume=resume)
+
+    whole, lrs = run(tmp_path / "whole")
+    resumed, later = run(tmp_path / "resumed", tmp_path / "whole" / f"epoch={epoch}.ckpt")
+    assert later == lrs[(epoch + 1) * 4 :]
+    assert resumed.scheduler.reductions == whole.scheduler.reductions != []
+
+
+@pytest.mark.filterwarnings("ignore:The dirpath has changed")
+@pytest.mark.parametrize("epoch", [0, 1, 2, 3])
+@pytest.mark.parametrize("settings", [{}, {"backbone_initial_lr": 0.01}, {"should_align": False}])
+def test_backbone_finetuning_with_a_plateau_resumes_from_every_epoch(tmp_path, epoch, settings):
+    class Backbone(Measured):
+        def __init__(self, configure):
+            super().__init__(configure)
+            self.backbone = torch.nn.Linear(3, 3)
+
+        def training_step(self, batch, i):
+            return super().training_step((self.backbone(batch[0]), batch[1]), i)
+
+        def configure_optimizers(self):
+            optimizer = torch.optim.SGD(self.line.parameters(), lr=BASE)
+            rule = {"patience": 0, "factor": 0.5}
+            config = for_lightning(self, optimizer, factor=SHORT, plateau=rule, monitor="trained")
+            self.scheduler = config["lr_scheduler"]["scheduler"]
+            return config
+
+    def run(folder, resume=None):
+        groups = RecordGroups()
+        finetuning = L.pytorch.callbacks.BackboneFinetuning(2, **settings)
+        checkpoints = L.pytorch.callbacks.ModelCheckpoint(
+            folder, "{epoch}", save_top_k=-1, save_on_train_epoch_end=True
+        )
+        fit(
+            None,
+            groups,
+            finetuning,
+            checkpoints,
+            module_class=Backbone,
+            max_epochs=5,
+            resume=resume,
+        )
+        return groups.lrs
+
+    whole = run(tmp_path / "whole")
+    resumed = run(tmp_path / "resumed", tmp_path / "whole" / f"epoch={epoch}.ckpt")
+    assert resumed == whole[(epoch + 1) * BATCHES :]
+    assert len(whole[0]) == 1
+    assert len(whole[-1]) == 2
+
+
+class RecordGroups(L.Callback):
+    """Records the lr of every group at every step."""
+
+    def __init__(self):
+        self.lrs = []
+
+    def on_before_optimizer_step(self, trainer, module, optimizer):
+        self.lrs.append([group["lr"] for group in optimizer.param_groups])
 
 
 @pytest.mark.parametrize("options", [{"plateau": {}}, {"monitor": "measured"}])

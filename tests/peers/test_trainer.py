@@ -1,10 +1,12 @@
 """The lr of every step of ScheduleLR and for_trainer in the Hugging Face Trainer."""
 
+import math
+
 import pytest
 import torch
 
 from ratecraft import ScheduleError, constant, cosine, epochs, warmup
-from ratecraft._trainers._hugging_face import read_hugging_face
+from ratecraft._trainers._hugging_face import epoch_of_run, read_hugging_face
 from ratecraft.diagnostics import doctor
 from ratecraft.errors import BindingError, ScheduleChanged
 from ratecraft.integrations import find_lr_for, for_trainer, range_test_for
@@ -17,6 +19,10 @@ BASE = 0.1
 BATCHES = 13  # odd: with two batches per step, the last step has one
 SCHEDULE = warmup(epochs(1)).then(cosine(1, 0.1))
 SHORT = warmup(3).then(cosine(1, 0.1))
+
+
+DEFAULTS = {"learning_rate": BASE, "per_device_train_batch_size": 4, "num_train_epochs": 2}
+DEFAULTS |= {"save_strategy": "no", "logging_strategy": "no"}
 
 
 class Line(torch.nn.Module):
@@ -43,6 +49,18 @@ class RecordLR(hf.TrainerCallback):
         self.lrs.append(lr)
 
 
+class Stream(torch.utils.data.IterableDataset):
+    def __iter__(self):
+        yield from data()
+
+
+class Streaming(hf.Trainer):
+    """Trains on a loader without a length."""
+
+    def get_train_dataloader(self):
+        return torch.utils.data.DataLoader(Stream(), batch_size=4)
+
+
 def data():
     generator = torch.Generator().manual_seed(1)
     x = torch.randn(4 * BATCHES, 3, generator=generator)
@@ -61,13 +79,11 @@ def make_trainer(
 ):
     arguments = hf.TrainingArguments(
         output_dir=str(folder),
-        learning_rate=BASE,
-        per_device_train_batch_size=4,
         report_to="none",
         use_cpu=True,
         dataloader_pin_memory=False,
         disable_tqdm=True,
-        **{"save_strategy": "no", "logging_strategy": "no", "num_train_epochs": 2} | settings,
+        **DEFAULTS | settings,
     )
     return trainer_class(
         model if model or model_init else Line(),
@@ -123,11 +139,52 @@ def test_total_steps_is_max_steps(tmp_path):
     assert lrs == expected_lrs(SHORT, 20)
 
 
-def test_schedule_in_epochs_with_max_steps_needs_steps_per_epoch(tmp_path):
-    with pytest.raises(ScheduleError, match=r"needs steps_per_epoch= \(steps per epoch\)"):
-        train(tmp_path, max_steps=20)
-    _, lrs = train(tmp_path, max_steps=20, options={"steps_per_epoch": 13})
+@pytest.mark.parametrize(
+    ("settings", "total_steps", "steps_per_epoch"),
+    [
+        ({"max_steps": 20}, 20, 13),
+        ({"max_steps": 5}, 5, 13),
+        ({"max_steps": 10, "gradient_accumulation_steps": 2}, 10, 7),
+        ({"num_train_epochs": 0.5}, 7, 13),
+        ({"num_train_epochs": 0.5, "gradient_accumulation_steps": 3}, 3, 5),
+        ({"num_train_epochs": 0.01}, 1, 13),
+        ({"num_train_epochs": 1.1, "dataloader_drop_last": True}, 15, 13),
+    ],
+)
+def test_steps_per_epoch_of_a_run_set_by_steps_or_shorter_than_an_epoch(
+    tmp_path, settings, total_steps, steps_per_epoch
+):
+    schedule = warmup(epochs(0.05)).then(cosine(1, 0.1))
+    _, lrs = train(tmp_path, schedule=schedule, **settings)
+    assert lrs == expected_lrs(schedule, total_steps, steps_per_epoch)
+
+
+def test_reading_steps_per_epoch_leaves_no_trace(tmp_path):
+    plain, _ = train(tmp_path, schedule=SHORT, max_steps=20, options={"steps_per_epoch": 13})
+    read, _ = train(tmp_path, schedule=SHORT, max_steps=20)
+    assert equal_weights(plain, read)
+
+
+def test_steps_per_epoch_with_a_loader_of_ones_own(tmp_path):
+    class OwnLoader(hf.Trainer):
+        def get_train_dataloader(self):
+            return torch.utils.data.DataLoader(data(), batch_size=4)
+
+    _, lrs = train(tmp_path, max_steps=20, trainer_class=OwnLoader)
     assert lrs == expected_lrs(SCHEDULE, 20, 13)
+
+
+def test_schedule_in_epochs_over_a_stream_needs_steps_per_epoch(tmp_path):
+    with pytest.raises(ScheduleError, match=r"needs steps_per_epoch= \(steps per epoch\)"):
+        train(tmp_path, max_steps=20, trainer_class=Streaming)
+    _, lrs = train(tmp_path, max_steps=20, trainer_class=Streaming, options={"steps_per_epoch": 13})
+    assert lrs == expected_lrs(SCHEDULE, 20, 13)
+
+
+@pytest.mark.parametrize(("epochs_", "steps"), [(5.48, 375), (1.1, 10), (2.5, 3), (1, 1)])
+def test_steps_per_epoch_is_exact_for_fractions_of_an_epoch(tmp_path, epochs_, steps):
+    trainer = make_trainer(tmp_path, num_train_epochs=epochs_)
+    assert epoch_of_run(trainer, math.ceil(epochs_ * steps)) == steps
 
 
 def test_arguments_override_the_trainer(tmp_path):
@@ -223,6 +280,16 @@ def test_resumed_run_is_bit_for_bit_the_same(tmp_path, save_at):
     assert equal_weights(resumed, whole)
 
 
+@pytest.mark.parametrize("length", [{"max_steps": 20}, {"num_train_epochs": 0.9}])
+def test_resumed_run_of_a_fraction_of_an_epoch_or_of_steps_is_the_same(tmp_path, length):
+    schedule = warmup(epochs(0.2)).then(cosine(1, 0.1))
+    settings = {"schedule": schedule, "save_strategy": "steps", "save_steps": 5, **length}
+    whole, lrs = train(tmp_path, **settings)
+    resumed, later = train(tmp_path, resume=tmp_path / "checkpoint-5", **settings)
+    assert later == lrs[5:]
+    assert equal_weights(resumed, whole)
+
+
 def test_saved_scheduler_state_is_plain_data(tmp_path):
     train(tmp_path, save_strategy="steps", save_steps=5)
     state = torch.load(tmp_path / "checkpoint-5" / "scheduler.pt", weights_only=True)
@@ -245,6 +312,33 @@ def test_on_change_continue_stretches_the_rest_over_a_longer_run(tmp_path):
     )
     curve = SCHEDULE.resolve(total_steps=26, steps_per_epoch=13)
     assert later == pytest.approx([BASE * curve(13 + k / 2) for k in range(26)])
+
+
+def test_transformers_24656_resuming_with_another_learning_rate_raises(tmp_path):
+    train(tmp_path, save_strategy="steps", save_steps=13)
+    for options in ({}, {"on_change": "continue"}):
+        with pytest.raises(ScheduleChanged, match=r"base lr of group 0: saved 0.1\n +now   0.01"):
+            train(tmp_path, resume=tmp_path / "checkpoint-13", learning_rate=0.01, options=options)
+
+
+@pytest.mark.parametrize(("on_change", "base"), [("keep", BASE), ("replan", 0.01)])
+def test_another_learning_rate_is_used_as_on_change_says(tmp_path, on_change, base):
+    train(tmp_path, save_strategy="steps", save_steps=13)
+    options = {"on_change": on_change}
+    _, later = train(
+        tmp_path, resume=tmp_path / "checkpoint-13", learning_rate=0.01, options=options
+    )
+    expected = [base / BASE * lr for lr in expected_lrs(SCHEDULE, 26, 13)[13:]]
+    assert later == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    "changed", [{"per_device_train_batch_size": 2}, {"gradient_accumulation_steps": 2}]
+)
+def test_resuming_with_another_number_of_steps_raises(tmp_path, changed):
+    train(tmp_path, save_strategy="steps", save_steps=5)
+    with pytest.raises(ScheduleChanged, match=r"total_steps: saved 26\n +now   "):
+        train(tmp_path, resume=tmp_path / "checkpoint-5", **changed)
 
 
 # Plateau ------------------------------------------------------------------------------------------
@@ -353,14 +447,6 @@ def test_steps_per_epoch_are_known_with_max_steps(tmp_path):
 
 
 def test_loader_without_a_length(tmp_path):
-    class Stream(torch.utils.data.IterableDataset):
-        def __iter__(self):
-            yield from data()
-
-    class Streaming(hf.Trainer):
-        def get_train_dataloader(self):
-            return torch.utils.data.DataLoader(Stream(), batch_size=4)
-
     trainer = make_trainer(tmp_path, trainer_class=Streaming)
     assert read_hugging_face(trainer).total_steps is None
     assert doctor(trainer) == []
@@ -454,3 +540,28 @@ def test_doctor_compares_the_schedule_length_with_the_trainers(tmp_path):
     right = hf.get_cosine_schedule_with_warmup(optimizer, 3, 20)
     trainer = make_trainer(tmp_path, None, (optimizer, right), model, max_steps=20)
     assert doctor(trainer) == []
+
+
+@pytest.mark.parametrize("theirs", ["linear", "cosine", "constant_with_warmup"])
+@pytest.mark.parametrize("options", [{"initial_step": 13}, {"on_change": "replan"}])
+def test_run_of_the_trainers_scheduler_goes_on_under_ours(tmp_path, theirs, options):
+    settings = {"save_strategy": "steps", "save_steps": 13}
+    make_trainer(tmp_path, lr_scheduler_type=theirs, **settings).train()
+    _, later = train(tmp_path, resume=tmp_path / "checkpoint-13", options=options)
+    assert later == pytest.approx(expected_lrs(SCHEDULE, 26, 13)[13:])
+
+
+def test_run_of_the_trainers_scheduler_needs_a_choice(tmp_path):
+    make_trainer(tmp_path, save_strategy="steps", save_steps=13).train()
+    with pytest.raises(BindingError, match=r'build it with initial_step=13 or on_change="replan"'):
+        train(tmp_path, resume=tmp_path / "checkpoint-13")
+
+
+def test_a_migrated_run_resumes_bit_for_bit(tmp_path):
+    settings = {"save_strategy": "steps", "save_steps": 5}
+    make_trainer(tmp_path, **settings).train()
+    options = {"on_change": "replan"}
+    whole, lrs = train(tmp_path, resume=tmp_path / "checkpoint-5", options=options, **settings)
+    resumed, later = train(tmp_path, resume=tmp_path / "checkpoint-15")
+    assert later == lrs[10:]
+    assert equal_weights(resumed, whole)

@@ -24,6 +24,7 @@ class TrainerFacts:
     total_steps: int | None = None  # of the current run, or of the next if none is running
     steps_per_epoch: int | None = None
     done: int | None = None  # steps; None if several optimizers are counted together
+    joint_max_steps: int | None = None  # the run's, if several optimizers are counted together
     accumulate: int = 1  # batches per step
     clip: float | None = None  # gradient norm, or absolute gradient with clips_values
     clips_values: bool = False

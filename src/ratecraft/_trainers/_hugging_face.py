@@ -50,12 +50,16 @@ def read_hugging_face(trainer: Any, *, with_loader: bool = False) -> TrainerFact
     )
 
 
-def epoch_of_run(arguments: Any, total_steps: int) -> int | None:
-    """Return the steps of an epoch in a run of epochs; None if it is shorter or set by steps."""
+def epoch_of_run(trainer: Any, total_steps: int) -> int | None:
+    """Return the steps of an epoch in the run that ``train()`` prepares; None for a stream."""
+    arguments = trainer.args
     epochs: float = arguments.num_train_epochs
-    if arguments.max_steps > 0 or epochs < 1:
-        return None
-    return math.floor(total_steps / epochs)  # the trainer rounded epochs x steps up
+    if arguments.max_steps <= 0 and epochs >= 1:
+        # The trainer rounded epochs x steps up; the quotient may be a rounding error too small.
+        return math.floor(total_steps / epochs * (1 + 1e-12))
+    prepared = trainer.accelerator._dataloaders  # the loader of this run exists already
+    loader = prepared[0] if prepared else trainer.get_train_dataloader()
+    return _steps_in(loader, arguments.gradient_accumulation_steps)
 
 
 def _steps_in(loader: Any, accumulate: int) -> int | None:

@@ -16,6 +16,7 @@ from torch.optim.swa_utils import SWALR, AveragedModel
 from ratecraft.schedule import Finding, Schedule, check
 from ratecraft.torch._hyperparam import innermost_optimizer
 from ratecraft.torch._scheduler import ScheduleLR
+from ratecraft.torch._step_hooks import steps_same
 
 from ._describe import chain_parts, copy_on_dummy_optimizer, first_names
 from ._setup import ScheduleEnd, SchedulerUsage, TrainingSetup, schedule_end
@@ -38,9 +39,10 @@ def doctor(*objects: Any, total_steps: int | None = None, done: int | None = Non
 
     It finds: a scheduler attached to another optimizer than the one that steps; a scheduler whose
     length is in steps but that is stepped once an epoch, or several times per step; a schedule
-    length that differs from the run's; parameters that are in no optimizer, in two, or in none of
-    the models; a scheduler state that does not restore the scheduler; and for each `ScheduleLR`
-    the findings of `check`.
+    length that differs from the run's; schedules of several optimizers that together take more
+    steps than Lightning's ``max_steps``, which counts all their steps; parameters that are in no
+    optimizer, in two, or in none of the models; a scheduler state that does not restore the
+    scheduler; and for each `ScheduleLR` the findings of `check`.
 
     Call it after building everything, and again after a few steps: then it can tell how often
     each scheduler is stepped. It reads the number of steps from optimizers like Adam, which count
@@ -72,6 +74,7 @@ def doctor(*objects: Any, total_steps: int | None = None, done: int | None = Non
         findings += _call_findings(usage)
         findings += _length_findings(usage, setup)
         findings += _state_findings(usage)
+    findings += _joint_length_findings(setup)
     findings += _schedule_findings(setup)
     return sorted(findings, key=lambda finding: ("error", "warning", "note").index(finding.level))
 
@@ -86,7 +89,7 @@ def _optimizer_findings(setup: TrainingSetup) -> Iterator[Finding]:
                 "pass optimizers=(optimizer, scheduler), or call "
                 "ratecraft.integrations.for_trainer(trainer, ...)",
             )
-        elif optimizers and usage.optimizer not in optimizers:
+        elif optimizers and not any(steps_same(usage.optimizer, each) for each in optimizers):
             yield _error(
                 f"{usage.name} is attached to another optimizer than the one that steps, "
                 f"which stays at {_lrs(setup.optimizers[0])} while the log shows the schedule",
@@ -100,7 +103,7 @@ def _optimizer_findings(setup: TrainingSetup) -> Iterator[Finding]:
     if not setup.schedulers or setup.trainer_builds_optimizer:
         return
     attached = [usage.optimizer for usage in setup.schedulers]
-    scheduled = [optimizer in attached for optimizer in optimizers]
+    scheduled = [any(steps_same(each, o) for each in attached) for o in optimizers]
     for i, optimizer in enumerate(setup.optimizers):
         if not scheduled[i]:
             number = f" (number {i + 1})" if len(setup.optimizers) > 1 else ""
@@ -231,6 +234,22 @@ def _end_findings(usage: SchedulerUsage, end: ScheduleEnd, total_steps: int) -> 
         yield _error(
             f"{usage.name} ends after {end.calls} of the run's {run} {unit}{evidence}, {end.past}",
             fix,
+        )
+
+
+def _joint_length_findings(setup: TrainingSetup) -> Iterator[Finding]:
+    """Find schedules of several optimizers that are longer than the steps they have together."""
+    lengths = {
+        id(usage.optimizer): end.calls
+        for usage in setup.schedulers
+        if (end := schedule_end(usage.scheduler)) is not None and end.spans_run
+    }
+    most, needed = setup.joint_max_steps, sum(lengths.values())
+    if most is not None and needed > most + _margin(most):
+        yield _error(
+            f"the schedules of {len(lengths)} optimizers take {needed} steps, but max_steps={most} "
+            "counts the steps of all optimizers together: not all schedules reach their end",
+            f"write max_steps={needed}, or shorten the schedules",
         )
 
 

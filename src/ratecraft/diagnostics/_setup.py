@@ -93,6 +93,7 @@ class TrainingSetup:
         self.schedulers: list[SchedulerUsage] = []
         self.total_steps = total_steps  # of the run, if known
         self.trainer_done: int | None = None  # steps so far, by the trainer's count
+        self.joint_max_steps: int | None = None  # of all optimizers together
         # A Hugging Face Trainer with a scheduler but no optimizer builds another optimizer.
         self.trainer_builds_optimizer = False
         for item in objects:
@@ -138,7 +139,7 @@ class TrainingSetup:
         self.models += facts.models
         self.optimizers += facts.optimizers
         self.schedulers += map(SchedulerUsage, facts.schedulers)
-        self.trainer_done = facts.done
+        self.trainer_done, self.joint_max_steps = facts.done, facts.joint_max_steps
         if self.total_steps is None and facts.done is not None:
             self.total_steps = facts.total_steps
 

@@ -1,15 +1,33 @@
 """ScheduleLR in Lightning and the Hugging Face Trainer, with the run's length filled in."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from torch.optim import Optimizer
 
 from ratecraft._trainers._hugging_face import epoch_of_run
-from ratecraft._trainers._lightning import read_lightning
-from ratecraft.errors import BindingError
+from ratecraft._trainers._lightning import outstanding_metric, read_lightning
+from ratecraft.errors import BindingError, ScheduleError
 from ratecraft.torch._plateau import PlateauLR
 from ratecraft.torch._scheduler import ScheduleLR
+
+
+class LightningPlateauLR(PlateauLR):
+    """A PlateauLR that saves the metric of an epoch, which Lightning does not pass on resuming."""
+
+    __slots__ = ("outstanding_metric",)
+    outstanding_metric: Callable[[], float | None]
+
+    def state_dict(self) -> dict[str, Any]:
+        return super().state_dict() | {"outstanding_metric": self.outstanding_metric()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        state = dict(state_dict)
+        metric = state.pop("outstanding_metric", None)
+        super().load_state_dict(state)
+        if metric is not None:
+            self.step(metric)
 
 
 def for_lightning(
@@ -23,8 +41,9 @@ def for_lightning(
 ) -> dict[str, Any]:
     """Return the value of a LightningModule's ``configure_optimizers``, with a `ScheduleLR`.
 
-    ``total_steps`` is the trainer's ``estimated_stepping_batches``, and ``steps_per_epoch`` the
-    number of steps in one of its epochs; both include gradient accumulation and devices.
+    ``total_steps`` and ``steps_per_epoch`` come from the trainer, and include gradient accumulation
+    and devices. The trainer does not know them in manual optimization, where its ``max_steps``
+    counts the steps of all optimizers, nor ``steps_per_epoch`` if the epochs differ in it.
 
     Args:
         module: the LightningModule, with its trainer attached.
@@ -39,7 +58,8 @@ def for_lightning(
             override the trainer's.
 
     Raises:
-        BindingError: only one of ``plateau`` and ``monitor`` is given.
+        BindingError: only one of ``plateau`` and ``monitor`` is given; or manual optimization
+            without the ``total_steps=`` or ``steps_per_epoch=`` that the schedule needs.
 
     Example::
 
@@ -57,25 +77,31 @@ def for_lightning(
         trainer.fit_loop.setup_data()
     facts = read_lightning(trainer)
     lengths = {"total_steps": facts.total_steps, "steps_per_epoch": facts.steps_per_epoch}
-    scheduler = ScheduleLR(optimizer, **(lengths | options))
+    try:
+        scheduler = ScheduleLR(optimizer, **(lengths | options))
+    except ScheduleError as error:
+        if module.automatic_optimization or "needs " not in str(error):
+            raise
+        raise BindingError(
+            f"{error}. With manual optimization pass total_steps=, the steps of this optimizer "
+            "(max_steps counts those of all optimizers), and steps_per_epoch= for lengths in epochs"
+        ) from None
     config: dict[str, Any] = {"scheduler": scheduler, "interval": "step", "frequency": 1}
-    if plateau is not None:
+    if plateau is not None and monitor is not None:
+        frequency = frequency or trainer.check_val_every_n_epoch or 1
+        plateau_lr = LightningPlateauLR(scheduler, **plateau)
+        plateau_lr.outstanding_metric = partial(outstanding_metric, trainer, monitor, frequency)
         # ScheduleLR counts the optimizer's steps; the trainer only passes the metric.
-        config = {
-            "scheduler": PlateauLR(scheduler, **plateau),
-            "interval": "epoch",
-            "frequency": frequency or trainer.check_val_every_n_epoch or 1,
-            "monitor": monitor,
-        }
+        config = {"scheduler": plateau_lr, "interval": "epoch", "frequency": frequency}
+        config["monitor"] = monitor
     return {"optimizer": optimizer, "lr_scheduler": config}
 
 
 def for_trainer(trainer: Any, *, plateau: Mapping[str, Any] | None = None, **options: Any) -> None:
     """Make a Hugging Face ``Trainer`` use a `ScheduleLR`.
 
-    ``total_steps`` and ``steps_per_epoch`` come from the trainer (the latter not if the run is
-    shorter than an epoch or set by ``max_steps``). The clock is "step": the trainer calls
-    ``step()`` for every step that was not skipped, and logs the lr before that call. With
+    ``total_steps`` and ``steps_per_epoch`` come from the trainer. The clock is "step": the trainer
+    calls ``step()`` for every step that was not skipped, and logs the lr before that call. With
     ``plateau=`` it only calls ``step`` with the metric, so the schedule counts the optimizer's
     steps, and the log holds the lr of the next step.
 
@@ -109,7 +135,7 @@ def for_trainer(trainer: Any, *, plateau: Mapping[str, Any] | None = None, **opt
         if trainer.lr_scheduler is None:
             defaults = {
                 "total_steps": num_training_steps,
-                "steps_per_epoch": epoch_of_run(trainer.args, num_training_steps),
+                "steps_per_epoch": epoch_of_run(trainer, num_training_steps),
                 "clock": "step" if plateau is None else "optimizer",
             }
             target = trainer.optimizer if optimizer is None else optimizer

@@ -208,3 +208,11 @@ def test_check_never_raises(schedule, total) -> None:
         assert finding.level in ("error", "warning", "note")
         assert 0 <= finding.start < finding.end <= len(finding.text)
         assert finding.text == repr(schedule)
+
+
+def test_a_sequence_of_5000_parts_is_checked() -> None:
+    levels = staircase([1 / (i + 3) for i in range(5000)], lengths=[3] * 5000)
+    findings = check(levels, 15_000)
+    assert {finding.level for finding in findings} == {"note"}
+    parts = [finding.text[finding.start : finding.end] for finding in findings]
+    assert parts[:2] == [repr(part) for part in levels.parts[1:3]]

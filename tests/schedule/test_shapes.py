@@ -224,6 +224,15 @@ def test_a_cosine_of_n_half_cycles_ends_at_an_extreme(n, last):
     assert turns == pytest.approx([1, 0, 1, 0, 1, 0, 1, 0][:n], abs=1e-15)
 
 
+@pytest.mark.parametrize("n", [3.5, 1e6, 2.0**53, 1e18, 5e-324])
+@pytest.mark.parametrize("total_steps", [1, 3, 1000, 10**18])
+def test_a_cosine_of_any_number_of_half_cycles_has_values(n, total_steps):
+    curve = cosine(1, 0.25, half_cycles=n).resolve(total_steps=total_steps)
+    at = [0, 0.3, 1, 2, 999, 10**18]
+    assert all(0.25 <= curve(t) <= 1 for t in at)
+    np.testing.assert_allclose(curve.values(at), [curve(t) for t in at], rtol=0, atol=1e-9)
+
+
 def test_the_default_of_half_cycles_is_one():
     assert cosine(1, 0, 1.0) == cosine(1, 0) == cosine()
 
@@ -296,6 +305,11 @@ REFUSED = {
     "half_cycles 0": (lambda: cosine(1, 0, 0), "cosine: half_cycles=0 must be > 0"),
     "half_cycles < 0": (lambda: cosine(1, 0, -2), "cosine: half_cycles=-2 must be > 0"),
     "half_cycles inf": (lambda: cosine(1, 0, math.inf), "cosine: a parameter must be finite"),
+    "half_cycles 1e308": (lambda: cosine(1, 0, 1e308), "half_cycles=1e+308 must be at most 1e18"),
+    "half_cycles > 1e18": (
+        lambda: cosine(half_cycles=math.nextafter(1e18, math.inf)),
+        "cosine: half_cycles=1.0000000000000001e+18 must be at most 1e18",
+    ),
     "power 0": (lambda: polynomial(1, 0, 0), "polynomial: power=0 must be > 0"),
     "tanh": (lambda: tanh(1, 0, -math.inf), "tanh: a parameter must be finite, not -inf"),
     "exponential 0": (

@@ -7,10 +7,12 @@ import operator
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from numbers import Real
-from typing import ClassVar, NoReturn, Self
+from typing import ClassVar, Final, NoReturn, Self
 
 from ._duration import Horizon, number_text
 from ._pieces import Piece
+
+MAX_CHAINED: Final = 700  # parts written .then(a).then(b); a long chain is too deep for Python
 
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
@@ -80,7 +82,8 @@ def set_fields(node: Node, **fields: object) -> None:
 def join_text(parts: tuple[Node, ...], text: Text) -> str:
     """Return the text of parts joined by ``.then()``."""
     first, *later = parts
-    return first._operand(text) + "".join(f".then({text(part)})" for part in later)
+    separator = ").then(" if len(parts) <= MAX_CHAINED else ", "
+    return f"{first._operand(text)}.then({separator.join(map(text, later))})"
 
 
 def call_text(word: str, /, *args: object, **kwargs: object) -> str:

@@ -163,9 +163,9 @@ def _parts(part: _Part, horizon: Horizon, scope: float, room: float) -> Iterator
 
 def _inner_parts(part: _Part) -> Iterator[_Part]:
     """Yield the children of a part, each with its position in the text."""
-    offset, end = part.span[0], 0
+    offset, end, text = part.span[0], 0, repr(part.schedule)
     for child in part.schedule._children():
-        at = repr(part.schedule).index(repr(child), end)
+        at = text.index(repr(child), end)
         end = at + len(repr(child))
         yield replace(part, schedule=child, span=(offset + at, offset + end), neighbours=())
 

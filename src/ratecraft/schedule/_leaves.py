@@ -14,7 +14,7 @@ from ratecraft.errors import ScheduleError
 
 from . import _pieces as pieces
 from ._base import Text, call_text, set_fields
-from ._duration import Duration, Horizon, Length, as_duration, as_number, number_text
+from ._duration import MAX_DURATION, Duration, Horizon, Length, as_duration, as_number, number_text
 from ._formulas import CLOCKED, RAMPS
 from ._nodes import Schedule
 from ._pieces import Piece
@@ -84,6 +84,8 @@ class Ramp(Leaf):
         name = "half_cycles" if self.shape == "cosine" else "power"
         if parameters and self.shape != "tanh" and parameters[0] <= 0:
             raise ScheduleError(f"{self.shape}: {name}={number_text(parameters[0])} must be > 0")
+        if name == "half_cycles" and parameters > (MAX_DURATION,):
+            raise ScheduleError(f"cosine: half_cycles={parameters[0]} must be at most 1e18")
 
     def _piece(self, horizon: Horizon, scope: float, length: float) -> Piece:
         if (self.shape == "linear" and self.start == self.end) or length == 0:

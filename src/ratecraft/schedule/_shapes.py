@@ -57,7 +57,7 @@ def cosine(
     Args:
         start: value at t = 0.
         end: the other extreme of the cosine; with one half cycle, its last value.
-        half_cycles: n, > 0; 2 falls and rises again, 7 is transformers' ``num_cycles=3.5``.
+        half_cycles: n, > 0, at most 1e18; 2 falls and rises, 7 is transformers' ``num_cycles=3.5``.
         over: length; default the rest of the run.
 
     Source: Loshchilov & Hutter 2017, arXiv 1608.03983, eq. 5.

@@ -662,7 +662,7 @@ OPEN_LOOP: Final = (
                 "Range test",
                 "exponential(0.0001, 1)",
                 "LambdaLR(optimizer, lambda k: 0.0001 ** (1 - k / 100))",
-                "[`range_test`](how-to/find-a-learning-rate.md) runs it and restores the model "
+                "[`range_test`](how-to/lr-range-test.md) runs it and restores the model "
                 "afterwards.",
                 log=True,
                 heading="LR range test",

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 PAGE = (Path(__file__).parents[1] / "docs" / "get-started" / "ten-minutes.md").read_text()
 NUMBER = re.compile(r"(?<![\w.])-?\d[\d,]*(?:\.\d+)?(?:e-?\d+)?")
 TIME = re.compile(r"[\d.]+ h \d+ min|\d+ min \d+ s|[\d.]+ s\b")
-SPREAD = re.compile(r"± *[\d.e-]+")
+SPREAD = re.compile(r"± *[\d.e-]+|[\d.]+%|(?<=confidence: )-?[\d.e-]+ to [\d.e-]+")
 BORDER = re.compile(r"([━─])\1+")  # as long as the numbers in its table
 LR_RATIO = 2.5  # a learning rate that is found, and the ends of its range
 LOSS_DIFFERENCE = 0.15  # several times the standard deviation over seeds
@@ -49,9 +49,11 @@ def is_alike(shown: str, seen: str) -> bool:
 def test_every_output_is_reproduced(tmp_path: Path) -> None:
     blocks = re.findall(r"```sh\n(ratecraft .*?)```(?:\n\n```text\n(.*?)```)?", PAGE, re.S)
     assert len(blocks) > 4
+    (task,) = re.findall(r"```python\n(.*?def task.*?)```", PAGE.partition("my_task.py")[2], re.S)
+    (tmp_path / "my_task.py").write_text(task)
     for commands, shown in blocks:
         output = ""
-        for command in commands.strip().splitlines():
+        for command in commands.replace("\\\n", "").strip().splitlines():
             done = subprocess.run(
                 [sys.executable, "-m", "ratecraft", *shlex.split(command)[1:]],
                 cwd=tmp_path,
@@ -75,6 +77,8 @@ def test_lines_agree_within_the_noise_of_training() -> None:
     assert is_alike("lr: 0.0176 in 3.4 s", "lr: 0.0125 in 1 min 3 s")
     assert is_alike("cosine 1.4024 ± 0.0013  0 of 2", "cosine 1.4030 ± 0.0244  0 of 2")
     assert is_alike("after 600 steps: 1.40", "after 600 steps: 1.45")
+    assert is_alike("0.01 lower (confidence: 0.01 to 1)", "0.02 lower (confidence: -1 to 2)")
+    assert is_alike("leaves 3.7% unexplained", "leaves 4.4% unexplained")
     assert is_alike("┏━━━━┳━━┓", "┏━━┳━━━┓")
 
 

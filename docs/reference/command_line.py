@@ -34,6 +34,7 @@ This page has the options of each command, as `ratecraft COMMAND --help` prints 
 # What each command is for, in the order of a project.
 SETUP: Final = "../how-to/check-a-training-setup.md"
 FIND: Final = "../how-to/find-a-learning-rate.md"
+RANGE_TEST: Final = "../how-to/lr-range-test.md"
 FORECAST: Final = "../how-to/forecast-from-a-log.md"
 COMPARE: Final = "../how-to/compare-schedules.md"
 INSTALL: Final = "../get-started/install.md"
@@ -42,7 +43,7 @@ SECTIONS: Final = {
     "check": f"Find [mistakes in a schedule]({SETUP}) without a model.",
     "doctor": f"Find [mistakes in a training set-up]({SETUP}), "
     "for example a parameter that no optimizer holds.",
-    "find": f"[Find a learning rate]({FIND}) for a run, or run a learning rate range test.",
+    "find": f"[Find a learning rate]({FIND}) for a run, or run an [LR range test]({RANGE_TEST}).",
     "train": f"Train a [task]({COMPARE}) once, for example to get a log for `ratecraft forecast`.",
     "forecast": f"Forecast the final loss of other schedules [from a log]({FORECAST}).",
     "compare": f"[Compare schedules]({COMPARE}) by training each of them with several seeds.",

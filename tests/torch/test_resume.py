@@ -212,8 +212,8 @@ def test_changed_config_raises_with_both_configs_and_lrs():
         "the state was saved at step 50 with a different config\n"
         "  total_steps: saved 100\n"
         "               now   200\n"
-        "the next lr of group 0, by this schedule alone, with the saved config is 0.5\n"
-        "the next lr of group 0, by this schedule alone, with this config is 0.853553\n"
+        "next lr of group 0 with the saved config: 0.5\n"
+        "next lr of group 0 with this config: 0.853553\n"
         'pass on_change="keep" to keep the saved config, "replan" to use this config from here '
         'on, or "continue" to stretch the rest of the saved schedule to the new total_steps'
     )

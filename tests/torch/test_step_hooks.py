@@ -4,6 +4,7 @@ import gc
 import logging
 import warnings
 import weakref
+from collections import OrderedDict
 
 import pytest
 import torch
@@ -171,6 +172,58 @@ def test_wrapper_that_is_no_optimizer_raises_and_names_the_one_inside():
 
     with pytest.raises(TypeError, match=r"not LARC; pass the optimizer inside it, \.optim"):
         ScheduleLR(LARC(sgd(0.1)), factor=cosine(), total_steps=10)
+
+
+def wrapped(inner, attribute, defines_hooks):
+    """Return a wrapper that does not call Optimizer.__init__, so torch adds no hooks to it."""
+
+    class Wrapper(torch.optim.Optimizer):
+        def __init__(self):
+            if defines_hooks:  # as pytorch_optimizer's wrappers, without those of load_state_dict
+                self._patch_step_function()
+                self._optimizer_step_pre_hooks = OrderedDict()
+                self._optimizer_step_post_hooks = OrderedDict()
+            setattr(self, attribute, inner)
+            self.defaults, self.state = inner.defaults, inner.state
+
+        @property
+        def param_groups(self):
+            return inner.param_groups
+
+        def step(self, closure=None):
+            return inner.step(closure)
+
+    return Wrapper()
+
+
+@pytest.mark.parametrize("attribute", ["optimizer", "_optimizer", "base"])
+@pytest.mark.parametrize("defines_hooks", [True, False])
+@pytest.mark.parametrize("lrs", [(0.1,), (0.1, 0.2)])
+def test_steps_of_a_wrapper_without_hooks_are_counted_inside(lrs, defines_hooks, attribute):
+    optimizer = wrapped(sgd(*lrs), attribute, defines_hooks)
+    scheduler = ScheduleLR(optimizer, factor=linear(1, 0), total_steps=10)
+    train(optimizer, 5)
+    assert scheduler.last_epoch == 5
+    assert [g["lr"] for g in optimizer.param_groups] == pytest.approx([lr / 2 for lr in lrs])
+
+
+def test_optimizer_without_hooks_raises_and_works_with_counted_calls():
+    class Bare(torch.optim.Optimizer):
+        def __init__(self, groups):
+            self.param_groups, self.state, self.defaults = groups, {}, {}
+            self._optimizer_step_post_hooks = OrderedDict()
+
+        def step(self, closure=None):
+            pass
+
+    with pytest.raises(BindingError, match=r'steps cannot be counted; pass clock="step"'):
+        ScheduleLR(Bare(ones(0.1)), factor=linear(1, 0), total_steps=10)
+    bare = Bare(ones(0.1))
+    scheduler = ScheduleLR(bare, factor=linear(1, 0), total_steps=10, clock="step")
+    for _ in range(5):
+        bare.step()
+        scheduler.step()
+    assert bare.param_groups[0]["lr"] == pytest.approx(0.05)
 
 
 def test_metric_passed_to_step_raises_and_names_plateau_lr():

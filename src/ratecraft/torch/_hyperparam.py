@@ -113,16 +113,30 @@ def by_group(groups: list[dict[str, Any]], values: list[T]) -> T | dict[str, T]:
     return dict(zip(group_names(groups), values, strict=True))
 
 
+def has_step_hooks(optimizer: Optimizer) -> bool:
+    """Return whether torch calls the step hooks of an optimizer; a wrapper may lack them."""
+    is_wrapped = getattr(type(optimizer).step, "hooked", False)  # by Optimizer.__init__
+    return is_wrapped and "_optimizer_step_post_hooks" in vars(optimizer)
+
+
+def has_load_hooks(optimizer: Optimizer) -> bool:
+    """Return whether ``load_state_dict`` has hooks; a wrapper may lack them."""
+    return "_optimizer_load_state_dict_pre_hooks" in vars(optimizer)
+
+
 def innermost_optimizer(optimizer: Optimizer, *, counted: bool = False) -> Optimizer:
     """Return the optimizer that makes the step, inside wrappers such as Accelerate's."""
-    inner: Any = optimizer
-    while isinstance(inner, Optimizer):
-        if "_optimizer_step_post_hooks" in vars(inner):
-            return inner
-        inner = getattr(inner, "optimizer", None)
-    if counted:
+    inner: Optimizer | None = optimizer
+    with_step_hooks = []
+    while inner is not None:
+        if has_step_hooks(inner):
+            with_step_hooks.append(inner)
+            if has_load_hooks(inner):
+                return inner
+        inner = next((item for item in vars(inner).values() if isinstance(item, Optimizer)), None)
+    if not with_step_hooks and counted:
         raise BindingError(
             f"{type(optimizer).__name__} has no step hooks, so its steps cannot be counted; "
             'pass clock="step" and call step() after each step'
         )
-    return optimizer
+    return with_step_hooks[0] if with_step_hooks else optimizer

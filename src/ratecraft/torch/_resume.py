@@ -183,12 +183,10 @@ class _Change:
             ("this", self.present_time_map, new_base),
         ):
             try:
-                outcome = f"is {self._next_lr(time_map, base_lr):g}"
+                outcome = f"{self._next_lr(time_map, base_lr):g}"
             except (BindingError, ScheduleError) as error:
-                outcome = f"is unknown: {error}"
-            lines.append(
-                f"the next lr of group 0, by this schedule alone, with {title} config {outcome}"
-            )
+                outcome = f"unknown: {error}"
+            lines.append(f"next lr of group 0 with {title} config: {outcome}")
         lines.append(
             'pass on_change="keep" to keep the saved config, "replan" to use this config from '
             'here on, or "continue" to stretch the rest of the saved schedule to the new '

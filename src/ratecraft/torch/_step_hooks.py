@@ -10,6 +10,8 @@ from typing import Any, Final
 import torch
 from torch.optim import Optimizer
 
+from ._hyperparam import has_step_hooks
+
 Hook = Callable[[Optimizer, Any, Any], Any]
 
 # torch wraps the step of each class of optimizers in a function with this code. It calls the hooks,
@@ -74,9 +76,7 @@ def inner_optimizers(optimizer: Optimizer) -> list[Optimizer]:
     return [
         value
         for value in vars(optimizer).values()
-        if isinstance(value, Optimizer)
-        and "_optimizer_step_post_hooks" in vars(value)
-        and steps_same(optimizer, value)
+        if isinstance(value, Optimizer) and has_step_hooks(value) and steps_same(optimizer, value)
     ]
 
 

@@ -19,7 +19,17 @@ from torch.optim import Optimizer
 from ratecraft.errors import BindingError
 
 from ._factors import Factors, FactorSource, product_of_factors, scaled
-from ._hyperparam import Hyperparam, copied, group_keys, group_name, is_same_lr, rounded, version
+from ._hyperparam import (
+    Hyperparam,
+    copied,
+    group_keys,
+    group_name,
+    has_load_hooks,
+    has_step_hooks,
+    is_same_lr,
+    rounded,
+    version,
+)
 from ._step_hooks import add_step_hooks
 
 log = logging.getLogger("ratecraft.torch")
@@ -96,9 +106,10 @@ class HyperparamWriter:
             self._record_written()
         optimizer = cast(Optimizer, self._optimizer())
         writers = vars(optimizer).setdefault(WRITERS_ATTRIBUTE, {})
-        if not writers and "_optimizer_step_pre_hooks" in vars(optimizer):
+        if not writers and has_load_hooks(optimizer):
             optimizer.register_load_state_dict_pre_hook(_before_load)
             optimizer.register_load_state_dict_post_hook(_after_load)
+        if not writers and has_step_hooks(optimizer):
             scheduled = self._optimizer  # which may contain the one that makes the step
 
             def before_step(*_: Any) -> None:
@@ -121,9 +132,10 @@ class HyperparamWriter:
         sets_lr = any(source.sets_lr for source in self.sources)
         self.effective_base = [1.0] * len(self.base) if sets_lr else list(self.base)
         self._scale = scaled(self.effective_base, self.external_factor)
-        self._choose_common_source()
+        self.choose_common_source()
 
-    def _choose_common_source(self) -> None:
+    def choose_common_source(self) -> None:
+        """Find out whether one factor of one source gives all groups the same value."""
         is_common = self._is_plain and len(self.sources) == 1 and len(set(self._scale)) == 1
         self._common_source = self.sources[0] if is_common and self.sources[0].uniform else None
 
@@ -278,7 +290,7 @@ class HyperparamWriter:
                 self._scale[i] = self.effective_base[i] * self.external_factor[i]
             else:
                 self._change_at_zero(i, number, factor)
-        self._choose_common_source()
+        self.choose_common_source()
 
     def _is_step_of_swalr(self, i: int, current: float, before: float) -> bool:
         """Return whether a change moved the lr towards the ``swa_lr`` of torch's SWALR."""

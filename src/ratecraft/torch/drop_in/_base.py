@@ -45,18 +45,28 @@ class _DropInSource(FactorSource):
         super().__init__(sets_lr=scheduler_class.sets_lr)
         self.scheduler_class, self.eta_min = scheduler_class, 0.0
 
+    def set_uniform(self, uniform: bool, writer: HyperparamWriter) -> None:
+        """Say whether there is one factor for all groups; a group added later may change that."""
+        if uniform is not self.uniform:
+            self.uniform = uniform
+            writer.choose_common_source()
+
     def base_of_new_group(self, value: float, first_base: float) -> float:
         # torch's classes go on from the lr that a new group has, whatever their factor is.
-        if not isinstance(self.factors, list):
-            return value / self.factors if self.factors else value
-        if not self.eta_min or not first_base or first_base == self.eta_min:
+        factor = self.factors[0] if isinstance(self.factors, list) else self.factors
+        low = self.eta_min / first_base if first_base else 0.0
+        if low == 1 or (isinstance(self.factors, list) and not low):
             return value  # a list is of factors by group, and a new group has the factor 1
-        low = self.eta_min / first_base
-        factor = (self.factors[0] - low) / (1 - low)
+        factor = (factor - low) / (1 - low)
         return self.eta_min + (value - self.eta_min) / factor if factor else value
 
     def describe(self, group: str) -> str:
         return self.scheduler_class.__name__
+
+
+def one_or_all(values: list[float]) -> Factors:
+    """Return the value of the only group, which is written faster, or those of all groups."""
+    return values[0] if len(values) == 1 else values
 
 
 class DropInScheduler(LRScheduler):
@@ -122,9 +132,9 @@ class DropInScheduler(LRScheduler):
         bases = [float(base) for base in self.base_lrs]
         if hasattr(self, "_writer"):
             bases += self._writer.base[len(bases) :]  # of groups that were added later
-        return [
-            eta_min / base + (1 - eta_min / base) * factor if base else factor for base in bases
-        ]
+        return one_or_all(
+            [eta_min / base + (1 - eta_min / base) * factor if base else factor for base in bases]
+        )
 
     def _is_attached(self) -> bool:
         return hasattr(self, "_writer") and self._source in self._writer.sources
@@ -174,6 +184,7 @@ class DropInScheduler(LRScheduler):
     def _write_current(self) -> None:
         factors = self._apply(self.last_epoch)
         self._attach(factors)
+        self._source.set_uniform(not isinstance(factors, list), self._writer)
         self._writer.set_factor(self._source, factors, self.optimizer.param_groups)
         self._last_lr = self._writer.copy_written()
         if self.verbose:

@@ -12,7 +12,7 @@ from __future__ import annotations  # signatures equal torch's, whose annotation
 
 import math
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final, cast
 
 from torch.optim import Optimizer, lr_scheduler
@@ -22,7 +22,7 @@ from ratecraft.errors import BindingError
 from ratecraft.torch._factors import Factors, product_of_factors
 from ratecraft.torch._hyperparam import copied
 
-from ._base import DropInScheduler, refuse_format_1
+from ._base import DropInScheduler, one_or_all, refuse_format_1
 from ._plateau import ReduceLROnPlateau
 
 HALF_PI: Final = math.pi / 2
@@ -32,17 +32,13 @@ def _distinct(functions: list[Any]) -> list[Any]:
     return functions[:1] if functions.count(functions[0]) == len(functions) else functions
 
 
-def _factors_of(values: list[float]) -> Factors:
-    return values[0] if len(values) == 1 else values
-
-
 class LambdaLR(DropInScheduler, lr_scheduler.LambdaLR):
     """Base lr times a function of the step: one for all groups, or one for each."""
 
     _overwrites = True
 
     def _factors(self, k: int) -> Factors:
-        return _factors_of([function(k) for function in _distinct(self.lr_lambdas)])
+        return one_or_all([function(k) for function in _distinct(self.lr_lambdas)])
 
 
 class MultiplicativeLR(DropInScheduler, lr_scheduler.MultiplicativeLR):
@@ -55,11 +51,11 @@ class MultiplicativeLR(DropInScheduler, lr_scheduler.MultiplicativeLR):
         latest = getattr(self, "_latest", None)
         known = latest if latest and latest[0] <= k else getattr(self, "_product", None)
         self._latest = k, self._up_to(k, known)
-        return _factors_of(self._latest[1])
+        return one_or_all(self._latest[1])
 
     def _apply(self, k: int) -> Factors:
         self._product = k, self._up_to(k, getattr(self, "_product", None))
-        return _factors_of(self._product[1])
+        return one_or_all(self._product[1])
 
     def _up_to(self, k: int, known: tuple[int, list[float]] | None) -> list[float]:
         """Return the products up to step k, extending the known ones."""
@@ -168,40 +164,47 @@ class _Cycled(DropInScheduler):
     sets_lr = True
     cycle_momentum: bool
     use_beta1: bool
-    _values: Callable[[int, str], list[float]]  # of each group at a step, "lr" or "momentum"
+
+    def _lrs_and_momentums(self, k: int) -> tuple[list[float], list[float]]:
+        """Return each group's lr at a step, and its momentum if that is cycled."""
+        raise NotImplementedError
 
     def _factors(self, k: int) -> Factors:
-        return self._values(k, "lr")
+        return one_or_all(self._lrs_and_momentums(k)[0])
 
     def _apply(self, k: int) -> Factors:
-        if len(self.optimizer.param_groups) > len(self.base_lrs):
+        groups = self.optimizer.param_groups
+        if len(groups) > len(self.base_lrs):
             raise BindingError(
                 f"{type(self).__name__} cannot schedule a param group that is added later, as "
                 "torch's cannot: build it after the last group was added, or use "
                 "ScheduleLR(optimizer, lr=one_cycle(...)), which can"
             )
-        if self.cycle_momentum:
-            momentums = self._values(k, "momentum")
-            for group, momentum in zip(self.optimizer.param_groups, momentums, strict=True):
-                if self.use_beta1:
-                    group["betas"] = (momentum, *group["betas"][1:])
-                else:
-                    group["momentum"] = momentum
-        return self._factors(k)
+        lrs, momentums = self._lrs_and_momentums(k)
+        for group, momentum in zip(groups, momentums, strict=False):
+            if self.use_beta1:
+                group["betas"] = (momentum, *group["betas"][1:])
+            else:
+                group["momentum"] = momentum
+        return one_or_all(lrs)
 
 
 class CyclicLR(_Cycled, lr_scheduler.CyclicLR):
     """Cycles from ``base_lr`` to ``max_lr``, written as lrs; momentum cycles inversely."""
 
-    def _values(self, k: int, hyperparam: str) -> list[float]:
+    def _lrs_and_momentums(self, k: int) -> tuple[list[float], list[float]]:
         cycle, progress = divmod(k / self.total_size, 1)
         up = self.step_ratio
         height = progress / up if progress <= up else (progress - 1) / (up - 1)
         height *= self.scale_fn(cycle + 1 if self.scale_mode == "cycle" else k)
-        ends = self.base_lrs, self.max_lrs
-        if hyperparam == "momentum":
-            ends = self.max_momentums, self.base_momentums
-        return [float(low + (high - low) * height) for low, high in zip(*ends, strict=True)]
+        lrs = _between(self.base_lrs, self.max_lrs, height)
+        if not self.cycle_momentum:
+            return lrs, []
+        return lrs, _between(self.max_momentums, self.base_momentums, height)
+
+
+def _between(lows: list[Any], highs: list[Any], height: float) -> list[float]:
+    return [float(low + (high - low) * height) for low, high in zip(lows, highs, strict=True)]
 
 
 class OneCycleLR(_Cycled, lr_scheduler.OneCycleLR):
@@ -211,7 +214,7 @@ class OneCycleLR(_Cycled, lr_scheduler.OneCycleLR):
     linear strategy below 0.
     """
 
-    def _values(self, k: int, hyperparam: str) -> list[float]:
+    def _lrs_and_momentums(self, k: int) -> tuple[list[float], list[float]]:
         if k > self.total_steps:
             raise ValueError(
                 f"Tried to step {k} times. The specified number of total steps is "
@@ -226,11 +229,17 @@ class OneCycleLR(_Cycled, lr_scheduler.OneCycleLR):
         length = phase["end_step"] - start
         anneal: Any = self._anneal_func
         remaining = anneal(1.0, 0.0, min((k - start) / length, 1.0) if length > 0 else 1.0)
-        first, last = phase[f"start_{hyperparam}"], phase[f"end_{hyperparam}"]
-        return [
-            float(group[last] + (group[first] - group[last]) * remaining)
-            for group in self.optimizer.param_groups
-        ]
+        groups = self.optimizer.param_groups
+        lrs = _of_groups(groups, phase["start_lr"], phase["end_lr"], remaining)
+        if not self.cycle_momentum:
+            return lrs, []
+        first, last = phase["start_momentum"], phase["end_momentum"]
+        return lrs, _of_groups(groups, first, last, remaining)
+
+
+def _of_groups(groups: Any, first: str, last: str, remaining: float) -> list[float]:
+    """Return what is between two entries of each group, of which ``remaining`` is to come."""
+    return [float(g[last] + (g[first] - g[last]) * remaining) for g in groups]
 
 
 class _Composite(LRScheduler):

@@ -89,6 +89,31 @@ def test_base_lr_of_an_unfrozen_group_is_taken_from_the_checkpoint():
     assert [g["lr"] for g in other.param_groups] == [g["lr"] for g in optimizer.param_groups]
 
 
+@ORDERS
+@pytest.mark.parametrize("on_change", ["raise", "keep", "replan"])
+def test_changed_base_lr_under_a_plateau_is_followed_or_refused(on_change, order):
+    def new(lr, on_change="raise"):
+        optimizer = adamw(lr)
+        schedule = ScheduleLR(optimizer, factor=linear(1, 0), total_steps=10, on_change=on_change)
+        return optimizer, PlateauLR(schedule, patience=0, factor=0.5)
+
+    optimizer, plateau = new(0.1)
+    plateau.step(1.0)
+    plateau.step(1.0)  # halves the lr
+    states = saved(optimizer, plateau)
+    other, again = new(0.01, on_change)
+    if on_change == "raise":
+        with pytest.raises(ScheduleChanged, match="base lr"):
+            again.load_state_dict(states[1])
+        assert (again.current_factors, again.scheduler.last_epoch) == ([1.0], 0)
+        return
+    load(other, again, states, order)
+    base = 0.1 if on_change == "keep" else 0.01
+    assert other.param_groups[0]["lr"] == pytest.approx(base * 0.5 * 0.5)
+    other.step()
+    assert other.param_groups[0]["lr"] == pytest.approx(base * 0.4 * 0.5)
+
+
 CHANGES = {"patience": 1, "factor": 0.1, "mode": "max", "min_lr": 0.01, "cooldown": 3}
 
 

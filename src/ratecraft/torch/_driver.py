@@ -133,8 +133,8 @@ class ScheduleDriver:
         """Warn, at the first step, if the run has ended before it."""
         if self.position and self.position >= (end := self.config.run_length()):
             self.bindings[0][0].pending_warnings.append(
-                f"this run ended at {end:g} {self.config.clock_unit}, and {self.position:g} are "
-                "taken: the schedule stays at its last value; to train longer pass the "
+                f"this run ended at {end:g} {self.config.clock_unit}, and {self.position:g} have "
+                "been taken: the schedule stays at its last value; to train longer pass the "
                 'total_steps= of the whole run, with on_change="continue" or "replan" if a state '
                 "is loaded"
             )

@@ -4,10 +4,11 @@ import copy
 from collections.abc import Sequence
 from typing import Any, Final, Literal
 
-from ratecraft.errors import BindingError, RatecraftError, ScheduleChanged
+from ratecraft.errors import BindingError, ScheduleChanged
 from ratecraft.schedule import Duration
 
-from ._checkpoint import STATE_FORMAT, Checkpoint, check_format, is_torch_state
+from ._checkpoint import STATE_FORMAT, check_format, is_torch_state
+from ._resume import resume
 from ._scheduler import ScheduleLR, refuse_copy
 from .drop_in import ReduceLROnPlateau
 
@@ -145,21 +146,19 @@ class PlateauLR(ReduceLROnPlateau):
             )
         state = self._with_settings(state)
         before, factors = copy.copy(self.__dict__), self._source.factors
-        values = self._writer.state()
+        scheduler_before = self.scheduler.state_dict()
+        self.scheduler.load_state_dict(scheduler_state)
+        # The scheduler decides which base lrs to use: the saved ones, or with "replan" the present.
+        values = self._writer.state() | {"_last_lr": scheduler_state["hyperparams"]["lr"]["value"]}
+        del values["value"]
         try:
-            Checkpoint.from_state(scheduler_state, self.scheduler.config)
-            lr_state = scheduler_state["hyperparams"]["lr"]
-            state |= {key: lr_state[key] for key in ("base", "external_factor")}
-            super().load_state_dict(state | {"_last_lr": lr_state["value"]})
-            self.scheduler.load_state_dict(scheduler_state)
-        except Exception as error:
+            super().load_state_dict(state | values)
+        except Exception:
             self.__dict__.clear()
             self.__dict__.update(before)
             self._source.factors = factors
-            self._writer.restore(values)
-            if isinstance(error, RatecraftError):
-                raise
-            raise BindingError(f"cannot read the state of this PlateauLR: {error!r}") from None
+            resume(self.scheduler._driver, scheduler_before, "keep")
+            raise
 
     def _with_settings(self, state: dict[str, Any]) -> dict[str, Any]:
         """Return the state with the settings that on_change= keeps: saved ones or those given."""

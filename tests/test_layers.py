@@ -42,7 +42,7 @@ LOADS = {
 }
 MAX_FILE_LINES, MAX_METHODS, MAX_BODY_LINES = 450, 20, 50
 # The one writer of an optimizer's hyperparameters, and ScheduleLR with torch's interface.
-LARGE = {"torch/_writer.py", "torch/_scheduler.py"}
+MANY_METHODS = {"torch/_writer.py", "torch/_scheduler.py"}
 FILES = sorted(ROOT.rglob("*.py"))
 PACKAGES = sorted(path.parent for path in ROOT.rglob("__init__.py"))
 
@@ -99,12 +99,12 @@ def test_no_module_imports_itself_through_others() -> None:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_files_classes_and_bodies_are_small(path: Path) -> None:
     text = path.read_text()
-    large = str(path.relative_to(ROOT)) in LARGE
-    assert large or len(text.splitlines()) <= MAX_FILE_LINES
+    assert len(text.splitlines()) <= MAX_FILE_LINES
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.ClassDef):
             methods = [item for item in node.body if isinstance(item, ast.FunctionDef)]
-            assert large or len(methods) <= MAX_METHODS, node.name
+            may_have_more = str(path.relative_to(ROOT)) in MANY_METHODS
+            assert may_have_more or len(methods) <= MAX_METHODS, node.name
         if isinstance(node, ast.FunctionDef):
             body = node.body[ast.get_docstring(node) is not None :] or node.body
             assert body[-1].end_lineno - body[0].lineno < MAX_BODY_LINES, node.name  # type: ignore

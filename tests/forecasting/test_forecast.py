@@ -187,7 +187,7 @@ def test_logs_that_do_not_follow_the_law() -> None:
     steps = list(range(20, 2001, 20))
     over = [2 + 2 * (k / 1000 - 1) ** 2 for k in steps]
     overfitting = Log(steps, over, schedule=(0.01 * wsd(50)).resolve(total_steps=2000), name="u")
-    assert "of the logged losses unexplained" in " ".join(
+    assert "the law misses the logged losses by" in " ".join(
         forecast(overfitting, [wsd(50)], 2000).notes
     )
     small = [math.exp(-k / 200) for k in steps]

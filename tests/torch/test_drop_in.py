@@ -296,7 +296,7 @@ losses = st.floats(-5, 5) | st.sampled_from([0.0, math.nan, math.inf, 1.0, 1.0])
     metrics=st.lists(losses, max_size=60),
     mode=st.sampled_from(["min", "max"]),
     factor=st.sampled_from([0.1, 0.5, 0.9]),
-    patience=st.integers(0, 3),
+    patience=st.integers(-1, 3),
     threshold=st.sampled_from([1e-4, 0.1, 0.0]),
     threshold_mode=st.sampled_from(["rel", "abs"]),
     cooldown=st.integers(0, 3),
@@ -311,9 +311,28 @@ def test_plateau_decides_as_torch(metrics, **options):
         ours.step(metric)
         theirs.step(metric)
         assert_close(hyperparams(mine), hyperparams(its))
-        assert (ours.num_bad_epochs, ours.cooldown_counter) == (
-            theirs.num_bad_epochs, theirs.cooldown_counter,
-        )  # fmt: skip
+        assert ours.get_last_lr() == [group["lr"] for group in mine.param_groups]
+        for name in ("num_bad_epochs", "cooldown_counter", "best", "last_epoch", "in_cooldown"):
+            assert getattr(ours, name) == getattr(theirs, name), name
+
+
+def test_plateau_warns_of_an_epoch_where_it_is_called():
+    scheduler = drop_in.ReduceLROnPlateau(optimizer())
+    with pytest.warns(UserWarning, match="epoch") as records:
+        scheduler.step(1.0, 7)
+    assert records[0].filename == __file__
+    assert scheduler.last_epoch == 7
+
+
+@pytest.mark.parametrize("total_steps", [1, 7, 12])
+def test_warm_restarts_give_the_lrs_of_torch_to_the_last_bit(total_steps):
+    mine, its = optimizer(), optimizer()
+    ours = drop_in.CosineAnnealingWarmRestarts(mine, total_steps, T_mult=2)
+    theirs = lr_scheduler.CosineAnnealingWarmRestarts(its, total_steps, T_mult=2)
+    for _ in range(200):
+        assert hyperparams(mine) == hyperparams(its)
+        ours.step()
+        theirs.step()
 
 
 def plateau_with_warmup():

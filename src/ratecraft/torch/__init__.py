@@ -4,6 +4,7 @@ _config.py      ScheduleConfig: the arguments of a ScheduleLR as a value
 _hyperparam.py  Hyperparam: reads and writes one number of a param group; names of groups
 _factors.py     FactorSource: the factor of one scheduler; products of factors
 _writer.py      HyperparamWriter: base x factors x external factor, of one hyperparameter
+_writers.py     the writers of an optimizer and their hooks
 _source.py      ScheduleSource: the schedules of one hyperparameter, as curves by group
 _checkpoint.py  Checkpoint: a saved state, read and checked; TimeMap
 _step_hooks.py  calls before and after each optimizer step, counted once

@@ -16,7 +16,8 @@ from ._config import ScheduleConfig
 from ._hyperparam import group_names
 from ._source import ScheduleSource, check_lr_or_factor, warn_of_ratios
 from ._step_hooks import add_step_hooks
-from ._writer import HyperparamWriter, writer_of
+from ._writer import HyperparamWriter
+from ._writers import add_source, writer_of
 
 log = logging.getLogger("ratecraft.torch")
 
@@ -104,7 +105,7 @@ class ScheduleDriver:
         for group, base_lr in zip(self.groups, initial_values[0][0], strict=True):
             group.setdefault("initial_lr", base_lr)
         for (writer, source), values in zip(self.bindings, initial_values, strict=True):
-            writer.add(source, *values)
+            add_source(writer, source, *values)
             writer.set_factor(source, source.factors, self.groups)
         self.warn_past_end()
         if self.config.clock == "optimizer":

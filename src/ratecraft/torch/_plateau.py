@@ -100,9 +100,6 @@ class PlateauLR(ReduceLROnPlateau):
         reductions = f"{count} reduction{'' if count == 1 else 's'}"
         return self.scheduler._summary(type(self).__name__, reductions)
 
-    def get_last_lr(self) -> list[Any]:
-        return self.scheduler.get_last_lr()
-
     def remove(self) -> None:
         """Detach from the optimizer; its lrs keep their current values."""
         self.scheduler.remove()
@@ -115,7 +112,6 @@ class PlateauLR(ReduceLROnPlateau):
         """Return the state of both parts as plain data, which loads with ``weights_only=True``."""
         return super().state_dict() | {
             "format": STATE_FORMAT,
-            "_last_lr": self.get_last_lr(),
             "scheduler": self.scheduler.state_dict(),
         }
 

@@ -24,17 +24,13 @@ from ._hyperparam import (
     copied,
     group_keys,
     group_name,
-    has_load_hooks,
-    has_step_hooks,
     is_same_lr,
     rounded,
     version,
 )
-from ._step_hooks import add_step_hooks
 
 log = logging.getLogger("ratecraft.torch")
 
-WRITERS_ATTRIBUTE: Final = "_ratecraft_writers"  # of the optimizer
 SAVED_VALUE_REL_TOL: Final = 1e-9  # a saved value this close to the product is used as saved
 
 
@@ -69,15 +65,20 @@ class HyperparamWriter:
         self._numbers: list[float] = []  # the same as floats, if any of them is a tensor
         self._versions: list[int] | None = None  # if any is a tensor, which changes in place
         self._is_plain = False  # whether the groups hold plain numbers
-        self._common_source: FactorSource | None = None  # if its factor gives all groups one value
+        self._has_one_value = False  # whether all groups get the same value
         self._warned_at_zero = self.is_released = False
         self.expected_write: tuple[FactorSource, Factors, list[Any]] | None = None
         self.pending_warnings: list[str] = []
 
     @property
+    def optimizer(self) -> Optimizer:
+        """The optimizer, which refers to this writer, and so exists."""
+        return cast(Optimizer, self._optimizer())
+
+    @property
     def groups(self) -> list[dict[str, Any]]:
         """The optimizer's param groups."""
-        return cast(Optimizer, self._optimizer()).param_groups
+        return self.optimizer.param_groups
 
     # Adding and removing sources ----------------------------------------------------------
 
@@ -104,19 +105,6 @@ class HyperparamWriter:
             self.base, self.external_factor = list(base), list(external_factor)
             self.group_keys = group_keys(self.groups)
             self._record_written()
-        optimizer = cast(Optimizer, self._optimizer())
-        writers = vars(optimizer).setdefault(WRITERS_ATTRIBUTE, {})
-        if not writers and has_load_hooks(optimizer):
-            optimizer.register_load_state_dict_pre_hook(_before_load)
-            optimizer.register_load_state_dict_post_hook(_after_load)
-        if not writers and has_step_hooks(optimizer):
-            scheduled = self._optimizer  # which may contain the one that makes the step
-
-            def before_step(*_: Any) -> None:
-                _before_step(cast(Optimizer, scheduled()))
-
-            add_step_hooks(optimizer, before=before_step)
-        writers[self.hyperparam.name] = self
         self.detect_external_changes()  # relative to the factors that were in force
         self.sources.append(source)
         self._rescale()
@@ -132,12 +120,12 @@ class HyperparamWriter:
         sets_lr = any(source.sets_lr for source in self.sources)
         self.effective_base = [1.0] * len(self.base) if sets_lr else list(self.base)
         self._scale = scaled(self.effective_base, self.external_factor)
-        self.choose_common_source()
+        self.compare_groups()
 
-    def choose_common_source(self) -> None:
-        """Find out whether one factor of one source gives all groups the same value."""
-        is_common = self._is_plain and len(self.sources) == 1 and len(set(self._scale)) == 1
-        self._common_source = self.sources[0] if is_common and self.sources[0].uniform else None
+    def compare_groups(self) -> None:
+        """Find out whether all groups get the same value."""
+        is_uniform = all(source.uniform for source in self.sources)
+        self._has_one_value = self._is_plain and is_uniform and len(set(self._scale)) == 1
 
     def sync(self) -> None:
         """Detect external changes and add new groups."""
@@ -290,7 +278,7 @@ class HyperparamWriter:
                 self._scale[i] = self.effective_base[i] * self.external_factor[i]
             else:
                 self._change_at_zero(i, number, factor)
-        self.choose_common_source()
+        self.compare_groups()
 
     def _is_step_of_swalr(self, i: int, current: float, before: float) -> bool:
         """Return whether a change moved the lr towards the ``swa_lr`` of torch's SWALR."""
@@ -300,7 +288,7 @@ class HyperparamWriter:
 
     def _release(self) -> None:
         """Stop writing: from its first step on, SWALR sets the lr."""
-        self.is_released, self._is_plain, self._common_source = True, False, None
+        self.is_released, self._is_plain, self._has_one_value = True, False, False
         log.info("SWALR sets the lr from now on; the schedule no longer does")
 
     def _change_at_zero(self, i: int, current: float, factor: float) -> None:
@@ -333,9 +321,9 @@ class HyperparamWriter:
         """Set one source's factors and write the new values to the param groups."""
         # Runs after every step, so it makes few lookups and calls: benchmarks/step_speed.py.
         key, written = self._key, self._written
-        if source is self._common_source and len(groups) == (count := len(written)):
+        if self._has_one_value and len(groups) == (count := len(written)):
             before = written[0]
-            if count == 1:  # without loops, which cost a tenth of the time
+            if count == 1 and len(self.sources) == 1:  # without loops, which cost a tenth
                 group = groups[0]
                 if group[key] is before:
                     source.factors = factors
@@ -346,6 +334,8 @@ class HyperparamWriter:
                     break
             else:
                 source.factors = factors
+                if len(self.sources) > 1:
+                    factors = product_of_factors([other.factors for other in self.sources])
                 value = self._scale[0] * factors  # type: ignore[operator]  # one for all groups
                 for group in groups:
                     group[key] = value
@@ -428,71 +418,3 @@ class HyperparamWriter:
                 for saved, value in pairs
             ]
         )
-
-
-def writer_of(optimizer: Optimizer, hyperparam: str) -> HyperparamWriter:
-    """Return the writer of a hyperparameter, or a new one, which `add` registers."""
-    writer = writers_of(optimizer).get(hyperparam)
-    if writer is not None and (writer.sources or _is_untouched(writer)):
-        writer.sync()
-        return writer
-    writer = HyperparamWriter(optimizer, hyperparam)
-    for i, group in enumerate(optimizer.param_groups):
-        writer.hyperparam.check(group, i)
-    return writer
-
-
-def _is_untouched(writer: HyperparamWriter) -> bool:
-    """Return whether the groups hold what was written last, and have the same bases."""
-    groups, hyperparam = writer.groups, writer.hyperparam
-    if len(groups) != len(writer.base):
-        return False
-    written = [
-        rounded(number, hyperparam.read(group))
-        for number, group in zip(writer.written_values(), groups, strict=True)
-    ]
-    if hyperparam.values(groups) != written:
-        return False
-    return hyperparam.name != "lr" or [g.get("initial_lr") for g in groups] == writer.base
-
-
-def writers_of(optimizer: Optimizer) -> dict[str, HyperparamWriter]:
-    """Return an optimizer's writers by hyperparameter."""
-    writers: dict[str, HyperparamWriter] = vars(optimizer).get(WRITERS_ATTRIBUTE, {})
-    return writers
-
-
-def _before_load(optimizer: Optimizer, _: Any) -> None:
-    """Before ``optimizer.load_state_dict``: detect external changes made so far."""
-    for writer in writers_of(optimizer).values():
-        if writer.sources:
-            writer.sync()
-
-
-def _after_load(optimizer: Optimizer) -> None:
-    """After ``optimizer.load_state_dict``: write the scheduled values over the loaded ones."""
-    for writer in writers_of(optimizer).values():
-        if writer.sources:
-            writer.write_initial_lrs()
-            writer.write(writer.written_values())
-
-
-def _before_step(optimizer: Optimizer) -> None:
-    """Before a step: log pending warnings, and add new groups and write their values."""
-    groups = optimizer.param_groups
-    writers = writers_of(optimizer).values()
-    for writer in writers:
-        for message in writer.pending_warnings:
-            log.warning(message)
-        writer.pending_warnings = []
-        if not writer.sources:
-            continue
-        if groups and group_keys(groups[:1]) != writer.group_keys[:1]:
-            writer.sync()
-        if len(groups) == len(writer.base):
-            continue
-        for i in range(len(writer.base), len(groups)):
-            for other in writers:
-                other.hyperparam.check(groups[i], i)
-        writer.sync()
-        writer.write()

@@ -16,7 +16,8 @@ from ratecraft.errors import BindingError
 from ratecraft.torch._checkpoint import check_format, check_values, is_finite_number
 from ratecraft.torch._factors import Factors, FactorSource
 from ratecraft.torch._hyperparam import innermost_optimizer
-from ratecraft.torch._writer import HyperparamWriter, writer_of
+from ratecraft.torch._writer import HyperparamWriter
+from ratecraft.torch._writers import add_source, writer_of
 
 log = logging.getLogger("ratecraft.torch")
 
@@ -44,12 +45,6 @@ class _DropInSource(FactorSource):
     def __init__(self, scheduler_class: type[DropInScheduler]) -> None:
         super().__init__(sets_lr=scheduler_class.sets_lr)
         self.scheduler_class, self.eta_min = scheduler_class, 0.0
-
-    def set_uniform(self, uniform: bool, writer: HyperparamWriter) -> None:
-        """Say whether there is one factor for all groups; a group added later may change that."""
-        if uniform is not self.uniform:
-            self.uniform = uniform
-            writer.choose_common_source()
 
     def base_of_new_group(self, value: float, first_base: float) -> float:
         # torch's classes go on from the lr that a new group has, whatever their factor is.
@@ -140,8 +135,6 @@ class DropInScheduler(LRScheduler):
         return hasattr(self, "_writer") and self._source in self._writer.sources
 
     def _attach(self, factors: Factors) -> None:
-        if self._is_attached():
-            return
         # The optimizer may be wrapped, as by Accelerate; the inner one has the writers.
         writer = writer_of(innermost_optimizer(self.optimizer), "lr")
         fresh = self.last_epoch <= 0 and not self.sets_lr
@@ -157,7 +150,7 @@ class DropInScheduler(LRScheduler):
             self._detach_replaced(writer)
         self._source.uniform = not isinstance(factors, list)
         self._source.eta_min = float(getattr(self, "eta_min", 0.0))
-        writer.add(self._source, base, external_factor)
+        add_source(writer, self._source, base, external_factor)
         self._writer = writer
 
     def _detach_replaced(self, writer: HyperparamWriter) -> None:
@@ -183,10 +176,14 @@ class DropInScheduler(LRScheduler):
 
     def _write_current(self) -> None:
         factors = self._apply(self.last_epoch)
-        self._attach(factors)
-        self._source.set_uniform(not isinstance(factors, list), self._writer)
-        self._writer.set_factor(self._source, factors, self.optimizer.param_groups)
-        self._last_lr = self._writer.copy_written()
+        if not self._is_attached():
+            self._attach(factors)
+        source, writer = self._source, self._writer
+        if isinstance(factors, list) is source.uniform:  # a group was added
+            source.uniform = not source.uniform
+            writer.compare_groups()
+        writer.set_factor(source, factors, self.optimizer.param_groups)
+        self._last_lr = writer.copy_written()
         if self.verbose:
             log.info("%s: step %d: lr %s", type(self).__name__, self.last_epoch, self._last_lr)
 
@@ -199,7 +196,8 @@ class DropInScheduler(LRScheduler):
         if not self._get_lr_called_within_step:
             warnings.warn(GET_LR_WARNING, UserWarning, stacklevel=2)
         factors = self._apply(self.last_epoch)
-        self._attach(factors)
+        if not self._is_attached():
+            self._attach(factors)
         values = self._writer.values(self._source, factors)
         self._writer.expected_write = self._source, factors, list(values)
         return values

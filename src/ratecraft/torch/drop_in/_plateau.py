@@ -6,6 +6,7 @@ as a schedule, to repeat, compare or plot the run without the metric.
 
 import copy
 import math
+import warnings
 from typing import Any, SupportsFloat, cast
 
 from torch.optim import lr_scheduler
@@ -78,12 +79,39 @@ class ReduceLROnPlateau(DropInScheduler, lr_scheduler.ReduceLROnPlateau):
         at = [self._as_duration(position) for position in levels]
         return staircase([1.0, *levels.values()], at=at) if at else constant(1)
 
+    @property
+    def _last_lr(self) -> list[Any]:
+        return copied(group["lr"] for group in self.optimizer.param_groups)
+
+    @_last_lr.setter
+    def _last_lr(self, values: object) -> None:
+        pass  # torch's constructor sets it
+
     def step(self, metrics: SupportsFloat, epoch: int | None = None) -> None:  # type: ignore[override]  # as torch's
         """Record a metric, and reduce the factor if it has not improved for too long."""
-        self._reattach()
-        metric, best, before = float(metrics), self.best, list(self.current_factors)
-        super().step(metric, epoch)
-        self._last_lr = copied(group["lr"] for group in self.optimizer.param_groups)
+        if not self._is_attached():
+            self._write_current()
+        metric, best = float(metrics), self.best
+        if epoch is None:
+            self.last_epoch += 1
+        else:
+            warnings.warn(lr_scheduler.EPOCH_DEPRECATION_WARNING, UserWarning, stacklevel=2)
+            self.last_epoch = epoch
+        if self._is_better(metric, best):  # type: ignore[no-untyped-call]
+            self.best, self.num_bad_epochs = metric, 0
+        else:
+            self.num_bad_epochs += 1
+        if self.cooldown_counter > 0:
+            self.cooldown_counter -= 1
+            self.num_bad_epochs = 0
+        if self.num_bad_epochs > self.patience:
+            self._reduce(metric, best)
+            self.cooldown_counter, self.num_bad_epochs = self.cooldown, 0
+
+    def _reduce(self, metric: float, best: float) -> None:
+        """Reduce the lr, and record the reduction unless it was skipped."""
+        before = list(self.current_factors)
+        self._reduce_lr(self.last_epoch)
         if self.current_factors != before:
             factors = list(self.current_factors)
             reduction = {"at": self._position(), "metric": metric, "best": best, "factors": factors}
@@ -102,7 +130,7 @@ class ReduceLROnPlateau(DropInScheduler, lr_scheduler.ReduceLROnPlateau):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state, with each group's base lr, as a deep copy of plain data."""
-        return copy.deepcopy(super().state_dict())
+        return copy.deepcopy(super().state_dict() | {"_last_lr": self._last_lr})
 
     def _load(self, state: dict[str, Any]) -> None:
         # In a state of torch's class, the factors follow from its lrs.
@@ -115,6 +143,7 @@ class ReduceLROnPlateau(DropInScheduler, lr_scheduler.ReduceLROnPlateau):
         self._add_factors(state.get("current_factors", []))
         _check_state(state)
         super()._load(state)
+        self.__dict__.pop("_last_lr", None)
 
     def _add_factors(self, factors: list[float]) -> None:
         """Add a factor of 1 for each group that was added since the last reduction."""

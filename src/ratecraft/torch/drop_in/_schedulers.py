@@ -64,7 +64,7 @@ class MultiplicativeLR(DropInScheduler, lr_scheduler.MultiplicativeLR):
         if k < before or len(product) != len(functions):
             before, product = 0, [1.0] * len(functions)
         for i in range(before + 1, k + 1):
-            product = [p * function(i) for p, function in zip(product, functions, strict=True)]
+            product = [p * f(i) for p, f in zip(product, functions)]  # noqa: B905  # strict= costs time
         return product
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -133,7 +133,8 @@ class CosineAnnealingWarmRestarts(DropInScheduler, lr_scheduler.CosineAnnealingW
 
     def _factors(self, k: int) -> Factors:
         at, length = (self.T_cur, self.T_i) if k == self.last_epoch else self._cycle_position(k)
-        return self._above_eta_min(self.eta_min, math.cos(HALF_PI * (at / length)) ** 2)
+        # Torch's expression, to the last bit: Ignite compares its own with it.
+        return self._above_eta_min(self.eta_min, (1 + math.cos(math.pi * at / length)) / 2)
 
     def _cycle_position(self, epoch: float) -> tuple[float, float]:
         at, length = epoch, self.T_0
@@ -181,12 +182,12 @@ class _Cycled(DropInScheduler):
                 "ScheduleLR(optimizer, lr=one_cycle(...)), which can"
             )
         lrs, momentums = self._lrs_and_momentums(k)
-        for group, momentum in zip(groups, momentums, strict=False):
+        for group, momentum in zip(groups, momentums):  # noqa: B905
             if self.use_beta1:
                 group["betas"] = (momentum, *group["betas"][1:])
             else:
                 group["momentum"] = momentum
-        return one_or_all(lrs)
+        return lrs[0] if len(lrs) == 1 else lrs
 
 
 class CyclicLR(_Cycled, lr_scheduler.CyclicLR):
@@ -197,14 +198,12 @@ class CyclicLR(_Cycled, lr_scheduler.CyclicLR):
         up = self.step_ratio
         height = progress / up if progress <= up else (progress - 1) / (up - 1)
         height *= self.scale_fn(cycle + 1 if self.scale_mode == "cycle" else k)
-        lrs = _between(self.base_lrs, self.max_lrs, height)
+        pairs: Any = zip(self.base_lrs, self.max_lrs)  # noqa: B905  # strict= costs time
+        lrs = [float(low + (high - low) * height) for low, high in pairs]
         if not self.cycle_momentum:
             return lrs, []
-        return lrs, _between(self.max_momentums, self.base_momentums, height)
-
-
-def _between(lows: list[Any], highs: list[Any], height: float) -> list[float]:
-    return [float(low + (high - low) * height) for low, high in zip(lows, highs, strict=True)]
+        pairs = zip(self.max_momentums, self.base_momentums)  # noqa: B905
+        return lrs, [float(high + (low - high) * height) for high, low in pairs]
 
 
 class OneCycleLR(_Cycled, lr_scheduler.OneCycleLR):
@@ -221,25 +220,22 @@ class OneCycleLR(_Cycled, lr_scheduler.OneCycleLR):
                 f"{self.total_steps}"
             )
         phases: Any = self._schedule_phases
-        start = 0.0
+        start = end = 0.0
         for phase in phases:
-            if k <= phase["end_step"] or phase is phases[-1]:
+            start, end = end, phase["end_step"]
+            if k <= end:
                 break
-            start = phase["end_step"]
-        length = phase["end_step"] - start
-        anneal: Any = self._anneal_func
-        remaining = anneal(1.0, 0.0, min((k - start) / length, 1.0) if length > 0 else 1.0)
-        groups = self.optimizer.param_groups
-        lrs = _of_groups(groups, phase["start_lr"], phase["end_lr"], remaining)
-        if not self.cycle_momentum:
-            return lrs, []
-        first, last = phase["start_momentum"], phase["end_momentum"]
-        return lrs, _of_groups(groups, first, last, remaining)
-
-
-def _of_groups(groups: Any, first: str, last: str, remaining: float) -> list[float]:
-    """Return what is between two entries of each group, of which ``remaining`` is to come."""
-    return [float(g[last] + (g[first] - g[last]) * remaining) for g in groups]
+        progress = (k - start) / (end - start) if start < end and k < end else 1.0
+        remaining: float = self._anneal_func(1.0, 0.0, progress)  # type: ignore[no-untyped-call]
+        first, last = phase["start_lr"], phase["end_lr"]
+        lrs, momentums = [], []
+        for group in self.optimizer.param_groups:
+            low = group[last]
+            lrs.append(float(low + (group[first] - low) * remaining))
+            if self.cycle_momentum:
+                low, high = group[phase["end_momentum"]], group[phase["start_momentum"]]
+                momentums.append(low + (high - low) * remaining)
+        return lrs, momentums
 
 
 class _Composite(LRScheduler):

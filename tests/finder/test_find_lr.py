@@ -116,7 +116,7 @@ def test_longer_run_gets_a_lower_lr() -> None:
     assert results[2].lr_low / usual.lr_low == pytest.approx(ratios[2])
     assert results[0].reason.endswith(f"; fitted lr {usual.lr:.3g}")
     assert f"; times 0.969 for a run of 192 steps: {results[1].lr:.3g}" in results[1].reason
-    assert " for a run of 1920 steps that sees the data 30 times: " in results[2].reason
+    assert " for a run of 1920 steps (30 epochs): " in results[2].reason
 
 
 def test_reason_multiplies_out_to_the_lr() -> None:
@@ -124,7 +124,7 @@ def test_reason_multiplies_out_to_the_lr() -> None:
         result = find_lr(*line(), squares, total_steps=total_steps)
         fitted, factor, product = (
             float(re.search(rf"{word} ([\d.e-]+\d)", result.reason)[1])
-            for word in ("fitted lr", "times", "(?:steps|times):")
+            for word in ("fitted lr", "times", r"(?:steps|epochs\)):")
         )
         assert product == float(f"{result.lr:.3g}")
         assert fitted * factor == pytest.approx(product, rel=0.015)
@@ -138,9 +138,9 @@ def test_loader_without_length_gets_no_correction_for_passes() -> None:
 
 def test_accumulation_increases_the_number_of_passes() -> None:
     reason = find_lr(*line(), squares, accumulate=4, total_steps=480).reason
-    assert " for a run of 480 steps that sees the data 30 times: " in reason
+    assert " for a run of 480 steps (30 epochs): " in reason
     reason = find_lr(*line(count=2), squares, accumulate=4, total_steps=480).reason
-    assert " for a run of 480 steps that sees the data 960 times: " in reason
+    assert " for a run of 480 steps (960 epochs): " in reason
 
 
 def test_param_groups_keep_the_ratios_of_their_lrs() -> None:

@@ -297,5 +297,5 @@ def _length_factor(total_steps: int | None, search: _Search) -> tuple[float, str
     factor = length_ratio**-LENGTH_EXPONENT * max(passes / HORIZON_PASSES, 1.0) ** -PASSES_EXPONENT
     if factor == 1:
         return factor, ""
-    repeats = f" that sees the data {round(passes, 2):g} times" if passes > HORIZON_PASSES else ""
+    repeats = f" ({round(passes, 2):g} epochs)" if passes > HORIZON_PASSES else ""
     return factor, f"times {factor:.3g} for a run of {total_steps} steps{repeats}"

@@ -259,8 +259,8 @@ def _weaknesses(logs: Sequence[Log], error: float) -> tuple[str, ...]:
     ]
     if error > MAX_FIT_ERROR:
         notes.append(
-            f"the law misses the logged losses by {error:.1%}: it has no term for noise, "
-            "overfitting or an instability"
+            f"the law misses the logged losses by {error:.1%}; it has no term for noise, "
+            "overfitting or instability"
         )
     if plateau < MIN_PLATEAU_FRACTION:
         notes.append(

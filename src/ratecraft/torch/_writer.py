@@ -124,7 +124,7 @@ class HyperparamWriter:
 
     def compare_groups(self) -> None:
         """Find out whether all groups get the same value."""
-        is_uniform = all(source.uniform for source in self.sources)
+        is_uniform = all(map(operator.attrgetter("uniform"), self.sources))
         self._has_one_value = self._is_plain and is_uniform and len(set(self._scale)) == 1
 
     def sync(self) -> None:

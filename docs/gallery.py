@@ -151,7 +151,7 @@ def metric_driven() -> Family:
             ),
             Entry(
                 "plateau_cosine",
-                "A plateau times warm-up and cosine",
+                "A plateau times warmup and cosine",
                 {
                     "schedule": planned,
                     "plateau": repr(beside),
@@ -374,7 +374,7 @@ OPEN_LOOP: Final = (
         (
             Entry(
                 "warmup",
-                "Linear warm-up",
+                "Linear warmup",
                 "warmup(30)",
                 "LambdaLR(optimizer, lambda k: min(1, k / 30))",
                 heading="Linear warmup",
@@ -388,21 +388,21 @@ OPEN_LOOP: Final = (
             ),
             Entry(
                 "warmup_cosine",
-                "Cosine warm-up",
+                "Cosine warmup",
                 'warmup(30, shape="cosine")',
                 "LambdaLR(optimizer, lambda k: (1 - math.cos(math.pi * min(1, k / 30))) / 2)",
                 heading="Cosine-shaped warmup",
             ),
             Entry(
                 "warmup_exponential",
-                "Exponential warm-up",
+                "Exponential warmup",
                 'warmup(30, start=0.01, shape="exponential")',
                 "LambdaLR(optimizer, lambda k: 0.01 ** (1 - min(1, k / 30)))",
                 heading="Exponential warmup",
             ),
             Entry(
                 "warmup_constant",
-                "Constant warm-up",
+                "Constant warmup",
                 'warmup(30, start=0.1, shape="constant").then(constant(1))',
                 "ConstantLR(optimizer, 0.1, total_iters=30)",
                 heading="Constant warmup",
@@ -423,7 +423,7 @@ OPEN_LOOP: Final = (
             ),
             Entry(
                 "warmup_then_cosine",
-                "Warm-up, then cosine",
+                "Warmup, then cosine",
                 "warmup(10, start=0.01).then(cosine(1, 0))",
                 "SequentialLR(\n"
                 "    optimizer,\n"
@@ -437,7 +437,7 @@ OPEN_LOOP: Final = (
             ),
             Entry(
                 "warmup_milestones",
-                "Warm-up, then milestones",
+                "Warmup, then milestones",
                 "warmup(10, start=0.1).then(staircase([1, 0.1, 0.01], at=[30, 60]))",
                 "SequentialLR(\n"
                 "    optimizer,\n"
@@ -452,7 +452,7 @@ OPEN_LOOP: Final = (
             ),
             Entry(
                 "warmup_times_milestones",
-                "Warm-up times milestones",
+                "Warmup times milestones",
                 "warmup(10, start=0.1) * staircase([1, 0.1, 0.01], at=[30, 60])",
                 "ChainedScheduler(\n"
                 "    [\n"
@@ -554,7 +554,7 @@ OPEN_LOOP: Final = (
             ),
             Entry(
                 "repeat_warmup",
-                "A warm-up in each cycle",
+                "A warmup in each cycle",
                 "warmup(5).then(cosine(1, 0)).repeat(4)",
                 heading="A warmup in each cycle",
             ),
@@ -643,7 +643,7 @@ OPEN_LOOP: Final = (
             ),
             Entry(
                 "warmup_inverse_sqrt",
-                "Warm-up, then inverse square root",
+                "Warmup, then inverse square root",
                 "warmup(20).then(inverse_sqrt(20))",
                 "LambdaLR(optimizer, lambda k: min(k / 20, (20 / max(k, 1)) ** 0.5))",
                 heading="Warmup, then inverse square root",
@@ -695,7 +695,7 @@ COMPOSITIONS: Final = Family(
         ),
         Entry(
             "times_cosine",
-            "Warm-up times cosine",
+            "Warmup times cosine",
             "warmup(20, start=0.1) * cosine(1, 0)",
             "ChainedScheduler(\n"
             "    [\n"

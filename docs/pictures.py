@@ -29,7 +29,8 @@ FONT_FACE = re.compile(r"\s*@font-face \{.*?\}", re.S)  # fetched from the netwo
 
 def terminal_picture() -> str:
     """Return what the command prints, as an SVG image of a terminal."""
-    environment = os.environ | {"FORCE_COLOR": "1", "COLUMNS": str(WIDTH)}
+    size = {"COLUMNS": str(WIDTH), "LINES": "24"}
+    environment = os.environ | {"FORCE_COLOR": "1", "TERM": "xterm"} | size
     done = subprocess.run(  # noqa: S603 - our own command
         [sys.executable, "-m", "ratecraft", *COMMAND],
         env=environment, capture_output=True, text=True, check=True,

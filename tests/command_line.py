@@ -19,6 +19,7 @@ def make(loss=None, **fields):
 
 def task(): return make()
 def leaves(): return make(lambda model, batch: (model(batch).mean(), __import__("sys").exit(0))[0])
+def talks(): return make(lambda model, batch: (model(batch).mean(), print("step", flush=True))[0])
 def noisy():
     noise = __import__("numpy").random.randn
     return make(lambda model, batch: ((model(batch) - 2 * batch + 0.1 * noise()) ** 2).mean())

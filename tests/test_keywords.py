@@ -36,7 +36,7 @@ FUNCTIONS = {
 TOTAL_STEPS = "write total_steps="
 EPOCH = "write steps_per_epoch="
 LR = "the learning rate is part of the schedule or of the optimizer"
-WARMUP = "a warm-up is part of the schedule: write warmup(500).then(cosine(1, 0))"
+WARMUP = "a warmup is part of the schedule: write warmup(500).then(cosine(1, 0))"
 MINIMUM = "the end value is part of the schedule: write cosine(1, 0.1)"
 FIRST_STEP = "the first step is 0; to start later write ScheduleLR(..., initial_step=)"
 

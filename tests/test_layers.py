@@ -11,9 +11,10 @@ from public import public_names
 import ratecraft
 
 ROOT = Path(ratecraft.__file__).parent
-BOTTOM = {"errors", "_version", "_public", "_keywords"}
+BOTTOM = {"errors", "_version", "_public", "_keywords", "_files", "_progress"}
 # What each package may import besides itself.
 BELOW: dict[str, set[str]] = {name: set() for name in BOTTOM}
+BELOW["_progress"] = {"errors"}
 BELOW["_render"] = BOTTOM
 BELOW["schedule"] = {*BOTTOM, "_render"}
 BELOW["results"] = {*BELOW["schedule"], "schedule"}

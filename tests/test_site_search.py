@@ -37,6 +37,7 @@ QUESTIONS = {
     "train longer": "how-to/save-and-resume",
     "find learning rate": "how-to/find-a-learning-rate",
     "lr finder": "how-to/find-a-learning-rate",
+    "find lr in trainer": "how-to/find-lr-lightning-trainer",
     "lr range test": "how-to/lr-range-test",
     "ReduceLROnPlateau with warmup": "how-to/reduce-on-plateau",
     "compare schedules": "how-to/compare-schedules",

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 PAGE = (Path(__file__).parents[1] / "docs" / "get-started" / "ten-minutes.md").read_text()
 NUMBER = re.compile(r"(?<![\w.])-?\d[\d,]*(?:\.\d+)?(?:e-?\d+)?")
 TIME = re.compile(r"[\d.]+ h \d+ min|\d+ min \d+ s|[\d.]+ s\b")
-SPREAD = re.compile(r"± *[\d.e-]+|[\d.]+%|(?<=confidence: )-?[\d.e-]+ to [\d.e-]+")
+SPREAD = re.compile(r"± *[\d.e-]+|[\d.]+%|(?<=interval )-?[\d.e-]+ to [\d.e-]+")
 BORDER = re.compile(r"([━─])\1+")  # as long as the numbers in its table
 LR_RATIO = 2.5  # a learning rate that is found, and the ends of its range
 LOSS_DIFFERENCE = 0.15  # several times the standard deviation over seeds
@@ -77,7 +77,7 @@ def test_lines_agree_within_the_noise_of_training() -> None:
     assert is_alike("lr: 0.0176 in 3.4 s", "lr: 0.0125 in 1 min 3 s")
     assert is_alike("cosine 1.4024 ± 0.0013  0 of 2", "cosine 1.4030 ± 0.0244  0 of 2")
     assert is_alike("after 600 steps: 1.40", "after 600 steps: 1.45")
-    assert is_alike("0.01 lower (confidence: 0.01 to 1)", "0.02 lower (confidence: -1 to 2)")
+    assert is_alike("0.01 lower (95 % interval 0.01 to 1)", "0.02 lower (95 % interval -1 to 2)")
     assert is_alike("misses the losses by 3.7%", "misses the losses by 4.4%")
     assert is_alike("┏━━━━┳━━┓", "┏━━┳━━━┓")
 

@@ -27,6 +27,10 @@ This page has the options of each command, as `ratecraft COMMAND --help` prints 
 * A task is a Python function that returns a model, data and a loss, written `file.py:function`.
   [Compare learning-rate schedules](../how-to/compare-schedules.md) shows one.
 * Two tasks are built in and need no download: `digits` and `stdlib-text`.
+* A plot has the size of the terminal, or of `COLUMNS` and `LINES`.
+  It is in ASCII if the output's encoding has no other characters.
+* With `--json`, standard output has one line of JSON, and messages go to standard error.
+  `compare --json` also prints one line for each event.
 
 <!-- Written by command_line.py: change that file, not this page. -->
 """

@@ -48,7 +48,7 @@ HINTS: Final[Mapping[str, str]] = {
     ),
     **dict.fromkeys(
         ("num_warmup_steps", "warmup_steps", "warmup_epochs", "warmup_ratio", "warmup"),
-        "a warm-up is part of the schedule: write warmup(500).then(cosine(1, 0))",
+        "a warmup is part of the schedule: write warmup(500).then(cosine(1, 0))",
     ),
     **dict.fromkeys(
         ("eta_min", "min_lr", "floor"),

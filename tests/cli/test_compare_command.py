@@ -101,6 +101,7 @@ def test_options_override_a_toml_file(folder: Path) -> None:
         ('task = "digits"\nhalving = 1', "expected true or false"),
         ('seeds = 3\n[schedules]\na = "constant(1)"', "task is missing"),
         ("task = ", "config.toml is not a valid TOML file"),
+        ("task = " + "[" * 10_000, "config.toml is not a valid TOML file: it is nested too deeply"),
         ('task = "digits"\nlrs = 0.1', "compare needs schedules"),
         ('task = "digits"\nlrs = 0.1\nschedules = ["cosine()))"]', "cosine()))"),
     ],
@@ -138,6 +139,7 @@ def test_options_that_conflict_are_errors(folder: Path, arguments: tuple, words:
 def test_events_are_lines_of_json(folder: Path) -> None:
     done = ratecraft(folder, "compare", "config.toml", "--json", "--lrs", "0.1,1e30")
     lines = [json.loads(line) for line in done.stdout.splitlines()]
+    lines = [line for line in lines if line["event"] != "step"]  # on a slow machine
     assert [line["event"] for line in lines] == ["started", "done"] * 12 + ["result"]
     assert lines[1]["metrics"].keys() == {"loss", "error"}
     assert lines[-2]["done"] == lines[-2]["planned"] == 12

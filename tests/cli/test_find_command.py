@@ -6,6 +6,7 @@ from pathlib import Path
 from command_line import ratecraft
 
 from ratecraft.results import load
+from ratecraft.results._lr_search import runs_table
 
 
 def test_find_and_compare_run_a_task_from_a_file(folder: Path) -> None:
@@ -16,7 +17,8 @@ def test_find_and_compare_run_a_task_from_a_file(folder: Path) -> None:
     result = load(folder / "r.json")
     interval = f"(almost as good: {result.lr_low:.3g} to {result.lr_high:.3g})"
     assert f"\nlr: {result.lr:.3g} {interval}\n" in done.stdout
-    assert f"SGD: {result.cost}\n{result.reason}\n" in done.stdout
+    assert f"SGD: {result.cost}\n{runs_table(result)}\n" in done.stdout
+    assert f"\n{result.reason}\nlr: " in done.stdout
     assert re.search("[\u2801-\u28ff]", done.stdout)
     assert (result.seed, result.optimizer, result.budget_steps) == (0, "SGD", 200)
     assert result.total_steps == 5 * 8

@@ -73,7 +73,10 @@ def test_without_schedules_one_is_recommended(folder: Path, log: str) -> None:
         (("none.csv", "cosine(1, 0)"), "none.csv: no such file"),
         (("run.csv", "cosine(1"), "cosine(1"),
         (("run.csv", "2 * cosine(1, 0)"), "pass schedules with the peak lr of the logs"),
-        (("run.csv", "cosine(1, 0)", "--loss", "nll"), "no column nll; the columns are lr, loss"),
+        (
+            ("run.csv", "cosine(1, 0)", "--loss", "nll"),
+            "no column nll with numbers; the columns are step, lr, loss",
+        ),
         (
             ("run.csv", "cosine(1, 0)", "--log-schedule", "0.02 * constant(1)"),
             "at step 20 the log has a",

@@ -1,7 +1,9 @@
 """report: saved results, stores, and a store that grows."""
 
+import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import command_line
@@ -77,3 +79,16 @@ def test_wrong_input_is_answered_in_one_line(
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_result_is_read_from_a_pipe(folder: Path) -> None:
+    losses = (2.0, 1.0)
+    result = LRRangeTestResult((0.01, 0.1), losses, losses, "stopped", None, "no suggestion: short")
+    content = result.save(folder / "search.json").read_bytes()
+    os.mkfifo(folder / "pipe")
+    writer = threading.Thread(target=(folder / "pipe").write_bytes, args=[content], daemon=True)
+    writer.start()
+    done = command_line.ratecraft(folder, "report", "pipe")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == command_line.ratecraft(folder, "report", "search.json").stdout

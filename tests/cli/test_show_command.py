@@ -74,6 +74,7 @@ def test_show_draws_lengths_in_tokens(folder: Path) -> None:
 def test_no_color_turns_colors_off(monkeypatch: pytest.MonkeyPatch) -> None:
     command = [sys.executable, "-m", "ratecraft", "show", "cosine(1, 0)", "linear(1, 0)", "-n9"]
     monkeypatch.setenv("FORCE_COLOR", "1")  # as on a terminal
+    monkeypatch.setenv("TERM", "xterm")
     colored = []
     for no_color in (None, "1"):
         monkeypatch.delenv("NO_COLOR", raising=False)
@@ -112,7 +113,7 @@ def test_doctor_checks_what_a_function_returns(folder: Path) -> None:
     assert (good.returncode, good.stdout) == (0, "setups.py:right: nothing to report\n")
     bad = ratecraft(folder, "doctor", "setups.py:wrong", "--total-steps", "300")
     assert bad.returncode == 1
-    assert "error: CosineAnnealingLR is attached to another optimizer" in bad.stdout
+    assert "error: CosineAnnealingLR is not attached to the optimizer that steps" in bad.stdout
     assert "error: CosineAnnealingLR ends after 100 of the run's 300 steps" in bad.stdout
     assert bad.stderr == "error: 2 of the findings are errors\n"
     odd = ratecraft(folder, "doctor", "setups.py:nothing")

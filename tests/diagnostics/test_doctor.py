@@ -86,8 +86,8 @@ def test_scheduler_of_another_optimizer(scheduler_class):
     scheduler = scheduler_class(old, **options)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.3)  # built again
     assert texts(model, optimizer, scheduler, total_steps=100) == [
-        f"error: {scheduler_class.__name__} is attached to another optimizer than the one that "
-        "steps, which stays at lr 0.3 while the log shows the schedule",
+        f"error: {scheduler_class.__name__} is not attached to the optimizer that steps, "
+        "which stays at lr 0.3 while the log shows the schedule",
         "warning: no scheduler is attached to SGD, which stays at lr 0.3",
     ]
 

@@ -194,12 +194,21 @@ def test_saved_rows_are_loaded(tmp_path) -> None:
     probe = trained(torch.optim.AdamW, True)[2]
     assert load_layer_stats(probe.save(tmp_path / "p.csv")) == rows
     wrong = tmp_path / "wrong.csv"
-    wrong.write_text("step,lr\n0,0.1\n")
-    with pytest.raises(ResultError, match=r"row 1 is not a row of a Probe .*expected the columns"):
-        load_layer_stats(wrong)
-    wrong.write_text("step,group\nx,0\n")
-    with pytest.raises(ResultError, match="row 1 is not a row of a Probe"):
-        load_layer_stats(wrong)
+    header, first, *rest = (tmp_path / "p.csv").read_text().splitlines()
+    for text in ("", "step,lr\n0,0.1\n", f"step,{header}\n"):
+        wrong.write_text(text)
+        with pytest.raises(ResultError, match=r"has the columns .*expected each column of a Probe"):
+            load_layer_stats(wrong)
+    for row in (
+        f"x{first}",
+        f"-1{first}",
+        f"99999999{first}",
+        f"{first},1",
+        first[: first.rindex(",")],
+    ):
+        wrong.write_text("\n".join([header, first, row, *rest]))
+        with pytest.raises(ResultError, match="row 2 is not a row of a Probe"):
+            load_layer_stats(wrong)
     wrong.write_bytes(b"\xff")
     with pytest.raises(ResultError, match=r"wrong\.csv: .*decode"):
         load_layer_stats(wrong)

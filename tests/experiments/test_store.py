@@ -1,6 +1,7 @@
 """The store and the engines: no complete run is lost, whichever process is killed."""
 
 import dataclasses
+import json
 import math
 import os
 import random
@@ -268,8 +269,8 @@ def test_store_with_the_claims_of_an_earlier_version_opens(tmp_path: Path) -> No
     path, claimed = tmp_path / "runs.db", dataclasses.replace(TRIAL, seed=1)
     db = sqlite3.connect(path)
     db.executescript(EARLIER_TABLES)
-    row = "INSERT INTO trials (key, trial, status, owner) VALUES (?, '{}', 'running', 'a:1:1')"
-    db.execute(row, (claimed.key,))
+    row = "INSERT INTO trials (key, trial, status, owner) VALUES (?, ?, 'running', 'a:1:1')"
+    db.execute(row, (claimed.key, json.dumps(dataclasses.asdict(claimed))))
     db.commit()
     db.close()
     with Store(path) as store:
@@ -333,7 +334,8 @@ def test_full_disk_raises_and_loses_no_run(tmp_path: Path) -> None:
 
 
 def test_merge_onto_a_full_disk_names_the_disk_and_copies_nothing(tmp_path: Path) -> None:
-    large = dataclasses.replace(RUN, losses=tuple(random.random() for _ in range(50_000)))
+    losses = tuple(random.random() for _ in range(50_000))
+    large = dataclasses.replace(RUN, total_steps=50_000, losses=losses)
     with Store(tmp_path / "source.db") as source, Store(tmp_path / "target.db") as target:
         source.save(TRIAL, RUN)
         source.save(dataclasses.replace(TRIAL, seed=1), large)

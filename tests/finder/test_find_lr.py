@@ -114,20 +114,82 @@ def test_longer_run_gets_a_lower_lr() -> None:
     passes = [1, 1, 10**-0.5, 1000**-0.5]
     assert ratios == pytest.approx([a * b for a, b in zip(lengths, passes, strict=True)])
     assert results[2].lr_low / usual.lr_low == pytest.approx(ratios[2])
-    assert results[0].reason.endswith(f"; fitted lr {usual.lr:.3g}")
+    assert results[0].reason.endswith(f" = {usual.lr:.3g}")
     assert f"; times 0.969 for a run of 192 steps: {results[1].lr:.3g}" in results[1].reason
     assert " for a run of 1920 steps (30 epochs): " in results[2].reason
 
 
-def test_reason_multiplies_out_to_the_lr() -> None:
-    for total_steps in (192, 221, 1920):
-        result = find_lr(*line(), squares, total_steps=total_steps)
-        fitted, factor, product = (
-            float(re.search(rf"{word} ([\d.e-]+\d)", result.reason)[1])
-            for word in ("fitted lr", "times", r"(?:steps|epochs\)):")
+def numbers_in(text: str) -> list[float]:
+    return [float(number) for number in re.findall(r"(?<![\w.])\d[\d.]*(?:e-?\d+)?", text)]
+
+
+def mean_decreases(table: str) -> dict[float, float]:
+    """Return the decrease of each lr in a printed table, the mean of its runs."""
+    decreases: dict[float, list[float]] = {}
+    for row in table.splitlines()[1:]:
+        lr, loss, *others = row.split()
+        decreases.setdefault(float(lr), []).append(
+            -math.inf if loss == "diverged" else float(others[0])
         )
-        assert product == float(f"{result.lr:.3g}")
-        assert fitted * factor == pytest.approx(product, rel=0.015)
+    return {lr: sum(values) / len(values) for lr, values in decreases.items()}
+
+
+def lr_at_90_percent(decreases: dict[float, float], best: float) -> float:
+    """Return where the line through the decreases at lrs below the best reaches 90 % of its."""
+    threshold, edge = 0.9 * decreases[best], best
+    for lr in sorted((lr for lr in decreases if lr < best), reverse=True):
+        if decreases[lr] < threshold:
+            share = (decreases[edge] - threshold) / (decreases[edge] - decreases[lr])
+            return edge * (lr / edge) ** share
+        edge = lr
+    return edge
+
+
+@pytest.mark.parametrize("total_steps", [None, 192, 221, 1920])
+@pytest.mark.parametrize("optimizer_class", [torch.optim.SGD, torch.optim.AdamW])
+def test_printed_runs_and_reason_lead_to_the_lr_in_steps(total_steps, optimizer_class) -> None:
+    result = find_lr(*line(1e-2, optimizer_class=optimizer_class), squares, total_steps=total_steps)
+    table, _, verdict = str(result).rpartition("\n")
+    decreases = mean_decreases(table)
+    assert len(table.splitlines()) == 1 + len(result.runs)
+    runs, parabola, share, fit, *product = verdict.split("; ")
+    best, before, after = numbers_in(runs)[-3:]
+    assert max(lr for lr in decreases if decreases[lr] == max(decreases.values())) == best
+    assert before - after == pytest.approx(decreases[best], rel=1e-3)
+
+    (*points, vertex) = numbers_in(parabola)
+    gains, lrs = points[::2], points[1::2]
+    assert lrs[1] == best
+    assert gains == pytest.approx([decreases[lr] for lr in lrs], rel=1e-4)
+    offset = (gains[2] - gains[0]) / (2 * gains[1] - gains[0] - gains[2])
+    assert vertex == pytest.approx(best * 10 ** (offset / 4), rel=0.01)
+
+    _, low = numbers_in(share.replace("%", " %"))
+    assert low == pytest.approx(lr_at_90_percent(decreases, best), rel=0.01)
+    assert re.fullmatch(r"fitted lr [\de.-]+\^0.75 \* [\de.-]+\^0.25 = [\de.-]+", fit)
+    assert numbers_in(fit)[0] == vertex
+    fitted = numbers_in(fit)[-1]
+    assert fitted == pytest.approx(vertex**0.75 * low**0.25, rel=0.01)
+    if product:
+        factor, *_, lr = numbers_in(product[0])
+        assert lr == pytest.approx(factor * fitted, rel=0.015)
+        fitted = lr
+    assert fitted == float(f"{result.lr:.3g}")
+    assert verdict.startswith(f"{fitted:g} ({result.lr_low:.3g} to {result.lr_high:.3g} are almost")
+
+
+def test_reason_says_why_there_is_no_parabola() -> None:
+    # At higher lrs than the best one, the loss is nan.
+    model, optimizer, batches = line(1e-3)
+
+    def loss(model: nn.Module, batch: torch.Tensor) -> torch.Tensor:
+        factor = math.nan if optimizer.param_groups[0]["lr"] > 0.05 else 1.0
+        return squares(model, batch) * factor
+
+    result = find_lr(model, optimizer, batches, loss)
+    text = "; no parabola, because lr 0.1 diverged: vertex at 0.0251, 0.1 decades below the best; "
+    assert text in result.reason
+    assert re.search(r"\n +0\.1 +diverged ", str(result))
 
 
 def test_loader_without_length_gets_no_correction_for_passes() -> None:

@@ -44,7 +44,7 @@ def published_law(floor, amplitude, alpha, drop, speed, beta, gamma) -> Law:
 
 
 def losses_with_warmup(law, lrs, steps):
-    """The losses of a law whose sum includes the warm-up, in which a rise is a negative drop."""
+    """The losses of a law whose sum includes the warmup, in which a rise is a negative drop."""
     u = lrs / lrs.max()
     rises = np.diff(u, prepend=0.0)[: u.argmax() + 1]
     u_k = u[: len(rises), None]
@@ -183,5 +183,5 @@ def test_invalid_logs_raise() -> None:
         [5.0] * 19,
         schedule=(0.1 * warmup(15).then(constant(1))).resolve(total_steps=30),
     )
-    with pytest.raises(LogError, match="4 losses after its warm-up of 15 steps"):
+    with pytest.raises(LogError, match="4 losses after its warmup of 15 steps"):
         fit([early])

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -151,14 +153,14 @@ def test_invalid_log_raises(table, words) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "words"),
     [
-        ("a.csv", "step,lr\n1,2\n", "no column eval_loss or .*the columns are lr; pass the name"),
-        ("a.csv", "epoch,loss\n1,2\n", "row 1 has no column step or .*its columns are epoch, loss"),
+        ("a.csv", "step,lr\n1,2\n", "no column eval_loss or .*the columns are step, lr; pass"),
+        ("a.csv", "epoch,loss\n1,2\n", "row 1 has no column step or .*the columns are epoch, loss"),
         ("a.csv", "step,loss\n1,2\nx,2\n", "step of row 2 is 'x'; expected a number"),
         ("a.csv", "step,loss,lr\n1,2,0.1\n2,high,0.1\n", "loss of row 2 is 'high'; expected"),
         ("a.json", "{", "expected CSV, JSON, JSON lines or TensorBoard events"),
         ("a.json", "[1, 2]", "expected a table: a list of rows"),
-        ("a.json", '{"ratecraft": "LRRangeTestResult", "format": 2, "lrs": [], "losses": [], '
-         '"smoothed": [], "stop_reason": "", "suggestion": null, "reason": ""}',
+        ("a.json", '{"ratecraft": "LRRangeTestResult", "format": 2, "lrs": [1], "losses": [1], '
+         '"smoothed": [1], "stop_reason": "", "suggestion": null, "reason": ""}',
          "a saved LRRangeTestResult; expected a Comparison"),
         ("a.jsonl", "{}\n{", "expected CSV"),
     ],
@@ -290,3 +292,87 @@ def test_logs_of_one_schedule_at_several_lrs_have_distinct_names(tmp_path) -> No
     logs = read_logs(tmp_path / "c.json")
     peaks = {log.name: float(max(log.every_lr)) for log in logs}
     assert peaks == {"flat, lr 0.1, seed 0": 0.1, "flat, lr 0.2, seed 0": 0.2}
+
+
+def test_wrong_step_far_away_is_refused_and_takes_no_memory() -> None:
+    tracemalloc.start()
+    try:
+        with pytest.raises(LogError, match="step 100000000 of row 21 follows step 200; expected"):
+            Log([*STEPS, 10**8], [*LOSSES, 1.0], [*LRS, 0.1])
+        with pytest.raises(LogError, match="step 20000000 of row 21 follows step 200; expected"):
+            Log([*STEPS, 2 * 10**7], [*LOSSES, 1.0], [*LRS, 0.1])
+        with pytest.raises(LogError, match="at most 20,000,000 optimizer steps"):
+            Log(range(10**8, 10**8 + 20), LOSSES, LRS)
+        assert tracemalloc.get_traced_memory()[1] < 10**6
+    finally:
+        tracemalloc.stop()
+
+
+def test_losses_at_growing_distances_are_read() -> None:
+    steps = [3**k for k in range(8)]
+    assert len(Log(steps, LOSSES[:8], [0.1] * 8).every_lr) == 3**7
+
+
+@pytest.mark.parametrize("lr_steps", [[0, math.nan], [0, math.inf], [5, 5], [5, 4], [-1, 5]])
+def test_steps_of_lrs_must_increase(lr_steps) -> None:
+    with pytest.raises(LogError, match=r"the step of lr \d is .*; expected increasing steps"):
+        Log(STEPS, LOSSES, [0.1, 0.1], lr_steps=lr_steps)
+
+
+def test_last_step_that_is_no_number_is_refused_before_the_schedule_is_resolved(tmp_path) -> None:
+    rows = [{"step": k, "loss": x} for k, x in zip(STEPS, LOSSES, strict=True)]
+    for step in (math.nan, math.inf):
+        path = tmp_path / "a.json"
+        path.write_text(json.dumps([*rows, {"step": step, "loss": 1.0}]))
+        with pytest.raises(LogError, match=r"the step of row 21 is (nan|inf)"):
+            read_logs(path, schedule=SCHEDULE)
+
+
+ROW = '{"step": 1, "loss": 2, "lr": 0.1}'
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("a.json", "[" * 100_000, "nested too deeply"),
+        ("a.jsonl", f"{ROW}\n" + "[" * 100_000, "nested too deeply"),
+        ("a.json", '[{"step": 1, "loss": true}]', "loss of row 1 is True; expected a number"),
+        ("a.json", '[{"step": [1], "loss": 1}]', r"step of row 1 is \[1\]; expected a number"),
+        ("a.json", '[{"step": 1, "loss": 1' + "0" * 400 + "}]", "loss of row 1 is 1000.*…; expect"),
+        ("a.json", '[{"step": 1, "loss": "' + "x" * 10**5 + '"}]', "is 'xxx.*…; expected a number"),
+        ("a.json", '{"step": [1, 2], "loss": [1]}', "step has 2 values, loss has 1 values"),
+        ("a.json", '{"step": 1}', "expected a table: a list of rows"),
+        ("a.csv", "step,loss\n1,2\n10,2,5\n", "row 2 has 3 cells, the first line 2 titles; if com"),
+        ("a.csv", "step,loss,loss\n1,2,3\n", "'loss' and 'loss' are both loss"),
+        ("a.csv", "step,loss,acc\n1,2,-\n,3,-\n", "row 2 has no column step or .*; the columns"),
+        ("a.csv", "step,loss,acc\n1,,-\n", "no column eval_loss or .*with numbers; the"),
+        ("a.csv", "acc\n1\n", "no column step or .*; the columns are acc"),
+        ("a.csv", "", "no column step or .*; the columns are none"),
+    ],
+)  # fmt: skip
+def test_damaged_file_raises(tmp_path, name, text, words) -> None:
+    path = tmp_path / name
+    path.write_text(text)
+    with pytest.raises(LogError, match=words):
+        read_logs(path)
+
+
+def test_rows_with_many_different_columns_are_read(tmp_path) -> None:
+    rows = [
+        {"step": k, "lr": u, "loss": x, "text": "a\u2028b"} | {f"{k}/{i}": i for i in range(99)}
+        for k, u, x in zip(STEPS, LRS, LOSSES, strict=True)
+    ]
+    path = tmp_path / "a.jsonl"
+    text = "\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
+    path.write_text(text, encoding="utf-8")
+    assert_same(read_logs(path)[0])
+
+
+def test_a_million_rows_are_read(tmp_path) -> None:
+    path = tmp_path / "long.csv"
+    count = 10**6
+    lines = (f"{k},0.1,{3 + 9 / k:.6g},{2.5 if k % 1000 == 0 else ''}" for k in range(1, count + 1))
+    path.write_text("step,lr,train_loss,val_loss\n" + "\n".join(lines))
+    (log,) = read_logs(path, loss="train_loss")
+    assert len(log.steps) == len(log.every_lr) == count
+    assert len(read_logs(path)[0].steps) == 1000

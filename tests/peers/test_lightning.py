@@ -7,8 +7,8 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 from ratecraft import cosine, epochs, inverse_sqrt, warmup
 from ratecraft._trainers._lightning import read_lightning
 from ratecraft.diagnostics import doctor
-from ratecraft.errors import BindingError, ScheduleChanged, ScheduleError
-from ratecraft.integrations import find_lr_for, for_lightning, range_test_for
+from ratecraft.errors import BindingError, RunFailed, ScheduleChanged, ScheduleError
+from ratecraft.integrations import find_and_set_lr, find_lr_for, for_lightning, range_test_for
 from ratecraft.torch import ScheduleLR
 
 L = pytest.importorskip("lightning")
@@ -714,6 +714,122 @@ def test_finders_require_a_fitting_trainer_with_automatic_optimization():
         TypeError, match=r"find_lr_for\(\) takes a Lightning or Hugging Face Trainer, not int"
     ):
         find_lr_for(3)
+
+
+# find_and_set_lr ----------------------------------------------------------------------------------
+
+
+class TwoGroups(LogsLosses):
+    """Has a bias whose lr is a tenth of the weight's; ``search`` sets both lrs, if it is given."""
+
+    def __init__(self, configure, lr=BASE, search=None):
+        super().__init__(configure)
+        self.lr, self.search = lr, search
+
+    def configure_optimizers(self):
+        groups = [
+            {"params": [self.line.weight], "lr": self.lr},
+            {"params": [self.line.bias], "lr": self.lr / 10},
+        ]
+        optimizer = torch.optim.AdamW(groups)
+        if self.search is not None:
+            self.search(self.trainer, optimizer)
+        return self.configure(self, optimizer)
+
+
+def short_search(trainer, optimizer):
+    find_and_set_lr(trainer, optimizer, budget_steps=100)
+
+
+def searching(*, lr=BASE, search=short_search):
+    return lambda configure: TwoGroups(configure, lr, search)
+
+
+def torch_scheduled(_, optimizer):
+    scheduler = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.1, 26)
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def base_lrs(module):
+    return [group["initial_lr"] for group in module.optimizers().param_groups]
+
+
+@pytest.mark.parametrize("configure", [scheduled, torch_scheduled])
+@pytest.mark.parametrize("settings", [{}, {"accumulate_grad_batches": 2, "gradient_clip_val": 1.0}])
+def test_run_is_that_of_the_lr_that_was_set(configure, settings, caplog):
+    tested, lrs = fit(configure, module_class=searching(), max_epochs=2, **settings)
+    high, low = base_lrs(tested)
+    assert high != BASE
+    assert low == pytest.approx(high / 10)
+    assert f"find_and_set_lr set the learning rate {high:.3g} (" in caplog.text
+    plain, expected = fit(
+        configure, module_class=searching(lr=high, search=None), max_epochs=2, **settings
+    )
+    assert lrs == expected
+    assert equal_weights(tested, plain)
+
+
+@pytest.mark.parametrize("configure", [scheduled, torch_scheduled])
+def test_resumed_run_has_the_lr_of_its_checkpoint_without_a_search(configure, tmp_path, caplog):
+    path = tmp_path / "middle.ckpt"
+    whole, lrs = fit(configure, Save(13, path), module_class=searching(), max_epochs=2)
+    caplog.clear()
+
+    def search(trainer, optimizer):  # with options that would raise if a search ran
+        find_and_set_lr(trainer, optimizer, budget_steps=1)
+
+    resumed, again = fit(
+        configure, module_class=searching(search=search), max_epochs=2, resume=path
+    )
+    assert base_lrs(resumed) == base_lrs(whole)
+    assert again == lrs[13:]
+    assert equal_weights(resumed, whole)
+    (message,) = [text for text in caplog.messages if "find_and_set_lr" in text]
+    lr = f"{base_lrs(whole)[0]:.3g}"
+    assert message == (
+        f"find_and_set_lr did not search: the run resumes, and its checkpoint has lr {lr}"
+    )
+
+
+def test_run_without_an_lr_does_not_start():
+    class Constant(TwoGroups):
+        def training_step(self, batch, _):
+            return super().training_step(batch, _) * 0
+
+    with pytest.raises(RunFailed, match="no learning rate found"):
+        fit(
+            scheduled,
+            module_class=lambda module: Constant(module, BASE, short_search),
+            max_epochs=1,
+        )
+
+
+def test_fast_dev_run_does_not_search(caplog):
+    fit(scheduled, module_class=searching(), fast_dev_run=True)
+    assert "fast_dev_run does not search" in caplog.text
+
+
+def test_scheduler_before_the_search_is_refused():
+    def search(trainer, optimizer):
+        ScheduleLR(optimizer, factor=SHORT, total_steps=26)
+        find_and_set_lr(trainer, optimizer)
+
+    with pytest.raises(BindingError, match="a scheduler of ratecraft already sets"):
+        fit(scheduled, module_class=searching(search=search), max_epochs=2)
+
+
+def test_find_and_set_lr_names_what_lightning_needs():
+    without = searching(search=lambda trainer, _: find_and_set_lr(trainer))
+    with pytest.raises(TypeError, match=r"write find_and_set_lr\(self.trainer, optimizer\)"):
+        fit(scheduled, module_class=without, max_epochs=1)
+    with pytest.raises(TypeError, match=r"find_and_set_lr\(\) takes a Lightning or Hugging Face"):
+        find_and_set_lr(3)
+
+    class Late(L.pytorch.strategies.SingleDeviceStrategy):
+        restore_checkpoint_after_setup = True
+
+    with pytest.raises(BindingError, match="Late loads a checkpoint after configure_optimizers"):
+        fit(scheduled, module_class=searching(), strategy=Late(), max_epochs=1)
 
 
 # doctor -------------------------------------------------------------------------------------------

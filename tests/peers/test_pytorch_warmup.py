@@ -1,4 +1,4 @@
-"""Shared warm-ups of pytorch_warmup compared step by step, and the intended differences."""
+"""Shared warmups of pytorch_warmup compared step by step, and the intended differences."""
 
 import pytest
 import torch

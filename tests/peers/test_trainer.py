@@ -8,8 +8,8 @@ import torch
 from ratecraft import ScheduleError, constant, cosine, epochs, warmup
 from ratecraft._trainers._hugging_face import epoch_of_run, read_hugging_face
 from ratecraft.diagnostics import doctor
-from ratecraft.errors import BindingError, ScheduleChanged
-from ratecraft.integrations import find_lr_for, for_trainer, range_test_for
+from ratecraft.errors import BindingError, RunFailed, ScheduleChanged
+from ratecraft.integrations import find_and_set_lr, find_lr_for, for_trainer, range_test_for
 from ratecraft.torch import ScheduleLR
 
 hf = pytest.importorskip("transformers")
@@ -497,6 +497,152 @@ def test_run_after_find_lr_is_bit_for_bit_the_same(tmp_path, settings):
     assert result.total_steps == len(recorder.lrs)
 
 
+# find_and_set_lr ----------------------------------------------------------------------------------
+
+
+class TwoLRs(hf.Trainer):
+    """Gives the bias a tenth of the lr."""
+
+    def create_optimizer(self, model=None):
+        if self.optimizer is None:
+            lr, line = self.args.learning_rate, self.model.line
+            groups = [
+                {"params": [line.weight], "lr": lr},
+                {"params": [line.bias], "lr": lr / 10},
+            ]
+            self.optimizer = torch.optim.AdamW(groups)
+        return self.optimizer
+
+
+class RecordBothLRs(hf.TrainerCallback):
+    """Records the lrs of every step."""
+
+    def __init__(self):
+        self.lrs = []
+
+    def on_pre_optimizer_step(self, args, state, control, optimizer, **_):
+        self.lrs.append([group["lr"] for group in optimizer.param_groups])
+
+
+def ratecraft_schedule(trainer):
+    for_trainer(trainer, factor=SCHEDULE)
+
+
+def transformers_schedule(trainer):
+    """Leave the trainer its own linear decay."""
+
+
+def run_with_two_lrs(folder, configure, *, search=None, resume=None, **settings):
+    """Train with two lrs; return the trainer and the lrs of every step."""
+    recorder = RecordBothLRs()
+    trainer = make_trainer(folder, recorder, trainer_class=TwoLRs, **settings)
+    if search is not None:
+        find_and_set_lr(trainer, budget_steps=search)
+    configure(trainer)
+    trainer.train(resume_from_checkpoint=resume)
+    return trainer, recorder.lrs
+
+
+def lrs_that_were_set(trainer):
+    return [entry["found_lr"] for entry in trainer.state.log_history if "found_lr" in entry]
+
+
+@pytest.mark.parametrize("configure", [ratecraft_schedule, transformers_schedule])
+@pytest.mark.parametrize("settings", [{}, {"gradient_accumulation_steps": 2}])
+def test_run_is_that_of_the_lr_that_was_set(tmp_path, configure, settings, caplog):
+    tested, lrs = run_with_two_lrs(tmp_path, configure, search=100, **settings)
+    (lr,) = lrs_that_were_set(tested)
+    assert lr != BASE
+    assert [group["initial_lr"] for group in tested.optimizer.param_groups] == [
+        lr,
+        pytest.approx(lr / 10),
+    ]
+    assert f"find_and_set_lr set the learning rate {lr:.3g} (" in caplog.text
+    plain, expected = run_with_two_lrs(tmp_path, configure, learning_rate=lr, **settings)
+    assert lrs == [pytest.approx(pair) for pair in expected]
+    assert equal_weights(tested.model, plain.model)
+
+
+@pytest.mark.parametrize("configure", [ratecraft_schedule, transformers_schedule])
+def test_resumed_run_has_the_lr_of_its_checkpoint_without_a_search(tmp_path, configure, caplog):
+    settings = {"save_strategy": "steps", "save_steps": 13}
+    whole, lrs = run_with_two_lrs(tmp_path, configure, search=100, **settings)
+    caplog.clear()
+    resumed, again = run_with_two_lrs(
+        tmp_path,
+        configure,
+        search=1,  # would raise if a search ran
+        resume=f"{tmp_path}/checkpoint-13",
+        **settings,
+    )
+    assert again == lrs[13:]
+    assert equal_weights(resumed.model, whole.model)
+    (lr,) = lrs_that_were_set(whole)
+    assert lrs_that_were_set(resumed) == [lr]
+    assert caplog.messages == [
+        f"find_and_set_lr did not search: the run resumes, and its checkpoint has lr {lr:.3g}"
+    ]
+
+
+def test_checkpoint_of_a_run_without_a_search_keeps_the_lr(tmp_path, caplog):
+    settings = {"save_strategy": "steps", "save_steps": 13}
+    whole, lrs = run_with_two_lrs(tmp_path, ratecraft_schedule, **settings)
+    resumed, again = run_with_two_lrs(
+        tmp_path, ratecraft_schedule, search=1, resume=f"{tmp_path}/checkpoint-13", **settings
+    )
+    assert again == lrs[13:]
+    assert equal_weights(resumed.model, whole.model)
+    assert "its checkpoint has no learning rate of a search" in caplog.text
+
+
+def test_second_run_searches_only_for_a_new_optimizer(tmp_path):
+    trainer, _ = run_with_two_lrs(tmp_path, ratecraft_schedule, search=100)
+    trainer.train()  # goes on with the same optimizer
+    assert lrs_that_were_set(trainer) == []
+    again = make_trainer(tmp_path, model_init=Line)
+    find_and_set_lr(again, budget_steps=100)
+    lrs = []
+    for _ in range(2):
+        again.train()  # with a new model
+        lrs += lrs_that_were_set(again)
+    assert len(lrs) == 2
+
+
+def test_find_lr_for_does_not_set_the_lr(tmp_path):
+    trainer = make_trainer(tmp_path)
+    find_and_set_lr(trainer, budget_steps=100)
+    find_lr_for(trainer, budget_steps=60)
+    assert trainer.optimizer is None
+    assert lrs_that_were_set(trainer) == []
+
+
+def test_run_without_an_lr_does_not_start(tmp_path):
+    class Constant(Line):
+        def forward(self, x, labels):
+            return {"loss": super().forward(x, labels)["loss"] * 0}
+
+    trainer = make_trainer(tmp_path, model=Constant())
+    find_and_set_lr(trainer)
+    with pytest.raises(RunFailed, match="no learning rate found"):
+        trainer.train()
+    assert trainer.state.global_step == 0
+
+
+def test_find_and_set_lr_refuses_a_scheduler_or_an_optimizer(tmp_path):
+    model = Line()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=BASE)
+    with pytest.raises(TypeError, match=r"so write find_and_set_lr\(trainer\)"):
+        find_and_set_lr(make_trainer(tmp_path), optimizer)
+    scheduler = ScheduleLR(optimizer, factor=SHORT, total_steps=26)
+    trainer = make_trainer(tmp_path, optimizers=(optimizer, scheduler), model=model)
+    with pytest.raises(BindingError, match="this Trainer already has a scheduler"):
+        find_and_set_lr(trainer)
+    late = make_trainer(tmp_path, optimizers=(optimizer, None), model=model)
+    find_and_set_lr(late)
+    with pytest.raises(BindingError, match="a scheduler of ratecraft already sets"):
+        late.train()
+
+
 # doctor -------------------------------------------------------------------------------------------
 
 
@@ -518,7 +664,7 @@ def test_doctor_finds_a_scheduler_passed_without_its_optimizer(tmp_path):
     logged = [line["learning_rate"] for line in trainer.state.log_history if "loss" in line]
     assert logged[0] > 5 * logged[-1]  # the logged lr is the scheduler's
     after = doctor(trainer)
-    assert after[0].message.startswith("LinearLR is attached to another optimizer")
+    assert after[0].message.startswith("LinearLR is not attached to the optimizer that steps")
 
 
 def test_doctor_reports_nothing_for_correct_setups(tmp_path):

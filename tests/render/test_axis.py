@@ -3,6 +3,7 @@ import math
 import pytest
 
 from ratecraft._render._axis import Axis, decimate, number
+from ratecraft._render._chart import Chart, Line
 
 
 @pytest.mark.parametrize(
@@ -75,3 +76,9 @@ def test_decimation_preserves_extremes_ends_and_gaps() -> None:
 
 def test_a_short_line_is_not_decimated() -> None:
     assert decimate([1, 2], [3, 4]) == ([1, 2], [3, 4])
+
+
+@pytest.mark.parametrize("limits", [(0.0, 1e308), (-1e308, 1e308), (1.0, 1.0), (0.0, math.nan)])
+def test_limits_that_no_axis_can_have_are_ignored(limits: tuple[float, float]) -> None:
+    lines = [Line("a", [0, 1], [1, 2])]
+    assert Chart(lines=lines, y_range=limits).axes()[1] == Chart(lines=lines).axes()[1]

@@ -5,7 +5,7 @@ import xml.etree.ElementTree as ET
 import pytest
 
 from ratecraft._render._chart import PALETTE, Chart, Line, Mark, wrap
-from ratecraft._render._svg import svg_chart
+from ratecraft._render._svg import FAINT, svg_chart
 
 SVG = "{http://www.w3.org/2000/svg}"
 LABELS = {"title": "A chart", "x_label": "step", "y_label": "loss"}
@@ -126,7 +126,7 @@ def test_faint_lines_are_behind_and_use_no_palette_colour() -> None:
     smooth, raw = Line("smooth", [0, 1], [0, 1]), Line("raw", [0, 1], [0, 1], "faint")
     root = tree(draw(smooth, raw))
     inner = root.find(f"{SVG}svg")
-    assert [p.get("stroke") for p in inner] == ["#b5b5b5", PALETTE[0]]
+    assert [p.get("stroke") for p in inner] == [FAINT, PALETTE[0]]
 
 
 def test_dashed_lines_take_the_colour_of_another_and_are_not_in_the_legend() -> None:

@@ -3,7 +3,18 @@
 import math
 from dataclasses import replace
 
-from ratecraft import Schedule, constant, cooldown, percent, warmup
+from ratecraft import (
+    Schedule,
+    constant,
+    cooldown,
+    cosine,
+    exponential,
+    linear,
+    percent,
+    polynomial,
+    warmup,
+    wsd,
+)
 from ratecraft.results import (
     Comparison,
     Evaluation,
@@ -21,23 +32,38 @@ SCHEDULES = {
     "constant": constant(1),
     "decayed <b>&": warmup(10).then(constant(1)).then(cooldown(percent(20))),
 }
+EIGHT_SCHEDULES = {
+    "constant": constant(1),
+    "half": 0.5 * constant(1),
+    "cosine": cosine(1, 0),
+    "linear": linear(1, 0),
+    "warmup + cosine": warmup(10).then(cosine(1, 0)),
+    "wsd": wsd(10),
+    "polynomial": polynomial(1, 0, power=2),
+    "exponential": exponential(1, 0.01),
+}
+MOMENTUM = {"sgd": 0.0, "slow": 0.3, "medium": 0.6, "fast": 0.9}
 
 
-def train(schedule: Schedule, lr: float, seed: int, total_steps: int = 100) -> Run:
+def train(
+    schedule: Schedule, lr: float, seed: int, total_steps: int = 100, optimizer: str = ""
+) -> Run:
     """Minimize w^2 from a starting point that depends on the seed."""
-    w, losses, evaluations, diverged = 1.0 + 0.1 * seed, [], [], None
+    velocity, w, losses, evaluations, diverged = 0.0, 1.0 + 0.1 * seed, [], [], None
     for k, step_lr in enumerate((lr * schedule).resolve(total_steps=total_steps)):
         loss = CURVATURE / 2 * w * w
         losses.append(loss if loss < 1e30 else math.nan)
         if math.isnan(losses[-1]):
             diverged = k
             break
-        w -= step_lr * CURVATURE * w
+        velocity = MOMENTUM.get(optimizer, 0.0) * velocity + CURVATURE * w
+        w -= step_lr * velocity
         if (k + 1) % 20 == 0:
             metrics = {"loss": CURVATURE / 2 * w * w + 0.01 * seed, "distance": abs(w)}
             evaluations.append(Evaluation(k + 1, metrics))
     text = repr(schedule)
-    return Run(text, lr, seed, total_steps, 20, tuple(losses), tuple(evaluations), diverged, 0.25)
+    measured = tuple(losses), tuple(evaluations), diverged, 0.25
+    return Run(text, lr, seed, total_steps, 20, *measured, optimizer)
 
 
 def make_comparison(
@@ -61,6 +87,19 @@ def make_grid_comparison(
                 texts[", ".join(parts)] = repr(schedule)
                 configs[", ".join(parts)] = RunConfig(lr, "", total_steps)
                 runs += [train(schedule, lr, seed, total_steps) for seed in range(seeds)]
+    return Comparison("a quadratic", texts, tuple(runs), {"device": "cpu"}, configs)
+
+
+def make_large_comparison() -> Comparison:
+    """Return a comparison of 128 candidates: schedules, optimizers and learning rates."""
+    texts, configs, runs = {}, {}, []
+    for name, schedule in EIGHT_SCHEDULES.items():
+        for optimizer in MOMENTUM:
+            for lr in (0.001, 0.01, 0.1, 1.5):
+                candidate = f"{name}, {optimizer}, lr {lr:g}"
+                texts[candidate] = repr(schedule)
+                configs[candidate] = RunConfig(lr, optimizer, 100)
+                runs += [train(schedule, lr, seed, 100, optimizer) for seed in range(3)]
     return Comparison("a quadratic", texts, tuple(runs), {"device": "cpu"}, configs)
 
 

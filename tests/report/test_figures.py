@@ -1,3 +1,4 @@
+import math
 import subprocess
 import sys
 from dataclasses import replace
@@ -108,21 +109,32 @@ def test_plot_range_test_marks_suggestion_and_crops_divergence() -> None:
 def test_plot_lr_finder_shows_runs_lr_and_range() -> None:
     result = make_lr_finder_result()
     (axes,) = plot_lr_finder(result).axes
-    runs, initial, worse, marker = axes.get_lines()
-    assert list(initial.get_ydata()) == [1.0, 1.0]
-    assert_array_equal(runs.get_xdata(), [0.01, 0.1, 0.3])
-    assert runs.get_ydata() == pytest.approx([0.6, 0.2, 0.2])  # two runs at 0.1: their mean
+    means, errors, runs, initial, worse, marker = axes.get_lines()
+    assert set(initial.get_ydata()) == {1.0}
+    assert_array_equal(means.get_xdata(), [0.01, 0.1, 0.3])
+    assert means.get_ydata() == pytest.approx([0.6, 0.2, 0.2])  # two runs at 0.1
+    gap = math.nan  # no line joins the runs
+    assert_array_equal(runs.get_xdata()[::2], [0.01, 0.1, 0.3, 0.1])
+    assert runs.get_ydata() == pytest.approx([0.6, gap, 0.1, gap, 0.2, gap, 0.3, gap], nan_ok=True)
+    assert errors.get_ydata()[:3] == pytest.approx([0.59, 0.61, gap], nan_ok=True)
+    assert errors.get_ydata()[3] == pytest.approx(0.12 - 0.03)
     assert_array_equal(worse.get_xdata(), [1.0, 10.0])
     assert list(marker.get_xdata()) == [0.1, 0.1]
     (interval,) = axes.patches
     assert (interval.get_x(), interval.get_x() + interval.get_width()) == pytest.approx((0.05, 0.2))
     assert axes.get_xscale() == "log"
-    assert axes.get_ylim() == pytest.approx((0.12, 1.24))
+    assert axes.get_ylim() == pytest.approx((0.01, 1.27))
+
+
+def test_plot_lr_finder_has_room_for_a_range_below_all_runs() -> None:
+    result = replace(make_lr_finder_result(), lr=0.004, lr_low=0.001, lr_high=0.005)
+    (axes,) = plot_lr_finder(result).axes
+    assert axes.get_xlim()[0] < 0.001
 
 
 def test_plot_lr_finder_without_lr_has_no_marker() -> None:
     (axes,) = plot_lr_finder(make_lr_finder_result(None)).axes
-    assert len(axes.get_lines()) == 3
+    assert len(axes.get_lines()) == 5
     assert not axes.patches
 
 

@@ -1,3 +1,7 @@
+import ast
+import base64
+import hashlib
+import math
 import re
 import xml.etree.ElementTree as ET
 from dataclasses import replace
@@ -6,26 +10,29 @@ from pathlib import Path
 
 import pytest
 from quadratic import (
+    EIGHT_SCHEDULES,
     SCHEDULES,
     add_training_metrics,
     make_comparison,
     make_forecast,
     make_grid_comparison,
+    make_large_comparison,
     make_lr_finder_result,
     make_range_test_result,
 )
 
 import ratecraft
-from ratecraft import constant, parse
-from ratecraft._render._chart import PALETTE
+from ratecraft import constant, cosine, parse
+from ratecraft._render._axis import number
+from ratecraft._render._chart import DARK_PALETTE, PALETTE
 from ratecraft._render._svg import FAINT, GRID, SOFT, TEXT
 from ratecraft.errors import RatecraftError
 from ratecraft.report import _charts as charts
 from ratecraft.report import plot_comparison, write_report
 from ratecraft.report._charts import LAYER_STAT_COLUMNS
 from ratecraft.report._comparison import _lr_sensitivity
-from ratecraft.report._page import _recipe
-from ratecraft.results import Comparison, Forecast, LayerStats, load
+from ratecraft.report._reproduce import compare_call, recipe
+from ratecraft.results import Comparison, Evaluation, Forecast, LayerStats, load
 
 VOID_TAGS = {"meta", "br"}
 
@@ -57,7 +64,7 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        if self.open[-1:] != ["style"]:
+        if self.open[-1:] not in (["style"], ["script"]):
             self.words.append(data)
 
 
@@ -120,19 +127,40 @@ def test_page_is_well_formed(report: str) -> None:
     tree(report)
 
 
-def test_page_has_no_scripts_or_external_resources(report: str) -> None:
+def test_page_has_no_external_resources(report: str) -> None:
     page = Page(report)
-    assert not {"script", "link", "img", "iframe", "object"} & set(page.tags)
+    assert not {"link", "img", "iframe", "object"} & set(page.tags)
     names = {name for name, _ in page.attributes}
-    assert not {"src", "href", "xlink:href", "srcset"} & names
+    assert not {"src", "xlink:href", "srcset"} & names
     assert not any(name.startswith("on") for name in names)
+    links = [value for name, value in page.attributes if name == "href"]
+    anchors = {f"#{value}" for name, value in page.attributes if name == "id"}
+    assert links
+    assert set(links) <= anchors
     assert set(re.findall(r"https?://[^\s\"']*", report)) == {"http://www.w3.org/2000/svg"}
     assert "url(" not in report
     assert "@import" not in report
 
 
+def test_page_allows_no_request_and_no_script_but_its_own(report: str) -> None:
+    policy = re.search('Content-Security-Policy" content="([^"]*)"', report)[1]
+    (script,) = re.findall("<script>(.*?)</script>", report, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert policy.split("; ")[:2] == ["default-src 'none'", f"script-src 'sha256-{digest}'"]
+    assert len(script) + report.count("<style>") < 60_000
+    assert not re.search(r"\beval\b|\bFunction\(|fetch\(|XMLHttpRequest|import\(", script)
+
+
+def test_page_lists_its_headings(report: str) -> None:
+    root = tree(report)
+    headings = ["".join(h.itertext()) for h in root.find("body/main").iter("h2")]
+    for contents in (root.find("body/nav"), root.find("body/details")):
+        links = ["".join(link.itertext()) for link in contents.iter("a")]
+        assert [link for link in links if link != "Runs"] == headings
+
+
 def test_all_text_is_escaped(report: str) -> None:
-    assert "<script" not in report
+    assert report.count("<script") == 1 + Page(report).tags.count("figure")
     assert "<b>" not in report
     assert "A &lt;script&gt;&amp;" in report
     words = "".join(Page(report).words)
@@ -145,7 +173,7 @@ def test_verdict_and_table_match_result(report: str) -> None:
     words = "".join(Page(report).words)
     assert result.verdict() in words
     head, first, second = rows(report)[:3]
-    assert head == ["schedule", "seeds", "validation loss", "gap to best", "distance", "time"]
+    assert head == ["schedule", "seeds", "validation loss", "relative to best", "distance", "time"]
     assert first[-1] == "0.25 s"
     best, other = result.summaries()
     for cells, row in ((first, best), (second, other)):
@@ -169,7 +197,7 @@ def test_all_runs_are_listed(report: str) -> None:
 
 def test_recipe_builds_same_lrs(report: str) -> None:
     root = tree(report)
-    code = "".join(root.find(".//pre").itertext())
+    code = "".join(root.findall(".//pre")[1].itertext())
     curves = [
         eval(line, {"parse": parse})  # noqa: S307 - the point is that the text is Python
         for line in code.splitlines()
@@ -309,7 +337,7 @@ def test_several_lrs_add_sensitivity_section(tmp_path: Path) -> None:
         make_grid_comparison(lrs=(0.01, 0.02)), failed={"x, seed 3": "Traceback\nError: broken"}
     )
     words = "".join(Page(render(tmp_path, result)).words)
-    for text in ("Learning-rate sensitivity", "gap to best", "Failed: x, seed 3", "broken"):
+    for text in ("Learning-rate sensitivity", "relative to best", "Failed: x, seed 3", "broken"):
         assert text in words
     assert len(result.best_per_schedule().schedules) == len(SCHEDULES)
     assert "Learning-rate sensitivity" not in render(tmp_path, make_comparison())
@@ -347,7 +375,7 @@ def test_final_loss_by_lr_keeps_families_with_missing_lr() -> None:
         ((0.5, 0.9), 3, "the best learning rate is the lowest tried: try lower ones"),
         ((0.01, 0.02), 1, "one seed is not enough to compare learning rates"),
         (
-            (0.001, 0.05, 0.99),
+            (0.001, 0.012, 0.999),
             3,
             "its neighbors are worse: the result is sensitive to the learning rate",
         ),
@@ -449,7 +477,7 @@ def test_figures_limit_number_of_lines_and_caption_says_so(tmp_path: Path) -> No
     captions = ["".join(c.itertext()) for c in tree(text).iter("figcaption")]
     assert len(captions) == 4
     assert all("The 8 best of 11 schedules are shown." in caption for caption in captions)
-    colored = [row for row in tree(text).find(".//tbody") if row.find(".//span") is not None]
+    colored = [row for row in tree(text).find(".//tbody") if row.find(".//svg") is not None]
     assert len(colored) == 8
     assert "schedules are shown" not in render(tmp_path, make_comparison())
 
@@ -548,7 +576,10 @@ def test_style_maps_chart_colors_to_page_colors(report: str) -> None:
     for color in (TEXT, SOFT, GRID, FAINT):
         assert f'[fill="{color}"]' in style
         assert f'[stroke="{color}"]' in style
-    assert 'figure [stroke="#000000"]' in style[style.index("prefers-color-scheme") :]
+    dark = style[style.rindex("prefers-color-scheme") :]
+    for light_color, dark_color in zip(PALETTE, DARK_PALETTE, strict=True):
+        assert f'svg [fill="{light_color}"] {{ fill: {dark_color}; }}' in dark
+        assert f'svg [stroke="{light_color}"] {{ stroke: {dark_color}; }}' in dark
 
 
 def test_missing_seeds_are_shown(tmp_path: Path) -> None:
@@ -569,9 +600,9 @@ def test_recipe_of_plateau_uses_realized_schedule() -> None:
     plateau = replace(first, schedule="plateau(factor=0.5)", realized_schedule=realized)
     result = Comparison("t", {"falls": "plateau(factor=0.5)"}, (plateau,), {})
     namespace: dict[str, object] = {}
-    recipe = _recipe(result)
-    exec(recipe, namespace)  # noqa: S102 -- our own text
-    assert realized in recipe
+    code = recipe(result)
+    exec(code, namespace)  # noqa: S102 -- our own text
+    assert realized in code
 
 
 def test_colors_stay_if_another_schedule_has_no_point() -> None:
@@ -593,3 +624,159 @@ def test_colors_stay_if_another_schedule_has_no_point() -> None:
     pens = dict(zip(lines, PALETTE, strict=False))
     drawn = {name: page.count(f'stroke="{pen}"') for name, pen in pens.items()}
     assert drawn[second] > drawn[first] == 2  # its legend entry in the broad and the narrow figure
+
+
+HOSTILE = (
+    "</script></style><script>window.attacked = 1</script>"
+    '<img src=x onerror="window.attacked = 1"><b>\'"&]]>\n--><!--'
+)
+
+
+def make_hostile_comparison() -> Comparison:
+    """Return a comparison with hostile text wherever a file could have one."""
+    whole = add_training_metrics(make_grid_comparison(lrs=(0.01, 0.02)))
+    names = {name: f"{name} {HOSTILE}" for name in whole.schedules}
+
+    def attack(evaluation: Evaluation) -> Evaluation:
+        metrics = {
+            f"{name}{HOSTILE}" * (name != "loss") or name: v
+            for name, v in evaluation.metrics.items()
+        }
+        return replace(
+            evaluation, metrics=metrics, train=metrics, lrs={HOSTILE: 0.1, f"{HOSTILE}2": 0.2}
+        )
+
+    runs = tuple(
+        replace(
+            run,
+            seed=f"{HOSTILE}{run.seed}",
+            optimizer=HOSTILE,
+            evaluations=tuple(map(attack, run.evaluations)),
+        )
+        for run in whole.runs
+    )
+    return Comparison(
+        HOSTILE,
+        {names[name]: text for name, text in whole.schedules.items()},
+        runs,
+        {HOSTILE: HOSTILE, "task": HOSTILE},
+        {names[name]: config._replace(optimizer=HOSTILE) for name, config in whole.configs.items()},
+        {f"{HOSTILE}{i}": f"Traceback\n{HOSTILE}" for i in range(9)},
+    )
+
+
+def test_no_text_of_a_result_becomes_markup_or_code(tmp_path: Path) -> None:
+    result = make_hostile_comparison()
+    search = replace(make_range_test_result(), task=HOSTILE, optimizer=HOSTILE, stop_reason=HOSTILE)
+    forecast = make_forecast()
+    entries = tuple(
+        replace(entry, name=f"{HOSTILE}{i}", notes=(HOSTILE,))
+        for i, entry in enumerate(forecast.entries)
+    )
+    forecast = replace(
+        forecast,
+        entries=entries,
+        tied=(),
+        logs={HOSTILE: forecast.logs["run.csv"]},
+        notes=(HOSTILE,),
+    )
+    numbers = dict.fromkeys(LAYER_STAT_COLUMNS, 0.5)
+    stats = [LayerStats(k, HOSTILE, HOSTILE, 0.1, **numbers) for k in range(3)]
+    options = {"comparison": result, "forecast": forecast, "layer_stats": stats}
+    text = write_report(tmp_path / "h.html", lr_search=search, **options, title=HOSTILE).read_text(
+        "utf-8"
+    )
+    page = Page(text)
+    assert not {"img", "b"} & set(page.tags)
+    assert page.tags.count("script") == 1 + len(re.findall("<figure>.*?<script", text, re.DOTALL))
+    assert page.tags.count("style") == 1
+    assert not any(name.startswith("on") for name, _ in page.attributes)
+    tree(text)
+    for code in (compare_call(result), recipe(result)):
+        names = {node.id for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Name)}
+        assert "window" not in names
+
+
+def test_names_that_end_in_a_config_are_taken_apart(tmp_path: Path) -> None:
+    code = compare_call(make_large_comparison())
+    for name, schedule in EIGHT_SCHEDULES.items():
+        assert f'"{name}": {schedule!r},' in code
+    assert "lrs=[0.001, 0.01, 0.1, 1.5]," in code
+    assert 'optimizers=["sgd", "slow", "medium", "fast"],' in code
+    assert "seeds=3," in code
+    assert "total_steps=100," in code
+    lengths = compare_call(make_grid_comparison(lrs=(0.01, 0.02), lengths=(40, 100)))
+    assert '"constant": constant(1),' in lengths
+    assert "total_steps=[40, 100]," in lengths
+
+
+def test_reproduced_comparison_has_the_same_runs() -> None:
+    from ratecraft.experiments import Plateau, compare
+
+    schedules = {"a": constant(1), "b": cosine(1, 0), "c": Plateau(cosine(1, 0.5), patience=1)}
+    options = {"lrs": [0.01, 0.003], "seeds": [1], "total_steps": 6, "workers": 0}
+    result = compare("digits", schedules, **options)
+    code = compare_call(result)
+    assert '"digits",' in code
+    namespace = {"__name__": "__main__"}
+    exec(code.replace("total_steps=6", "total_steps=6, workers=0"), namespace)  # noqa: S102
+    again = namespace["result"]
+    assert list(again.schedules) == list(result.schedules)
+    assert [run.losses for run in again.runs] == [run.losses for run in result.runs]
+
+
+def test_call_of_a_task_without_a_name_says_which_function_to_write() -> None:
+    assert "task,  # the function of: a quadratic" in compare_call(make_comparison())
+    stored = replace(make_comparison(), task="path/to/file.py:task")
+    assert '"path/to/file.py:task",' in compare_call(stored)
+
+
+def test_schedules_with_distant_peaks_are_drawn_as_factors(tmp_path: Path) -> None:
+    schedules = {"high": constant(1), "low": 0.05 * cosine(1, 0)}
+    result = make_comparison(schedules)
+    chart = charts.schedules_chart(result.best_runs(8))
+    assert chart.y_label == charts.FACTOR_LABEL
+    assert [max(line.ys) for line in chart.lines] == [1, 1]
+    assert chart.lines[1].ys[50] == pytest.approx(0.5)
+    caption = "divided by the highest one of its schedule, since the highest ones range from 1e-3"
+    assert caption in render(tmp_path, result)
+    near = make_comparison({"high": constant(1), "low": 0.2 * cosine(1, 0)})
+    assert charts.schedules_chart(near.best_runs(8)).y_label == "learning rate"
+    assert "divided by" not in render(tmp_path, near)
+
+
+def test_heat_map_comes_first_with_many_candidates(tmp_path: Path) -> None:
+    result = make_large_comparison()
+    text = render(tmp_path, result)
+    first, *_ = tree(text).iter("figure")
+    assert text.index("<figure>") < text.index("<table>")
+    for svg in first.findall("{http://www.w3.org/2000/svg}svg"):
+        cells = {}
+        for group in svg.iter("{http://www.w3.org/2000/svg}g"):
+            name, _, value = group[0].text.rpartition(": ")
+            cells[name] = value
+        means = {row.name.replace("lr ", ""): row.mean["loss"] for row in result.summaries()}
+        assert {name.replace("1e-3", "0.001") for name in cells} == set(means)
+        for name, value in cells.items():
+            mean = means[name.replace("1e-3", "0.001")]
+            assert value == ("diverged" if math.isnan(mean) else number(mean))
+    assert "diverged on at least one seed" in text
+    assert "Final validation loss" not in render(tmp_path, make_comparison())
+
+
+def test_many_failed_runs_are_collapsed(tmp_path: Path) -> None:
+    failed = {f"x, seed {i}": "Error: broken" for i in range(9)}
+    text = render(tmp_path, replace(make_comparison(), failed=failed))
+    details = tree(text).find("body/main/details")
+    assert "".join(details.find("summary").itertext()) == "9 failed runs"
+    assert len(details.findall("p")) == 9
+
+
+def test_long_tables_scroll_in_a_box(tmp_path: Path) -> None:
+    assert 'class="wide tall"' in render(tmp_path, make_large_comparison())
+    assert 'class="wide tall"' not in render(tmp_path, make_comparison())
+
+
+def test_large_page_stays_small(tmp_path: Path) -> None:
+    # 456 kB before there was a script, a heat map and data for them.
+    assert len(render(tmp_path, make_large_comparison()).encode()) < 1.5 * 456_000

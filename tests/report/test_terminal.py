@@ -6,6 +6,7 @@ import pytest
 from quadratic import make_forecast, make_lr_finder_result
 
 from ratecraft import constant, cooldown, cosine, percent, staircase, tokens, warmup
+from ratecraft._render._text import display_width
 from ratecraft.errors import RatecraftError, ScheduleError
 from ratecraft.report import (
     Chart,
@@ -174,18 +175,40 @@ def test_mark_is_vertical_line_with_value_in_legend() -> None:
     assert len(columns) == 1
 
 
-def test_names_with_control_characters_or_long_names_keep_layout() -> None:
-    names = ["a\x1b[2J\nb", "x" * 300]
-    text = draw(*(Line(name, [0, 1], [0, 1]) for name in names), width=50)
-    assert "\x1b" not in text
-    assert max(map(len, text.splitlines())) <= 50
+@pytest.mark.parametrize("width", [20, 50])
+def test_names_of_any_length_and_script_stay_in_the_legend(width: int) -> None:
+    names = ["a\x1b[2J\nb", "x" * 300, "学習率の予定表" * 9]
+    settings = {"x_label": "step " * 40, "y_label": "loss\x9b31m " * 40}
+    text = draw(*(Line(name, [0, 1], [0, 1]) for name in names), width=width, **settings)
+    assert text.replace("\n", "").isprintable()
+    assert max(map(display_width, text.splitlines())) <= width
+    assert r"a\x1b[2J b" in text
+    assert len(plot_area(text)) == 16
+
+
+def test_long_names_in_the_legend_keep_their_ends() -> None:
+    names = [f"warmup(500).then(constant(1)).then(cosine(1, 0.{i}))" for i in (1, 2)]
+    text = draw(*(Line(name, [0, 1], [0, 1]) for name in names), width=40)
+    for symbol, end in (("●", "1"), ("▲", "2")):
+        assert re.search(rf"{symbol} warmup\(500\).*….*cosine\(1, 0\.{end}\)\)\n", text)
+
+
+def test_a_shaded_interval_is_a_thick_part_of_the_x_axis() -> None:
+    line = Line("loss", [1e-4, 1e-2, 1], [2, 1, 2])
+    ruler = draw(line, log_x=True, span=(1e-3, 1e-1), width=42).splitlines()[-3]
+    assert 8 < ruler.count("━") < 20
+    assert "━" not in draw(line, span=(math.nan, 1))
+    whole = draw(line, span=(-5, 5), width=42).splitlines()[-3]
+    assert "─" not in whole
 
 
 def test_terminal_lr_finder_draws_bad_runs_at_upper_edge() -> None:
     text = terminal_chart(make_lr_finder_result().chart())
     assert "┊ learning rate 0.1 (0.05 to 0.2)" in text
     rows = plot_area(text)
-    assert any("■" in row for row in rows[:2])  # the run with a gain of -50
+    assert any("○" in row for row in rows[:2])  # the run with a gain of -50
+    assert sum(row.count("■") for row in rows) == 4  # a dot for each of the other runs
+    assert "━┬━" in text  # the range, with the lr in the middle
     assert "50" not in text
     assert "┊" not in terminal_chart(make_lr_finder_result(None).chart())
 

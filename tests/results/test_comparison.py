@@ -100,7 +100,7 @@ def test_verdict_separates_runs_with_different_total_steps() -> None:
         runs += result.runs
     both = Comparison("t", names, runs, {}, configs)
     assert [(row.total_steps, round(row.gap, 3)) for row in both.summaries()] == [
-        (20, 0.0), (20, 0.095), (10, 0.0), (10, 0.205),
+        (20, 1.0), (20, 1.391), (10, 1.0), (10, 1.375),
     ]  # fmt: skip
     assert both.verdict().startswith("20 steps: c, 20 steps, lr 0.1 has the lowest")
     assert "10 steps: c, 10 steps, lr 0.01 has the lowest" in both.verdict()
@@ -151,7 +151,7 @@ def test_candidate_with_a_missing_seed_has_no_mean() -> None:
     ]  # fmt: skip
     assert math.isnan(result.summaries()[1].mean["loss"])
     assert result.verdict() == (
-        "a is the only schedule that finished. Left out because runs are missing: b, c."
+        "a is the only schedule that finished. Left out because runs are missing: b; c."
     )
     assert result.select(["b", "a"]).verdict().endswith("runs are missing: b.")
     incomplete = Comparison("t", {"b": "b", "d": "d"}, (runs[3], *(

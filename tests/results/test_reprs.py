@@ -60,7 +60,7 @@ def test_repr_of_a_comparison_names_the_best_candidate() -> None:
     )
     assert repr(pair) == "<Comparison: 2 schedules, 2 runs, best wave, loss 0.5123>"
     assert repr(comparison(2, diverged=3)) == "<Comparison: 2 schedules, 2 runs, none finished>"
-    assert repr(pair.summaries()[1]) == "<Summary: flat, 1 seed, loss 0.6, gap 0.08766>"
+    assert repr(pair.summaries()[1]) == "<Summary: flat, 1 seed, loss 0.6, gap 1.171x>"
     assert repr(Comparison("t", {}, ())) == "<Comparison: 0 schedules, 0 runs, none finished>"
 
 

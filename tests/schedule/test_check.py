@@ -88,7 +88,7 @@ def test_a_part_shorter_than_a_step_is_a_warning() -> None:
 def test_a_warmup_longer_than_the_run_is_an_error() -> None:
     (finding,) = check(warmup(500, start=0.01), 300)
     assert finding.level == "error"
-    assert finding.message == "the warm-up takes 500 steps, and the run has 300: it is cut short"
+    assert finding.message == "the warmup takes 500 steps, and the run has 300: it is cut short"
     assert "percent(5), which is 15 steps" in finding.fix
     both = warmup(500, start=0.01).then(cosine(1, 0.1, over=100))
     cut, unreached = sorted(check(both, 300), key=lambda finding: finding.start)

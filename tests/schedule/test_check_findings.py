@@ -41,7 +41,7 @@ from ratecraft import (
 )
 
 UP = warmup(10, start=0.1)
-"""A warm-up that begins above 0, so that it has no finding itself."""
+"""A warmup that begins above 0, so that it has no finding itself."""
 
 
 def findings_of(schedule, total_steps=None, **units):
@@ -134,18 +134,18 @@ FINDINGS = {
             )
         ],
     ),
-    "the warm-up is cut": (
+    "the warmup is cut": (
         warmup(500, start=0.1),
         300,
         [
             (
                 "error",
-                "the warm-up takes 500 steps, and the run has 300: it is cut short",
+                "the warmup takes 500 steps, and the run has 300: it is cut short",
                 "warmup(500, start=0.1)",
             )
         ],
     ),
-    "the warm-up is cut, and more was to come": (
+    "the warmup is cut, and more was to come": (
         cosine(0.1, 1, over=500).then(constant(1, over=50)),
         300,
         [
@@ -157,7 +157,7 @@ FINDINGS = {
             ),
             (
                 "error",
-                "the warm-up takes 500 steps, and the run has 300: it is cut short",
+                "the warmup takes 500 steps, and the run has 300: it is cut short",
                 "cosine(0.1, 1, over=500)",
             ),
         ],
@@ -173,7 +173,7 @@ FINDINGS = {
             )
         ],
     ),
-    "a rise that is no warm-up is cut": (
+    "a rise that is no warmup is cut": (
         constant(0.1, over=10).then(warmup(100, start=0.1)),
         60,
         [
@@ -322,17 +322,17 @@ def test_each_problem_gives_exactly_these_findings(name):
 FINE = {
     "a constant": (constant(0.1), 100),
     "an endless constant": (constant(0.1), None),
-    "warm-up and cosine": (UP.then(cosine(1, 0.1)), 100),
+    "warmup and cosine": (UP.then(cosine(1, 0.1)), 100),
     "to zero": (UP.then(linear(1, 0)), 100),
     "to zero, rex": (rex(), 100),
     "a run of one step": (linear(1, 0), 1),
     "half a step over": (cosine(), steps(33.5)),
-    "a warm-up as long as the run": (UP, 10),
+    "a warmup as long as the run": (UP, 10),
     "a run that ends less than a step late": (cosine(1, 0.1, over=100), steps(100.75)),
     "a run that ends before the end value": (cosine(over=percent(100) - steps(0.5)), 100),
     "cycles to 0, scaled": (2 * restarts(n=4), 100),
     "cycles to a floor": (restarts(10, grow=2, end=0.1), 70),
-    "cycles after a warm-up": (UP.then(restarts(n=4, end=0.1)), 110),
+    "cycles after a warmup": (UP.then(restarts(n=4, end=0.1)), 110),
     "a run that ends less than a rounding early": (cosine(1, 0.1, over=100), steps(100 - 1e-10)),
     "a part of one step": (warmup(1, start=0.1).then(cosine(1, 0.1)), 100),
     "a part of one step at the end": (UP.then(constant(1)).then(cooldown(1)), 100),
@@ -501,7 +501,7 @@ def test_the_percent_of_an_over_is_of_its_length():
 
 def test_a_warm_up_cut_in_a_product_is_an_error():
     schedule = warmup(500, start=0.1).then(constant(1, over=10)) * constant(2)
-    assert ("error", "the warm-up takes 500 steps, and the run has 300: it is cut short",
+    assert ("error", "the warmup takes 500 steps, and the run has 300: it is cut short",
             "warmup(500, start=0.1)") in findings_of(schedule, 300)  # fmt: skip
 
 

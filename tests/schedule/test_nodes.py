@@ -78,7 +78,7 @@ def test_rule_4_a_part_of_zero_length_is_never_read():
 
 
 def test_rule_5_a_join_that_rounding_puts_late_still_belongs_to_the_later_part():
-    assert 10 * (0.1 + 0.2) > 3  # so the warm-up ends just after step 3
+    assert 10 * (0.1 + 0.2) > 3  # so the warmup ends just after step 3
     s = warmup(epochs(0.1) + epochs(0.2)).then(constant(5))
     assert read(s, None, [2, 3], steps_per_epoch=10) == [0.666667, 5]
 

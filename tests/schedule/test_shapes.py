@@ -320,9 +320,9 @@ REFUSED = {
     "exponential from 0": (lambda: exponential(0, 1), "exponential(0, 1): both ends must have"),
     "exponential sides": (lambda: exponential(1, -1), "exponential(1, -1): both ends must have"),
     "exponential ratio": (lambda: exponential(1e-300, 1e300), "both ends must have the same sign"),
-    "warm-up from 0": (lambda: warmup(4, shape="exponential"), "exponential(0, 1): both ends must"),
+    "warmup from 0": (lambda: warmup(4, shape="exponential"), "exponential(0, 1): both ends must"),
     "cooldown to 0": (lambda: cooldown(4, shape="exponential"), "exponential(1, 0): both ends"),
-    "warm-up shape": (
+    "warmup shape": (
         lambda: warmup(4, shape="lin"),
         "warmup: shape= must be one of 'linear', 'cosine', 'exponential', 'constant', not 'lin'",
     ),
@@ -388,7 +388,7 @@ WRONG_TYPES = {
     "end": (lambda: rex(1, None), "end must be a number, not None (NoneType)"),
     "power": (lambda: polynomial(1, 0, "2"), "polynomial: a parameter must be a number, not '2'"),
     "over": (lambda: linear(1, 0, 0.5), "over= must be an int (steps), steps(), epochs() or"),
-    "warm-up": (lambda: warmup(None), "warmup: over= must be a length, not None"),
+    "warmup": (lambda: warmup(None), "warmup: over= must be a length, not None"),
     "hold": (lambda: warmup(10, hold=0.5), "warmup: hold= must be an int (steps)"),
     "cooldown": (lambda: cooldown("10"), "cooldown: over= must be an int (steps)"),
     "gamma": (lambda: decay("0.5"), "decay must be a number, not '0.5' (str)"),

@@ -7,7 +7,7 @@ from restoring import Boom, train, trained_after, training_setup
 from torch import nn
 from torch.utils.data import DataLoader, RandomSampler, TensorDataset
 
-from ratecraft._training._snapshot import _restore_all
+from ratecraft._training._state import restore_all
 from ratecraft.errors import TaskError
 from ratecraft.finder import preserve_state
 
@@ -138,7 +138,7 @@ def test_failed_or_interrupted_restore_does_not_skip_the_others() -> None:
         raise ValueError("cannot be restored")
 
     with pytest.raises(KeyboardInterrupt):
-        _restore_all([interrupted_once, failing, lambda: calls.append("last")])
+        restore_all([interrupted_once, failing, lambda: calls.append("last")])
     assert calls == ["first", "first", "last"]
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-_MAX_DRAWN = 1e300  # larger absolute values are not drawn, since the span of an axis would overflow
+MAX_DRAWN = 1e300  # larger absolute values are not drawn, since the span of an axis would overflow
 _FLAT_REL_TOL = 1e-12  # a smaller relative span is a rounding error
 
 
@@ -57,21 +57,21 @@ class Axis:
 
         An ``upright`` axis starts at 0 unless that would flatten the line.
         """
-        drawn = [v for v in values if abs(v) <= _MAX_DRAWN and (v > 0 or not log)]
+        drawn = [v for v in values if abs(v) <= MAX_DRAWN and (v > 0 or not log)]
         low, high = (min(drawn), max(drawn)) if drawn else (1.0, 1.0)
         if log:
             if math.log10(high) - math.log10(low) < _FLAT_REL_TOL:
                 low, high = low / math.sqrt(10), high * math.sqrt(10)
             ratio = (high / low) ** pad
             return cls(low / ratio, high * ratio, log=True)
-        flat = high - low <= max(_FLAT_REL_TOL * max(abs(low), abs(high)), 1 / _MAX_DRAWN)
+        flat = high - low <= max(_FLAT_REL_TOL * max(abs(low), abs(high)), 1 / MAX_DRAWN)
         if upright and (flat or low < 0.3 * high):
             # The axis ends exactly at 0, so that a line along the bottom reads as 0.
             low, high = min(low, 0.0), max(high, 0.0)
-            if high - low <= 1 / _MAX_DRAWN:
+            if high - low <= 1 / MAX_DRAWN:
                 high = 1.0
         elif flat:
-            half = 1.0 if whole or abs(high) <= 1 / _MAX_DRAWN else abs(high) / 2
+            half = 1.0 if whole or abs(high) <= 1 / MAX_DRAWN else abs(high) / 2
             low, high = low - half, high + half
         margin = pad * (high - low)
         bottom = low if upright and low == 0 else low - margin
@@ -79,7 +79,7 @@ class Axis:
 
     def at(self, value: float) -> float:
         """Return the position of a value: 0 at ``low``, 1 at ``high``; NaN if not drawable."""
-        if not abs(value) <= _MAX_DRAWN or (self.log and value <= 0):
+        if not abs(value) <= MAX_DRAWN or (self.log and value <= 0):
             return math.nan
         if self.log:
             low = math.log10(self.low)

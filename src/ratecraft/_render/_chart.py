@@ -7,11 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from ._axis import Axis
+from ._axis import MAX_DRAWN, Axis
 
-# Okabe and Ito (2008): distinct with any colour vision. Their yellow is left out, since it is too
-# light on white. After the last colour the next dash pattern begins.
-PALETTE: Final = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#000000")
+# Hues of Okabe and Ito (2008), distinct with any colour vision, without their yellow. In these
+# shades, each has a contrast of at least 3:1 to white, and its partner in DARK_PALETTE to a dark
+# page. After the last colour the next dash pattern begins.
+PALETTE: Final = ("#0072b2", "#c07a00", "#008a63", "#c9400a", "#c4609d", "#3a93cc", "#000000")
+DARK_PALETTE: Final = ("#3d9ae0", "#e69f00", "#22b58a", "#f0713a", "#e08bbd", "#7cc7f2", "#f2f3f5")
+DASHES: Final = ("", "6 3", "2 2", "8 3 2 3", "12 4", "1 3", "8 2 2 2 2 2")
 
 LineStyle = Literal["solid", "dots", "crosses", "faint", "dashed", "thick"]
 
@@ -76,6 +79,12 @@ class Chart:
     span: tuple[float, float] | None = None
     steps_per_epoch: float | None = None
     y_ticks: bool = True
+
+    def __post_init__(self) -> None:
+        if self.y_range is not None:  # extreme values give limits that no axis can have
+            low, high = self.y_range
+            if low == high or not (abs(low) <= MAX_DRAWN and abs(high) <= MAX_DRAWN):
+                object.__setattr__(self, "y_range", None)
 
     def axes(self, x_pad: float = 0.0, y_pad: float = 0.0) -> tuple[Axis, Axis]:
         """Return the axes of all lines, bands and marks; ``pad`` is a fraction of their spans."""

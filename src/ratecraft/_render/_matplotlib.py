@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from ratecraft._files import write_atomically
 from ratecraft.errors import RatecraftError
 
-from ._chart import PALETTE, Chart, wrap
+from ._chart import DASHES, PALETTE, Chart, wrap
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -17,8 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FIGURE_SUFFIXES: Final = (".png", ".svg", ".pdf")
-_LINE_STYLES = ("-", "--", ":", "-.")
-_DARK, _FAINT = "0.13", "0.72"  # levels of gray
+_DARK, _FAINT = "0.13", "0.55"  # levels of gray
 _CHARS_PER_INCH = 11.5  # of a title
 _LEGEND_CHARS_PER_INCH = 13
 _LEGEND_ROW_INCHES = 0.22
@@ -119,7 +120,8 @@ def _draw_line(chart: Chart, i: int, color: int | None, axes: Axes) -> Any:
     line = chart.lines[i]
     style: dict[str, Any] = {"color": _FAINT, "linewidth": 1, "zorder": 1.5}
     if color is not None:
-        dashes = _LINE_STYLES[color // len(PALETTE) % len(_LINE_STYLES)]
+        dash = DASHES[color // len(PALETTE) % len(DASHES)]
+        dashes = (0, [float(length) / 2 for length in dash.split()]) if dash else "-"
         style = {"color": PALETTE[color % len(PALETTE)], "linestyle": dashes}
     styles: dict[str, dict[str, Any]] = {
         "dots": {"marker": "o"},
@@ -170,8 +172,8 @@ def save_figure(figure: Figure | Axes, path: str | os.PathLike[str]) -> Path:
         raise RatecraftError(f"{target}: {wrong}; expected one of {expected}")
     from matplotlib import rc_context
 
-    target.parent.mkdir(parents=True, exist_ok=True)
+    content = io.BytesIO()
     undated = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
     with rc_context({"svg.hashsalt": "ratecraft"}):  # the same ids in each run
-        drawn.savefig(target, dpi=150, metadata=undated.get(suffix))
-    return target
+        drawn.savefig(content, format=suffix[1:], dpi=150, metadata=undated.get(suffix))
+    return write_atomically(target, content.getvalue())

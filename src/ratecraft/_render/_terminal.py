@@ -10,6 +10,7 @@ from operator import itemgetter
 
 from ._axis import Axis
 from ._chart import Chart
+from ._text import display_width, printable, shorten
 
 _LINE_SYMBOLS = "●▲■◆○△□◇"
 _ANSI_COLORS = (36, 33, 35, 32, 34, 31)  # from the terminal's palette, for any background
@@ -21,11 +22,12 @@ _LABEL_GAP_COLUMNS = 2  # blank columns between two tick labels
 def terminal_chart(chart: Chart, *, width: int = 72, height: int = 16, color: bool = False) -> str:
     """Return a chart as text, with axes and, for several lines, a legend.
 
-    Each of several lines has its own symbol, so color is not needed to distinguish them.
+    Each of several lines has its own symbol, so color is not needed to distinguish them. A shaded
+    interval is a thick part of the x axis. Control characters in names are shown as escapes.
 
     Args:
-        chart: what to draw. Bands, shaded intervals and the title are left out, and so are faint
-            lines with more points than columns, which would hide the others.
+        chart: what to draw. Bands and the title are left out, and so are faint lines with more
+            points than columns, which would hide the others.
         width: total width in characters.
         height: height of the plot area in characters.
         color: color the lines with ANSI escape codes.
@@ -64,8 +66,9 @@ def terminal_chart(chart: Chart, *, width: int = 72, height: int = 16, color: bo
     for row in range(canvas.height):
         label = row_labels.get(row, "")
         text.append(f"{label:>{margin}} {'┤' if label else '│'}{canvas.text(row, color)}")
-    ruler, labels = _x_axis_lines(x_axis, canvas, margin)
-    text += [ruler, labels, f"{_clean(chart.x_label):>{margin + 2 + canvas.width}}"]
+    ruler, labels = _x_axis_lines(x_axis, canvas, margin, chart.span)
+    x_label = shorten(_one_line(chart.x_label), margin + 2 + canvas.width)
+    text += [ruler, labels, " " * (margin + 2 + canvas.width - display_width(x_label)) + x_label]
     return "\n".join(line.rstrip() for line in text)
 
 
@@ -73,9 +76,8 @@ def _symbol(i: int) -> str:
     return _LINE_SYMBOLS[i % len(_LINE_SYMBOLS)]
 
 
-def _clean(text: str) -> str:
-    """Replace control characters, which could move the cursor, by spaces."""
-    return "".join(c if c.isprintable() else " " for c in text)
+def _one_line(text: str) -> str:
+    return " ".join(printable(text).split())
 
 
 def _colored(text: str, i: int, color: bool) -> str:
@@ -86,23 +88,28 @@ def _header(
     y_label: str, legend: Sequence[tuple[str, str, int]], width: int, color: bool
 ) -> list[str]:
     """Return the y label and the legend, wrapped to the width."""
-    lines, used = [_clean(y_label)], len(y_label)
+    lines = [shorten(_one_line(y_label), width)]
+    used = display_width(lines[0])
     for symbol, name, i in legend:
-        clean = _clean(name)
-        max_length = max(width - len(symbol), 1)
-        clean = clean if len(clean) <= max_length else clean[: max_length - 1] + "…"
-        size = len(symbol) + len(clean)
+        short = shorten(_one_line(name), max(width - len(symbol), 1))
+        size = len(symbol) + display_width(short)
         if used + 3 + size > width:
             lines.append("")
             used = -3
-        lines[-1] += ("   " if used >= 0 else "") + _colored(symbol + clean, i, color)
+        lines[-1] += ("   " if used >= 0 else "") + _colored(symbol + short, i, color)
         used += 3 + size
     return lines
 
 
-def _x_axis_lines(axis: Axis, canvas: _Canvas, margin: int) -> tuple[str, str]:
+def _x_axis_lines(
+    axis: Axis, canvas: _Canvas, margin: int, span: tuple[float, float] | None
+) -> tuple[str, str]:
     """Return the x axis and its tick labels, without labels that would touch."""
     ruler, labels = ["─"] * canvas.width, [" "] * (margin + 2 + canvas.width)
+    edges = [min(max(axis.at(x), 0.0), 1.0) for x in span or () if not math.isnan(axis.at(x))]
+    if len(edges) == 2:
+        first, last = map(canvas.column, edges)
+        ruler[first : last + 1] = "━" * (last + 1 - first)
     first_free = 0
     for value, label in axis.ticks(max(2, canvas.width // 8)):
         column = canvas.column(axis.at(value))

@@ -70,6 +70,18 @@ def _accumulation(trainer: Any) -> dict[int, int]:
     return {0: trainer.accumulate_grad_batches}
 
 
+def checkpoint_lrs(trainer: Any) -> list[float] | None:
+    """Return the base lr of each param group in the checkpoint that the run resumes from.
+
+    It is ``None`` for a new run. The list is empty if the checkpoint has weights only.
+    """
+    if trainer.ckpt_path is None:
+        return None
+    states = trainer._checkpoint_connector._loaded_checkpoint.get("optimizer_states") or []
+    groups = states[0]["param_groups"] if states else []
+    return [float(group.get("initial_lr", group["lr"])) for group in groups]
+
+
 def outstanding_metric(trainer: Any, name: str, frequency: int) -> float | None:
     """Return the metric of an epoch that is over, if the trainer has yet to pass it on."""
     epoch = trainer.fit_loop.epoch_progress.current

@@ -2,16 +2,17 @@
 
 import inspect
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
+from itertools import chain
 from typing import Any, Final, Literal, TypedDict
 
 import torch
-from torch import distributed, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch import nn
 
 from ratecraft.errors import SettingError, TaskError
 from ratecraft.results._lr_search import group_lr_ratios, write_lr
 
+from ._processes import Processes, model_settings
 from ._snapshot import Batches, as_list, preserve_state
 
 ACCELERATOR_CHECK_STEPS: Final = 8  # steps between two checks of losses that lie on an accelerator
@@ -34,7 +35,8 @@ class StepOptions(TypedDict, total=False):
 class ShortRunner:
     """A model, its optimizer and its data: short runs from the same state, and what they cost.
 
-    The arguments are those of `range_test`. Steps, evaluations and batches need a block of `start`.
+    The arguments are those of `range_test`, and the processes that take the steps together.
+    Steps, evaluations and batches need a block of `start`.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class ShortRunner:
         optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer],
         loader: Batches,
         loss: LossFunction,
+        processes: Processes,
         *,
         accumulate: int = 1,
         clip: Clip | None = None,
@@ -70,43 +73,69 @@ class ShortRunner:
                 "without a GradScaler"
             )
         self.accumulate, self.clip, self.scaler, self.on_disk = accumulate, clip, scaler, on_disk
-        self.uses_ddp = any(isinstance(module, DistributedDataParallel) for module in self.models)
-        self.reduce = self.uses_ddp if reduce is None else reduce
+        if processes.size > 1 and reduce is False:
+            raise SettingError(
+                "reduce=False: processes with different losses would not end their runs together, "
+                "and DistributedDataParallel would wait for ever; leave reduce= out"
+            )
+        self.processes = processes
         on_cpu = self.parameters[0].device.type == "cpu"
         self.check_every = check_every or (1 if on_cpu else ACCELERATOR_CHECK_STEPS)
         self.steps_done = self.batches_evaluated = self.batches_read = 0  # over all short runs
         self._lr_ratios = group_lr_ratios(self.optimizers)
         self._batches: Iterator[Any] = iter(())
+        self._last_stream: object = None
+
+    def settings(self) -> dict[str, object]:
+        """Return what must be the same in all processes, so that all take the same steps."""
+        groups = [group for each in self.optimizers for group in each.param_groups]
+        return {
+            "accumulate": self.accumulate,
+            "clip": getattr(self.clip, "__qualname__", self.clip),
+            "scale of the GradScaler": self.scaler and self.scaler.get_scale(),
+            "reduce": self.processes.reduce,
+            "check_every": self.check_every,
+            "optimizer": self.optimizer_name,
+            "number of param groups": len(groups),
+            **{
+                f"{name} of param group {i}": plain
+                for i, group in enumerate(groups)
+                for name, value in group.items()
+                if isinstance(plain := _plain_hyperparam(value), int | float | tuple)
+            },
+            **(model_settings(self.models) if self.processes.uses_ddp else {}),
+        }
 
     @contextmanager
     def start(self) -> Iterator[None]:
         """Start a short run from the current state, and restore that state at the end."""
-        with (
-            preserve_state(
-                self.models, self.optimizers, self.loader, scaler=self.scaler, on_disk=self.on_disk
-            ),
-            closing(_cycle(self.loader)) as self._batches,
-        ):
-            for model in self.models:
-                if not model.training:
-                    model.train()
-            set_optimizer_mode(self.optimizers, "train")
+        with ExitStack() as stack:
+            with self.processes.agreement():
+                self._open(stack)
             yield
+
+    def _open(self, stack: ExitStack) -> None:
+        models, optimizers = self.models, self.optimizers
+        stack.enter_context(
+            preserve_state(
+                models, optimizers, self.loader, scaler=self.scaler, on_disk=self.on_disk
+            )
+        )
+        self._batches = stack.enter_context(closing(self._cycle()))
+        for model in models:
+            if not model.training:
+                model.train()
+        set_optimizer_mode(optimizers, "train")
+        if self.processes.size > 1:  # without a batch, a process leaves the others waiting
+            self._batches = chain([next(self._batches)], self._batches)
 
     def batches_per_epoch(self) -> int | None:
         """Return the length of the loader, the smallest of all processes; None if it has none."""
-        try:
+        batches: int | None = None
+        with self.processes.agreement(), suppress(TypeError):
             batches = len(self.loader)  # type: ignore[arg-type]  # the TypeError is the check
-        except TypeError:
-            return None
-        return self.min_over_processes(batches)
-
-    def min_over_processes(self, number: int) -> int:
-        if not self.reduce:
-            return number
-        tensor = torch.tensor(number, device=self.parameters[0].device)
-        distributed.all_reduce(tensor, distributed.ReduceOp.MIN)
-        return int(tensor)
+        lengths = self.processes.gather(batches)
+        return None if None in lengths else min(lengths)
 
     def set_lr(self, lr: float, momentum: float | None = None) -> None:
         """Set the lr of the group with the highest one; the other groups keep their ratio to it."""
@@ -127,7 +156,7 @@ class ShortRunner:
         losses: list[torch.Tensor] = []
 
         def closure() -> torch.Tensor:
-            losses.append(self._backward(batches))
+            losses.append(self.processes.mean(self._backward(batches)))
             return losses[-1]
 
         if self.uses_closure:
@@ -141,7 +170,7 @@ class ShortRunner:
                     self.scaler.step(optimizer)
             if self.scaler is not None:
                 self.scaler.update()
-        return self._mean_over_processes(losses[0])
+        return losses[0]
 
     def evaluate(self, batches: list[Any]) -> torch.Tensor:
         """Return the mean loss of the batches with the current weights."""
@@ -149,18 +178,12 @@ class ShortRunner:
         # The loss may compute gradients itself, such as a gradient penalty. A
         # DistributedDataParallel model with gradients enabled would wait for backward().
         losses = []
-        with torch.set_grad_enabled(not self.uses_ddp):
+        with torch.set_grad_enabled(not self.processes.uses_ddp):
             for batch in batches:
                 loss = self.loss(self.model, batch)
-                check_loss(loss, needs_grad=not self.uses_ddp)
+                check_loss(loss, needs_grad=not self.processes.uses_ddp)
                 losses.append(loss.detach().mean())
-        return self._mean_over_processes(torch.stack(losses).mean())
-
-    def _mean_over_processes(self, value: torch.Tensor) -> torch.Tensor:
-        if self.reduce:
-            distributed.all_reduce(value)
-            value /= distributed.get_world_size()
-        return value
+        return self.processes.mean(torch.stack(losses).mean())
 
     def _backward(self, batches: list[Any]) -> torch.Tensor:
         """Compute and clip the gradients of the batches; return their mean loss."""
@@ -182,11 +205,43 @@ class ShortRunner:
         if self.clip is not None and self.scaler is not None:
             for optimizer in self.optimizers:
                 self.scaler.unscale_(optimizer)
+        self._clip_gradients()
+        return sum(losses[1:], losses[0])
+
+    def _clip_gradients(self) -> None:
         if callable(self.clip):
             self.clip(self.parameters)
         elif self.clip is not None:
+            if any(p.grad is not None and p.grad.is_sparse for p in self.parameters):
+                raise TaskError(
+                    f"clip={self.clip:g}: torch cannot compute the norm of sparse gradients; "
+                    "pass a function that clips them, or leave clip= out"
+                )
             nn.utils.clip_grad_norm_(self.parameters, self.clip)
-        return sum(losses[1:], losses[0])
+
+    def _cycle(self) -> Generator[Any]:
+        loader = self.loader
+        is_factory = callable(loader) and not isinstance(loader, Iterable)
+        while True:
+            empty = True
+            batches = loader() if is_factory else loader  # type: ignore[operator]
+            if isinstance(batches, Iterator):
+                if batches is self._last_stream:
+                    raise TaskError(
+                        f"the function returned the same {type(batches).__name__} twice, which can "
+                        "be iterated only once: open the stream inside the function"
+                    )
+                self._last_stream = batches
+            for batch in batches:  # type: ignore[union-attr]
+                empty = False
+                yield batch
+            if empty:
+                raise TaskError("the loader is empty: expected at least one batch")
+
+
+def _plain_hyperparam(value: object) -> object:
+    """Return the number of a tensor of one element; any other value as it is."""
+    return value.item() if isinstance(value, torch.Tensor) and value.numel() == 1 else value
 
 
 def set_optimizer_mode(
@@ -205,22 +260,23 @@ def needs_closure(optimizer: torch.optim.Optimizer) -> bool:
     return closure is not None and closure.default is inspect.Parameter.empty
 
 
-def _cycle(loader: Batches) -> Generator[Any]:
-    is_factory = callable(loader) and not isinstance(loader, Iterable)
-    while True:
-        empty = True
-        for batch in loader() if is_factory else loader:  # type: ignore[operator, union-attr]
-            empty = False
-            yield batch
-        if empty:
-            raise TaskError("the loader is empty: expected at least one batch")
-
-
 def check_loss(loss: object, *, needs_grad: bool = True) -> None:
     """Raise TaskError unless a loss is a tensor of numbers that requires grad if it must."""
-    if not isinstance(loss, torch.Tensor) or not loss.numel():
-        value = "an empty tensor" if isinstance(loss, torch.Tensor) else type(loss).__name__
-        raise TaskError(f"loss(model, batch) returned {value}; expected a tensor of numbers")
+    if not isinstance(loss, torch.Tensor):
+        advice = ""
+        if isinstance(loss, float):
+            advice = "; leave out .item() or float()"
+        elif isinstance(getattr(loss, "loss", None), torch.Tensor):
+            advice = "; return its .loss"
+        elif isinstance(loss, tuple | list | dict):
+            advice = "; return only the loss of it"
+        raise TaskError(
+            f"loss(model, batch) returned {type(loss).__name__}; expected a tensor of numbers"
+            f"{advice}"
+        )
+    if not loss.numel() or loss.is_complex():
+        problem = "a complex tensor" if loss.is_complex() else "an empty tensor"
+        raise TaskError(f"loss(model, batch) returned {problem}; expected a tensor of real numbers")
     if needs_grad and not loss.requires_grad:
         raise TaskError(
             "loss(model, batch) returned a tensor that does not require grad; was it detached, "

@@ -1,7 +1,6 @@
 """Capture and restore everything that a short run touches, bit for bit and in place."""
 
 import copy
-import math
 import os
 import random
 import sys
@@ -9,7 +8,6 @@ import tempfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from itertools import count
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
@@ -19,22 +17,15 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
 
 from ratecraft.errors import TaskError
 
+from ._state import MAX_STATE_ITEMS, Limits, Restore, Snapshot, restore_all
+
 T = TypeVar("T")
 
 Batches = Iterable[Any] | Callable[[], Iterable[Any]]
 """Batches that can be iterated repeatedly, or a function that returns a new iterable of them."""
 
-Restore = Callable[[], Any]
-"""A function that restores what was captured and returns it; it can be called repeatedly."""
-
-MAX_STATE_ITEMS: Final = 1000  # longer collections in an object's attributes are data, not state
-MAX_STATE_DEPTH: Final = 5  # more deeply nested collections are data, too
 TRANSFORM_ATTRIBUTES: Final = {"transform", "transforms", "target_transform", "collate_fn"}
-MIN_DISK_BYTES: Final = 2**20  # smaller tensors stay in memory
-# Attributes that are captured separately, or that training never changes.
-TORCH_ATTRIBUTES: Final = frozenset(
-    ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set", "state", "param_groups")
-)
+LOADER_LIMITS: Final = Limits(MAX_STATE_ITEMS, MAX_STATE_ITEMS)
 
 
 @contextmanager
@@ -52,9 +43,11 @@ def preserve_state(
     buffers, gradients, ``requires_grad``, the training flag and plain attributes of every module,
     the optimizer's state and param groups, the GradScaler, and the random state of torch (CPU and
     CUDA), numpy and `random`. Of the loader, its samplers and its datasets it covers generators,
-    plain attributes (such as a position) and persistent workers. Tensors are restored in place:
-    the same objects in the same memory. Step post-hooks of the optimizer (used by ratecraft's
-    schedulers) are disabled inside the block; step pre-hooks still run.
+    plain attributes (such as a position) and persistent workers. Plain attributes are numbers,
+    text, tensors, arrays, generators, containers of at most 1,000 items, and objects that hold
+    only such values. Everything is restored in place: the same objects, and for tensors the same
+    memory. Step post-hooks of the optimizer (used by ratecraft's schedulers) are disabled inside
+    the block; step pre-hooks still run.
 
     Args:
         model: the model, or several.
@@ -65,8 +58,9 @@ def preserve_state(
             (in that folder), which is deleted at the end. Default: copy in memory.
 
     Raises:
-        TaskError: the loader can be iterated only once, so that it cannot be restored, or the
-            model has lazy modules without weights.
+        TaskError: the loader can be iterated only once, so that it cannot be restored, the
+            model has lazy modules without weights, or the optimizer's state holds an object that
+            cannot be restored. Nothing has changed then.
 
     >>> import torch
     >>> layer = torch.nn.Linear(2, 1)
@@ -88,11 +82,13 @@ def preserve_state(
         if on_disk:
             parent = None if on_disk is True else on_disk
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=parent)))
-        snapshot, owners = _Snapshot(folder), _loader_parts(loader)
-        snapshot.add_training(models, optimizers)
+        snapshot, owners = Snapshot(folder), _loader_parts(loader)
+        snapshot.add_modules(module for each in models for module in each.modules())
+        for each in optimizers:
+            snapshot.add_optimizer(each)
         if scaler is not None:
-            snapshot.add(vars(scaler))
-        snapshot.add_loader(owners)
+            snapshot.add(vars(scaler), Limits())
+        _add_loader(snapshot, owners)
         stack.enter_context(preserve_rng())
         try:
             # The block's own changes begin here; each is captured first.
@@ -105,7 +101,7 @@ def preserve_state(
                     owner._iterator = None
             yield
         finally:
-            _restore_all(snapshot.restorers)
+            restore_all(snapshot.restorers)
 
 
 def as_list(value: T | Iterable[T], item_class: type[T]) -> list[T]:
@@ -142,9 +138,9 @@ def capture_random_state() -> Callable[[], None]:
 def capture_loader_state(loader: Batches) -> Callable[[], None]:
     """Return a function that restores the state of a loader, its samplers and its datasets."""
     refuse_stream(loader)
-    snapshot = _Snapshot()
-    snapshot.add_loader(_loader_parts(loader))
-    return lambda: _restore_all(snapshot.restorers)
+    snapshot = Snapshot()
+    _add_loader(snapshot, _loader_parts(loader))
+    return lambda: restore_all(snapshot.restorers)
 
 
 def seed_everything(seed: int) -> None:
@@ -165,187 +161,14 @@ def refuse_stream(loader: Batches) -> None:
         )
 
 
-def _restore_all(restorers: list[Restore]) -> None:
-    """Call every restorer, also after errors, then raise the first error."""
-    first: BaseException | None = None
-    with torch.no_grad():
-        for restore in restorers:
-            while True:
-                try:
-                    restore()
-                except KeyboardInterrupt as interrupt:
-                    first = first or interrupt
-                    continue  # again, which is safe: calls can be repeated
-                except Exception as error:
-                    first = first or error
-                break
-    if first is not None:
-        raise first
-
-
-class _Snapshot:
-    """Copies of what a short run may change, restored in place; each tensor is copied once."""
-
-    def __init__(self, folder: Path | None = None) -> None:
-        self.restorers: list[Restore] = []
-        self._captured: dict[int, Restore] = {}
-        self._folder, self._numbers = folder, count()
-
-    def add(self, value: Any) -> None:
-        self.restorers.append(self.capture(value))
-
-    def add_training(
-        self, models: list[nn.Module], optimizers: list[torch.optim.Optimizer]
-    ) -> None:
-        modules = list(dict.fromkeys(module for model in models for module in model.modules()))
-        parameters = [p for module in modules for p in module.parameters(recurse=False)]
-        for module in modules:
-            if isinstance(module, torch.jit.ScriptModule):  # it creates its dicts on every access
-                self.add(list(module.buffers(recurse=False)))
-                self.add_attribute(module, "training")
-                continue
-            self.add(module._parameters)
-            self.add(module._buffers)
-            self.add_attributes(module)
-        for optimizer in optimizers:
-            parameters += [p for group in optimizer.param_groups for p in group["params"]]
-            self.add(optimizer.state)
-            self.add(optimizer.param_groups)
-            self.add_attributes(optimizer)
-        for parameter in {id(p): p for p in parameters}.values():
-            self.add(parameter)
-            self.add_attribute(parameter, "grad")
-            self.add_attribute(parameter, "requires_grad")
-
-    def add_loader(self, owners: list[Any]) -> None:
-        for owner in owners:
-            if type(owner) is DataLoader:
-                self.restorers += filter(None, [_capture_generator(owner.generator)])
-            elif hasattr(owner, "__dict__"):
-                self.add_attributes(owner, MAX_STATE_ITEMS)
-            if hasattr(owner, "state_dict") and hasattr(owner, "load_state_dict"):
-                self.restorers += _capture_state_dict(owner)
-
-    def add_attribute(self, owner: Any, name: str) -> None:
-        """Add an attribute; of a tensor also its contents."""
-        value = getattr(owner, name)
-        restore = self.capture(value) if isinstance(value, torch.Tensor) else lambda: value
-        self.restorers.append(lambda: setattr(owner, name, restore()))
-
-    def add_attributes(self, owner: Any, max_elements: float = math.inf) -> None:
-        """Add plain attributes; tensors with more elements are data, which never changes."""
-        attributes = vars(owner)
-        is_torch = isinstance(owner, nn.Module | torch.optim.Optimizer)
-        excluded = TORCH_ATTRIBUTES if is_torch else frozenset()
-
-        def is_state(name: str) -> bool:
-            if name in excluded or name.endswith("_hooks") or name.startswith("_ratecraft"):
-                return False
-            return _is_state(attributes[name], max_elements)
-
-        names = set(attributes)
-        captured = {name: self.capture(attributes[name]) for name in attributes if is_state(name)}
-
-        def restore() -> None:
-            for name in [name for name in attributes if name not in names and is_state(name)]:
-                del attributes[name]
-            for name, restore_value in captured.items():
-                attributes[name] = restore_value()
-
-        self.restorers += [restore, *filter(None, map(_capture_generator, attributes.values()))]
-
-    def capture(self, value: Any) -> Restore:
-        if id(value) in self._captured:
-            return self._captured[id(value)]
-        restore = self._capture(value)
-        if isinstance(value, torch.Tensor | dict | list):
-            self._captured[id(value)] = restore
-        return restore
-
-    def _capture(self, value: Any) -> Restore:
-        if isinstance(value, torch.Tensor):
-            return self._capture_tensor(value)
-        if isinstance(value, dict):
-            items = {key: self.capture(item) for key, item in value.items()}
-            return lambda: _restore_dict(value, items)
-        if isinstance(value, list):
-            entries = [self.capture(item) for item in value]
-            return lambda: _restore_list(value, entries)
-        if isinstance(value, tuple):
-            parts = [self.capture(item) for item in value]
-            build: Any = getattr(type(value), "_make", type(value))  # of a named or a plain tuple
-            return lambda: value if not parts else build(part() for part in parts)
-        plain = isinstance(value, bool | int | float | str | None | nn.Module) or callable(value)
-        copied = value if plain else copy.deepcopy(value)
-        return lambda: copied
-
-    def _capture_tensor(self, value: torch.Tensor) -> Restore:
-        view = value.detach()  # refers to this memory even if value.data is replaced
-        if self._folder is None or value.numel() * value.element_size() < MIN_DISK_BYTES:
-            content = view.clone()
-            return lambda: _restore_tensor(value, view, content)
-        file = self._folder / f"{next(self._numbers)}.pt"
-        torch.save(value.detach().clone(memory_format=torch.preserve_format), file)
-        return lambda: _restore_tensor(
-            value, view, torch.load(file, map_location="cpu", weights_only=True)
-        )
-
-
-def _restore_tensor(
-    tensor: torch.Tensor, view: torch.Tensor, content: torch.Tensor
-) -> torch.Tensor:
-    """Point a tensor to its former memory and write its former content there."""
-    moved = tensor.data_ptr() != view.data_ptr() or tensor.dtype != view.dtype
-    if moved or tensor.shape != view.shape or tensor.stride() != view.stride():
-        tensor.data = view
-    # The elements of an expanded tensor share memory; each storage element is written once.
-    index = tuple(slice(0, 1) if stride == 0 else slice(None) for stride in view.stride())
-    view[index].copy_(content[index])
-    return tensor
-
-
-def _restore_dict(mapping: dict[Any, Any], items: dict[Any, Restore]) -> dict[Any, Any]:
-    for key in mapping.keys() - items.keys():
-        del mapping[key]
-    for key, restore in items.items():
-        mapping[key] = restore()
-    return mapping
-
-
-def _restore_list(entries: list[Any], restorers: list[Restore]) -> list[Any]:
-    entries[:] = [restore() for restore in restorers]
-    return entries
-
-
-def _is_state(value: Any, max_elements: float, depth: int = 0) -> bool:
-    """Return whether an attribute is plain, and small enough to be state rather than data."""
-    if isinstance(value, torch.Tensor):
-        return value.numel() <= max_elements
-    if isinstance(value, dict | list | tuple | set | frozenset):
-        if len(value) > MAX_STATE_ITEMS or depth > MAX_STATE_DEPTH:
-            return False
-        inner = value.values() if isinstance(value, dict) else value
-        return all(_is_state(item, max_elements, depth + 1) for item in inner)
-    if type(value).__module__ == "numpy":
-        return int(getattr(value, "size", MAX_STATE_ITEMS + 1)) <= MAX_STATE_ITEMS
-    return isinstance(value, bool | int | float | complex | str | None)
-
-
-def _capture_generator(value: Any) -> Restore | None:
-    """Return a function that restores a generator of torch, numpy or `random`; else None."""
-    numpy = sys.modules.get("numpy")
-    if numpy and isinstance(value, numpy.random.Generator):
-        bits = copy.deepcopy(value.bit_generator.state)
-        return lambda: setattr(value.bit_generator, "state", bits)
-    if isinstance(value, random.Random):
-        python_state = value.getstate()
-        return lambda: value.setstate(python_state)
-    if isinstance(value, torch.Generator) or (
-        numpy and isinstance(value, numpy.random.RandomState)
-    ):
-        state = value.get_state()
-        return lambda: value.set_state(state)
-    return None
+def _add_loader(snapshot: Snapshot, owners: list[Any]) -> None:
+    for owner in owners:
+        if type(owner) is DataLoader:
+            snapshot.add(owner.generator, LOADER_LIMITS)
+        elif hasattr(owner, "__dict__"):
+            snapshot.add_attributes(owner, LOADER_LIMITS)
+        if hasattr(owner, "state_dict") and hasattr(owner, "load_state_dict"):
+            snapshot.restorers += _capture_state_dict(owner)
 
 
 def _loader_parts(loader: Any) -> list[Any]:

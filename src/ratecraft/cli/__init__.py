@@ -12,22 +12,29 @@ _config.py    the configuration of compare, from options and a TOML file
 _report.py    report, merge
 _demo.py      demo
 _info.py      info
-_console.py   standard output and error, progress bars and lines, durations in words
+_console.py   standard output and error: any text, plots, JSON, closed pipes
 
 Each command imports what it needs when it runs, so `ratecraft --help` stays fast.
 """
 
+import os
+import signal
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command line, by default ``sys.argv[1:]``, and exit with its code."""
-    try:
-        from ._app import run
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _exit_at_once)
+    from ._app import run
 
-        code = run(arguments)
-    except KeyboardInterrupt:  # Ctrl-C during the imports
-        sys.stderr.write("error: interrupted\n")
-        code = 130
-    sys.exit(code)
+    sys.exit(run(arguments))
+
+
+def _exit_at_once(*_: Any) -> None:
+    """End the command on Ctrl-C during its imports, which would turn an exception into others."""
+    sys.stderr.write("error: interrupted\n")
+    sys.stderr.flush()
+    os._exit(130)

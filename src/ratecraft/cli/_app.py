@@ -3,8 +3,9 @@
 import inspect
 import os
 import signal
+import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from cyclopts import App, CycloptsError
@@ -15,7 +16,16 @@ from ratecraft.schedule._parser import VERBS, WORDS
 
 from ._check import check, doctor
 from ._compare import compare
-from ._console import err
+from ._console import (
+    OUTPUT_CLOSED,
+    OutputClosed,
+    OutputConsole,
+    accept_any_text,
+    discard,
+    err,
+    flush_output,
+    is_closed,
+)
 from ._demo import demo
 from ._find import find
 from ._forecast import forecast
@@ -31,7 +41,7 @@ app = App(
 Example: `ratecraft find digits --total-steps "epochs(10)"`
 
 Exit codes: 0 success; 1 no result, or errors found; 2 wrong usage; 130 interrupted with Ctrl-C;
-143 terminated by SIGTERM.
+141 the output was closed, as `head` does; 143 terminated by SIGTERM.
 
 Environment: `NO_COLOR=1` turns colors off; `RATECRAFT_TRACEBACK=1` shows the traceback of an
 unexpected error.
@@ -39,6 +49,7 @@ unexpected error.
     version=__version__,
     version_flags=["--version"],
     help_format="markdown",
+    console=OutputConsole(),
     suppress_keyboard_interrupt=False,  # `run` reports Ctrl-C, with its own exit code
 )
 NOTATION_HELP: Final = (
@@ -59,26 +70,65 @@ class _Terminated(KeyboardInterrupt):
 
 def run(arguments: Sequence[str] | None) -> int:
     """Run the command, print its error message if it fails, and return the exit code."""
+    accept_any_text()
+    argv = sys.argv
+    error = _call_app(arguments)
+    sys.argv = argv
+    if not _is_ignored(signal.SIGINT):  # from here on, Ctrl-C ends Python without a traceback
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        code = 0 if error is None else _report(error)
+    except OutputClosed:
+        return OUTPUT_CLOSED
+    return flush_output() or code
+
+
+def _call_app(arguments: Sequence[str] | None) -> BaseException | None:
+    """Run the command, and return the exception that ended it."""
     try:
         signal.signal(signal.SIGTERM, _terminate)
+        if not _is_ignored(signal.SIGINT):
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
-    except CycloptsError as error:
+    except BaseException as error:  # Ctrl-C, and the exit of a task, too
+        return error
+    return None
+
+
+def _is_ignored(number: int) -> bool:
+    return signal.getsignal(number) is signal.SIG_IGN  # in a background job of a shell
+
+
+def _report(error: BaseException) -> int:
+    """Print the message of an exception that ended the command, and return the exit code."""
+    if isinstance(error, OutputClosed):
+        raise error
+    causes = list(_causes(error))
+    if any(isinstance(cause, BrokenPipeError) for cause in causes) and is_closed(sys.stdout):
+        discard(sys.stdout)  # a task printed something
+        return OUTPUT_CLOSED
+    if any(isinstance(cause, _Terminated) for cause in causes):
+        return _fail("terminated by SIGTERM", 143)
+    if any(isinstance(cause, KeyboardInterrupt) for cause in causes):
+        return _fail("interrupted", 130)
+    if isinstance(error, CycloptsError):
         command = " ".join(["ratecraft", *(error.command_chain or ()), "--help"])
         return _fail(f"{error}\nsee: {command}", 2)
-    except RatecraftError as error:
+    if isinstance(error, RatecraftError):
         return _fail(str(error), 1 if isinstance(error, RunFailed) else 2)
-    except _Terminated:
-        return _fail("terminated by SIGTERM", 143)
-    except KeyboardInterrupt:
-        return _fail("interrupted", 130)
-    except (Exception, SystemExit) as error:
-        if isinstance(error, ModuleNotFoundError) and error.name == "torch":
-            return _fail("this command needs torch: pip install torch", 2)
-        # Usually an error in the user's own model or loss: one line is enough.
-        if os.environ.get("RATECRAFT_TRACEBACK"):
-            raise
-        return _fail(f"{_describe(error)}\nset RATECRAFT_TRACEBACK=1 for the traceback", 1)
-    return 0
+    if isinstance(error, ModuleNotFoundError) and error.name == "torch":
+        return _fail("this command needs torch: pip install torch", 2)
+    # Usually an error in the user's own model or loss: one line is enough.
+    if os.environ.get("RATECRAFT_TRACEBACK"):
+        raise error
+    return _fail(f"{_describe(error)}\nset RATECRAFT_TRACEBACK=1 for the traceback", 1)
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an exception and its causes: an import may turn a Ctrl-C into another error."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def _terminate(*_: Any) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
+from contextlib import redirect_stdout
 from dataclasses import asdict
-from json import dumps, loads
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +15,17 @@ from rich.table import Table
 from ratecraft.errors import RunFailed, SettingError
 
 from ._config import CompareConfig, CompareOptions
-from ._console import err, out, show_progress
+from ._console import err, out, plain_console, print_json
 from ._find import find_and_print
-from ._options import check_counts, check_output, check_outputs, given, load_task, write_outputs
+from ._options import (
+    check_counts,
+    check_output,
+    check_outputs,
+    given,
+    load_task,
+    use_script_arguments,
+    write_outputs,
+)
 
 if TYPE_CHECKING:
     from ratecraft.experiments import Progress
@@ -141,14 +150,21 @@ def compare_and_print(
     ``options`` are those of `ratecraft.compare`; ``None`` stands for their defaults.
     """
     from ratecraft.experiments import compare as compare_schedules
+    from ratecraft.experiments._display import show_progress
 
+    use_script_arguments(task)
     latest: list[Progress] = []
+    events = plain_console(file=sys.stdout)
     try:
-        with show_progress(json=json, quiet=quiet) as show:
+        # Standard output is left to the result: what tasks print goes to standard error.
+        with show_progress(not (json or quiet)) as show, redirect_stdout(sys.stderr):
 
             def report(progress: Progress) -> None:
                 latest[:] = [progress]
-                show(progress)
+                if json:
+                    print_json(progress.as_dict(), events)
+                elif show is not None:
+                    show(progress)
 
             result = compare_schedules(
                 task, schedules, store=store, engine=engine, progress=report, **given(**options)
@@ -182,7 +198,7 @@ def fail_on_bad_runs(result: Comparison, *, is_shard: bool = False) -> None:
 
 def print_comparison(result: Comparison) -> None:
     """Print a comparison: its table, the best learning rates, failed runs and the verdict."""
-    from ratecraft.results._verdict import mean_text
+    from ratecraft.results._verdict import gap_texts, mean_texts
 
     if not result.runs:
         out.print("no runs: the shard is empty, or every run failed")
@@ -192,11 +208,13 @@ def print_comparison(result: Comparison) -> None:
     steps = " and ".join(f"{length:,}" for length in lengths)
     table = Table(title=f"Validation after {steps} steps, {seeds} seeds")
     table.add_column("schedule", overflow="fold")
-    for metric in result.metrics():
+    metrics, rows = result.metrics(), result.summaries()
+    for metric in metrics:
         table.add_column(f"{metric} ± sd", justify="right")
+    table.add_column("relative to best", justify="right")
     table.add_column("diverged", justify="right")
-    for row in result.summaries():
-        cells = [mean_text(row, metric) for metric in result.metrics()]
+    columns = [*(mean_texts(rows, metric) for metric in metrics), gap_texts(rows)]
+    for row, *cells in zip(rows, *columns, strict=True):
         table.add_row(row.name, *cells, _diverged(row))
     out.print(table)
     if seeds > 1:  # one seed cannot show which learning rates are equally good
@@ -221,7 +239,7 @@ def _describe_range(lr_range: OptimalLRRange) -> str:
 
 
 def _print_comparison_json(result: Comparison) -> None:
-    text = dumps(
+    print_json(
         {
             "event": "result",
             "verdict": result.verdict() if result.runs else "",
@@ -229,5 +247,3 @@ def _print_comparison_json(result: Comparison) -> None:
             "failed": result.failed,
         }
     )
-    # JSON has no inf and nan: they become null.
-    out.print(dumps(loads(text, parse_constant=lambda constant: None)))

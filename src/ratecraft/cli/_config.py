@@ -168,6 +168,8 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise SettingError(f"{path}: {error.strerror or error}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingError(f"{path} is not a valid TOML file: {error}") from None
+    except RecursionError:
+        raise SettingError(f"{path} is not a valid TOML file: it is nested too deeply") from None
     for name, value in values.items():
         if name not in VALUE_TYPES:
             close = difflib.get_close_matches(name, VALUE_TYPES, n=1)

@@ -1,115 +1,100 @@
-"""Standard output and error, progress bars, the progress of a comparison, durations in words."""
+"""Standard output and error: any text, plots and JSON, on any terminal and into pipes."""
 
-from __future__ import annotations
-
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import partial
-from json import dumps
-from typing import TYPE_CHECKING, Final
+import io
+import os
+import select
+import shutil
+import sys
+from collections.abc import Callable
+from json import dumps, loads
+from typing import Any, Final
 
 from rich.console import Console
+from rich.text import Text
 
-if TYPE_CHECKING:
-    from ratecraft.experiments import Progress
+from ratecraft._render._text import ENCODING_ERRORS, encodable, printable
 
-# Paths and schedules are printed as they are: "[0.1]" is no markup, and ":100:" is no emoji.
-out: Final = Console(highlight=False, soft_wrap=True, emoji=False, markup=False)
-err: Final = Console(highlight=False, soft_wrap=True, emoji=False, markup=False, stderr=True)
-
-
-def has_color() -> bool:
-    """Return whether the output may have colors: it is a terminal, and NO_COLOR is not set."""
-    return out.is_terminal and not out.no_color
+PLOT_COLUMNS: Final = (40, 160)  # the smallest and the largest width of a plot
+PLOT_ROWS: Final = (8, 30)
+ROWS_AROUND_PLOT: Final = 8  # of the terminal: labels, legend, the lines below the plot, the prompt
+OUTPUT_CLOSED: Final = 141  # 128 + SIGPIPE, the exit code of other programs in a shell
 
 
-def format_duration(seconds: float) -> str:
-    """Return a duration in readable units: 2.4 s, 3 min 20 s, 2 h 5 min."""
-    if seconds < 60:
-        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min"
+class OutputClosed(BaseException):
+    """The program that reads the output has closed it, as ``head`` does."""
 
 
-@contextmanager
-def progress_bar(title: str, unit: str) -> Iterator[Callable[..., None]]:
-    """Show a progress bar on standard error; yield the function that advances it.
+class OutputConsole(Console):
+    """A console that shows text from files and from other programs without obeying it."""
 
-    It also takes a text that follows the bar, and one for the line below. Standard output is left
-    to the results, so it can be piped.
-    """
-    from rich.console import Group
-    from rich.live import Live
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Return a string as the text to print: rich calls this for every string."""
+        return super().render_str(encodable(printable(text), self.encoding), **options)
 
-    columns = BarColumn(), MofNCompleteColumn(), TextColumn(unit), TimeElapsedColumn()
-    bar = Progress(title, *columns, TextColumn("{task.fields[text]}"), console=err)
-    task = bar.add_task(title, total=None, text="")
-    with Live(bar, console=err, transient=True, redirect_stdout=out.is_terminal) as view:
-
-        def advance(done: int, planned: int, text: str = "", below: str = "") -> None:
-            bar.update(task, completed=done, total=planned, text=text)
-            if below:
-                view.update(Group(bar, below))
-
-        yield advance
+    def on_broken_pipe(self) -> None:
+        """End the command: no program reads its output any more."""
+        discard(self.file)
+        raise OutputClosed
 
 
-@contextmanager
-def show_progress(*, json: bool, quiet: bool) -> Iterator[Callable[[Progress], None]]:
-    """Yield a function that shows each `Progress`, on a terminal in a live view."""
-    if json:
-        yield lambda progress: out.print(dumps(progress.as_dict()))
-    elif quiet:
-        yield lambda progress: None
-    elif err.is_terminal:
-        with progress_bar("training", "runs") as advance:
-            yield partial(_advance, advance)
-    else:
-        yield _print_line
+def plain_console(**options: Any) -> OutputConsole:
+    """Return a console that prints text as it is: "[0.1]" is no markup, and ":100:" no emoji."""
+    return OutputConsole(highlight=False, soft_wrap=True, emoji=False, markup=False, **options)
 
 
-def _print_line(progress: Progress) -> None:
-    """Print a line for each run that ends, but only the last of those found in the store."""
-    is_last = progress.done == progress.planned
-    if progress.event == "started" or (progress.event == "resumed" and not is_last):
-        return
-    ended = progress.done + progress.failed
-    err.print(f"[{ended}/{progress.planned}] {_describe(progress)}")
+out: Final = plain_console()
+err: Final = plain_console(stderr=True)
 
 
-def _describe(progress: Progress) -> str:
-    """Return an event in words."""
-    if progress.event == "restarted":
-        return f"{progress.name}: its worker died; trying again"
-    run = progress.run
-    if run is None:
-        return f"{progress.name}: failed: {progress.error}"
-    left = "" if progress.left is None else f"; {format_duration(progress.left)} left"
-    if run.diverged is not None:
-        return f"{progress.name}: diverged at step {run.diverged}{left}"
-    if run.stopped is not None:
-        return f"{progress.name}: stopped early after {run.stopped} steps{left}"
-    return f"{progress.name}: loss {run.final():.4g} in {format_duration(run.seconds)}{left}"
+def accept_any_text() -> None:
+    """Let standard output and error replace the characters that their encoding lacks."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=ENCODING_ERRORS)
 
 
-def _advance(advance: Callable[..., None], progress: Progress) -> None:
-    """Show an event in the live view; a failure also as a line that stays."""
-    left = "" if progress.left is None else f"{format_duration(progress.left)} left"
-    ended = progress.done + progress.failed
-    advance(ended, progress.planned, left, _describe_state(progress))
-    if progress.event in ("failed", "restarted"):
-        err.print(_describe(progress))
+def print_plot(
+    draw: Callable[..., str], content: Any, *, console: Console = out, **options: Any
+) -> None:
+    """Print what ``draw``, for example `terminal_chart`, returns in the size of the terminal."""
+    columns, rows = shutil.get_terminal_size()
+    text = draw(
+        content,
+        width=min(max(columns, PLOT_COLUMNS[0]), PLOT_COLUMNS[1]),
+        height=min(max(rows - ROWS_AROUND_PLOT, PLOT_ROWS[0]), PLOT_ROWS[1]),
+        color=True,  # the console leaves the colors out where they do not belong
+        **options,
+    )
+    console.print(Text.from_ansi(encodable(text, console.encoding)))
 
 
-def _describe_state(progress: Progress) -> str:
-    """Return how many runs are running or failed, and the best loss so far."""
-    parts = [f"{progress.running} running"]
-    if progress.failed:
-        parts.append(f"{progress.failed} failed")
-    if progress.best_loss is not None:
-        parts.append(f"best so far {progress.best_loss:.4g}: {progress.best}")
-    return "  ".join(parts)
+def print_json(value: Any, console: Console = out) -> None:
+    """Print a value as one line of JSON, which has no nan and no inf: they become null."""
+    console.print(dumps(loads(dumps(value), parse_constant=lambda constant: None)))
+
+
+def flush_output() -> int:
+    """Write what is left of standard output, and return an exit code."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError as error:  # at its exit, Python would print a traceback
+        discard(sys.stdout)
+        return OUTPUT_CLOSED if isinstance(error, BrokenPipeError) else 1
+    return 0
+
+
+def is_closed(stream: Any) -> bool:
+    """Return whether a stream is a pipe that its reader has closed."""
+    if stream is None or not hasattr(select, "poll"):  # Windows
+        return False
+    poll = select.poll()
+    poll.register(stream.fileno(), 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
+
+
+def discard(stream: Any) -> None:
+    """Discard what is written to a stream from now on, and what it has not written yet."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, stream.fileno())
+    os.close(null)

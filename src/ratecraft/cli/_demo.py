@@ -7,7 +7,7 @@ from ratecraft.errors import RunFailed
 from ratecraft.schedule import epochs, parse
 
 from ._compare import compare_and_print, fail_on_bad_runs
-from ._console import has_color, out
+from ._console import out, print_plot
 from ._find import find_and_print
 from ._options import check_counts, check_output, load_task, write_outputs
 
@@ -47,7 +47,7 @@ def demo(*, folder: Path = Path("ratecraft-demo"), seeds: int = 3) -> None:
         name: (lr * schedule).resolve(total_steps=length, steps_per_epoch=task.steps_per_epoch)
         for name, schedule in schedules.items()
     }
-    out.print(terminal_curve(curves, color=has_color()))
+    print_plot(terminal_curve, curves)
     out.print(f"\n3 Train each schedule with {seeds} seeds", style="bold")
     result = compare_and_print("digits", schedules, lrs=lr, seeds=seeds, total_steps=length)
     lr_search.save(folder / "lr-finder.json")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
-from dataclasses import replace
+from contextlib import redirect_stdout
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -11,7 +13,7 @@ from rich.console import Console
 from ratecraft.errors import RunFailed, SettingError
 from ratecraft.schedule import Duration, constant, parse_length
 
-from ._console import out, progress_bar
+from ._console import err, out, print_json, print_plot
 from ._options import (
     Figures,
     Save,
@@ -42,6 +44,7 @@ def find(
     linear: bool = False,
     save: Save = None,
     output: Figures = (),
+    json: bool = False,
 ) -> None:
     """Find the learning rate for a training run, by short runs.
 
@@ -62,6 +65,7 @@ def find(
         low: First learning rate of the range test. Default: 1e-8.
         high: Last learning rate of the range test. Default: 10.
         linear: Raise the learning rate of the range test linearly instead of geometrically.
+        json: Print the result as one line of JSON, and the text to standard error.
     """
     check_outputs(save, output, reports=False)
     sweep = given(steps=steps, low=low, high=high, spacing="linear" if linear else None)
@@ -71,16 +75,22 @@ def find(
         )
     if range_test and (budget_steps is not None or total_steps is not None):
         raise SettingError("--total-steps and --budget-steps cannot be used with --range-test")
-    loaded = load_task(task, optimizer)
+    console = err if json else out
     result: LRFinderResult | LRRangeTestResult
-    if range_test:
-        result = _range_test_and_print(loaded, seed, **sweep)
-        lr = result.suggestion
-    else:
-        length = parse_length(total_steps or "epochs(10)")
-        result = find_and_print(loaded, length, seed=seed, **given(budget_steps=budget_steps))
-        lr = result.lr
-    write_outputs(result, save, output)
+    # What the task prints is no JSON.
+    with redirect_stdout(sys.stderr if json else sys.stdout):
+        loaded = load_task(task, optimizer)
+        if range_test:
+            result = _range_test_and_print(loaded, seed, console, **sweep)
+            lr = result.suggestion
+        else:
+            settings = given(budget_steps=budget_steps)
+            length = parse_length(total_steps or "epochs(10)")
+            result = find_and_print(loaded, length, seed=seed, console=console, **settings)
+            lr = result.lr
+    if json:
+        print_json(asdict(result))
+    write_outputs(result, save, output, console=console)
     if lr is None:
         raise RunFailed(result.reason)
 
@@ -92,32 +102,32 @@ def find_and_print(
     from ratecraft.experiments._plateau import curve_of
     from ratecraft.finder import find_lr
     from ratecraft.report import terminal_chart
+    from ratecraft.results._lr_search import runs_table
 
     total_steps = len(curve_of(constant(1), 1.0, length, task.steps_per_epoch))
-    with progress_bar("short runs", "steps at most") as progress:
-        result: LRFinderResult = _run(
-            find_lr, task, seed, total_steps=total_steps, progress=progress, **options
-        )
-    console.print(terminal_chart(result.chart()))
-    console.print(f"{result.task}\n{result.optimizer}: {result.cost}\n{result.reason}")
+    result: LRFinderResult = _run(find_lr, task, seed, total_steps=total_steps, **options)
+    print_plot(terminal_chart, result.chart(), console=console)
+    console.print(f"{result.task}\n{result.optimizer}: {result.cost}\n{runs_table(result)}")
+    console.print(result.reason)
     if result.lr is not None:
         interval = f"{result.lr_low:.3g} to {result.lr_high:.3g}"
         console.print(f"lr: [bold]{result.lr:.3g}[/bold] (almost as good: {interval})", markup=True)
     return result
 
 
-def _range_test_and_print(task: Task, seed: int, **options: Any) -> LRRangeTestResult:
+def _range_test_and_print(
+    task: Task, seed: int, console: Console, **options: Any
+) -> LRRangeTestResult:
     """Run a range test on a fresh model; print its curve and the suggested learning rate."""
     from ratecraft.finder import range_test
     from ratecraft.report import terminal_chart
 
-    with progress_bar("range test", "steps") as progress:
-        result: LRRangeTestResult = _run(range_test, task, seed, progress=progress, **options)
-    out.print(terminal_chart(result.chart()))
-    out.print(f"{result.task}\ntested with {result.optimizer}: {result.cost}")
-    out.print(f"{result.stop_reason}; {result.reason}")
+    result: LRRangeTestResult = _run(range_test, task, seed, **options)
+    print_plot(terminal_chart, result.chart(), console=console)
+    console.print(f"{result.task}\ntested with {result.optimizer}: {result.cost}")
+    console.print(f"{result.stop_reason}; {result.reason}")
     if result.suggestion is not None:
-        out.print(f"suggested lr: [bold]{result.suggestion:.3g}[/bold]", markup=True)
+        console.print(f"suggested lr: [bold]{result.suggestion:.3g}[/bold]", markup=True)
     return result
 
 

@@ -12,7 +12,7 @@ from rich.table import Table
 from ratecraft.errors import ScheduleError, SettingError
 from ratecraft.schedule import parse
 
-from ._console import has_color, out
+from ._console import out, print_plot
 from ._options import Reports, Save, StepsPerEpoch, check_outputs, write_outputs
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def forecast(
 ) -> None:
     """Forecast the loss of schedules that you have not run, from the logs of one or two runs.
 
-    Without schedules, recommend one: a warm-up, a constant learning rate, and a cooldown.
+    Without schedules, recommend one: a warmup, a constant learning rate, and a cooldown.
 
     Example: `ratecraft forecast log.csv "warmup(500).then(cosine(1, 0))" --total-steps 20000`
 
@@ -42,7 +42,7 @@ def forecast(
             events, a saved comparison) and schedules in the notation. A schedule is a factor of
             the peak learning rate of the logs, or the learning rate itself.
         total_steps: Length of the forecast run in steps. Default: the length of the longest log.
-        warmup_steps: Warm-up of the recommended schedule in steps. Default: that of the logs.
+        warmup_steps: Warmup of the recommended schedule in steps. Default: that of the logs.
         log_schedule: Schedule of a logged run, as the learning rate itself; once for each log, in
             order. Needed if a log has no learning rates, and useful if it starts late.
         log_total_steps: Length in steps that the schedule of a log was made for, if the log ends
@@ -73,7 +73,7 @@ def forecast(
         result = forecast_losses(logs, schedules, length, steps_per_epoch=steps_per_epoch)
     else:
         result = recommend(logs, length, warmup_steps=warmup_steps, steps_per_epoch=steps_per_epoch)
-    out.print(terminal_chart(result.chart(), color=has_color()))
+    print_plot(terminal_chart, result.chart())
     _print_forecast(result)
     title = f"Loss forecast for {length:,} steps"
     write_outputs(result, save, output, forecast=result, title=title)

@@ -7,7 +7,7 @@ from typing import Final
 
 from ratecraft._version import __version__
 
-from ._console import out
+from ._console import out, print_json
 
 OPTIONAL_USES: Final = {  # package -> what needs it
     "torch": "ScheduleLR, find_lr, training",
@@ -21,21 +21,33 @@ INTEGRATED_PACKAGES: Final = (  # that ratecraft works with if they are installe
 )  # fmt: skip
 
 
-def info() -> None:
+def info(*, json: bool = False) -> None:
     """Print versions, devices, installed optional packages, and how to install the missing ones.
 
     Example: `ratecraft info`
+
+    Args:
+        json: Print one line of JSON.
     """
+    packages = ("numpy", "scipy", *OPTIONAL_USES, *INTEGRATED_PACKAGES)
+    versions = {package: version for package in packages if (version := _version(package))}
+    missing = {package: use for package, use in OPTIONAL_USES.items() if package not in versions}
+    python, system = platform.python_version(), f"{platform.system()} {platform.machine()}"
+    devices = _devices()
+    if json:
+        versions = {"ratecraft": __version__, "python": python} | versions
+        print_json(
+            {"system": system, "versions": versions, "devices": devices, "missing": [*missing]}
+        )
+        return
     out.print(f"ratecraft {__version__}")
-    out.print(f"python {platform.python_version()} on {platform.system()} {platform.machine()}")
-    for package in ("numpy", "scipy", *OPTIONAL_USES, *INTEGRATED_PACKAGES):
-        if version := _version(package):
-            use = OPTIONAL_USES.get(package)
-            out.print(f"{package} {version}" + (f": {use}" if use else ""))
-    out.print(f"devices: {_devices()}")
-    for package, use in OPTIONAL_USES.items():
-        if _version(package) is None:
-            out.print(f"missing: pip install {package} for {use}")
+    out.print(f"python {python} on {system}")
+    for package, version in versions.items():
+        use = OPTIONAL_USES.get(package)
+        out.print(f"{package} {version}" + (f": {use}" if use else ""))
+    out.print(f"devices: {', '.join(devices) or 'unknown, torch is not installed'}")
+    for package, use in missing.items():
+        out.print(f"missing: pip install {package} for {use}")
 
 
 def _version(package: str) -> str | None:
@@ -45,13 +57,14 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _devices() -> str:
+def _devices() -> list[str]:
+    """Return the devices that torch can use; empty without torch."""
     if importlib.util.find_spec("torch") is None:
-        return "unknown, torch is not installed"
+        return []
     import torch
 
     devices = [f"cpu ({torch.get_num_threads()} threads)"]
     devices += [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     if torch.backends.mps.is_available():
         devices.append("mps")
-    return ", ".join(devices)
+    return devices

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -43,6 +44,15 @@ def given(**options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
+def use_script_arguments(name: str) -> None:
+    """Set ``sys.argv`` as in ``python file.py``: the code of ``file.py:function`` may parse it.
+
+    Worker processes inherit it, and `run` puts the old one back.
+    """
+    if file := name.rpartition(":")[0]:  # a built-in task has none
+        sys.argv = [file]
+
+
 def check_counts(seeds: int | None, workers: int | None = None) -> None:
     """Raise a SettingError unless there is a seed, and the number of workers is not negative."""
     for option, count, minimum in (("--seeds", seeds, 1), ("--workers", workers, 0)):
@@ -55,6 +65,7 @@ def load_task(name: str, optimizer: str | None = None) -> Task:
     from ratecraft import experiments
     from ratecraft.experiments._task import with_optimizer
 
+    use_script_arguments(name)
     task = experiments.load_task(name)
     return with_optimizer(replace(task, name=task.name or name), optimizer)
 

@@ -6,7 +6,7 @@ from typing import Any
 from ratecraft.errors import SettingError
 
 from ._compare import load_forecast, print_comparison
-from ._console import has_color, out
+from ._console import out, print_plot
 from ._options import Reports, check_output, check_outputs, write_outputs
 
 
@@ -40,12 +40,14 @@ def report(
         print_comparison(result)
     else:
         sections = {"forecast": result} if isinstance(result, Forecast) else {"lr_search": result}
-        out.print(terminal_chart(result.chart(), color=has_color()))
+        print_plot(terminal_chart, result.chart())
         out.print(result.verdict())
     write_outputs(result, None, output, **sections, title=f"Report on {path.name}")
 
 
 def _is_store(path: Path) -> bool:
+    if not path.is_file():  # of a pipe, reading would take the first bytes of a result
+        return False
     try:
         with path.open("rb") as file:
             # A store is an empty file until its first write.

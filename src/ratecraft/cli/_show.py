@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 from ratecraft.errors import ScheduleError
 from ratecraft.schedule import parse, parse_length, steps
 from ratecraft.schedule._duration import CLOCK_NAMES
 
-from ._console import has_color, out
+from ._console import err, out, print_json, print_plot
 from ._options import Figures, StepsPerEpoch, TotalSteps, check_outputs
 
 if TYPE_CHECKING:
     from ratecraft.schedule import Curve, Duration, Schedule
+
+MAX_JSON_POINTS: Final = 1000  # of each schedule
 
 
 def show(
@@ -22,6 +24,7 @@ def show(
     steps_per_epoch: StepsPerEpoch = None,
     log: bool = False,
     output: Figures = (),
+    json: bool = False,
 ) -> None:
     """Draw learning-rate schedules in the terminal.
 
@@ -34,6 +37,7 @@ def show(
         total_steps: Length of the run: a number of steps, or a duration such as "epochs(10)".
             Default: the length of the schedule.
         log: Use a logarithmic axis for the learning rate.
+        json: Print one line of JSON, with the learning rates of each schedule at up to 1000 steps.
     """
     from ratecraft.report import plot_curves, save_figure, terminal_curve
 
@@ -45,11 +49,15 @@ def show(
         str(schedule): _resolve(schedule, length, steps_per_epoch)
         for schedule in map(parse, schedules)
     }
-    out.print(terminal_curve(curves, log_y=log, color=has_color()))
-    for name, curve in curves.items():
-        out.print(f"{name}\n  {_summary(curve)}")
+    if json:
+        print_json([_values(name, curve) for name, curve in curves.items()])
+    else:
+        print_plot(terminal_curve, curves, log_y=log)
+        for name, curve in curves.items():
+            out.print(f"{name}\n  {_summary(curve)}")
     for path in output:
-        out.print(f"figure: {save_figure(plot_curves(curves, log=log), path)}")
+        figure = save_figure(plot_curves(curves, log=log), path)
+        (err if json else out).print(f"figure: {figure}")
 
 
 def _resolve(schedule: Schedule, length: Duration | None, steps_per_epoch: float | None) -> Curve:
@@ -62,6 +70,21 @@ def _resolve(schedule: Schedule, length: Duration | None, steps_per_epoch: float
             )
         length = steps(natural_length)
     return schedule.resolve(total_steps=length, steps_per_epoch=steps_per_epoch)
+
+
+def _values(name: str, curve: Curve) -> dict[str, Any]:
+    """Return the learning rates of a curve, at every step or evenly spaced; the last is there."""
+    unit = CLOCK_NAMES[curve.horizon.clock]
+    if unit == "step":
+        length: float = len(curve)
+        gaps = min(len(curve), MAX_JSON_POINTS) - 1
+        positions: list[float] = [i * (len(curve) - 1) // max(gaps, 1) for i in range(gaps + 1)]
+        lrs = [curve(k) for k in positions]
+    else:
+        length, gaps = curve.length, MAX_JSON_POINTS - 1
+        positions = [i * length / gaps for i in range(gaps + 1)]
+        lrs = [*map(curve, positions[:-1]), curve.left(length)]
+    return {"schedule": name, "unit": unit, "length": length, "positions": positions, "lrs": lrs}
 
 
 def _summary(curve: Curve) -> str:

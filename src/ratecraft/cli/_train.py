@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from ratecraft._progress import format_duration
 from ratecraft.errors import RunFailed
 from ratecraft.schedule import parse_length
 
-from ._console import format_duration, out, progress_bar
+from ._console import out
 from ._options import Reports, Save, Seed, check_outputs, load_task, write_outputs
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def train(
         optimizer: Optimizer to use instead of the task's; `ratecraft find --help` lists the names.
     """
     from ratecraft.experiments import train as train_task
-    from ratecraft.experiments._compare import environment
+    from ratecraft.experiments._environment import environment
     from ratecraft.experiments._plateau import parse_candidate
     from ratecraft.results import Comparison
 
@@ -57,16 +58,9 @@ def train(
             out.print(_align(cells))
         out.print(_align(cells.values()))
 
-    with progress_bar("training", "steps") as progress:
-        run = train_task(
-            loaded,
-            candidate,
-            lr=lr,
-            seed=seed,
-            total_steps=length,
-            progress=progress,
-            watch=print_evaluation,
-        )
+    run = train_task(
+        loaded, candidate, lr=lr, seed=seed, total_steps=length, watch=print_evaluation
+    )
     run = replace(run, optimizer=optimizer or "")
     name = str(candidate)
     result = Comparison(loaded.name, {name: run.schedule}, (run,), environment())

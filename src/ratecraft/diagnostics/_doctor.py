@@ -37,7 +37,7 @@ _error, _warning = partial(Finding, "error"), partial(Finding, "warning")
 def doctor(*objects: Any, total_steps: int | None = None, done: int | None = None) -> list[Finding]:
     """Return the mistakes in a training setup, worst first, without changing anything.
 
-    It finds: a scheduler attached to another optimizer than the one that steps; a scheduler whose
+    It finds: a scheduler that is not attached to the optimizer that steps; a scheduler whose
     length is in steps but that is stepped once an epoch, or several times per step; a schedule
     length that differs from the run's; schedules of several optimizers that together take more
     steps than Lightning's ``max_steps``, which counts all their steps; parameters that are in no
@@ -91,7 +91,7 @@ def _optimizer_findings(setup: TrainingSetup) -> Iterator[Finding]:
             )
         elif optimizers and not any(steps_same(usage.optimizer, each) for each in optimizers):
             yield _error(
-                f"{usage.name} is attached to another optimizer than the one that steps, "
+                f"{usage.name} is not attached to the optimizer that steps, "
                 f"which stays at {_lrs(setup.optimizers[0])} while the log shows the schedule",
                 "build the scheduler on the optimizer that steps, after that optimizer is rebuilt "
                 "for the last time",

@@ -1,6 +1,7 @@
 """Probe: measure what optimizer steps change in each layer, without changing training."""
 
 import csv
+import io
 import math
 import os
 from collections import Counter
@@ -13,6 +14,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from ratecraft._files import write_atomically
 from ratecraft.errors import BindingError, SettingError
 from ratecraft.results import LayerStats, layer_names
 from ratecraft.torch._hyperparam import group_names, innermost_optimizer
@@ -216,12 +218,11 @@ class Probe:
         target = Path(path)
         if target.suffix != ".csv":
             raise SettingError(f"{target}: expected a name ending in .csv")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with target.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, [field.name for field in fields(LayerStats)])
-            writer.writeheader()
-            writer.writerows(map(asdict, self.rows()))
-        return target
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, [field.name for field in fields(LayerStats)])
+        writer.writeheader()
+        writer.writerows(map(asdict, self.rows()))
+        return write_atomically(target, text.getvalue())
 
     def log(self, logger: Any) -> None:
         """Write all rows, once after training, as scalars such as ``effective_lr/blocks.0``.

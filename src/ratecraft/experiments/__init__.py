@@ -9,8 +9,12 @@ _trials.py         the values that a comparison combines, trials with stable key
 _jobs.py           execution of one job in a worker: runs with a common beginning, which is
                    trained once; early stopping among the learning rates of one schedule
 _engines.py        engines that run jobs: local processes, Ray, or this process
+_reports.py        reports of workers: steps of their runs, and what they print
+_time_left.py      the time that a comparison still takes, from the steps of its jobs
 _store.py          runs in an SQLite file, each stored completely or not at all; merge
+_environment.py    the versions and the machine, which can change the numbers
 _execution.py      execution of all jobs by an engine; Progress: an event of it
+_display.py        the progress of a comparison as a view of its trials, or as lines
 _compare.py        compare: trains all candidates with all seeds
 """
 

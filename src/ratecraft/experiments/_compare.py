@@ -2,24 +2,20 @@
 
 import multiprocessing
 import os
-import platform
-import shutil
-import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 
-import numpy
-import torch
-
 from ratecraft._keywords import explain_arguments
 from ratecraft._training._snapshot import preserve_rng
-from ratecraft._version import __version__
 from ratecraft.errors import RunFailed, SettingError
 from ratecraft.results import Comparison
 from ratecraft.schedule import Duration
 
+from ._display import show_progress
 from ._engines import Engine, open_engine
+from ._environment import environment
 from ._execution import Execution, Progress
+from ._jobs import planned_steps
 from ._plateau import Candidate, Plateau
 from ._source import identify, reference
 from ._store import Store
@@ -46,7 +42,7 @@ def compare(
     halving: bool = False,
     branches: bool = False,
     shard: tuple[int, int] = (1, 1),
-    progress: Callable[[Progress], None] | None = None,
+    progress: Callable[[Progress], object] | bool | None = None,
 ) -> Comparison:
     """Train every schedule at every learning rate, with every optimizer and seed.
 
@@ -74,7 +70,9 @@ def compare(
         branches: train steps that runs of one learning rate, optimizer and seed share at their
             beginning once. The numbers stay the same; one worker trains these runs in sequence.
         shard: (i, n) trains only the i-th of n parts, for job arrays; see `merge`.
-        progress: called with a `Progress` for each event.
+        progress: called with a `Progress` for each event; if it raises, a warning says so, and the
+            training goes on without it. None: a view of the running trials, if standard error is
+            a terminal or in a notebook; True: a view, or lines elsewhere; False: none.
 
     Raises:
         TaskError, ScheduleError, SettingError: an argument is invalid; raised before training.
@@ -114,8 +112,12 @@ def compare(
     plan = TrialPlan.create(
         name, source_hash, grid, halving=halving, branches=branches, shard=shard
     )
-    with nullcontext() if store is None else Store(store) as open_store:
-        execution = Execution(plan, open_store, source, progress)
+    steps = {job: planned_steps(job, grid.lengths, first_task.steps_per_epoch) for job in plan.jobs}
+    with (
+        nullcontext() if store is None else Store(store) as open_store,
+        show_progress(progress) as callback,
+    ):
+        execution = Execution(plan, steps, open_store, source, callback)
         if execution.missing:
             with open_engine(engine, workers, len(execution.missing)) as opened:
                 execution.run(opened)
@@ -127,7 +129,7 @@ def compare(
         or (task if isinstance(task, str) else getattr(task, "__name__", type(task).__name__)),
         schedules=plan.schedules,
         runs=tuple(done[trial] for trial in plan.trials if trial in done),
-        environment=environment(),
+        environment={"task": task} | environment() if isinstance(task, str) else environment(),
         configs=plan.configs,
         failed={plan.trials[trial]: failure.trace for trial, failure in failed.items()},
     )
@@ -141,21 +143,3 @@ def _check_task(task: Task, grid: Grid) -> None:
     for schedule in grid.schedules.values():
         if isinstance(schedule, Plateau):  # checks that the task has its metric
             Training(task, schedule, total_steps=next(iter(grid.lengths.values())))
-
-
-def environment() -> dict[str, str]:
-    """Return the versions and the machine, which can change the numbers."""
-    facts = {
-        "ratecraft": __version__,
-        "torch": torch.__version__,
-        "numpy": numpy.__version__,
-        "python": platform.python_version(),
-        "machine": f"{platform.system()} {platform.machine()}",
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
-    }
-    if git := shutil.which("git"):
-        command = [git, "describe", "--always", "--dirty"]
-        commit = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - git
-        if commit.returncode == 0:
-            facts["git commit"] = commit.stdout.strip()
-    return facts

@@ -13,17 +13,26 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, CancelledError, Future, ProcessPoolExecutor
 from contextlib import closing, contextmanager
+from multiprocessing.connection import Connection
 from typing import Any, Final, Protocol
 
 import torch
 
 from ratecraft.errors import RunFailed, SettingError
 
+from ._reports import Report, forward_to
+
+MAILBOX_SECONDS: Final = 0.05  # to wait for the reports of Ray tasks
+LAST_REPORT_SECONDS: Final = 1.0  # that a Ray task waits until its last report has arrived
 CONNECT_TIMEOUT_SECONDS: Final = 10.0  # to open a connection to a Ray cluster
 
 
 class Engine(Protocol):
-    """An object that runs functions in workers, at most ``slots`` at a time."""
+    """An object that runs functions in workers, at most ``slots`` at a time.
+
+    It may have a method ``reports()``, which returns what its workers have reported since the
+    last call, and does not wait.
+    """
 
     @property
     def slots(self) -> int:
@@ -56,29 +65,48 @@ class LocalEngine:
     Each worker is an executor of its own, since in a shared pool one killed worker breaks the
     futures of all others. A killed worker is replaced when the next function is submitted.
     Workers exit when this process ends, even if it is killed. Processes are spawned, since torch
-    can hang in a forked process.
+    can hang in a forked process. Each worker has a pipe of its own for reports, so that no lock
+    is left behind by a killed one.
     """
 
     def __init__(self, workers: int) -> None:
         self.slots = workers
-        self._workers = [_create_worker() for _ in range(workers)]
+        self._pipes: list[Connection] = []
+        self._workers = [self._create_worker() for _ in range(workers)]
         self._futures: list[Future[Any] | None] = [None] * workers
+
+    def _create_worker(self) -> ProcessPoolExecutor:
+        spawn = multiprocessing.get_context("spawn")
+        pipe, end = spawn.Pipe(duplex=False)
+        self._pipes.append(pipe)
+        return ProcessPoolExecutor(1, mp_context=spawn, initializer=_start_worker, initargs=(end,))
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
         i = next(i for i, last in enumerate(self._futures) if last is None or last.done())
         try:
-            future = self._workers[i].submit(function, *arguments)
+            future = self._workers[i].submit(_call_and_report, function, *arguments)
         except BrokenExecutor:
-            self._workers[i] = _create_worker()
-            future = self._workers[i].submit(function, *arguments)
+            self._workers[i] = self._create_worker()
+            future = self._workers[i].submit(_call_and_report, function, *arguments)
         self._futures[i] = future
         return future
+
+    def reports(self) -> Iterator[Report]:
+        for pipe in list(self._pipes):
+            try:
+                while pipe.poll():
+                    yield pipe.recv()
+            except (EOFError, OSError):  # the worker has ended
+                self._pipes.remove(pipe)
+                pipe.close()
 
     def close(self) -> None:
         for worker in self._workers:
             for process in list((worker._processes or {}).values()):
                 process.terminate()
             worker.shutdown(wait=True, cancel_futures=True)
+        for pipe in self._pipes:
+            pipe.close()
 
 
 class RayEngine:
@@ -109,6 +137,8 @@ class RayEngine:
         self._started = not ray.is_initialized()
         if self._started:
             _start_ray(ray, address)
+        self._mailbox: Any = self._ray.remote(num_cpus=0, max_restarts=-1)(Mailbox).remote()
+        self._pending: Any = None  # the latest reports, as long as they have not arrived
         resources: dict[str, float] = self._ray.cluster_resources()
         all_cpus, all_gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
         self.slots = int(min(all_cpus / cpus, all_gpus / gpus if gpus else math.inf) + 1e-9)
@@ -119,10 +149,10 @@ class RayEngine:
                 f"and {all_gpus:g}"
             )
         # compare decides about retries.
-        self._remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)(_call)
+        self._remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)(_call_and_mail)
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
-        ref = self._remote.remote(function, *arguments)
+        ref = self._remote.remote(self._mailbox, function, *arguments)
         self._refs.add(ref)
         errors = self._ray.exceptions
         died = (
@@ -143,17 +173,56 @@ class RayEngine:
         ref.future().add_done_callback(copy_outcome)
         return future
 
+    def reports(self) -> list[Report]:
+        self._pending = self._pending or self._mailbox.empty.remote()
+        ready, _ = self._ray.wait([self._pending], timeout=MAILBOX_SECONDS)
+        if not ready:
+            return []
+        pending, self._pending = self._pending, None
+        try:
+            return self._ray.get(pending)  # type: ignore[no-any-return]  # Ray's
+        except self._ray.exceptions.RayError:  # the mailbox was killed; Ray starts another
+            return []
+
     def close(self) -> None:
         """Cancel all tasks; stop Ray itself only if this engine started it."""
         if self._started:
             self._ray.shutdown()
             return
+        self._ray.kill(self._mailbox)
         for ref in list(self._refs):
             self._ray.cancel(ref, force=True)
 
 
-def _call(function: Callable[..., Any], *arguments: Any) -> Any:
-    return function(*arguments)
+class Mailbox:
+    """The reports that Ray tasks have sent, kept until this process asks for them."""
+
+    def __init__(self) -> None:
+        self._reports: list[Report] = []
+
+    def add(self, report: Report) -> None:
+        self._reports.append(report)
+
+    def empty(self) -> list[Report]:
+        reports, self._reports = self._reports, []
+        return reports
+
+
+def _call_and_mail(mailbox: Any, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function in a Ray task, and wait for the mailbox only at the end."""
+    import ray
+
+    sent: list[Any] = []
+
+    def send(report: Report) -> None:
+        sent[:] = [mailbox.add.remote(report)]
+
+    try:
+        with forward_to(send):
+            return function(*arguments)
+    finally:
+        if sent:
+            ray.wait(sent, timeout=LAST_REPORT_SECONDS)
 
 
 def _start_ray(ray: Any, address: str | None) -> None:
@@ -210,12 +279,11 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-def _create_worker() -> ProcessPoolExecutor:
-    spawn = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(1, mp_context=spawn, initializer=_start_worker)
+_pipe_ends: list[Connection] = []  # of a worker process: the end that it writes to
 
 
-def _start_worker() -> None:
+def _start_worker(pipe_end: Connection) -> None:
+    _pipe_ends.append(pipe_end)
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver handles Ctrl-C
     parent = multiprocessing.parent_process()
@@ -226,3 +294,9 @@ def _start_worker() -> None:
             os._exit(1)
 
     threading.Thread(target=exit_with_parent, daemon=True).start()
+
+
+def _call_and_report(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function in a worker process of `LocalEngine`."""
+    with forward_to(_pipe_ends[-1].send):
+        return function(*arguments)

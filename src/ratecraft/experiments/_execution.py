@@ -2,8 +2,9 @@
 
 import math
 import time
+import warnings
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, Literal
@@ -13,12 +14,17 @@ from ratecraft.results import Run
 
 from ._engines import Engine
 from ._jobs import TrialFailure, run_job
+from ._reports import PrintedLines, PrintedText, Report, StepReport, report_to
+from ._source import format_error
 from ._store import Store
 from ._task import Task
+from ._time_left import TimeLeft
 from ._trials import Job, Trial, TrialPlan
 
 MAX_JOB_ATTEMPTS: Final = 3  # of a job whose worker dies
-Event = Literal["resumed", "started", "done", "failed", "restarted"]
+POLL_SECONDS: Final = 0.25  # between two looks at the reports of workers
+ESTIMATE_SECONDS: Final = 0.25  # between two estimates of the time left
+Event = Literal["resumed", "started", "step", "done", "failed", "restarted"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,17 +32,23 @@ class Progress:
     """An event of a comparison, with the state of the comparison after it.
 
     Attributes:
-        event: "resumed", the run was already in the store; "started"; "done"; "failed";
-            "restarted", the worker of the run died and the run is tried again.
+        event: "resumed", the run was already in the store; "started"; "step", the run has trained
+            more steps, about twice a second; "done"; "failed"; "restarted", the worker of the run
+            died and the run is tried again.
         name: candidate and seed of the run.
         done: number of complete runs.
         failed: number of runs that raised.
         running: number of runs in progress.
         planned: number of all runs.
         seconds: time since the start of the comparison.
-        left: estimated seconds until the end; ``None`` before the first run has ended.
+        done_steps: number of steps trained so far, of all runs.
+        planned_steps: number of steps of all runs.
+        left: estimated seconds until the end, from the steps; ``None`` before the first ones.
         best: name of the run with the lowest validation loss so far; empty before the first run.
         best_loss: its loss; ``None`` before the first run.
+        step: number of steps of the run so far, at the event "step".
+        total_steps: number of steps of the run, at the event "step".
+        loss: training loss of its last step, at the event "step".
         run: the run, if it is complete.
         error: why the run failed, in one line.
     """
@@ -48,9 +60,14 @@ class Progress:
     running: int
     planned: int
     seconds: float
+    done_steps: int
+    planned_steps: int
     left: float | None = None
     best: str = ""
     best_loss: float | None = None
+    step: int | None = None
+    total_steps: int | None = None
+    loss: float | None = None
     run: Run | None = None
     error: str = ""
 
@@ -71,14 +88,23 @@ class Progress:
 
 
 class Execution:
-    """The trials of a plan: complete, failed, or still missing."""
+    """The trials of a plan: complete, failed, or still missing.
+
+    Args:
+        plan: what to train.
+        planned_steps: number of steps of each job.
+        store: for the runs, or None.
+        source: the task, or its name.
+        progress: called with a `Progress` for each event, or None.
+    """
 
     def __init__(
         self,
         plan: TrialPlan,
+        planned_steps: Mapping[Job, int],
         store: Store | None,
         source: str | Callable[[], Task],
-        progress: Callable[[Progress], None] | None,
+        progress: Callable[[Progress], object] | None,
     ) -> None:
         self._plan, self._store, self._source = plan, store, source
         self._progress, self._start = progress, time.monotonic()
@@ -86,9 +112,16 @@ class Execution:
         self._best, self._best_loss = "", math.inf
         self.done = {} if store is None else store.runs(plan.trials)
         self.failed: dict[Trial, TrialFailure] = {}
+        self.missing = [job for job in plan.jobs if self._trials_of(job)]
+        self._planned_steps = sum(planned_steps.values())
+        self._time_left = TimeLeft({job: planned_steps[job] for job in self.missing})
+        self._slots, self._next_estimate = 1, 0.0
+        self._left: float | None = None
+        self._started: dict[Job, float] = {}  # running jobs, and when they started
+        self._trials = {trial.key: (trial, job) for job in self.missing for trial in job}
+        self._printed = PrintedLines()
         for trial in self.done:
             self._report("resumed", trial)
-        self.missing = [job for job in plan.jobs if self._trials_of(job)]
 
     def _trials_of(self, job: Job) -> list[Trial]:
         """Return the trials of a job that are not complete."""
@@ -98,15 +131,20 @@ class Execution:
         """Run all jobs; one whose worker dies is tried again, up to three times in all."""
         waiting, attempts = deque(self.missing), Counter[Job]()
         running: dict[Future[Any], Job] = {}
+        self._slots = engine.slots
+        # An engine of the caller's may send no reports.
+        reports: Callable[[], Iterable[Report]] = getattr(engine, "reports", tuple)
         while waiting or running:
             while waiting and len(running) < engine.slots:
                 job = waiting.popleft()
                 attempts[job] += 1
-                for trial in self._trials_of(job):
-                    self._report("started", trial)
-                running[engine.submit(run_job, self._source, job)] = job
-            # The timeout lets Windows handle Ctrl-C.
-            ended, _ = wait(running, timeout=1.0, return_when=FIRST_COMPLETED)
+                self._start_job(job)
+                with report_to(self._receive):  # a job may run in this process
+                    running[engine.submit(run_job, self._source, job)] = job
+            # The timeout also lets Windows handle Ctrl-C.
+            ended, _ = wait(running, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED)
+            for report in reports():
+                self._receive(report)
             for future in ended:
                 job = running.pop(future)
                 if not isinstance(future.exception(), BrokenExecutor):
@@ -118,11 +156,35 @@ class Execution:
                         "(out of memory, or killed); try fewer workers, or workers=0 to see the "
                         "error in this process"
                     )
+                del self._started[job]
+                self._time_left.start(job)  # from its first step
                 for trial in self._trials_of(job):
                     self._report("restarted", trial)
                 waiting.appendleft(job)
+        self._printed.flush()
+
+    def _start_job(self, job: Job) -> None:
+        self._started[job] = time.monotonic()
+        self._time_left.start(job)
+        for trial in self._trials_of(job):
+            self._report("started", trial)
+
+    def _receive(self, report: Report) -> None:
+        """Show what a worker reports; one that comes after its run has ended is too late."""
+        if isinstance(report, PrintedText):
+            self._printed.add(report)
+            return
+        trial, job = self._trials.get(report.key, (None, ()))
+        if trial is not None and job in self._started:
+            self._time_left.report(job, report.job_steps, report.job_seconds)
+            if trial not in self.done:
+                self._report("step", trial, report)
 
     def _finish(self, job: Job, outcomes: Sequence[Run | TrialFailure]) -> None:
+        runs = [outcome for outcome in outcomes if isinstance(outcome, Run)]
+        seconds = sum(run.seconds for run in runs)
+        overhead = max(time.monotonic() - self._started.pop(job) - seconds, 0.0)
+        self._time_left.end(job, sum(len(run.losses) for run in runs), seconds, overhead)
         for trial, outcome in zip(job, outcomes, strict=True):
             if trial in self.done:
                 continue
@@ -135,30 +197,56 @@ class Execution:
                 self.failed[trial] = outcome
                 self._report("failed", trial)
 
-    def _report(self, event: Event, trial: Trial) -> None:
-        counts, name, run = self._counts, self._plan.trials[trial], self.done.get(trial)
+    def _report(self, event: Event, trial: Trial, report: StepReport | None = None) -> None:
+        counts, run = self._counts, self.done.get(trial)
         counts[event] += 1
         if run is not None and run.final() < self._best_loss:
-            self._best, self._best_loss = name, run.final()
+            self._best, self._best_loss = self._plan.trials[trial], run.final()
         if self._progress is None:
             return
-        seconds = time.monotonic() - self._start
         trained = counts["done"] + counts["failed"]
-        done, planned = counts["resumed"] + counts["done"], len(self._plan.trials)
-        rest = planned - done - counts["failed"]
-        self._progress(
-            Progress(
-                event,
-                name,
-                done=done,
-                failed=counts["failed"],
-                running=counts["started"] - counts["restarted"] - trained,
-                planned=planned,
-                seconds=round(seconds, 3),
-                left=round(seconds / trained * rest, 3) if trained else None,
-                best=self._best,
-                best_loss=self._best_loss if self._best else None,
-                run=run,
-                error=self.failed[trial].line if event == "failed" else "",
-            )
+        steps_left = self._time_left.planned_steps - self._time_left.done_steps
+        progress = Progress(
+            event,
+            self._plan.trials[trial],
+            done=counts["resumed"] + counts["done"],
+            failed=counts["failed"],
+            running=counts["started"] - counts["restarted"] - trained,
+            planned=len(self._plan.trials),
+            seconds=round(time.monotonic() - self._start, 3),
+            done_steps=self._planned_steps - steps_left,
+            planned_steps=self._planned_steps,
+            left=self._estimate(),
+            best=self._best,
+            best_loss=self._best_loss if self._best else None,
+            step=report and report.step,
+            total_steps=report and report.total_steps,
+            loss=report and report.loss,
+            run=run,
+            error=self.failed[trial].line if event == "failed" else "",
         )
+        self._call_back(progress)
+
+    def _call_back(self, progress: Progress) -> None:
+        """Call the user's function; an error in it must not end hours of training."""
+        try:
+            if self._progress is not None:
+                self._progress(progress)
+        except Exception as error:
+            self._progress = None
+            warnings.warn(
+                f"the progress function raised {format_error(error)}; the comparison goes on "
+                "without it",
+                RuntimeWarning,
+                stacklevel=1,
+            )
+
+    def _estimate(self) -> float | None:
+        """Return the seconds left; thousands of jobs take too long for an estimate per event."""
+        now, jobs = time.monotonic(), self._time_left
+        is_over = jobs.done_steps == jobs.planned_steps
+        if now >= self._next_estimate or self._left is None or is_over:
+            self._next_estimate = now + ESTIMATE_SECONDS
+            seconds = jobs.seconds(self._slots)
+            self._left = None if seconds is None else round(seconds, 3)
+        return self._left

@@ -3,9 +3,10 @@
 import math
 import statistics
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 from typing import Final, NamedTuple
 
@@ -19,6 +20,7 @@ from ratecraft.results import Run
 from ratecraft.schedule import Duration, parse_length
 
 from ._plateau import Candidate, Plateau, curve_of, parse_candidate
+from ._reports import StepReporter
 from ._source import format_error
 from ._task import Task, build_task, load_task_version, with_optimizer
 from ._train import Training
@@ -29,11 +31,37 @@ MIN_OWN_STEPS: Final = 1  # that every branch trains itself: its last step has a
 RANKING_WINDOW: Final = 0.1  # fraction of the run whose training losses rank the learning rates
 
 
+Branch = tuple[Candidate, int | Duration]  # a schedule and the length of its run
+
+
 class TrialFailure(NamedTuple):
     """Why a trial has no run, as plain data, since not every exception can be pickled."""
 
     line: str  # the reason, with the position in the user's own file
     trace: str  # the traceback
+
+
+def planned_steps(job: Job, lengths: Mapping[str, int], steps_per_epoch: int) -> int:
+    """Return the number of steps that a job trains, unless a run of it diverges.
+
+    ``lengths`` holds the numbers of steps by the text of the length.
+    """
+    if len(job) == 1:
+        return lengths[job[0].total_steps]
+    if job[0].halving_group:
+        total_steps, active = lengths[job[0].total_steps], len({trial.lr for trial in job})
+        seeds, steps, last = len(job) // active, 0, 0
+        for fraction in HALVING_POINTS:
+            end = _steps(fraction, total_steps)
+            steps, last = steps + active * (end - last), end
+            active = _better_half(active)
+        return seeds * (steps + active * (total_steps - last))
+    branches = [(parse_candidate(trial.schedule), lengths[trial.total_steps]) for trial in job]
+    lrs = sorted(_branch_lrs(branches, job[0].lr, steps_per_epoch), key=len, reverse=True)
+    return sum(
+        len(values) - max([0, *(_common_steps(earlier, values) for earlier in lrs[:i])])
+        for i, values in enumerate(lrs)
+    )
 
 
 def run_job(source: str | Callable[[], Task], job: Job) -> list[Run | TrialFailure]:
@@ -56,24 +84,27 @@ def run_job(source: str | Callable[[], Task], job: Job) -> list[Run | TrialFailu
 def _train_branched(source: str | Callable[[], Task], job: Job) -> list[Run]:
     first = job[0]
     branches = [(parse_candidate(trial.schedule), parse_length(trial.total_steps)) for trial in job]
+    report = StepReporter([trial.key for trial in job])
     with _built_task(source, first) as task:
-        return train_branches(task, branches, lr=first.lr, seed=first.seed)
+        return train_branches(task, branches, lr=first.lr, seed=first.seed, report=report)
 
 
 def train_branches(
-    task: Task, branches: Sequence[tuple[Candidate, int | Duration]], *, lr: float, seed: int
+    task: Task,
+    branches: Sequence[Branch],
+    *,
+    lr: float,
+    seed: int,
+    report: Callable[[int, Training], object] | None = None,
 ) -> list[Run]:
     """Train several schedules from one start and return their runs, in order.
 
     Steps at the beginning that have the same learning rates are trained once; the other runs
     continue from a copy in memory. Each run is bit for bit the run of `train`, provided that
-    losses and models draw random numbers only from torch, numpy or `random`.
+    losses and models draw random numbers only from torch, numpy or `random`. ``report`` is called
+    after each step with the index of the run and its training.
     """
-    lrs = []
-    for schedule, total_steps in branches:
-        values = curve_of(schedule, lr, total_steps, task.steps_per_epoch).values()
-        # The learning rates of a plateau are not known in advance; nan differs from all others.
-        lrs.append(values * math.nan if isinstance(schedule, Plateau) else values)
+    lrs = _branch_lrs(branches, lr, task.steps_per_epoch)
     runs: dict[int, Run] = {}
     # The longest run is the trunk: no other run can share more steps with the rest.
     tree = sorted(range(len(branches)), key=lambda i: -len(lrs[i]))
@@ -85,6 +116,7 @@ def train_branches(
             training = Training(task, schedule, lr=lr, seed=seed, total_steps=total_steps)
         else:
             training.continue_with(schedule, total_steps)
+        training.on_step = report and partial(report, trunk)
         forks: dict[int, list[int]] = {}
         for i in others:
             forks.setdefault(_common_steps(lrs[trunk], lrs[i]), []).append(i)
@@ -99,6 +131,15 @@ def train_branches(
         runs[trunk] = training.result()
         pending += branched
     return [runs[i] for i in range(len(branches))]
+
+
+def _branch_lrs(branches: Sequence[Branch], lr: float, steps_per_epoch: int) -> list[numpy.ndarray]:
+    lrs = []
+    for schedule, total_steps in branches:
+        values = curve_of(schedule, lr, total_steps, steps_per_epoch).values()
+        # The learning rates of a plateau are not known in advance; nan differs from all others.
+        lrs.append(values * math.nan if isinstance(schedule, Plateau) else values)
+    return lrs
 
 
 def _common_steps(first: numpy.ndarray, second: numpy.ndarray) -> int:
@@ -126,6 +167,9 @@ def _train_halved(source: str | Callable[[], Task], job: Job) -> list[Run]:
                 "halving interleaves several runs, and all of them read one DataLoader; create it "
                 "inside the function that returns the Task"
             )
+        report = StepReporter([trial.key for trial in job])
+        for i, training in enumerate(trainings):
+            training.on_step = partial(report, i)
         stopped = halve(trainings)
         return [training.result(stopped.get(training.lr)) for training in trainings]
 
@@ -146,11 +190,11 @@ def halve(trainings: Sequence[Training]) -> dict[float, int]:
     for training in trainings:
         active.setdefault(training.lr, []).append(training)
     for fraction in HALVING_POINTS:
-        steps = _steps(fraction, trainings[0])
+        steps = _steps(fraction, trainings[0].total_steps)
         for training in chain.from_iterable(active.values()):
             training.advance(steps)
         ranked = sorted(active, key=lambda lr: _recent_loss(active[lr]))
-        half = (len(ranked) + 1) // 2
+        half = _better_half(len(ranked))
         stopped |= dict.fromkeys(ranked[half:], steps)
         active = {lr: active[lr] for lr in ranked[:half]}
     for training in chain.from_iterable(active.values()):
@@ -158,8 +202,12 @@ def halve(trainings: Sequence[Training]) -> dict[float, int]:
     return stopped
 
 
-def _steps(fraction: float, training: Training) -> int:
-    return max(round(fraction * training.total_steps), 1)
+def _better_half(lrs: int) -> int:
+    return (lrs + 1) // 2
+
+
+def _steps(fraction: float, total_steps: int) -> int:
+    return max(round(fraction * total_steps), 1)
 
 
 def _recent_loss(trainings: Sequence[Training]) -> float:
@@ -167,7 +215,7 @@ def _recent_loss(trainings: Sequence[Training]) -> float:
     if any(training.diverged is not None for training in trainings):
         return math.inf
     return statistics.fmean(
-        statistics.fmean(training.losses[-_steps(RANKING_WINDOW, training) :])
+        statistics.fmean(training.losses[-_steps(RANKING_WINDOW, training.total_steps) :])
         for training in trainings
     )
 

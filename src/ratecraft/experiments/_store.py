@@ -5,16 +5,21 @@ from __future__ import annotations
 import array
 import json
 import os
+import shutil
 import sqlite3
+import tempfile
 import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+from ratecraft._files import parse_json, shortened
 from ratecraft.errors import ResultError, RunFailed, SettingError
-from ratecraft.results import Comparison, Evaluation, Run, RunConfig
+from ratecraft.results import Comparison, Run, RunConfig
+from ratecraft.results._base import PositiveSteps
+from ratecraft.results._loading import read_value
 
 from ._trials import Trial, candidate_names
 
@@ -29,6 +34,7 @@ CREATE TABLE IF NOT EXISTS trials
 INSERT OR IGNORE INTO about VALUES ('format', '{STORE_FORMAT}');
 COMMIT;
 """  # noqa: S608 - a constant
+SELECT: Final = "SELECT rowid, key, trial, run, losses FROM trials WHERE run IS NOT NULL"
 INSERT: Final = """
 INSERT INTO trials (key, trial, run, losses) VALUES (?, ?, ?, ?)
 ON CONFLICT (key) DO UPDATE SET run = excluded.run, losses = excluded.losses WHERE run IS NULL
@@ -49,28 +55,34 @@ class Store(AbstractContextManager["Store"]):
             raise ResultError(f"there is no store {self.path}")
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack, self._translate_errors():
+            self._check_tables(read_only)
             self._db = sqlite3.connect(self.path, timeout=WAIT_SECONDS, isolation_level=None)
             stack.callback(self._db.close)
+            # Bytes that are not UTF-8 are an error of their row, not of the whole query.
+            self._db.text_factory = lambda text: text.decode(errors="surrogateescape")
             # A stored run survives a power failure.
             self._db.execute("PRAGMA query_only=ON" if read_only else "PRAGMA synchronous=EXTRA")
-            self._check_tables(read_only)
+            self._check_format()
             if not read_only:
                 stack.callback(_lock(self.path).close)
                 self._db.executescript(CREATE)
             self._resources = stack.pop_all()
 
     def _check_tables(self, read_only: bool) -> None:
-        rows = self._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
-        tables = {name for (name,) in rows}
-        if not tables and read_only:
-            raise ResultError(f"{self.path} is empty: its shard has not started")
-        if not tables:
-            return
-        if not tables >= {"about", "trials"}:
+        tables, is_marked = _tables(self.path)
+        if is_marked or (tables and not tables >= {"about", "trials"}):
             raise ResultError(
                 f"{self.path} is an SQLite file of another program (tables "
-                f"{', '.join(sorted(tables))}) and was not changed; write another file name"
+                f"{', '.join(sorted(tables)) or 'none'}) and was not changed; write another file "
+                "name"
             )
+        if not tables and read_only:
+            raise ResultError(f"{self.path} is empty: its shard has not started")
+
+    def _check_format(self) -> None:
+        # A file that is new has no table.
+        if not self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'about'").fetchone():
+            return
         row = self._db.execute("SELECT value FROM about WHERE name = 'format'").fetchone()
         if row is None or row[0] != STORE_FORMAT:
             raise ResultError(
@@ -96,26 +108,42 @@ class Store(AbstractContextManager["Store"]):
 
     def runs(self, trials: Iterable[Trial]) -> dict[Trial, Run]:
         """Return the runs of the trials that are complete."""
-        query = "SELECT run, losses FROM trials WHERE key = ? AND run IS NOT NULL"
+        query = f"{SELECT} AND key = ?"
         with self._translate_errors():
             rows = {trial: self._db.execute(query, (trial.key,)).fetchone() for trial in trials}
-        return {trial: _decode_run(*row) for trial, row in rows.items() if row is not None}
+        return {trial: self._decode(row)[1] for trial, row in rows.items() if row is not None}
 
     def all_runs(self) -> dict[Trial, Run]:
         """Return every complete run, in the order of their trials."""
-        query = "SELECT trial, run, losses FROM trials WHERE run IS NOT NULL ORDER BY rowid"
         with self._translate_errors():
-            rows = self._db.execute(query).fetchall()
-        return {Trial(**json.loads(trial)): _decode_run(*row) for trial, *row in rows}
+            rows = self._db.execute(f"{SELECT} ORDER BY rowid").fetchall()
+        return dict(map(self._decode, rows))
 
     def copy_from(self, other: Store) -> int:
         """Copy the runs of another store that are missing here; return their number."""
-        query = "SELECT key, trial, run, losses FROM trials WHERE run IS NOT NULL"
         with other._translate_errors():
-            rows = other._db.execute(query).fetchall()
+            rows = other._db.execute(SELECT).fetchall()
+        for row in rows:
+            other._decode(row)
         with self._translate_errors(), self._db:  # all of them or none
             self._db.execute("BEGIN IMMEDIATE")
-            return self._db.executemany(INSERT, rows).rowcount
+            return self._db.executemany(INSERT, [row[1:] for row in rows]).rowcount
+
+    def _decode(self, row: tuple[Any, ...]) -> tuple[Trial, Run]:
+        number, key, trial_text, run_text, packed_losses = row
+        try:
+            trial = read_value(Trial, _parse(trial_text, "trial"), "trial")
+            if trial.key != key:
+                raise ValueError(f"the key of its trial is {trial.key}, not {shortened(key)}")
+            fields = _parse(run_text, "run")
+            total_steps = read_value(PositiveSteps, fields.get("total_steps"), "run.total_steps")
+            losses = _unpack(packed_losses, total_steps)
+            return trial, read_value(Run, fields | {"losses": losses}, "run")
+        except ValueError as error:
+            raise ResultError(
+                f"{self.path}: row {number} of the table trials is damaged: {error}; delete this "
+                "row to train its run again, or write another file name"
+            ) from None
 
     @contextmanager
     def _translate_errors(self) -> Iterator[None]:
@@ -123,6 +151,8 @@ class Store(AbstractContextManager["Store"]):
         try:
             yield
         except sqlite3.OperationalError as error:
+            if "no such" in str(error):  # table or column
+                raise ResultError(f"{self.path} is a damaged store: {error}") from None
             if "locked" in str(error):
                 raise RunFailed(
                     f"another program has kept {self.path} locked for {WAIT_SECONDS:g} seconds; "
@@ -131,7 +161,7 @@ class Store(AbstractContextManager["Store"]):
             raise RunFailed(
                 f"{self.path}: {error}; runs that were complete before are still in it"
             ) from None
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:  # a message with damaged text
             raise ResultError(
                 f"{self.path} is not a store of runs, or is damaged ({error}); it was not changed: "
                 "write another file name"
@@ -161,12 +191,60 @@ def _lock(path: Path) -> sqlite3.Connection:
     return db
 
 
-def _decode_run(text: str, packed_losses: bytes) -> Run:
-    fields = json.loads(text)
-    losses = array.array("d")
-    losses.frombytes(zlib.decompress(packed_losses))
-    evaluations = tuple(Evaluation(**evaluation) for evaluation in fields.pop("evaluations"))
-    return Run(**fields, losses=tuple(losses), evaluations=evaluations)
+def _tables(path: Path) -> tuple[set[str], bool]:
+    """Return the names of the tables of an SQLite file, and whether another program marked it.
+
+    Not a byte of the file, nor of the files next to it, is changed: opening the file normally
+    would move what its write-ahead log or its rollback journal holds into it.
+    """
+    path = Path(os.path.realpath(path))  # SQLite's other files have the name of the file itself
+    if not path.exists() or not path.stat().st_size:
+        return set(), False
+    tables, is_marked = _read_tables(f"{path.as_uri()}?immutable=1")
+    if tables:
+        return tables, is_marked
+    log, journal = (path.with_name(f"{path.name}-{suffix}") for suffix in ("wal", "journal"))
+    if log.exists():  # an immutable file is read without it
+        with tempfile.TemporaryDirectory() as folder:
+            copy = Path(shutil.copy(path, folder))
+            shutil.copy(log, folder)
+            return _read_tables(copy.as_uri())
+    # A store has its tables, or no byte, while a journal of its first write exists.
+    return set(), is_marked or journal.exists()
+
+
+def _read_tables(uri: str) -> tuple[set[str], bool]:
+    with closing(sqlite3.connect(uri, uri=True)) as db:
+        db.text_factory = lambda text: text.decode(errors="backslashreplace")
+        rows = db.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+        marks = [db.execute(f"PRAGMA {x}").fetchone() for x in ("application_id", "user_version")]
+    return {name for (name,) in rows}, marks != [(0,), (0,)]
+
+
+def _parse(text: Any, name: str) -> Any:
+    """Return the object in a cell of JSON."""
+    if not isinstance(text, str):
+        raise ValueError(f"{name} is {shortened(text)}; expected JSON text")
+    data = parse_json(text, strict=True)
+    if not isinstance(data, dict):
+        raise ValueError(f"{name} is {shortened(data)}; expected an object")
+    return data
+
+
+def _unpack(packed: Any, total_steps: int) -> list[float]:
+    """Return the losses of a run, of which there are at most ``total_steps``."""
+    if not isinstance(packed, bytes):
+        raise ValueError(f"losses is {shortened(packed)}; expected compressed bytes")
+    losses, inflater = array.array("d"), zlib.decompressobj()
+    limit = losses.itemsize * total_steps  # a few bytes can inflate to any size
+    try:
+        data = inflater.decompress(packed, limit + 1)
+    except zlib.error as error:
+        raise ValueError(f"losses cannot be decompressed: {error}") from None
+    if not inflater.eof or inflater.unused_data or len(data) % losses.itemsize:
+        raise ValueError(f"losses are not at most {total_steps} numbers, compressed")
+    losses.frombytes(data)
+    return losses.tolist()
 
 
 def merge(target: str | os.PathLike[str], *sources: str | os.PathLike[str]) -> int:

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from ratecraft._keywords import explain_arguments
+from ratecraft._progress import show_steps
 from ratecraft._training._short_runner import check_loss, needs_closure, set_optimizer_mode
 from ratecraft._training._snapshot import (
     capture_loader_state,
@@ -42,7 +43,7 @@ def train(
     lr: float = 1.0,
     seed: int = 0,
     total_steps: int | Duration | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], object] | bool | None = None,
     watch: Callable[[Evaluation], None] | None = None,
 ) -> Run:
     """Train a new model of a task once and return the run.
@@ -59,7 +60,8 @@ def train(
         lr: learning rate that the schedule multiplies.
         seed: seed of the initial weights and the data order.
         total_steps: length of the run, in steps or ``epochs(n)``; default ``epochs(10)``.
-        progress: called with (steps done, total steps) after each step.
+        progress: called with (steps done, total steps) after each step. None: a bar, if standard
+            error is a terminal or in a notebook; True: a bar, or lines elsewhere; False: none.
         watch: called with each evaluation.
 
     Raises:
@@ -83,7 +85,10 @@ def train(
     True
     """
     training = Training(task, schedule, lr=lr, seed=seed, total_steps=total_steps)
-    training.advance(progress=progress, watch=watch)
+    with show_steps(progress, "training") as advance:
+        if advance is not None:
+            training.on_step = lambda _: advance(len(training.losses), training.total_steps)
+        training.advance(watch=watch)
     return training.result()
 
 
@@ -95,6 +100,7 @@ class Training:
         evaluations: measurements so far.
         diverged: step at which the loss stopped being finite, or None.
         seconds: wall time so far.
+        on_step: called with the training after each step, if it is not None.
     """
 
     _restore_validation: Callable[[], None]  # of a snapshot
@@ -114,6 +120,7 @@ class Training:
         self.evaluations: list[Evaluation] = []
         self.diverged: int | None = None
         self.seconds = 0.0
+        self.on_step: Callable[[Training], object] | None = None
         with preserve_rng():
             seed_everything(seed)
             self.model, self.optimizer = create_model_and_optimizer(task)
@@ -161,7 +168,6 @@ class Training:
         self,
         until: int | None = None,
         *,
-        progress: Callable[[int, int], None] | None = None,
         watch: Callable[[Evaluation], None] | None = None,
     ) -> None:
         """Train up to a step, or to the end; the caller's random numbers are restored."""
@@ -173,8 +179,8 @@ class Training:
                 self._step(next(self._batches))
                 if self.diverged is not None:
                     break
-                if progress:
-                    progress(len(self.losses), self.total_steps)
+                if self.on_step is not None:
+                    self.on_step(self)
                 if self.evaluations and watch and self.evaluations[-1].step == len(self.losses):
                     watch(self.evaluations[-1])
             self._restore_rng = capture_random_state()

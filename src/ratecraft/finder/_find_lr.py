@@ -12,18 +12,28 @@ import torch
 from torch import nn
 
 from ratecraft._keywords import explain_arguments
+from ratecraft._progress import show_steps
+from ratecraft._training._processes import Processes
 from ratecraft._training._short_runner import (
     LossFunction,
     ShortRunner,
     StepOptions,
     set_optimizer_mode,
 )
-from ratecraft._training._snapshot import Batches
+from ratecraft._training._snapshot import Batches, as_list
 from ratecraft.errors import RunFailed, SettingError
 from ratecraft.results import LRFinderResult, ShortRun
-from ratecraft.results._lr_search import current_lrs
+from ratecraft.results._lr_search import GAIN_DIGITS, current_lrs
 
-from ._search import around_best, find_peak, next_position
+from ._search import (
+    BAND_REL_TOL,
+    MIN_SPACING,
+    SAFETY_SHARE,
+    Peak,
+    around_best,
+    find_peak,
+    next_position,
+)
 
 DEFAULT_BUDGET_STEPS: Final = 200
 BUDGET_RUNS: Final = 10  # a short run has 1/BUDGET_RUNS of the budget
@@ -53,7 +63,7 @@ def find_lr(
     *,
     total_steps: int | None = None,
     budget_steps: int = DEFAULT_BUDGET_STEPS,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], object] | bool | None = None,
     task: str = "",
     **options: Unpack[StepOptions],
 ) -> LRFinderResult:
@@ -83,14 +93,17 @@ def find_lr(
         budget_steps: cost limit of the search, in steps; an evaluation (a loss without a backward
             pass) counts as a third of a step. A short run takes a tenth of the budget, or
             ``total_steps`` if that is less.
-        progress: called as ``progress(steps_done, budget_steps)`` after each step.
+        progress: called as ``progress(steps_done, budget_steps)`` after each step. None: a bar, if
+            standard error is a terminal or in a notebook; True: a bar, or lines elsewhere; False:
+            none.
         task: description of the task, for the result.
         options: ``accumulate=``, ``clip=``, ``scaler=``, ``reduce=``, ``check_every=`` and
             ``on_disk=``, as in `range_test`.
 
     Returns:
-        The learning rate, its range and the reason; ``lr`` is ``None`` if no learning rate is
-        significantly better than not training, or if the search ran into a limit.
+        The learning rate, its range and the reason, which leads from the gains of the runs to the
+        learning rate. ``lr`` is ``None`` if no learning rate is significantly better than not
+        training, or if the search ran into a limit. ``print(result)`` shows the runs, too.
 
     Raises:
         SettingError, TaskError: as in `range_test`.
@@ -106,24 +119,19 @@ def find_lr(
     >>> 0.03 < result.lr_low < result.lr < result.lr_high < 1
     True
     """
-    total_steps = None if total_steps is None else operator.index(total_steps)
-    budget_steps = operator.index(budget_steps)
-    if total_steps is not None and total_steps < 1:
-        raise SettingError(
-            f"total_steps={total_steps}: expected the run's length in steps, at least 1"
-        )
-    run_steps = budget_steps // BUDGET_RUNS
-    if run_steps < MIN_RUN_STEPS:
-        raise SettingError(
-            f"budget_steps={budget_steps}: expected at least {MIN_RUN_STEPS * BUDGET_RUNS}, "
-            f"for {BUDGET_RUNS} short runs of {MIN_RUN_STEPS}"
-        )
     started = time.perf_counter()
-    runner = ShortRunner(model, optimizer, loader, loss, **options)
+    processes = Processes(as_list(model, nn.Module), options.get("reduce"))
+    with processes.agreement() as settings:
+        total_steps, budget_steps = _checked_steps(total_steps, budget_steps)
+        settings.update(total_steps=total_steps, budget_steps=budget_steps)
+        runner = ShortRunner(model, optimizer, loader, loss, processes, **options)
+        settings.update(runner.settings())
     start_lr = max(current_lrs(runner.optimizers)) or DEFAULT_START_LR
+    run_steps = budget_steps // BUDGET_RUNS
     run_steps = min(run_steps, total_steps or run_steps)
-    search = _Search(runner, start_lr, run_steps, budget_steps, progress)
-    search.explore()
+    with show_steps(progress, "short runs", "steps at most") as advance:
+        search = _Search(runner, start_lr, run_steps, budget_steps, advance)
+        search.explore()
     return LRFinderResult(
         *_answer(search, total_steps),
         initial_loss=search.initial_loss,
@@ -140,6 +148,21 @@ def find_lr(
     )
 
 
+def _checked_steps(total_steps: int | None, budget_steps: int) -> tuple[int | None, int]:
+    total_steps = None if total_steps is None else operator.index(total_steps)
+    budget_steps = operator.index(budget_steps)
+    if total_steps is not None and total_steps < 1:
+        raise SettingError(
+            f"total_steps={total_steps}: expected the run's length in steps, at least 1"
+        )
+    if budget_steps // BUDGET_RUNS < MIN_RUN_STEPS:
+        raise SettingError(
+            f"budget_steps={budget_steps}: expected at least {MIN_RUN_STEPS * BUDGET_RUNS}, "
+            f"for {BUDGET_RUNS} short runs of {MIN_RUN_STEPS}"
+        )
+    return total_steps, budget_steps
+
+
 @dataclass
 class _Search:
     """The short runs of a search and the gain at each position (decades from ``start_lr``)."""
@@ -148,7 +171,7 @@ class _Search:
     start_lr: float
     run_steps: int
     budget_steps: int
-    progress: Callable[[int, int], None] | None
+    progress: Callable[[int, int], object] | None
     runs: list[ShortRun] = field(default_factory=list)
     gains: dict[float, float] = field(default_factory=dict)  # of the positions tried
     best: float = 0.0  # the position of the best gain, after `explore`
@@ -245,17 +268,48 @@ def _answer(
     search: _Search, total_steps: int | None
 ) -> tuple[float | None, float | None, float | None, str]:
     lrs, steps = [run.lr for run in search.runs], search.run_steps
-    runs_text = f"{len(lrs)} short runs ({steps} steps each, lrs {min(lrs):.2g} to {max(lrs):.2g})"
+    runs_text = f"{len(lrs)} short runs ({steps} steps each, lrs {min(lrs):.3g} to {max(lrs):.3g})"
     peak = find_peak(search.gains, search.best)
     problem = _problem(search, runs_text)
     if problem or peak is None:
         return None, None, None, f"no learning rate found: {problem}"
     factor, factor_reason = _length_factor(total_steps, search)
-    low, lr, high = (search.lr_at(position) * factor for position in peak)
+    low, lr, high = (search.lr_at(p) * factor for p in (peak.low, peak.position, peak.high))
     final_loss = search.initial_loss - search.gains[search.best]
-    best = f"lr {search.lr_at(search.best):.2g}, loss {search.initial_loss:.4g} to {final_loss:.4g}"
+    best = f"lr {search.lr_at(search.best):.3g}, loss {search.initial_loss:.4g} to {final_loss:.4g}"
     product = factor_reason and f"; {factor_reason}: {lr:.3g}"
-    return lr, low, high, f"best of {runs_text}: {best}; fitted lr {lr / factor:.3g}{product}"
+    return lr, low, high, f"best of {runs_text}: {best}; {_fit_text(search, peak)}{product}"
+
+
+def _fit_text(search: _Search, peak: Peak) -> str:
+    """Return how the fitted lr follows from the gains, in steps that a reader can redo."""
+    vertex, low, fitted = (
+        f"{search.lr_at(position):.3g}" for position in (peak.vertex, peak.low, peak.position)
+    )
+    share = f"{1 - BAND_REL_TOL:.0%} of the decrease from lr {low} on"
+    weights = f"{vertex}^{1 - SAFETY_SHARE:g} * {low}^{SAFETY_SHARE:g}"
+    return f"{_vertex_text(search, peak)}; {share}; fitted lr {weights} = {fitted}"
+
+
+def _vertex_text(search: _Search, peak: Peak) -> str:
+    """Return which parabola has the vertex, or why there is none and which lr replaces it."""
+    neighbours = [search.best - MIN_SPACING, search.best, search.best + MIN_SPACING]
+    lrs = [f"{search.lr_at(position):.3g}" for position in neighbours]
+    vertex, offset = f"vertex at {search.lr_at(peak.vertex):.3g}", peak.vertex - search.best
+    for lr, position in zip(lrs, neighbours, strict=True):
+        if math.isinf(search.gains.get(position, math.inf)):
+            end = "diverged" if position in search.gains else "was not tried"
+            shift = f", {-offset:.1g} decades below the best" if offset else ""
+            return f"no parabola, because lr {lr} {end}: {vertex}{shift}"
+    gains = [search.gains[position] for position in neighbours]
+    points = [f"{gain:.{GAIN_DIGITS}g} at lr {lr}" for gain, lr in zip(gains, lrs, strict=True)]
+    note = ""
+    if 2 * gains[1] <= gains[0] + gains[2]:
+        note = ", because it has no maximum"
+    elif abs(offset) >= MIN_SPACING / 2:
+        note = ", its limit, a quarter of a decade from the best"
+    decreases = f"{points[0]}, {points[1]} and {points[2]}"
+    return f"parabola through the decreases {decreases}: {vertex}{note}"
 
 
 def _problem(search: _Search, runs_text: str) -> str:
@@ -284,7 +338,7 @@ def _problem(search: _Search, runs_text: str) -> str:
             f"the search would go on to lr {search.lr_at(search.pending):.2g}, outside the range "
             "it tries; check why the loss still improves in that direction"
         )
-    return f"the best of {runs_text} was lr {lr:.2g}, but {next_text}"
+    return f"the best of {runs_text} was lr {lr:.3g}, but {next_text}"
 
 
 def _length_factor(total_steps: int | None, search: _Search) -> tuple[float, str]:

@@ -10,8 +10,10 @@ import torch
 from torch import nn
 
 from ratecraft._keywords import explain_arguments
+from ratecraft._progress import show_steps
+from ratecraft._training._processes import Processes
 from ratecraft._training._short_runner import LossFunction, ShortRunner, StepOptions
-from ratecraft._training._snapshot import Batches
+from ratecraft._training._snapshot import Batches, as_list
 from ratecraft.errors import RunFailed, SettingError
 from ratecraft.results import LRRangeTestResult
 
@@ -42,7 +44,7 @@ def range_test(
     beta: float = 0.98,
     stop: float = 4.0,
     momentum: tuple[float, float] | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], object] | bool | None = None,
     task: str = "",
     **options: Unpack[StepOptions],
 ) -> LRRangeTestResult:
@@ -77,7 +79,8 @@ def range_test(
             has been seen, the test ends when the rise above the minimum exceeds (``stop`` - 1)
             times the larger of |minimum| and the fall from the first value.
         momentum: first and last momentum of the test (for Adam the first of ``betas``).
-        progress: called as ``progress(steps_done, steps)`` after each step.
+        progress: called as ``progress(steps_done, steps)`` after each step, or None, True or False,
+            as in `find_lr`.
         task: text for the result.
         options: ``accumulate=``, batches per step, whose gradients and losses are averaged;
             ``clip=``, the largest norm of the gradients, or a function that clips the parameters
@@ -106,26 +109,28 @@ def range_test(
     >>> 0.001 < result.suggestion < 1
     True
     """
-    if not 0 <= beta < 1 or not stop > 1:
-        raise SettingError(f"beta={beta:g}, stop={stop:g}: expected 0 <= beta < 1 and stop > 1")
-    if momentum is not None and not all(0 <= value < 1 for value in momentum):
-        raise SettingError(f"momentum={momentum}: expected two numbers, 0 <= m < 1")
-    runner = ShortRunner(model, optimizer, loader, loss, **options)
-    if steps is None:
-        steps = max((runner.batches_per_epoch() or 0) // runner.accumulate, MIN_DEFAULT_STEPS)
-    planned = runner.min_over_processes(steps)
+    processes = Processes(as_list(model, nn.Module), options.get("reduce"))
+    with processes.agreement() as settings:
+        _check(beta, stop, momentum)
+        settings.update(low=low, high=high, steps=steps, spacing=spacing)
+        settings.update(beta=beta, stop=stop, momentum=momentum)
+        runner = ShortRunner(model, optimizer, loader, loss, processes, **options)
+        settings.update(runner.settings())
+    planned = steps
+    if planned is None:
+        planned = max((runner.batches_per_epoch() or 0) // runner.accumulate, MIN_DEFAULT_STEPS)
     if planned < 2:
         raise SettingError(f"steps={planned}: a range test needs at least 2")
     started = time.perf_counter()
     curve = _Curve(_lrs(low, high, planned, spacing), beta, stop)
     unread: list[torch.Tensor] = []
-    with runner.start():
+    with show_steps(progress, "range test") as advance, runner.start():
         for k, lr in enumerate(curve.planned_lrs):
             share = k / (planned - 1)
             runner.set_lr(lr, momentum and momentum[0] + (momentum[1] - momentum[0]) * share)
             unread.append(runner.step())
-            if progress:
-                progress(k + 1, planned)
+            if advance is not None:
+                advance(k + 1, planned)
             # The first loss is read at once: if it is not finite, no step follows.
             if k == 0 or len(unread) == runner.check_every or k == planned - 1:
                 curve.extend(unread)
@@ -149,6 +154,13 @@ def range_test(
         optimizer=runner.optimizer_name,
         seconds=time.perf_counter() - started,
     )
+
+
+def _check(beta: float, stop: float, momentum: tuple[float, float] | None) -> None:
+    if not 0 <= beta < 1 or not stop > 1:
+        raise SettingError(f"beta={beta:g}, stop={stop:g}: expected 0 <= beta < 1 and stop > 1")
+    if momentum is not None and not all(0 <= value < 1 for value in momentum):
+        raise SettingError(f"momentum={momentum}: expected two numbers, 0 <= m < 1")
 
 
 def _lrs(low: float, high: float, steps: int, spacing: str) -> list[float]:

@@ -23,6 +23,7 @@ class Peak(NamedTuple):
     low: float
     position: float
     high: float
+    vertex: float
 
 
 def next_position(gains: Gains, initial_loss: float) -> float | None:
@@ -84,7 +85,8 @@ def find_peak(gains: Gains, best: float | None = None) -> Peak | None:
         return None
     vertex = best + _vertex_offset(gains, best)
     low, high = _band_edge(gains, best, -1), _band_edge(gains, best, 1)
-    return Peak(min(low, vertex), vertex - SAFETY_SHARE * max(vertex - low, 0), max(high, vertex))
+    low, high = min(low, vertex), max(high, vertex)
+    return Peak(low, vertex - SAFETY_SHARE * (vertex - low), high, vertex)
 
 
 def _vertex_offset(gains: Gains, best: float) -> float:

@@ -2,7 +2,8 @@
 
 _bound.py      convex bound on the final loss, from the shape of a schedule
 _refine.py     gradient norms from the rows of a Probe, and the schedule that they call for
-_log.py        Log: the losses and learning rates of a training run; logs from files and results
+_log.py        Log: the losses and learning rates of a training run
+_read_logs.py  logs from files: CSV, JSON, TensorBoard events, saved comparisons
 _law.py        multi-power law of the loss, fitted to logs
 _forecast.py   forecast: predicted losses of given schedules; recommend: best schedules
 _averaging.py  averaging of past steps by decoupled weight decay
@@ -28,7 +29,7 @@ from ._law import Law as Law
 from ._law import fit as fit
 from ._log import Log as Log
 from ._log import log_of_run as log_of_run
-from ._log import read_logs as read_logs
+from ._read_logs import read_logs as read_logs
 from ._refine import gradient_norms as gradient_norms
 from ._refine import refine as refine
 

@@ -218,7 +218,7 @@ def extend(
         for n in (total_steps, new_total_steps)
     )
     first = old.diff(new).first
-    if first is None or first < 2:  # the first lr of a warm-up is 0 in both
+    if first is None or first < 2:  # the first lr of a warmup is 0 in both
         raise ScheduleError(
             f"{schedule} over {new_total_steps} steps differs from the run over {total_steps} "
             "from the start, so it cannot resume from it; write the lengths of the parts before "
@@ -272,7 +272,7 @@ def cooldown_gains(
     """
     with_cooldown, gains = _cooldown_of(schedule), {}
     for share in shares:
-        with suppress(ScheduleError):  # warm-up and cooldown together are longer than the run
+        with suppress(ScheduleError):  # warmup and cooldown together are longer than the run
             curve = with_cooldown(share).resolve(
                 total_steps=total_steps, steps_per_epoch=steps_per_epoch
             )

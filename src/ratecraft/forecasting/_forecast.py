@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, Final, SupportsIndex
 from ratecraft._keywords import explain_arguments
 from ratecraft.errors import LogError, ScheduleError, SettingError
 from ratecraft.results import Forecast, ForecastEntry
+from ratecraft.results._base import MAX_STEPS
 from ratecraft.schedule import Curve, Schedule, constant, percent, polynomial, warmup
 from ratecraft.schedule._nodes import schedules_by_name
 
 from ._law import LAW_PARAMETERS, PEAK_LR_REL_TOL, FittedLaw, fit
-from ._log import MAX_LOG_STEPS, Log
+from ._log import Log
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -95,18 +96,18 @@ def recommend(
 ) -> Forecast:
     """Return a forecast of the ten best of 132 schedules of the WSD family for the next run.
 
-    Each has a warm-up, a plateau, and a decay (1 - x)^power to an end value over the last part of
+    Each has a warmup, a plateau, and a decay (1 - x)^power to an end value over the last part of
     the run.
 
     Args:
         logs: as in `forecast`.
         total_steps: number of steps of the next run.
-        warmup_steps: number of warm-up steps; that of the first log if ``None``.
+        warmup_steps: number of warmup steps; that of the first log if ``None``.
         steps_per_epoch: steps per epoch, for the result.
 
     Raises:
         LogError: the logs are not usable.
-        SettingError: the warm-up takes half of the run or more.
+        SettingError: the warmup takes half of the run or more.
 
     >>> from ratecraft import wsd
     >>> curve, steps = (0.01 * wsd(10)).resolve(total_steps=200), range(4, 201, 4)
@@ -120,7 +121,7 @@ def recommend(
     warmup_steps = log_list[0].warmup_steps if warmup_steps is None else warmup_steps
     if not 0 <= warmup_steps < total_steps // 2:
         raise SettingError(
-            f"a warm-up of {warmup_steps} steps in a run of {total_steps}; expected less than half "
+            f"a warmup of {warmup_steps} steps in a run of {total_steps}; expected less than half "
             "of the run: set warmup_steps="
         )
     start = warmup(warmup_steps).then(constant(1)) if warmup_steps else constant(1)
@@ -137,9 +138,11 @@ def recommend(
 
 
 def _as_steps(total_steps: object) -> int:
-    if isinstance(total_steps, SupportsIndex) and 0 < index(total_steps) <= MAX_LOG_STEPS:
+    if isinstance(total_steps, SupportsIndex) and 0 < index(total_steps) <= MAX_STEPS:
         return index(total_steps)
-    raise ScheduleError(f"total_steps={total_steps!r}: expected a number of steps, at least 1")
+    raise ScheduleError(
+        f"total_steps={total_steps!r}: expected a number of steps, 1 to {MAX_STEPS:,}"
+    )
 
 
 def _lr_curve(name: str, schedule: Schedule, peak_lr: float, run: Mapping[str, Any]) -> Curve:
@@ -247,7 +250,7 @@ def _notes(lrs: NDArray[Any], peak_lr: float, logs: Sequence[Log]) -> tuple[str,
     if (rest > np.minimum.accumulate(rest) + PEAK_LR_REL_TOL).any():
         notes.append(RISING_LR_NOTE)
     if (u >= 1 - PEAK_LR_REL_TOL).argmax() > total_steps / 2:
-        notes.append("more than half of it is warm-up, which the law does not model well")
+        notes.append("more than half of it is warmup, which the law does not model well")
     longest = max(len(log.every_lr) for log in logs)
     if total_steps > 4 * longest:
         notes.append(f"{total_steps / longest:.0f} times as long as the longest logged run")

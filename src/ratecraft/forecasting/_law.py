@@ -32,7 +32,7 @@ class Law:
     - drop * sum_{k<=t} (u_{k-1} - u_k) * (1 - (1 + speed * u_k^-gamma * S_k)^-beta),
 
     where u is lr / peak lr, S1 the sum of u up to t, S_k the sum of u from k to t, and k runs
-    over the steps after the warm-up.
+    over the steps after the warmup.
 
     Attributes:
         floor: loss in the limit of infinitely many steps.
@@ -80,7 +80,7 @@ class _LRChanges:
         times = np.asarray(steps, dtype=int)
         self.total = sums[times]
         changes = np.diff(u, prepend=u[0])
-        changes[: int(u.argmax()) + 1] = 0.0  # those of the warm-up
+        changes[: int(u.argmax()) + 1] = 0.0  # those of the warmup
         change_steps, group_starts = _grouped(changes, nodes)
         sizes = np.abs(changes[change_steps])
         self.drops = -np.add.reduceat(changes[change_steps], group_starts)
@@ -150,7 +150,7 @@ INDEPENDENT_LOSSES: Final = 60
 def fit(logs: Sequence[Log], *, full: bool = False) -> FittedLaw:
     """Fit the law to one or more runs with the same model, data and peak learning rate.
 
-    Soft-L1 least squares of the logarithms of the losses after the warm-up, with five free
+    Soft-L1 least squares of the logarithms of the losses after the warmup, with five free
     parameters. Weak priors for the speed (about 0.01 per step) and the drop (about 0.075 of the
     loss) cover what runs without a plateau and a decay do not determine.
 
@@ -160,7 +160,7 @@ def fit(logs: Sequence[Log], *, full: bool = False) -> FittedLaw:
 
     Raises:
         LogError: there are no logs, their peak learning rates differ, or a log has too few losses
-            after its warm-up.
+            after its warmup.
 
     >>> from ratecraft import wsd
     >>> curve, steps = (0.01 * wsd(50)).resolve(total_steps=1000), range(20, 1001, 20)
@@ -276,7 +276,7 @@ def _weaknesses(logs: Sequence[Log], error: float) -> tuple[str, ...]:
 
 
 def _points(log: Log) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return the losses of a log after its warm-up, as at most `MAX_FIT_POINTS` means."""
+    """Return the losses of a log after its warmup, as at most `MAX_FIT_POINTS` means."""
     import numpy as np
 
     steps, losses = np.asarray(log.steps, int), np.asarray(log.losses, float)
@@ -284,7 +284,7 @@ def _points(log: Log) -> tuple[NDArray[Any], NDArray[Any]]:
     steps, losses = steps[after_warmup], losses[after_warmup]
     if len(steps) < MIN_LOSSES:
         raise LogError(
-            f"{log.name}: {len(steps)} losses after its warm-up of {log.warmup_steps} steps; a "
+            f"{log.name}: {len(steps)} losses after its warmup of {log.warmup_steps} steps; a "
             f"fit needs at least {MIN_LOSSES}, better 50"
         )
     groups = np.array_split(np.arange(len(steps)), min(MAX_FIT_POINTS, len(steps)))

@@ -1,42 +1,22 @@
-"""Log: the losses and learning rates of a training run; logs from files and results."""
+"""Log: the losses and learning rates of a training run."""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-import math
-import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final
 
 from ratecraft.errors import LogError
-from ratecraft.results import Comparison, Run, load
-from ratecraft.schedule import Curve, Schedule
+from ratecraft.results import Run
+from ratecraft.results._base import MAX_STEPS
+from ratecraft.schedule import Curve
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-MAX_LOG_STEPS: Final = 10**8  # logs with more steps count tokens or samples
 MIN_LOSSES: Final = 8  # of a fit of five parameters
 LOGGED_LR_REL_TOL: Final = 1e-3  # rounding error of logged lrs, relative to the peak
-STEP_COLUMNS: Final = (
-    "step", "global_step", "trainer/global_step", "train/global_step", "_step", "update",
-    "iteration", "iter",
-)  # fmt: skip
-LOSS_COLUMNS: Final = (
-    "eval_loss", "val_loss", "eval/loss", "val/loss", "valid_loss", "validation_loss", "loss",
-    "train_loss", "train/loss", "training_loss", "train_loss_step", "lm loss",
-)  # fmt: skip
-LR_COLUMNS: Final = (
-    "lr", "learning_rate", "train/learning_rate", "train/lr", "rate", "optimizer/lr",
-    "learning rate",
-)  # fmt: skip
-ANY_STEP_COLUMN: Final = " or ".join(STEP_COLUMNS[:3])
-Columns: TypeAlias = dict[str, list[tuple[float, float]]]
-"""Pairs of a step and a value, by the lower-case title of the column."""
+MAX_GAP_FRACTION: Final = 0.99  # of a log without losses in between; more is a damaged step
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,12 +55,15 @@ class Log:
         lr_steps = steps if self.lr_steps is None else np.asarray(self.lr_steps, float)
         if len(steps) != len(losses) or (self.lrs is not None and len(self.lrs) != len(lr_steps)):
             raise LogError(f"{self.name}: steps, losses and lrs must have the same length")
-        _check_losses(self.name, steps, losses)
+        check_losses(self.name, steps, losses)
+        _check_lr_steps(self.name, lr_steps)
         end = int(steps[-1])
         if self.schedule is not None:
             every_lr = self._scheduled_lrs(self.schedule, lr_steps, end)
         elif self.lrs is not None:
-            every_lr = np.interp(np.arange(end), lr_steps - 1, np.asarray(self.lrs, float))
+            every_lr = np.interp(
+                np.arange(end, dtype=float), lr_steps - 1, np.asarray(self.lrs, float)
+            )
         else:
             raise LogError(f"{self.name}: no lrs were logged; pass the schedule of the run")
         if not np.isfinite(every_lr).all() or (every_lr < 0).any() or not (every_lr > 0).any():
@@ -137,7 +120,8 @@ class Log:
         return every_lr
 
 
-def _check_losses(name: str, steps: NDArray[Any], losses: NDArray[Any]) -> None:
+def check_losses(name: str, steps: NDArray[Any], losses: NDArray[Any]) -> None:
+    """Raise LogError unless these are losses above 0 at increasing steps of one run."""
     import numpy as np
 
     if len(losses) < MIN_LOSSES:
@@ -160,13 +144,32 @@ def _check_losses(name: str, steps: NDArray[Any], losses: NDArray[Any]) -> None:
             f"{name}: step {step:.0f} of row {row + 2} {problem}; expected one row for "
             "each step, in order (does the file hold two runs, or a resumed one?)"
         )
-    if steps[-1] > MAX_LOG_STEPS:
+    gaps = np.diff(steps)
+    if (row := first_true(gaps > MAX_GAP_FRACTION * steps[-1])) is not None:
+        before, step = steps[row : row + 2]
         raise LogError(
-            f"{name}: {steps[-1]:.3g} steps; are these tokens or samples? Expected optimizer steps"
+            f"{name}: step {step:.0f} of row {row + 2} follows step {before:.0f}; expected losses "
+            "of the whole run, so one of these steps seems to be wrong: leave out its row"
+        )
+    if steps[-1] > MAX_STEPS:
+        raise LogError(
+            f"{name}: {steps[-1]:.3g} steps; are these tokens or samples? Expected at most "
+            f"{MAX_STEPS:,} optimizer steps"
         )
     if (row := first_true(losses <= 0)) is not None:
         raise LogError(
             f"{name}: the loss of row {row + 1} is {losses[row]:g}; expected losses above 0"
+        )
+
+
+def _check_lr_steps(name: str, steps: NDArray[Any]) -> None:
+    import numpy as np
+
+    row = first_true(~(np.isfinite(steps) & (np.diff(steps, prepend=-1) > 0) & (steps >= 0)))
+    if row is not None:
+        raise LogError(
+            f"{name}: the step of lr {row + 1} is {steps[row]:g}; expected increasing steps of at "
+            "least 0"
         )
 
 
@@ -198,205 +201,3 @@ def log_of_run(run: Run, name: str = "") -> Log:
     if len(losses) < MIN_LOSSES:
         losses = dict(enumerate(run.losses, 1))
     return Log(tuple(losses), tuple(losses.values()), schedule=run.curve(), name=name)
-
-
-def read_logs(
-    path: str | os.PathLike[str],
-    *,
-    schedule: Schedule | None = None,
-    total_steps: int | None = None,
-    loss: str | None = None,
-    steps_per_epoch: float | None = None,
-) -> list[Log]:
-    """Read the logs in a file.
-
-    Formats: CSV, JSON and JSON lines with one row per measurement, ``trainer_state.json`` of the
-    Hugging Face Trainer, exports of Weights & Biases, TensorBoard event files or their folder,
-    and saved `Comparison`s. Columns are recognized by common names; a validation loss is
-    preferred to a training loss.
-
-    Args:
-        path: path of the file.
-        schedule: schedule of the run as learning rates, if the log has none or they start late.
-        total_steps: planned number of steps of the run; the last step of the log if ``None``.
-        loss: name of the loss column, if it has no common name.
-        steps_per_epoch: needed for a schedule with lengths in epochs.
-
-    Raises:
-        LogError: the file is not readable, or its columns are not usable.
-
-    >>> import json, tempfile
-    >>> rows = [{"step": k, "loss": 2 + 9 / k, "lr": 0.1} for k in range(50, 1001, 50)]
-    >>> with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
-    ...     json.dump(rows, file)
-    ...     file.flush()
-    ...     (log,) = read_logs(file.name)
-    >>> log.peak_lr, len(log.every_lr)
-    (0.1, 1000)
-    """
-    source = Path(path)
-    if not source.exists():
-        raise LogError(f"{source}: no such file")
-    if source.is_dir() or "tfevents" in source.name:
-        columns = _tensorboard(source)
-    else:
-        rows = _rows(source)
-        if isinstance(rows, Comparison):
-            if schedule is None and loss is None:
-                return _logs_of_comparison(rows, source)
-            raise LogError(
-                f"{source}: a saved comparison contains its schedules and losses; leave out "
-                "schedule= and loss="
-            )
-        columns = _columns(rows, source)
-    steps, losses = _losses(columns, source, loss)
-    monitor_columns = [name for name in columns if name.startswith("lr-")]  # of Lightning
-    lr_column = _first(columns, [*LR_COLUMNS, *monitor_columns])
-    lrs = {} if lr_column is None else dict(sorted(dict(columns[lr_column]).items()))
-    curve = None
-    if schedule is not None:
-        length = int(max(steps)) if total_steps is None else total_steps
-        curve = schedule.resolve(total_steps=length, steps_per_epoch=steps_per_epoch)
-    # Steps are whole numbers, as floats; Log checks them.
-    lr_steps: Any = list(lrs) or None
-    return [Log(steps, losses, list(lrs.values()) or None, curve, source.name, lr_steps)]
-
-
-def _logs_of_comparison(result: Comparison, source: Path) -> list[Log]:
-    logs = [
-        log_of_run(run, f"{name}, seed {run.seed}")
-        for name in result.schedules
-        for run in result.runs_for(name)
-        if run.diverged is None
-    ]
-    if not logs:
-        raise LogError(f"{source}: every run of this comparison diverged")
-    return logs
-
-
-def _losses(columns: Columns, source: Path, loss: str | None) -> tuple[Any, Any]:
-    names = LOSS_COLUMNS if loss is None else (loss.lower(),)
-    # Many training losses identify the law better than a handful of validation losses.
-    long_enough = [name for name in names if len(columns.get(name, ())) >= MIN_LOSSES]
-    column = _first(columns, long_enough or names)
-    if column is None:
-        raise LogError(
-            f"{source}: no column {' or '.join(names[:4])}; the columns are "
-            f"{', '.join(columns) or 'none'}; pass the name of one as loss="
-        )
-    # Duplicates, such as a second evaluation after the last step, count once.
-    steps, losses = zip(*dict.fromkeys(columns[column]), strict=True)
-    return steps, losses
-
-
-def _first(columns: Collection[str], names: Iterable[str]) -> str | None:
-    return next((name for name in names if name in columns), None)
-
-
-def _rows(source: Path) -> Any:
-    suffix = source.suffix.lower()
-    try:
-        # Spreadsheet programs write a byte order mark.
-        text = source.read_text(encoding="utf-8-sig")
-        if suffix in (".csv", ".tsv", ".txt"):
-            delimiter = max(",;\t", key=text.partition("\n")[0].count)
-            lines = io.StringIO(text, newline="")
-            return list(csv.DictReader(lines, delimiter=delimiter, skipinitialspace=True))
-        if suffix in (".jsonl", ".ndjson", ".log"):
-            return [json.loads(line) for line in text.splitlines() if line.strip()]
-        data = json.loads(text)
-    except (OSError, ValueError, csv.Error) as error:
-        raise LogError(
-            f"{source}: {error}; expected CSV, JSON, JSON lines or TensorBoard events"
-        ) from None
-    if not isinstance(data, dict):
-        return data
-    if "ratecraft" in data:
-        result = load(source)
-        if not isinstance(result, Comparison):
-            raise LogError(f"{source}: a saved {type(result).__name__}; expected a Comparison")
-        return result
-    if "log_history" in data:
-        return data["log_history"]
-    if all(isinstance(column, list) for column in data.values()):
-        return [dict(zip(data, row, strict=True)) for row in zip(*data.values(), strict=False)]
-    return data
-
-
-def _columns(rows: Any, source: Path) -> Columns:
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise LogError(f"{source}: expected a table: a list of rows that map columns to numbers")
-    columns: Columns = {}
-    titles: dict[str, str] = {}
-    for number, row in enumerate(rows, 1):
-        cells = _cells(row, titles, source)
-        step_column = _first(cells, STEP_COLUMNS)
-        required = [name for name in cells if name in LOSS_COLUMNS or name in LR_COLUMNS]
-        if step_column is None:
-            if not required:
-                continue  # an empty row, or metadata
-            raise LogError(
-                f"{source}: row {number} has no column {ANY_STEP_COLUMN}; its columns are "
-                f"{', '.join(cells)}"
-            )
-        for name in (step_column, *required):
-            if not isinstance(cells[name], float):
-                raise LogError(
-                    f"{source}: {name} of row {number} is {cells[name]!r}; expected a number"
-                )
-        for name, value in cells.items():
-            if isinstance(value, float) and name not in STEP_COLUMNS:
-                columns.setdefault(name, []).append((cells[step_column], value))
-    if _first(titles, STEP_COLUMNS) is None:
-        raise LogError(
-            f"{source}: no column {ANY_STEP_COLUMN}; the columns are {', '.join(titles) or 'none'}"
-        )
-    return {name: _without_nan(values) for name, values in columns.items()}
-
-
-def _cells(row: Mapping[Any, Any], titles: dict[str, str], source: Path) -> dict[str, Any]:
-    """Return the cells of a row that are not empty, numbers as floats; fill in ``titles``."""
-    cells: dict[str, Any] = {}
-    for title, value in row.items():
-        # Weights & Biases writes "run name - train/loss", and columns of its minimum and maximum.
-        if title is None or str(title).endswith(("__MIN", "__MAX")):
-            continue
-        name = str(title).rpartition(" - ")[2].strip().lower()
-        if titles.setdefault(name, str(title)) != str(title):
-            raise LogError(
-                f"{source}: {titles[name]!r} and {title!r} are both {name}, so the file seems to "
-                "hold several runs; write one file for each run"
-            )
-        if value is None or not str(value).strip():
-            continue
-        try:
-            cells[name] = float(value)
-        except (TypeError, ValueError):
-            cells[name] = value
-    return cells
-
-
-def _without_nan(values: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    # Without NaN if most values are NaN, as pandas writes empty cells.
-    numbers = [(step, value) for step, value in values if not math.isnan(value)]
-    return numbers if 0 < len(numbers) < len(values) / 2 else values
-
-
-def _tensorboard(source: Path) -> Columns:
-    try:
-        from tensorboard.backend.event_processing import event_accumulator
-    except ImportError:
-        raise LogError(
-            f"{source}: event files are read with TensorBoard: pip install tensorboard"
-        ) from None
-    events: Any = event_accumulator.EventAccumulator(str(source), size_guidance={"scalars": 0})
-    events.Reload()
-    columns = {
-        tag.strip().lower(): [(float(e.step), float(e.value)) for e in events.Scalars(tag)]
-        for tag in events.Tags()["scalars"]
-    }
-    if not columns:
-        runs = [folder for folder in source.glob("*/") if any(folder.glob("*tfevents*"))]
-        hint = f"; its runs are {', '.join(str(run) for run in runs)}" if runs else ""
-        raise LogError(f"{source}: no scalars in it{hint}")
-    return columns

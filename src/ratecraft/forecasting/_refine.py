@@ -60,7 +60,7 @@ def refine(norms: Sequence[float], *, adaptive: bool = False, pieces: int = 20) 
 
     u_t = w_t * sum_{p>t} w_p, scaled to a maximum of 1, where w = norm^-2, or w = norm^-1 if
     ``adaptive``. A running median over a tenth of the run smooths the norms first. Constant norms
-    give a linear decay to 0; high norms at the start give a warm-up.
+    give a linear decay to 0; high norms at the start give a warmup.
 
     Args:
         norms: norm of the whole gradient at each step, before clipping, as from `gradient_norms`.

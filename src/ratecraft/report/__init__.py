@@ -4,8 +4,12 @@ _charts.py      charts that only figures and reports show
 _figures.py     matplotlib figures
 _page.py        write_report: one self-contained HTML page
 _comparison.py  its sections about a comparison and its runs
+_heat_map.py    the final losses of many candidates
+_reproduce.py   the code that makes a comparison again
+_grid.py        the schedule, learning rate, optimizer and length of each candidate
 _forecast.py    its sections about a forecast
 _style.css      its style sheet
+_script.js      its script
 
 Importing this package loads the standard library only. The first figure loads matplotlib.
 """

@@ -3,17 +3,48 @@
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Final
 
 from ratecraft._render._chart import Chart, Line, spans_decade
 from ratecraft.errors import RatecraftError
-from ratecraft.results import Comparison, Forecast, LayerStats, layer_names
-from ratecraft.results._charts import MAX_CHART_LINES, late_ys, loss_chart, spread_line, with_margin
+from ratecraft.results import Comparison, Forecast, LayerStats, Run, layer_names
+from ratecraft.results._charts import (
+    MAX_CHART_LINES,
+    late_ys,
+    loss_chart,
+    lrs_chart,
+    spread_line,
+    with_margin,
+)
 from ratecraft.schedule._picture import curves_chart
 
 LAYER_STAT_COLUMNS: Final = tuple(field.name for field in fields(LayerStats))[4:]
 """What a Probe measures of each layer; before it come the step, the group, the layer and its lr."""
+
+
+FACTOR_LABEL: Final = "learning rate / its maximum"
+MAX_PEAK_RATIO: Final = 10  # of learning rates on one linear axis; beyond, factors are drawn
+
+
+def schedules_chart(runs: Mapping[str, Sequence[Run]]) -> Chart:
+    """Return the chart of the learning rates; of factors, if their maxima lie far apart."""
+    chart = lrs_chart(runs)
+    low, high = peak_range(runs)
+    if not high > MAX_PEAK_RATIO * low > 0:
+        return chart
+    lines = []
+    for line in chart.lines:
+        highest = max(line.ys, default=0.0) or 1.0
+        lines.append(replace(line, ys=[lr / highest for lr in line.ys]))
+    return replace(chart, lines=lines, y_label=FACTOR_LABEL)
+
+
+def peak_range(runs: Mapping[str, Sequence[Run]]) -> tuple[float, float]:
+    """Return the lowest and the highest of the maxima of the learning rates above 0."""
+    peaks = [max(line.ys, default=0.0) for line in lrs_chart(runs).lines]
+    positive = [peak for peak in peaks if peak > 0]
+    return min(positive, default=0.0), max(positive, default=0.0)
 
 
 def loss_by_lr_chart(comparison: Comparison, plotted: Sequence[str]) -> Chart | None:

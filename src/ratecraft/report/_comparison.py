@@ -6,14 +6,17 @@ from html import escape
 from typing import Final
 
 from ratecraft._render._axis import number
-from ratecraft._render._html import collapsible, color_key, figure, name_cell, table, table_row
+from ratecraft._render._html import collapsible, figure, heading, name_cell, table, table_row
+from ratecraft._render._svg import svg_key
 from ratecraft.results import Comparison, Evaluation, OptimalLRRange, Run, TimeToTarget
 from ratecraft.results._base import pluralize
-from ratecraft.results._charts import MAX_CHART_LINES, lrs_chart, metric_chart, training_loss_chart
-from ratecraft.results._verdict import gap_text, mean_text
+from ratecraft.results._charts import MAX_CHART_LINES, metric_chart, training_loss_chart
+from ratecraft.results._verdict import gap_texts, mean_texts
 
 from . import _charts as charts
+from ._heat_map import heat_map_figure
 
+MAX_FAILED_LINES: Final = 5  # more are collapsed
 MAX_EVALUATION_ROWS: Final = 8000  # in the whole page, about 100 bytes each
 
 
@@ -22,31 +25,39 @@ def comparison_section(comparison: Comparison) -> list[str]:
     return [
         f'<p class="soft">{escape(_description(comparison))}</p>',
         f'<p class="verdict">{escape(comparison.verdict())}</p>',
-        *(
-            f"<p>Failed: {escape(name)}: {escape(error.splitlines()[-1])}</p>"
-            for name, error in comparison.failed.items()
-        ),
-        "<h2>Results</h2>",
+        *_failed(comparison),
+        *heat_map_figure(comparison),
+        heading("Results"),
         *_summary(comparison),
         *_lr_sensitivity(comparison),
         *_time_to_target(comparison),
         *_loss_by_length(comparison),
-        "<h2>Schedules and losses</h2>",
+        heading("Schedules and losses"),
         *_figures(comparison),
     ]
 
 
+def _failed(comparison: Comparison) -> list[str]:
+    lines = []
+    for name, error in comparison.failed.items():
+        reason = (error.strip().splitlines() or ["no traceback"])[-1]
+        lines.append(f"<p>Failed: {escape(name)}: {escape(reason)}</p>")
+    if len(lines) <= MAX_FAILED_LINES:
+        return lines
+    return [collapsible(f"{len(lines)} failed runs", lines)]
+
+
 def color_keys(comparison: Comparison) -> dict[str, str]:
-    """Return a color key for each candidate that the figures show; an empty string for others."""
+    """Return a piece of the line of each candidate in the figures; an empty string for others."""
     plotted = list(comparison.best_runs(MAX_CHART_LINES))
     return {
-        name: color_key(plotted.index(name)) if name in plotted else ""
+        name: svg_key(plotted.index(name)) if name in plotted else ""
         for name in comparison.schedules
     }
 
 
-def _listed(values: Iterable[float]) -> str:
-    return ", ".join(f"{v}" if isinstance(v, int) else number(v) for v in sorted(values))
+def _listed(values: Iterable[float], separator: str = ", ") -> str:
+    return separator.join(f"{v}" if isinstance(v, int) else number(v) for v in sorted(values))
 
 
 def _description(comparison: Comparison) -> str:
@@ -66,25 +77,27 @@ def _summary(comparison: Comparison) -> list[str]:
     several_lengths = len({row.total_steps for row in summaries if row.total_steps}) > 1
     rows, keys = [], color_keys(comparison)
     best_of_length: dict[int, str] = {}
-    for row in summaries:
+    means = [mean_texts(summaries, metric) for metric in metrics]
+    for row, gap, *values in zip(summaries, gap_texts(summaries), *means, strict=True):
         is_best = best_of_length.setdefault(row.total_steps, row.name) == row.name
         notes = [f"stopped early: {row.stopped} of {row.seeds} seeds"] if row.stopped else []
         notes += [f"seeds missing: {row.missing}"] if row.missing else []
         cells = [name_cell(keys[row.name], row.name, row.schedule, notes)]
         cells += [*[f"{row.total_steps:,}"] * several_lengths, str(row.seeds)]
-        values = [mean_text(row, metric) for metric in metrics]
-        cells += [values[0], "" if is_best else gap_text(row), *values[1:]]
+        cells += [values[0], "" if is_best else gap, *values[1:]]
         cells += [str(row.diverged)] * any_diverged
         cells += [_mean_seconds(comparison, row.name)] * any_timed
         highlight = is_best and not math.isnan(row.mean["loss"])
         rows.append(table_row(cells, css_class="best" if highlight else ""))
-    head = ["schedule", *["steps"] * several_lengths, "seeds", "validation loss", "gap to best"]
-    head += [*metrics[1:], *["diverged"] * any_diverged, *["time"] * any_timed]
+    head = ["schedule", *["steps"] * several_lengths, "seeds", "validation loss"]
+    head += ["relative to best", *metrics[1:], *["diverged"] * any_diverged, *["time"] * any_timed]
     same_length = " with the same number of steps" if several_lengths else ""
+    is_ratio = any(row.is_ratio for row in summaries)
+    measure = "ratio to the loss of" if is_ratio else "mean difference from"
     note = (
-        "Final validation metrics: mean ± sample standard deviation over seeds. Gap to best: mean "
-        f"difference from the best schedule{same_length}, paired by seed, with its 95 % confidence "
-        "interval."
+        "Final validation metrics: mean ± sample standard deviation over seeds. Relative to best: "
+        f"{measure} the best schedule{same_length}, paired by seed, with its 95 % confidence "
+        "interval, corrected for the number of schedules."
     )
     if any_timed:
         note += " Time: mean wall time per run."
@@ -108,7 +121,7 @@ def _lr_sensitivity(comparison: Comparison) -> list[str]:
         "Figures over steps show each schedule at its best learning rate."
     )
     drawn = figure(chart, caption + _omitted_lines(comparison))
-    return ["<h2>Learning-rate sensitivity</h2>", drawn, *_optimal_ranges(comparison)]
+    return [heading("Learning-rate sensitivity"), drawn, *_optimal_ranges(comparison)]
 
 
 def _optimal_ranges(comparison: Comparison) -> list[str]:
@@ -172,7 +185,7 @@ def _time_to_target(comparison: Comparison) -> list[str]:
         "first evaluation at or below the target: means over seeds, if all seeds reached it."
     )
     return [
-        "<h2>Time to target</h2>",
+        heading("Time to target"),
         table(["schedule", "steps", *["time"] * any_timed, "seeds"], rows),
         f'<p class="soft">{note}</p>',
     ]
@@ -191,7 +204,7 @@ def _loss_by_length(comparison: Comparison) -> list[str]:
         "Final validation loss of runs of different lengths, each at its best learning rate: mean "
         "over seeds; the band spans the lowest to the highest seed."
     )
-    return ["<h2>Final loss by training length</h2>", figure(chart, caption)]
+    return [heading("Final loss by training length"), figure(chart, caption)]
 
 
 def _omitted_lines(comparison: Comparison) -> str:
@@ -207,8 +220,15 @@ def _figures(comparison: Comparison) -> list[str]:
         caption_end = f" A line ends where the first of its seeds diverged.{omitted}"
     spread = f"Mean over seeds; the band spans the lowest to the highest seed.{caption_end}"
     smoothed = f"Exponential moving average over 2 % of the run, mean over seeds.{caption_end}"
+    lrs = charts.schedules_chart(plotted)
+    drawn = "The learning rate of every step."
+    if lrs.y_label == charts.FACTOR_LABEL:
+        drawn = (
+            "The learning rate of every step, divided by the highest one of its schedule, since "
+            f"the highest ones range from {_listed(charts.peak_range(plotted), ' to ')}."
+        )
     return [
-        figure(lrs_chart(plotted), f"The learning rate of every step.{omitted}"),
+        figure(lrs, f"{drawn}{omitted}"),
         *(figure(metric_chart(plotted, name), spread) for name in comparison.metrics()),
         figure(training_loss_chart(plotted), smoothed),
     ]
@@ -227,7 +247,7 @@ def runs_section(comparison: Comparison) -> list[str]:
         ]
         if tables:
             sections.append(collapsible(f"{key}{escape(name)}", tables))
-    return [collapsible("Runs", [_overview(comparison), *sections])]
+    return [collapsible("Runs", [_overview(comparison), *sections], id="runs")]
 
 
 def _overview(comparison: Comparison) -> str:
@@ -235,7 +255,7 @@ def _overview(comparison: Comparison) -> str:
     rows, keys = [], color_keys(comparison)
     for name in comparison.schedules:
         for run in comparison.runs_for(name):
-            cells = [f"{keys[name]}{escape(name)}", str(run.seed), number(run.lr)]
+            cells = [f"{keys[name]}{escape(name)}", escape(str(run.seed)), number(run.lr)]
             cells += [_format(run.final(metric)) for metric in metrics]
             cells += [f"{len(run.losses)}{_status(run)}", f"{number(run.seconds, 3)} s"]
             rows.append(table_row(cells))
@@ -284,7 +304,7 @@ def _evaluations(run: Run, columns: Columns, max_rows: int) -> str:
     """Return a table of a run's evaluations, evenly thinned to ``max_rows``."""
     count = len(run.evaluations)
     indices = list(range(count))
-    title = f"seed {run.seed}{_status(run)}"
+    title = escape(f"seed {run.seed}{_status(run)}")
     if count > max_rows:
         indices = sorted({round(i * (count - 1) / (max_rows - 1)) for i in range(max_rows)})
         title += f": {len(indices)} of {count} evaluations; the result file has all"

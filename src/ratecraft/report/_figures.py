@@ -19,7 +19,7 @@ from ratecraft.results import (
     LRRangeTestResult,
     layer_names,
 )
-from ratecraft.results._charts import MAX_CHART_LINES, lrs_chart, metric_chart, training_loss_chart
+from ratecraft.results._charts import MAX_CHART_LINES, metric_chart, training_loss_chart
 from ratecraft.schedule import Curve, Schedule
 from ratecraft.schedule._picture import curves_chart, plot
 
@@ -228,7 +228,7 @@ def plot_comparison(result: Comparison) -> Figure:
     plotted = result.best_runs(MAX_CHART_LINES)
     by_lr = charts.loss_by_lr_chart(result, list(plotted))
     metrics = result.metrics()[:MAX_FIGURE_METRICS]
-    panels = [lrs_chart(plotted)]
+    panels = [charts.schedules_chart(plotted)]
     if by_lr is not None:  # its colors are those of the other panels, so it needs no legend
         panels.append(replace(by_lr, lines=[replace(line, name="") for line in by_lr.lines]))
     panels += [metric_chart(plotted, metric) for metric in metrics]

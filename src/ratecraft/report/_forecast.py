@@ -5,10 +5,11 @@ from html import escape
 from typing import Any, Final
 
 from ratecraft._render._axis import number
-from ratecraft._render._html import color_key, figure, name_cell, table, table_row
+from ratecraft._render._html import figure, heading, name_cell, table, table_row
+from ratecraft._render._svg import svg_key
 from ratecraft.results import Comparison, Forecast, ForecastEntry, Summary
 from ratecraft.results._charts import MAX_CHART_LINES, metric_chart
-from ratecraft.results._verdict import mean_text
+from ratecraft.results._verdict import mean_texts
 
 from . import _charts as charts
 
@@ -55,16 +56,17 @@ def forecast_vs_measured_section(forecast: Forecast, comparison: Comparison) -> 
     entries = {entry.name: entry for entry in forecast.entries}
     trained_names = list(dict.fromkeys(matches.values()))
     rows, within = [], list[str]()
-    for name, trained in matches.items():
+    means = mean_texts([summaries[name] for name in matches.values()])
+    for (name, trained), mean in zip(matches.items(), means, strict=True):
         entry, summary = entries[name], summaries[trained]
         notes = [f"in the forecast: {name}"] if name != trained else []
         run = comparison.runs_for(trained)[0]
         if not _are_close(_lrs(entry, forecast), run.curve().values()):
             notes.append("matched by name; the learning rates differ")
         within.append(_is_within(entry, summary))
-        text = name_cell(color_key(trained_names.index(trained)), trained, notes=notes)
+        text = name_cell(svg_key(trained_names.index(trained)), trained, notes=notes)
         cells = [text, number(entry.loss), f"{number(entry.low)} to {number(entry.high)}"]
-        rows.append(table_row([*cells, mean_text(summary), within[-1]]))
+        rows.append(table_row([*cells, mean, within[-1]]))
     judged = [answer for answer in within if answer != "-"]
     head = ["schedule", "forecast", "interval", "measured", "within interval"]
     note = (
@@ -73,7 +75,7 @@ def forecast_vs_measured_section(forecast: Forecast, comparison: Comparison) -> 
         "predicts the kind of loss that it was fitted to, such as the training loss."
     )
     return [
-        "<h2>Forecast vs. measured</h2>",
+        heading("Forecast vs. measured"),
         table(head, rows),
         f'<p class="soft">{note}</p>',
         _forecast_vs_measured_figure(forecast, comparison, matches),
@@ -104,13 +106,13 @@ def forecast_section(result: Forecast, *, alone: bool) -> list[str]:
     """Return the sections about a forecast; if it is ``alone``, its verdict is the page's."""
     logs = ", ".join(f"{name} ({len(losses)} losses)" for name, (_, losses) in result.logs.items())
     run = f"{result.total_steps:,} steps, peak learning rate {number(result.peak_lr)}"
-    heading, css_class = "<h2>Forecast</h2>", ' class="verdict"' if alone else ""
+    title, css_class = heading("Forecast"), ' class="verdict"' if alone else ""
     return [
-        *([] if alone else [heading]),
+        *([] if alone else [title]),
         f'<p class="soft">{run} · fitted to {escape(logs)}</p>',
         f"<p{css_class}>{escape(result.verdict())}</p>",
         *(f"<p>{escape(note)}</p>" for note in result.notes),
-        *([heading] if alone else []),
+        *([title] if alone else []),
         table(["schedule", "final loss", "interval"], _entry_rows(result)),
         '<p class="soft">Predictions of a loss law fitted to the logs. The intervals cover the '
         "typical error of the law on real training curves plus two standard deviations of the "
@@ -131,7 +133,7 @@ def _entry_rows(result: Forecast) -> list[str]:
         notes = list(entry.notes)
         if i and entry.name in tied_with_best:
             notes.append("tied with the best")
-        text = name_cell(color_key(i), entry.name, entry.schedule, notes)
+        text = name_cell(svg_key(i), entry.name, entry.schedule, notes)
         cells = [text, f"{entry.loss:.4g}", f"{entry.low:.4g} to {entry.high:.4g}"]
         rows.append(table_row(cells, css_class="best" if i == 0 else ""))
     return rows

@@ -1,13 +1,18 @@
-"""One self-contained HTML page about results, without scripts or external resources."""
+"""One self-contained HTML page about results, without external resources."""
 
+import base64
+import hashlib
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from html import escape
 from importlib.resources import files
 from pathlib import Path
 
-from ratecraft._render._html import figure
+from ratecraft._files import write_atomically
+from ratecraft._render._chart import DARK_PALETTE, PALETTE
+from ratecraft._render._html import figure, heading
 from ratecraft.errors import RatecraftError
 from ratecraft.results import (
     Comparison,
@@ -15,12 +20,12 @@ from ratecraft.results import (
     LayerStats,
     LRFinderResult,
     LRRangeTestResult,
-    Run,
 )
 
 from . import _charts as charts
 from ._comparison import comparison_section, runs_section
 from ._forecast import forecast_section, forecast_vs_measured_section
+from ._reproduce import reproduce_section
 
 
 def write_report(
@@ -34,7 +39,9 @@ def write_report(
 ) -> Path:
     """Write a report about a comparison, a forecast or both as one HTML file.
 
-    The page is self-contained: it loads no resources and runs no script.
+    The page is self-contained: it makes no request. A small script in it shows the values under
+    the pointer, hides lines, switches axes, sorts and filters tables, and copies texts. Without
+    JavaScript the page shows the same figures and tables.
 
     Args:
         path: the file to write; missing folders are created.
@@ -68,42 +75,69 @@ def write_report(
         *(forecast_section(forecast, alone=comparison is None) if forecast else []),
         *(_lr_search_section(lr_search) if lr_search else []),
         *(_layer_stats_section(layer_stats) if layer_stats else []),
-        *([*runs_section(comparison), _footer(comparison)] if comparison else []),
+        *([*runs_section(comparison), reproduce_section(comparison)] if comparison else []),
     ]
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(_page(title, sections), encoding="utf-8")
-    return target
+    return write_atomically(path, _page(title, sections))
 
 
 def _page(title: str, sections: Sequence[str]) -> str:
-    style = files("ratecraft.report").joinpath("_style.css").read_text(encoding="utf-8")
+    style, script = (
+        files("ratecraft.report").joinpath(name).read_text(encoding="utf-8")
+        for name in ("_style.css", "_script.js")
+    )
+    # The marks let an XML parser read the page, too.
+    script = f"//<![CDATA[\n{script}//]]>"
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    # Requests and other scripts are refused by the browser, even if a text were not escaped.
+    policy = f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'"
+    body = "\n".join(sections)
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8"/>\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1"/>\n'
-        f"<title>{escape(title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n<main>\n"
-        + "\n".join(sections)
-        + "\n</main>\n</body>\n</html>\n"
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}"/>\n'
+        f"<title>{escape(title)}</title>\n<style>\n{style}{_dark_colors()}</style>\n</head>\n"
+        f"<body>\n{_contents(body)}\n<main>\n{body}\n</main>\n"
+        f"<script>{script}</script>\n</body>\n</html>\n"
+    )
+
+
+def _dark_colors() -> str:
+    """Return the style of the chart colors on a dark page."""
+    rules = (
+        f'svg [{attribute}="{light}"] {{ {attribute}: {dark}; }}'
+        for light, dark in zip(PALETTE, DARK_PALETTE, strict=True)
+        for attribute in ("fill", "stroke")
+    )
+    return "@media screen and (prefers-color-scheme: dark) {\n  " + "\n  ".join(rules) + " }\n"
+
+
+def _contents(body: str) -> str:
+    """Return the list of the page's headings: at the side of a broad page, else collapsed."""
+    headings = re.findall(r'<(?:h2|details) id="([a-z0-9-]+)">(?:<summary>)?(.*?)</', body)
+    links = "\n".join(f'<li><a href="#{anchor}">{text}</a></li>' for anchor, text in headings)
+    return (
+        f'<nav class="side" aria-label="Contents">\n<ol>\n{links}\n</ol>\n</nav>\n'
+        f'<details class="contents"><summary>Contents</summary>\n<ol>\n{links}\n</ol></details>'
     )
 
 
 def _lr_search_section(result: LRFinderResult | LRRangeTestResult) -> list[str]:
     if isinstance(result, LRRangeTestResult):
-        heading, has_curve = "Learning-rate range test", True
+        name, has_curve = "Learning-rate range test", True
         details = [f"{len(result.lrs)} steps", result.stop_reason]
     else:
-        heading, has_curve, details = "Learning rate", bool(result.runs), [result.cost]
+        name, has_curve, details = "Learning rate", bool(result.runs), [result.cost]
     caption = " · ".join(filter(None, [result.task, result.optimizer, *details]))
     answer, _, reason = result.verdict().partition(": ")
     return [
-        f"<h2>{heading}</h2>",
-        f"<p><strong>{answer}</strong>: {escape(reason)}</p>",
+        heading(name),
+        f"<p><strong>{escape(answer)}</strong>: {escape(reason)}</p>",
         *([figure(result.chart(), caption)] if has_curve else []),
     ]
 
 
 def _layer_stats_section(rows: Sequence[LayerStats]) -> list[str]:
-    sections = ["<h2>Layer statistics</h2>"]
+    sections = [heading("Layer statistics")]
     for column, title, divisor in (
         ("effective_lr", "Effective learning rate by layer", "gradient"),
         ("relative_step", "Relative step size by layer", "weights"),
@@ -112,35 +146,3 @@ def _layer_stats_section(rows: Sequence[LayerStats]) -> list[str]:
         sections.append(figure(chart, f"Norm of the step / norm of the {divisor}.", height=320))
     caption = "The schedule over the same steps."
     return [*sections, figure(charts.group_lrs_chart(rows), caption, height=220)]
-
-
-def _footer(comparison: Comparison) -> str:
-    entries = "\n".join(
-        f"<dt>{escape(key)}</dt><dd>{escape(value)}</dd>"
-        for key, value in comparison.environment.items()
-    )
-    return (
-        "<footer>\n<h2>Reproduce</h2>\n"
-        "<p>Seeds set the initial weights and the order of the data. "
-        "These curves give the learning rate of every step:</p>\n"
-        f"<pre><code>{escape(_recipe(comparison))}</code></pre>\n"
-        + (f"<h2>Environment</h2>\n<dl>\n{entries}\n</dl>\n" if entries else "")
-        + "</footer>"
-    )
-
-
-def _recipe(comparison: Comparison) -> str:
-    """Return Python code that builds every curve."""
-    lines = ["from ratecraft import parse", ""]
-    for name in comparison.schedules:
-        curves: dict[str, list[Run]] = {}
-        for run in comparison.runs_for(name):
-            # A plateau schedule's learning rates differ by seed.
-            curves.setdefault(run.realized_schedule or run.schedule, []).append(run)
-        for text, runs in curves.items():
-            first, seeds = runs[0], ", ".join(str(run.seed) for run in runs)
-            lines.append(f"# {' '.join(name.split())}: seeds {seeds}")
-            schedule = f"({first.lr!r} * parse({text!r}))"
-            sizes = f"total_steps={first.total_steps}, steps_per_epoch={first.steps_per_epoch}"
-            lines.append(f"{schedule}.resolve({sizes})")
-    return "\n".join(lines)

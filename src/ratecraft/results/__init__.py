@@ -6,6 +6,7 @@ _lr_search.py    results of learning rate finders and range tests
 _run.py          training runs and their measurements
 _comparison.py   comparisons of training runs
 _statistics.py   means over seeds, gaps between candidates, ranges of good learning rates
+_significance.py  confidence intervals of differences between candidates
 _verdict.py      comparisons in words
 _forecast.py     predicted losses of schedules that were not run
 _layer_stats.py  per-layer statistics of a Probe, breakdown of a learning rate

@@ -4,11 +4,13 @@ import dataclasses
 import json
 import math
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final, NamedTuple
 
+from ratecraft._files import write_atomically
 from ratecraft._render._chart import Chart
 from ratecraft._render._html import table, table_row
 from ratecraft._render._svg import svg_chart
@@ -16,6 +18,23 @@ from ratecraft._render._svg import svg_chart
 MAX_REPR_PART_CHARS: Final = 100  # longer names and reasons are cut in a repr
 MAX_TABLE_ROWS: Final = 20  # of the table in a notebook
 RESULT_FORMAT: Final = 2  # version of the JSON layout; 1 had other field names
+MAX_STEPS: Final = 2 * 10**7  # optimizer steps of a run; more are tokens or samples
+MAX_FLOAT: Final = sys.float_info.max
+
+
+class FieldLimits(NamedTuple):
+    """Lowest and highest value of a field in a file; NaN is outside of all limits."""
+
+    low: float
+    high: float
+
+
+Count = Annotated[int, FieldLimits(0, 2**63)]
+Steps = Annotated[int, FieldLimits(0, MAX_STEPS)]
+PositiveSteps = Annotated[int, FieldLimits(1, MAX_STEPS)]
+FiniteFloat = Annotated[float, FieldLimits(-MAX_FLOAT, MAX_FLOAT)]
+NonNegativeFloat = Annotated[float, FieldLimits(0, MAX_FLOAT)]
+"""Types of fields; `ratecraft.results.load` checks the limits."""
 
 
 def short_repr(value: object, *parts: str) -> str:
@@ -64,15 +83,9 @@ class SavedResult(NotebookResult):
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write this result as JSON, for `ratecraft.results.load`; missing folders are created."""
-        target = Path(path)
         header = {"ratecraft": type(self).__name__, "format": RESULT_FORMAT}
         text = json.dumps(header | _plain(self), allow_nan=False)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        # The rename makes the write atomic: an interrupted save leaves no partial result.
-        partial = target.with_name(target.name + ".partial")
-        partial.write_text(text + "\n", encoding="utf-8")
-        partial.replace(target)
-        return target
+        return write_atomically(path, text + "\n")
 
 
 def _plain(value: Any) -> Any:

@@ -15,7 +15,7 @@ from ._base import SavedResult, pluralize, short_repr
 from ._charts import MAX_CHART_LINES, metric_chart
 from ._run import Run
 from ._statistics import OptimalLRRange, Summary, TimeToTarget
-from ._verdict import gap_text, mean_text, verdict
+from ._verdict import gap_texts, mean_texts, verdict
 
 
 class RunConfig(NamedTuple):
@@ -111,8 +111,9 @@ class Comparison(SavedResult):
     def summaries(self) -> tuple[Summary, ...]:
         """Return one row per candidate, by total_steps (longest first) and mean validation loss.
 
-        A candidate has no mean, and comes last, if a seed diverged, was stopped early or is
-        missing: the remaining seeds would favor it.
+        The mean is the geometric one if all losses are positive. A candidate has no mean, and comes
+        last, if a seed diverged, was stopped early or is missing: the remaining seeds would favor
+        it.
         """
         runs = {name: self.runs_for(name) for name in self.schedules}
         return _statistics.summarize(self.schedules, runs, self.metrics())
@@ -121,8 +122,7 @@ class Comparison(SavedResult):
         """Return the range of equally good lrs of each schedule with two or more that finished.
 
         The range extends from the best one to both sides, up to the first one that is
-        significantly worse: the 95 % confidence interval of its differences, paired by seed, is
-        above 0.
+        significantly worse, as in `verdict` for the learning rates of one schedule.
         """
         ranges = {}
         for family, names in self.families().items():
@@ -153,15 +153,17 @@ class Comparison(SavedResult):
         return metric_chart(self.best_runs(MAX_CHART_LINES))
 
     def _table(self) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
-        rows = [
-            (row.name, str(row.seeds), mean_text(row), gap_text(row)) for row in self.summaries()
-        ]
-        return ("schedule", "seeds", "validation loss", "gap to best"), rows
+        rows = self.summaries()
+        cells = zip(rows, mean_texts(rows), gap_texts(rows), strict=True)
+        head = "schedule", "seeds", "validation loss", "relative to best"
+        return head, [(row.name, str(row.seeds), *texts) for row, *texts in cells]
 
     def verdict(self) -> str:
         """Return a sentence that names the best candidate and its margin, for each total_steps.
 
-        It also names the candidates that are not significantly worse: paired by seed, at 95 %
-        confidence (Student's t).
+        It also names the candidates that are not significantly worse. Losses are compared as
+        ratios if all are positive, else as differences, paired by seed. The 95 % intervals are
+        corrected for the number of candidates with Tukey's range test, in which each candidate has
+        its own variance, but at least the mean one. Other metrics are not judged.
         """
         return verdict(self.summaries())

@@ -7,7 +7,15 @@ from ratecraft._render._axis import number
 from ratecraft._render._chart import Chart, Line
 from ratecraft.schedule import Curve, parse
 
-from ._base import SavedResult, pluralize, short_repr
+from ._base import (
+    FiniteFloat,
+    NonNegativeFloat,
+    PositiveSteps,
+    SavedResult,
+    Steps,
+    pluralize,
+    short_repr,
+)
 from ._charts import MAX_CHART_LINES, late_ys, with_margin
 
 
@@ -28,11 +36,11 @@ class ForecastEntry:
 
     name: str
     schedule: str
-    loss: float
-    low: float
-    high: float
-    steps: tuple[int, ...]
-    losses: tuple[float, ...]
+    loss: FiniteFloat
+    low: FiniteFloat
+    high: FiniteFloat
+    steps: tuple[Steps, ...]
+    losses: tuple[FiniteFloat, ...]
     notes: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
@@ -63,12 +71,12 @@ class Forecast(SavedResult):
 
     entries: tuple[ForecastEntry, ...]
     tied: tuple[tuple[str, str], ...]
-    total_steps: int
-    steps_per_epoch: float | None
-    peak_lr: float
-    logs: Mapping[str, tuple[tuple[int, ...], tuple[float, ...]]]
-    law: Mapping[str, float]
-    error: float
+    total_steps: PositiveSteps
+    steps_per_epoch: NonNegativeFloat | None
+    peak_lr: NonNegativeFloat
+    logs: Mapping[str, tuple[tuple[Steps, ...], tuple[FiniteFloat, ...]]]
+    law: Mapping[str, FiniteFloat]
+    error: NonNegativeFloat
     notes: tuple[str, ...] = ()
 
     def __repr__(self) -> str:

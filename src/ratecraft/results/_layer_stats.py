@@ -7,11 +7,12 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from ratecraft._files import shortened
 from ratecraft._render._axis import number
 from ratecraft._render._chart import Chart, Line
 from ratecraft.errors import ResultError
 
-from ._base import NotebookResult, pluralize, short_repr
+from ._base import MAX_STEPS, NotebookResult, pluralize, short_repr
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,17 +134,28 @@ def load_layer_stats(path: str | os.PathLike[str]) -> list[LayerStats]:
     source = Path(path)
     try:
         with source.open(encoding="utf-8", newline="") as file:
-            records = list(csv.DictReader(file))
-    except (OSError, ValueError, csv.Error) as error:
+            columns, *records = [record for record in csv.reader(file) if record] or [[]]
+    except OSError as error:
+        raise ResultError(f"{source}: {error.strerror or error}") from None
+    except (ValueError, csv.Error) as error:
         raise ResultError(f"{source}: {error}") from None
     types: dict[str, Any] = {field.name: field.type for field in fields(LayerStats)}
+    if not set(columns) >= set(types) or len(set(columns)) < len(columns):
+        raise ResultError(
+            f"{source} has the columns {shortened(columns)}; expected each column of a Probe once: "
+            f"{', '.join(types)}"
+        )
     rows = []
-    for line, record in enumerate(records, 1):
+    for i, record in enumerate(records, 1):
         try:
-            rows.append(LayerStats(*(cast(record[name]) for name, cast in types.items())))
-        except (KeyError, TypeError, ValueError) as error:
+            cells = dict(zip(columns, record, strict=True))
+            row = LayerStats(*(read(cells[name]) for name, read in types.items()))
+            if not 0 <= row.step <= MAX_STEPS:
+                raise ValueError(f"step {row.step}")
+        except ValueError as error:
             raise ResultError(
-                f"{source}: row {line} is not a row of a Probe ({error}); expected the columns "
-                f"{', '.join(types)}"
+                f"{source}: row {i} is not a row of a Probe ({str(error)[:100]}); expected "
+                f"a step from 0 to {MAX_STEPS:,} and a number in every other column of numbers"
             ) from None
+        rows.append(row)
     return rows

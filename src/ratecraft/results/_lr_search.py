@@ -1,17 +1,28 @@
 """Results of learning-rate searches: range tests and short runs."""
 
+import gc
 import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from ratecraft._render._axis import number
 from ratecraft._render._chart import Chart, Line, Mark
 from ratecraft.errors import BindingError, RunFailed
 
-from ._base import SavedResult, pluralize, short_repr
+from ._base import (
+    Count,
+    FiniteFloat,
+    NonNegativeFloat,
+    SavedResult,
+    Steps,
+    pluralize,
+    short_repr,
+)
 from ._charts import with_margin
+
+GAIN_DIGITS: Final = 5  # significant digits of a gain; the parabola depends on small differences
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,20 +47,20 @@ class LRRangeTestResult(SavedResult):
         seed: seed of the initial weights and the data order, if one was set.
     """
 
-    lrs: tuple[float, ...]
+    lrs: tuple[NonNegativeFloat, ...]
     losses: tuple[float, ...]
     smoothed: tuple[float, ...]
     stop_reason: str
-    suggestion: float | None
+    suggestion: NonNegativeFloat | None
     reason: str
     task: str = ""
     optimizer: str = ""
-    seconds: float = 0.0
-    low: float = 0.0
-    high: float = 0.0
-    planned_steps: int = 0
+    seconds: NonNegativeFloat = 0.0
+    low: NonNegativeFloat = 0.0
+    high: NonNegativeFloat = 0.0
+    planned_steps: Steps = 0
     spacing: str = "geometric"
-    batches: int = 0
+    batches: Count = 0
     seed: int | None = None
 
     def __repr__(self) -> str:
@@ -111,11 +122,11 @@ class ShortRun:
         batch_set: index of the set of batches: 0 for the first, 1 for the next.
     """
 
-    lr: float
+    lr: NonNegativeFloat
     losses: tuple[float, ...]
     gain: float
     noise: float
-    batch_set: int = 0
+    batch_set: Count = 0
 
     def __repr__(self) -> str:
         gain = f"gain {number(self.gain)} ± {number(self.noise)}"
@@ -145,21 +156,21 @@ class LRFinderResult(SavedResult):
         seed: seed of the initial weights and the data order, if one was set.
     """
 
-    lr: float | None
-    lr_low: float | None
-    lr_high: float | None
+    lr: NonNegativeFloat | None
+    lr_low: NonNegativeFloat | None
+    lr_high: NonNegativeFloat | None
     reason: str
-    initial_loss: float
+    initial_loss: FiniteFloat
     runs: tuple[ShortRun, ...]
-    run_steps: int
-    total_steps: int | None = None
-    budget_steps: int = 0
-    steps: int = 0
-    eval_batches: int = 0
-    batches: int = 0
+    run_steps: Steps
+    total_steps: Steps | None = None
+    budget_steps: Steps = 0
+    steps: Steps = 0
+    eval_batches: Count = 0
+    batches: Count = 0
     task: str = ""
     optimizer: str = ""
-    seconds: float = 0.0
+    seconds: NonNegativeFloat = 0.0
     seed: int | None = None
 
     def __repr__(self) -> str:
@@ -180,33 +191,57 @@ class LRFinderResult(SavedResult):
         return tuple(finite), tuple(self.initial_loss - gain for gain in finite.values())
 
     def chart(self) -> Chart:
-        """Return the chart of the loss after each short run; a cross is one that diverged."""
-        low = min([self.initial_loss, *self.curve[1]])
+        """Return the chart of the loss after each short run, with its standard error as a bar.
+
+        A dashed line joins the means, and a cross is a run that diverged or made the loss worse.
+        """
+        losses = [self.initial_loss - run.gain for run in self.runs]
+        low = min([self.initial_loss, *losses])
         fall = self.initial_loss - low or abs(self.initial_loss) or 1.0
-        low, high = low - 0.1 * fall, self.initial_loss + 0.3 * fall
-        points = {lr: loss for lr, loss in zip(*self.curve, strict=True) if loss <= high}
+        y_range = low - 0.1 * fall, self.initial_loss + 0.3 * fall
+        edge = y_range[1] - 0.03 * (y_range[1] - y_range[0])
+        points = [run for run, loss in zip(self.runs, losses, strict=True) if loss <= y_range[1]]
         lrs = sorted({run.lr for run in self.runs})
-        worse, edge = [lr for lr in lrs if lr not in points], high - 0.03 * (high - low)
-        lines = [
-            Line("after a short run", list(points), list(points.values()), "dots"),
-            Line("before training", lrs[:: max(len(lrs) - 1, 1)], [self.initial_loss] * 2, "faint"),
-            Line("worse or diverged", worse, [edge] * len(worse), "crosses"),
-        ]
+        worse = [lr for lr in lrs if any(run.lr == lr for run in self.runs if run not in points)]
+        means = [point for point in zip(*self.curve, strict=True) if point[1] <= y_range[1]]
         marks, span = [], None
         if self.lr is not None and self.lr_low is not None and self.lr_high is not None:
             span = (self.lr_low, self.lr_high)
             label = f"{number(self.lr, 2)} ({number(span[0], 2)} to {number(span[1], 2)})"
             marks = [Mark(self.lr, label)]
+        xs = sorted([*lrs, *(span or ())])  # the axis holds the span, too
+        lines = [
+            Line("", [lr for lr, _ in means], [loss for _, loss in means], "dashed", 0),
+            self._error_bars(points, y_range),
+            self._dots(points),
+            Line("before training", xs, [self.initial_loss] * len(xs), "faint"),
+            Line("worse or diverged", worse, [edge] * len(worse), "crosses", 1),
+        ]
         return Chart(
             lines=[line for line in lines if line.xs],
             title="Loss after short runs at different learning rates",
             x_label="learning rate",
             y_label="loss",
             log_x=True,
-            y_range=(low, high),
+            y_range=y_range,
             marks=marks,
             span=span,
         )
+
+    def _dots(self, runs: Sequence[ShortRun]) -> Line:
+        """Return the loss after each run, with gaps, so that no line joins the dots."""
+        xs = [run.lr for run in runs for _ in range(2)]
+        ys = [y for run in runs for y in (self.initial_loss - run.gain, math.nan)]
+        return Line("after a short run", xs, ys, "dots", 0)
+
+    def _error_bars(self, runs: Sequence[ShortRun], y_range: tuple[float, float]) -> Line:
+        """Return a vertical line for each run, of two standard errors, within the axis."""
+        xs, ys = [], []
+        for run in runs:
+            loss = self.initial_loss - run.gain
+            xs += [run.lr] * 3
+            ys += [max(loss - run.noise, y_range[0]), min(loss + run.noise, y_range[1]), math.nan]
+        return Line("", xs, ys, "solid", 0)
 
     def verdict(self) -> str:
         """Return the learning rate and how it was chosen, or why there is none."""
@@ -216,8 +251,21 @@ class LRFinderResult(SavedResult):
         return f"{self.lr:.3g} ({band}): {self.reason}"
 
     def _table(self) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
-        rows = [(number(run.lr), number(self.initial_loss - run.gain)) for run in self.runs]
-        return ("learning rate", "loss after a short run"), rows
+        rows = [
+            (
+                f"{run.lr:.3g}",
+                number(self.initial_loss - run.gain) if math.isfinite(run.gain) else "diverged",
+                number(run.gain, GAIN_DIGITS) if math.isfinite(run.gain) else "",
+                number(run.noise, 2) if math.isfinite(run.noise) else "",
+                f"{run.batch_set + 1}",
+            )
+            for run in self.runs
+        ]
+        head = ("learning rate", "loss after the run", "decrease", "standard error", "batch set")
+        return head, rows
+
+    def __str__(self) -> str:
+        return f"{runs_table(self)}\n{self.verdict()}"
 
     @property
     def cost(self) -> str:
@@ -230,15 +278,16 @@ class LRFinderResult(SavedResult):
 
         The param group with the highest learning rate gets ``lr``; the other groups keep their
         ratio to it. ``initial_lr`` is set too where a group has it, and a tensor learning rate
-        is filled in place.
+        is filled in place. After an error, nothing has changed.
 
         Args:
-            optimizer: a ``torch.optim.Optimizer``, or a sequence of them with ratios kept across
-                all their groups.
+            optimizer: a ``torch.optim.Optimizer``, also in the wrapper of Accelerate or Lightning,
+                or a sequence of them with ratios kept across all their groups.
 
         Raises:
             RunFailed: ``lr`` is ``None``; the message is ``reason``.
-            BindingError: a group has a negative learning rate.
+            BindingError: it is not an optimizer; a scheduler already sets its learning rates; or a
+                group has a negative learning rate.
 
         >>> import torch
         >>> optimizer = torch.optim.SGD([torch.zeros(1)], lr=0.1)
@@ -248,11 +297,77 @@ class LRFinderResult(SavedResult):
         """
         if self.lr is None:
             raise RunFailed(self.reason)
-        optimizers = [optimizer] if hasattr(optimizer, "param_groups") else list(optimizer)
-        for group, ratio in group_lr_ratios(optimizers):
-            write_lr(group, self.lr * ratio)
-            if "initial_lr" in group:
-                write_lr(group, self.lr * ratio, key="initial_lr")
+        set_lr(optimizer, self.lr)
+
+
+def set_lr(optimizer: Any, lr: float) -> None:
+    """Set the highest lr of all param groups, as `LRFinderResult.apply` describes."""
+    several = isinstance(optimizer, list | tuple)
+    optimizers = [_unwrap(each) for each in (optimizer if several else [optimizer])]
+    if not optimizers:
+        raise BindingError("apply() got no optimizer: expected one, or a sequence of them")
+    for group, ratio in group_lr_ratios(optimizers):
+        write_lr(group, lr * ratio)
+        if "initial_lr" in group:
+            write_lr(group, lr * ratio, key="initial_lr")
+
+
+def _unwrap(optimizer: Any) -> Any:
+    """Return an optimizer without wrappers, after a check that no scheduler has any of them."""
+    if not hasattr(optimizer, "param_groups"):
+        raise BindingError(
+            f"apply() got {type(optimizer).__name__}: expected a torch.optim.Optimizer, or a "
+            "sequence of them"
+        )
+    check_without_scheduler(optimizer)
+    inner = getattr(optimizer, "optimizer", None)  # in the wrappers of Accelerate and Lightning
+    return _unwrap(inner) if hasattr(inner, "param_groups") else optimizer
+
+
+def check_without_scheduler(optimizer: Any) -> None:
+    """Raise BindingError if a scheduler sets the lr: it would overwrite a new one, or ignore it.
+
+    ``initial_lr`` is no evidence of a scheduler, because checkpoints hold it, too.
+    """
+    # Where ratecraft.torch, which this package cannot import, keeps the writers of an optimizer.
+    writer = vars(optimizer).get("_ratecraft_writers", {}).get("lr")
+    if writer is not None and writer.sources:
+        raise BindingError(
+            "a scheduler of ratecraft already sets the learning rate of this optimizer: remove() a "
+            "ScheduleLR, or create a new optimizer; then set the learning rate, and create a "
+            "scheduler last"
+        )
+    # torch's schedulers mark step(), and the mark stays when the scheduler is gone.
+    is_marked = hasattr(optimizer.step, "_wrapped_by_lr_sched")
+    if is_marked and (scheduler := _torch_scheduler_of(optimizer)):
+        raise BindingError(
+            f"torch's {type(scheduler).__name__} already sets the learning rate of this optimizer: "
+            "create a new optimizer, then set the learning rate, and create a scheduler last"
+        )
+
+
+def _torch_scheduler_of(optimizer: Any) -> Any:
+    """Return a scheduler of torch's that exists for this optimizer; torch keeps no list of them."""
+    from torch.optim.lr_scheduler import LRScheduler
+
+    # type() and not isinstance(), which runs code of proxies.
+    schedulers = [each for each in gc.get_objects() if issubclass(type(each), LRScheduler)]
+    for scheduler in schedulers:
+        is_ours = type(scheduler).__module__.startswith("ratecraft.")
+        if not is_ours and getattr(scheduler, "optimizer", None) is optimizer:
+            return scheduler
+    return None
+
+
+def runs_table(result: LRFinderResult) -> str:
+    """Return a table of the short runs as text, from which the reason can be redone.
+
+    Runs of one learning rate on two batch sets count with their mean.
+    """
+    head, rows = result._table()
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    lines = ["  ".join(map(str.rjust, row, widths)) for row in (head, *rows)]
+    return "\n".join(lines)
 
 
 def group_lr_ratios(optimizers: Sequence[Any]) -> list[tuple[dict[str, Any], float]]:
@@ -281,6 +396,6 @@ def current_lrs(optimizers: Sequence[Any]) -> list[float]:
 
 def write_lr(group: dict[str, Any], lr: float, *, key: str = "lr") -> None:
     if hasattr(group[key], "fill_"):
-        group[key].fill_(lr)
+        group[key].detach().fill_(lr)  # a tensor that requires grad cannot be filled itself
     else:
         group[key] = lr

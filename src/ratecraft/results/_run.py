@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from ratecraft._render._axis import number
 from ratecraft.schedule import Curve, parse
 
-from ._base import pluralize, short_repr
+from ._base import NonNegativeFloat, PositiveSteps, Steps, pluralize, short_repr
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class Evaluation:
         lrs: learning rate of the last step, by name or number of the param group.
     """
 
-    step: int
+    step: Steps
     metrics: Mapping[str, float]
     train: Mapping[str, float] = field(default_factory=dict)
     lrs: Mapping[str, float] = field(default_factory=dict)
@@ -47,16 +47,16 @@ class Run:
     """
 
     schedule: str
-    lr: float
+    lr: NonNegativeFloat
     seed: int
-    total_steps: int
-    steps_per_epoch: int
+    total_steps: PositiveSteps
+    steps_per_epoch: PositiveSteps
     losses: tuple[float, ...]
     evaluations: tuple[Evaluation, ...]
-    diverged: int | None = None
-    seconds: float = 0.0
+    diverged: Steps | None = None
+    seconds: NonNegativeFloat = 0.0
     optimizer: str = ""
-    stopped: int | None = None
+    stopped: Steps | None = None
     realized_schedule: str = ""
 
     def __repr__(self) -> str:
@@ -77,7 +77,10 @@ class Run:
         )
 
     def final(self, metric: str = "loss") -> float:
-        """Return the last value of a validation metric; NaN if the run diverged or was stopped."""
+        """Return the last value of a validation metric.
+
+        It is NaN if the run diverged, was stopped or does not have the metric.
+        """
         if self.diverged is not None or self.stopped is not None or not self.evaluations:
             return math.nan
-        return self.evaluations[-1].metrics[metric]
+        return self.evaluations[-1].metrics.get(metric, math.nan)

@@ -1,4 +1,4 @@
-"""Statistics of the runs of a comparison: means, gaps paired by seed, equally good lrs."""
+"""Statistics of the runs of a comparison: means, gaps to the best candidate, equally good lrs."""
 
 import dataclasses
 import math
@@ -6,12 +6,15 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from ratecraft._render._axis import number
 
 from ._base import pluralize, short_repr
 from ._run import Run
+from ._significance import differences_from_first
+
+MAX_LOG_RATIO: Final = 700.0  # a larger ratio of two losses is infinite
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +26,17 @@ class Summary:
         schedule: text of its schedule.
         seeds: number of runs.
         diverged: number of runs that diverged.
-        mean: mean of each metric over seeds; NaN if a seed diverged, was stopped or is missing.
+        mean: mean of each metric over seeds; NaN if a seed diverged, was stopped or is missing, or
+            lacks the metric.
         spread: sample standard deviation of each metric over seeds.
-        gap: mean loss difference, paired by seed, to the best candidate with the same
-            total_steps; NaN if no seed is shared.
-        gap_low: lower end of the 95 % confidence interval of ``gap``; NaN below 2 pairs.
+        gap: the loss relative to the best candidate with the same total_steps, paired by seed: its
+            ratio, averaged as logarithms, if ``is_ratio``, else its mean difference. NaN if the
+            candidate has no mean.
+        gap_low: lower end of the 95 % confidence interval of ``gap``, corrected for the number of
+            candidates; NaN for the best candidate and with one seed.
         gap_high: upper end of that interval.
+        is_ratio: whether all losses are positive, so that gaps are ratios.
+        seeds_worse: number of seeds with a higher loss than the best candidate.
         stopped: number of runs that were stopped early.
         missing: number of seeds that only other candidates with the same total_steps have.
         total_steps: number of steps of its runs; 0 if it has no runs.
@@ -43,19 +51,27 @@ class Summary:
     gap: float = math.nan
     gap_low: float = math.nan
     gap_high: float = math.nan
+    is_ratio: bool = False
+    seeds_worse: int = 0
     stopped: int = 0
     missing: int = 0
     total_steps: int = 0
 
+    @property
+    def is_worse(self) -> bool:
+        """Whether its loss is significantly higher than that of the best candidate."""
+        return self.gap_low > (1 if self.is_ratio else 0)
+
     def __repr__(self) -> str:
         spread = f" ± {number(self.spread['loss'])}" if self.seeds > 1 else ""
         loss = f"loss {number(self.mean['loss'])}{spread}"
-        seeds, gap = pluralize(self.seeds, "seed"), f"gap {number(self.gap)}"
+        seeds, unit = pluralize(self.seeds, "seed"), "x" if self.is_ratio else ""
+        gap = f"gap {number(self.gap)}{unit}"
         return short_repr(self, self.name, seeds, loss, gap)
 
 
 class OptimalLRRange(NamedTuple):
-    """Learning rates that are not significantly worse than the best, at 95 % confidence.
+    """Learning rates that are not significantly worse than the best one.
 
     Attributes:
         best: learning rate with the lowest mean validation loss.
@@ -88,7 +104,7 @@ class TimeToTarget(NamedTuple):
 
 def finished(row: Summary) -> bool:
     """Return whether no seed is missing, diverged or was stopped early, so that it has a mean."""
-    return not math.isnan(row.mean["loss"])
+    return math.isfinite(row.mean["loss"])
 
 
 def summarize(
@@ -107,34 +123,54 @@ def summarize(
         complete = () if diverged or stopped or missing else tried
         finals = {metric: [run.final(metric) for run in complete] for metric in metrics}
         mean = {m: statistics.fmean(v) if v else math.nan for m, v in finals.items()}
-        spread = {m: statistics.stdev(v) if len(v) > 1 else math.nan for m, v in finals.items()}
-        counts = {"stopped": stopped, "missing": missing, "total_steps": total_steps}
-        rows.append(Summary(name, schedule, len(tried), diverged, mean, spread, **counts))
-    rows.sort(key=lambda row: (-row.total_steps, not finished(row), row.mean["loss"]))
-    best: dict[int, str] = {}
-    for row in rows:
-        best.setdefault(row.total_steps, row.name)
-    return tuple(
-        dataclasses.replace(row, gap=gap, gap_low=low, gap_high=high)
+        spread = {m: _deviation(v) for m, v in finals.items()}
+        row = Summary(
+            name, schedule, len(tried), diverged, mean, spread,
+            stopped=stopped, missing=missing, total_steps=total_steps,
+        )  # fmt: skip
+        rows.append(row)
+    lengths = sorted({row.total_steps for row in rows}, reverse=True)
+    groups = [[row for row in rows if row.total_steps == length] for length in lengths]
+    return tuple(chain.from_iterable(_ranked(group, runs) for group in groups))
+
+
+def _deviation(values: Sequence[float]) -> float:
+    """Return the sample standard deviation; NaN if a value is missing or not finite."""
+    is_defined = len(values) > 1 and all(map(math.isfinite, values))
+    return statistics.stdev(values) if is_defined else math.nan
+
+
+def _ranked(rows: Sequence[Summary], runs: Mapping[str, Sequence[Run]]) -> list[Summary]:
+    """Return candidates with the same total_steps by loss, with their gaps to the best one."""
+    losses = {
+        row.name: [run.final() for run in sorted(runs[row.name], key=lambda run: run.seed)]
         for row in rows
-        for gap, low, high in [_gap(runs[best[row.total_steps]], runs[row.name])]
-    )
+        if finished(row)
+    }
+    is_ratio = min(chain.from_iterable(losses.values()), default=0.0) > 0
+    if is_ratio:
+        losses = {name: list(map(math.log, values)) for name, values in losses.items()}
+    complete = sorted(filter(finished, rows), key=lambda row: statistics.fmean(losses[row.name]))
+    table = [losses[row.name] for row in complete]
+    gaps = differences_from_first(table) if table else []
+    ranked = [
+        dataclasses.replace(
+            row,
+            gap=_exp(gap) if is_ratio else gap,
+            gap_low=_exp(low) if is_ratio else low,
+            gap_high=_exp(high) if is_ratio else high,
+            is_ratio=is_ratio,
+            seeds_worse=sum(a > b for a, b in zip(losses[row.name], table[0], strict=True)),
+        )
+        for row, (gap, low, high) in zip(complete, gaps, strict=True)
+    ]
+    return [*ranked, *(row for row in rows if not finished(row))]
 
 
-def _gap(best: Sequence[Run], other: Sequence[Run]) -> tuple[float, float, float]:
-    """Return the mean loss difference paired by seed, and its 95 % confidence interval."""
-    best_losses = {run.seed: run.final() for run in best}
-    differences = [run.final() - best_losses[run.seed] for run in other if run.seed in best_losses]
-    if not differences or not all(map(math.isfinite, differences)):
-        return math.nan, math.nan, math.nan
-    gap = statistics.fmean(differences)
-    if len(differences) < 2 or other is best:
-        return gap, math.nan, math.nan
-    from scipy.special import stdtrit
-
-    half = statistics.stdev(differences) / math.sqrt(len(differences))
-    half *= float(stdtrit(len(differences) - 1, 0.975))
-    return gap, gap - half, gap + half
+def _exp(value: float) -> float:
+    if math.isnan(value):
+        return math.nan  # this very object, so that equal summaries compare as equal
+    return math.inf if value > MAX_LOG_RATIO else math.exp(value)
 
 
 def optimal_lr_range(rows: Sequence[Summary], lrs: Mapping[str, float]) -> OptimalLRRange | None:
@@ -142,7 +178,7 @@ def optimal_lr_range(rows: Sequence[Summary], lrs: Mapping[str, float]) -> Optim
     if len(rows) < 2 or not finished(rows[0]):
         return None
     best = lrs[rows[0].name]
-    worse = [lrs[row.name] for row in rows if math.isnan(row.gap) or row.gap_low > 0]
+    worse = [lrs[row.name] for row in rows if math.isnan(row.gap) or row.is_worse]
     below = max((lr for lr in worse if lr < best), default=-math.inf)
     above = min((lr for lr in worse if lr > best), default=math.inf)
     equal = [lr for row in rows if below < (lr := lrs[row.name]) < above]

@@ -4,11 +4,12 @@ import math
 from collections.abc import Sequence
 from typing import Final
 
-from ratecraft._render._axis import number
-
 from ._statistics import Summary, finished
 
 MAX_NAMES_IN_SENTENCE: Final = 4  # of candidates; then it says how many more there are
+MAX_DECIMALS: Final = 6  # more are written with an exponent
+MAX_EXTRA_DECIMALS: Final = 2  # of a mean, to show the smallest standard deviation
+MAX_PLAIN: Final = 1e6  # larger numbers are written with an exponent
 
 
 def verdict(rows: Sequence[Summary]) -> str:
@@ -43,43 +44,76 @@ def _ranking(rows: Sequence[Summary], *, alone: bool) -> str:
         reason = "in this comparison" if alone else "that finished"
         return f"{best.name} is the only schedule {reason}"
     second = rows[1]
-    lead = f"{best.name} has the lowest validation loss, {second.gap:.4g} below {second.name}"
+    gap, low, high = _formatted([second])[0]
+    comparison = f"{gap} times as high" if second.is_ratio else f"{gap} higher"
+    text = f"{best.name} has the lowest validation loss; that of {second.name} is {comparison}"
     if math.isnan(second.gap_low):
-        return f"{lead} (one seed, so this may be chance)"
-    lead += f" (95 % confidence: {second.gap_low:.2g} to {second.gap_high:.2g})"
-    equal = [row.name for row in rows[1:] if not row.gap_low > 0]
+        return f"{text} (one seed, so this may be chance)"
+    corrected = f", corrected for {len(rows)} candidates" if len(rows) > 2 else ""
+    text += f" (95 % interval {low} to {high}{corrected})"
+    equal = [f"{row.name}{_consistency(row)}" for row in rows[1:] if not row.is_worse]
     if not equal:
-        return lead
-    return f"{lead}; not significantly worse with {best.seeds} seeds: {_listed(equal)}"
+        return text
+    return f"{text}. Not significantly worse with {best.seeds} seeds: {_listed(equal)}"
+
+
+def _consistency(row: Summary) -> str:
+    is_worse_on_all = row.seeds_worse == row.seeds
+    return f" (worse on {'both' if row.seeds == 2 else f'all {row.seeds}'} seeds)" * is_worse_on_all
 
 
 def _listed(names: Sequence[str]) -> str:
-    """Return the first names, and the number of names left out."""
+    """Return the first names, and the number of names left out; names may contain commas."""
     omitted = len(names) - MAX_NAMES_IN_SENTENCE
     rest = [f"{omitted} more"] if omitted > 0 else []
-    return ", ".join([*names[:MAX_NAMES_IN_SENTENCE], *rest])
+    return "; ".join([*names[:MAX_NAMES_IN_SENTENCE], *rest])
 
 
-def mean_text(row: Summary, metric: str = "loss") -> str:
-    """Return a metric's mean and standard deviation over seeds, with the same decimal places."""
-    mean, spread = row.mean[metric], row.spread[metric]
-    if math.isnan(mean):
-        return "-"
-    text, decimals = number(mean), None
-    if 1e-3 <= abs(mean) < 1e4:
-        decimals = 3 - math.floor(math.log10(abs(mean)))
-        text = f"{mean:.{decimals}f}"
-    if not math.isfinite(spread):
-        return text
-    if decimals is None or 0 < spread < 0.5 * 10**-decimals:
-        return f"{text} ± {number(spread, 2)}"
-    return f"{text} ± {spread:.{decimals}f}"
+def mean_texts(rows: Sequence[Summary], metric: str = "loss") -> list[str]:
+    """Return a metric's mean and standard deviation over seeds, all with the same decimals."""
+    means = [abs(row.mean[metric]) for row in rows if row.mean[metric]]
+    means = sorted(filter(math.isfinite, means))
+    spreads = [row.spread[metric] for row in rows if row.spread[metric] > 0]
+    decimals = 3
+    if means:
+        lowest, highest = _exponent(means[0]), _exponent(means[-1])
+        decimals = max(2 - lowest, min(3 - lowest, 3), 3 - highest)
+        finest = min((-_exponent(spread) for spread in spreads), default=decimals)
+        decimals = max(decimals, min(finest, decimals + MAX_EXTRA_DECIMALS))
+    is_plain = decimals <= MAX_DECIMALS and (not means or means[-1] < MAX_PLAIN)
+    form, spread_form = (f".{max(decimals, 0)}f",) * 2 if is_plain else (".3e", ".1e")
+    texts = []
+    for row in rows:
+        mean, spread = row.mean[metric], row.spread[metric]
+        text = "-" if math.isnan(mean) else f"{mean:{form}}"
+        texts.append(f"{text} ± {spread:{spread_form}}" if math.isfinite(spread) else text)
+    return texts
 
 
-def gap_text(row: Summary) -> str:
-    """Return the gap to the best candidate with its confidence interval."""
-    if math.isnan(row.gap):
-        return "-"
-    if math.isnan(row.gap_low):
-        return number(row.gap, 2)
-    return f"{number(row.gap, 2)} ({number(row.gap_low, 2)} to {number(row.gap_high, 2)})"
+def gap_texts(rows: Sequence[Summary]) -> list[str]:
+    """Return the gaps to the best candidate with their intervals, all with the same decimals."""
+    texts = []
+    for row, (gap, low, high) in zip(rows, _formatted(rows), strict=True):
+        unit = "x" if row.is_ratio else ""
+        interval = "" if math.isnan(row.gap_low) else f" ({low} to {high})"
+        texts.append("-" if math.isnan(row.gap) else f"{gap}{unit}{interval}")
+    return texts
+
+
+def _formatted(rows: Sequence[Summary]) -> list[tuple[str, str, str]]:
+    """Return the gap and the ends of the interval of each row, all with the same decimals."""
+    values = [abs(x) for row in rows for x in (row.gap, row.gap_low, row.gap_high)]
+    largest = max(filter(math.isfinite, values), default=0.0)
+    widths = [row.gap_high - row.gap for row in rows] or [0.0]
+    finest = min((width for width in widths if 0 < width < math.inf), default=largest / 100)
+    decimals = 1 - _exponent(finest) if finest else 3
+    if largest:
+        exponent = _exponent(largest)
+        decimals = min(max(decimals, 2 - exponent), max(4 - exponent, 3))
+    is_plain = decimals <= MAX_DECIMALS and largest < MAX_PLAIN
+    form = f".{max(decimals, 0)}f" if is_plain else ".2e"
+    return [(f"{r.gap:{form}}", f"{r.gap_low:{form}}", f"{r.gap_high:{form}}") for r in rows]
+
+
+def _exponent(value: float) -> int:
+    return math.floor(math.log10(value))

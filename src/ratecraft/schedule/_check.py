@@ -82,7 +82,7 @@ def check(
 ) -> list[Finding]:
     """Return the likely mistakes in a schedule for a run, worst first.
 
-    It reports a part that is never reached or shorter than a step, a warm-up longer than the
+    It reports a part that is never reached or shorter than a step, a warmup longer than the
     run, a schedule longer or shorter than the run, jumps between parts, steps with learning rate
     0, negative learning rates, and growth after decay. Repeated cycles are checked once.
 
@@ -190,7 +190,7 @@ def _check_length(curve: Curve, parts: list[_Part]) -> Problems:
         cut = part.start < total_steps < part.end - slack(part.end)
         if cut and part.first and part.is_rise():
             run = f"the run has {_n(total_steps)}: it is cut short"
-            message = f"the warm-up takes {_n(part.length)} steps, and {run}"
+            message = f"the warmup takes {_n(part.length)} steps, and {run}"
             fix = f"shorten it, for example to percent(5), which is {_n(total_steps * 0.05)} steps"
             yield "error", message, fix, part
             return

@@ -36,7 +36,7 @@ def wsd(
     """Return warmup-stable-decay: a linear rise to 1, a plateau, and a cooldown to ``end``.
 
     Args:
-        warmup: length of the warm-up.
+        warmup: length of the warmup.
         cooldown: length of the cooldown, at the end of the run; default 20 percent of the run.
         shape: "linear", "cosine", "exponential" (end > 0), "1-sqrt" or "square"; else a
             ScheduleError.
@@ -56,7 +56,7 @@ def trapezoid(warmup: Length, cooldown: Length, end: float = 0) -> Schedule:
     """Return a trapezoid: a linear rise to 1, a plateau, and a linear fall to ``end``.
 
     Args:
-        warmup: length of the warm-up.
+        warmup: length of the warmup.
         cooldown: length of the cooldown, at the end of the run.
         end: last value.
 
@@ -74,7 +74,7 @@ def knee(explore: Length, warmup: Length = 0) -> Schedule:
 
     Args:
         explore: length of the phase at 1.
-        warmup: length of a warm-up before it; default none.
+        warmup: length of a warmup before it; default none.
 
     Source: Iyer et al. 2020, arXiv 2003.03977.
 
@@ -86,10 +86,10 @@ def knee(explore: Length, warmup: Length = 0) -> Schedule:
 
 @recipe
 def linear_to_zero(warmup: Length = 0) -> Schedule:
-    """Return a linear fall to 0 over the run, after an optional warm-up.
+    """Return a linear fall to 0 over the run, after an optional warmup.
 
     Args:
-        warmup: length of the warm-up; default none.
+        warmup: length of the warmup; default none.
 
     Source: Bergsma et al. 2025, arXiv 2502.15938 ("straight to zero").
 
@@ -104,7 +104,7 @@ def noam(warmup: int, model_width: int) -> Schedule:
     """Return the learning rate of the Transformer: width^-0.5 min(t^-0.5, t warmup^-1.5).
 
     Args:
-        warmup: length of the warm-up in steps, an int >= 1 (else a ScheduleError).
+        warmup: length of the warmup in steps, an int >= 1 (else a ScheduleError).
         model_width: the model's width d_model, an int >= 1 (else a ScheduleError).
 
     Source: Vaswani et al. 2017, arXiv 1706.03762, eq. 3.
@@ -128,10 +128,10 @@ def power_scheduler(
     cooldown: Length = DEFAULT_COOLDOWN,
     end: float = 0.01,
 ) -> Schedule:
-    """Return the power scheduler: a warm-up, a power law of t and an exponential cooldown.
+    """Return the power scheduler: a warmup, a power law of t and an exponential cooldown.
 
     Args:
-        warmup: length of the warm-up.
+        warmup: length of the warmup.
         timescale: the time until which the value is 1; then it is (t / timescale)^exponent.
         exponent: the exponent of the power law, < 0.
         cooldown: length of the cooldown, at the end of the run; default 20 percent of the run.
@@ -268,6 +268,6 @@ def _triangle(up: Length, down: Length | None) -> Schedule:
 
 
 def _with_warmup(length: Length, rest: Schedule) -> Schedule:
-    """Prepend a warm-up to a schedule, unless its length is 0."""
+    """Prepend a warmup to a schedule, unless its length is 0."""
     before = as_duration(length, "warmup=")
     return rest if before == Duration() else shapes.warmup(before).then(rest)

@@ -226,7 +226,7 @@ def exp_decay(k: float, every: Length = 1, over: Length | None = None) -> Schedu
 def inverse_sqrt(timescale: Length, over: Length | None = None) -> Schedule:
     """Return an inverse square root: f(t) = sqrt(timescale / (t + timescale)).
 
-    After a warm-up of length ``timescale`` this is the schedule of the Transformer and of fairseq.
+    After a warmup of length ``timescale`` this is the schedule of the Transformer and of fairseq.
 
     Args:
         timescale: the length in which the value falls to 1 / sqrt(2).
@@ -249,7 +249,7 @@ def power_law(
     Args:
         exponent: the exponent, < 0.
         timescale: the time t + shift until which the value is 1.
-        shift: the time before this part begins, such as the length of a warm-up.
+        shift: the time before this part begins, such as the length of a warmup.
         over: length; default the rest of the run.
 
     Source: Shen et al. 2024, arXiv 2408.13359 (the power scheduler).
@@ -271,7 +271,7 @@ def warmup(
     """Return a rise from ``start`` to 1; linear: f(t) = start (1 - x) + x, x = t / length.
 
     Args:
-        over: length of the whole warm-up; `untuned_warmup` computes one from Adam's beta2.
+        over: length of the whole warmup; `untuned_warmup` computes one from Adam's beta2.
         start: first value.
         shape: "linear", "cosine", "exponential" (start > 0), or "constant", which holds
             ``start`` until the next part begins; else a ScheduleError.
@@ -291,7 +291,7 @@ def warmup(
 
 
 def untuned_warmup(beta2: float = 0.999) -> Duration:
-    """Return the length of an untuned linear warm-up for Adam: 2 / (1 - beta2) steps.
+    """Return the length of an untuned linear warmup for Adam: 2 / (1 - beta2) steps.
 
     Args:
         beta2: Adam's second beta, >= 0 and < 1 (else a ScheduleError).

@@ -1,0 +1,59 @@
+"""The grid of a comparison: the schedule, learning rate, optimizer and length of each candidate."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from ratecraft.results import Comparison
+
+
+class GridPoint(NamedTuple):
+    """What `compare` combined into a candidate.
+
+    Attributes:
+        schedule: name of the schedule alone.
+        lr: learning rate.
+        optimizer: optimizer that replaced the task's own; empty if none did.
+        total_steps: number of steps.
+    """
+
+    schedule: str
+    lr: float
+    optimizer: str
+    total_steps: int
+
+
+def grid_points(comparison: Comparison) -> dict[str, GridPoint]:
+    """Return the grid position of each candidate that has a configuration or a run."""
+    grid = {}
+    names = _schedule_names(comparison)
+    for name in comparison.schedules:
+        config = comparison.configs.get(name)
+        if config is not None:
+            grid[name] = GridPoint(names[name], *config)
+        elif runs := comparison.runs_for(name):
+            run = runs[0]
+            grid[name] = GridPoint(names[name], run.lr, run.optimizer, run.total_steps)
+    return grid
+
+
+def _schedule_names(comparison: Comparison) -> Mapping[str, str]:
+    """Return the names of the schedules without the parts that `compare` added to them.
+
+    If this leaves two names for a schedule, or one for two, their texts are the names.
+    """
+    several_lengths = len({config.total_steps for config in comparison.configs.values()}) > 1
+    names = {}
+    for name in comparison.schedules:
+        base = name
+        if (config := comparison.configs.get(name)) is not None:
+            for lr_text in (f"{config.lr:g}", repr(config.lr)):
+                base = base.removesuffix(f", lr {lr_text}")
+            if several_lengths:
+                base = base.rpartition(", ")[0] or base
+            if config.optimizer:
+                base = base.removesuffix(f", {config.optimizer}")
+        names[name] = base
+    pairs = {(names[name], text) for name, text in comparison.schedules.items()}
+    if all(len(set(column)) == len(pairs) for column in zip(*pairs, strict=True)):
+        return names
+    return comparison.schedules

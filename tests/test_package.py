@@ -70,7 +70,7 @@ def test_wheel_and_sdist_hold_the_package_and_nothing_else(built: Path) -> None:
         assert {n: first.read(n) for n in names} == {n: second.read(n) for n in names}
     inside = [name for name in names if ".dist-info/" not in name]
     source = ROOT / "src"
-    files = [p for p in (source / "ratecraft").rglob("*") if p.suffix in (".py", ".css")]
+    files = [p for p in (source / "ratecraft").rglob("*") if p.suffix in (".py", ".css", ".js")]
     files.append(source / "ratecraft" / "py.typed")
     assert sorted(inside) == sorted(p.relative_to(source).as_posix() for p in files)
     assert any(name.endswith("licenses/LICENSE") for name in names)

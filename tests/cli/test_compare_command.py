@@ -178,7 +178,7 @@ def test_a_report_shows_a_forecast_next_to_the_results(folder: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     page = (folder / "r.html").read_text()
-    assert "<h2>Forecast</h2>" in page
+    assert '<h2 id="forecast">Forecast</h2>' in page
     wrong = ratecraft(folder, *("compare", "my_task.py:task", "cosine(1, 0)", "--lrs", "0.01"),
                       *("--forecast", "log.json"))  # fmt: skip
     assert "holds a Comparison; expected a forecast" in wrong.stderr

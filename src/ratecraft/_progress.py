@@ -106,7 +106,7 @@ def _notebook_view() -> Iterator[Callable[[RenderableType], None]]:
     from IPython.display import display
     from rich.console import Console
 
-    handle = display({"text/plain": ""}, raw=True, display_id=True)  # type: ignore[no-untyped-call]
+    handle = display({"text/plain": ""}, raw=True, display_id=True)
     next_time = 0.0
 
     def replace(renderable: RenderableType) -> None:

@@ -109,7 +109,7 @@ def _formatted(rows: Sequence[Summary]) -> list[tuple[str, str, str]]:
     decimals = 1 - _exponent(finest) if finest else 3
     if largest:
         exponent = _exponent(largest)
-        decimals = min(max(decimals, 2 - exponent), max(4 - exponent, 3))
+        decimals = min(max(decimals, 2 - exponent, 2), max(4 - exponent, 3))
     is_plain = decimals <= MAX_DECIMALS and largest < MAX_PLAIN
     form = f".{max(decimals, 0)}f" if is_plain else ".2e"
     return [(f"{r.gap:{form}}", f"{r.gap_low:{form}}", f"{r.gap_high:{form}}") for r in rows]

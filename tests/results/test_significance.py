@@ -102,10 +102,13 @@ def test_verdict_names_a_candidate_that_is_worse_on_every_seed_but_not_significa
     result = compared({"cosine(1, 0)": [1.0, 1.1, 1.2], "linear(1, 0)": [1.3, 1.8, 1.25]})
     assert not result.summaries()[1].is_worse
     assert result.verdict().endswith(
-        "Not significantly worse with 3 seeds: linear(1, 0) (worse on all 3 seeds)."
+        "Not significantly worse with 3 seeds: "
+        "linear(1, 0) (worse on all 3 seeds, but not significantly)."
     )
     result = compared({"a": [1.0, 1.1], "b": [1.3, 1.8], "c": [1.2, 1.05]})
-    assert result.verdict().endswith("with 2 seeds: c; b (worse on both seeds).")
+    assert result.verdict().endswith(
+        "with 2 seeds: c; b (worse on both seeds, but not significantly)."
+    )
 
 
 def test_intervals_are_corrected_for_the_number_of_candidates() -> None:

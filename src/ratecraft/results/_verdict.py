@@ -58,8 +58,10 @@ def _ranking(rows: Sequence[Summary], *, alone: bool) -> str:
 
 
 def _consistency(row: Summary) -> str:
-    is_worse_on_all = row.seeds_worse == row.seeds
-    return f" (worse on {'both' if row.seeds == 2 else f'all {row.seeds}'} seeds)" * is_worse_on_all
+    if row.seeds_worse < row.seeds:
+        return ""
+    seeds = "both" if row.seeds == 2 else f"all {row.seeds}"
+    return f" (worse on {seeds} seeds, but not significantly)"
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -1,9 +1,14 @@
-"""Running the command in a process of its own."""
+"""Running the command in a process of its own, or, which is faster, in this one."""
 
+import io
 import os
+import signal
 import subprocess
 import sys
+from contextlib import chdir, redirect_stderr, redirect_stdout
 from pathlib import Path
+
+from ratecraft.cli._app import run
 
 TASK = """
 import torch
@@ -41,3 +46,17 @@ def ratecraft(
         text=True,
         check=False,
     )
+
+
+def ratecraft_in_this_process(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the command in a folder without a new process, which would load torch again."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    path, stdout, stderr = list(sys.path), io.StringIO(), io.StringIO()
+    try:
+        with chdir(folder), redirect_stdout(stdout), redirect_stderr(stderr):
+            code = run(arguments)
+    finally:
+        sys.path[:] = path
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    return subprocess.CompletedProcess(arguments, code, stdout.getvalue(), stderr.getvalue())

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from command_line import ratecraft
+from command_line import ratecraft, ratecraft_in_this_process
 
 from ratecraft.cli._app import app
 
@@ -74,7 +74,7 @@ from ratecraft.cli._app import app
 def test_each_mistake_gives_one_clear_message(
     folder: Path, arguments: tuple[str, ...], code: int, words: str
 ) -> None:
-    done = ratecraft(folder, *arguments)
+    done = ratecraft_in_this_process(folder, *arguments)
     assert done.returncode == code, done.stderr
     assert words in done.stderr
     assert done.stderr.count("error:") == 1
@@ -189,6 +189,8 @@ def test_a_module_in_the_current_folder_is_found(folder: Path) -> None:
 def test_lengths_in_samples_are_errors_in_commands_that_train(folder: Path) -> None:
     for command in (("find",), ("train", "constant(1)", "--lr", "1"), ("compare", "constant(1)")):
         name, *rest = command
-        done = ratecraft(folder, name, "my_task.py:task", *rest, "--total-steps", "samples(100)")
+        done = ratecraft_in_this_process(
+            folder, name, "my_task.py:task", *rest, "--total-steps", "samples(100)"
+        )
         assert done.returncode == 2, name
         assert "a Task's run is counted in steps, not in samples" in done.stderr, name

@@ -108,7 +108,7 @@ def test_options_override_a_toml_file(folder: Path) -> None:
 )
 def test_an_invalid_toml_file_is_an_error(folder: Path, text: str, words: str) -> None:
     (folder / "config.toml").write_text(text)
-    done = ratecraft(folder, "compare", "config.toml")
+    done = command_line.ratecraft_in_this_process(folder, "compare", "config.toml")
     assert done.returncode == 2
     assert words in done.stderr
     assert "Traceback" not in done.stderr
@@ -130,7 +130,9 @@ def test_an_invalid_toml_file_is_an_error(folder: Path, text: str, words: str) -
 def test_options_that_conflict_are_errors(folder: Path, arguments: tuple, words: str) -> None:
     if "--lrs" not in arguments:
         arguments = (*arguments, "--lrs", "0.1")
-    done = ratecraft(folder, "compare", "my_task.py:task", "constant(1)", "-n", "8", *arguments)
+    done = command_line.ratecraft_in_this_process(
+        folder, "compare", "my_task.py:task", "constant(1)", "-n", "8", *arguments
+    )
     assert done.returncode == 2, done.stderr
     assert words in done.stderr
     assert "Traceback" not in done.stderr

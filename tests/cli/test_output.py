@@ -156,6 +156,9 @@ def test_output_is_ascii_where_the_encoding_has_no_more(
         assert encoding in ("latin-1", "cp1252") or "+/- sd" in text
 
 
+COMPARE_OPTIONS = ("--lr=1", "-n", "8", "--json", "--workers=0")
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -164,10 +167,15 @@ def test_output_is_ascii_where_the_encoding_has_no_more(
         SHOW,
         ("show", "cosine("),
         (*SHOW, "--json"),
-        ("report", "comparison.json"),
-        ("train", "my_task.py:task", "constant(1)", "--lr", "0.1", "-n", "8"),
-        ("train", "my_task.py:talks", "constant(1)", "--lr", "0.1", "-n", "8"),
-        ("compare", "my_task.py:task", "constant(1)", "--lr=1", "-n", "8", "--json", "--workers=0"),
+        *(
+            pytest.param(arguments, marks=pytest.mark.slow)
+            for arguments in (
+                ("report", "comparison.json"),
+                ("train", "my_task.py:task", "constant(1)", "--lr", "0.1", "-n", "8"),
+                ("train", "my_task.py:talks", "constant(1)", "--lr", "0.1", "-n", "8"),
+                ("compare", "my_task.py:task", "constant(1)", *COMPARE_OPTIONS),
+            )
+        ),
     ],
     ids=lambda arguments: " ".join(arguments)[:30],
 )
@@ -356,7 +364,10 @@ def test_errors_of_commands_with_json_leave_standard_output_empty(setups: Path) 
     "arguments",
     [
         ("doctor", "setups.py:main", "--total-steps", "100"),
-        ("train", "setups.py:task", "constant(1)", "--lr", "0.1", "-n", "8"),
+        pytest.param(
+            ("train", "setups.py:task", "constant(1)", "--lr", "0.1", "-n", "8"),
+            marks=pytest.mark.slow,
+        ),
         ("compare", "setups.py:task", "constant(1)", "--lrs=0.1", "-n", "8", "--workers", "1"),
     ],
     ids=lambda arguments: arguments[0],

@@ -11,6 +11,8 @@ from torch.nn.parallel import DistributedDataParallel
 from ratecraft.errors import RunFailed, SettingError, TaskError
 from ratecraft.finder import find_lr, range_test
 
+pytestmark = pytest.mark.slow  # the basics are in test_distributed.py
+
 DIFFERENT = "the processes of a distributed search have different settings "
 
 

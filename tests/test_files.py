@@ -116,6 +116,32 @@ def test_folder_or_device_is_refused(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
+@pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
+def test_read_only_file_is_refused_as_a_plain_open_refuses_it(tmp_path: Path, monkeypatch) -> None:
+    path = Path("r.txt")
+    monkeypatch.chdir(tmp_path)
+    path.write_text("precious")
+    path.chmod(0o444)
+    tmp_path.chmod(0o777)
+    errors = []
+    user = os.geteuid()
+    if user == 0:  # who may write any file
+        os.seteuid(65534)
+    try:
+        for write in (lambda: path.open("w"), lambda: write_atomically(path, "new")):
+            with pytest.raises(PermissionError) as error:
+                write()
+            errors.append(str(error.value))
+        Path("link.txt").symlink_to(path)
+        write_atomically("link.txt", "new")  # replaces the link
+    finally:
+        os.seteuid(user)
+    assert errors == ["[Errno 13] Permission denied: 'r.txt'"] * 2
+    assert {file.name: file.read_text() for file in tmp_path.iterdir()} == {
+        "r.txt": "precious", "link.txt": "new",
+    }  # fmt: skip
+
+
 def test_interrupted_write_leaves_the_old_file(tmp_path: Path, monkeypatch) -> None:
     (tmp_path / "r.txt").write_text("old")
 
@@ -144,3 +170,7 @@ def test_invalid_json_is_a_value_error() -> None:
 def test_long_values_are_shortened_in_messages() -> None:
     assert shortened("x") == "'x'"
     assert len(shortened("x" * 10**6)) == 60
+    nested: list[object] = []
+    for _ in range(100_000):
+        nested = [nested]
+    assert shortened(nested) == "a deeply nested list"

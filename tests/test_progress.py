@@ -9,9 +9,11 @@ import pytest
 import torch
 from terminal import run_in_terminal, shown_lines
 
-from ratecraft import find_lr
+from ratecraft import constant, find_lr
 from ratecraft._progress import format_duration, show_steps, show_view
 from ratecraft.errors import SettingError
+from ratecraft.experiments import Task, train
+from ratecraft.experiments._display import show_progress
 from ratecraft.finder import range_test
 
 SCRIPT = """
@@ -87,6 +89,29 @@ def test_only_the_first_process_of_a_distributed_run_shows_a_bar(tmp_path: Path)
     assert "done" in output
 
 
+def test_only_the_first_process_of_a_distributed_run_prints_lines(tmp_path: Path) -> None:
+    script = SCRIPT.replace("steps=60)", "steps=60, progress=True)")
+    text = f"{SECOND_PROCESS}{script}distributed.barrier()\nfirst.wait()\n"
+    (tmp_path / "script.py").write_text(text)
+    code, output = run_in_terminal(tmp_path, "script.py", "range_test", "1", TERM="dumb")
+    assert (code, output.split()) == (0, ["done"])
+
+
+def test_text_without_a_line_end_is_shown_above_the_bar(tmp_path: Path) -> None:
+    # A handler of logging keeps the stream that it was created with.
+    prints = (
+        "if model.training:\n"
+        "        print('.', end='')\n"
+        "        print('!', end='', file=sys.stderr)\n"
+        "        streams.update((sys.stdout, sys.stderr))"
+    )
+    script = SCRIPT.replace("time.sleep(0.01)", prints)
+    (tmp_path / "script.py").write_text(f"streams = set()\n{script}")
+    code, output = run_in_terminal(tmp_path, "script.py", "train")
+    assert code == 0, output
+    assert [line.strip() for line in shown_lines(output)] == ["." * 60, "!" * 60, "done", ""]
+
+
 def search(**options: object) -> None:
     x = torch.linspace(-1, 1, 64)[:, None]
     model = torch.nn.Linear(1, 1)
@@ -99,6 +124,36 @@ def search(**options: object) -> None:
             model, optimizer, x.split(8), lambda model, batch: model(batch).square().mean(),
             **length, **options,
         )  # fmt: skip
+
+
+def test_an_error_in_a_progress_function_ends_no_training() -> None:
+    x = torch.linspace(-1, 1, 64)[:, None]
+    model = torch.nn.Linear(1, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+
+    def loss(model: torch.nn.Module, batch: torch.Tensor) -> torch.Tensor:
+        return model(batch).square().mean()
+
+    task = Task(model=lambda: torch.nn.Linear(1, 1), loss=loss, train=x.split(8), val=[x])
+    data = model, optimizer, x.split(8), loss
+    calls = []
+
+    def progress(done: int, planned: int) -> None:
+        calls.append(done)
+        if done == 5:
+            raise ValueError("on purpose")
+
+    functions = [
+        lambda: find_lr(*data, budget_steps=60, progress=progress),
+        lambda: range_test(*data, steps=60, high=1e-3, progress=progress),
+        lambda: train(task, constant(1), lr=0.01, total_steps=60, progress=progress),
+    ]
+    for function in functions:
+        calls.clear()
+        with pytest.warns(RuntimeWarning, match="ValueError: on purpose; training goes") as warned:
+            function()
+        assert calls == [1, 2, 3, 4, 5]
+        assert len(warned) == 1
 
 
 @pytest.mark.parametrize("progress", [None, False])
@@ -122,14 +177,25 @@ def test_an_unknown_progress_is_refused_before_any_step() -> None:
 
 
 def test_only_one_view_is_shown_at_a_time(capfd) -> None:
-    with show_view(), show_steps(True, "inner") as advance:
-        assert advance is None
+    with show_view(), show_steps(True, "inner") as advance, show_progress(True) as callback:
+        assert advance is callback is None
     assert capfd.readouterr().out == ""
 
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0.123, "0.12 s"), (59.4, "59 s"), (200, "3 min 20 s"), (7500, "2 h 5 min")],
+    [
+        (0, "0 s"),
+        (1e-5, "0 s"),
+        (0.0042, "0.004 s"),
+        (0.123, "0.12 s"),
+        (9.96, "10 s"),
+        (59.4, "59 s"),
+        (59.7, "1 min 0 s"),
+        (200, "3 min 20 s"),
+        (3599.6, "1 h 0 min"),
+        (7500, "2 h 5 min"),
+    ],
 )
 def test_a_duration_is_readable(seconds: float, text: str) -> None:
     assert format_duration(seconds) == text

@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import secrets
 import stat
 from collections.abc import Sequence
 from contextlib import suppress
@@ -24,17 +23,19 @@ def write_atomically(path: str | os.PathLike[str], content: str | bytes) -> Path
         content: bytes, or text that is written as UTF-8, with escapes for what UTF-8 cannot hold.
 
     Raises:
-        OSError: the file cannot be written, or ``path`` is a folder or a device.
+        OSError: the file cannot be written or is read-only, or ``path`` is a folder or a device.
     """
     target = Path(path)
     data = content if isinstance(content, bytes) else content.encode("utf-8", "backslashreplace")
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.exists() and not target.is_file():
         raise OSError(f"{target} is not a regular file; write another file name")
-    # A name of its own, so that writers of one path do not mix, and nobody can prepare a link.
-    temporary = target.with_name(f".ratecraft-{secrets.token_hex(8)}.tmp")
+    # The name is random, so writers of one path do not mix and no link can be planted.
+    temporary = target.with_name(f".ratecraft-{os.urandom(8).hex()}.tmp")
     try:
         replaced = None if target.is_symlink() else _mode(target)
+        if replaced is not None:
+            os.close(os.open(target, os.O_WRONLY))  # raises if the file is read-only
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
         descriptor = os.open(temporary, flags, 0o666 if replaced is None else 0o600)
         try:
@@ -50,7 +51,7 @@ def write_atomically(path: str | os.PathLike[str], content: str | bytes) -> Path
                 temporary.unlink()
             raise
     except OSError as error:
-        # Nobody knows the temporary name.
+        # The caller does not know the temporary name.
         raise OSError(error.errno, error.strerror, str(target)) from None
     return target
 
@@ -92,5 +93,8 @@ def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
 
 def shortened(value: object, limit: int = 60) -> str:
     """Return the repr of a value from a file for a message, without the end of a long one."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except RecursionError:
+        return f"a deeply nested {type(value).__name__}"
     return text if len(text) <= limit else f"{text[: limit - 1]}…"

@@ -1,7 +1,7 @@
 """Progress bars on a terminal and in notebooks, for the commands and for Python alike.
 
-This is the only code of the library that prints: to standard error, and only if that is a
-terminal, if a notebook runs the code, or if the caller asks for it.
+Progress goes to standard error, and only if that is a terminal, if a notebook runs the code, or
+if the caller asks for it.
 """
 
 from __future__ import annotations
@@ -9,11 +9,14 @@ from __future__ import annotations
 import os
 import sys
 import time
+import traceback
+import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
+from functools import partial
 from io import StringIO
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, ParamSpec
 
 from .errors import SettingError
 
@@ -23,16 +26,19 @@ if TYPE_CHECKING:
 
 REFRESH_SECONDS: Final = 0.2  # between two changes of a view
 NOTEBOOK_COLUMNS: Final = 100  # width of a view in a notebook
-PRINTED_SHARES: Final = 10  # lines of a progress that is no bar: one for each tenth
+PRINTED_SHARES: Final = 10  # lines printed in place of a bar, one for each tenth
 
+P = ParamSpec("P")
 StepCallback = Callable[[int, int], object]  # called with (steps done, all steps)
 _is_active = ContextVar("is_active", default=False)  # whether a view is shown already
 
 
 def format_duration(seconds: float) -> str:
     """Return a duration in readable units: 2.4 s, 3 min 20 s, 2 h 5 min."""
-    if seconds < 60:
-        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+    if seconds < 10:
+        return f"{round(seconds, 3):.2g} s"
+    if round(seconds) < 60:
+        return f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:
         return f"{minutes} min {rest} s"
@@ -76,9 +82,9 @@ def _in_notebook() -> bool:
 
 @contextmanager
 def show_view() -> Iterator[Callable[[RenderableType], None]]:
-    """Show something of rich until the end of the block; yield the function that replaces it.
+    """Show a rich renderable until the block ends; yield the function that replaces it.
 
-    Lines printed in the block appear above it.
+    Text printed in the block appears above it.
     """
     token = _is_active.set(True)
     try:
@@ -97,7 +103,12 @@ def _terminal_view() -> Iterator[Callable[[RenderableType], None]]:
     # Output that goes to a file must not be redirected to the terminal.
     redirect = sys.stdout is not None and sys.stdout.isatty()
     with Live(console=console, transient=True, redirect_stdout=redirect) as view:
-        yield view.update
+        try:
+            yield view.update
+        finally:  # rich keeps text without a line end
+            for stream in (sys.stdout, sys.stderr):
+                if stream is not None:
+                    stream.flush()
 
 
 @contextmanager
@@ -139,21 +150,56 @@ def create_bar(title: str, unit: str = "") -> Progress:
 
 
 @contextmanager
-def show_steps(
-    progress: StepCallback | bool | None, title: str, unit: str = "steps"
-) -> Iterator[StepCallback | None]:
-    """Yield what to call after each step for a ``progress=`` argument, or None.
+def open_callback(
+    progress: Callable[P, object] | bool | None,
+    open_view: Callable[[], AbstractContextManager[Callable[P, object]]],
+    print_line: Callable[P, object],
+) -> Iterator[Callable[P, object] | None]:
+    """Yield what to call with the progress for a ``progress=`` argument, or None.
 
-    It is the caller's own function, or it shows a bar; with ``progress=True`` it prints lines
-    where there is no room for a bar.
+    It is the caller's own function, or it shows a view; with ``progress=True`` it prints lines
+    where there is no room for a view. If it raises, it is not called again.
     """
     if has_view(progress):
-        with _step_bar(title, unit) as advance:
-            yield advance
+        with open_view() as update:
+            yield _call_until_error(update)
     elif callable(progress):
-        yield progress
+        yield _call_until_error(progress)
+    elif progress is True and not _is_active.get() and _is_first_process():
+        yield _call_until_error(print_line)
     else:
-        yield _line_printer(title, unit) if progress and not _is_active.get() else None
+        yield None
+
+
+def _call_until_error(callback: Callable[P, object]) -> Callable[P, None]:
+    """Return a function whose first error is a warning: it must not end hours of training."""
+    is_active = True
+
+    def call(*args: P.args, **kwargs: P.kwargs) -> None:
+        nonlocal is_active
+        if not is_active:
+            return
+        try:
+            callback(*args, **kwargs)
+        except Exception as error:
+            is_active = False
+            frame = traceback.extract_tb(error.__traceback__)[-1]
+            warnings.warn_explicit(
+                f"the progress function raised {type(error).__name__}: {error}; training goes on "
+                "without it",
+                RuntimeWarning,
+                frame.filename,
+                frame.lineno or 0,
+            )
+
+    return call
+
+
+def show_steps(
+    progress: StepCallback | bool | None, title: str, unit: str = "steps"
+) -> AbstractContextManager[StepCallback | None]:
+    """Return the context of what to call after each step for a ``progress=`` argument."""
+    return open_callback(progress, partial(_step_bar, title, unit), _line_printer(title, unit))
 
 
 @contextmanager

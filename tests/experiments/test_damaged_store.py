@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from ratecraft.errors import ResultError
+from ratecraft.errors import ResultError, RunFailed
 from ratecraft.experiments import merge, read_comparison
 from ratecraft.experiments._store import Store
 from ratecraft.experiments._trials import Trial
 from ratecraft.results import Evaluation, Run
 
-TRIAL = Trial("digits", "ratecraft 0", "cosine(1, 0)", 0.1, None, 0, "30")
+TRIAL = Trial("digits", "ratecraft 0", "cosine(1, 0)", 0.1, None, 0, "3")
 RUN = Run("cosine(1, 0)", 0.1, 0, 3, 2, (0.5, 0.4, 0.3), (Evaluation(2, {"loss": 0.3}),))
 OTHER = dataclasses.replace(TRIAL, seed=1)
 
@@ -60,6 +60,17 @@ DAMAGE = [
     ("run", edited(RUN, total_steps=10**12), "run.total_steps is 1000000000000; expected"),
     ("run", edited(RUN, schedule=5), "run.schedule is 5; expected a string"),
     ("run", edited(RUN, status="odd"), "run.status is unknown; expected schedule"),
+    ("run", edited(RUN, schedule="constant(1)"), "run.schedule is .*, but that of its trial is 'c"),
+    (
+        "run",
+        edited(RUN, schedule="os.abort()"),
+        r"run.schedule is 'os.abort\(\)'; expected a sched",
+    ),
+    ("run", edited(RUN, realized_schedule="1 + x"), "run.realized_schedule is '1 .*; expected a s"),
+    ("run", edited(RUN, lr=0.2), "run.lr is 0.2, but that of its trial is 0.1"),
+    ("run", edited(RUN, seed=7), "run.seed is 7, but that of its trial is 0"),
+    ("run", edited(RUN, optimizer="adam"), "run.optimizer is 'adam', but that of its trial is ''"),
+    ("run", edited(RUN, total_steps=4), "run.total_steps is 4, but that of its trial is 3"),
     ("run", edited(RUN, evaluations=[{"step": 1}]), r"run.evaluations\[0\].metrics is missing"),
     ("losses", b"", "losses are not at most 3 numbers, compressed"),
     ("losses", b"\xff\xff", "losses cannot be decompressed"),
@@ -166,6 +177,49 @@ def test_file_of_another_program_and_its_neighbors_are_not_changed(
         with pytest.raises(ResultError, match=r"of another program .*was not changed"):
             read()
     assert contents() == before
+
+
+@pytest.mark.parametrize("target", ["app.db", "notes.txt", "missing.txt"])
+@pytest.mark.parametrize("is_link", [True, False])
+def test_lock_file_of_another_program_and_what_it_links_to_are_not_changed(
+    tmp_path: Path, target: str, is_link: bool
+) -> None:
+    other_program(tmp_path, "log")
+    (tmp_path / "notes.txt").write_text("precious")
+    lock = tmp_path / "runs.db.lock"
+    if is_link:
+        lock.symlink_to(tmp_path / target)
+    elif target == "missing.txt":
+        lock.mkdir()
+    else:
+        shutil.copy(tmp_path / target, lock)
+        if target == "app.db":
+            shutil.copy(tmp_path / "app.db-wal", f"{lock}-wal")
+
+    def contents() -> dict[str, bytes]:
+        return {file.name: file.read_bytes() for file in tmp_path.iterdir() if file.is_file()}
+
+    before = contents()
+    with pytest.raises(ResultError, match=r"runs.db.lock is not a lock file .* was not changed"):
+        Store(tmp_path / "runs.db")
+    assert contents() == before
+
+
+def test_no_store_is_left_if_its_lock_cannot_be_taken(tmp_path: Path) -> None:
+    with Store(tmp_path / "first.db"):
+        (tmp_path / "second.db.lock").hardlink_to(tmp_path / "first.db.lock")
+        with pytest.raises(RunFailed, match="another comparison is writing to"):
+            Store(tmp_path / "second.db")
+    assert not (tmp_path / "second.db").exists()
+
+
+@pytest.mark.parametrize("read_only", [True, False])
+@pytest.mark.parametrize("name", [".", "", "folder"])
+def test_folder_is_no_store(tmp_path: Path, monkeypatch, name: str, read_only: bool) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(ResultError, match=f"^{name or '.'} is a folder; write a file name$"):
+        Store(name, read_only=read_only)
 
 
 def test_store_with_all_its_tables_in_a_log_opens(tmp_path: Path) -> None:

@@ -57,7 +57,9 @@ def test_folder_without_a_commit_has_none(tmp_path: Path, monkeypatch) -> None:
     assert "git commit" not in environment()
 
 
-@pytest.mark.parametrize("name", ["evil", "e.v.i.l", "evil=", "required"])
+@pytest.mark.parametrize(
+    "name", ["evil", "e.v.i.l", "evil=", "required", os.fsdecode(b"a\xffb"), "a\u2028b", "a\x0cb"]
+)
 def test_programs_of_the_checkout_are_not_run(checkout: Path, tmp_path: Path, name: str) -> None:
     script, ran = tmp_path / "script.sh", tmp_path / "ran"
     script.write_text(f"#!/bin/sh\necho $0 $@ >> '{ran}'\ncat\n")
@@ -65,7 +67,7 @@ def test_programs_of_the_checkout_are_not_run(checkout: Path, tmp_path: Path, na
     hooks = checkout / ".git" / "hooks"
     hooks.mkdir(exist_ok=True)
     shutil.copy(script, hooks / "post-index-change")
-    (checkout / ".gitattributes").write_text(f"*.txt filter={name} diff={name}\n")
+    (checkout / ".gitattributes").write_bytes(os.fsencode(f"*.txt filter={name} diff={name}\n"))
     for key in ("clean", "smudge", "process"):
         git("config", f"filter.{name}.{key}", str(script))
     git("config", f"filter.{name}.required", "true")
@@ -83,3 +85,14 @@ def test_programs_of_the_checkout_are_not_run(checkout: Path, tmp_path: Path, na
     assert facts.get("git commit") or "=" in name
     subprocess.run([str(GIT), "status"], capture_output=True, check=False)
     assert ran.exists()  # the script does run without this
+
+
+def test_git_of_the_checkout_is_not_run(checkout: Path, tmp_path: Path, monkeypatch) -> None:
+    program, ran = checkout / "git", tmp_path / "ran"
+    program.write_text(f"#!/bin/sh\ntouch '{ran}'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f".{os.pathsep}{os.environ['PATH']}")
+    assert "git commit" not in environment()
+    assert not ran.exists()
+    subprocess.run(["git"], check=True)  # noqa: S607 - as a shell does
+    assert ran.exists()

@@ -5,11 +5,14 @@ import re
 import subprocess
 import sys
 import threading
+import tracemalloc
 from pathlib import Path
 
 import pytest
 from terminal import run_in_terminal, shown_lines
 
+from ratecraft import compare, constant
+from ratecraft.errors import RunFailed
 from ratecraft.experiments._engines import LocalEngine
 from ratecraft.experiments._reports import (
     MAX_PRINTED_BYTES,
@@ -151,6 +154,45 @@ def test_lines_of_several_workers_are_not_mixed(capsys) -> None:
     assert capsys.readouterr() == ("one line\ntwo lines\n", "30 %\n")
     lines.flush()
     assert capsys.readouterr() == ("and\n", "")
+
+
+def test_bar_that_is_drawn_again_and_again_takes_no_memory(capsys) -> None:
+    lines, bar = PrintedLines(), b"=" * 3000 + b"\r"
+    tracemalloc.start()
+    for _ in range(300):
+        lines.add(PrintedText(1, "stdout", bar))
+    memory = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert memory < 30_000
+    lines.flush()
+    assert capsys.readouterr() == ("=" * 3000 + "\n", "")
+
+
+DYING = """
+import os, sys
+import torch
+from ratecraft.experiments import Task
+
+x = torch.linspace(-1, 1, 64)[:, None]
+
+def loss(model, batch):
+    sys.stderr.write("last words")
+    sys.stderr.flush()
+    os._exit(3)
+
+def task():
+    return Task(model=lambda: torch.nn.Linear(1, 1), loss=loss, train=x.split(8), val=[x])
+"""
+
+
+def test_last_words_of_dying_workers_are_shown(tmp_path: Path, capsys) -> None:
+    (tmp_path / "dying.py").write_text(DYING)
+    with pytest.raises(RunFailed, match="a worker process died 3 times"):
+        compare(
+            f"{tmp_path / 'dying.py'}:task",
+            [constant(1)], lrs=0.1, seeds=1, total_steps=5, workers=1, progress=False,
+        )  # fmt: skip
+    assert capsys.readouterr().err == 3 * "last words\n"
 
 
 def test_text_that_standard_output_cannot_encode_is_escaped(tmp_path: Path) -> None:

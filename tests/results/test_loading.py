@@ -51,6 +51,19 @@ CASES = [
     ("Comparison", ["runs", 0, "total_steps"], 10**12, f"is 1000000000000; {WHOLE}"),
     ("Comparison", ["runs", 0, "total_steps"], -4, f"runs[0].total_steps is -4; {WHOLE}"),
     ("Comparison", ["runs", 0, "total_steps"], 1, "losses has 2 items for 1 total_steps"),
+    (
+        "Comparison",
+        ["runs", 0, "schedule"],
+        "os.abort()",
+        "runs[0].schedule is 'os.abort()'; expected a schedule: 'os' is not a word",
+    ),
+    ("Comparison", ["runs", 0, "schedule"], "plateau(constant(1))", "; expected a schedule: 'pla"),
+    (
+        "Comparison",
+        ["runs", 0, "realized_schedule"],
+        "wave",
+        "runs[0].realized_schedule is 'wave'; expected a schedule: ",
+    ),
     ("Comparison", ["runs", 0, "seed"], "<script>", "runs[0].seed is '<script>'; expected a whole"),
     ("Comparison", ["runs", 0, "seed"], 10**400, "expected a whole number"),
     ("Comparison", ["runs", 0, "lr"], "nan", "runs[0].lr is 'nan'; expected a finite number"),
@@ -100,6 +113,13 @@ def test_wrong_value_is_refused_with_its_field(
     path.write_text(json.dumps(data))
     with pytest.raises(ResultError, match=rf"r\.json is a damaged {name}: .*{re.escape(words)}"):
         load(path)
+
+
+def test_run_of_a_plateau_is_loaded(tmp_path: Path) -> None:
+    text = "plateau(constant(1), factor=0.5)"
+    run = dataclasses.replace(RUN, schedule=text, realized_schedule="constant(1) * constant(1)")
+    result = Comparison("t", {"a": text}, (run,))
+    assert load(result.save(tmp_path / "r.json")) == result
 
 
 @pytest.mark.parametrize("name", RESULTS)

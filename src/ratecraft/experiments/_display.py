@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Final
 
-from ratecraft._progress import create_bar, format_duration, has_view, show_view
+from ratecraft._progress import create_bar, format_duration, open_callback, show_view
 from ratecraft._render._text import printable
 
 from ._execution import Progress
@@ -19,18 +19,17 @@ MAX_TRIAL_LINES: Final = 8  # running trials that a view shows
 ProgressCallback = Callable[[Progress], object]
 
 
-@contextmanager
 def show_progress(
     progress: ProgressCallback | bool | None,
-) -> Iterator[ProgressCallback | None]:
-    """Yield what to call with each event for a ``progress=`` argument, or None."""
-    if has_view(progress):
-        with show_view() as replace:
-            yield _TrialsView(replace)
-    elif callable(progress):
-        yield progress
-    else:
-        yield _print_line if progress else None
+) -> AbstractContextManager[ProgressCallback | None]:
+    """Return the context of what to call with each event for a ``progress=`` argument."""
+    return open_callback(progress, _trials_view, _print_line)
+
+
+@contextmanager
+def _trials_view() -> Iterator[ProgressCallback]:
+    with show_view() as replace:
+        yield _TrialsView(replace)
 
 
 class _TrialsView:

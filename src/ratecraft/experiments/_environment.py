@@ -45,15 +45,16 @@ def _git_commit() -> str:
     """Return the commit of the current folder, with "-dirty" if a file differs; empty if none."""
     try:
         # Filters run on changed files. A checkout chooses their names, so all are turned off.
-        filters = _git("config", "--name-only", "--get-regexp", r"^filter\.")
-        keys = sorted(set(filters.stdout.splitlines()))
-        if filters.returncode > 1 or any("=" in key for key in keys):  # -c cannot turn these off
+        # A name may hold any byte but 0, also a line end of Unicode.
+        filters = _git("config", "-z", "--name-only", "--get-regexp", r"^filter\.")
+        keys = sorted(set(filters.stdout.split(b"\0")) - {b""})
+        if filters.returncode > 1 or any(b"=" in key for key in keys):  # -c cannot turn these off
             return ""
-        unset = [f"{key}={'false' if key.endswith('.required') else ''}" for key in keys]
+        unset = [key + (b"=false" if key.endswith(b".required") else b"=") for key in keys]
         status = _git(*(part for option in unset for part in ("-c", option)), *STATUS)
     except (OSError, subprocess.TimeoutExpired):  # without git
         return ""
-    lines = status.stdout.splitlines()
+    lines = status.stdout.decode(errors="replace").splitlines()
     ids = [line.split()[-1] for line in lines if line.startswith("# branch.oid ")]
     if status.returncode or ids in ([], ["(initial)"]):
         return ""
@@ -61,9 +62,13 @@ def _git_commit() -> str:
     return ids[0][:12] + ("-dirty" if changed else "")
 
 
-def _git(*arguments: str) -> subprocess.CompletedProcess[str]:
+def _git(*arguments: str | bytes) -> subprocess.CompletedProcess[bytes]:
+    program = shutil.which("git")
+    # Windows, or "." in PATH, would run a git of the checkout.
+    if program is None or not os.path.isabs(program):
+        raise FileNotFoundError("git")
     return subprocess.run(  # noqa: S603 - git
-        [shutil.which("git") or "git", *SAFE_OPTIONS, *arguments],
-        capture_output=True, text=True, errors="replace", check=False,
+        [program, *SAFE_OPTIONS, *arguments],
+        capture_output=True, check=False,
         env=os.environ | SAFE_ENVIRONMENT, stdin=subprocess.DEVNULL, timeout=GIT_SECONDS,
     )  # fmt: skip

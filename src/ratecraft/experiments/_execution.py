@@ -2,7 +2,6 @@
 
 import math
 import time
-import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
@@ -15,7 +14,6 @@ from ratecraft.results import Run
 from ._engines import Engine
 from ._jobs import TrialFailure, run_job
 from ._reports import PrintedLines, PrintedText, Report, StepReport, report_to
-from ._source import format_error
 from ._store import Store
 from ._task import Task
 from ._time_left import TimeLeft
@@ -129,6 +127,12 @@ class Execution:
 
     def run(self, engine: Engine) -> None:
         """Run all jobs; one whose worker dies is tried again, up to three times in all."""
+        try:
+            self._run_jobs(engine)
+        finally:  # also the last words of a worker that died
+            self._printed.flush()
+
+    def _run_jobs(self, engine: Engine) -> None:
         waiting, attempts = deque(self.missing), Counter[Job]()
         running: dict[Future[Any], Job] = {}
         self._slots = engine.slots
@@ -161,7 +165,6 @@ class Execution:
                 for trial in self._trials_of(job):
                     self._report("restarted", trial)
                 waiting.appendleft(job)
-        self._printed.flush()
 
     def _start_job(self, job: Job) -> None:
         self._started[job] = time.monotonic()
@@ -225,21 +228,7 @@ class Execution:
             run=run,
             error=self.failed[trial].line if event == "failed" else "",
         )
-        self._call_back(progress)
-
-    def _call_back(self, progress: Progress) -> None:
-        """Call the user's function; an error in it must not end hours of training."""
-        try:
-            if self._progress is not None:
-                self._progress(progress)
-        except Exception as error:
-            self._progress = None
-            warnings.warn(
-                f"the progress function raised {format_error(error)}; the comparison goes on "
-                "without it",
-                RuntimeWarning,
-                stacklevel=1,
-            )
+        self._progress(progress)
 
     def _estimate(self) -> float | None:
         """Return the seconds left; thousands of jobs take too long for an estimate per event."""

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from ._train import Training
 
 REPORT_SECONDS: Final = 0.5  # between two reports of a job
-# A pipe takes up to 4096 bytes as a whole. So no report is torn, by a killed worker or by a
-# forked process that prints at the same time.
+# A pipe takes up to 4096 bytes on Linux, and 512 on macOS, as a whole. So on Linux no report is
+# torn, by a killed worker or by a forked process that prints at the same time.
 MAX_PRINTED_BYTES: Final = 3500
 
 
@@ -28,7 +28,7 @@ class StepReport(NamedTuple):
     total_steps: int
     loss: float
     job_steps: int  # trained by the job so far
-    job_seconds: float  # that all of them but the first took
+    job_seconds: float  # time of these steps, without the first
 
 
 class PrintedText(NamedTuple):
@@ -95,7 +95,7 @@ class _PrintedBytes(io.RawIOBase):
 
 
 class PrintedLines:
-    """Joins the text of each worker to lines, and prints them on the stream they were meant for."""
+    """Joins the text of each worker into lines, and prints each line on the stream it is for."""
 
     def __init__(self) -> None:
         self._rest: dict[tuple[int, str], bytes] = {}
@@ -106,10 +106,10 @@ class PrintedLines:
         for line in lines:
             _print_line(text.stream, line)
         if rest:  # of a bar that is drawn again and again, only the last state is kept
-            self._rest[key] = rest.rpartition(b"\r")[2] or rest
+            self._rest[key] = rest[rest.rstrip(b"\r").rfind(b"\r") + 1 :]
 
     def flush(self) -> None:
-        """Print what is left; its lines have no end."""
+        """Print the text that no newline ended."""
         for (_, stream), rest in self._rest.items():
             _print_line(stream, rest)
         self._rest.clear()

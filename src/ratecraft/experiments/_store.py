@@ -7,10 +7,11 @@ import json
 import os
 import shutil
 import sqlite3
+import stat
 import tempfile
 import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
@@ -51,11 +52,15 @@ class Store(AbstractContextManager["Store"]):
 
     def __init__(self, path: str | os.PathLike[str], *, read_only: bool = False) -> None:
         self.path = Path(path)
+        if self.path.is_dir():
+            raise ResultError(f"{self.path} is a folder; write a file name")
         if read_only and not self.path.is_file():
             raise ResultError(f"there is no store {self.path}")
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack, self._translate_errors():
             self._check_tables(read_only)
+            if not read_only:
+                stack.callback(_lock(self.path).close)
             self._db = sqlite3.connect(self.path, timeout=WAIT_SECONDS, isolation_level=None)
             stack.callback(self._db.close)
             # Bytes that are not UTF-8 are an error of their row, not of the whole query.
@@ -64,7 +69,6 @@ class Store(AbstractContextManager["Store"]):
             self._db.execute("PRAGMA query_only=ON" if read_only else "PRAGMA synchronous=EXTRA")
             self._check_format()
             if not read_only:
-                stack.callback(_lock(self.path).close)
                 self._db.executescript(CREATE)
             self._resources = stack.pop_all()
 
@@ -138,7 +142,9 @@ class Store(AbstractContextManager["Store"]):
             fields = _parse(run_text, "run")
             total_steps = read_value(PositiveSteps, fields.get("total_steps"), "run.total_steps")
             losses = _unpack(packed_losses, total_steps)
-            return trial, read_value(Run, fields | {"losses": losses}, "run")
+            run = read_value(Run, fields | {"losses": losses}, "run")
+            _check_trial(trial, run)
+            return trial, run
         except ValueError as error:
             raise ResultError(
                 f"{self.path}: row {number} of the table trials is damaged: {error}; delete this "
@@ -172,10 +178,18 @@ def _lock(path: Path) -> sqlite3.Connection:
     """Return a connection that makes this the driver of a store until it is closed.
 
     SQLite's lock belongs to one process: it ends with it, even if it is killed, and no worker
-    inherits it. It also excludes a second connection in the same process. Of several drivers that
-    start at once, one gets it; of several exclusive transactions, it may be none.
+    inherits it. It also excludes a second connection in the same process. If several drivers
+    start at once, exactly one gets it. With exclusive transactions all of them could fail.
     """
-    db = sqlite3.connect(f"{path.resolve()}.lock", timeout=0, isolation_level=None)
+    lock = Path(f"{path.resolve()}.lock")
+    with suppress(FileNotFoundError):
+        status = lock.lstat()
+        if not stat.S_ISREG(status.st_mode) or status.st_size:  # a lock file is always empty
+            raise ResultError(
+                f"{lock} is not a lock file of ratecraft, which is empty and no link, and was not "
+                "changed; write another file name for the store"
+            )
+    db = sqlite3.connect(lock, timeout=0, isolation_level=None)
     try:
         db.execute("PRAGMA journal_mode=MEMORY")  # nothing is committed, so no file is needed
         db.execute("BEGIN IMMEDIATE")
@@ -219,6 +233,24 @@ def _read_tables(uri: str) -> tuple[set[str], bool]:
         rows = db.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
         marks = [db.execute(f"PRAGMA {x}").fetchone() for x in ("application_id", "user_version")]
     return {name for (name,) in rows}, marks != [(0,), (0,)]
+
+
+def _check_trial(trial: Trial, run: Run) -> None:
+    """Raise a ValueError if a run is that of another trial."""
+    expected: dict[str, object] = {
+        "schedule": trial.schedule,
+        "lr": trial.lr,
+        "seed": trial.seed,
+        "optimizer": trial.optimizer or "",
+    }
+    if trial.total_steps.isdecimal():  # else a length such as epochs(2)
+        expected["total_steps"] = int(trial.total_steps)
+    for name, value in expected.items():
+        if getattr(run, name) != value:
+            raise ValueError(
+                f"run.{name} is {shortened(getattr(run, name))}, but that of its trial is "
+                f"{shortened(value)}"
+            )
 
 
 def _parse(text: Any, name: str) -> Any:

@@ -61,7 +61,8 @@ def train(
         seed: seed of the initial weights and the data order.
         total_steps: length of the run, in steps or ``epochs(n)``; default ``epochs(10)``.
         progress: called with (steps done, total steps) after each step. None: a bar, if standard
-            error is a terminal or in a notebook; True: a bar, or lines elsewhere; False: none.
+            error is a terminal or in a notebook; True: a bar, or lines elsewhere; False: none. If
+            it raises, a warning says so, and the training goes on without it.
         watch: called with each evaluation.
 
     Raises:

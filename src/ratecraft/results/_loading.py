@@ -10,7 +10,8 @@ from types import UnionType
 from typing import Annotated, Any, Final, NoReturn, Union, get_args, get_origin, get_type_hints
 
 from ratecraft._files import parse_json, shortened
-from ratecraft.errors import ResultError
+from ratecraft.errors import ResultError, ScheduleError
+from ratecraft.schedule import parse
 
 from ._base import (
     MAX_FLOAT,
@@ -191,8 +192,12 @@ def _problem(value: Any) -> str:
                 counted.update(map(id, runs))
         case Evaluation() if "loss" not in value.metrics:
             return "metrics has no loss"
-        case Run() if len(value.losses) > value.total_steps:
-            return f"losses has {len(value.losses)} items for {value.total_steps} total_steps"
+        case Run():
+            if len(value.losses) > value.total_steps:
+                return f"losses has {len(value.losses)} items for {value.total_steps} total_steps"
+            name = "realized_schedule" if value.realized_schedule else "schedule"
+            if problem := _schedule_problem(getattr(value, name)):
+                return f"{name} is {shortened(getattr(value, name))}; {problem}"
         case LRRangeTestResult():
             if not 0 < len(value.lrs) == len(value.losses) == len(value.smoothed):
                 return "lrs, losses and smoothed must have the same length, at least 1"
@@ -209,6 +214,16 @@ def _problem(value: Any) -> str:
             for name, (steps, losses) in value.logs.items():
                 if len(steps) != len(losses):
                     return f"logs[{name!r}] has {len(steps)} steps and {len(losses)} losses"
+    return ""
+
+
+@cache  # the runs of a comparison share few schedules
+def _schedule_problem(text: str) -> str:
+    """Return what is wrong with the text of a schedule; empty if nothing is."""
+    try:
+        parse(text)
+    except ScheduleError as error:
+        return f"expected a schedule: {str(error).splitlines()[0]}"
     return ""
 
 

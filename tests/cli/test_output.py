@@ -105,11 +105,17 @@ def test_a_plot_in_a_pipe_fits_80_columns_and_24_lines(tmp_path: Path) -> None:
     assert plot_size(done.stdout) == (80, 16)
 
 
-def test_a_plot_fills_a_real_terminal(tmp_path: Path) -> None:
+FIND = ("find", "my_task.py:task", "-n", "50", "--json")
+
+
+@pytest.mark.parametrize(("arguments", "stream"), [(SHOW, "stdout"), (FIND, "stderr")])
+def test_a_plot_fills_a_real_terminal(
+    setups: Path, arguments: tuple[str, ...], stream: str
+) -> None:
     driver, terminal = pty.openpty()
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
-    environment = {"COLUMNS": "", "LINES": "", "NO_COLOR": "1"}
-    with start(tmp_path, *SHOW, environment=environment, stdout=terminal):
+    environment = {"COLUMNS": "", "LINES": "", "NO_COLOR": "1", "TERM": "xterm"}
+    with start(setups, *arguments, environment=environment, **{stream: terminal}):
         os.close(terminal)
         output = b""
         try:

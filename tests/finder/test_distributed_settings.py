@@ -1,7 +1,9 @@
 """Distributed searches: every process gets the same learning rate, or the same clear error."""
 
 import math
+from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from spawning import run_in_processes
@@ -18,6 +20,19 @@ DIFFERENT = "the processes of a distributed search have different settings "
 
 def squares(model, batch):
     return (model(batch) - batch.sum(1, keepdim=True)).pow(2).mean()
+
+
+class ClipToOne:
+    def __call__(self, parameters):
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+
+
+def clip_values(largest):
+    return partial(nn.utils.clip_grad_value_, clip_value=largest)
+
+
+def adam(model, **options):
+    return torch.optim.Adam(model.parameters(), **{"lr": 0.01} | options)
 
 
 def batches(rank, count=20):
@@ -87,12 +102,14 @@ def scaler(rank):
 def differing(rank):
     """Searches whose settings differ by rank."""
     differ = {
-        name: answered(rank, **{name: values[rank]})
+        name: answered(rank, **{name.split(" (")[0]: values[rank]})
         for name, values in {
             "total_steps": (4000, 3600),
             "budget_steps": (60, 70),
             "accumulate": (1, 2),
             "clip": (1.0, None),
+            "clip (rank 0), a partial function": (clip_values(1.0), clip_values(2.0)),
+            "clip (rank 0), an object": (ClipToOne(), nn.utils.clip_grad_norm_),
             "check_every": (1, 2),
         }.items()
     }
@@ -109,6 +126,7 @@ def differing(rank):
         }.items()
     }
     lr, decay = [0.01, 0.1][rank], [0.0, 0.1][rank]
+    betas = [(0.9, 0.99), (0.5, 0.99)][rank]
     return differ | {
         "lr of param group 0": answered(rank, optimizer=lambda m: sgd(m, lr=lr)),
         "lr of param group 0 (rank 0), range test": answered(
@@ -116,6 +134,18 @@ def differing(rank):
         ),
         "weight_decay of param group 0": answered(
             rank, optimizer=lambda m: sgd(m, weight_decay=decay)
+        ),
+        "lr of param group 0 (rank 0), numpy": answered(
+            rank, optimizer=lambda m: sgd(m, lr=np.float32(lr))
+        ),
+        "lr of param group 0 (rank 0), tensor": answered(
+            rank, optimizer=lambda m: sgd(m, lr=torch.tensor(lr))
+        ),
+        "betas of param group 0 (rank 0), list": answered(
+            rank, optimizer=lambda m: adam(m, betas=list(betas))
+        ),
+        "betas of param group 0 (rank 0), tensors": answered(
+            rank, optimizer=lambda m: adam(m, betas=tuple(map(torch.tensor, betas)))
         ),
         "optimizer": answered(rank, optimizer=other_optimizer(rank)),
         "number of param groups": answered(rank, optimizer=two_groups(rank)),
@@ -196,6 +226,11 @@ def agreeing(rank):
             model=DistributedDataParallel(embedding()),
             loader=words,
             loss=lambda model, batch: (model(batch) - 1).pow(2).mean(),
+        ),
+        "a partial function as clip": answered(rank, clip=clip_values(1.0)),
+        "an object as clip": answered(rank, clip=ClipToOne()),
+        "a number and a tensor": answered(
+            rank, optimizer=lambda m: sgd(m, lr=torch.tensor(0.5) if rank else 0.5)
         ),
         "progress on one rank": answered(rank, progress=(lambda *_: None) if rank else False),
     }

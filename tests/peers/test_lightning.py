@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from spawning import run_in_processes
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from ratecraft import cosine, epochs, inverse_sqrt, warmup
@@ -830,6 +831,26 @@ def test_find_and_set_lr_names_what_lightning_needs():
 
     with pytest.raises(BindingError, match="Late loads a checkpoint after configure_optimizers"):
         fit(scheduled, module_class=searching(), strategy=Late(), max_epochs=1)
+
+
+def run_in_process(rank):
+    settings = {"gradient_clip_val": 0.5, "gradient_clip_algorithm": "value"}
+    module, lrs = fit(
+        scheduled,
+        module_class=searching(),
+        max_epochs=1,
+        devices=2,
+        strategy="ddp",
+        **settings,
+    )
+    return [base_lrs(module), len(lrs)]
+
+
+def test_two_processes_that_clip_values_set_the_same_lr(tmp_path):
+    first, second = run_in_processes(run_in_process, tmp_path)
+    assert first == second
+    assert first[0][0] != BASE
+    assert first[1] == 7
 
 
 # doctor -------------------------------------------------------------------------------------------

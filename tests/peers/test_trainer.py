@@ -1,5 +1,6 @@
 """The lr of every step of ScheduleLR and for_trainer in the Hugging Face Trainer."""
 
+import json
 import math
 
 import pytest
@@ -641,6 +642,32 @@ def test_find_and_set_lr_refuses_a_scheduler_or_an_optimizer(tmp_path):
     find_and_set_lr(late)
     with pytest.raises(BindingError, match="a scheduler of ratecraft already sets"):
         late.train()
+
+
+def test_second_call_of_find_and_set_lr_is_refused(tmp_path):
+    trainer = make_trainer(tmp_path)
+    find_and_set_lr(trainer, budget_steps=100)
+    with pytest.raises(BindingError, match="was already called: the search runs once, in train"):
+        find_and_set_lr(trainer)
+    trainer.train()
+    assert len(lrs_that_were_set(trainer)) == 1
+
+
+def test_resumed_run_takes_the_last_lr_that_was_set(tmp_path, caplog):
+    settings = {"save_strategy": "steps", "save_steps": 13}
+    whole, _ = run_with_two_lrs(tmp_path, ratecraft_schedule, search=100, **settings)
+    (lr,) = lrs_that_were_set(whole)
+    # Runs of an earlier version could search twice.
+    path = tmp_path / "checkpoint-13" / "trainer_state.json"
+    state = json.loads(path.read_text())
+    state["log_history"].insert(0, {"found_lr": 10 * lr, "step": 0})
+    path.write_text(json.dumps(state))
+    caplog.clear()
+    resumed, _ = run_with_two_lrs(
+        tmp_path, ratecraft_schedule, search=1, resume=str(path.parent), **settings
+    )
+    assert equal_weights(resumed.model, whole.model)
+    assert f"its checkpoint has lr {lr:.3g}" in caplog.text
 
 
 # doctor -------------------------------------------------------------------------------------------

@@ -21,7 +21,13 @@ def test_characters_that_control_a_terminal_are_shown(text: str, shown: str) -> 
     assert printable(text) == shown
 
 
-@pytest.mark.parametrize("text", ["", "two\nlines\tand a tab", "Hägele ± 学習率 🙂", "no\xa0break"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "two\nlines\tand a tab", "Hägele ± 学習率 🙂", "no\xa0break"),
+        *("\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645", "👩\u200d🔬", "\ue0b0 private use"),
+    ],
+)
 def test_other_text_stays(text: str) -> None:
     assert printable(text) == text
 
@@ -56,6 +62,11 @@ def test_a_short_text_keeps_both_ends_and_fits(text: str, limit: int) -> None:
     start, _, end = short.partition("…")
     assert text.startswith(start)
     assert text.endswith(end)
+
+
+def test_joiners_and_variation_selectors_take_no_column() -> None:
+    assert display_width("a\u200cb\u200d") == 2
+    assert display_width("\N{HEAVY BLACK HEART}\ufe0f") == 1
 
 
 def test_a_text_that_fits_is_not_cut() -> None:

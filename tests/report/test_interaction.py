@@ -286,6 +286,29 @@ def test_units_and_spreads_do_not_matter_for_the_order(
     assert column(page, page.locator("table"), 1) == [cells[2], text, cells[3], "-"]
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["cosine, 90 steps", "cosine, 1,000 steps", "cosine, 10,000 steps"],
+        ["slope -1.5", "slope -1", "slope 0.5", "slope 2"],
+        ["wsd-2", "wsd-10"],  # a hyphen
+        ["lr 1e-3", "lr 0.01", "lr 0.1"],
+    ],
+    ids=["thousands", "negative", "hyphen", "exponent"],
+)
+def test_numbers_in_names_are_sorted_by_their_value(
+    visit: Any, tmp_path: Path, names: list[str]
+) -> None:
+    from ratecraft._render._html import table, table_row
+    from ratecraft.report._page import _page
+
+    path = tmp_path / "table.html"
+    path.write_text(_page("t", [table(["name"], [table_row([n]) for n in reversed(names)])]))
+    page = visit(path)
+    page.get_by_role("button", name="name", exact=True).click()
+    assert column(page, page.locator("table"), 0) == names
+
+
 def test_filter_keeps_the_rows_with_all_words(visit: Any, large_report: Path) -> None:
     page = visit(large_report)
     page.get_by_role("searchbox").first.fill("cosine fast")

@@ -1,5 +1,7 @@
 """LRFinderResult.apply writes the learning rate into an optimizer."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -81,11 +83,29 @@ def test_result_without_lr_raises_with_its_reason_and_changes_nothing() -> None:
     assert lrs_of(optimizer) == [0.1]
 
 
-def test_negative_lr_raises() -> None:
-    optimizer = sgd(0.1)
-    optimizer.param_groups[0]["lr"] = -1.0
-    with pytest.raises(BindingError, match=r"\[-1.0\], have no ratios"):
+@pytest.mark.parametrize("wrong", [-1.0, math.nan, math.inf])
+@pytest.mark.parametrize("other", [0.0, 0.1])
+def test_lr_that_is_negative_or_not_finite_raises_and_nothing_changes(
+    wrong: float, other: float
+) -> None:
+    for lrs in ([wrong], [wrong, other], [other, wrong]):
+        optimizer = sgd(*map(abs, lrs))
+        for group, lr in zip(optimizer.param_groups, lrs, strict=True):
+            group.update(lr=lr, initial_lr=0.1)
+        with pytest.raises(BindingError, match=r"have no ratios .* expected finite values >= 0"):
+            finder_result().apply(optimizer)
+        assert repr(lrs_of(optimizer)) == repr(lrs)  # nan is not equal to itself
+        assert lrs_of(optimizer, "initial_lr") == [0.1] * len(lrs)
+
+
+@pytest.mark.parametrize("key", ["lr", "initial_lr"])
+def test_a_tensor_of_integers_is_refused_and_nothing_changes(key: str) -> None:
+    optimizer = sgd(0.1, 0.1)
+    optimizer.param_groups[1][key] = integer = torch.tensor(1)
+    with pytest.raises(BindingError, match=rf"{key}=tensor\(1\).* write {key}=torch.tensor\(1.0\)"):
         finder_result().apply(optimizer)
+    assert lrs_of(optimizer)[0] == 0.1
+    assert integer.item() == 1
 
 
 # Schedulers

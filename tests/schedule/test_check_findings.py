@@ -407,23 +407,41 @@ def test_epochs_and_samples_are_converted_to_steps():
     ]
 
 
+OTHER_LENGTH = "pass another total_steps=, or change the lengths in the schedule"
+
+
 @pytest.mark.parametrize(
-    ("total", "message"),
+    ("total", "message", "fix"),
     [
-        (0, "total_steps=0: a run needs at least one step"),
-        (-5, "steps(-5): a length must be >= 0"),
-        (percent(50), "total_steps=percent(50): the run itself cannot be a percent of the run"),
-        (epochs(3), "total_steps=: epochs(3) needs steps_per_epoch= (steps per epoch)"),
-        (10**19, "a length must be >= 0 and at most 1e18"),
-        (10**400, "is too large for a float"),
+        (0, "total_steps=0: a run needs at least one step", OTHER_LENGTH),
+        (-5, "steps(-5): a length must be >= 0", OTHER_LENGTH),
+        (percent(50), "total_steps=percent(50): the run itself cannot be a percent", OTHER_LENGTH),
+        (
+            epochs(3),
+            "total_steps=: epochs(3) needs steps_per_epoch= (steps per epoch)",
+            "pass steps_per_epoch=, or write the length in steps",
+        ),
+        (10**19, "a length must be >= 0 and at most 1e18", OTHER_LENGTH),
+        (10**400, "is too large for a float", OTHER_LENGTH),
     ],
 )
-def test_an_invalid_run_length_is_a_finding(total, message):
+def test_an_invalid_run_length_is_a_finding(total, message, fix):
     (finding,) = check(constant(1), total)
     assert finding.level == "error"
     assert message in finding.message
-    assert finding.fix == "it does not resolve over this run"
+    assert finding.fix == fix
     assert (finding.start, finding.end) == (0, len("constant(1)"))
+
+
+@pytest.mark.parametrize("schedule", [cosine(1, 0), UP.then(cosine(1, 0)), warmup(percent(10))])
+def test_a_schedule_that_needs_a_run_length_asks_for_it(schedule):
+    (finding,) = check(schedule)
+    assert finding.fix == "pass total_steps=, or write over= in the schedule"
+
+
+def test_a_length_in_epochs_asks_for_the_steps_of_an_epoch():
+    (finding,) = check(warmup(epochs(2)).then(cosine(1, 0)), 100)
+    assert finding.fix == "pass steps_per_epoch=, or write the length in steps"
 
 
 def test_a_run_length_of_the_wrong_type_raises_type_error():

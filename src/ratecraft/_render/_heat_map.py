@@ -2,18 +2,20 @@
 
 import html
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from ._axis import number
 from ._svg import CHAR_WIDTH_PX, GRID, SOFT, TEXT, text_element
+from ._text import display_width, shorten
 
 # From the lowest value to the highest: the blues and greens of ColorBrewer, without the palest.
 SCALE: Final = ("#081d58", "#225ea8", "#1d91c0", "#41b6c4", "#7fcdbb", "#c7e9b4", "#edf8b1")
 UNCOLORED: Final = "\N{MULTIPLICATION SIGN}"  # in the cell of a value that is not finite
 _ROW_PX, _GROUP_GAP_PX, _MIN_CELL_PX, _MAX_CELL_PX = 22, 6, 14, 110
-_MAX_LABEL_CHARS = 26
+_MAX_LABEL_SHARE = 0.35  # of the width
 _BOLD = ' font-weight="600"'
 _CUT_QUANTILE = 0.9  # higher values share a color, or a few would leave one for all others
 
@@ -40,9 +42,11 @@ class HeatMap:
 def svg_heat_map(heat_map: HeatMap, *, width: int = 640) -> str:
     """Return a heat map as SVG: groups of columns side by side, or below each other if narrow."""
     rows, groups, columns = (heat_map.labels(position) for position in range(3))
-    label_width = 24 + CHAR_WIDTH_PX * min(max(map(len, rows)), _MAX_LABEL_CHARS)
-    beside = (width - label_width - 12) / (len(groups) * len(columns)) >= 2 * _MIN_CELL_PX
-    bands = [groups] if beside else [[group] for group in groups]
+    labels = _distinct_labels(rows, int(_MAX_LABEL_SHARE * width / CHAR_WIDTH_PX))
+    label_width = 24 + CHAR_WIDTH_PX * max(map(display_width, labels.values()))
+    column_width = (width - label_width - 12) / (len(groups) * len(columns))
+    fits_one_band = column_width >= 2 * _MIN_CELL_PX
+    bands = [groups] if fits_one_band else [[group] for group in groups]
     per_band = len(bands[0]) * len(columns)
     space = width - label_width - 12 - _GROUP_GAP_PX * (len(bands[0]) - 1)
     cell_width = min(max(space / per_band, 4), _MAX_CELL_PX)
@@ -51,7 +55,7 @@ def svg_heat_map(heat_map: HeatMap, *, width: int = 640) -> str:
     y = 34.0
     for band in bands:
         keys = [(group, column) for group in band for column in columns]
-        drawn, y = picture.band(rows, keys, y)
+        drawn, y = picture.band(labels, keys, y)
         parts += drawn
     height = math.ceil(y + 44)
     return "\n".join(
@@ -84,30 +88,31 @@ class _Picture:
         self.font_size = min(size, 11.0) if size >= 7.5 else 0.0
 
     def band(
-        self, rows: Sequence[str], keys: Sequence[tuple[str, str]], top: float
+        self, labels: Mapping[str, str], keys: Sequence[tuple[str, str]], top: float
     ) -> tuple[list[str], float]:
-        """Return the rows of some columns below their labels, and the position below them."""
+        """Return the rows, with their labels, of some columns, and the position below them."""
         parts = []
         groups = list(dict.fromkeys(group for group, _ in keys))
         size = len(keys) // len(groups)
         if any(groups):
             for i, group in enumerate(groups):
                 x = self.x(i * size, size)
-                space = int(size * self.cell_width / CHAR_WIDTH_PX)
-                parts.append(text_element(x, top + 12, _cut(group, space), extra=_BOLD))
+                space = max(int(size * self.cell_width / CHAR_WIDTH_PX), 1)
+                parts.append(text_element(x, top + 12, shorten(group, space), extra=_BOLD))
             top += 18
         if any(column for _, column in keys):
             # Labels that do not fit their column are left out, at equal distances.
-            longest = max(len(column) for _, column in keys) * CHAR_WIDTH_PX
+            longest = max(display_width(column) for _, column in keys) * CHAR_WIDTH_PX
             stride = math.ceil((longest + 4) / self.cell_width)
             for i, (_, column) in enumerate(keys):
                 if i % size % stride == 0:
                     x = self.x(i, size) + self.cell_width / 2
                     parts.append(text_element(x, top + 12, column, anchor="middle", fill=SOFT))
             top += 18
-        for row in rows:
-            label = _cut(row, _MAX_LABEL_CHARS)
-            parts.append(text_element(self.left - 8, top + 15, label, anchor="end"))
+        for row, label in labels.items():
+            drawn = text_element(self.left - 8, top + 15, label, anchor="end")
+            title = f"<title>{html.escape(row)}</title>"
+            parts.append(drawn if label == row else f"<g>{title}{drawn}</g>")
             for i, key in enumerate(keys):
                 if (row, *key) in self.heat_map.cells:
                     parts.append(self.cell((row, *key), self.x(i, size), top))
@@ -163,8 +168,15 @@ class _Picture:
         return parts
 
 
-def _cut(text: str, limit: int) -> str:
-    return text if len(text) <= limit else text[: max(limit - 1, 1)] + "…"
+def _distinct_labels(rows: Sequence[str], limit: int) -> dict[str, str]:
+    """Return a label of at most ``limit`` columns for each row; equal ones get their row number."""
+    labels = {row: shorten(row, limit) for row in rows}
+    counts = Counter(labels.values())
+    for i, (row, label) in enumerate(labels.items(), 1):
+        if counts[label] > 1:
+            number_text = f" ({i})"
+            labels[row] = shorten(row, limit - len(number_text)) + number_text
+    return labels
 
 
 def _between(position: float) -> str:

@@ -8,13 +8,16 @@ ENCODING_ERRORS: Final = "ratecraft.ascii"  # an error handler, for files and fo
 _BRAILLE: Final = 0x2800
 _LEFT_DOTS: Final = (0x01, 0x02, 0x04, 0x40)  # of a braille character, from top to bottom
 _RIGHT_DOTS: Final = (0x08, 0x10, 0x20, 0x80)
+_CONTROLS: Final = ("Cc", "Cf", "Cs", "Zl", "Zp")  # Unicode categories
+_ZERO_WIDTH: Final = ("Cf", "Me", "Mn")
+_SAFE_CONTROLS: Final = "\n\t\u200c\u200d"  # the last two join or separate letters and emoji
 
 
 def printable(text: str) -> str:
     r"""Return a text in which characters that could control a terminal are shown as escapes.
 
     These are control characters, marks that change the direction of writing, and halves of
-    surrogate pairs. Line breaks and tabs stay.
+    surrogate pairs. Line breaks, tabs, and joiners of letters and emoji stay.
 
     >>> print(printable("\x1b[31mred"))
     \x1b[31mred
@@ -25,7 +28,7 @@ def printable(text: str) -> str:
 
 
 def _is_safe(c: str) -> bool:
-    return c.isprintable() or c in "\n\t" or unicodedata.category(c) == "Zs"
+    return c in _SAFE_CONTROLS or unicodedata.category(c) not in _CONTROLS
 
 
 def _escape(text: str) -> str:
@@ -79,7 +82,7 @@ def display_width(text: str) -> int:
 
 
 def _char_width(c: str) -> int:
-    if unicodedata.combining(c):
+    if unicodedata.combining(c) or unicodedata.category(c) in _ZERO_WIDTH:
         return 0
     return 2 if unicodedata.east_asian_width(c) in "WF" else 1
 

@@ -1,6 +1,7 @@
 """What the processes of a distributed search share: settings, errors and the mean loss."""
 
 import hashlib
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any, Final
@@ -18,8 +19,15 @@ SHOWN_VALUES: Final = 4  # different values of a setting, and ranks of a value, 
 class Processes:
     """The processes that take the steps of a search together, or this process alone.
 
-    A search is distributed if a model is, or contains, a DistributedDataParallel, or with
-    ``reduce=True``. Its group is that of the model, or all processes.
+    A search is distributed if a model is, or contains, a DistributedDataParallel or a module of
+    ``fully_shard``, or with ``reduce=True``. Its group is that of DistributedDataParallel, or all
+    processes.
+
+    Attributes:
+        is_sharded: whether ``fully_shard`` splits the parameters.
+        is_parallel: whether a backward pass of the model waits for other processes.
+        reduce: whether losses are averaged over the processes.
+        size: the number of processes.
     """
 
     def __init__(self, models: list[nn.Module], reduce: bool | None) -> None:
@@ -29,8 +37,9 @@ class Processes:
             for module in model.modules()
             if isinstance(module, DistributedDataParallel)
         ]
-        self.uses_ddp = bool(parallel)
-        self.reduce = self.uses_ddp if reduce is None else reduce
+        self.is_sharded = any(map(_sharded_modules, models))
+        self.is_parallel = bool(parallel) or self.is_sharded
+        self.reduce = self.is_parallel if reduce is None else reduce
         if self.reduce and not (distributed.is_available() and distributed.is_initialized()):
             raise SettingError(
                 "reduce=True: there are no other processes; call "
@@ -39,7 +48,7 @@ class Processes:
         self._group = parallel[0].process_group if parallel else None
         self._device = next((p.device for each in models for p in each.parameters()), None)
         self.size = 1
-        if self.uses_ddp or self.reduce:
+        if self.is_parallel or self.reduce:
             self.size = distributed.get_world_size(self._group)
 
     def gather(self, value: Any) -> list[Any]:
@@ -80,7 +89,7 @@ class Processes:
         reports = self.gather((text, {name: repr(value) for name, value in settings.items()}))
         if error is not None:
             raise error
-        ranks = distributed.get_process_group_ranks(self._group)
+        ranks = distributed.get_process_group_ranks(self._group or distributed.group.WORLD)
         for rank, (failure, _) in zip(ranks, reports, strict=True):
             if failure is not None:
                 raise TaskError(f"the process of rank {rank} failed with {failure}")
@@ -105,17 +114,39 @@ def _values_by_rank(texts: list[str], ranks: list[int]) -> str:
     for text, rank in zip(texts, ranks, strict=True):
         ranks_of.setdefault(text, []).append(rank)
     parts = []
-    for text, some in list(ranks_of.items())[:SHOWN_VALUES]:
-        shown = ", ".join(map(str, some[:SHOWN_VALUES])) + ", ..." * (len(some) > SHOWN_VALUES)
-        parts.append(f"{text} (rank{'s' * (len(some) > 1)} {shown})")
+    for text, equal in list(ranks_of.items())[:SHOWN_VALUES]:
+        shown = ", ".join(map(str, equal[:SHOWN_VALUES])) + ", ..." * (len(equal) > SHOWN_VALUES)
+        parts.append(f"{text} (rank{'s' * (len(equal) > 1)} {shown})")
     return ", ".join(parts) + ", ..." * (len(ranks_of) > SHOWN_VALUES)
 
 
+def reshard(models: Iterable[nn.Module]) -> None:
+    """Put the split parameters back into modules of ``fully_shard``.
+
+    A forward pass puts whole ones into the outermost module, until the next backward pass.
+    """
+    for model in models:
+        for module in _sharded_modules(model):
+            module.reshard()
+
+
+def _sharded_modules(model: nn.Module) -> list[Any]:
+    """Return the modules to which ``fully_shard`` was applied."""
+    fsdp = sys.modules.get("torch.distributed.fsdp")  # takes .3 s to import, and is then needed
+    if fsdp is None:
+        return []
+    return [module for module in model.modules() if isinstance(module, fsdp.FSDPModule)]
+
+
 def model_settings(models: Iterable[nn.Module]) -> dict[str, str]:
-    """Return digests of the structure and of the weights, which DDP expects to be the same."""
+    """Return digests of the structure and of whole weights, which DDP expects to be the same."""
     parameters = [item for model in models for item in model.named_parameters()]
     structure = [(name, tuple(p.shape), p.dtype, p.requires_grad) for name, p in parameters]
-    checksums = [_checksum(p.detach()) for _, p in parameters if p.layout is torch.strided]
+    checksums = [
+        _checksum(p.detach())
+        for _, p in parameters
+        if p.layout is torch.strided and not hasattr(p, "to_local")
+    ]
     return {
         "digest of the parameters' names and shapes": _digest(structure),
         "digest of the weights": _digest(checksums),

@@ -3,7 +3,9 @@
 import inspect
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
+from functools import partial
 from itertools import chain
+from numbers import Number
 from typing import Any, Final, Literal, TypedDict
 
 import torch
@@ -12,7 +14,7 @@ from torch import nn
 from ratecraft.errors import SettingError, TaskError
 from ratecraft.results._lr_search import group_lr_ratios, write_lr
 
-from ._processes import Processes, model_settings
+from ._processes import Processes, model_settings, reshard
 from ._snapshot import Batches, as_list, preserve_state
 
 ACCELERATOR_CHECK_STEPS: Final = 8  # steps between two checks of losses that lie on an accelerator
@@ -76,7 +78,7 @@ class ShortRunner:
         if processes.size > 1 and reduce is False:
             raise SettingError(
                 "reduce=False: processes with different losses would not end their runs together, "
-                "and DistributedDataParallel would wait for ever; leave reduce= out"
+                "and the model would wait for ever; leave reduce= out"
             )
         self.processes = processes
         on_cpu = self.parameters[0].device.type == "cpu"
@@ -91,7 +93,7 @@ class ShortRunner:
         groups = [group for each in self.optimizers for group in each.param_groups]
         return {
             "accumulate": self.accumulate,
-            "clip": getattr(self.clip, "__qualname__", self.clip),
+            "clip": _clip_setting(self.clip),
             "scale of the GradScaler": self.scaler and self.scaler.get_scale(),
             "reduce": self.processes.reduce,
             "check_every": self.check_every,
@@ -101,9 +103,9 @@ class ShortRunner:
                 f"{name} of param group {i}": plain
                 for i, group in enumerate(groups)
                 for name, value in group.items()
-                if isinstance(plain := _plain_hyperparam(value), int | float | tuple)
+                if name != "params" and (plain := _plain_hyperparam(value)) is not None
             },
-            **(model_settings(self.models) if self.processes.uses_ddp else {}),
+            **(model_settings(self.models) if self.processes.is_parallel else {}),
         }
 
     @contextmanager
@@ -175,14 +177,15 @@ class ShortRunner:
     def evaluate(self, batches: list[Any]) -> torch.Tensor:
         """Return the mean loss of the batches with the current weights."""
         self.batches_evaluated += len(batches)
-        # The loss may compute gradients itself, such as a gradient penalty. A
-        # DistributedDataParallel model with gradients enabled would wait for backward().
-        losses = []
-        with torch.set_grad_enabled(not self.processes.uses_ddp):
+        # The loss may compute gradients itself, such as a gradient penalty. A parallel model with
+        # gradients enabled would wait for backward().
+        losses, needs_grad = [], not self.processes.is_parallel
+        with torch.set_grad_enabled(needs_grad):
             for batch in batches:
                 loss = self.loss(self.model, batch)
-                check_loss(loss, needs_grad=not self.processes.uses_ddp)
+                check_loss(loss, needs_grad=needs_grad)
                 losses.append(loss.detach().mean())
+        reshard(self.models)
         return self.processes.mean(torch.stack(losses).mean())
 
     def _backward(self, batches: list[Any]) -> torch.Tensor:
@@ -239,9 +242,24 @@ class ShortRunner:
                 raise TaskError("the loader is empty: expected at least one batch")
 
 
-def _plain_hyperparam(value: object) -> object:
-    """Return the number of a tensor of one element; any other value as it is."""
-    return value.item() if isinstance(value, torch.Tensor) and value.numel() == 1 else value
+def _clip_setting(clip: object) -> object:
+    """Return a clip that is equal in all processes, unlike the text of a function."""
+    if isinstance(clip, partial):
+        return _clip_setting(clip.func), clip.args, clip.keywords
+    if callable(clip):
+        return getattr(clip, "__qualname__", type(clip).__qualname__)
+    return clip
+
+
+def _plain_hyperparam(value: object) -> int | float | tuple[object, ...] | None:
+    """Return a number without its array type and device, a sequence of them, or None."""
+    if isinstance(value, list | tuple):
+        return tuple(map(_plain_hyperparam, value))
+    if isinstance(value, torch.Tensor) and value.numel() != 1:
+        return None
+    if isinstance(value, torch.Tensor | Number) and hasattr(value, "item"):  # numpy's have it, too
+        value = value.item()
+    return value if isinstance(value, int | float) else None
 
 
 def set_optimizer_mode(

@@ -65,8 +65,8 @@ class Snapshot:
                 continue
             if isinstance(item, TRAINED):
                 if limits is not None and math.isfinite(limits.elements):
-                    pass  # that of a dataset is data
-                elif isinstance(item, nn.Module):
+                    continue  # that of a dataset is data
+                if isinstance(item, nn.Module):
                     self.add_modules(item.modules())
                 else:
                     self.add_optimizer(item)
@@ -105,11 +105,17 @@ class Snapshot:
         self.add_parameters(parameters)
 
     def add_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
+        """Add an optimizer and those inside it, such as ZeroRedundancyOptimizer's."""
+        if id(optimizer) in self._captured:
+            return
         self._captured[id(optimizer)] = optimizer
         self.add(optimizer.state)
         self.add(optimizer.param_groups)
         self.add_attributes(optimizer)
         self.add_parameters(p for group in optimizer.param_groups for p in group["params"])
+        for value in list(vars(optimizer).values()):
+            if isinstance(value, torch.optim.Optimizer):
+                self.add_optimizer(value)
 
     def add_parameters(self, parameters: Iterable[torch.Tensor]) -> None:
         for parameter in parameters:
@@ -153,7 +159,8 @@ class Snapshot:
     def _add_tensor(self, value: torch.Tensor) -> list[torch.Tensor]:
         """Add the elements of a tensor; return the tensors that a tensor subclass consists of."""
         if is_traceable_wrapper_subclass(value):
-            return [getattr(value, name) for name in value.__tensor_flatten__()[0]]
+            parts = [getattr(value, name) for name in value.__tensor_flatten__()[0]]
+            return [part for part in parts if isinstance(part, torch.Tensor)]  # a mesh is none
         if value.layout in SPARSE_LAYOUTS:
             elements = value.detach().clone()
             self.restorers.append(lambda: _restore_sparse_tensor(value, elements))

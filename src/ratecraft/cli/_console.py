@@ -25,7 +25,7 @@ class OutputClosed(BaseException):
 
 
 class OutputConsole(Console):
-    """A console that shows text from files and from other programs without obeying it."""
+    """A console that prints control characters of any text as escapes."""
 
     def render_str(self, text: str, **options: Any) -> Text:
         """Return a string as the text to print: rich calls this for every string."""
@@ -57,7 +57,7 @@ def print_plot(
     draw: Callable[..., str], content: Any, *, console: Console = out, **options: Any
 ) -> None:
     """Print what ``draw``, for example `terminal_chart`, returns in the size of the terminal."""
-    columns, rows = shutil.get_terminal_size()
+    columns, rows = console.size if console.is_terminal else shutil.get_terminal_size()
     text = draw(
         content,
         width=min(max(columns, PLOT_COLUMNS[0]), PLOT_COLUMNS[1]),

@@ -95,7 +95,7 @@ def find_lr(
             ``total_steps`` if that is less.
         progress: called as ``progress(steps_done, budget_steps)`` after each step. None: a bar, if
             standard error is a terminal or in a notebook; True: a bar, or lines elsewhere; False:
-            none.
+            none. If it raises, a warning says so, and the search goes on without it.
         task: description of the task, for the result.
         options: ``accumulate=``, ``clip=``, ``scaler=``, ``reduce=``, ``check_every=`` and
             ``on_disk=``, as in `range_test`.
@@ -106,7 +106,10 @@ def find_lr(
         training, or if the search ran into a limit. ``print(result)`` shows the runs, too.
 
     Raises:
-        SettingError, TaskError: as in `range_test`.
+        SettingError: an argument is out of its range; or the processes of a distributed search
+            have different settings, which the message names.
+        TaskError: the task is refused, as in `range_test`; or another process failed.
+        BindingError: as in `range_test`.
         RunFailed: the loss is not finite before any training.
 
     >>> import torch

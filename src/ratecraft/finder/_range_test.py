@@ -86,15 +86,18 @@ def range_test(
             ``clip=``, the largest norm of the gradients, or a function that clips the parameters
             it gets; ``scaler=``, a GradScaler; ``reduce=``, whether to average the losses over
             the processes of a distributed run, so that all stop together (default: if the model
-            is a DistributedDataParallel); ``check_every=``, steps between two checks of the
-            losses (default 8 on an accelerator, which each check waits for, and 1 on the CPU);
-            ``on_disk=``, as in `preserve_state`.
+            is in DistributedDataParallel or ``fully_shard``); ``check_every=``, steps between two
+            checks of the losses (default 8 on an accelerator, which each check waits for, and 1 on
+            the CPU); ``on_disk=``, as in `preserve_state`.
 
     Raises:
-        SettingError: an argument is out of its range.
+        SettingError: an argument is out of its range; or the processes of a distributed search
+            have different settings, which the message names.
         RunFailed: the first loss is not finite.
-        TaskError: the loader is empty or can be iterated only once, all parameters are frozen, or
-            the loss is not a tensor that requires grad.
+        TaskError: the loader is empty or can be iterated only once, all parameters are frozen, the
+            loss is not a tensor that requires grad, or another process failed.
+        BindingError: a param group has a learning rate that is negative, not finite, or an integer
+            tensor.
 
     Source: Smith 2015, arXiv 1506.01186; in this form Gugger 2018, "How do you find a good
     learning rate"; the checks of the suggestion are added.

@@ -26,6 +26,7 @@ from ratecraft.results._lr_search import check_without_scheduler, set_lr, write_
 log = logging.getLogger("ratecraft.integrations")
 
 FOUND_LR_KEY: Final = "found_lr"  # in the log history of a Hugging Face Trainer, which it saves
+SEARCH_ATTRIBUTE: Final = "_ratecraft_search"  # of a Hugging Face Trainer that will search
 
 
 def find_lr_for(trainer: Any, **options: Any) -> LRFinderResult:
@@ -98,8 +99,9 @@ def find_and_set_lr(trainer: Any, optimizer: Optimizer | None = None, **options:
     Raises:
         TypeError: ``trainer`` is neither; or ``optimizer`` is missing, or not expected.
         RunFailed: no learning rate is found; training does not start.
-        BindingError: a scheduler exists already, the module uses manual optimization, or the
-            strategy loads its checkpoint only after the optimizers are set up, as FSDP's does.
+        BindingError: a scheduler exists already, it is the second call for a Hugging Face
+            ``Trainer``, the module uses manual optimization, or the strategy loads its checkpoint
+            only after the optimizers are set up, as FSDP's does.
         TaskError: as in `find_lr_for`.
 
     Example::
@@ -156,6 +158,12 @@ def _set_lr_in_hugging_face(trainer: Any, options: dict[str, Any]) -> None:
             "this Trainer already has a scheduler: call find_and_set_lr(trainer) before the first "
             "train(), and leave the scheduler out of Trainer(optimizers=...)"
         )
+    if hasattr(trainer, SEARCH_ATTRIBUTE):
+        raise BindingError(
+            "find_and_set_lr(trainer) was already called: the search runs once, in train(); call "
+            "it once, with the options of that search"
+        )
+    setattr(trainer, SEARCH_ATTRIBUTE, True)
     create_optimizer = trainer.create_optimizer
     finished: list[Optimizer] = []  # the optimizer that has its lr
 
@@ -175,7 +183,8 @@ def _set_lr_of_run(trainer: Any, optimizer: Optimizer, options: dict[str, Any]) 
     """Set the lr of a run of a Hugging Face Trainer that has just created its optimizer."""
     history, is_main = trainer.state.log_history, trainer.is_world_process_zero()
     if trainer.state.global_step > 0:
-        lr = next((entry[FOUND_LR_KEY] for entry in history if FOUND_LR_KEY in entry), None)
+        lrs = (entry[FOUND_LR_KEY] for entry in reversed(history) if FOUND_LR_KEY in entry)
+        lr = next(lrs, None)
         if lr is not None:
             set_lr(optimizer, lr)
         _log_resumed(is_main, lr)

@@ -24,22 +24,24 @@ class GridPoint(NamedTuple):
 
 def grid_points(comparison: Comparison) -> dict[str, GridPoint]:
     """Return the grid position of each candidate that has a configuration or a run."""
-    grid = {}
-    names = _schedule_names(comparison)
+    configs: dict[str, tuple[float, str, int]] = {}
     for name in comparison.schedules:
         config = comparison.configs.get(name)
         if config is not None:
-            grid[name] = GridPoint(names[name], *config)
+            configs[name] = (config.lr, config.optimizer, config.total_steps)
         elif runs := comparison.runs_for(name):
-            run = runs[0]
-            grid[name] = GridPoint(names[name], run.lr, run.optimizer, run.total_steps)
-    return grid
+            configs[name] = (runs[0].lr, runs[0].optimizer, runs[0].total_steps)
+    names = _schedule_names(comparison, configs)
+    return {name: GridPoint(names[name], *config) for name, config in configs.items()}
 
 
-def _schedule_names(comparison: Comparison) -> Mapping[str, str]:
+def _schedule_names(
+    comparison: Comparison, configs: Mapping[str, tuple[float, str, int]]
+) -> Mapping[str, str]:
     """Return the names of the schedules without the parts that `compare` added to them.
 
-    If this leaves two names for a schedule, or one for two, their texts are the names.
+    If this leaves two names for a schedule, or one for two, their texts are the names. In any
+    case, no two candidates get the same name and configuration.
     """
     several_lengths = len({config.total_steps for config in comparison.configs.values()}) > 1
     names = {}
@@ -54,6 +56,11 @@ def _schedule_names(comparison: Comparison) -> Mapping[str, str]:
                 base = base.removesuffix(f", {config.optimizer}")
         names[name] = base
     pairs = {(names[name], text) for name, text in comparison.schedules.items()}
-    if all(len(set(column)) == len(pairs) for column in zip(*pairs, strict=True)):
-        return names
-    return comparison.schedules
+    texts = comparison.schedules
+    one_text_each = len(set(names.values())) == len(pairs)
+    one_name_each = len(set(texts.values())) == len(pairs)
+    options = [names] * (one_text_each and one_name_each) + [texts] + [names] * one_text_each
+    for option in options:
+        if len({(option[name], config) for name, config in configs.items()}) == len(configs):
+            return option
+    return {name: name for name in texts}

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import math
 import re
 from collections.abc import Iterable
 from html import escape
@@ -34,15 +35,27 @@ def reproduce_section(comparison: Comparison) -> str:
     return (
         f"<footer>\n{heading('Reproduce')}\n"
         "<p>Seeds set the initial weights and the order of the data. "
-        "This file trains the comparison again:</p>\n"
+        f"This file trains {trained_runs(comparison)}:</p>\n"
         f"<pre><code>{escape(compare_call(comparison))}</code></pre>\n{shown}\n"
         + (f"{heading('Environment')}\n<dl>\n{entries}\n</dl>\n" if entries else "")
         + "</footer>"
     )
 
 
+def trained_runs(comparison: Comparison) -> str:
+    """Return which runs the call of `compare` trains: it combines all settings with each other."""
+    points = grid_points(comparison)
+    seeds = {run.seed for run in comparison.runs}
+    runs = {(name, run.seed) for name in points for run in comparison.runs_for(name)}
+    columns = zip(*points.values(), strict=True)
+    combinations = math.prod(len(set(column)) for column in columns) * len(seeds)
+    if len(runs) < combinations:
+        return "these runs, and the other combinations of their settings"
+    return "the comparison again"
+
+
 def compare_call(comparison: Comparison) -> str:
-    """Return Python code that trains the comparison again."""
+    """Return Python code that trains the comparison again, as `trained_runs` describes."""
     points = grid_points(comparison)
     texts = {point.schedule: comparison.schedules[name] for name, point in points.items()}
     codes = {name: _code(text) for name, text in texts.items()}

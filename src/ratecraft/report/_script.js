@@ -1,4 +1,4 @@
-// What the page does beyond showing: values under the pointer, lines that can be hidden, other
+// The interactive parts of the page: values under the pointer, lines that can be hidden, other
 // axes, sorted and filtered tables, copied texts. Without it the page is complete. The drawing
 // functions do what _render/_axis.py and _render/_svg.py do, and a test compares the two.
 'use strict';
@@ -193,7 +193,7 @@ const interactive = figure => {
   figure.append(box);
   const redraw = () => { leave(); pictures.forEach(svg => draw(chart, svg)); };
 
-  const show = (svg, at, aloud) => {
+  const show = (svg, at, announce) => {
     const values = valuesAt(chart, at);
     if (!values) return leave();
     const plot = svg.querySelector('svg'), width = +plot.getAttribute('width'), height = +plot.getAttribute('height');
@@ -208,9 +208,9 @@ const interactive = figure => {
       return element('div', {}, key, element('span', { textContent: row.line.name || chart.yLabel }), element('b', { textContent: number(row.value) }));
     });
     box.replaceChildren(head, ...rows);
-    box.ariaLive = aloud ? 'polite' : 'off';
+    box.ariaLive = announce ? 'polite' : 'off';
     box.hidden = false;
-    // Beside the crosshair, on the side with more room, and within the figure.
+    // Next to the crosshair, on the side with more room, and within the figure.
     const outer = figure.getBoundingClientRect(), inner = plot.getBoundingClientRect();
     const picture = svg.getBoundingClientRect(), scale = picture.width / svg.viewBox.baseVal.width;
     const x = picture.left - outer.left + (+plot.getAttribute('x') + values.position * width) * scale;
@@ -292,15 +292,15 @@ const interactive = figure => {
 
 // Tables
 const value = cell => {
-  const text = cell.dataset.value ?? cell.textContent.trim();
+  const text = cell.textContent.trim();
   if (text === '') return -Infinity; // the reference of its column, such as the best
   const match = /^[<≈~]?\s*([-+]?(?:\d[\d,]*\.?\d*|\.\d+)(?:e[-+]?\d+)?)/i.exec(text);
   return match ? +match[1].replaceAll(',', '') : NaN;
 };
-const natural = (a, b) => { // numbers in texts by their value: lr 0.003 before lr 0.03, 90 before 450
-  const [p, q] = [a, b].map(text => text.split(/(\d+(?:\.\d+)?(?:e[-+]?\d+)?)/i));
+const natural = (a, b) => { // numbers in texts by their value: lr 0.003 before lr 0.03, 90 before 4,500
+  const [p, q] = [a, b].map(text => text.split(/((?:(?<![\w)])-)?\d+(?:,\d{3})*(?:\.\d+)?(?:e[-+]?\d+)?)/i));
   for (let i = 0; i < Math.min(p.length, q.length); i++) {
-    const order = i % 2 ? p[i] - q[i] : p[i].localeCompare(q[i], 'en');
+    const order = i % 2 ? p[i].replaceAll(',', '') - q[i].replaceAll(',', '') : p[i].localeCompare(q[i], 'en');
     if (order) return order;
   }
   return p.length - q.length;

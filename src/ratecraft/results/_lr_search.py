@@ -287,7 +287,7 @@ class LRFinderResult(SavedResult):
         Raises:
             RunFailed: ``lr`` is ``None``; the message is ``reason``.
             BindingError: it is not an optimizer; a scheduler already sets its learning rates; or a
-                group has a negative learning rate.
+                group has a learning rate that is negative, not finite, or an integer tensor.
 
         >>> import torch
         >>> optimizer = torch.optim.SGD([torch.zeros(1)], lr=0.1)
@@ -373,13 +373,19 @@ def runs_table(result: LRFinderResult) -> str:
 def group_lr_ratios(optimizers: Sequence[Any]) -> list[tuple[dict[str, Any], float]]:
     """Return every param group with the ratio of its learning rate to the highest one."""
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    for key, value in ((key, group.get(key)) for group in groups for key in ("lr", "initial_lr")):
+        if hasattr(value, "fill_") and not value.is_floating_point():
+            raise BindingError(
+                f"a param group has {key}={value!r}, and a tensor of integers cannot hold a "
+                f"fraction: write {key}=torch.tensor({float(value)})"
+            )
     lrs = current_lrs(optimizers)
-    highest = max(lrs)
-    if (highest <= 0 and len(set(lrs)) > 1) or min(lrs) < 0:
+    if not all(0 <= lr < math.inf for lr in lrs):
         raise BindingError(
             f"the learning rates of the param groups, {lrs}, have no ratios that could be kept: "
-            "expected values >= 0"
+            "expected finite values >= 0"
         )
+    highest = max(lrs)
     return [
         (group, lr / highest if highest > 0 else 1.0) for group, lr in zip(groups, lrs, strict=True)
     ]
@@ -389,7 +395,7 @@ def current_lrs(optimizers: Sequence[Any]) -> list[float]:
     """Return the lr of every param group; if all are 0, as in a warmup, their ``initial_lr``."""
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
     lrs = [float(group["lr"]) for group in groups]
-    if max(lrs) <= 0:
+    if not any(lrs):
         lrs = [float(group.get("initial_lr", group["lr"])) for group in groups]
     return lrs
 

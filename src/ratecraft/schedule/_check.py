@@ -10,7 +10,7 @@ from ratecraft.errors import ScheduleError
 
 from ._base import Node
 from ._curve import Curve
-from ._duration import Duration, Horizon, number_text
+from ._duration import SIZE_ARGUMENTS, Duration, Horizon, number_text
 from ._leaves import Leaf, Ramp
 from ._nodes import Over, Repeat, Reversed, Scale, Schedule, Then
 from ._pieces import slack
@@ -101,7 +101,7 @@ def check(
     """
     text = repr(schedule)
     whole = _Part(schedule, (0, len(text)))
-    fix = "it does not resolve over this run"
+    fix = ""
     try:
         curve = schedule.resolve(
             total_steps=total_steps,
@@ -121,11 +121,22 @@ def check(
             *_check_growth(parts, values, min_jump),
         ]
     except ScheduleError as error:
+        fix = fix or _fix_of_lengths(str(error), total_steps)
         return [Finding("error", str(error), fix, text, *whole.span)]
     problems.sort(key=lambda problem: get_args(Level).index(problem[0]))  # worst first
     return [
         Finding(level, message, fix, text, *part.span) for level, message, fix, part in problems
     ]
+
+
+def _fix_of_lengths(message: str, total_steps: int | Duration | None) -> str:
+    """Return what to write if a schedule does not resolve over a run."""
+    for argument in SIZE_ARGUMENTS.values():
+        if f"needs {argument}=" in message:
+            return f"pass {argument}=, or write the length in steps"
+    if total_steps is None:
+        return "pass total_steps=, or write over= in the schedule"
+    return "pass another total_steps=, or change the lengths in the schedule"
 
 
 Problems = Iterator[tuple[Level, str, str, _Part]]

@@ -17,24 +17,12 @@ _console.py   standard output and error: any text, plots, JSON, closed pipes
 Each command imports what it needs when it runs, so `ratecraft --help` stays fast.
 """
 
-import os
-import signal
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command line, by default ``sys.argv[1:]``, and exit with its code."""
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, _exit_at_once)
     from ._app import run
 
     sys.exit(run(arguments))
-
-
-def _exit_at_once(*_: Any) -> None:
-    """End the command on Ctrl-C during its imports, which would turn an exception into others."""
-    sys.stderr.write("error: interrupted\n")
-    sys.stderr.flush()
-    os._exit(130)

@@ -8,11 +8,15 @@ from public import public_names
 
 import ratecraft
 
+SLOW_TO_LOAD = (
+    *("dataclasses", "inspect", "difflib", "fractions", "pathlib", "json", "secrets"),
+    *("ratecraft.schedule._check", "ratecraft.schedule._picture"),
+)
 HEAVY = ("torch", "numpy", "scipy", "matplotlib", "sklearn", "rich", "cyclopts")
 
 
-def loaded_after(code: str) -> set[str]:
-    script = f"{code}\nimport sys\nprint(*[m for m in {HEAVY} if m in sys.modules])"
+def loaded_after(code: str, modules: tuple[str, ...] = HEAVY) -> set[str]:
+    script = f"{code}\nimport sys\nprint(*[m for m in {modules} if m in sys.modules])"
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
@@ -28,6 +32,22 @@ def test_evaluating_a_schedule_loads_the_standard_library_only() -> None:
         "from ratecraft import *\nparse('warmup(5).then(cosine(1, 0))').resolve(total_steps=10)(7)"
     )
     assert loaded_after(code) == set()
+
+
+def test_evaluating_a_schedule_loads_few_modules() -> None:
+    at_start = loaded_after("pass", SLOW_TO_LOAD)  # by .pth files of this environment
+    code = "from ratecraft import cosine\ncosine().resolve(total_steps=10)(3)"
+    assert loaded_after(code, SLOW_TO_LOAD) == at_start
+
+
+def test_help_loads_neither_markdown_nor_what_a_command_needs() -> None:
+    code = (
+        "import ratecraft.cli\n"
+        "try: ratecraft.cli.main(['--help'])\n"
+        "except SystemExit as stop: assert stop.code == 0"
+    )
+    modules = ("rich.markdown", "torch", "numpy", "tomllib", "ratecraft._render._chart")
+    assert loaded_after(code, modules) == set()
 
 
 def test_importing_report_and_results_loads_no_torch_and_no_numpy() -> None:

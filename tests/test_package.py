@@ -1,6 +1,8 @@
 """Wheel and sdist, installed into environments of their own, work without this source."""
 
+import email
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -76,6 +78,31 @@ def test_wheel_and_sdist_hold_the_package_and_nothing_else(built: Path) -> None:
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
 
+def test_the_sdist_holds_what_a_build_needs_and_nothing_else(built: Path) -> None:
+    (sdist,) = (built / "dist").glob("*.tar.gz")
+    with tarfile.open(sdist) as file:
+        names = {name.partition("/")[2] for name in file.getnames()}
+    assert {name for name in names if not name.startswith("src/ratecraft/")} == {
+        *(".gitignore", "CHANGELOG.md", "LICENSE", "PKG-INFO", "README.md"),
+        *("hatch_build.py", "pyproject.toml"),
+    }
+
+
+def test_the_readme_of_an_index_has_no_picture_or_link_of_the_repository(built: Path) -> None:
+    (wheel,) = (built / "dist").glob("*.whl")
+    with zipfile.ZipFile(wheel) as file:
+        (name,) = (n for n in file.namelist() if n.endswith(".dist-info/METADATA"))
+        metadata = email.message_from_bytes(file.read(name))
+    description, readme = metadata.get_payload(), (ROOT / "README.md").read_text()
+    assert metadata["Description-Content-Type"] == "text/markdown"
+    targets = re.findall(r"\]\(([^)]*)\)", description)
+    assert targets
+    assert all(target.startswith("https://") for target in targets)
+    assert targets == [t for t in re.findall(r"\]\(([^)]*)\)", readme) if t.startswith("http")]
+    code = re.compile(r"```.*?```", re.DOTALL)
+    assert code.findall(description) == code.findall(readme)
+
+
 def test_the_core_alone_needs_no_torch(built: Path, tmp_path: Path) -> None:
     run(sys.executable, "-m", "venv", tmp_path / "env", cwd=tmp_path)
     bin = tmp_path / "env" / "bin"
@@ -96,7 +123,7 @@ def test_the_core_alone_needs_no_torch(built: Path, tmp_path: Path) -> None:
     assert "devices: unknown, torch is not installed" in info
     assert "missing: pip install torch" in info
     refused = run(bin / "ratecraft", "find", "digits", cwd=tmp_path, code=2)
-    assert "this command needs torch: pip install torch" in refused
+    assert "this needs torch 2.6 or newer, and none is installed" in refused
     refused = run(
         bin / "ratecraft", "show", "cosine(1, 0)", "-n", "9", "-o", "x.png", cwd=tmp_path, code=2
     )

@@ -1,7 +1,5 @@
 """TypeErrors that say what to write instead of an argument that a function does not have."""
 
-import difflib
-import inspect
 from collections.abc import Callable, Iterable, Mapping
 from functools import wraps
 from typing import Final, ParamSpec, TypeVar
@@ -70,12 +68,13 @@ def explain_arguments(
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
-        spec = inspect.getfullargspec(function)
-        names = {*spec.args, *spec.kwonlyargs, *options}
+        code = function.__code__
+        count = code.co_argcount
+        names = {*code.co_varnames[: count + code.co_kwonlyargcount], *options}
 
         @wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
-            if len(args) > len(spec.args) and hint:
+            if len(args) > count and hint:
                 raise TypeError(hint)
             unknown = [name for name in kwargs if name not in names]
             if unknown:
@@ -95,6 +94,8 @@ def _advice(name: str, names: set[str]) -> str:
             return f"write {other}="
     if name in HINTS:
         return HINTS[name]
+    import difflib
+
     close = difflib.get_close_matches(name, names, n=1)
     if close:
         return f"did you mean {close[0]!r}?"

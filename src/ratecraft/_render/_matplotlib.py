@@ -25,6 +25,16 @@ _LEGEND_CHARS_PER_INCH = 13
 _LEGEND_ROW_INCHES = 0.22
 
 
+def figure_class() -> type[Figure]:
+    """Return matplotlib's ``Figure``; raise a RatecraftError if matplotlib is not installed."""
+    try:
+        # pyplot would keep every figure in a global list and might open a window.
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise RatecraftError("figures need matplotlib: pip install matplotlib") from None
+    return Figure
+
+
 def new_figure(
     rows: Sequence[Sequence[Chart]],
     *,
@@ -34,12 +44,7 @@ def new_figure(
     legend_title: str = "",
 ) -> Figure:
     """Return a figure of charts in rows, and one legend below, which adds to the ``height``."""
-    try:
-        # pyplot would keep every figure in a global list and might open a window.
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise RatecraftError("figures need matplotlib: pip install matplotlib") from None
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = figure_class()(figsize=(width, height), layout="constrained")
     grid = figure.add_gridspec(len(rows), len(rows[0]), height_ratios=height_ratios)
     artists: dict[str, Artist] = {}
     for i, charts in enumerate(rows):

@@ -51,12 +51,15 @@ def compare(
         options: The other options.
         json: Print one line of JSON for every event and for the result.
     """
+    from ratecraft.experiments._engines import RayEngine
+
     config = CompareConfig.load(task, schedules, options)
     candidates, lrs = config.candidates(), config.lr_values()
     lengths, shard = config.lengths(), config.shard_index()
     check_outputs(config.save, config.output)
     check_counts(config.seeds, config.workers)
     check_output(config.store)
+    resources = _resources(config)
     forecast = None if config.forecast is None else load_forecast(config.forecast)
     console, lr_search = err if json else out, None
     if not lrs:
@@ -68,7 +71,7 @@ def compare(
         json=json,
         quiet=bool(config.quiet),
         store=config.store,
-        engine=_engine(config),
+        engine=RayEngine(**resources) if config.engine == "ray" else config.engine,
         lrs=lrs,
         total_steps=lengths,
         shard=shard,
@@ -111,15 +114,15 @@ def _find_lr(config: CompareConfig, console: Console) -> LRFinderResult:
     return result
 
 
-def _engine(config: CompareConfig) -> Engine | str | None:
-    resources = given(address=config.address, cpus=config.cpus, gpus=config.gpus)
-    if config.engine == "ray":
-        from ratecraft.experiments._engines import RayEngine
+def _resources(config: CompareConfig) -> dict[str, Any]:
+    """Return the options of Ray, after a check of the engine that they are for."""
+    from ratecraft.experiments._engines import check_engine
 
-        return RayEngine(**resources)
-    if resources:
+    resources = given(address=config.address, cpus=config.cpus, gpus=config.gpus)
+    if resources and config.engine != "ray":
         raise SettingError("--address, --cpus and --gpus need --engine ray")
-    return config.engine
+    check_engine(config.engine)
+    return resources
 
 
 def load_forecast(path: Path) -> Forecast:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-import tomllib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -162,6 +160,9 @@ VALUE_TYPES: Final[dict[str, tuple[str, tuple[type, ...]]]] = {
 
 def _read_toml(path: Path) -> dict[str, Any]:
     """Return the values of a TOML file as options; paths are relative to the folder of the file."""
+    import difflib
+    import tomllib
+
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

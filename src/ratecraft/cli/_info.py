@@ -2,7 +2,6 @@
 
 import importlib.util
 import platform
-from importlib import metadata
 from typing import Final
 
 from ratecraft._version import __version__
@@ -51,6 +50,8 @@ def info(*, json: bool = False) -> None:
 
 
 def _version(package: str) -> str | None:
+    from importlib import metadata
+
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

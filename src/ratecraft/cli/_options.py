@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 from rich.console import Console
 
-from ratecraft._render._matplotlib import FIGURE_SUFFIXES
 from ratecraft.errors import SettingError
 
 from ._console import out
@@ -85,10 +84,14 @@ def check_output(path: Path | None, *suffixes: str) -> None:
 
 def check_outputs(save: Path | None, outputs: Sequence[Path], *, reports: bool = True) -> None:
     """Check the values of ``--save`` and ``--output``, which may be reports or only figures."""
+    from ratecraft._render._matplotlib import FIGURE_SUFFIXES, figure_class
+
     suffixes = (".html", *FIGURE_SUFFIXES) if reports else FIGURE_SUFFIXES
     check_output(save, ".json")
     for path in outputs:
         check_output(path, *suffixes)
+    if any(path.suffix.lower() in FIGURE_SUFFIXES for path in outputs):
+        figure_class()
 
 
 def write_outputs(

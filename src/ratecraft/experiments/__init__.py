@@ -18,6 +18,7 @@ _display.py        the progress of a comparison as a view of its trials, or as l
 _compare.py        compare: trains all candidates with all seeds
 """
 
+import ratecraft.torch as _torch  # noqa: F401  # first: an older torch is refused
 from ratecraft._public import set_public_module as _set_public_module
 
 from ._compare import compare as compare

@@ -12,7 +12,7 @@ from ratecraft.results import Comparison
 from ratecraft.schedule import Duration
 
 from ._display import show_progress
-from ._engines import Engine, open_engine
+from ._engines import Engine, check_engine, open_engine
 from ._environment import environment
 from ._execution import Execution, Progress
 from ._jobs import planned_steps
@@ -95,6 +95,7 @@ def compare(
         )
     if workers is not None and workers < 0:
         raise SettingError(f"workers={workers}: expected a number >= 0")
+    check_engine(engine)
     if halving and branches:
         raise SettingError("halving and branches cannot be combined; leave one out")
     if not 1 <= shard[0] <= shard[1]:

@@ -126,13 +126,10 @@ class RayEngine:
     """
 
     def __init__(self, address: str | None = None, *, cpus: float = 1.0, gpus: float = 0.0) -> None:
-        try:
-            import ray
-        except ImportError:
-            raise SettingError("this engine needs Ray: pip install ray") from None
+        ray = _import_ray()
         if cpus <= 0 or gpus < 0:
             raise SettingError(f"cpus={cpus}, gpus={gpus}: expected cpus > 0 and gpus >= 0")
-        self._ray: Any = ray  # its types differ between versions
+        self._ray = ray
         self._refs = set[Any]()
         self._started = not ray.is_initialized()
         if self._started:
@@ -225,6 +222,22 @@ def _call_and_mail(mailbox: Any, function: Callable[..., Any], *arguments: Any) 
             ray.wait(sent, timeout=LAST_REPORT_SECONDS)
 
 
+def check_engine(engine: Engine | str | None) -> None:
+    """Raise a SettingError if there is no engine of a name, or if its package is missing."""
+    if engine == "ray":
+        _import_ray()
+    elif isinstance(engine, str) and engine != "local":
+        raise SettingError(f'engine {engine!r}: expected "local", "ray" or an engine')
+
+
+def _import_ray() -> Any:  # its types differ between versions
+    try:
+        import ray
+    except ImportError:
+        raise SettingError("this engine needs Ray: pip install ray") from None
+    return ray
+
+
 def _start_ray(ray: Any, address: str | None) -> None:
     host, _, port = (address or "").removeprefix("ray://").rpartition(":")
     if host and port.isdigit():  # else "auto" or another keyword of Ray
@@ -262,8 +275,6 @@ def open_engine(engine: Engine | str | None, workers: int | None, jobs: int) -> 
     opened: Engine
     if engine == "ray":
         opened = RayEngine()
-    elif engine not in (None, "local"):
-        raise SettingError(f'engine {engine!r}: expected "local", "ray" or an engine')
     elif workers == 0:
         opened = InlineEngine()
     else:

@@ -1,5 +1,6 @@
 """Schedules as values, their text notation, and their curves over a run.
 
+_value.py     Value: the base class of immutable values
 _duration.py  lengths in steps, epochs, percent, samples and tokens
 _formulas.py  one formula per shape, for math, numpy and torch
 _pieces.py    resolved parts of a schedule: functions of a time and of arrays of times
@@ -14,10 +15,10 @@ _check.py     likely mistakes in a schedule for a given run
 _picture.py   charts of schedules and curves
 """
 
+import typing as _typing
+
 from ratecraft._public import set_public_module as _set_public_module
 
-from ._check import Finding as Finding
-from ._check import check as check
 from ._curve import Curve as Curve
 from ._curve import Difference as Difference
 from ._duration import Duration as Duration
@@ -61,4 +62,19 @@ from ._shapes import tanh as tanh
 from ._shapes import untuned_warmup as untuned_warmup
 from ._shapes import warmup as warmup
 
-_set_public_module(globals())
+if _typing.TYPE_CHECKING:
+    from ._check import Finding as Finding
+    from ._check import check as check
+
+_LATER = ("Finding", "check")  # since `_check.py` has dataclasses, which take long to load
+_set_public_module(globals(), later=_LATER)
+
+
+def __getattr__(name: str) -> _typing.Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from . import _check
+
+    globals().update(Finding=_check.Finding, check=_check.check)
+    _set_public_module(globals())
+    return globals()[name]

@@ -5,22 +5,21 @@ from __future__ import annotations
 import copy
 import operator
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from numbers import Real
 from typing import ClassVar, Final, NoReturn, Self
 
 from ._duration import Horizon, number_text
 from ._pieces import Piece
+from ._value import Value
 
 MAX_CHAINED: Final = 700  # parts written .then(a).then(b); a long chain is too deep for Python
 
 
-@dataclass(frozen=True, slots=True, repr=False, eq=False)
-class Node:
-    """A node of the tree; subclasses are frozen dataclasses, equal by their other fields."""
+class Node(Value):
+    """A node of the tree."""
 
     # The text that the structure has lost: that of a recipe, or of a .then() that flattened one.
-    _written: str | None = field(default=None, init=False, compare=False)
+    _written: ClassVar[str | None] = None  # set on an instance, and no field
 
     __array_ufunc__ = None  # so that numpy.float64(3) * schedule calls __rmul__
     _binds_tighter: ClassVar[bool] = True  # than `*` and `.`: its text needs no brackets
@@ -57,7 +56,7 @@ class Node:
     def _with_text(self, text: str) -> Self:
         """Return an equal node with that ``str``."""
         node = copy.copy(self)
-        set_fields(node, _written=text)
+        vars(node).update(_written=text)
         return node
 
     def _no_operator(self, _: object) -> NoReturn:
@@ -71,12 +70,6 @@ class Node:
 
 
 Text = Callable[[Node], str]  # repr or str
-
-
-def set_fields(node: Node, **fields: object) -> None:
-    """Set fields of a frozen node."""
-    for name, value in fields.items():
-        object.__setattr__(node, name, value)
 
 
 def join_text(parts: tuple[Node, ...], text: Text) -> str:

@@ -11,7 +11,6 @@ from typing import Any, Final, NamedTuple
 from ratecraft.errors import ScheduleError
 
 from ._duration import CLOCK_NAMES, MAX_DURATION, Horizon, number_text
-from ._picture import schedule_svg
 from ._pieces import Piece, Times, slack, span
 
 CHUNK_STEPS: Final = 2**16  # evaluated at a time, so that a long run needs no long array
@@ -119,6 +118,8 @@ class Curve:
         return f"<Curve of {self.schedule}, {length} {CLOCK_NAMES[self.horizon.clock]}s>"
 
     def _repr_svg_(self) -> str:
+        from ._picture import schedule_svg
+
         return schedule_svg(self.schedule, self)
 
     def values(self, steps: Any = None) -> Any:

@@ -8,11 +8,12 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Mapping
-from dataclasses import dataclass
 from numbers import Real
 from typing import Any, Final
 
 from ratecraft.errors import ScheduleError
+
+from ._value import Value
 
 DURATION_UNITS: Final = ("percent", "epochs", "steps", "samples", "tokens")
 MAX_DURATION: Final = 1e18  # steps, samples or tokens; no run is as long, and an ulp is 128 there
@@ -42,8 +43,7 @@ def number_text(number: float) -> str:
     return str(int(number)) if number.is_integer() and abs(number) < 1e15 else repr(number)
 
 
-@dataclass(frozen=True, slots=True)
-class Duration:
+class Duration(Value):
     """A length of training in mixed units, e.g. ``epochs(1) + 100`` or ``percent(30) - 1``.
 
     Create one with `steps`, `epochs`, `percent`, `samples` or `tokens`. Durations and ints
@@ -195,7 +195,9 @@ def as_duration(value: object, name: str) -> Duration:
     """Return ``value``, a `Duration` or an int (steps), as a `Duration`; ``name`` is for errors."""
     if isinstance(value, Duration):
         return value
-    if isinstance(value, bool) or value is None:
+    # numpy's bool_, which numpy 1.26 takes for an int
+    is_bool = isinstance(value, bool) or type(value).__name__ == "bool_"
+    if is_bool or value is None:
         raise TypeError(f"{name} must be a length, not {value!r}; write 500 or epochs(2)")
     try:
         count = operator.index(value)  # type: ignore[arg-type]  # the TypeError is the check
@@ -211,8 +213,7 @@ def as_duration(value: object, name: str) -> Duration:
     return steps(count)
 
 
-@dataclass(frozen=True, slots=True)
-class Horizon:
+class Horizon(Value):
     """The size of each unit on the clock of a run, which is the unit of t; None if unknown."""
 
     clock: str = "steps"

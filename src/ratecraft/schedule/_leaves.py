@@ -6,14 +6,13 @@ A ramp stretches to its length; any other leaf is a function of time that is cut
 import math
 import operator
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 from typing import Any
 
 from ratecraft.errors import ScheduleError
 
 from . import _pieces as pieces
-from ._base import Text, call_text, set_fields
+from ._base import Text, call_text
 from ._duration import MAX_DURATION, Duration, Horizon, Length, as_duration, as_number, number_text
 from ._formulas import CLOCKED, RAMPS
 from ._nodes import Schedule
@@ -23,16 +22,20 @@ from ._pieces import Piece
 class Leaf(Schedule):
     """A schedule without parts. ``over_`` is its length; None: the rest of the run."""
 
-    __slots__ = ()
-    over_: Duration | None
+    @property
+    def over_(self) -> Duration | None:
+        """Return the length, which is a field of each subclass."""
+        raise NotImplementedError
 
     def over(self, length: Length) -> Schedule:
         """Return this leaf with that length if it has none; else cut or hold it there."""
         # A percent in this leaf is of the new length, so it needs its own scope (rule 11).
         if self.over_ is not None or any(inner.percent for inner in self._lengths()):
             return super().over(length)
+        from dataclasses import replace
+
         length = as_duration(length, ".over()")
-        leaf = replace(self, over_=length)  # type: ignore[call-arg] # each leaf is a dataclass
+        leaf = replace(self, over_=length)  # type: ignore[call-arg] # a field of each subclass
         return leaf._with_text(f"{self}.over({length})") if self._written else leaf
 
     def _lengths(self) -> Iterable[Duration]:
@@ -57,7 +60,6 @@ class Leaf(Schedule):
         raise NotImplementedError
 
 
-@dataclass(frozen=True, slots=True, repr=False)
 class Ramp(Leaf):
     """A leaf from ``start`` to ``end`` that stretches to its length."""
 
@@ -73,7 +75,7 @@ class Ramp(Leaf):
         parameters = tuple(as_number(p, f"{self.shape}: a parameter") for p in self.parameters)
         if self.shape == "cosine" and parameters == (1.0,):
             parameters = ()  # one half cycle is the default
-        set_fields(self, start=start, end=end, parameters=parameters)
+        vars(self).update(start=start, end=end, parameters=parameters)
         if self.shape == "exponential":
             ratio = end / start if start else 0.0
             if not 0 < ratio < math.inf:
@@ -108,7 +110,6 @@ class Ramp(Leaf):
         return call_text(self.shape, start, end, *self.parameters, over=over)
 
 
-@dataclass(frozen=True, slots=True, repr=False)
 class Clocked(Leaf):
     """A leaf that is a formula in the time since its start."""
 
@@ -139,7 +140,6 @@ class Clocked(Leaf):
         return call_text("power_law", self.number, scale, shift=later, over=self.over_)
 
 
-@dataclass(frozen=True, slots=True, repr=False)
 class Staircase(Leaf):
     """A leaf of constant levels: a new one at each time in ``at``, or after each ``every``."""
 
@@ -170,7 +170,6 @@ class Staircase(Leaf):
         return call_text("staircase", self.values, at=self.at, every=self.every, over=self.over_)
 
 
-@dataclass(frozen=True, slots=True, repr=False)
 class Custom(Leaf):
     """A leaf that is a Python function of the time since its start, or its running products."""
 

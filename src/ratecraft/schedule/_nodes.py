@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from ratecraft._keywords import explain_arguments
@@ -19,7 +18,6 @@ from . import _pieces as pieces
 from ._base import Node, Text, call_text, join_text
 from ._curve import Curve
 from ._duration import MAX_DURATION, Duration, Horizon, Length, as_duration, as_number, number_text
-from ._picture import plot, schedule_svg
 from ._pieces import SLACK, Piece, slack
 
 
@@ -36,8 +34,6 @@ class Schedule(Node):
     >>> schedule
     0.1 * warmup(100).then(constant(1)).then(cooldown(percent(20)))
     """
-
-    __slots__ = ()
 
     @explain_arguments("resolve() takes the length by name: write resolve(total_steps=1000)")
     def resolve(
@@ -174,17 +170,20 @@ class Schedule(Node):
         >>> axes.get_xlabel(), axes.get_ylabel()
         ('step', 'learning rate')
         """
+        from ._picture import plot
+
         return plot({str(self): self}, total_steps, **settings)
 
     def _repr_svg_(self) -> str | None:
         """Return the SVG chart for notebooks; None if the schedule fits no nominal run."""
+        from ._picture import schedule_svg
+
         try:
             return schedule_svg(self)
         except ScheduleError:
             return None
 
 
-@dataclass(frozen=True, slots=True, repr=False)
 class Then(Schedule):
     """Parts one after the other; flat, with at most one open part. Built by `Schedule.then`."""
 
@@ -224,7 +223,6 @@ class Then(Schedule):
         return join_text(self.parts, text)
 
 
-@dataclass(frozen=True, slots=True, repr=False)
 class Product(Schedule):
     """Two schedules multiplied point by point; both start at 0."""
 
@@ -248,7 +246,6 @@ class Product(Schedule):
         return f"{text(self.left)} * {self.right._operand(text)}"
 
 
-@dataclass(frozen=True, slots=True, repr=False)
 class Wrapped(Schedule):
     """Base class of the nodes with one child; open if the child is."""
 
@@ -264,7 +261,6 @@ class Wrapped(Schedule):
         raise NotImplementedError
 
 
-@dataclass(frozen=True, slots=True, repr=False)
 class Scale(Wrapped):
     """A schedule times a number."""
 
@@ -278,7 +274,6 @@ class Scale(Wrapped):
         return f"{number_text(self.factor)} * {self.schedule._operand(text)}"
 
 
-@dataclass(frozen=True, slots=True, repr=False)
 class Repeat(Wrapped):
     """Cycles of a schedule, each stretched and scaled relative to the previous one."""
 
@@ -352,7 +347,6 @@ class Repeat(Wrapped):
         return call_text("repeat", *([] if self.n is None else [self.n]), **changed)
 
 
-@dataclass(frozen=True, slots=True, repr=False)
 class Clip(Wrapped):
     """A schedule limited to a range."""
 
@@ -368,7 +362,6 @@ class Clip(Wrapped):
         return call_text("clip", low=self.low, high=self.high)
 
 
-@dataclass(frozen=True, slots=True, repr=False)
 class Rescale(Wrapped):
     """low (1 - a) + high a for a schedule a."""
 
@@ -382,7 +375,6 @@ class Rescale(Wrapped):
         return call_text("rescale", self.low, self.high)
 
 
-@dataclass(frozen=True, slots=True, repr=False)
 class Over(Wrapped):
     """A schedule resolved over its own length; see `Schedule.over`."""
 
@@ -402,7 +394,6 @@ class Over(Wrapped):
         return call_text("over", self.length)
 
 
-@dataclass(frozen=True, slots=True, repr=False)
 class Reversed(Wrapped):
     """A schedule run backwards over its length."""
 

@@ -6,8 +6,6 @@ and an error message marks the part of the text that it rejects.
 """
 
 import ast
-import difflib
-import inspect
 import re
 import warnings
 from collections.abc import Callable, Mapping
@@ -224,6 +222,8 @@ class _Reader:
             if keyword.arg in named:
                 self._fail(keyword.value, f"{name}(): keyword argument repeated: {keyword.arg}")
             named[keyword.arg] = self._value(keyword.value, depth + 1)
+        import inspect
+
         signature = inspect.signature(function)
         shown = ", ".join(str(p).split(":")[0] for p in signature.parameters.values())
         for key in named:
@@ -260,5 +260,7 @@ def _guess(word: str, known: Any) -> str:
     """Return "; did you mean ...?" if a known word is similar, the new name of a renamed word."""
     if word in RENAMED_WORDS:
         return f"; write {RENAMED_WORDS[word]}"
+    import difflib
+
     close = difflib.get_close_matches(word.lower(), list(known), n=1, cutoff=0.6)
     return f"; did you mean {close[0]!r}?" if close else ""

@@ -14,8 +14,6 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from fractions import Fraction
 from itertools import accumulate
 from typing import Any, Final
 
@@ -23,6 +21,7 @@ from ratecraft.errors import ScheduleError
 
 from ._duration import MAX_DURATION, as_number
 from ._formulas import Function
+from ._value import Value
 
 SLACK: Final = 1e-9  # steps
 RELATIVE_SLACK: Final = 2.0**-50  # of t: 4 ulp of a number at the top of its binade
@@ -69,7 +68,8 @@ class Times:
 
     def table(self, values: Sequence[float]) -> Any:
         """Return the numbers as an array on the device of the times."""
-        return self.xp.asarray(values, dtype=self.xp.float64, device=self.t.device)
+        device = {"device": self.t.device} if hasattr(self.t, "device") else {}  # not numpy 1.26
+        return self.xp.asarray(values, dtype=self.xp.float64, **device)
 
     def select(
         self, joins: Sequence[float], readers: Sequence[Reader], starts: Sequence[float]
@@ -110,8 +110,7 @@ Reader = Callable[[Times], Any]
 Segment = tuple[float, Callable[[float], float]]
 
 
-@dataclass(slots=True)
-class Piece:
+class Piece(Value):
     """A resolved schedule: a length, and a value at each time."""
 
     length: float
@@ -246,6 +245,8 @@ def span(piece: Piece, length: float) -> Piece:
 
 def sequence(parts: Sequence[Piece]) -> Piece:
     """Return parts one after the other; each owns the times from its start to the next start."""
+    from fractions import Fraction
+
     exact = accumulate((Fraction(part.length) for part in parts[:-1]), initial=Fraction(0))
     starts = [float(start) for start in exact]
     joins = starts[1:]

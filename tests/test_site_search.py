@@ -55,6 +55,7 @@ QUESTIONS = {
     "plot schedule": "reference/report",
     "command line options": "reference/command-line",
     "what is eta_min": "reference/glossary",
+    "supported torch versions": "reference/supported-versions",
     "choose a schedule": "explanation/choosing-a-schedule",
     "batch size learning rate": "explanation/choosing-a-schedule",
     "scheduler.step() before optimizer.step()": "explanation/common-mistakes",

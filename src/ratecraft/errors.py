@@ -10,6 +10,7 @@
     ├── SettingError  (ValueError)   an argument is out of range
     ├── ResultError   (ValueError)   a saved result cannot be read
     ├── LogError      (ValueError)   a log of a run cannot be used
+    ├── UnsupportedTorch (ImportError)  torch is not installed, or too old
     └── RunFailed     (RuntimeError) a run gave no result: its loss is not finite, a range test
                                      has no suggestion, a worker died
 
@@ -48,6 +49,10 @@ class ResultError(RatecraftError, ValueError):
 
 class LogError(RatecraftError, ValueError):
     """A log of a run cannot be read, or lacks the data that is needed."""
+
+
+class UnsupportedTorch(RatecraftError, ImportError):
+    """Torch is not installed, or older than what ratecraft supports."""
 
 
 class RunFailed(RatecraftError, RuntimeError):

@@ -319,7 +319,9 @@ def test_phases_of_transformers_schedules_are_summed():
 def test_no_length_findings_with_swa():
     model, optimizer = model_and()
     schedulers = lr_scheduler.CosineAnnealingLR(optimizer, 75), SWALR(optimizer, 0.05)
-    assert texts(model, optimizer, *schedulers, total_steps=100) == []
+    findings = texts(model, optimizer, *schedulers, total_steps=100)
+    # The state of torch 2.6's SWALR has a function, which is a finding of its own.
+    assert [text for text in findings if "anneal_func" not in text] == []
 
 
 @pytest.mark.parametrize(

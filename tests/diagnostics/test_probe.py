@@ -5,6 +5,7 @@ import gc
 import math
 from contextlib import nullcontext
 from dataclasses import replace
+from importlib import import_module
 
 import pytest
 import torch
@@ -449,10 +450,12 @@ def test_unusual_parameters_lrs_and_states_are_measured() -> None:
     model = nn.Sequential(nn.Linear(3, 2))
     (row,) = rows(model, Custom(model.parameters(), lr=0.5), torch.ones(1, 3))
     assert row.lr_median == 0.5
-    model = nn.Sequential(nn.Linear(3, 2))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=torch.tensor([0.01]), foreach=False)
-    (row,) = rows(model, optimizer, torch.ones(1, 3))
-    assert row.decay == pytest.approx(1e-4)
+    # Torch 2.6 itself makes no step with this lr.
+    if hasattr(import_module("torch.optim.optimizer"), "_to_scalar"):
+        model = nn.Sequential(nn.Linear(3, 2))
+        optimizer = torch.optim.AdamW(model.parameters(), lr=torch.tensor([0.01]), foreach=False)
+        (row,) = rows(model, optimizer, torch.ones(1, 3))
+        assert row.decay == pytest.approx(1e-4)
     with pytest.warns(UserWarning, match="zero-element"):
         model = nn.Sequential(nn.Linear(0, 3, bias=False), nn.Linear(3, 1))
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)

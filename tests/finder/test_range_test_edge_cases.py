@@ -495,7 +495,7 @@ def test_nan_stop_raises() -> None:
         range_test(model, optimizer, batches, squares, stop=math.nan)
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit.*deprecated:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:`torch.jit.*deprecated")
 def test_scripted_module_is_restored() -> None:
     scripted = torch.jit.script(nn.Sequential(nn.Linear(1, 4), nn.BatchNorm1d(4), nn.Linear(4, 1)))
     scripted.eval()

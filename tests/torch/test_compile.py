@@ -11,8 +11,14 @@ from torch.optim.lr_scheduler import LambdaLR
 from ratecraft import cosine, warmup
 from ratecraft.torch import ScheduleLR
 
-# Inductor imports a module of torch that defines script methods.
-pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated")
+pytestmark = [
+    # Inductor imports a module of torch that defines script methods.
+    pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated"),
+    # Torch 2.6 warns while it compiles.
+    pytest.mark.filterwarnings("ignore:Skipping serialization of skipfiles_inline"),
+    # So does torch 2.15, on Python 3.13.0 alone.
+    pytest.mark.filterwarnings("ignore:Guards may run slower on Python 3.13.0"),
+]
 
 BASE = 0.125
 STEPS = 1000

@@ -220,7 +220,14 @@ def test_every_torch_class_exists_with_its_signature():
         assert issubclass(ours, theirs)
         mine = list(inspect.signature(ours).parameters.values())
         its = list(inspect.signature(theirs).parameters.values())
-        assert mine[: len(its)] == its, name
+        for our_parameter, parameter in zip(mine, its, strict=False):
+            annotation = parameter.annotation
+            if isinstance(annotation, str):
+                annotation = annotation.replace("Optional[Optimizer]", "Optimizer | None")
+            else:  # torch 2.8 and older have types, or none
+                annotation = our_parameter.annotation
+            assert our_parameter == parameter.replace(annotation=annotation), name
+        assert len(mine) >= len(its), name
 
 
 def test_verbose_logs_every_change(caplog):
@@ -509,6 +516,8 @@ def test_an_added_group_follows_a_factor_that_differs_by_group():
 
 @pytest.mark.parametrize("package", [drop_in, lr_scheduler])
 def test_an_added_group_without_a_function_raises_as_in_torch(package):
+    if package is lr_scheduler and "strict=True" not in inspect.getsource(lr_scheduler):
+        pytest.skip("torch 2.9 and older ignore the new group")
     optimizer = sgd(0.1, 0.2)
     scheduler = package.LambdaLR(optimizer, [lambda k: 0.5, lambda k: 0.1])
     optimizer.add_param_group({"params": [torch.nn.Parameter(torch.ones(2))], "lr": 0.3})

@@ -98,17 +98,26 @@ def test_state_is_plain_readable_data():
         "position": 3.0,
         "config": {
             "factor": {"body": "warmup(5).then(cosine(1, 0))", "head": "constant(1)"},
+            "hyperparam_factors": {},
             "total_steps": "30",
+            "steps_per_epoch": None,
+            "samples_per_step": None,
+            "tokens_per_step": None,
             "eta_min": 0.01,
+            "midpoint": False,
+            "clock": "optimizer",
         },
         "initial_group_count": 2,
+        "hyperparam_names": ["lr"],
         "hyperparams": {
             "lr": {
                 "base": [0.1, 0.2],
                 "external_factor": [1.0, 1.0],
                 "value": [group["lr"] for group in optimizer.param_groups],
+                "released": False,
             }
         },
+        "time_map": {"config": state["config"], "knots": []},
     }
 
 

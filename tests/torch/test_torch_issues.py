@@ -169,6 +169,7 @@ def test_22343_weight_decay_follows_a_schedule():
     assert optimizer.param_groups[0]["weight_decay"] == 0.1
 
 
+@pytest.mark.filterwarnings("ignore:Converting a tensor with requires_grad")  # LBFGS, torch 2.8
 def test_closure_optimizer_counts_once_per_step():
     weight = torch.nn.Parameter(torch.ones(1))
     optimizer = torch.optim.LBFGS([weight], lr=0.1, max_iter=5)

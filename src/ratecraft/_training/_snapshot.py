@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
 
 from ratecraft.errors import TaskError
 
+from ._processes import reshard
 from ._state import MAX_STATE_ITEMS, Limits, Restore, Snapshot, restore_all
 
 T = TypeVar("T")
@@ -74,6 +75,7 @@ def preserve_state(
     """
     refuse_stream(loader)
     models, optimizers = as_list(model, nn.Module), as_list(optimizer, torch.optim.Optimizer)
+    reshard(models)
     tensors = [t for each in models for t in (*each.parameters(), *each.buffers())]
     if any(map(nn.parameter.is_lazy, tensors)):
         raise TaskError("a lazy module has no weights yet; run one batch through the model first")
@@ -101,7 +103,7 @@ def preserve_state(
                     owner._iterator = None
             yield
         finally:
-            restore_all(snapshot.restorers)
+            restore_all([lambda: reshard(models), *snapshot.restorers])
 
 
 def as_list(value: T | Iterable[T], item_class: type[T]) -> list[T]:

@@ -7,6 +7,7 @@ _probe.py       Probe: what optimizer steps change in each layer
 _coordinate.py  coordinate_lrs: the lr of every single weight under adaptive methods
 """
 
+import ratecraft.torch as _torch  # noqa: F401  # first: an older torch is refused
 from ratecraft._public import set_public_module as _set_public_module
 
 from ._coordinate import coordinate_lrs as coordinate_lrs

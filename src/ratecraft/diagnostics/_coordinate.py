@@ -161,9 +161,13 @@ def sample_coordinates(
     return lrs
 
 
-def _real(value: torch.Tensor) -> torch.Tensor:
-    """Return a complex tensor as real and imaginary parts, which optimizers treat separately."""
-    return torch.view_as_real(value) if value.is_complex() else value
+def _real(value: Any) -> torch.Tensor:
+    """Return this process's part of a tensor, and real and imaginary parts of complex elements.
+
+    Optimizers treat these separately.
+    """
+    local: torch.Tensor = value.to_local() if hasattr(value, "to_local") else value
+    return torch.view_as_real(local) if local.is_complex() else local
 
 
 def decoupled_decay(optimizer: Optimizer, group: Group) -> Any:

@@ -19,6 +19,7 @@ from ratecraft.errors import BindingError, SettingError
 from ratecraft.results import LayerStats, layer_names
 from ratecraft.torch._hyperparam import group_names, innermost_optimizer
 from ratecraft.torch._step_hooks import add_step_hooks
+from ratecraft.torch._versions import clone_tensors
 
 from ._coordinate import CoordinateLRs, decoupled_decay, sample_coordinates
 
@@ -57,8 +58,8 @@ class _Measurement:
             changes = torch._foreach_sub(self.parameters, decayed)
         else:
             changes = torch._foreach_sub(self.parameters, self.weights, alpha=1 - decay)
-        norms = torch.stack([*_norms_of(changes), *_norms_of(self.weights)])
-        self.norms = torch.cat([norms, self.norms])
+        norms = [_joined(_norms_of(changes)), _joined(_norms_of(self.weights))]
+        self.norms = torch.cat([*norms, self.norms])
         self.coordinate_lrs = sample_coordinates(
             optimizer, self.parameters, self.settings, self.strides, self.acc_deltas
         )
@@ -104,7 +105,9 @@ class Probe:
     """Measure every n-th step of an optimizer, from hooks, while it trains.
 
     Results stay on their device until `rows` is called. Training is bit-for-bit the same as
-    without a Probe.
+    without a Probe. If the parameters are DTensors, as after ``fully_shard``, every process needs
+    a Probe: the norms are those of whole parameters, and the learning rates of single coordinates
+    those of this process's part.
 
     Args:
         optimizer: any torch optimizer.
@@ -316,20 +319,22 @@ class Probe:
             self._add_gradient_hooks()
 
     def _start_measurements(self) -> None:
-        """Start a measurement of each group on each device."""
+        """Start a measurement of each group on each device, or mesh of devices."""
         for handle in self._gradient_hooks:
             handle.remove()
         self._gradient_hooks = []
         groups = self._optimizer.param_groups
         for name, group in zip(group_names(groups), groups, strict=True):
-            by_device: dict[torch.device, list[torch.Tensor]] = {}
+            by_device: dict[Any, list[torch.Tensor]] = {}
             for parameter in group["params"]:
                 if parameter.grad is not None and not parameter.grad.is_sparse:
                     if id(parameter) not in self._layers:  # a new parameter, or another model's
                         self._name_layers()
                         self._layers.setdefault(id(parameter), None)
                     if self._layers[id(parameter)] is not None:
-                        by_device.setdefault(parameter.grad.device, []).append(parameter)
+                        placements = getattr(parameter.grad, "placements", None)  # of a DTensor
+                        device = parameter.grad.device, placements
+                        by_device.setdefault(device, []).append(parameter)
             self._started += [self._start(name, group, ps) for ps in by_device.values()]
         changed = [p for measurement in self._started for p in measurement.parameters]
         self._two_hooks_suffice &= all(id(p) in self._unclipped for p in changed)
@@ -353,9 +358,10 @@ class Probe:
             lr = lr.reshape(())
         states = [self._optimizer.state.get(parameter, {}) for parameter in parameters]
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        norms = [*_norms_of(gradients), *_norms_of(gradients, 1)]
+        norms = _norms_of(gradients)
         not_captured = torch.zeros_like(norms[0])
-        norms += [self._unclipped.get(key, not_captured) for key in ids]
+        unclipped = [self._unclipped.get(key, not_captured) for key in ids]
+        joined = [_joined(norms), _joined(_norms_of(gradients, 1)), _joined(unclipped)]
         grad_scale = getattr(self._optimizer, "grad_scale", None)
         # _foreach functions handle all tensors in one call: most of the cost of a measurement is
         # the number of torch calls.
@@ -366,9 +372,9 @@ class Probe:
             parameters=parameters,
             layers=[str(self._layers[key]) for key in ids],
             strides=[self._strides[key] for key in ids],
-            weights=torch._foreach_clone(parameters),
+            weights=clone_tensors(parameters),
             acc_deltas=[_copy(state.get("acc_delta")) for state in states],
-            norms=torch.stack(norms),
+            norms=torch.cat(joined),
             scale=scale,
             grad_scale=1.0 if grad_scale is None else _copy(grad_scale),
         )
@@ -380,6 +386,13 @@ def _norms_of(tensors: Tensors, order: int = 2) -> tuple[torch.Tensor, ...]:
         return ()
     half = any(tensor.dtype in (torch.float16, torch.bfloat16) for tensor in tensors)
     return torch._foreach_norm(tensors, order, dtype=torch.float32 if half else None)
+
+
+def _joined(norms: Tensors) -> torch.Tensor:
+    """Return norms as one tensor; those of DTensors are reduced over the processes."""
+    joined: Any = torch.stack(tuple(norms))
+    result: torch.Tensor = joined.full_tensor() if hasattr(joined, "full_tensor") else joined
+    return result
 
 
 def _stride(wanted: int, shape: torch.Size) -> int:

@@ -4,6 +4,7 @@ _schedulers.py  for_lightning, for_trainer: ScheduleLR with the trainer's run le
 _finders.py     find_and_set_lr, find_lr_for, range_test_for: the finders with a trainer's settings
 """
 
+import ratecraft.torch as _torch  # noqa: F401  # first: an older torch is refused
 from ratecraft._public import set_public_module as _set_public_module
 
 from ._finders import find_and_set_lr as find_and_set_lr

@@ -1,5 +1,6 @@
 """Learning rate schedules for torch optimizers.
 
+_versions.py    what older torch lacks; torch before 2.6, or none, is refused
 _config.py      ScheduleConfig: the arguments of a ScheduleLR as a value
 _hyperparam.py  Hyperparam: reads and writes one number of a param group; names of groups
 _factors.py     FactorSource: the factor of one scheduler; products of factors
@@ -18,6 +19,7 @@ _optimizers.py  optimizers by name
 drop_in/        the classes of torch.optim.lr_scheduler under their own names
 """
 
+import ratecraft.torch._versions as _checked  # noqa: F401  # first: an older torch is refused
 from ratecraft._public import set_public_module as _set_public_module
 
 from ._from_torch import from_torch as from_torch

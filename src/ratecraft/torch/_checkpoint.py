@@ -91,10 +91,16 @@ class Checkpoint(NamedTuple):
                     raise ValueError(f"{key} is {state[key]!r}")
             steps, position = int(state["steps"]), float(state["position"])
             time_map = TimeMap(config)
-            if "time_map" in state:
+            if state.get("time_map", {}).get("knots"):
                 time_map = TimeMap.from_dict(state["time_map"], current)
             count = int(state["initial_group_count"])
             hyperparams = copy.deepcopy(dict(state["hyperparams"]))
+            if dropped := set(state.get("hyperparam_names", ())) - set(config.schedules):
+                # torch.distributed.checkpoint loads only what the state of this scheduler has.
+                raise ValueError(
+                    f"it schedules {', '.join(sorted(dropped))}, and this one does not; build the "
+                    "scheduler with the same hyperparam_factors="
+                )
             return cls(steps, position, config, count, hyperparams, time_map)
         except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
             raise BindingError(f"cannot read the state of this ScheduleLR: {error}") from None

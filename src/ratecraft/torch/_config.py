@@ -19,7 +19,7 @@ UNIT_SIZES: Final = ("steps_per_epoch", "samples_per_step", "tokens_per_step")
 RUN_LENGTH_ARGUMENTS: Final = ("total_steps", *UNIT_SIZES)
 """What on_change="continue" allows to differ: the length of the run and its units."""
 DEFAULTS: Final = {"hyperparam_factors": {}, "midpoint": False, "clock": "optimizer"}
-"""Entries with these values are not saved; of all others the default is None."""
+"""Entries that a saved config may lack; of all others the default is None."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,16 +61,17 @@ class ScheduleConfig:
             name: _each_group(schedules, name, lambda schedule, _: repr(schedule))
             for name, schedules in self.schedules.items()
         }
-        data = {
+        # All entries, also those with defaults: torch.distributed.checkpoint loads only the entries
+        # of a saved state that the new scheduler's state has.
+        return {
             self.argument: expressions.pop("lr"),
             "hyperparam_factors": expressions,
             "total_steps": None if self.total_steps is None else str(self.total_steps),
-            **self.unit_sizes,
+            **{unit: self.unit_sizes.get(unit) for unit in UNIT_SIZES},
             "eta_min": dict(self.eta_min) if isinstance(self.eta_min, Mapping) else self.eta_min,
             "midpoint": self.midpoint,
             "clock": self.clock,
         }
-        return {name: value for name, value in data.items() if value != DEFAULTS.get(name)}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], current: ScheduleConfig) -> ScheduleConfig:
@@ -83,11 +84,12 @@ class ScheduleConfig:
                 for hyperparam, expression in expressions.items()
             }
             total_steps, eta_min = data.get("total_steps"), data.get("eta_min")
+            sizes = {unit: data[unit] for unit in UNIT_SIZES if data.get(unit) is not None}
             return cls(
                 sets_lr,
                 schedules,
                 None if total_steps is None else parse_length(total_steps),
-                {unit: data[unit] for unit in UNIT_SIZES if unit in data},
+                {unit: as_number(size, f"{unit}=") for unit, size in sizes.items()},
                 None if eta_min is None else _each_group(eta_min, "eta_min", as_number),
                 bool(data["midpoint"]),
                 data["clock"],

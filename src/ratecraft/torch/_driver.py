@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import weakref
 from collections.abc import Sequence
 from typing import Any, cast
@@ -15,7 +16,7 @@ from ._checkpoint import TimeMap
 from ._config import ScheduleConfig
 from ._hyperparam import group_names
 from ._source import ScheduleSource, check_lr_or_factor, warn_of_ratios
-from ._step_hooks import add_step_hooks
+from ._step_hooks import add_step_hooks, calling_module
 from ._writer import HyperparamWriter
 from ._writers import add_source, writer_of
 
@@ -112,6 +113,8 @@ class ScheduleDriver:
             self._handles = add_step_hooks(optimizer, after=self._after_step)
 
     def _after_step(self, stepped: Optimizer, *_: Any) -> None:
+        if "deepspeed" in sys.modules:
+            _refuse_partial_steps(calling_module())
         # Under AMP the step of a fused optimizer is called for skipped steps, too.
         skipped = vars(stepped).get("found_inf")
         if skipped is None or not skipped.item():
@@ -159,3 +162,17 @@ class ScheduleDriver:
             self.bindings[i] = writer, source
             writer.restore(state)
         self.warn_past_end()
+
+
+def _refuse_partial_steps(caller: str) -> None:
+    """Refuse to count the steps of an optimizer inside one of DeepSpeed's.
+
+    ZeRO calls its step once for each param group or part of one, and once to create its state. The
+    engine itself calls it once in each step.
+    """
+    if caller.startswith("deepspeed.") and caller != "deepspeed.runtime.engine":
+        raise BindingError(
+            f"DeepSpeed ({caller}) may call the optimizer's step several times in one step, so "
+            'they cannot be counted; pass clock="step" and give the scheduler to '
+            "deepspeed.initialize, whose engine calls step() once for each step"
+        )

@@ -133,9 +133,8 @@ class ScheduleLR(LRScheduler):
         )
         _check_options(config, on_change, initial_step)
         self._on_change = on_change
-        # LRScheduler.__init__ is not called: it replaces optimizer.step by a counting wrapper,
-        # which breaks a compiled or patched step. The attributes of an LRScheduler that trainers
-        # read are set here instead.
+        # LRScheduler.__init__ is not called: its wrapper of optimizer.step breaks a compiled or
+        # patched step. The attributes of an LRScheduler that trainers read are set here instead.
         self.optimizer = optimizer
         self._step_count, self._is_initial = 1, False
         self._get_lr_called_within_step = False
@@ -232,8 +231,7 @@ class ScheduleLR(LRScheduler):
         if len(set(lrs)) > 1 and len(lrs) > REPR_LRS:
             lrs[REPR_LRS - 1 : -1] = ["..."]
         lr = f"lr {lrs[0]}" if len(set(lrs)) == 1 else f"lrs {', '.join(lrs)}"
-        removed = ["removed"] if self.is_removed else []
-        state = ", ".join([now, lr, *more, *removed])
+        state = ", ".join([now, lr, *more, *["removed"] * self.is_removed])
         room = REPR_LENGTH - len(f"{name}({self.config.argument}=, {state})")
         if len(schedule) > room:
             schedule = f"{schedule[: room - 3]}..."
@@ -265,8 +263,12 @@ class ScheduleLR(LRScheduler):
         self._driver.position = float(steps)
 
     @property
-    def _last_lr(self) -> list[Any]:  # type: ignore[override]  # always read from the groups
+    def _last_lr(self) -> list[Any]:  # always read from the groups
         return copied(group["lr"] for group in self._inner_optimizer.param_groups)
+
+    @_last_lr.setter
+    def _last_lr(self, lrs: object) -> None:
+        self._driver.advance(self._inner_optimizer.param_groups, 0)  # set by torchtitan's resume
 
     def _refuse_sequence(self, epoch: int | None = None) -> NoReturn:
         raise BindingError(
@@ -326,11 +328,11 @@ class ScheduleLR(LRScheduler):
     def _warn_of_uncounted_steps(self) -> None:
         self._idle_calls += 1
         if self._idle_calls == IDLE_CALLS:
+            name = type(self._inner_optimizer).__name__
             log.warning(
-                "step() was called %d times, and %s has made no step that could be counted; if it "
-                'does train, pass clock="step", which counts the calls of step()',
-                IDLE_CALLS, type(self._inner_optimizer).__name__,
-            )  # fmt: skip
+                f"step() was called {IDLE_CALLS} times, and {name} has made no step that could be "
+                'counted; if it does train, pass clock="step", which counts the calls of step()'
+            )
 
     def get_lr(self) -> list[Any]:
         """Return each group's lr for the next step, without writing it."""
@@ -384,19 +386,18 @@ class ScheduleLR(LRScheduler):
         It holds the steps taken, the config with schedules as strings, and each group's base,
         external factor and value of every hyperparameter.
         """
-        state: dict[str, Any] = {
+        return {
             "format": STATE_FORMAT,
             "steps": self.last_epoch,
             "position": self.position,
             "config": self.config.as_dict(),
             "initial_group_count": self._driver.initial_group_count,
+            "hyperparam_names": list(self.config.schedules),
             "hyperparams": {
                 writer.hyperparam.name: writer.state() for writer, _ in self._driver.bindings
             },
+            "time_map": self._driver.time_map.as_dict(),
         }
-        if self._driver.time_map.knots:
-            state["time_map"] = self._driver.time_map.as_dict()
-        return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Resume from a saved state and write its learning rates.

@@ -389,14 +389,13 @@ class HyperparamWriter:
     def state(self) -> dict[str, Any]:
         """Return base, external factor and value of each group as plain data."""
         self.sync()
-        state: dict[str, Any] = {
+        is_released = self.is_released
+        return {
             "base": list(self.base),
             "external_factor": list(self.external_factor),
-            "value": self.written_values(),
+            "value": self.hyperparam.values(self.groups) if is_released else self.written_values(),
+            "released": is_released,
         }
-        if self.is_released:
-            state |= {"released": True, "value": self.hyperparam.values(self.groups)}
-        return state
 
     def restore(self, state: dict[str, Any]) -> None:
         """Load a saved state and write its values, bit for bit if they match the factors."""

@@ -97,8 +97,8 @@ def _before_step(optimizer: Optimizer) -> None:
         for message in writer.pending_warnings:
             log.warning(message)
         writer.pending_warnings = []
-        if not writer.sources:
-            continue
+        if not writer.sources or len(groups) < len(writer.base):
+            continue  # DeepSpeed steps one group at a time, and hides the others
         if groups and group_keys(groups[:1]) != writer.group_keys[:1]:
             writer.sync()
         if len(groups) == len(writer.base):

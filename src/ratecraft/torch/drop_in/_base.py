@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Final, cast
 from torch.optim.lr_scheduler import LRScheduler
 
 from ratecraft.errors import BindingError
+from ratecraft.torch import _versions
 from ratecraft.torch._checkpoint import check_format, check_values, is_finite_number
 from ratecraft.torch._factors import Factors, FactorSource
 from ratecraft.torch._hyperparam import innermost_optimizer
@@ -27,6 +28,10 @@ GET_LR_WARNING: Final = (
 VERBOSE: Final = inspect.Parameter(
     "verbose", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=False
 )
+
+
+def is_verbose(verbose: bool | str) -> bool:
+    return bool(verbose) and verbose != "deprecated"  # the default of torch 2.6
 
 
 def refuse_format_1(state: Mapping[str, Any], name: str) -> None:
@@ -78,9 +83,9 @@ class DropInScheduler(LRScheduler):
     sets_lr: ClassVar[bool] = False
     _overwrites: ClassVar[bool] = False  # torch's class writes base x factor over the current lr
     _saves_base: ClassVar[bool] = False  # torch's state has no base_lrs
-    _init_signature: ClassVar[inspect.Signature]  # torch's, plus the verbose= that it had until 2.6
+    _init_signature: ClassVar[inspect.Signature]  # torch's, with the verbose= that it had until 2.6
 
-    verbose: bool
+    verbose: bool = False
     _copied_state: dict[str, list[float]]
     _writer: HyperparamWriter
     _source: _DropInSource
@@ -89,9 +94,10 @@ class DropInScheduler(LRScheduler):
         super().__init_subclass__(**kwargs)
         torch_class = cls.__mro__[cls.__mro__.index(DropInScheduler) + 1]
         signature = inspect.signature(torch_class)
-        cls._init_signature = signature.replace(
-            parameters=[*signature.parameters.values(), VERBOSE]
-        )
+        if "verbose" not in signature.parameters:
+            parameters = [*signature.parameters.values(), VERBOSE]
+            signature = signature.replace(parameters=parameters)
+        cls._init_signature = signature
         public = cls._init_signature
         if "__init__" in vars(cls):
             public = inspect.signature(partial(cls.__init__, None))  # type: ignore[arg-type]
@@ -103,8 +109,10 @@ class DropInScheduler(LRScheduler):
         except TypeError as error:
             raise TypeError(f"{type(self).__name__}(): {error}") from None
         verbose = bound.arguments.pop("verbose", False)
-        self.verbose = bool(verbose) and verbose != "deprecated"
         super().__init__(*bound.args, **bound.kwargs)
+        self.verbose = is_verbose(verbose)  # afterwards, since torch 2.6 sets it to False
+        if self.verbose:
+            self._log_lrs()
 
     def factors(self, k: int | None = None) -> Factors:
         """Return the factor at step k (default: now), for all param groups or as a list of theirs.
@@ -130,6 +138,9 @@ class DropInScheduler(LRScheduler):
         return one_or_all(
             [eta_min / base + (1 - eta_min / base) * factor if base else factor for base in bases]
         )
+
+    def _set_verbose(self) -> None:
+        self.verbose = True
 
     def _is_attached(self) -> bool:
         return hasattr(self, "_writer") and self._source in self._writer.sources
@@ -185,7 +196,13 @@ class DropInScheduler(LRScheduler):
         writer.set_factor(source, factors, self.optimizer.param_groups)
         self._last_lr = writer.copy_written()
         if self.verbose:
-            log.info("%s: step %d: lr %s", type(self).__name__, self.last_epoch, self._last_lr)
+            self._log_lrs()
+
+    def _log_lrs(self) -> None:
+        log.info("%s: step %d: lr %s", type(self).__name__, self.last_epoch, self._last_lr)
+
+    if not _versions.HAS_UPDATE_LR:
+        step = _versions.step
 
     def _update_lr(self, epoch: int | None = None) -> None:
         self.last_epoch = self.last_epoch + 1 if epoch is None else epoch
@@ -210,14 +227,15 @@ class DropInScheduler(LRScheduler):
         return state
 
     def state_dict(self) -> dict[str, Any]:
-        """Return torch's state, and the external factor of each group if it is not 1."""
+        """Return torch's state, and the external factor of each group."""
         state: dict[str, Any] = dict(super().state_dict())
         values = state.pop("_copied_state", None)
-        if self._is_attached():
+        if hasattr(self, "_writer"):  # even if it is detached now, as a part of a sequence
             values = self._writer.state()
+        # Always there: torch.distributed.checkpoint loads only entries that this state has.
+        state["external_factor"] = [1.0] * len(self.optimizer.param_groups)
         if values is not None:
-            if any(ratio != 1 for ratio in values["external_factor"]):
-                state["external_factor"] = values["external_factor"]
+            state["external_factor"] = values["external_factor"]
             if self._saves_base or len(values["base"]) > len(self.base_lrs):
                 state["base"] = values["base"]
         return state

@@ -7,16 +7,19 @@ as a schedule, to repeat, compare or plot the run without the metric.
 import copy
 import math
 import warnings
-from typing import Any, SupportsFloat, cast
+from typing import Any, Final, SupportsFloat, cast
 
 from torch.optim import lr_scheduler
 
 from ratecraft.errors import BindingError
 from ratecraft.schedule import Duration, Schedule, constant, staircase
+from ratecraft.torch import _versions
 from ratecraft.torch._checkpoint import is_finite_number
 from ratecraft.torch._hyperparam import by_group, copied
 
 from ._base import DropInScheduler
+
+REDUCTION_KEYS: Final = ("at", "metric", "best", "factors")  # of the reductions in a state dict
 
 
 class ReduceLROnPlateau(DropInScheduler, lr_scheduler.ReduceLROnPlateau):
@@ -97,7 +100,7 @@ class ReduceLROnPlateau(DropInScheduler, lr_scheduler.ReduceLROnPlateau):
         else:
             warnings.warn(lr_scheduler.EPOCH_DEPRECATION_WARNING, UserWarning, stacklevel=2)
             self.last_epoch = epoch
-        if self._is_better(metric, best):  # type: ignore[no-untyped-call]
+        if self._is_better(metric, best):
             self.best, self.num_bad_epochs = metric, 0
         else:
             self.num_bad_epochs += 1
@@ -118,6 +121,9 @@ class ReduceLROnPlateau(DropInScheduler, lr_scheduler.ReduceLROnPlateau):
             # A new list each time, so that a state dict returned earlier does not change.
             self.reductions = [*self.reductions, reduction]
 
+    if not _versions.HAS_IS_BETTER:
+        _is_better = _versions.is_better
+
     def _position(self) -> float:
         return self.last_epoch
 
@@ -130,9 +136,16 @@ class ReduceLROnPlateau(DropInScheduler, lr_scheduler.ReduceLROnPlateau):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state, with each group's base lr, as a deep copy of plain data."""
-        return copy.deepcopy(super().state_dict() | {"_last_lr": self._last_lr})
+        # By column, since torch.distributed.checkpoint splits a list of dicts into its entries.
+        columns = {key: [reduction[key] for reduction in self.reductions] for key in REDUCTION_KEYS}
+        state = super().state_dict() | {"_last_lr": self._last_lr, "reductions": columns}
+        return copy.deepcopy(state)
 
     def _load(self, state: dict[str, Any]) -> None:
+        columns = state.get("reductions")
+        if isinstance(columns, dict):
+            rows = zip(*(columns[name] for name in REDUCTION_KEYS), strict=True)
+            state["reductions"] = [dict(zip(REDUCTION_KEYS, row, strict=True)) for row in rows]
         # In a state of torch's class, the factors follow from its lrs.
         if "current_factors" not in state and self._is_attached():
             self._writer.sync()

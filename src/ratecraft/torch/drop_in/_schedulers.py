@@ -21,8 +21,9 @@ from torch.optim.lr_scheduler import LRScheduler
 from ratecraft.errors import BindingError
 from ratecraft.torch._factors import Factors, product_of_factors
 from ratecraft.torch._hyperparam import copied
+from ratecraft.torch._versions import keep_lr_tensors, restart
 
-from ._base import DropInScheduler, one_or_all, refuse_format_1
+from ._base import DropInScheduler, is_verbose, one_or_all, refuse_format_1
 from ._plateau import ReduceLROnPlateau
 
 HALF_PI: Final = math.pi / 2
@@ -258,6 +259,10 @@ class _Composite(LRScheduler):
         for part in self._own_parts():
             part._reattach()
 
+    def _set_verbose(self) -> None:
+        for part in self._own_parts():
+            part._set_verbose()
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         refuse_format_1(state_dict, type(self).__name__)
         super().load_state_dict(dict(state_dict))
@@ -272,10 +277,14 @@ class SequentialLR(_Composite, lr_scheduler.SequentialLR):
         schedulers: list[LRScheduler],
         milestones: list[int],
         last_epoch: int = -1,
+        verbose: bool | str = "deprecated",
     ) -> None:
         self._schedulers = schedulers
         self._detach()  # each has written its lr when it was built
-        super().__init__(optimizer, schedulers, milestones, last_epoch)
+        if is_verbose(verbose):
+            self._set_verbose()
+        with keep_lr_tensors(optimizer):
+            super().__init__(optimizer, schedulers, milestones, last_epoch)
 
     def factors(self, k: int | None = None) -> Factors:
         """Return the factor at step k (default: now) of the scheduler that is active then."""
@@ -286,16 +295,21 @@ class SequentialLR(_Composite, lr_scheduler.SequentialLR):
 
     def step(self) -> None:  # type: ignore[override]  # torch's has no epoch here, either
         """Advance by one step; at a milestone the next scheduler starts."""
-        if self.last_epoch + 1 in self._milestones:
+        self.last_epoch += 1
+        active = self._schedulers[bisect_right(self._milestones, self.last_epoch)]
+        if self.last_epoch in self._milestones:
             self._detach()
-        super().step()
+            restart(active)
+        else:
+            active.step()
+        self._last_lr = active.get_last_lr()
 
     def _update_lr(self, epoch: int | None = None) -> None:
         """Restart: this sequence is part of another one and becomes active."""
         self._detach()
         self.last_epoch = 0
         first = self._schedulers[bisect_right(self._milestones, 0)]
-        first._update_lr(0)
+        restart(first)
         self._last_lr = first.get_last_lr()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -322,6 +336,12 @@ class ChainedScheduler(_Composite, lr_scheduler.ChainedScheduler):
         self._reattach()
         self._record_lrs()
 
+    def step(self) -> None:  # type: ignore[override]  # torch's has no epoch here, either
+        """Advance every part by one step."""
+        for part in self._schedulers:
+            part.step()
+        self._last_lr = self._schedulers[-1].get_last_lr()
+
     def _record_lrs(self) -> None:
         self._last_lr = copied(group["lr"] for group in self.optimizer.param_groups)
 
@@ -332,7 +352,7 @@ class ChainedScheduler(_Composite, lr_scheduler.ChainedScheduler):
     def _update_lr(self, epoch: int | None = None) -> None:
         """Restart: this chain is part of a sequence and becomes active."""
         for part in self._schedulers:
-            part._update_lr(0)
+            restart(part)
         self._record_lrs()
 
 

@@ -322,6 +322,7 @@ def test_gradients_of_a_closure_are_those_of_its_step(closure_as) -> None:
     assert [row.effective_lr for row in probe.rows()] == pytest.approx([0.1] * 3, rel=1e-4)
 
 
+@pytest.mark.filterwarnings("ignore:Converting a tensor with requires_grad")  # LBFGS, 2.8
 def test_first_of_several_closure_calls_is_measured() -> None:
     model, optimizer, _ = one_weight(1, torch.optim.LBFGS, max_iter=3)
     calls = []

@@ -6,8 +6,8 @@
 # make test-gpu runs the tests that need a CUDA device, and prints overheads.
 # make coverage lists the lines of src that the tests of make test do not run.
 # make test-versions tests old and new versions of Python and packages, each in an environment that
-# it removes, and writes docs/reference/supported-versions.md. It downloads gigabytes and takes an
-# hour. PYTHONS="/path/to/python3.12 ..." names interpreters that are not on the PATH, and
+# it removes, and writes docs/reference/supported-versions.md. It downloads gigabytes.
+# PYTHONS="/path/to/python3.12 ..." names interpreters that are not on the PATH, and
 # ENVIRONMENTS="torch-2.8 ..." selects rows of the page.
 # The first call sets up .venv. PYTHON=/path/to/python and pip's settings (PIP_INDEX_URL, ...) pass
 # through.

@@ -55,7 +55,7 @@ def _counted(hook: Hook, refs: tuple[weakref.ref[Optimizer], ...]) -> Hook:
 
     def call(optimizer: Optimizer, args: Any, kwargs: Any) -> Any:
         nested = refs and sum(any(ref() is step for ref in refs) for step in _running_steps()) > 1
-        if nested or _creates_state():
+        if nested or (STATE_DICT_MODULE in sys.modules and _creates_state()):
             return None
         return hook(optimizer, args, kwargs)
 
@@ -67,7 +67,7 @@ def _creates_state() -> bool:
 
     ``get_state_dict`` does so for every optimizer without state, as that of plain SGD always is.
     """
-    function = getattr(sys.modules.get(STATE_DICT_MODULE), "_init_optim_state", None)
+    function = getattr(sys.modules[STATE_DICT_MODULE], "_init_optim_state", None)
     return function is not None and any(frame.f_code is function.__code__ for frame in _frames())
 
 

@@ -125,6 +125,11 @@ def check_values(state: Any, hyperparam: str, count: int) -> None:
                 f"the saved state has {len(values)} param groups, and this optimizer has {count}; "
                 "add the groups that were added later before you load the state"
             )
+    products = [a * b for a, b in zip(state["base"], state["external_factor"], strict=True)]
+    if not all(map(math.isfinite, products)):
+        raise BindingError(
+            f"the saved 'base' and 'external_factor' of {hyperparam!r} multiply to {products}"
+        )
 
 
 def is_finite_number(value: Any) -> bool:

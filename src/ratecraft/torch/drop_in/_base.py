@@ -279,6 +279,7 @@ class DropInScheduler(LRScheduler):
         if is_attached:
             factors = self._apply(self.last_epoch)
             self._source.factors = check_factors(factors, len(base))
+            check_lrs(factors, saved)
             self._writer.restore(saved)
         elif hasattr(self, "_copied_state"):
             values = self._copied_state
@@ -286,6 +287,14 @@ class DropInScheduler(LRScheduler):
                 "base": base or values["base"],
                 "external_factor": external_factor or values["external_factor"],
             }
+
+
+def check_lrs(factors: Factors, saved: Mapping[str, list[float]]) -> None:
+    """Refuse a loaded state whose lrs are not finite, although each of its numbers is."""
+    values = factors if isinstance(factors, list) else [factors] * len(saved["base"])
+    parts = zip(saved["base"], saved["external_factor"], values, strict=True)
+    if not all(is_finite_number(base * external * factor) for base, external, factor in parts):
+        raise BindingError(f"the saved state gives lrs that are not finite: {saved}, {factors!r}")
 
 
 def check_factors(factors: Any, count: int) -> Factors:

@@ -11,7 +11,7 @@ from public import public_names
 import ratecraft
 
 ROOT = Path(ratecraft.__file__).parent
-BOTTOM = {"errors", "_version", "_public", "_keywords", "_files", "_progress"}
+BOTTOM = {"errors", "_version", "_public", "_keywords", "_files", "_progress", "_interrupt"}
 # What each package may import besides itself.
 BELOW: dict[str, set[str]] = {name: set() for name in BOTTOM}
 BELOW["_progress"] = {"errors"}

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from cyclopts import App, CycloptsError
 
+from ratecraft._interrupt import raise_or_exit
 from ratecraft._version import __version__
 from ratecraft.errors import RatecraftError, RunFailed
 from ratecraft.schedule._parser import VERBS, WORDS
@@ -98,7 +99,7 @@ def _call_app(arguments: Sequence[str] | None) -> BaseException | None:
     try:
         signal.signal(signal.SIGTERM, _terminate)
         if not _is_ignored(signal.SIGINT):
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+            signal.signal(signal.SIGINT, raise_or_exit)
         app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except BaseException as error:  # Ctrl-C, and the exit of a task, too
         return error

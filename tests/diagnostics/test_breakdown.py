@@ -14,7 +14,7 @@ from ratecraft.diagnostics import breakdown
 from ratecraft.errors import BindingError
 from ratecraft.report import plot_breakdown, save_figure
 from ratecraft.torch import PlateauLR, ScheduleLR
-from ratecraft.torch.drop_in import _schedulers as drop_in
+from ratecraft.torch import drop_in
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 

@@ -11,7 +11,7 @@ from ratecraft import constant, cosine, custom, tokens, warmup
 from ratecraft.diagnostics import doctor
 from ratecraft.errors import BindingError
 from ratecraft.torch import PlateauLR, ScheduleLR
-from ratecraft.torch.drop_in import _schedulers as drop_in
+from ratecraft.torch import drop_in
 
 # torch warns where a scheduler steps before its optimizer, as some of these do.
 pytestmark = pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")

@@ -284,12 +284,19 @@ def schedulers():
         lambda o: drop_in.MultiStepLR(o, [3, 5]),
         lambda o: drop_in.OneCycleLR(o, 0.1, 20),
         lambda o: drop_in.ReduceLROnPlateau(o, patience=0),
+        lambda o: drop_in.CyclicLR(o, 0.01, 0.1, 3),
+        lambda o: drop_in.ExponentialLR(o, 0.9),
+        lambda o: drop_in.LinearLR(o, total_iters=9),
+        lambda o: drop_in.PolynomialLR(o, 20),
+        lambda o: drop_in.CosineAnnealingWarmRestarts(o, 2, 2),
+        lambda o: drop_in.SequentialLR(o, [drop_in.LinearLR(o), drop_in.StepLR(o, 3)], [2]),
+        lambda o: drop_in.ChainedScheduler([drop_in.LinearLR(o), drop_in.StepLR(o, 3)]),
     ):
         optimizer = adamw(0.1, 0.2)
         yield optimizer, make(optimizer)
 
 
-COUNT = 8
+COUNT = 15
 
 
 @pytest.mark.parametrize("variant", range(COUNT))
@@ -325,3 +332,4 @@ def test_damaged_state_raises_our_error_and_changes_nothing(variant, data):
         return
     for group in optimizer.param_groups:  # accepted: it must be possible to train on
         assert math.isfinite(group["lr"])
+        assert all(map(math.isfinite, group["betas"]))

@@ -19,8 +19,7 @@ from torch.optim import lr_scheduler
 from ratecraft import cosine, linear, warmup
 from ratecraft.diagnostics import describe, preview
 from ratecraft.errors import BindingError
-from ratecraft.torch import ScheduleLR
-from ratecraft.torch.drop_in import _schedulers as drop_in
+from ratecraft.torch import ScheduleLR, drop_in
 
 # torch warns if a scheduler steps before its optimizer or gets an epoch; the drop-ins do, too.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")

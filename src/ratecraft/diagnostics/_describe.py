@@ -22,7 +22,7 @@ from ratecraft.torch._hyperparam import group_names, innermost_optimizer
 from ratecraft.torch._plateau import PlateauLR
 from ratecraft.torch._scheduler import ScheduleLR
 from ratecraft.torch._writers import writers_of
-from ratecraft.torch.drop_in._schedulers import as_drop_in
+from ratecraft.torch.drop_in._composites import as_drop_in
 
 MAX_NAMES: Final = 3  # that a table or a message shows
 COLUMNS: Final = ("group", "tensors", "weights", "base", "lr", "decay", "schedule", "parameters")

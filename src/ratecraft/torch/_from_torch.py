@@ -23,9 +23,9 @@ from ratecraft.schedule import (
     steps,
 )
 
+from . import drop_in
 from ._hyperparam import by_group
 from ._scheduler import ScheduleLR
-from .drop_in import _schedulers as drop_in
 
 CURRENT_LR_REL_TOL: Final = 1e-6  # torch's recursive formulas in float32 are no more accurate
 

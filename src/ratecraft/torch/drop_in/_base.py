@@ -128,16 +128,9 @@ class DropInScheduler(LRScheduler):
         """Return the factors at step k; CyclicLR and OneCycleLR also set the momentum."""
         return self._factors(k)
 
-    def _above_eta_min(self, eta_min: float, factor: float) -> Factors:
-        """Return eta_min + (base - eta_min) factor, as a factor of each group's base."""
-        if eta_min == 0:
-            return factor
-        bases = [float(base) for base in self.base_lrs]
-        if hasattr(self, "_writer"):
-            bases += self._writer.base[len(bases) :]  # of groups that were added later
-        return one_or_all(
-            [eta_min / base + (1 - eta_min / base) * factor if base else factor for base in bases]
-        )
+    def _loaded_factors(self) -> Factors:
+        """Return the factors of a loaded state, or raise; nothing is written yet."""
+        return self._factors(self.last_epoch)
 
     def _set_verbose(self) -> None:
         self.verbose = True
@@ -277,9 +270,9 @@ class DropInScheduler(LRScheduler):
             raise BindingError(f"the saved last_epoch is {state['last_epoch']!r}")
         super().load_state_dict(state)
         if is_attached:
-            factors = self._apply(self.last_epoch)
-            self._source.factors = check_factors(factors, len(base))
+            factors = check_factors(self._loaded_factors(), len(base))
             check_lrs(factors, saved)
+            self._source.factors = self._apply(self.last_epoch)
             self._writer.restore(saved)
         elif hasattr(self, "_copied_state"):
             values = self._copied_state
@@ -304,3 +297,15 @@ def check_factors(factors: Any, count: int) -> Factors:
     if not is_complete or not all(map(is_finite_number, values)):
         raise BindingError(f"the saved state gives the factors {factors!r} for {count} groups")
     return cast(Factors, factors)
+
+
+def above_eta_min(scheduler: DropInScheduler, eta_min: float, factor: float) -> Factors:
+    """Return eta_min + (base - eta_min) factor, as a factor of each group's base."""
+    if eta_min == 0:
+        return factor
+    bases = [float(base) for base in scheduler.base_lrs]
+    if hasattr(scheduler, "_writer"):
+        bases += scheduler._writer.base[len(bases) :]  # of groups that were added later
+    return one_or_all(
+        [eta_min / base + (1 - eta_min / base) * factor if base else factor for base in bases]
+    )

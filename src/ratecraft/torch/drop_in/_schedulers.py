@@ -1,4 +1,4 @@
-"""Subclasses of every class in ``torch.optim.lr_scheduler``, and WarmupMultiFactorScheduler.
+"""Subclasses of torch's schedulers that follow a schedule, and WarmupMultiFactorScheduler.
 
 Each subclass has the name, signature, checks, warnings and state of torch's class. The lr is
 written through the writer of `ScheduleLR`, as base x factor(k) x external factor. factor(k) has a
@@ -19,12 +19,10 @@ from torch.optim import Optimizer, lr_scheduler
 from torch.optim.lr_scheduler import LRScheduler
 
 from ratecraft.errors import BindingError
-from ratecraft.torch._factors import Factors, product_of_factors
-from ratecraft.torch._hyperparam import copied
-from ratecraft.torch._versions import keep_lr_tensors, restart
+from ratecraft.torch._checkpoint import is_finite_number
+from ratecraft.torch._factors import Factors
 
-from ._base import DropInScheduler, is_verbose, one_or_all, refuse_format_1
-from ._plateau import ReduceLROnPlateau
+from ._base import DropInScheduler, above_eta_min, one_or_all
 
 HALF_PI: Final = math.pi / 2
 
@@ -124,7 +122,7 @@ class CosineAnnealingLR(DropInScheduler, lr_scheduler.CosineAnnealingLR):
 
     def _factors(self, k: int) -> Factors:
         # (1 + cos(2 x)) / 2 = cos(x)^2; the square is accurate near 0, where 1 + cos cancels.
-        return self._above_eta_min(self.eta_min, math.cos(HALF_PI * (k / self.T_max)) ** 2)
+        return above_eta_min(self, self.eta_min, math.cos(HALF_PI * (k / self.T_max)) ** 2)
 
 
 class CosineAnnealingWarmRestarts(DropInScheduler, lr_scheduler.CosineAnnealingWarmRestarts):
@@ -135,7 +133,7 @@ class CosineAnnealingWarmRestarts(DropInScheduler, lr_scheduler.CosineAnnealingW
     def _factors(self, k: int) -> Factors:
         at, length = (self.T_cur, self.T_i) if k == self.last_epoch else self._cycle_position(k)
         # Torch's expression, to the last bit: Ignite compares its own with it.
-        return self._above_eta_min(self.eta_min, (1 + math.cos(math.pi * at / length)) / 2)
+        return above_eta_min(self, self.eta_min, (1 + math.cos(math.pi * at / length)) / 2)
 
     def _cycle_position(self, epoch: float) -> tuple[float, float]:
         at, length = epoch, self.T_0
@@ -173,6 +171,12 @@ class _Cycled(DropInScheduler):
 
     def _factors(self, k: int) -> Factors:
         return one_or_all(self._lrs_and_momentums(k)[0])
+
+    def _loaded_factors(self) -> Factors:
+        lrs, momentums = self._lrs_and_momentums(self.last_epoch)
+        if not all(map(is_finite_number, momentums)):
+            raise BindingError(f"the saved state gives the momentums {momentums}")
+        return lrs
 
     def _apply(self, k: int) -> Factors:
         groups = self.optimizer.param_groups
@@ -237,139 +241,6 @@ class OneCycleLR(_Cycled, lr_scheduler.OneCycleLR):
                 low, high = group[phase["end_momentum"]], group[phase["start_momentum"]]
                 momentums.append(low + (high - low) * remaining)
         return lrs, momentums
-
-
-class _Composite(LRScheduler):
-    """Base class of the schedulers that are made of others."""
-
-    _schedulers: Any
-
-    def _own_parts(self) -> list[Any]:
-        """Return the parts that write through a `HyperparamWriter`, as torch's do not."""
-        return [part for part in self._schedulers if hasattr(part, "_reattach")]
-
-    def _initial_step(self) -> None:
-        self._update_lr(0)
-
-    def _detach(self) -> None:
-        for part in self._own_parts():
-            part._detach()
-
-    def _reattach(self) -> None:
-        for part in self._own_parts():
-            part._reattach()
-
-    def _set_verbose(self) -> None:
-        for part in self._own_parts():
-            part._set_verbose()
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        refuse_format_1(state_dict, type(self).__name__)
-        super().load_state_dict(dict(state_dict))
-
-
-class SequentialLR(_Composite, lr_scheduler.SequentialLR):
-    """One scheduler after the other, each from its step 0; parts may be composites."""
-
-    def __init__(
-        self,
-        optimizer: Optimizer,
-        schedulers: list[LRScheduler],
-        milestones: list[int],
-        last_epoch: int = -1,
-        verbose: bool | str = "deprecated",
-    ) -> None:
-        self._schedulers = schedulers
-        self._detach()  # each has written its lr when it was built
-        if is_verbose(verbose):
-            self._set_verbose()
-        with keep_lr_tensors(optimizer):
-            super().__init__(optimizer, schedulers, milestones, last_epoch)
-
-    def factors(self, k: int | None = None) -> Factors:
-        """Return the factor at step k (default: now) of the scheduler that is active then."""
-        k = self.last_epoch if k is None else k
-        i = bisect_right(self._milestones, k)
-        first_step = self._milestones[i - 1] if i else 0
-        return cast(Factors, as_drop_in(self._schedulers[i]).factors(k - first_step))
-
-    def step(self) -> None:  # type: ignore[override]  # torch's has no epoch here, either
-        """Advance by one step; at a milestone the next scheduler starts."""
-        self.last_epoch += 1
-        active = self._schedulers[bisect_right(self._milestones, self.last_epoch)]
-        if self.last_epoch in self._milestones:
-            self._detach()
-            restart(active)
-        else:
-            active.step()
-        self._last_lr = active.get_last_lr()
-
-    def _update_lr(self, epoch: int | None = None) -> None:
-        """Restart: this sequence is part of another one and becomes active."""
-        self._detach()
-        self.last_epoch = 0
-        first = self._schedulers[bisect_right(self._milestones, 0)]
-        restart(first)
-        self._last_lr = first.get_last_lr()
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        super().load_state_dict(state_dict)
-        self._reattach()
-
-    def _reattach(self) -> None:
-        active = self._schedulers[bisect_right(self._milestones, self.last_epoch)]
-        parts = self._own_parts()
-        for part in parts:
-            if part is not active:
-                part._detach()
-        if active in parts:
-            active._reattach()
-
-
-class ChainedScheduler(_Composite, lr_scheduler.ChainedScheduler):
-    """Several schedulers at once: the product of their factors; parts may be composites."""
-
-    def __init__(
-        self, schedulers: Sequence[LRScheduler], optimizer: Optimizer | None = None
-    ) -> None:
-        super().__init__(schedulers, optimizer)
-        self._reattach()
-        self._record_lrs()
-
-    def step(self) -> None:  # type: ignore[override]  # torch's has no epoch here, either
-        """Advance every part by one step."""
-        for part in self._schedulers:
-            part.step()
-        self._last_lr = self._schedulers[-1].get_last_lr()
-
-    def _record_lrs(self) -> None:
-        self._last_lr = copied(group["lr"] for group in self.optimizer.param_groups)
-
-    def factors(self, k: int | None = None) -> Factors:
-        """Return the product of the parts' factors at step k (default: now)."""
-        return product_of_factors([as_drop_in(part).factors(k) for part in self._schedulers])
-
-    def _update_lr(self, epoch: int | None = None) -> None:
-        """Restart: this chain is part of a sequence and becomes active."""
-        for part in self._schedulers:
-            restart(part)
-        self._record_lrs()
-
-
-def as_drop_in(scheduler: Any) -> Any:
-    """Return an object with a scheduler's ``factors(k)``: itself, or a drop-in copy of torch's."""
-    if hasattr(scheduler, "factors"):
-        return scheduler
-    drop_in = globals().get(type(scheduler).__name__)
-    known = isinstance(drop_in, type) and type(scheduler) in drop_in.__mro__
-    if not known or drop_in is ReduceLROnPlateau:
-        raise TypeError(
-            f"the factor of this {type(scheduler).__name__} is unknown: expected a scheduler of "
-            "ratecraft, or one of torch's classes that do not follow a metric"
-        )
-    copied: Any = object.__new__(cast(type, drop_in))  # not attached, so it never writes
-    copied.__dict__.update(scheduler.__dict__)
-    return copied
 
 
 class WarmupMultiFactorScheduler(DropInScheduler, LRScheduler):

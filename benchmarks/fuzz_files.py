@@ -103,6 +103,9 @@ def log_texts() -> dict[str, str]:
         "c.jsonl": "\n".join(map(json.dumps, rows)),
         "trainer_state.json": json.dumps({"log_history": rows}),
         "d.json": json.dumps({name: [row[name] for row in rows] for name in rows[0]}),
+        "history.json": json.dumps({"run": {"history": {"train": rows, "val": rows}}}),
+        "e.log": "".join(f"step {r['step']}: loss {r['loss']}, lr {r['lr']}\n" for r in rows),
+        "f.out": "".join(f"{row}\n" for row in rows),
     }
 
 

@@ -1,4 +1,4 @@
-"""Seconds and memory that read_logs needs for a CSV log with a million rows.
+"""Seconds and memory that read_logs needs for a CSV and a text log with a million rows.
 
 python benchmarks/read_log.py [rows]
 """
@@ -23,11 +23,23 @@ def main() -> None:
             for k in range(1, rows + 1):
                 val_loss = 2.5 if k % 1000 == 0 else ""
                 file.write(f"{k},{0.1 - 0.05 * k / rows:.6g},{3 + 9 / k:.6g},{val_loss},x\n")
-        started = time.perf_counter()
-        (log,) = read_logs(path, loss="train_loss")
-        seconds = time.perf_counter() - started
+        read(path, "train_loss")
+        text = path.with_suffix(".txt")
+        with text.open("w") as file:
+            for k in range(1, rows + 1):
+                if k % 1000 == 0:
+                    file.write(f"step {k}: train loss 2.5, val loss 2.5\n")
+                lr = 0.1 - 0.05 * k / rows
+                file.write(f"iter {k}: loss {3 + 9 / k:.4f}, lr {lr:.6g}, time 135.18ms\n")
+        read(text, "loss")
+
+
+def read(path: Path, loss: str) -> None:
+    started = time.perf_counter()
+    (log,) = read_logs(path, loss=loss)
+    seconds = time.perf_counter() - started
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"{len(log.steps):,} rows: {seconds:.1f} s, {memory:.0f} MiB at most")
+    print(f"{len(log.steps):,} rows of {path.name}: {seconds:.1f} s, {memory:.0f} MiB at most")
 
 
 if __name__ == "__main__":

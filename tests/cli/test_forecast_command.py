@@ -26,6 +26,7 @@ def test_forecast_prints_the_losses_of_schedules(folder: Path, log: str) -> None
     result = load(folder / "f.json")
     assert [entry.name for entry in result.entries] == list(schedules)
     assert result.total_steps == 2000
+    assert done.stdout.startswith("run.csv: 100 losses from loss, steps from step, lrs from lr\n")
     for line in ("Loss after 2,000 steps", result.verdict(), "result: f.json", "report: f.html"):
         assert line in done.stdout
     assert "<h1>" in (folder / "f.html").read_text()
@@ -53,6 +54,42 @@ def test_the_schedule_of_a_log_may_be_longer_than_the_log(folder: Path) -> None:
         done = ratecraft(folder, "forecast", "early.csv", "cosine(1, 0)", *wrong)
         assert done.returncode == 2
         assert wrong[0] in done.stderr
+
+
+def test_text_logs_and_the_columns_that_are_read(folder: Path) -> None:
+    lines = ""
+    for k in range(20, 1001, 20):
+        loss = 2 + 3 * (k / 1000 + 0.1) ** -0.3
+        rise = 0.002 * max(0, k - 500)
+        lines += f"step {k}: train loss {loss:.4f}, val loss {loss + rise:.4f}\n"
+    (folder / "train.log").write_text(lines)
+    command = ("forecast", "train.log", "cosine(1, 0)")
+    done = ratecraft(folder, *command)
+    assert done.returncode == 2
+    assert (
+        "no lrs were logged; pass the schedule of the run, as schedule= or --log-sch" in done.stderr
+    )
+    command += ("--log-schedule", "0.01 * constant(1)")
+    done = ratecraft(folder, *command)
+    assert done.returncode == 0, done.stderr
+    columns = "train.log: 50 losses from val loss, steps from step, lrs from the schedule\n"
+    assert done.stdout.startswith(columns)
+    assert "caution: the val loss of train.log rises by" in done.stdout
+    done = ratecraft(folder, *command, "--loss", "train_loss")
+    assert "train.log: 50 losses from train loss" in done.stdout
+    assert "rises" not in done.stdout
+
+
+def test_training_losses_are_forecast_only_if_they_are_named(folder: Path) -> None:
+    rows = [f"{k},{2 + 3 / k},{2.5 if k % 400 == 0 else ''},0.01" for k in range(20, 1001, 20)]
+    (folder / "few.csv").write_text("\n".join(["step,train_loss,val_loss,lr", *rows]))
+    done = ratecraft(folder, "forecast", "few.csv", "cosine(1, 0)")
+    assert done.returncode == 2
+    assert "few.csv: val_loss has 2 losses, and a fit needs at least 8" in done.stderr
+    assert '(--loss "train_loss")' in done.stderr
+    done = ratecraft(folder, "forecast", "few.csv", "cosine(1, 0)", "--loss", "train_loss")
+    assert done.returncode == 0, done.stderr
+    assert "few.csv: 50 losses from train_loss, steps from step, lrs from lr" in done.stdout
 
 
 def test_without_schedules_one_is_recommended(folder: Path, log: str) -> None:
@@ -87,7 +124,7 @@ def test_without_schedules_one_is_recommended(folder: Path, log: str) -> None:
         ),
         (("run.csv", "cosine(1, 0)", "--warmup-steps", "9"), "--warmup-steps is for a recommended"),
         (("run.csv", "cosine(1, 0)", "-o", "f.txt"), "expected a file ending in .html, .png"),
-        (("my_task.py", "cosine(1, 0)"), "expected CSV, JSON, JSON lines or TensorBoard events"),
+        (("my_task.py", "cosine(1, 0)"), "my_task.py: no line has a step and another number"),
     ],
 )
 def test_invalid_arguments_are_errors(

@@ -1,10 +1,14 @@
 """Law: published metrics, published loss curves that were not fitted, invalid logs."""
 
 import math
+import re
 
 import numpy as np
 import pytest
+import torch
 from curves import PEAK_LR, SCHEDULES, SIZES, real_logs
+from sklearn.datasets import load_digits
+from torch import nn
 
 from ratecraft import constant, cosine, exponential, linear, warmup, wsd
 from ratecraft.errors import LogError
@@ -157,6 +161,48 @@ def test_notes_name_the_weaknesses_of_a_fit() -> None:
     assert fit([wsd_log]).notes == fit([cosine_log, constant_log]).notes == ()
     late = Log(wsd_log.steps[20:], wsd_log.losses[20:], [0.01] * 80, name="late.csv")
     assert "the lrs of late.csv start at step 420; earlier ones" in fit([late, wsd_log]).notes[0]
+
+
+def test_validation_losses_that_rise_get_a_note() -> None:
+    """A network that learns digits with wrong labels by heart."""
+    images, digits = load_digits(return_X_y=True)
+    images = torch.tensor(images / 16, dtype=torch.float32)
+    digits = torch.tensor(digits)
+    torch.manual_seed(0)
+    labels = torch.where(torch.rand(300) < 0.3, torch.randint(0, 10, (300,)), digits[:300])
+    model = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    losses: dict[str, list[float]] = {"train": [], "val": []}
+    for step in range(1, 601):
+        batch = torch.randint(0, 300, (32,))
+        loss = nn.functional.cross_entropy(model(images[batch]), labels[batch])
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        if step % 20 == 0:
+            with torch.no_grad():
+                val_loss = nn.functional.cross_entropy(model(images[300:]), digits[300:])
+            losses["train"].append(loss.item())
+            losses["val"].append(val_loss.item())
+    log = Log(range(20, 601, 20), losses["val"], [3e-3] * 30, name="a", columns={"loss": "val"})
+    (note,) = [note for note in fit([log]).notes if "overfits" in note]
+    assert re.match(r"the val of a rises by [0-9.]+% after step \d+, as when a model", note)
+    assert losses["val"][-1] > 1.1 * min(losses["val"])
+    falling = Log(range(20, 601, 20), losses["train"], [3e-3] * 30)
+    assert not any("overfits" in note for note in fit([falling]).notes)
+
+
+@pytest.mark.parametrize("noise", [0, 0.01, 0.1])
+@pytest.mark.parametrize("every", [1, 20, 200])
+def test_noisy_losses_that_fall_get_no_note(noise, every) -> None:
+    log = synthetic_log(wsd(50, 400), 2000, TRUE, every=every, noise=noise)
+    assert not any("rises" in note for note in fit([log]).notes)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_losses_of_language_models_get_no_note_that_they_rise(size) -> None:
+    notes = [note for log in real_logs(size).values() for note in fit([log]).notes]
+    assert not any("rises" in note for note in notes)
 
 
 def test_noise_increases_the_uncertainty() -> None:

@@ -84,12 +84,20 @@ def test_saved_comparison_is_read(tmp_path) -> None:
     path = Comparison("t", {"a": "cosine(1, 0)"}, (good, short, diverged), {}).save(
         tmp_path / "c.json"
     )
-    first, second = read_logs(path)
-    assert_same(first)
-    assert list(second.steps) == list(range(1, 201))
-    assert set(second.losses) == {4.0}
+    words = r'a, seed 1: 2 validation losses; .* pass loss="train_loss"'
+    with pytest.raises(LogError, match=words):
+        read_logs(path)
+    logs = read_logs(path, loss="train_loss")
+    assert [list(log.steps) for log in logs] == [list(range(1, 201))] * 2
+    assert {x for log in logs for x in log.losses} == {4.0}
+    assert_same(log_of_run(good))
+    assert log_of_run(good).columns == {"loss": "loss"}
+    not_evaluated = Run("cosine(1, 0)", 0.1, 1, 200, 100, (4.0,) * 200, ())
+    assert log_of_run(not_evaluated).columns == {"loss": "train_loss"}
     with pytest.raises(LogError, match="diverged at step 7"):
         log_of_run(diverged)
+    with pytest.raises(LogError, match="loss='accuracy'; expected \"train_loss\""):
+        log_of_run(good, loss="accuracy")
 
 
 def test_schedule_argument_replaces_or_checks_logged_lrs(tmp_path) -> None:
@@ -157,7 +165,7 @@ def test_invalid_log_raises(table, words) -> None:
         ("a.csv", "epoch,loss\n1,2\n", "row 1 has no column step or .*the columns are epoch, loss"),
         ("a.csv", "step,loss\n1,2\nx,2\n", "step of row 2 is 'x'; expected a number"),
         ("a.csv", "step,loss,lr\n1,2,0.1\n2,high,0.1\n", "loss of row 2 is 'high'; expected"),
-        ("a.json", "{", "expected CSV, JSON, JSON lines or TensorBoard events"),
+        ("a.json", "{", "expected CSV, JSON, JSON lines, TensorBoard events, or lines of text"),
         ("a.json", "[1, 2]", "expected a table: a list of rows"),
         ("a.json", '{"ratecraft": "LRRangeTestResult", "format": 2, "lrs": [1], "losses": [1], '
          '"smoothed": [1], "stop_reason": "", "suggestion": null, "reason": ""}',
@@ -201,12 +209,22 @@ def test_lrs_and_losses_logged_at_different_steps(tmp_path) -> None:
     assert log.every_lr[99] == pytest.approx(curve(99), rel=1e-3)
 
 
-def test_training_losses_replace_too_short_validation_losses(tmp_path) -> None:
+def test_training_losses_do_not_replace_too_few_validation_losses(tmp_path) -> None:
     rows = [
         {"step": k, "lr": 0.1, "train_loss": 3 - k / 400, "val_loss": 2.0 if k > 180 else ""}
         for k in STEPS
     ]
-    assert read_logs(write(tmp_path / "a.csv", rows))[0].losses[0] == 3 - 10 / 400
+    path = write(tmp_path / "a.csv", rows)
+    words = r'val_loss has 2 losses, and a fit needs at least 8, .*pass loss="train_loss"'
+    with pytest.raises(LogError, match=words):
+        read_logs(path)
+    (log,) = read_logs(path, loss="train_loss")
+    assert log.losses[0] == 3 - 10 / 400
+    assert log.columns == {"step": "step", "loss": "train_loss", "lr": "lr"}
+    with pytest.raises(LogError, match="2 losses; a fit needs at least 8"):
+        read_logs(path, loss="val_loss")
+    longer = [{**row, "eval/loss": 2 - row["step"] / 400} for row in rows]
+    assert read_logs(write(tmp_path / "b.csv", longer))[0].columns["loss"] == "eval/loss"
 
 
 @pytest.mark.parametrize(
@@ -226,7 +244,7 @@ def test_file_variants_of_common_programs(tmp_path, name, text) -> None:
     delimiter = {"semicolon.csv": ";", "TAB.TSV": "\t"}.get(name, ",")
     table = list(zip(STEPS, LRS, LOSSES, strict=True))
     records = [{"step": k, "lr": u, "loss": x} for k, u, x in table]
-    empty = [{"step": k, "lr": 0.1, "eval_loss": float("nan")} for k in range(1, 200)]
+    empty = [{"step": k, "eval_loss": float("nan")} for k in range(1, 200)]
     filled = text.format(
         rows="\n".join(delimiter.join(map(str, row)) for row in table),
         lines="\n".join(map(json.dumps, records)),

@@ -39,15 +39,17 @@ def forecast(
 
     Args:
         logs_and_schedules: Log files (CSV, JSON, JSON lines, trainer_state.json, TensorBoard
-            events, a saved comparison) and schedules in the notation. A schedule is a factor of
-            the peak learning rate of the logs, or the learning rate itself.
+            events, text such as "step 100: loss 3.2, lr 0.001", a saved comparison) and schedules
+            in the notation. A schedule is a factor of the peak learning rate of the logs, or the
+            learning rate itself.
         total_steps: Length of the forecast run in steps. Default: the length of the longest log.
         warmup_steps: Warmup of the recommended schedule in steps. Default: that of the logs.
         log_schedule: Schedule of a logged run, as the learning rate itself; once for each log, in
             order. Needed if a log has no learning rates, and useful if it starts late.
         log_total_steps: Length in steps that the schedule of a log was made for, if the log ends
             earlier; once for each --log-schedule.
-        loss: Name of the loss column. Default: the first usual name that the log has.
+        loss: Name of the loss column. Default: the first usual name of a validation loss that the
+            log has, or of a training loss.
     """
     from ratecraft.forecasting import forecast as forecast_losses
     from ratecraft.forecasting import recommend
@@ -82,7 +84,7 @@ def forecast(
 def _read_logs(
     paths: list[str], schedules: tuple[str, ...], total_steps: tuple[int, ...], **options: Any
 ) -> list[Log]:
-    """Read every log, with its schedule and length if they are given."""
+    """Read every log, with its schedule and length if they are given, and print its columns."""
     from ratecraft.forecasting import read_logs
 
     for option, values, count, counted in (
@@ -96,8 +98,20 @@ def _read_logs(
             )
     logs = []
     for path, schedule, length in zip_longest(paths, map(parse, schedules), total_steps):
-        logs += read_logs(path, schedule=schedule, total_steps=length, **options)
+        logs_of_file = read_logs(path, schedule=schedule, total_steps=length, **options)
+        out.print(f"{path}: {_columns(logs_of_file)}")
+        logs += logs_of_file
     return logs
+
+
+def _columns(logs: list[Log]) -> str:
+    """Return from which columns of a file its logs were read."""
+    columns = logs[0].columns
+    runs = "" if len(logs) == 1 else f"{len(logs)} runs, "
+    losses = f"{sum(len(log.losses) for log in logs):,} losses from {columns['loss']}"
+    steps = f", steps from {columns['step']}" if "step" in columns else ""
+    is_logged = logs[0].schedule is None
+    return f"{runs}{losses}{steps}, lrs from {columns['lr'] if is_logged else 'the schedule'}"
 
 
 def _print_forecast(result: Forecast) -> None:

@@ -1,12 +1,15 @@
 """Forecasting: predicted losses of schedules, and learning rates for other schedules or lengths.
 
-_bound.py      convex bound on the final loss, from the shape of a schedule
-_refine.py     gradient norms from the rows of a Probe, and the schedule that they call for
-_log.py        Log: the losses and learning rates of a training run
-_read_logs.py  logs from files: CSV, JSON, TensorBoard events, saved comparisons
-_law.py        multi-power law of the loss, fitted to logs
-_forecast.py   forecast: predicted losses of given schedules; recommend: best schedules
-_averaging.py  averaging of past steps by decoupled weight decay
+_bound.py        convex bound on the final loss, from the shape of a schedule
+_refine.py       gradient norms from the rows of a Probe, and the schedule that they call for
+_log.py          Log: the losses and learning rates of a training run
+_log_columns.py  names of the columns of logs
+_text_logs.py    columns of text logs
+_log_files.py    columns of log files: CSV, JSON, JSON lines, text, TensorBoard events
+_read_logs.py    read_logs: logs from files, and which of their columns are read
+_law.py          multi-power law of the loss, fitted to logs
+_forecast.py     forecast: predicted losses of given schedules; recommend: best schedules
+_averaging.py    averaging of past steps by decoupled weight decay
 
 Importing this package loads the standard library only; numpy and scipy are loaded on first use.
 """

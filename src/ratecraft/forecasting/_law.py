@@ -239,6 +239,8 @@ def _common_peak_lr(logs: Sequence[Log]) -> float:
 
 MAX_FIT_ERROR: Final = 0.03  # a larger `FittedLaw.error` gets a note
 MIN_PLATEAU_FRACTION: Final = 0.2  # of a run at its peak lr, which a fit needs
+MIN_RISE: Final = 0.005  # of the losses at the end of a log above their lowest, which gets a note
+MIN_RISE_SIGMAS: Final = 4  # the same in standard errors of the difference
 
 
 def _weaknesses(logs: Sequence[Log], error: float) -> tuple[str, ...]:
@@ -257,6 +259,7 @@ def _weaknesses(logs: Sequence[Log], error: float) -> tuple[str, ...]:
         for log in logs
         if log.first_lr_step > 0.05 * len(log.every_lr)
     ]
+    notes += filter(None, map(_rise, logs))
     if error > MAX_FIT_ERROR:
         notes.append(
             f"the law misses the logged losses by {error:.1%}; it has no term for noise, "
@@ -275,13 +278,31 @@ def _weaknesses(logs: Sequence[Log], error: float) -> tuple[str, ...]:
     return tuple(notes)
 
 
+def _rise(log: Log) -> str:
+    """Return a note if the losses of a log rise at its end; empty if not."""
+    import numpy as np
+
+    steps, losses = _after_warmup(log)
+    width = max(len(losses) // 10, 1)
+    means = np.convolve(losses, np.full(width, 1 / width), "valid")
+    lowest = int(means.argmin())
+    # The median of the differences says how noisy one loss is, whatever the trend.
+    noise = float(np.median(np.abs(np.diff(losses)))) / 0.6745 / math.sqrt(2)
+    rise = float(means[-1] - means[lowest])
+    if rise <= max(MIN_RISE * means[lowest], MIN_RISE_SIGMAS * noise * math.sqrt(2 / width)):
+        return ""
+    name = log.columns.get("loss", "loss")
+    return (
+        f"the {name} of {log.name} rises by {rise / means[lowest]:.1%} after step "
+        f"{steps[lowest + width // 2]:,}, as when a model overfits; the law does not model this"
+    )
+
+
 def _points(log: Log) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return the losses of a log after its warmup, as at most `MAX_FIT_POINTS` means."""
     import numpy as np
 
-    steps, losses = np.asarray(log.steps, int), np.asarray(log.losses, float)
-    after_warmup = steps > log.warmup_steps
-    steps, losses = steps[after_warmup], losses[after_warmup]
+    steps, losses = _after_warmup(log)
     if len(steps) < MIN_LOSSES:
         raise LogError(
             f"{log.name}: {len(steps)} losses after its warmup of {log.warmup_steps} steps; a "
@@ -290,6 +311,14 @@ def _points(log: Log) -> tuple[NDArray[Any], NDArray[Any]]:
     groups = np.array_split(np.arange(len(steps)), min(MAX_FIT_POINTS, len(steps)))
     mean_steps = np.array([round(steps[group].mean()) for group in groups])
     return mean_steps, np.array([losses[group].mean() for group in groups])
+
+
+def _after_warmup(log: Log) -> tuple[NDArray[Any], NDArray[Any]]:
+    import numpy as np
+
+    steps, losses = np.asarray(log.steps, int), np.asarray(log.losses, float)
+    rows = steps > log.warmup_steps
+    return steps[rows], losses[rows]
 
 
 def _law(point: NDArray[Any]) -> Law:

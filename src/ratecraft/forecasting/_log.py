@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from ratecraft.errors import LogError
 from ratecraft.results import Run
-from ratecraft.results._base import MAX_STEPS
+from ratecraft.results._base import MAX_STEPS, pluralize, short_repr
 from ratecraft.schedule import Curve
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ class Log:
         schedule: resolved schedule of the whole run as lrs, instead of ``lrs``, or equal to them.
         name: name of the run.
         lr_steps: steps at which ``lrs`` were logged; ``steps`` if ``None``.
+        columns: titles of the columns that "step", "loss" and "lr" were read from, if any.
         every_lr: computed learning rate of every step up to the last loss, an array.
 
     Raises:
@@ -46,7 +47,8 @@ class Log:
     schedule: Curve | None = None
     name: str = "run"
     lr_steps: Sequence[int] | None = None
-    every_lr: NDArray[Any] = field(init=False, repr=False)
+    columns: Mapping[str, str] = field(default_factory=dict)
+    every_lr: NDArray[Any] = field(init=False)
 
     def __post_init__(self) -> None:
         import numpy as np
@@ -65,12 +67,26 @@ class Log:
                 np.arange(end, dtype=float), lr_steps - 1, np.asarray(self.lrs, float)
             )
         else:
-            raise LogError(f"{self.name}: no lrs were logged; pass the schedule of the run")
+            raise LogError(
+                f"{self.name}: no lrs were logged; pass the schedule of the run, as schedule= or "
+                "--log-schedule"
+            )
         if not np.isfinite(every_lr).all() or (every_lr < 0).any() or not (every_lr > 0).any():
             raise LogError(
                 f"{self.name}: lrs must be finite numbers of at least 0, and not all of them 0"
             )
         object.__setattr__(self, "every_lr", every_lr)
+
+    def __repr__(self) -> str:
+        columns = [f"{quantity} from {title}" for quantity, title in self.columns.items()]
+        return short_repr(
+            self,
+            self.name,
+            f"{len(self.losses):,} losses",
+            pluralize(len(self.every_lr), "step"),
+            f"peak lr {self.peak_lr:.4g}",
+            *columns,
+        )
 
     @property
     def peak_lr(self) -> float:
@@ -142,7 +158,8 @@ def check_losses(name: str, steps: NDArray[Any], losses: NDArray[Any]) -> None:
         problem = "occurs twice" if step == before else f"comes after {before:.0f}"
         raise LogError(
             f"{name}: step {step:.0f} of row {row + 2} {problem}; expected one row for "
-            "each step, in order (does the file hold two runs, or a resumed one?)"
+            "each step, in order (does the file hold two runs, or a resumed one, or are the steps "
+            "counted from 0 in each epoch?)"
         )
     gaps = np.diff(steps)
     if (row := first_true(gaps > MAX_GAP_FRACTION * steps[-1])) is not None:
@@ -167,9 +184,10 @@ def _check_lr_steps(name: str, steps: NDArray[Any]) -> None:
 
     row = first_true(~(np.isfinite(steps) & (np.diff(steps, prepend=-1) > 0) & (steps >= 0)))
     if row is not None:
+        before = f" after {steps[row - 1]:g}" if row else ""
         raise LogError(
-            f"{name}: the step of lr {row + 1} is {steps[row]:g}; expected increasing steps of at "
-            "least 0"
+            f"{name}: the step of lr {row + 1} is {steps[row]:g}{before}; expected increasing "
+            "steps of at least 0, with one lr each (does the file hold two runs, or a resumed one?)"
         )
 
 
@@ -177,14 +195,15 @@ def first_true(mask: NDArray[Any]) -> int | None:
     return int(mask.argmax()) if mask.any() else None
 
 
-def log_of_run(run: Run, name: str = "") -> Log:
+def log_of_run(run: Run, name: str = "", *, loss: str | None = None) -> Log:
     """Return the log of a `ratecraft.results.Run`.
 
-    It has the validation losses, or the training losses if there are too few of these.
+    It has the validation losses, or the training losses if the run was not evaluated.
 
     Args:
         run: run of a `Comparison`, or from `ratecraft.experiments.train`.
         name: name of the log; the schedule and the seed if empty.
+        loss: "train_loss" for the training losses of a run that was evaluated.
 
     Raises:
         LogError: the run diverged, or has too few losses.
@@ -197,7 +216,22 @@ def log_of_run(run: Run, name: str = "") -> Log:
     name = name or f"{run.schedule}, seed {run.seed}"
     if run.diverged is not None:
         raise LogError(f"{name}: diverged at step {run.diverged}")
+    if loss not in (None, "train_loss"):
+        raise LogError(f'{name}: loss={loss!r}; expected "train_loss", or no loss=')
     losses = {e.step: e.metrics["loss"] for e in run.evaluations if "loss" in e.metrics}
-    if len(losses) < MIN_LOSSES:
+    if 0 < len(losses) < MIN_LOSSES and loss is None:
+        raise LogError(
+            f"{name}: {len(losses)} validation losses; a fit needs at least {MIN_LOSSES}, better "
+            '50: evaluate more often, or pass loss="train_loss" (--loss train_loss) for a forecast '
+            "of the training loss"
+        )
+    column = "loss" if losses and loss is None else "train_loss"
+    if column == "train_loss":
         losses = dict(enumerate(run.losses, 1))
-    return Log(tuple(losses), tuple(losses.values()), schedule=run.curve(), name=name)
+    return Log(
+        tuple(losses),
+        tuple(losses.values()),
+        schedule=run.curve(),
+        name=name,
+        columns={"loss": column},
+    )

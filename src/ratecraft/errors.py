@@ -18,13 +18,18 @@ An argument of the wrong *type*, such as a string instead of a number, raises ``
 Each message says what was written, what was expected and what to write instead.
 """
 
+from argparse import ArgumentTypeError
+
 
 class RatecraftError(Exception):
     """Base class of all exceptions of ratecraft."""
 
 
-class ScheduleError(RatecraftError, ValueError):
-    """A schedule, a length or the text of one is not valid."""
+class ScheduleError(RatecraftError, ValueError, ArgumentTypeError):
+    """A schedule, a length or the text of one is not valid.
+
+    As an ``ArgumentTypeError`` its message is shown by ``add_argument("--lr", type=parse)``.
+    """
 
 
 class BindingError(RatecraftError, ValueError):

@@ -13,8 +13,7 @@ from ratecraft import cosine, warmup
 from ratecraft.diagnostics import breakdown
 from ratecraft.errors import BindingError
 from ratecraft.report import plot_breakdown, save_figure
-from ratecraft.torch import PlateauLR, ScheduleLR
-from ratecraft.torch import drop_in
+from ratecraft.torch import PlateauLR, ScheduleLR, drop_in
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 

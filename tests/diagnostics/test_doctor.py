@@ -10,8 +10,7 @@ from torch.optim.swa_utils import SWALR, AveragedModel
 from ratecraft import constant, cosine, custom, tokens, warmup
 from ratecraft.diagnostics import doctor
 from ratecraft.errors import BindingError
-from ratecraft.torch import PlateauLR, ScheduleLR
-from ratecraft.torch import drop_in
+from ratecraft.torch import PlateauLR, ScheduleLR, drop_in
 
 # torch warns where a scheduler steps before its optimizer, as some of these do.
 pytestmark = pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")

@@ -2,7 +2,6 @@
 
 import copy
 import pickle
-from dataclasses import FrozenInstanceError
 
 import numpy as np
 import pytest
@@ -177,7 +176,7 @@ def test_a_sum_too_large_for_a_float_raises():
 
 def test_a_length_cannot_be_changed_and_copies_are_equal():
     length = epochs(1) + 100
-    with pytest.raises(FrozenInstanceError):
+    with pytest.raises(AttributeError, match="cannot change 'steps' of a Duration"):
         length.steps = 3
     assert pickle.loads(pickle.dumps(length)) == copy.copy(length) == length  # noqa: S301
 

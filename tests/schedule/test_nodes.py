@@ -4,7 +4,6 @@ import copy
 import math
 import pickle
 import warnings
-from dataclasses import FrozenInstanceError, fields
 from fractions import Fraction
 
 import numpy as np
@@ -643,9 +642,9 @@ def test_the_text_is_a_function_of_the_value():
 )
 def test_a_schedule_cannot_be_changed(schedule):
     before = hash(schedule), repr(schedule)
-    for field in fields(schedule):
-        with pytest.raises(FrozenInstanceError):
-            setattr(schedule, field.name, 3)
+    for name in schedule._fields:
+        with pytest.raises(AttributeError, match=f"cannot change '{name}'"):
+            setattr(schedule, name, 3)
     with pytest.raises((AttributeError, TypeError)):
         schedule.other = 3
     assert (hash(schedule), repr(schedule)) == before

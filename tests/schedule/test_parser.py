@@ -1,5 +1,6 @@
 """parse and parse_length: valid text, errors and their marks, limits."""
 
+import argparse
 import math
 
 import pytest
@@ -438,3 +439,20 @@ def test_a_renamed_word_is_answered_with_the_new_one(text, advice):
     with pytest.raises(ScheduleError) as caught:
         parse(text)
     assert advice in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--lr", "wsdd(5)"], "--lr: 'wsdd' is not a word of the notation; did you mean 'wsd'"),
+        (["--lr", "3e-4"], "--lr: expected a schedule, but '3e-4' is a number; write constant("),
+        (["--steps", "epoch(3)"], "--steps: 'epoch' is not a word of the notation; did you mean"),
+    ],
+)
+def test_argparse_shows_the_message_of_a_wrong_text(arguments, message, capsys):
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--lr", type=parse)
+    parser.add_argument("--steps", type=parse_length)
+    with pytest.raises(SystemExit, match="2"):
+        parser.parse_args(arguments)
+    assert f"error: argument {message}" in capsys.readouterr().err

@@ -2,7 +2,6 @@
 
 import copy
 import pickle
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -102,7 +101,7 @@ def test_equal_schedules_may_differ_in_str_and_not_in_hash():
 
 
 def test_a_changed_copy_does_not_keep_the_text():
-    changed = replace(linear_to_zero(), end=0.5)
+    changed = linear_to_zero()._replace(end=0.5)
     assert str(changed) == "linear(1, 0.5)"
 
 

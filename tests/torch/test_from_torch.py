@@ -7,8 +7,7 @@ from torch.optim import lr_scheduler
 
 from ratecraft import cosine
 from ratecraft.errors import BindingError
-from ratecraft.torch import ScheduleLR, from_torch
-from ratecraft.torch import drop_in
+from ratecraft.torch import ScheduleLR, drop_in, from_torch
 
 # torch's SequentialLR steps its parts with an epoch, and torch warns about that.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")

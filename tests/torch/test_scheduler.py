@@ -182,6 +182,14 @@ def test_text_is_a_schedule_as_factor_by_group_and_for_other_hyperparams() -> No
     assert texts.param_groups[0]["momentum"] == values.param_groups[0]["momentum"] < 0.9
 
 
+def test_text_is_the_length_of_the_run() -> None:
+    for text, length in {"1000": 1000, "epochs(3)": 300, "epochs(3) - 1": 299}.items():
+        options = {"total_steps": text, "steps_per_epoch": 100}
+        assert ScheduleLR(sgd(1.0), lr="cosine()", **options).end_step == length
+    with pytest.raises(ScheduleError, match="did you mean 'epochs'"):
+        ScheduleLR(sgd(1.0), lr="cosine()", total_steps="epoch(3)", steps_per_epoch=100)
+
+
 def test_invalid_text_raises_with_a_suggestion() -> None:
     with pytest.raises(ScheduleError, match="cosine"):
         ScheduleLR(sgd(1.0), lr="cosin(1, 0)", total_steps=10)

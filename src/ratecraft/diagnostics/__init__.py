@@ -1,6 +1,7 @@
 """Inspect and measure training: what schedulers do, and what optimizer steps change.
 
 _describe.py    describe, breakdown, preview: param groups, factors, and the next lrs
+_log_lrs.py     log_lrs: the lr of each param group, to TensorBoard, W&B, MLflow and others
 _doctor.py      doctor: mistakes in a training setup
 _setup.py       TrainingSetup: the models, optimizers and schedulers that doctor examines
 _probe.py       Probe: what optimizer steps change in each layer
@@ -17,6 +18,7 @@ from ._describe import breakdown as breakdown
 from ._describe import describe as describe
 from ._describe import preview as preview
 from ._doctor import doctor as doctor
+from ._log_lrs import log_lrs as log_lrs
 from ._probe import Probe as Probe
 
 _set_public_module(globals())

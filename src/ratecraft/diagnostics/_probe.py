@@ -5,8 +5,9 @@ import io
 import math
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -22,6 +23,7 @@ from ratecraft.torch._step_hooks import add_step_hooks
 from ratecraft.torch._versions import clone_tensors
 
 from ._coordinate import CoordinateLRs, decoupled_decay, sample_coordinates
+from ._log_lrs import metrics_writer
 
 Tensors = list[torch.Tensor] | tuple[torch.Tensor, ...]
 
@@ -228,27 +230,28 @@ class Probe:
         return write_atomically(target, text.getvalue())
 
     def log(self, logger: Any) -> None:
-        """Write all rows, once after training, as scalars such as ``effective_lr/blocks.0``.
+        """Write all rows, once after training, as metrics such as ``effective_lr/blocks.0``.
+
+        W&B takes the steps of a run in increasing order, so use another run than for training.
 
         Args:
-            logger: an object with ``add_scalar(name, value, step)``, such as TensorBoard's
-                ``SummaryWriter``, or a function of (name, value, step).
+            logger: as in `log_lrs`.
 
         Raises:
-            SettingError: ``logger`` is neither.
+            SettingError: ``logger`` has no method that is known, and is not a function.
         """
-        add: Callable[[str, float, int], object] = getattr(logger, "add_scalar", logger)
-        if not callable(add):
-            raise SettingError(
-                f"{type(logger).__name__} has no add_scalar and is not a function of "
-                "(name, value, step)"
-            )
-        rows = self.rows()
+        write, rows = metrics_writer(logger), self.rows()
         names = layer_names(rows)
-        for row in rows:
-            for column, value in asdict(row).items():
-                if column not in ("step", "group", "layer"):
-                    add(f"{column}/{names[row.group, row.layer]}", value, row.step)
+        for step, rows_of_step in groupby(rows, key=lambda row: row.step):
+            write(
+                {
+                    f"{column}/{names[row.group, row.layer]}": value
+                    for row in rows_of_step
+                    for column, value in asdict(row).items()
+                    if column not in ("step", "group", "layer")
+                },
+                step,
+            )
 
     # Gradients before clipping ----------------------------------------------------------------
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -284,9 +283,7 @@ def _cooldown_of(schedule: Schedule) -> Callable[[float], Schedule]:
     """Return the schedule as a function of the share of the run that its last part takes."""
     if isinstance(schedule, Wrapped):
         with_inner_cooldown = _cooldown_of(schedule.schedule)
-        # Each subclass of Wrapped is a frozen dataclass with a field named schedule.
-        wrapper: Any = schedule
-        return lambda share: dataclasses.replace(wrapper, schedule=with_inner_cooldown(share))
+        return lambda share: schedule._replace(schedule=with_inner_cooldown(share))
     *first_parts, last_part = schedule.parts if isinstance(schedule, Then) else (schedule,)
     takes_rest = any(part._is_open() for part in first_parts)
     if not takes_rest or getattr(last_part, "over_", None) is None:
@@ -294,10 +291,7 @@ def _cooldown_of(schedule: Schedule) -> Callable[[float], Schedule]:
             f"{schedule}: expected a part that takes the remaining steps, and a last part with a "
             "length of its own, such as warmup(500).then(constant(1)).then(cooldown(percent(20)))"
         )
-    cooldown: Any = last_part
-    return lambda share: Then(
-        (*first_parts, dataclasses.replace(cooldown, over_=percent(100 * share)))
-    )
+    return lambda share: Then((*first_parts, last_part._replace(over_=percent(100 * share))))
 
 
 def _first_root(gap: Callable[[float], float], points: Sequence[float]) -> float | None:

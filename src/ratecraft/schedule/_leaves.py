@@ -32,10 +32,8 @@ class Leaf(Schedule):
         # A percent in this leaf is of the new length, so it needs its own scope (rule 11).
         if self.over_ is not None or any(inner.percent for inner in self._lengths()):
             return super().over(length)
-        from dataclasses import replace
-
         length = as_duration(length, ".over()")
-        leaf = replace(self, over_=length)  # type: ignore[call-arg] # a field of each subclass
+        leaf = self._replace(over_=length)
         return leaf._with_text(f"{self}.over({length})") if self._written else leaf
 
     def _lengths(self) -> Iterable[Duration]:

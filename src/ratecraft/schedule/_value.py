@@ -1,21 +1,11 @@
-"""Value: the base class of immutable values, a frozen dataclass that is cheap to define.
+"""Value: the base class of immutable values.
 
-``@dataclass`` compiles code for each class, at every start, and loads ``inspect``: together with
-those of `_check.py` that was a third of the CPU time of the first value of a schedule.
+It is no dataclass. ``@dataclass`` compiles code for each class, at every start, and loads
+``inspect``: together with those of `_check.py` that was a third of the CPU time of the first value
+of a schedule. And OmegaConf and jsonargparse take a dataclass for a group of settings.
 """
 
-from typing import Any, ClassVar, NoReturn, dataclass_transform
-
-
-class _DataclassFields:
-    """``__dataclass_fields__``, for the functions of ``dataclasses``, such as ``replace``."""
-
-    def __get__(self, value: object, cls: type["Value"]) -> dict[str, Any]:
-        from dataclasses import MISSING, field, make_dataclass
-
-        fields = [(n, Any, field(default=getattr(cls, n, MISSING))) for n in cls._fields]
-        made: Any = make_dataclass(cls.__name__, fields)
-        return made.__dataclass_fields__  # type: ignore[no-any-return]
+from typing import Any, ClassVar, NoReturn, Self, dataclass_transform
 
 
 @dataclass_transform(frozen_default=True)
@@ -25,7 +15,6 @@ class Value:
     The fields are the annotated attributes of subclasses whose names do not begin with ``_``.
     """
 
-    __dataclass_fields__: ClassVar[Any] = _DataclassFields()
     _fields: ClassVar[tuple[str, ...]] = ()
 
     def __init_subclass__(cls) -> None:
@@ -48,9 +37,7 @@ class Value:
         self.__delattr__(name)
 
     def __delattr__(self, name: str) -> NoReturn:
-        from dataclasses import FrozenInstanceError
-
-        raise FrozenInstanceError(f"cannot change {name!r} of a {type(self).__name__}")
+        raise AttributeError(f"cannot change {name!r} of a {type(self).__name__}")
 
     def __eq__(self, other: object) -> bool:
         if type(other) is not type(self):
@@ -66,3 +53,7 @@ class Value:
 
     def _values(self) -> tuple[Any, ...]:
         return tuple(getattr(self, name) for name in self._fields)
+
+    def _replace(self, **changes: Any) -> Self:
+        """Return a value with these fields, and all others of this value."""
+        return type(self)(**dict(zip(self._fields, self._values(), strict=True)) | changes)

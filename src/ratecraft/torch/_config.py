@@ -138,7 +138,7 @@ def make_config(
     lr: Schedules | str | None,
     factor: Schedules | str | None,
     hyperparam_factors: Mapping[str, Schedules | str] | None,
-    total_steps: int | Duration | None,
+    total_steps: int | Duration | str | None,
     sizes: tuple[float | None, ...],
     eta_min: float | Mapping[str, float] | None,
     midpoint: bool,
@@ -172,6 +172,8 @@ def make_config(
                 "group; for a schedule that ends above 0 write cosine(1, 0.1) or .clip(low=...)"
             )
         eta_min = _each_group(eta_min, "eta_min=", as_number)
+    if isinstance(total_steps, str):
+        total_steps = parse_length(total_steps)
     length = None if total_steps is None else as_duration(total_steps, "total_steps=")
     if clock not in ("optimizer", "step"):
         raise BindingError(f"clock={clock!r}: expected 'optimizer' or 'step'")

@@ -55,7 +55,7 @@ class ScheduleLR(LRScheduler):
         factor: the schedule that multiplies each group's base lr, instead of ``lr``.
         hyperparam_factors: schedules for other hyperparameters, as factors of their own values:
             ``{"weight_decay": cosine(1, 0.1), "betas[0]": ...}``; each may be a dict by group.
-        total_steps: length of the run: steps, or ``epochs(n)``. If it is ``tokens(N)``
+        total_steps: length of the run: steps, ``epochs(n)`` or its text. If it is ``tokens(N)``
             (``samples(N)``), call ``step(tokens=n)`` (``step(samples=n)``) after each step.
         steps_per_epoch: steps per epoch, if a length is in epochs.
         samples_per_step: samples per step, if a length is in samples.
@@ -114,7 +114,7 @@ class ScheduleLR(LRScheduler):
         lr: Schedules | str | None = None,
         factor: Schedules | str | None = None,
         hyperparam_factors: Mapping[str, Schedules | str] | None = None,
-        total_steps: int | Duration | None = None,
+        total_steps: int | Duration | str | None = None,
         steps_per_epoch: float | None = None,
         samples_per_step: float | None = None,
         tokens_per_step: float | None = None,

@@ -48,9 +48,11 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 # Pages whose code needs libraries of the peers extra.
 PEERS = {
     "accelerate-ddp.md": "accelerate",
+    "compare-lightning-trainer.md": "lightning transformers",
     "find-lr-lightning-trainer.md": "lightning transformers",
     "hugging-face.md": "transformers",
     "lightning.md": "lightning",
+    "log-the-learning-rate.md": "tensorboard",
 }
 
 

@@ -17,19 +17,20 @@ BELOW: dict[str, set[str]] = {name: set() for name in BOTTOM}
 BELOW["_progress"] = {"errors"}
 BELOW["_render"] = BOTTOM
 BELOW["schedule"] = {*BOTTOM, "_render"}
+BELOW["_trial"] = {*BELOW["schedule"], "schedule"}
 BELOW["results"] = {*BELOW["schedule"], "schedule"}
 BELOW["forecasting"] = {*BELOW["results"], "results"}
 BELOW["report"] = BELOW["forecasting"]
 BELOW["_trainers"] = {"errors"}
-BELOW["torch"] = BELOW["_training"] = {*BELOW["forecasting"], "_trainers"}
+BELOW["torch"] = BELOW["_training"] = {*BELOW["forecasting"], "_trainers", "_trial"}
 BELOW["diagnostics"] = {*BELOW["torch"], "torch", "_training"}
 BELOW["finder"] = BELOW["diagnostics"]
-BELOW["experiments"] = {*BELOW["finder"], "finder"}
+BELOW["experiments"] = {*BELOW["finder"], "finder", "forecasting"}
 BELOW["integrations"] = {*BELOW["experiments"], "diagnostics"}
 BELOW["cli"] = {*BELOW["integrations"], "integrations", "experiments", "forecasting", "report"}
-BELOW["__main__"] = {"cli"}
+BELOW["__main__"] = {"cli", "_interrupt"}
 BELOW["__init__"] = {*BOTTOM, "schedule", *("torch", "diagnostics", "finder"), "results"}
-BELOW["__init__"] |= {"experiments", "forecasting"}
+BELOW["__init__"] |= {"experiments", "forecasting", "_trial"}
 HEAVY = {"torch", "numpy", "matplotlib", "sklearn", "scipy", "rich", "cyclopts"}
 # What a package may load when it is imported; anything else is imported inside functions.
 LOADS = {

@@ -26,6 +26,7 @@ from ratecraft.errors import RatecraftError as RatecraftError
 from ratecraft.errors import ScheduleError as ScheduleError
 
 if _typing.TYPE_CHECKING:
+    from ratecraft._trial import trial as trial
     from ratecraft.diagnostics import Probe as Probe
     from ratecraft.diagnostics import describe as describe
     from ratecraft.diagnostics import doctor as doctor
@@ -92,6 +93,7 @@ _PACKAGES = {  # of the names that are not in ratecraft.schedule
     **dict.fromkeys(("find_lr", "range_test"), "finder"),
     "forecast": "forecasting",
     "load": "results",
+    "trial": "_trial",
 }
 
 

@@ -10,8 +10,8 @@ from ratecraft import constant, cosine, wsd
 from ratecraft.errors import SettingError
 from ratecraft.experiments import Progress, compare
 from ratecraft.experiments._jobs import planned_steps
+from ratecraft.experiments._plan import Grid, TrialPlan
 from ratecraft.experiments._task import load_task
-from ratecraft.experiments._trials import Grid, TrialPlan
 
 SLOW_TASK = """
 import sys, time

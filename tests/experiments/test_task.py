@@ -107,7 +107,7 @@ def task_fields(**changes):
         ({"metrics": [len]}, r"a dict of functions"),
         ({"loss": 3}, r"Task\(loss=...\) must be a function, not int"),
         ({"train": iter([1])}, r"iterated more than once, not list_iterator"),
-        ({"train": []}, r"a length of at least 1"),
+        ({"train": []}, r"Task\(train=...\) has a length of 0"),
         ({"val": (x for x in range(3))}, r"Task\(val=...\) must be batches"),
     ],
 )

@@ -8,7 +8,16 @@ from torch import nn
 import ratecraft
 from ratecraft import Curve, Duration, Finding, Schedule, cosine, epochs, parse, percent, warmup
 from ratecraft.diagnostics import Probe, doctor
-from ratecraft.experiments import Plateau, Progress, Task, compare, load_task, merge, train
+from ratecraft.experiments import (
+    Plateau,
+    Progress,
+    Task,
+    TrainerTask,
+    compare,
+    load_task,
+    merge,
+    train,
+)
 from ratecraft.finder import find_lr, preserve_state, range_test
 from ratecraft.forecasting import bound, cooldown_gains, extend, forecast, read_logs, transfer
 from ratecraft.report import plot_comparison, save_figure, terminal_curve, write_report
@@ -72,6 +81,14 @@ def forecast_losses(log: Path) -> Forecast:
     print(longer.factor, cooldown_gains(ratecraft.wsd(0), 400, (0.1,)))
     result: Forecast = forecast(read_logs(log), {"cosine": cosine(1, 0)}, 1000)
     return result
+
+
+def compare_in_trainers() -> list[Run]:
+    def lightning_task() -> TrainerTask:
+        return Task.from_lightning(object, lambda: ([], []), steps_per_epoch=10)
+
+    run: Run = train(Task.from_trainer(object, name="a trainer"), cosine(1, 0), lr=0.01)
+    return [run, *compare(lightning_task, cosine(1, 0), lrs=0.01, workers=0).runs]
 
 
 def compare_schedules() -> str:

@@ -1,7 +1,6 @@
 """Run training steps and evaluations, then restore the initial state."""
 
-import inspect
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import partial
 from itertools import chain
@@ -16,11 +15,20 @@ from ratecraft.results._lr_search import group_lr_ratios, write_lr
 
 from ._processes import Processes, model_settings, reshard
 from ._snapshot import Batches, as_list, preserve_state
+from ._steps import (
+    Clip,
+    check_clip,
+    check_loss,
+    compute_gradients,
+    needs_closure,
+    read_endlessly,
+    step_optimizers,
+    trained_parameters,
+)
 
 ACCELERATOR_CHECK_STEPS: Final = 8  # steps between two checks of losses that lie on an accelerator
 
 LossFunction = Callable[[Any, Any], torch.Tensor]
-Clip = float | Callable[[list[torch.Tensor]], object]
 
 
 class StepOptions(TypedDict, total=False):
@@ -58,22 +66,15 @@ class ShortRunner:
     ) -> None:
         if accumulate < 1 or (check_every is not None and check_every < 1):
             raise SettingError(f"accumulate={accumulate}, check_every={check_every}: expected >= 1")
-        if not callable(clip) and clip is not None and not clip > 0:
-            raise SettingError(f"clip={clip}: expected a norm above 0, or a function")
+        check_clip(clip)
         self.model, self.loader, self.loss = model, loader, loss
         self.models = as_list(model, nn.Module)
         self.optimizers = as_list(optimizer, torch.optim.Optimizer)
         self.optimizer_name = " and ".join(type(each).__name__ for each in self.optimizers)
-        groups = [group for each in self.optimizers for group in each.param_groups]
-        self.parameters = [p for group in groups for p in group["params"] if p.requires_grad]
+        self.parameters = trained_parameters(self.optimizers)
         if not self.parameters:
             raise TaskError("all parameters of the optimizer are frozen: there is nothing to train")
-        self.uses_closure = any(map(needs_closure, self.optimizers))
-        if self.uses_closure and (scaler is not None or len(self.optimizers) > 1):
-            raise TaskError(
-                "an optimizer whose step() needs a closure works only as the single optimizer, "
-                "without a GradScaler"
-            )
+        self.uses_closure = needs_closure(self.optimizers, scaler)
         self.accumulate, self.clip, self.scaler, self.on_disk = accumulate, clip, scaler, on_disk
         if processes.size > 1 and reduce is False:
             raise SettingError(
@@ -86,7 +87,6 @@ class ShortRunner:
         self.steps_done = self.batches_evaluated = self.batches_read = 0  # over all short runs
         self._lr_ratios = group_lr_ratios(self.optimizers)
         self._batches: Iterator[Any] = iter(())
-        self._last_stream: object = None
 
     def settings(self) -> dict[str, object]:
         """Return what must be the same in all processes, so that all take the same steps."""
@@ -123,7 +123,7 @@ class ShortRunner:
                 models, optimizers, self.loader, scaler=self.scaler, on_disk=self.on_disk
             )
         )
-        self._batches = stack.enter_context(closing(self._cycle()))
+        self._batches = stack.enter_context(closing(read_endlessly(self.loader)))
         for model in models:
             if not model.training:
                 model.train()
@@ -158,20 +158,22 @@ class ShortRunner:
         losses: list[torch.Tensor] = []
 
         def closure() -> torch.Tensor:
-            losses.append(self.processes.mean(self._backward(batches)))
+            value = compute_gradients(
+                partial(self.loss, self.model),
+                batches,
+                self.optimizers,
+                self.parameters,
+                clip=self.clip,
+                scaler=self.scaler,
+            )
+            losses.append(self.processes.mean(value))
             return losses[-1]
 
         if self.uses_closure:
             self.optimizers[0].step(closure)  # type: ignore[arg-type]  # LBFGS takes a tensor
         else:
             closure()
-            for optimizer in self.optimizers:
-                if self.scaler is None:
-                    optimizer.step()
-                else:
-                    self.scaler.step(optimizer)
-            if self.scaler is not None:
-                self.scaler.update()
+            step_optimizers(self.optimizers, self.scaler)
         return losses[0]
 
     def evaluate(self, batches: list[Any]) -> torch.Tensor:
@@ -187,59 +189,6 @@ class ShortRunner:
                 losses.append(loss.detach().mean())
         reshard(self.models)
         return self.processes.mean(torch.stack(losses).mean())
-
-    def _backward(self, batches: list[Any]) -> torch.Tensor:
-        """Compute and clip the gradients of the batches; return their mean loss."""
-        for optimizer in self.optimizers:
-            optimizer.zero_grad(set_to_none=True)
-        losses = []
-        for batch in batches:
-            loss = self.loss(self.model, batch)
-            check_loss(loss)
-            if loss.dim():
-                loss = loss.mean()
-            if len(batches) > 1:
-                loss = loss / len(batches)
-            scaled = loss if self.scaler is None else self.scaler.scale(loss)
-            scaled.backward()
-            if loss.is_leaf or loss._base is not None:  # it may share its memory with a parameter
-                loss = loss.clone()
-            losses.append(loss.detach())
-        if self.clip is not None and self.scaler is not None:
-            for optimizer in self.optimizers:
-                self.scaler.unscale_(optimizer)
-        self._clip_gradients()
-        return sum(losses[1:], losses[0])
-
-    def _clip_gradients(self) -> None:
-        if callable(self.clip):
-            self.clip(self.parameters)
-        elif self.clip is not None:
-            if any(p.grad is not None and p.grad.is_sparse for p in self.parameters):
-                raise TaskError(
-                    f"clip={self.clip:g}: torch cannot compute the norm of sparse gradients; "
-                    "pass a function that clips them, or leave clip= out"
-                )
-            nn.utils.clip_grad_norm_(self.parameters, self.clip)
-
-    def _cycle(self) -> Generator[Any]:
-        loader = self.loader
-        is_factory = callable(loader) and not isinstance(loader, Iterable)
-        while True:
-            empty = True
-            batches = loader() if is_factory else loader  # type: ignore[operator]
-            if isinstance(batches, Iterator):
-                if batches is self._last_stream:
-                    raise TaskError(
-                        f"the function returned the same {type(batches).__name__} twice, which can "
-                        "be iterated only once: open the stream inside the function"
-                    )
-                self._last_stream = batches
-            for batch in batches:  # type: ignore[union-attr]
-                empty = False
-                yield batch
-            if empty:
-                raise TaskError("the loader is empty: expected at least one batch")
 
 
 def _clip_setting(clip: object) -> object:
@@ -270,36 +219,6 @@ def set_optimizer_mode(
         change = getattr(optimizer, mode, None)
         if callable(change):  # other optimizers have no such method
             change()
-
-
-def needs_closure(optimizer: torch.optim.Optimizer) -> bool:
-    """Return whether ``optimizer.step`` requires a closure, as that of LBFGS does."""
-    closure = inspect.signature(optimizer.step).parameters.get("closure")
-    return closure is not None and closure.default is inspect.Parameter.empty
-
-
-def check_loss(loss: object, *, needs_grad: bool = True) -> None:
-    """Raise TaskError unless a loss is a tensor of numbers that requires grad if it must."""
-    if not isinstance(loss, torch.Tensor):
-        advice = ""
-        if isinstance(loss, float):
-            advice = "; leave out .item() or float()"
-        elif isinstance(getattr(loss, "loss", None), torch.Tensor):
-            advice = "; return its .loss"
-        elif isinstance(loss, tuple | list | dict):
-            advice = "; return only the loss of it"
-        raise TaskError(
-            f"loss(model, batch) returned {type(loss).__name__}; expected a tensor of numbers"
-            f"{advice}"
-        )
-    if not loss.numel() or loss.is_complex():
-        problem = "a complex tensor" if loss.is_complex() else "an empty tensor"
-        raise TaskError(f"loss(model, batch) returned {problem}; expected a tensor of real numbers")
-    if needs_grad and not loss.requires_grad:
-        raise TaskError(
-            "loss(model, batch) returned a tensor that does not require grad; was it detached, "
-            "or computed under no_grad, or of a model whose weights are frozen?"
-        )
 
 
 def _set_momentum(group: dict[str, Any], value: float) -> None:

@@ -100,10 +100,19 @@ def _call_app(arguments: Sequence[str] | None) -> BaseException | None:
         signal.signal(signal.SIGTERM, _terminate)
         if not _is_ignored(signal.SIGINT):
             signal.signal(signal.SIGINT, raise_or_exit)
-        app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+        words = _with_script_arguments(sys.argv[1:] if arguments is None else arguments)
+        app(words, exit_on_error=False, print_error=False, result_action="return_value")
     except BaseException as error:  # Ctrl-C, and the exit of a task, too
         return error
     return None
+
+
+def _with_script_arguments(words: Sequence[str]) -> Sequence[str]:
+    """Return a command line with the arguments of a script, after ``--``, as options of compare."""
+    if list(words[:1]) != ["compare"] or "--" not in words:
+        return words
+    i = words.index("--")
+    return [*words[:i], *(f"--arguments={word}" for word in words[i + 1 :])]
 
 
 def _is_ignored(number: int) -> bool:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from ratecraft.experiments import Progress
     from ratecraft.experiments._engines import Engine
     from ratecraft.experiments._plateau import Candidate
+    from ratecraft.experiments._script import Script
     from ratecraft.results import Comparison, Forecast, LRFinderResult, OptimalLRRange, Summary
 
 
@@ -44,36 +45,42 @@ def compare(
 
     Example: `ratecraft compare digits "constant(1)" "cosine(1, 0)" --lrs 0.001,0.01`
 
+    Your own training script is run once for each trial; what follows `--` are its arguments:
+    `ratecraft compare train.py "wsd(20)" "cosine(1, 0)" --lrs 1e-4,3e-4 -- --config small.yaml`
+
     Args:
-        task: What to train: digits, stdlib-text, a function of yours as file.py:function, or a
-            .toml file with these options as keys; options on the command line override it.
-        schedules: Schedules in the notation, each a factor of the learning rate.
+        task: What to train: digits, stdlib-text, a function of yours as file.py:function, a script
+            of yours as file.py, or a .toml file with these options as keys; options on the command
+            line override it.
+        schedules: Schedules in the notation, each a factor of the learning rate. A script may have
+            none: then its own is used.
         options: The other options.
         json: Print one line of JSON for every event and for the result.
     """
-    from ratecraft.experiments._engines import RayEngine
-
     config = CompareConfig.load(task, schedules, options)
-    candidates, lrs = config.candidates(), config.lr_values()
+    script = config.script()
+    candidates, lrs = config.candidates(script), config.lr_values()
     lengths, shard = config.lengths(), config.shard_index()
+    if script is not None and not lrs:
+        raise SettingError(f"{config.task}: give the lrs of a script, such as --lrs 1e-4,3e-4")
     check_outputs(config.save, config.output)
     check_counts(config.seeds, config.workers)
     check_output(config.store)
-    resources = _resources(config)
+    _check_engine(config)
     forecast = None if config.forecast is None else load_forecast(config.forecast)
     console, lr_search = err if json else out, None
     if not lrs:
         lr_search = _find_lr(config, console)
         lrs = [lr_search.lr or 0.0]
     result = compare_and_print(
-        config.task,
+        script or config.task,
         candidates,
         json=json,
         quiet=bool(config.quiet),
         store=config.store,
-        engine=RayEngine(**resources) if config.engine == "ray" else config.engine,
+        engine=_engine(config),
         lrs=lrs,
-        total_steps=lengths,
+        total_steps=None if script and config.total_steps is None else lengths,
         shard=shard,
         optimizers=config.optimizer_names(),
         seeds=config.seeds,
@@ -114,15 +121,25 @@ def _find_lr(config: CompareConfig, console: Console) -> LRFinderResult:
     return result
 
 
-def _resources(config: CompareConfig) -> dict[str, Any]:
-    """Return the options of Ray, after a check of the engine that they are for."""
+def _check_engine(config: CompareConfig) -> None:
     from ratecraft.experiments._engines import check_engine
 
-    resources = given(address=config.address, cpus=config.cpus, gpus=config.gpus)
-    if resources and config.engine != "ray":
-        raise SettingError("--address, --cpus and --gpus need --engine ray")
+    if (config.address or config.cpus) and config.engine != "ray":
+        raise SettingError("--address and --cpus need --engine ray")
+    if config.gpus is not None and config.workers == 0:
+        raise SettingError("--gpus needs worker processes; leave out --workers 0")
     check_engine(config.engine)
-    return resources
+
+
+def _engine(config: CompareConfig) -> Engine | str | None:
+    """Return the engine, with the resources for each trial that are given."""
+    from ratecraft.experiments._engines import LocalEngine, RayEngine, cores
+
+    if config.engine == "ray":
+        return RayEngine(**given(address=config.address, cpus=config.cpus, gpus=config.gpus))
+    if config.gpus is None:
+        return config.engine
+    return LocalEngine(config.workers or cores(), gpus=config.gpus)
 
 
 def load_forecast(path: Path) -> Forecast:
@@ -139,7 +156,7 @@ def load_forecast(path: Path) -> Forecast:
 
 
 def compare_and_print(
-    task: str,
+    task: str | Script,
     schedules: Mapping[str, Candidate],
     *,
     json: bool = False,
@@ -155,7 +172,8 @@ def compare_and_print(
     from ratecraft.experiments import compare as compare_schedules
     from ratecraft.experiments._display import show_progress
 
-    use_script_arguments(task)
+    if isinstance(task, str):
+        use_script_arguments(task)
     latest: list[Progress] = []
     events = plain_console(file=sys.stdout)
     try:

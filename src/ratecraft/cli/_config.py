@@ -17,7 +17,7 @@ from ratecraft.schedule._nodes import schedules_by_name
 from ._options import Reports, Save, TotalSteps
 
 if TYPE_CHECKING:
-    from ratecraft.experiments._plateau import Candidate
+    from ratecraft.experiments._script import Script
 
 
 @Parameter(name="*")
@@ -38,7 +38,12 @@ class CompareOptions:
         engine: Where to train: "local" (worker processes, the default) or "ray".
         address: Address of a Ray cluster, such as "auto". Default: start Ray on this machine.
         cpus: CPU cores for each Ray worker. Default: 1.
-        gpus: GPUs for each Ray worker; with 0.25, four share one. Default: 0.
+        gpus: GPUs for each trial; with 0.25, four share one. Default: all of them, with Ray none.
+        launch: Command in front of a script, such as "torchrun --nproc-per-node 2".
+        metric: Logged loss by which the runs of a script are compared. Default: a validation loss,
+            such as val_loss.
+        timeout: Seconds after which a trial of a script is stopped.
+        arguments: Arguments of a script; on the command line, write them after `--`.
         store: SQLite file in which to save finished runs.
         halving: Stop the worse half of each schedule's learning rates after a quarter and after
             half of the run. Stopped runs have no final loss.
@@ -58,7 +63,11 @@ class CompareOptions:
     engine: str | None = None
     address: str | None = None
     cpus: float | None = None
-    gpus: float | None = None
+    gpus: Annotated[float | None, Parameter(alias="--gpus-per-trial")] = None
+    launch: str | None = None
+    metric: str | None = None
+    timeout: float | None = None
+    arguments: tuple[str, ...] = ()
     store: Path | None = None
     halving: bool | None = None
     branches: bool | None = None
@@ -86,10 +95,31 @@ class CompareConfig(CompareOptions):
         values |= {name: value for name, value in typed.items() if value not in (None, ())}
         return cls(**values)
 
-    def candidates(self) -> dict[str, Candidate]:
-        """Return the schedules by name."""
+    def script(self) -> Script | None:
+        """Return the script that the task is, or None if it is a task."""
+        from ratecraft.experiments._script import Script, is_script
+
+        options = {name: getattr(self, name) for name in ("launch", "metric", "timeout")}
+        given_options = {name: value for name, value in options.items() if value is not None}
+        if not is_script(self.task):
+            unused = [f"--{name}" for name in given_options] + ["arguments after --"] * bool(
+                self.arguments
+            )
+            if unused:
+                raise SettingError(
+                    f"{' and '.join(unused)}: only for a script, such as train.py, not for a task"
+                )
+            return None
+        return Script(self.task, self.arguments, **given_options)
+
+    def candidates(self, script: Script | None = None) -> Any:
+        """Return the schedules by name; for a script their texts, or none if it has its own."""
         from ratecraft.experiments._plateau import Plateau, parse_candidate
 
+        if script is not None and script.takes("schedule"):
+            return self.schedules
+        if script is not None and not self.schedules:
+            return ()
         if not self.schedules:
             raise ScheduleError(
                 'compare needs schedules, for example: ratecraft compare digits "cosine(1, 0)"'
@@ -140,7 +170,7 @@ def _parse_lr(text: str) -> float:
     raise SettingError(f'--lrs {text!r}: expected a number >= 0, or "find"')
 
 
-LIST_KEYS: Final = ("schedules", "lrs", "optimizers", "total_steps", "output")
+LIST_KEYS: Final = ("schedules", "lrs", "optimizers", "total_steps", "output", "arguments")
 FILE_KEYS: Final = ("store", "save", "forecast")
 VALUE_TYPES: Final[dict[str, tuple[str, tuple[type, ...]]]] = {
     "task": ("a string", (str,)),
@@ -150,8 +180,9 @@ VALUE_TYPES: Final[dict[str, tuple[str, tuple[type, ...]]]] = {
     "total_steps": ("numbers of steps or durations", (int, str)),
     "output": ("file names", (str,)),
     **dict.fromkeys(("seeds", "workers"), ("an integer", (int,))),
-    **dict.fromkeys(("cpus", "gpus"), ("a number", (int, float))),
-    **dict.fromkeys(("engine", "address", "shard"), ("a string", (str,))),
+    "arguments": ("strings", (str,)),
+    **dict.fromkeys(("cpus", "gpus", "timeout"), ("a number", (int, float))),
+    **dict.fromkeys(("engine", "address", "shard", "launch", "metric"), ("a string", (str,))),
     **dict.fromkeys(FILE_KEYS, ("a file name", (str,))),
     **dict.fromkeys(("halving", "branches", "quiet"), ("true or false", (bool,))),
 }
@@ -198,10 +229,12 @@ def _option_value(path: Path, name: str, value: Any) -> Any:
         return value if isinstance(value, dict) else items
     if name == "output":
         return tuple(folder / item for item in items)
+    if name == "arguments":
+        return tuple(items)
     if name in LIST_KEYS:
         return ",".join(map(str, items))  # as on the command line
     if name in FILE_KEYS:
         return folder / value
-    if name == "task" and value.rpartition(":")[0].endswith(".py"):
+    if name == "task" and (value.rpartition(":")[0] or value).endswith(".py"):
         return str(folder / value)
     return value

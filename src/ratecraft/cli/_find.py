@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import asdict, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -26,7 +27,7 @@ from ._options import (
 )
 
 if TYPE_CHECKING:
-    from ratecraft.experiments import Task
+    from ratecraft.experiments._task import AnyTask
     from ratecraft.results import LRFinderResult, LRRangeTestResult
 
 
@@ -96,7 +97,7 @@ def find(
 
 
 def find_and_print(
-    task: Task, length: Duration | int, *, seed: int = 0, console: Console = out, **options: Any
+    task: AnyTask, length: Duration | int, *, seed: int = 0, console: Console = out, **options: Any
 ) -> LRFinderResult:
     """Find the learning rate for a fresh model, and print it; ``options`` are those of find_lr."""
     from ratecraft.experiments._plateau import curve_of
@@ -116,7 +117,7 @@ def find_and_print(
 
 
 def _range_test_and_print(
-    task: Task, seed: int, console: Console, **options: Any
+    task: AnyTask, seed: int, console: Console, **options: Any
 ) -> LRRangeTestResult:
     """Run a range test on a fresh model; print its curve and the suggested learning rate."""
     from ratecraft.finder import range_test
@@ -131,12 +132,24 @@ def _range_test_and_print(
     return result
 
 
-def _run(function: Callable[..., Any], task: Task, seed: int, **options: Any) -> Any:
-    """Call find_lr or range_test with a fresh model."""
+def _run(function: Callable[..., Any], task: AnyTask, seed: int, **options: Any) -> Any:
+    """Call find_lr or range_test with a fresh model, or in a fresh trainer."""
+    from ratecraft import integrations
     from ratecraft._training._snapshot import seed_everything
+    from ratecraft._training._steps import move_batch
+    from ratecraft.experiments import TrainerTask
     from ratecraft.experiments._train import create_model_and_optimizer
 
     seed_everything(seed)
+    options["task"] = task.name
+    if isinstance(task, TrainerTask):
+        search = getattr(integrations, f"{function.__name__}_for")
+        return replace(task._visit(partial(search, **options)), seed=seed)
     model, optimizer = create_model_and_optimizer(task)
-    result = function(model, optimizer, task.train, task.loss, task=task.name, **options)
-    return replace(result, seed=seed)
+
+    def loss(model: Any, batch: Any) -> Any:
+        return task.loss(model, move_batch(batch, task.device))
+
+    scaler = task.scaler and task.scaler()
+    options |= {"accumulate": task.accumulate, "clip": task.clip, "scaler": scaler}
+    return replace(function(model, optimizer, task.train, loss, **options), seed=seed)

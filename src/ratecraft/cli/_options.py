@@ -17,7 +17,7 @@ from ratecraft.errors import SettingError
 from ._console import out
 
 if TYPE_CHECKING:
-    from ratecraft.experiments import Task
+    from ratecraft.experiments._task import AnyTask
     from ratecraft.results import Result
 
 TotalSteps = Annotated[str | None, Parameter(alias="-n")]
@@ -59,7 +59,7 @@ def check_counts(seeds: int | None, workers: int | None = None) -> None:
             raise SettingError(f"{option} {count}: expected a number >= {minimum}")
 
 
-def load_task(name: str, optimizer: str | None = None) -> Task:
+def load_task(name: str, optimizer: str | None = None) -> AnyTask:
     """Return a task that has a name, with another optimizer if one is given."""
     from ratecraft import experiments
     from ratecraft.experiments._task import with_optimizer

@@ -52,10 +52,13 @@ def train(
     candidate, length = parse_candidate(schedule), parse_length(total_steps)
     loaded = load_task(task, optimizer)
 
+    titles: list[str] = []
+
     def print_evaluation(evaluation: Evaluation) -> None:
         cells = _epoch_cells(evaluation, loaded.steps_per_epoch)
-        if evaluation.step <= loaded.steps_per_epoch:  # the first one
-            out.print(_align(cells))
+        if titles != list(cells):
+            titles[:] = cells
+            out.print(_align(titles))
         out.print(_align(cells.values()))
 
     run = train_task(
@@ -65,7 +68,7 @@ def train(
     name = str(candidate)
     result = Comparison(loaded.name, {name: run.schedule}, (run,), environment())
     if run.diverged is None:
-        out.print(f"{len(run.losses):,} steps in {format_duration(run.seconds)}")
+        out.print(f"{run.trained_steps:,} steps in {format_duration(run.seconds)}")
     write_outputs(result, save, output, comparison=result, title=f"{name} on {task}")
     if run.diverged is not None:
         raise RunFailed(f"the loss became nan or inf at step {run.diverged}; use a lower --lr")
@@ -75,7 +78,8 @@ def _epoch_cells(evaluation: Evaluation, steps_per_epoch: int) -> dict[str, str]
     """Return the cells of a row of the table by the titles of their columns."""
     cells = {"epoch": f"{evaluation.step / steps_per_epoch:.3g}", "step": str(evaluation.step)}
     for name, validation in evaluation.metrics.items():
-        cells[f"train {name}"] = f"{evaluation.train[name]:.4g}"
+        if name in evaluation.train:  # a trainer measures on the validation data only
+            cells[f"train {name}"] = f"{evaluation.train[name]:.4g}"
         cells[f"val {name}"] = f"{validation:.4g}"
     for group, lr in evaluation.lrs.items():
         cells["lr" if len(evaluation.lrs) == 1 else f"lr {group}"] = f"{lr:.4g}"

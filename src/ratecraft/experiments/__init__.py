@@ -1,11 +1,20 @@
 """Train schedules side by side: schedules x learning rates x optimizers x seeds.
 
 _task.py           Task: a model, a loss and data, built by a plain function; mean metrics
+_trainer_task.py   TrainerTask: a task that a trainer trains in its own loop, and a run of it
+_lightning_task.py  a task that a Lightning Trainer trains
+_hugging_face_task.py  a task that a Hugging Face Trainer trains
 _source.py         loading task functions from files and modules; hashes of their code
 _builtin_tasks.py  the built-in tasks: digits and stdlib-text
 _plateau.py        Plateau: a schedule times a factor that follows a metric, as a value
+_training_run.py   the schedule, the losses and the measurements of a run in progress
 _train.py          train: the training loop, its batches and its snapshots
-_trials.py         the values that a comparison combines, trials with stable keys, and jobs
+_script.py         Script: a training script, which is run once for each trial
+_script_log.py     what a script has logged: losses, evaluations, and whether it used its trial
+_script_run.py     the process of a script's trial, and its run or why it has none
+_run_command.py    a program that runs a command and stops all its processes with it
+_trials.py         trials with stable keys, their jobs and failures
+_plan.py           the values that a comparison combines, and the plan of its trials
 _jobs.py           execution of one job in a worker: runs with a common beginning, which is
                    trained once; early stopping among the learning rates of one schedule
 _engines.py        engines that run jobs: local processes, Ray, or this process
@@ -24,10 +33,12 @@ from ratecraft._public import set_public_module as _set_public_module
 from ._compare import compare as compare
 from ._execution import Progress as Progress
 from ._plateau import Plateau as Plateau
+from ._script import Script as Script
 from ._store import merge as merge
 from ._store import read_comparison as read_comparison
 from ._task import Task as Task
 from ._task import load_task as load_task
 from ._train import train as train
+from ._trainer_task import TrainerTask as TrainerTask
 
 _set_public_module(globals())

@@ -2,8 +2,11 @@
 
 import multiprocessing
 import os
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 from ratecraft._keywords import explain_arguments
 from ratecraft._training._snapshot import preserve_rng
@@ -16,12 +19,16 @@ from ._engines import Engine, check_engine, open_engine
 from ._environment import environment
 from ._execution import Execution, Progress
 from ._jobs import planned_steps
+from ._plan import Grid, TrialPlan
 from ._plateau import Candidate, Plateau
+from ._reports import SCRIPT_STEPS
+from ._script import Script, is_script
 from ._source import identify, reference
 from ._store import Store
-from ._task import Task, build_task, load_task, with_optimizer
+from ._task import AnyTask, Task, build_task, load_task, with_optimizer
 from ._train import Training, create_model_and_optimizer
-from ._trials import Grid, TrialPlan
+from ._trainer_task import TrainerTask
+from ._trials import Job, with_common_length
 
 
 @explain_arguments(
@@ -29,8 +36,8 @@ from ._trials import Grid, TrialPlan
     "name: compare(task, [cosine(1, 0), wsd(500)], lrs=[1e-3, 3e-3])"
 )
 def compare(
-    task: str | Callable[[], Task],
-    schedules: Mapping[str, Candidate] | Sequence[Candidate] | Candidate,
+    task: str | Callable[[], AnyTask] | Script,
+    schedules: Mapping[str, Candidate] | Sequence[Candidate] | Candidate = (),
     *,
     lrs: float | Sequence[float],
     optimizers: str | Sequence[str] | None = None,
@@ -52,9 +59,10 @@ def compare(
     engine gives the same numbers, bit for bit, on one type of machine.
 
     Args:
-        task: name of a task, as for `load_task`, or a function that returns a `Task`.
+        task: name of a task, as for `load_task`, a function that returns a `Task`, or a training
+            script: its file, such as "train.py", or a `Script`.
         schedules: a dict of schedules by name, or a list, in which the text of a schedule is its
-            name. A `Plateau` counts as a schedule.
+            name. A `Plateau` counts as a schedule. A script may have none: then its own is used.
         lrs: learning rate that each schedule multiplies, or several; 1 if the schedules are
             learning rates themselves.
         optimizers: short name or class path of an optimizer that replaces the one of the task,
@@ -100,47 +108,120 @@ def compare(
         raise SettingError("halving and branches cannot be combined; leave one out")
     if not 1 <= shard[0] <= shard[1]:
         raise SettingError(f"shard {shard[0]}/{shard[1]}: expected i/n with i from 1 to n")
-    first_task = load_task(task) if isinstance(task, str) else build_task(task, repr(task))
-    grid = Grid.create(first_task, schedules, lrs, optimizers, seeds, total_steps)
-    if halving and len(grid.lrs) < 2:
-        raise SettingError("halving chooses among lrs; pass several")
-    _check_task(first_task, grid)
-    inline = workers == 0 and engine is None
-    source = task if inline else reference(task)
-    # Without a store, a function in this process needs no identity.
-    identified = store is not None or not inline or isinstance(task, str)
-    name, source_hash = identify(task) if identified else ("", "")
-    plan = TrialPlan.create(
-        name, source_hash, grid, halving=halving, branches=branches, shard=shard
-    )
-    steps = {job: planned_steps(job, grid.lengths, first_task.steps_per_epoch) for job in plan.jobs}
-    with (
-        nullcontext() if store is None else Store(store) as open_store,
-        show_progress(progress) as callback,
-    ):
-        execution = Execution(plan, steps, open_store, source, callback)
+    settings = (schedules, lrs, optimizers, seeds, total_steps)
+    options = {"halving": halving, "branches": branches, "shard": shard}
+    with ExitStack() as stack:
+        if isinstance(task, Script) or is_script(task):
+            script = task if isinstance(task, Script) else Script(str(task))
+            if not script.directory:
+                folder = stack.enter_context(_trials_folder(store))
+                script = replace(script, directory=folder)
+            prepared = _prepare_script(script, settings, options)
+        else:
+            inline = workers == 0 and engine is None
+            # Without a store, a function in this process needs no identity.
+            identified = store is not None or not inline or isinstance(task, str)
+            prepared = _prepare_task(task, settings, options, inline, identified)
+        open_store = None if store is None else stack.enter_context(Store(store))
+        callback = stack.enter_context(show_progress(progress))
+        execution = Execution(prepared.plan, prepared.steps, open_store, prepared.source, callback)
         if execution.missing:
             with open_engine(engine, workers, len(execution.missing)) as opened:
                 execution.run(opened)
-    done, failed = execution.done, execution.failed
-    if failed and not done:
-        raise RunFailed(next(iter(failed.values())).line)
-    return Comparison(
-        task=first_task.name
-        or (task if isinstance(task, str) else getattr(task, "__name__", type(task).__name__)),
-        schedules=plan.schedules,
-        runs=tuple(done[trial] for trial in plan.trials if trial in done),
-        environment={"task": task} | environment() if isinstance(task, str) else environment(),
-        configs=plan.configs,
-        failed={plan.trials[trial]: failure.trace for trial, failure in failed.items()},
-    )
+    return prepared.comparison(execution)
 
 
-def _check_task(task: Task, grid: Grid) -> None:
+class _Prepared(NamedTuple):
+    """What a comparison trains, and how it is described."""
+
+    plan: TrialPlan
+    steps: Mapping[Job, int]  # planned, of each job
+    source: str | Callable[[], AnyTask] | Script
+    description: str
+    task: str  # by which `compare` finds it again; empty for a function
+
+    def comparison(self, execution: Execution) -> Comparison:
+        """Return the result, or raise RunFailed if no run gave one."""
+        done, failed = with_common_length(execution.done), execution.failed
+        if failed and not done:
+            raise RunFailed(next(iter(failed.values())).line)
+        plan, runs = self.plan, {trial: done[trial] for trial in self.plan.trials if trial in done}
+        lengths = {trial: run.total_steps for trial, run in runs.items() if not trial.total_steps}
+        configs = plan.configs
+        if lengths:  # those of a script are known only now
+            length = next(iter(lengths.values()))
+            configs = {n: config._replace(total_steps=length) for n, config in configs.items()}
+        return Comparison(
+            task=self.description,
+            schedules=plan.schedules,
+            runs=tuple(runs.values()),
+            environment={"task": self.task} | environment() if self.task else environment(),
+            configs=configs,
+            failed={plan.trials[trial]: failure.trace for trial, failure in failed.items()},
+        )
+
+
+@contextmanager
+def _trials_folder(store: str | os.PathLike[str] | None) -> Iterator[str]:
+    """Yield the folder for the directories of a script's trials; without a store, for a while."""
+    if store is not None:
+        yield f"{os.fspath(store)}.trials"
+        return
+    with tempfile.TemporaryDirectory(prefix="ratecraft-") as folder:
+        yield folder
+
+
+def _prepare_script(
+    script: Script, settings: tuple[Any, ...], options: Mapping[str, Any]
+) -> _Prepared:
+    if options["branches"]:
+        raise SettingError("a script trains each run from its start; leave out branches")
+    script.launcher()  # raises before any trial is started
+    grid = Grid.of_script(script, *settings)
+    _check_halving(grid, options)
+    plan = TrialPlan.create(script.file, script.source_hash, grid, **options)
+    steps = {job: SCRIPT_STEPS * len(job) for job in plan.jobs}
+    return _Prepared(plan, steps, script, str(script), repr(replace(script, directory="")))
+
+
+def _prepare_task(
+    task: str | Callable[[], AnyTask],
+    settings: tuple[Any, ...],
+    options: Mapping[str, Any],
+    inline: bool,
+    identified: bool,
+) -> _Prepared:
+    first_task = load_task(task) if isinstance(task, str) else build_task(task, repr(task))
+    grid = Grid.create(first_task, *settings)
+    _check_halving(grid, options)
+    _check_task(first_task, grid, is_divided=options["halving"] or options["branches"])
+    source = task if inline else reference(task)
+    name, source_hash = identify(task) if identified else ("", "")
+    plan = TrialPlan.create(name, source_hash, grid, **options)
+    steps = {job: planned_steps(job, grid.lengths, first_task.steps_per_epoch) for job in plan.jobs}
+    names = first_task.name, task if isinstance(task, str) else getattr(task, "__name__", "")
+    description = next((name for name in names if name), type(task).__name__)
+    return _Prepared(plan, steps, source, description, task if isinstance(task, str) else "")
+
+
+def _check_halving(grid: Grid, options: Mapping[str, Any]) -> None:
+    if options["halving"] and len(grid.lrs) < 2:
+        raise SettingError("halving chooses among lrs; pass several")
+
+
+def _check_task(task: AnyTask, grid: Grid, *, is_divided: bool) -> None:
     """Build the models and optimizers once, so that errors appear before any training."""
+    if isinstance(task, TrainerTask) and is_divided:
+        raise SettingError(
+            f"{task.trainer_name} trains each run in one piece, which can neither stop nor branch "
+            "on the way; leave out halving and branches"
+        )
     for optimizer in grid.optimizers:
-        with preserve_rng():
-            create_model_and_optimizer(with_optimizer(task, optimizer))
+        changed = with_optimizer(task, optimizer)
+        if isinstance(changed, Task):  # a trainer has created them to count its steps
+            with preserve_rng():
+                create_model_and_optimizer(changed)
     for schedule in grid.schedules.values():
-        if isinstance(schedule, Plateau):  # checks that the task has its metric
+        # Checks that the task has its metric; those of a trainer are known when it evaluates.
+        if isinstance(schedule, Plateau) and isinstance(task, Task):
             Training(task, schedule, total_steps=next(iter(grid.lengths.values())))

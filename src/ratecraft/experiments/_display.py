@@ -65,7 +65,8 @@ class _TrialsView:
         for trial in list(self._running.values())[:MAX_TRIAL_LINES]:
             state = "starting"
             if trial.loss is not None:
-                state = f"step {trial.step} of {trial.total_steps}  loss {trial.loss:.4g}"
+                end = f" of {trial.total_steps}" if trial.total_steps else ""
+                state = f"step {trial.step}{end}  loss {trial.loss:.4g}"
             # The state comes first: a long name is cut at its end.
             yield Text(f"  {state:32}  {printable(trial.name)}", no_wrap=True, overflow="ellipsis")
         more = len(self._running) - MAX_TRIAL_LINES

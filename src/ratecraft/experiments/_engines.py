@@ -24,6 +24,7 @@ from ._reports import Report, forward_to
 
 MAILBOX_SECONDS: Final = 0.05  # to wait for the reports of Ray tasks
 LAST_REPORT_SECONDS: Final = 1.0  # that a Ray task waits until its last report has arrived
+NO_DEVICE: Final = "-1"  # as CUDA_VISIBLE_DEVICES
 CONNECT_TIMEOUT_SECONDS: Final = 10.0  # to open a connection to a Ray cluster
 
 
@@ -67,26 +68,39 @@ class LocalEngine:
     Workers exit when this process ends, even if it is killed. Processes are spawned, since torch
     can hang in a forked process. Each worker has a pipe of its own for reports, so that no lock
     is left behind by a killed one.
+
+    Args:
+        workers: number of worker processes.
+        gpus: GPUs for each worker, which sees no others; 0.25 lets four share one. Then there are
+            at most as many workers as the GPUs allow. Default: each sees all of them.
+
+    Raises:
+        SettingError: there are fewer GPUs than one worker needs, or ``gpus`` is not a whole number
+            above 1.
     """
 
-    def __init__(self, workers: int) -> None:
-        self.slots = workers
+    def __init__(self, workers: int, *, gpus: float | None = None) -> None:
+        self._devices = [""] * workers if gpus is None else _device_lists(workers, gpus)
+        self.slots = len(self._devices)
         self._pipes: list[Connection] = []
-        self._workers = [self._create_worker() for _ in range(workers)]
-        self._futures: list[Future[Any] | None] = [None] * workers
+        self._workers = [self._create_worker(i) for i in range(self.slots)]
+        self._futures: list[Future[Any] | None] = [None] * self.slots
 
-    def _create_worker(self) -> ProcessPoolExecutor:
+    def _create_worker(self, i: int) -> ProcessPoolExecutor:
         spawn = multiprocessing.get_context("spawn")
         pipe, end = spawn.Pipe(duplex=False)
         self._pipes.append(pipe)
-        return ProcessPoolExecutor(1, mp_context=spawn, initializer=_start_worker, initargs=(end,))
+        arguments = end, self._devices[i]
+        return ProcessPoolExecutor(
+            1, mp_context=spawn, initializer=_start_worker, initargs=arguments
+        )
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
         i = next(i for i, last in enumerate(self._futures) if last is None or last.done())
         try:
             future = self._workers[i].submit(_call_and_report, function, *arguments)
         except BrokenExecutor:
-            self._workers[i] = self._create_worker()
+            self._workers[i] = self._create_worker(i)
             future = self._workers[i].submit(_call_and_report, function, *arguments)
         self._futures[i] = future
         return future
@@ -293,8 +307,28 @@ def cores() -> int:
 _pipe_ends: list[Connection] = []  # of a worker process: the end that it writes to
 
 
-def _start_worker(pipe_end: Connection) -> None:
+def _device_lists(workers: int, gpus: float) -> list[str]:
+    """Return which devices each worker sees, as ``CUDA_VISIBLE_DEVICES`` has them."""
+    if gpus < 0 or (gpus > 1 and gpus != int(gpus)):
+        raise SettingError(f"gpus={gpus:g}: expected a whole number, or a part of 1 such as 0.25")
+    if not gpus:
+        return [NO_DEVICE] * workers
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = [str(i) for i in range(torch.cuda.device_count())]
+    if visible is not None:
+        names = [name.strip() for name in visible.split(",") if name.strip()][: len(names)]
+    count = min(workers, int(len(names) / gpus + 1e-9))
+    if not count:
+        raise SettingError(f"a trial needs {gpus:g} GPUs; this machine has {len(names)}")
+    width = max(int(gpus), 1)
+    starts = [int(i * gpus + 1e-9) for i in range(count)]
+    return [",".join(names[start : start + width]) for start in starts]
+
+
+def _start_worker(pipe_end: Connection, devices: str) -> None:
     _pipe_ends.append(pipe_end)
+    if devices:
+        os.environ["CUDA_VISIBLE_DEVICES"] = devices
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver handles Ctrl-C
     parent = multiprocessing.parent_process()

@@ -12,12 +12,14 @@ from ratecraft.errors import RunFailed
 from ratecraft.results import Run
 
 from ._engines import Engine
-from ._jobs import TrialFailure, run_job
-from ._reports import PrintedLines, PrintedText, Report, StepReport, report_to
+from ._jobs import run_job
+from ._plan import TrialPlan
+from ._reports import SCRIPT_STEPS, PrintedLines, PrintedText, Report, StepReport, report_to
+from ._script import Script
 from ._store import Store
-from ._task import Task
+from ._task import AnyTask
 from ._time_left import TimeLeft
-from ._trials import Job, Trial, TrialPlan
+from ._trials import Job, Trial, TrialFailure
 
 MAX_JOB_ATTEMPTS: Final = 3  # of a job whose worker dies
 POLL_SECONDS: Final = 0.25  # between two looks at the reports of workers
@@ -40,12 +42,13 @@ class Progress:
         planned: number of all runs.
         seconds: time since the start of the comparison.
         done_steps: number of steps trained so far, of all runs.
-        planned_steps: number of steps of all runs.
+        planned_steps: number of steps of all runs; each run of a script counts as 1,000, since its
+            length is not known before.
         left: estimated seconds until the end, from the steps; ``None`` before the first ones.
         best: name of the run with the lowest validation loss so far; empty before the first run.
         best_loss: its loss; ``None`` before the first run.
         step: number of steps of the run so far, at the event "step".
-        total_steps: number of steps of the run, at the event "step".
+        total_steps: number of steps of the run, at the event "step"; 0 if it is not known.
         loss: training loss of its last step, at the event "step".
         run: the run, if it is complete.
         error: why the run failed, in one line.
@@ -77,7 +80,7 @@ class Progress:
             names = ("schedule", "lr", "optimizer", "seed", "diverged", "stopped")
             fields |= {name: getattr(self.run, name) for name in names}
             last = self.run.evaluations[-1].metrics if self.run.evaluations else {}
-            fields["steps"] = len(self.run.losses)
+            fields["steps"] = self.run.trained_steps
             fields["took"] = round(self.run.seconds, 3)
             fields["metrics"] = {
                 name: value if math.isfinite(value) else None for name, value in last.items()
@@ -92,7 +95,7 @@ class Execution:
         plan: what to train.
         planned_steps: number of steps of each job.
         store: for the runs, or None.
-        source: the task, or its name.
+        source: the task, its name, or a script.
         progress: called with a `Progress` for each event, or None.
     """
 
@@ -101,7 +104,7 @@ class Execution:
         plan: TrialPlan,
         planned_steps: Mapping[Job, int],
         store: Store | None,
-        source: str | Callable[[], Task],
+        source: str | Callable[[], AnyTask] | Script,
         progress: Callable[[Progress], object] | None,
     ) -> None:
         self._plan, self._store, self._source = plan, store, source
@@ -187,7 +190,10 @@ class Execution:
         runs = [outcome for outcome in outcomes if isinstance(outcome, Run)]
         seconds = sum(run.seconds for run in runs)
         overhead = max(time.monotonic() - self._started.pop(job) - seconds, 0.0)
-        self._time_left.end(job, sum(len(run.losses) for run in runs), seconds, overhead)
+        steps = sum(run.trained_steps for run in runs)
+        if isinstance(self._source, Script):
+            steps = SCRIPT_STEPS * len(runs)
+        self._time_left.end(job, steps, seconds, overhead)
         for trial, outcome in zip(job, outcomes, strict=True):
             if trial in self.done:
                 continue

@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from itertools import chain
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy
 import torch
@@ -21,24 +21,18 @@ from ratecraft.schedule import Duration, parse_length
 
 from ._plateau import Candidate, Plateau, curve_of, parse_candidate
 from ._reports import StepReporter
+from ._script import Script
+from ._script_run import run_script_job
 from ._source import format_error
-from ._task import Task, build_task, load_task_version, with_optimizer
+from ._task import AnyTask, Task, build_task, load_task_version, with_optimizer
 from ._train import Training
-from ._trials import Job, Trial
+from ._trainer_task import TrainerRun, TrainerTask
+from ._trials import HALVING_POINTS, RANKING_WINDOW, Job, Trial, TrialFailure, better_half
 
-HALVING_POINTS: Final = (0.25, 0.5)  # fractions of the run after which the worse half stops
 MIN_OWN_STEPS: Final = 1  # that every branch trains itself: its last step has an evaluation
-RANKING_WINDOW: Final = 0.1  # fraction of the run whose training losses rank the learning rates
 
 
 Branch = tuple[Candidate, int | Duration]  # a schedule and the length of its run
-
-
-class TrialFailure(NamedTuple):
-    """Why a trial has no run, as plain data, since not every exception can be pickled."""
-
-    line: str  # the reason, with the position in the user's own file
-    trace: str  # the traceback
 
 
 def planned_steps(job: Job, lengths: Mapping[str, int], steps_per_epoch: int) -> int:
@@ -54,7 +48,7 @@ def planned_steps(job: Job, lengths: Mapping[str, int], steps_per_epoch: int) ->
         for fraction in HALVING_POINTS:
             end = _steps(fraction, total_steps)
             steps, last = steps + active * (end - last), end
-            active = _better_half(active)
+            active = better_half(active)
         return seeds * (steps + active * (total_steps - last))
     branches = [(parse_candidate(trial.schedule), lengths[trial.total_steps]) for trial in job]
     lrs = sorted(_branch_lrs(branches, job[0].lr, steps_per_epoch), key=len, reverse=True)
@@ -64,12 +58,14 @@ def planned_steps(job: Job, lengths: Mapping[str, int], steps_per_epoch: int) ->
     )
 
 
-def run_job(source: str | Callable[[], Task], job: Job) -> list[Run | TrialFailure]:
+def run_job(source: str | Callable[[], AnyTask] | Script, job: Job) -> list[Run | TrialFailure]:
     """Return the run or the failure of each trial of a job, in order."""
     train_trials = _train_halved if job[0].halving_group else _train_branched
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # so that all engines and machines give the same numbers
     try:
+        if isinstance(source, Script):
+            return run_script_job(source, job)
         runs = train_trials(source, job)
     except (Exception, SystemExit) as error:  # a user's task can raise anything
         line = str(error) if isinstance(error, RatecraftError) else format_error(error)
@@ -81,11 +77,17 @@ def run_job(source: str | Callable[[], Task], job: Job) -> list[Run | TrialFailu
     ]
 
 
-def _train_branched(source: str | Callable[[], Task], job: Job) -> list[Run]:
+def _train_branched(source: str | Callable[[], AnyTask], job: Job) -> list[Run]:
     first = job[0]
     branches = [(parse_candidate(trial.schedule), parse_length(trial.total_steps)) for trial in job]
     report = StepReporter([trial.key for trial in job])
     with _built_task(source, first) as task:
+        if isinstance(task, TrainerTask):  # which cannot branch
+            ((schedule, total_steps),) = branches
+            run = TrainerRun(task, schedule, lr=first.lr, seed=first.seed, total_steps=total_steps)
+            run.on_step = partial(report, 0)
+            run.advance()
+            return [run.result()]
         return train_branches(task, branches, lr=first.lr, seed=first.seed, report=report)
 
 
@@ -149,11 +151,11 @@ def _common_steps(first: numpy.ndarray, second: numpy.ndarray) -> int:
     return int(differ[0]) if len(differ) else end
 
 
-def _train_halved(source: str | Callable[[], Task], job: Job) -> list[Run]:
+def _train_halved(source: str | Callable[[], AnyTask], job: Job) -> list[Run]:
     with ExitStack() as stack:
         trainings = [
             Training(
-                stack.enter_context(_built_task(source, trial)),
+                stack.enter_context(_built_task(source, trial)),  # type: ignore[arg-type]  # compare refuses a TrainerTask
                 parse_candidate(trial.schedule),
                 lr=trial.lr,
                 seed=trial.seed,
@@ -194,16 +196,12 @@ def halve(trainings: Sequence[Training]) -> dict[float, int]:
         for training in chain.from_iterable(active.values()):
             training.advance(steps)
         ranked = sorted(active, key=lambda lr: _recent_loss(active[lr]))
-        half = _better_half(len(ranked))
+        half = better_half(len(ranked))
         stopped |= dict.fromkeys(ranked[half:], steps)
         active = {lr: active[lr] for lr in ranked[:half]}
     for training in chain.from_iterable(active.values()):
         training.advance()
     return stopped
-
-
-def _better_half(lrs: int) -> int:
-    return (lrs + 1) // 2
 
 
 def _steps(fraction: float, total_steps: int) -> int:
@@ -221,7 +219,7 @@ def _recent_loss(trainings: Sequence[Training]) -> float:
 
 
 @contextmanager
-def _built_task(source: str | Callable[[], Task], trial: Trial) -> Iterator[Task]:
+def _built_task(source: str | Callable[[], AnyTask], trial: Trial) -> Iterator[AnyTask]:
     """Build a new task for a trial, and restore its loaders at the end of the block.
 
     A loader at the top level of the user's file is the same object in every task.
@@ -231,6 +229,6 @@ def _built_task(source: str | Callable[[], Task], trial: Trial) -> Iterator[Task
     else:
         task = build_task(source, repr(source))
     with ExitStack() as stack:
-        for loader in (task.train, task.val):
+        for loader in (task.train, task.val) if isinstance(task, Task) else ():
             stack.callback(capture_loader_state(loader))
         yield with_optimizer(task, trial.optimizer)

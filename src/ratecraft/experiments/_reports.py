@@ -12,7 +12,7 @@ from os import getpid
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 if TYPE_CHECKING:
-    from ._train import Training
+    from ._training_run import TrainingRun
 
 REPORT_SECONDS: Final = 0.5  # between two reports of a job
 # A pipe takes up to 4096 bytes on Linux, and 512 on macOS, as a whole. So on Linux no report is
@@ -25,7 +25,7 @@ class StepReport(NamedTuple):
 
     key: str  # of the trial
     step: int  # number of steps of the run so far
-    total_steps: int
+    total_steps: int  # 0 if it is not known, as of some scripts
     loss: float
     job_steps: int  # trained by the job so far
     job_seconds: float  # time of these steps, without the first
@@ -131,7 +131,7 @@ class StepReporter:
     def __init__(self, keys: Sequence[str]) -> None:
         self._keys, self._steps, self._start, self._next = keys, 0, 0.0, 0.0
 
-    def __call__(self, index: int, training: Training) -> None:
+    def __call__(self, index: int, training: TrainingRun) -> None:
         """Count a step of the job's run with this index."""
         now = time.monotonic()
         self._steps += 1
@@ -144,3 +144,27 @@ class StepReporter:
         key, losses, total_steps = self._keys[index], training.losses, training.total_steps
         speed = self._steps, now - self._start
         send(StepReport(key, len(losses), total_steps, losses[-1], *speed))
+
+
+SCRIPT_STEPS: Final = 1000  # that each run of a script counts as: its length is not known before
+
+
+class ScriptReporter:
+    """Reports the last step that the scripts of a job have logged, every half a second."""
+
+    def __init__(self) -> None:
+        self._ended, self._start, self._next = 0, time.monotonic(), 0.0
+
+    def __call__(self, key: str, step: int, total_steps: int, loss: float) -> None:
+        """Report the last step of a trial; ``total_steps`` is 0 if it is not known."""
+        send, now = _send.get(), time.monotonic()
+        if send is None or now < self._next:
+            return
+        self._next = now + REPORT_SECONDS
+        part = min(step / total_steps, 1.0) if total_steps else 0.0
+        job_steps = round((self._ended + part) * SCRIPT_STEPS)
+        send(StepReport(key, step, total_steps, loss, job_steps, now - self._start))
+
+    def end(self) -> None:
+        """Count a trial that has ended."""
+        self._ended += 1

@@ -22,7 +22,7 @@ from ratecraft.results import Comparison, Run, RunConfig
 from ratecraft.results._base import PositiveSteps
 from ratecraft.results._loading import read_value
 
-from ._trials import Trial, candidate_names
+from ._trials import Trial, candidate_names, with_common_length
 
 STORE_FORMAT: Final = "2"
 """Version of the tables. 1 had other field names; early files of 2 hold trials without a run."""
@@ -141,7 +141,8 @@ class Store(AbstractContextManager["Store"]):
                 raise ValueError(f"the key of its trial is {trial.key}, not {shortened(key)}")
             fields = _parse(run_text, "run")
             total_steps = read_value(PositiveSteps, fields.get("total_steps"), "run.total_steps")
-            losses = _unpack(packed_losses, total_steps)
+            # The log of a script may number its steps from 0 to total_steps.
+            losses = _unpack(packed_losses, total_steps + bool(fields.get("loss_steps")))
             run = read_value(Run, fields | {"losses": losses}, "run")
             _check_trial(trial, run)
             return trial, run
@@ -373,8 +374,10 @@ def _runs_of_task(store: Store, task: str | None) -> dict[Trial, Run]:
     if task not in tasks:
         raise SettingError(f"{store.path} has no run of {task}; expected {', '.join(tasks)}")
     *_, last = (trial for trial in runs if trial.task == task)
-    return {
-        trial: run
-        for trial, run in runs.items()
-        if (trial.task, trial.source_hash) == (task, last.source_hash)
-    }
+    return with_common_length(
+        {
+            trial: run
+            for trial, run in runs.items()
+            if (trial.task, trial.source_hash) == (task, last.source_hash)
+        }
+    )

@@ -1,10 +1,9 @@
 """train and Training: the training loop."""
 
 import copy
-import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final, Self
 
 import torch
@@ -12,22 +11,32 @@ from torch import nn
 
 from ratecraft._keywords import explain_arguments
 from ratecraft._progress import show_steps
-from ratecraft._training._short_runner import check_loss, needs_closure, set_optimizer_mode
+from ratecraft._training._short_runner import set_optimizer_mode
 from ratecraft._training._snapshot import (
+    Batches,
     capture_loader_state,
     capture_random_state,
     preserve_rng,
     seed_everything,
 )
-from ratecraft.errors import ScheduleError, TaskError
+from ratecraft._training._steps import (
+    compute_gradients,
+    move_batch,
+    needs_closure,
+    open_batches,
+    read_endlessly,
+    step_optimizers,
+    trained_parameters,
+)
+from ratecraft.errors import TaskError
 from ratecraft.results import Evaluation, Run
 from ratecraft.results._lr_search import group_lr_ratios
 from ratecraft.schedule import Duration
-from ratecraft.torch import PlateauLR, ScheduleLR
-from ratecraft.torch._hyperparam import by_group, group_names
 
-from ._plateau import Candidate, Plateau, curve_of, plain_schedule
-from ._task import Task, check_scalar, mean_metrics
+from ._plateau import Candidate
+from ._task import AnyTask, Task, check_scalar, mean_metrics
+from ._trainer_task import TrainerRun, TrainerTask
+from ._training_run import TrainingRun, lrs_by_group
 
 EVALUATED_TRAIN_BATCHES: Final = 16  # the last training batches, which are also evaluated
 
@@ -37,7 +46,7 @@ EVALUATED_TRAIN_BATCHES: Final = 16  # the last training batches, which are also
     "lr=1e-3); to train several schedules write compare(task, [...], lrs=...)"
 )
 def train(
-    task: Task,
+    task: AnyTask,
     schedule: Candidate,
     *,
     lr: float = 1.0,
@@ -85,7 +94,7 @@ def train(
     >>> run.final() < 0.001
     True
     """
-    training = Training(task, schedule, lr=lr, seed=seed, total_steps=total_steps)
+    training = new_training(task, schedule, lr=lr, seed=seed, total_steps=total_steps)
     with show_steps(progress, "training") as advance:
         if advance is not None:
             training.on_step = lambda _: advance(len(training.losses), training.total_steps)
@@ -93,18 +102,18 @@ def train(
     return training.result()
 
 
-class Training:
-    """A run that can be trained in parts, and branched to another schedule.
+def new_training(task: AnyTask, schedule: Candidate, **options: Any) -> TrainingRun:
+    """Return a run that has not started; ``options`` are lr, seed and total_steps of `train`."""
+    if isinstance(task, TrainerTask):
+        return TrainerRun(task, schedule, **options)
+    return Training(task, schedule, **options)
 
-    Attributes:
-        losses: training loss of each step so far.
-        evaluations: measurements so far.
-        diverged: step at which the loss stopped being finite, or None.
-        seconds: wall time so far.
-        on_step: called with the training after each step, if it is not None.
-    """
+
+class Training(TrainingRun):
+    """A run of a `Task`, which can be trained in parts, and branched to another schedule."""
 
     _restore_validation: Callable[[], None]  # of a snapshot
+    _schedule_step: int  # of a snapshot; steps that a GradScaler skipped do not count
 
     def __init__(
         self,
@@ -115,61 +124,29 @@ class Training:
         seed: int = 0,
         total_steps: int | Duration | None = None,
     ) -> None:
-        self.task, self.lr, self.seed = task, lr, seed
-        curve_of(schedule, lr, total_steps, task.steps_per_epoch)  # raises before work is done
-        self.losses: list[float] = []
-        self.evaluations: list[Evaluation] = []
-        self.diverged: int | None = None
-        self.seconds = 0.0
-        self.on_step: Callable[[Training], object] | None = None
+        super().__init__(schedule, lr=lr, seed=seed)
+        self.task = task
+        self.set_length(total_steps, task.steps_per_epoch)  # raises before work is done
         with preserve_rng():
             seed_everything(seed)
             self.model, self.optimizer = create_model_and_optimizer(task)
-            self._uses_closure = needs_closure(self.optimizer)
+            self.scaler = None if task.scaler is None else task.scaler()
+            self._uses_closure = needs_closure([self.optimizer], self.scaler)
             self._lr_ratios = [ratio for _, ratio in group_lr_ratios([self.optimizer])]
-            self._set_schedule(schedule, total_steps)
+            self._set_schedule()
             self.model.train()
             set_optimizer_mode([self.optimizer], "train")
             self._batches = TrainingBatches(task.train)
             self._restore_rng = capture_random_state()
 
-    def _set_schedule(self, schedule: Candidate, total_steps: int | Duration | None) -> None:
-        """Create the scheduler of the optimizer, at the step that the training has reached."""
-        task, plain = self.task, plain_schedule(schedule)
-        self.schedule = schedule
-        self.total_steps = len(curve_of(schedule, self.lr, total_steps, task.steps_per_epoch))
-        scheduler = ScheduleLR(
-            self.optimizer,
-            lr=by_group(
-                self.optimizer.param_groups,
-                [(self.lr * ratio) * plain for ratio in self._lr_ratios],
-            ),
-            total_steps=self.total_steps,
-            steps_per_epoch=task.steps_per_epoch,
-            initial_step=len(self.losses),
+    def _set_schedule(self, initial_step: int = 0) -> None:
+        self.check_metric(["loss", *self.task.metrics])
+        self._scheduler = self.attach_schedule(
+            self.optimizer, self._lr_ratios, initial_step=initial_step
         )
-        self._plateau = None
-        if isinstance(schedule, Plateau):
-            metrics = "loss", *task.metrics
-            if schedule.metric not in metrics:
-                raise ScheduleError(
-                    f"{schedule!r}: the task has no metric {schedule.metric!r}; it has "
-                    f"{', '.join(metrics)}"
-                )
-            self._plateau = PlateauLR(
-                scheduler,
-                mode="min" if schedule.lower_is_better else "max",
-                factor=schedule.factor,
-                patience=schedule.patience,
-                threshold=schedule.threshold,
-                cooldown=schedule.cooldown,
-            )
 
     def advance(
-        self,
-        until: int | None = None,
-        *,
-        watch: Callable[[Evaluation], None] | None = None,
+        self, until: int | None = None, *, watch: Callable[[Evaluation], None] | None = None
     ) -> None:
         """Train up to a step, or to the end; the caller's random numbers are restored."""
         end = self.total_steps if until is None else min(until, self.total_steps)
@@ -177,7 +154,7 @@ class Training:
         with preserve_rng():
             self._restore_rng()
             while len(self.losses) < end and self.diverged is None:
-                self._step(next(self._batches))
+                self._step([next(self._batches) for _ in range(self.task.accumulate)])
                 if self.diverged is not None:
                     break
                 if self.on_step is not None:
@@ -187,54 +164,53 @@ class Training:
             self._restore_rng = capture_random_state()
         self.seconds += time.perf_counter() - start
 
-    def _step(self, batch: Any) -> None:
-        task, model, optimizer = self.task, self.model, self.optimizer
+    def _step(self, batches: list[Any]) -> None:
+        optimizers = [self.optimizer]
+        parameters = trained_parameters(optimizers)
 
         def backward() -> float:
             """Compute the gradients again and return the loss, as LBFGS needs it."""
-            optimizer.zero_grad(set_to_none=True)
-            loss = task.loss(model, batch)
-            check_scalar(loss)
-            check_loss(loss)
-            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-            return float(loss.detach())
+            clip, scaler = self.task.clip, self.scaler
+            return float(
+                compute_gradients(
+                    self._loss, batches, optimizers, parameters, clip=clip, scaler=scaler
+                )
+            )
 
-        value = backward()
-        self.losses.append(value)
-        if not math.isfinite(value):
-            self.diverged = len(self.losses) - 1
+        self.add_loss(backward())
+        if self.diverged is not None:
             return
         steps = len(self.losses)
-        is_evaluated = steps % task.steps_per_epoch == 0 or steps == self.total_steps
+        is_evaluated = steps % self.steps_per_epoch == 0 or steps == self.total_steps
         # Read now: the scheduler writes the next learning rate in optimizer.step().
-        groups = optimizer.param_groups if is_evaluated else []
-        lrs = dict(zip(group_names(groups), [float(g["lr"]) for g in groups], strict=True))
+        lrs = lrs_by_group(self.optimizer) if is_evaluated else {}
         if self._uses_closure:
-            optimizer.step(backward)
+            self.optimizer.step(backward)
         else:
-            optimizer.step()
+            step_optimizers(optimizers, self.scaler)
         if is_evaluated:
             self._evaluate(lrs)
 
+    def _loss(self, batch: Any) -> torch.Tensor:
+        loss = self.task.loss(self.model, move_batch(batch, self.task.device))
+        check_scalar(loss)
+        return loss
+
     def _evaluate(self, lrs: dict[str, float]) -> None:
         """Measure on validation and recent training batches, and step the plateau."""
-        steps = len(self.losses)
         with preserve_rng():
             set_optimizer_mode([self.optimizer], "eval")
-            validation = mean_metrics(self.task, self.model, self.task.val)
+            validation = mean_metrics(self.task, self.model, open_batches(self.task.val))
             train = mean_metrics(self.task, self.model, self._batches.recent)
             set_optimizer_mode([self.optimizer], "train")
-        self.evaluations.append(Evaluation(steps, validation, train, lrs))
-        if steps == self.total_steps and not math.isfinite(validation["loss"]):
-            self.diverged = steps
-        elif self._plateau is not None and isinstance(self.schedule, Plateau):
-            self._plateau.step(validation[self.schedule.metric])
+        self.add_evaluation(validation, lrs, train)
 
     def snapshot(self) -> Self:
         """Return a copy of the training, which `continue_with` trains on."""
         twin = copy.copy(self)
         try:
-            twin.model, twin.optimizer = copy.deepcopy((self.model, self.optimizer))
+            parts = self.model, self.optimizer, self.scaler
+            twin.model, twin.optimizer, twin.scaler = copy.deepcopy(parts)
         except Exception as error:  # a user's model can raise anything
             raise TaskError(
                 f"{type(self.model).__name__} cannot be copied ({type(error).__name__}: {error}), "
@@ -242,6 +218,7 @@ class Training:
             ) from None
         twin.losses, twin.evaluations = list(self.losses), list(self.evaluations)
         twin._batches = self._batches.copy()
+        twin._schedule_step = self._scheduler.last_epoch
         twin._restore_validation = capture_loader_state(self.task.val)
         return twin
 
@@ -253,37 +230,17 @@ class Training:
         with preserve_rng():
             for group in self.optimizer.param_groups:
                 group.pop("initial_lr", None)  # the other scheduler set it
-            self._set_schedule(schedule, total_steps)
+            self.schedule = schedule
+            self.set_length(total_steps, self.steps_per_epoch)
+            self._set_schedule(initial_step=self._schedule_step)
             self._restore_validation()
             self._batches.rewind()
-
-    def result(self, stopped: int | None = None) -> Run:
-        """Return the run so far; ``stopped`` is the step after which early stopping ended it."""
-        realized_schedule = ""
-        if isinstance(self.schedule, Plateau) and self._plateau is not None:
-            factor = self._plateau.as_schedule()
-            if isinstance(factor, dict):
-                factor = next(iter(factor.values()))
-            realized_schedule = repr(self.schedule.schedule * factor)
-        return Run(
-            schedule=repr(self.schedule),
-            lr=self.lr,
-            seed=self.seed,
-            total_steps=self.total_steps,
-            steps_per_epoch=self.task.steps_per_epoch,
-            losses=tuple(self.losses),
-            evaluations=tuple(self.evaluations),
-            diverged=self.diverged,
-            seconds=self.seconds,
-            stopped=stopped,
-            realized_schedule=realized_schedule,
-        )
 
 
 class TrainingBatches:
     """Batches of a loader, which is iterated again after each epoch; ``recent``: the last ones."""
 
-    def __init__(self, loader: Iterable[Any]) -> None:
+    def __init__(self, loader: Batches) -> None:
         self._loader = loader
         self.recent: deque[Any] = deque(maxlen=EVALUATED_TRAIN_BATCHES)
         self._mark_epoch()
@@ -295,16 +252,9 @@ class TrainingBatches:
         self._epoch_start = capture_loader_state(self._loader), capture_random_state()
 
     def _cycle(self) -> Iterator[Any]:
-        while True:
-            self._mark_epoch()
-            for batch in self._loader:
-                self._position += 1
-                yield batch
-            if not self._position:
-                raise TaskError(
-                    "the training data gave no batch when it was iterated again; pass a "
-                    "DataLoader or a list"
-                )
+        for batch in read_endlessly(self._loader, self._mark_epoch):
+            self._position += 1
+            yield batch
 
     def __next__(self) -> Any:
         batch = next(self._batches)
@@ -331,6 +281,8 @@ def create_model_and_optimizer(task: Task) -> tuple[nn.Module, torch.optim.Optim
     model = task.model()
     if not isinstance(model, nn.Module):
         raise TaskError(f"Task.model() returned {type(model).__name__}; expected a torch Module")
+    if task.device is not None:
+        model.to(task.device)
     optimizer = task.optimizer(model)
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise TaskError(

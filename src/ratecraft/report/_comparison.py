@@ -257,7 +257,7 @@ def _overview(comparison: Comparison) -> str:
         for run in comparison.runs_for(name):
             cells = [f"{keys[name]}{escape(name)}", escape(str(run.seed)), number(run.lr)]
             cells += [_format(run.final(metric)) for metric in metrics]
-            cells += [f"{len(run.losses)}{_status(run)}", f"{number(run.seconds, 3)} s"]
+            cells += [f"{run.trained_steps}{_status(run)}", f"{number(run.seconds, 3)} s"]
             rows.append(table_row(cells))
     head = ["schedule", "seed", "learning rate", "validation loss", *metrics[1:], "steps", "time"]
     return table(head, rows)
@@ -294,7 +294,9 @@ def _evaluation_columns(comparison: Comparison) -> Columns:
 def _evaluation_cells(run: Run, evaluation: Evaluation, columns: Columns) -> list[str]:
     fields = {"train": evaluation.train, "metrics": evaluation.metrics}
     # Some results do not store learning rates.
-    fields["lrs"] = evaluation.lrs or {"": run.curve()(evaluation.step - 1)}
+    fields["lrs"] = evaluation.lrs
+    if not evaluation.lrs and run.has_curve:
+        fields["lrs"] = {"": run.curve()(max(evaluation.step - 1, 0))}
     values = [fields[field].get(key, math.nan) for field, key in columns.values()]
     epoch = number(evaluation.step / max(run.steps_per_epoch, 1))
     return [epoch, str(evaluation.step), *map(_format, values)]

@@ -26,7 +26,9 @@ def match_names(forecast: Forecast, comparison: Comparison) -> dict[str, str]:
     curves = {
         name: runs[0].curve().values()
         for name in comparison.schedules
-        if (runs := comparison.runs_for(name)) and runs[0].total_steps == forecast.total_steps
+        if (runs := comparison.runs_for(name))
+        and runs[0].total_steps == forecast.total_steps
+        and runs[0].has_curve
     }
     for entry in forecast.entries:
         lrs = _lrs(entry, forecast)

@@ -16,7 +16,8 @@ MAX_CHART_LINES: Final = 8  # more would be hard to distinguish
 def lrs_chart(runs: Mapping[str, Sequence[Run]]) -> Chart:
     """Return the chart of the learning rate of every step, from the first run of each name."""
     values = {
-        name: seeds[0].curve().values().tolist() if seeds else [] for name, seeds in runs.items()
+        name: seeds[0].curve().values().tolist() if seeds and seeds[0].has_curve else []
+        for name, seeds in runs.items()
     }
     lines = [Line(name, range(len(lrs)), lrs) for name, lrs in values.items()]
     return Chart(lines=lines, title="Schedules", y_label="learning rate")
@@ -44,7 +45,8 @@ def training_loss_chart(runs: Mapping[str, Sequence[Run]]) -> Chart:
         smooth = [_smooth(run.losses, run.total_steps / 50) for run in seeds]
         # A line ends with its shortest seed, as in `metric_chart`.
         means = [statistics.fmean(losses) for losses in zip(*smooth, strict=False)]
-        lines.append(Line(name, range(len(means)), means))
+        steps = seeds[0].loss_steps if seeds else ()
+        lines.append(Line(name, steps[: len(means)] or range(len(means)), means))
     return loss_chart(lines, title="Training loss, smoothed")
 
 

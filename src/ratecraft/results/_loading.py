@@ -193,9 +193,14 @@ def _problem(value: Any) -> str:
         case Evaluation() if "loss" not in value.metrics:
             return "metrics has no loss"
         case Run():
-            if len(value.losses) > value.total_steps:
+            # The log of a script may number its steps from 0 to total_steps.
+            if len(value.losses) > value.total_steps + bool(value.loss_steps):
                 return f"losses has {len(value.losses)} items for {value.total_steps} total_steps"
+            if value.loss_steps and len(value.loss_steps) != len(value.losses):
+                return f"{len(value.losses)} losses have {len(value.loss_steps)} loss_steps"
             name = "realized_schedule" if value.realized_schedule else "schedule"
+            if not value.has_curve:
+                return ""
             if problem := _schedule_problem(getattr(value, name)):
                 return f"{name} is {shortened(getattr(value, name))}; {problem}"
         case LRRangeTestResult():

@@ -3,11 +3,15 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from ratecraft._render._axis import number
 from ratecraft.schedule import Curve, parse
 
 from ._base import NonNegativeFloat, PositiveSteps, Steps, pluralize, short_repr
+
+SCRIPT_SCHEDULE: Final = "script: "
+"""The beginning of the text of a schedule that is not in the notation, but a script's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,18 +36,20 @@ class Run:
     """One training run.
 
     Attributes:
-        schedule: text of the schedule, a factor of ``lr``.
+        schedule: text of the schedule, a factor of ``lr``; "script: ..." for one that a script
+            has of its own, of which the curve is unknown.
         lr: learning rate that the schedule multiplies.
         seed: seed of the initial weights and the data order.
         total_steps: planned number of steps.
         steps_per_epoch: number of steps in an epoch.
-        losses: training loss of each step.
+        losses: training loss of each step, or of the steps in ``loss_steps``.
         evaluations: measurements in time order; the last one is the result of the run.
         diverged: step at which the loss stopped being finite, or ``None``.
         seconds: wall time of the run.
         optimizer: optimizer that replaced the task's own; empty if none did.
         stopped: step after which early stopping ended the run, or ``None``.
         realized_schedule: text of the factors that a `Plateau` applied; else empty.
+        loss_steps: the number of the step of each loss; empty if every step has one.
     """
 
     schedule: str
@@ -58,6 +64,7 @@ class Run:
     optimizer: str = ""
     stopped: Steps | None = None
     realized_schedule: str = ""
+    loss_steps: tuple[Steps, ...] = ()
 
     def __repr__(self) -> str:
         end = f"loss {number(self.final())}"
@@ -69,8 +76,25 @@ class Run:
         steps = pluralize(self.total_steps, "step")
         return short_repr(self, self.schedule, *configuration, steps, end)
 
+    @property
+    def has_curve(self) -> bool:
+        """Whether the learning rates of all steps are known."""
+        return not self.schedule.startswith(SCRIPT_SCHEDULE)
+
+    @property
+    def trained_steps(self) -> int:
+        """Number of steps that the run trained."""
+        if not self.loss_steps and self.losses:
+            return len(self.losses)
+        evaluated = [evaluation.step for evaluation in self.evaluations]
+        return max([0, *self.loss_steps[-1:], *evaluated[-1:]])
+
     def curve(self) -> Curve:
-        """Return the curve of learning rates that this run was trained with."""
+        """Return the curve of learning rates that this run was trained with.
+
+        Raises:
+            ScheduleError: the schedule is a script's own, so `has_curve` is false.
+        """
         text = self.realized_schedule or self.schedule
         return (self.lr * parse(text)).resolve(
             total_steps=self.total_steps, steps_per_epoch=self.steps_per_epoch

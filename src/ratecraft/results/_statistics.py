@@ -191,7 +191,7 @@ def time_to_target(runs: Sequence[Run], loss: float) -> TimeToTarget:
         reached = [e.step for e in run.evaluations if e.metrics["loss"] <= loss]
         if reached:
             steps.append(reached[0])
-            seconds.append(run.seconds * reached[0] / max(len(run.losses), 1))
+            seconds.append(run.seconds * reached[0] / max(run.trained_steps, 1))
     if not runs or len(steps) < len(runs):
         return TimeToTarget(len(steps), math.nan, math.nan)
     return TimeToTarget(len(steps), statistics.fmean(steps), statistics.fmean(seconds))

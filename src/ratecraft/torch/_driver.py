@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from torch.optim import Optimizer
 
+from ratecraft._trial import note_scheduler
 from ratecraft.errors import BindingError
 
 from ._checkpoint import TimeMap
@@ -49,6 +50,7 @@ class ScheduleDriver:
         self.initial_group_count = len(optimizer.param_groups)
         self.bindings: list[tuple[HyperparamWriter, ScheduleSource]] = []
         self._handles: list[Any] = []
+        note_scheduler(config)
 
     @property
     def groups(self) -> list[dict[str, Any]]:

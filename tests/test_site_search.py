@@ -47,6 +47,7 @@ QUESTIONS = {
     "ReduceLROnPlateau with warmup": "how-to/reduce-on-plateau",
     "compare schedules": "how-to/compare-schedules",
     "compare in Lightning": "how-to/compare-lightning-trainer",
+    "own training script": "how-to/compare-your-own-script",
     "what final loss": "how-to/forecast-from-a-log",
     "effective learning rate per layer": "how-to/measure-layers",
     "OneCycleLR momentum": "how-to/migrate",

@@ -13,7 +13,7 @@ import pytest
 
 from ratecraft import compare, cosine, wsd
 from ratecraft.errors import RunFailed, ScheduleError, SettingError, TaskError
-from ratecraft.experiments import Plateau, Script, read_comparison
+from ratecraft.experiments import Plateau, Script, merge, read_comparison
 from ratecraft.results import load
 
 TRIAL = """
@@ -327,3 +327,88 @@ def test_a_trial_checks_its_values(tmp_path: Path) -> None:
         trial.log("1", loss=2)
     trial.log(1, loss=2)
     assert (tmp_path / "log.jsonl").read_text() == '{"step": 1, "loss": 2.0}\n'
+
+
+DISTRIBUTED = """
+    import torch
+    import torch.distributed as dist
+    import ratecraft
+    from ratecraft import ScheduleLR, cosine
+    dist.init_process_group("gloo")
+    rank, size = dist.get_rank(), dist.get_world_size()
+    trial = ratecraft.trial(lr=0.1, schedule=cosine(), seed=0)
+    torch.manual_seed(trial.seed)
+    data = torch.randn(64, 4)
+    model = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(4, 1))
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    scheduler = ScheduleLR(optimizer, lr=trial.lr * trial.schedule, total_steps=30)
+    for step in range(1, 31):
+        part = data[rank::size]
+        loss = (model(part) - part.sum(1, keepdim=True)).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        dist.all_reduce(mean := loss.detach() / size)
+        trial.log(step, loss=loss, val_loss=mean)
+    print("rank", rank, "of", size)
+    dist.destroy_process_group()
+"""
+
+
+@pytest.mark.slow
+def test_the_first_process_of_a_launcher_logs(tmp_path: Path) -> None:
+    script = Script(
+        write(tmp_path, DISTRIBUTED),
+        launch="torchrun --nproc-per-node 2",
+        directory=str(tmp_path / "trials"),
+    )
+    result = compare(script, SCHEDULES, lrs=0.1, seeds=1, workers=2, progress=False)
+    assert not result.failed
+    assert [run.loss_steps for run in result.runs] == [tuple(range(1, 31))] * 2
+    outputs = [path.read_text() for path in (tmp_path / "trials").glob("*/output.txt")]
+    assert all("rank 0 of 2" in text and "rank 1 of 2" in text for text in outputs)
+
+
+@pytest.mark.slow
+def test_the_other_processes_of_a_launcher_end_with_the_driver(tmp_path: Path) -> None:
+    endless = DISTRIBUTED.replace("range(1, 31)", "range(1, 10**9)")
+    pid = '(trial.directory / f"pid-{rank}").write_text(str(__import__("os").getpid()))\n'
+    write(tmp_path, endless.replace("    data =", f"    {pid}    data ="))
+    command = [sys.executable, "-m", "ratecraft", "compare", "train.py", "cosine(1, 0)", "--lrs"]
+    command += ["0.1", "--seeds", "1", "--launch", "torchrun --nproc-per-node 2", "--store", "s.db"]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL) as process:
+        while len(pids := list(tmp_path.glob("s.db.trials/*/pid-*"))) < 2:
+            assert process.poll() is None
+            time.sleep(0.1)
+        time.sleep(1)
+        process.kill()
+    end = time.monotonic() + 20
+    while any(Path(f"/proc/{path.read_text()}").exists() for path in pids):
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+@pytest.mark.peers
+def test_ray_gives_the_same_runs_of_a_script(tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    file = write(tmp_path, TRIAL, LOGGED)
+    options = {"lrs": [0.1, 0.2], "seeds": 2, "progress": False}
+    here = compare(file, SCHEDULES, **options, workers=0)
+    there = compare(file, SCHEDULES, **options, engine="ray", store=tmp_path / "ray.db")
+    assert not there.failed
+    pairs = zip(here.runs, there.runs, strict=True)
+    assert all(a.losses == b.losses and a.evaluations == b.evaluations for a, b in pairs)
+
+
+def test_shards_of_a_script_are_merged(tmp_path: Path) -> None:
+    file = write(tmp_path, TRIAL, LOGGED)
+    options = {"lrs": [0.1, 0.2], "seeds": 1, "workers": 0, "progress": False}
+    whole = compare(file, SCHEDULES, **options)
+    stores = [tmp_path / f"{i}.db" for i in (1, 2)]
+    for i, store in enumerate(stores, 1):
+        compare(file, SCHEDULES, **options, store=store, shard=(i, 2))
+    assert merge(tmp_path / "all.db", *stores) == 4
+    merged = compare(file, SCHEDULES, **options, store=tmp_path / "all.db")
+    assert [run.losses for run in merged.runs] == [run.losses for run in whole.runs]
+    assert list(merged.schedules) == list(whole.schedules)
+    assert len(read_comparison(tmp_path / "all.db").runs) == 4

@@ -39,7 +39,7 @@ class CompareOptions:
         address: Address of a Ray cluster, such as "auto". Default: start Ray on this machine.
         cpus: CPU cores for each Ray worker. Default: 1.
         gpus: GPUs for each trial; with 0.25, four share one. Default: all of them, with Ray none.
-        launch: Command in front of a script, such as "torchrun --nproc-per-node 2".
+        launch: Command in front of a script, such as "torchrun --standalone --nproc-per-node 2".
         metric: Logged loss by which the runs of a script are compared. Default: a validation loss,
             such as val_loss.
         timeout: Seconds after which a trial of a script is stopped.

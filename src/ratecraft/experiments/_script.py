@@ -44,8 +44,8 @@ class Script:
     Args:
         file: the Python file.
         arguments: its arguments.
-        launch: command in front of the file, such as "torchrun --nproc-per-node 2"; Python if
-            empty.
+        launch: command in front of the file, such as "torchrun --standalone --nproc-per-node 2";
+            Python if empty.
         metric: name of the logged loss by which runs are compared; default a validation loss
             (``val_loss``, ``eval_loss``, ...).
         timeout: seconds after which a trial is stopped; default none.

@@ -6,7 +6,7 @@ import copy
 import inspect
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar, Final, cast
 
@@ -271,7 +271,8 @@ class DropInScheduler(LRScheduler):
         super().load_state_dict(state)
         if is_attached:
             factors = check_factors(self._loaded_factors(), len(base))
-            check_lrs(factors, saved)
+            bases = [1.0] * len(base) if self.sets_lr else base
+            check_lrs(factors, bases, saved["external_factor"])
             self._source.factors = self._apply(self.last_epoch)
             self._writer.restore(saved)
         elif hasattr(self, "_copied_state"):
@@ -282,12 +283,12 @@ class DropInScheduler(LRScheduler):
             }
 
 
-def check_lrs(factors: Factors, saved: Mapping[str, list[float]]) -> None:
+def check_lrs(factors: Factors, base: Sequence[float], external: Sequence[float]) -> None:
     """Refuse a loaded state whose lrs are not finite, although each of its numbers is."""
-    values = factors if isinstance(factors, list) else [factors] * len(saved["base"])
-    parts = zip(saved["base"], saved["external_factor"], values, strict=True)
-    if not all(is_finite_number(base * external * factor) for base, external, factor in parts):
-        raise BindingError(f"the saved state gives lrs that are not finite: {saved}, {factors!r}")
+    values = factors if isinstance(factors, list) else [factors] * len(base)
+    lrs = [b * x * factor for b, x, factor in zip(base, external, values, strict=True)]
+    if not all(map(is_finite_number, lrs)):
+        raise BindingError(f"the saved state gives the lrs {lrs}")
 
 
 def check_factors(factors: Any, count: int) -> Factors:

@@ -1,5 +1,6 @@
 """Scripts as trials: their processes, logs and failures, with real scripts."""
 
+import html
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ import pytest
 from ratecraft import compare, cosine, wsd
 from ratecraft.errors import RunFailed, ScheduleError, SettingError, TaskError
 from ratecraft.experiments import Plateau, Script, merge, read_comparison
+from ratecraft.report import write_report
 from ratecraft.results import load
 
 TRIAL = """
@@ -257,8 +259,10 @@ def test_arguments_of_a_script_may_have_the_values_of_the_trial(tmp_path: Path) 
     ]
     assert [run.final() for run in result.runs] == [6.5, 7.5, 8, 9, 6.5, 7.5, 8, 9]
     assert not result.runs[0].has_curve
-    with pytest.raises(ScheduleError):
+    with pytest.raises(ScheduleError, match="the script has its own schedule"):
         result.runs[0].curve()
+    write_report(report := tmp_path / "report.html", title="Flags", comparison=result)
+    assert "compare(\n        Script(" in html.unescape(report.read_text())
 
 
 def test_the_output_of_a_script_may_be_its_log(tmp_path: Path) -> None:

@@ -216,6 +216,10 @@ def log_of_run(run: Run, name: str = "", *, loss: str | None = None) -> Log:
     name = name or f"{run.schedule}, seed {run.seed}"
     if run.diverged is not None:
         raise LogError(f"{name}: diverged at step {run.diverged}")
+    if not run.has_curve:
+        raise LogError(
+            f"{name}: the schedule is the script's own, so its learning rates are unknown"
+        )
     if loss not in (None, "train_loss"):
         raise LogError(f'{name}: loss={loss!r}; expected "train_loss", or no loss=')
     losses = {e.step: e.metrics["loss"] for e in run.evaluations if "loss" in e.metrics}
@@ -227,7 +231,7 @@ def log_of_run(run: Run, name: str = "", *, loss: str | None = None) -> Log:
         )
     column = "loss" if losses and loss is None else "train_loss"
     if column == "train_loss":
-        losses = dict(enumerate(run.losses, 1))
+        losses = dict(zip(run.loss_steps or range(1, len(run.losses) + 1), run.losses, strict=True))
     return Log(
         tuple(losses),
         tuple(losses.values()),

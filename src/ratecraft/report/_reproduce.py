@@ -6,11 +6,13 @@ import math
 import re
 from collections.abc import Iterable
 from html import escape
+from operator import attrgetter
 from typing import Any, Final
 
 from ratecraft._render._html import collapsible, heading
 from ratecraft.errors import RatecraftError
 from ratecraft.results import Comparison, Run
+from ratecraft.results._run import SCRIPT_SCHEDULE
 from ratecraft.schedule import parse
 from ratecraft.schedule._parser import WORDS
 
@@ -59,9 +61,13 @@ def compare_call(comparison: Comparison) -> str:
     points = grid_points(comparison)
     texts = {point.schedule: comparison.schedules[name] for name, point in points.items()}
     codes = {name: _code(text) for name, text in texts.items()}
-    arguments = [_task(comparison), "{"]
-    arguments += [f"    {_quoted(name)}: {code}," for name, code in codes.items()]
-    arguments.append("},")
+    task = _task(comparison)
+    is_script = task.startswith("Script(")
+    arguments = [task]
+    if not is_script or "{schedule}" in task or any(map(_is_in_notation, texts.values())):
+        arguments.append("{")
+        arguments += [f"    {_quoted(name)}: {code}," for name, code in codes.items()]
+        arguments.append("},")
     lrs = _distinct(point.lr for point in points.values())
     arguments.append(f"lrs={_plain(lrs)},")
     optimizers = _distinct(point.optimizer or None for point in points.values())
@@ -71,14 +77,16 @@ def compare_call(comparison: Comparison) -> str:
     counted = seeds == list(range(len(seeds)))
     arguments.append(f"seeds={len(seeds) if counted else seeds!r},")
     lengths = _distinct(point.total_steps for point in points.values())
-    arguments.append(f"total_steps={_plain(lengths)},")
+    if not is_script or "{total_steps}" in task:
+        arguments.append(f"total_steps={_plain(lengths)},")
     if any(run.stopped is not None for run in comparison.runs):
         arguments.append("halving=True,")
     has_plateau = any(code.startswith("Plateau(") for code in codes.values())
+    classes = [*["Plateau"] * has_plateau, *["Script"] * is_script]
     return "\n".join(
         [
             f"from ratecraft import {', '.join(['compare', *_imported(codes.values())])}",
-            *["from ratecraft.experiments import Plateau"] * has_plateau,
+            *(f"from ratecraft.experiments import {name}" for name in classes),
             "",
             'if __name__ == "__main__":  # worker processes import this file',
             "    result = compare(",
@@ -93,8 +101,14 @@ def _task(comparison: Comparison) -> str:
     task = comparison.environment.get("task", "")
     if not task and re.fullmatch(NAMED_TASK, comparison.task):  # the runs of a store
         task = comparison.task
+    if task.startswith("Script("):
+        return f"{task},"
     description = " ".join(comparison.task.split())
     return f"{_quoted(task)}," if task else f"task,  # the function of: {description}"
+
+
+def _is_in_notation(text: str) -> bool:
+    return not text.startswith(SCRIPT_SCHEDULE)
 
 
 def _quoted(text: str) -> str:
@@ -112,6 +126,8 @@ def _plain(values: list[Any]) -> str:
 
 def _code(text: str) -> str:
     """Return Python code of a schedule; one that cannot be read, as from a file, is a string."""
+    if not _is_in_notation(text):
+        return _quoted(text.removeprefix(SCRIPT_SCHEDULE))
     try:
         if not text.startswith("plateau("):
             return text if repr(parse(text)) == text else f"parse({_quoted(text)})"
@@ -135,7 +151,7 @@ def recipe(comparison: Comparison) -> str:
     lines = ["from ratecraft import parse", ""]
     for name in comparison.schedules:
         curves: dict[str, list[Run]] = {}
-        for run in comparison.runs_for(name):
+        for run in filter(attrgetter("has_curve"), comparison.runs_for(name)):
             # A plateau schedule's learning rates differ by seed.
             curves.setdefault(run.realized_schedule or run.schedule, []).append(run)
         for text, runs in curves.items():

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from ratecraft._render._axis import number
+from ratecraft.errors import ScheduleError
 from ratecraft.schedule import Curve, parse
 
 from ._base import NonNegativeFloat, PositiveSteps, Steps, pluralize, short_repr
@@ -95,6 +96,10 @@ class Run:
         Raises:
             ScheduleError: the schedule is a script's own, so `has_curve` is false.
         """
+        if not self.has_curve:
+            raise ScheduleError(
+                f"the lrs of {self.schedule!r} are unknown: the script has its own schedule"
+            )
         text = self.realized_schedule or self.schedule
         return (self.lr * parse(text)).resolve(
             total_steps=self.total_steps, steps_per_epoch=self.steps_per_epoch

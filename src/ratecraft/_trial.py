@@ -59,7 +59,8 @@ def trial(
     else:
         values = json.loads(Path(path).read_text(encoding="utf-8"))
         log_path = Path(path).with_name(LOG_NAME)
-        made = ScriptTrial(values["lr"], values["schedule"], values["seed"], log_path, managed=True)
+        chosen = values["schedule"] or schedule  # without one, the script's own is used
+        made = ScriptTrial(values["lr"], chosen, values["seed"], log_path, managed=True)
     _active.insert(0, made)
     return made
 
@@ -137,7 +138,8 @@ class ScriptTrial:
         row: dict[str, float] = {"step": index(step)}
         for name, value in metrics.items():
             try:
-                row[name] = float(value)
+                detach = getattr(value, "detach", None)  # a loss has a gradient
+                row[name] = float(detach() if callable(detach) else value)
             except (TypeError, ValueError, RuntimeError):
                 raise SettingError(
                     f"trial.log({step}, {name}=...) is {type(value).__name__}; expected a number"

@@ -11,7 +11,9 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
+import ratecraft
 from ratecraft import compare, cosine, wsd
 from ratecraft.errors import RunFailed, ScheduleError, SettingError, TaskError
 from ratecraft.experiments import Plateau, Script, merge, read_comparison
@@ -79,14 +81,13 @@ def test_a_script_run_by_hand_uses_its_own_values(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("parts", "sentence"),
     [
-        (["import nothing_of_this_name"], "ended with exit code 1 after step 0; its output ends "
+        (["import nothing_of_this_name, ratecraft"], "ended with exit code 1 after step 0; its output ends "
          "with: ModuleNotFoundError: No module named 'nothing_of_this_name'"),
         ([TRIAL, LOGGED, "sys.exit(3)"], "ended with exit code 3 after step 20"),
         ([TRIAL, LOGGED, "import os; os.kill(os.getpid(), 9)"],
          "was killed by SIGKILL (by the system, if memory was short) after step 20"),
         ([TRIAL, "print(trial.lr, trial.schedule, trial.seed)"], "ended without a log: call "
          "trial.log(step, loss=..., val_loss=...); its output ends with: 0.1 cosine(1, 0) 0"),
-        (["print(1)"], "did not call ratecraft.trial, and its arguments have no {lr}"),
         ([TRIAL, LOGGED.replace("val_", "dev_")], "logged loss, dev_loss, dev_accuracy, but no "
          "val_loss: log val_loss=..., or name the loss to compare with --metric"),
         ([TRIAL, LOGGED.replace("trial.schedule", "cosine()")],
@@ -296,6 +297,68 @@ def test_halving_stops_the_worse_learning_rates_of_a_script(tmp_path: Path) -> N
     assert [run.loss_steps[-1] for run in result.runs] == [5, 5, 10, 20]
 
 
+def test_without_schedules_a_script_has_its_own(tmp_path: Path) -> None:
+    file = write(tmp_path, TRIAL, LOGGED)
+    options = {"lrs": 0.1, "seeds": 1, "workers": 0, "progress": False}
+    own = compare(file, **options)
+    assert own.runs[0].losses == compare(file, [cosine(1, 0)], **options).runs[0].losses
+
+
+def test_a_changed_import_or_config_file_is_a_changed_script(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("a: 1")
+    (tmp_path / "model.py").write_text("import layers")
+    (tmp_path / "layers.py").write_text("")
+    file = write(tmp_path, "import json, ratecraft, model\n")
+    arguments = ["--config", str(tmp_path / "config.yaml")]
+    hashes = [Script(file, arguments).source_hash]
+    for name in ("config.yaml", "layers.py", "train.py"):
+        with (tmp_path / name).open("a") as changed:
+            changed.write("\n# changed\n")
+        hashes.append(Script(file, arguments).source_hash)
+    assert len(set(hashes)) == 4
+    write(tmp_path, "this is no Python")
+    assert Script(file).source_hash
+
+
+def test_a_script_is_known_by_its_name_in_any_folder(tmp_path: Path, monkeypatch) -> None:
+    file = write(tmp_path, TRIAL, LOGGED)
+    options = {"lrs": 0.1, "seeds": 1, "workers": 0, "store": tmp_path / "runs.db"}
+    monkeypatch.chdir(tmp_path)
+    events = []
+    for name in (file, "train.py", "./train.py"):
+        compare(name, SCHEDULES, **options, progress=lambda event: events.append(event.event))
+    assert events.count("started") == 2
+
+
+def test_a_script_that_cannot_know_its_values_is_refused(tmp_path: Path) -> None:
+    file = write(tmp_path, "print(1)")
+    options = {"lrs": 0.1, "progress": False}
+    with pytest.raises(SettingError, match=r"cannot know the lr .* call ratecraft.trial in it"):
+        compare(file, seeds=1, **options)
+    with pytest.raises(SettingError, match=r"cannot know the seed .* or compare one seed"):
+        compare(Script(file, ["--lr={lr}"]), seeds=2, **options)
+    with pytest.raises(SettingError, match="cannot know the schedule"):
+        compare(Script(file, ["{lr}"]), SCHEDULES, seeds=1, **options)
+
+
+def test_metrics_of_a_log_in_another_format_are_those_of_the_validation(tmp_path: Path) -> None:
+    script = """
+        import json, sys
+        rows = [{"step": 5, "loss": 3.0, "epoch": 1, "grad_norm": 2},
+                {"step": 5, "eval_loss": 2.0, "eval_accuracy": 0.5, "eval_runtime": 0.1,
+                 "eval_samples_per_second": 12, "epoch": 1}]
+        with open(sys.argv[1] + "/trainer_state.json", "w") as file:
+            json.dump({"log_history": rows}, file)
+    """
+    arguments = ["{directory}", "{lr}"]
+    options = {"lrs": 0.1, "seeds": 1, "workers": 0, "progress": False}
+    (run,) = compare(Script(write(tmp_path, script), arguments), **options).runs
+    assert run.evaluations[0].metrics == {"loss": 2.0, "accuracy": 0.5}
+    write(tmp_path, script.replace("eval_loss", "eval_acc"))
+    with pytest.raises(RunFailed, match=r"logged no validation loss .*trainer_state.json has loss"):
+        compare(Script(str(tmp_path / "train.py"), arguments), **options)
+
+
 def test_settings_that_do_not_fit_a_script_are_refused(tmp_path: Path) -> None:
     file = write(tmp_path, TRIAL, LOGGED)
     options = {"lrs": 0.1, "workers": 0, "progress": False}
@@ -316,8 +379,6 @@ def test_settings_that_do_not_fit_a_script_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_trial_checks_its_values(tmp_path: Path) -> None:
-    import ratecraft
-
     with pytest.raises(SettingError, match="expected a number >= 0"):
         ratecraft.trial(lr=-1, schedule=cosine())
     with pytest.raises(SettingError, match="expected a whole number"):
@@ -329,7 +390,7 @@ def test_a_trial_checks_its_values(tmp_path: Path) -> None:
         trial.log(1, loss="x")
     with pytest.raises(SettingError, match="expected the number of the step"):
         trial.log("1", loss=2)
-    trial.log(1, loss=2)
+    trial.log(1, loss=torch.tensor([2.0], requires_grad=True))
     assert (tmp_path / "log.jsonl").read_text() == '{"step": 1, "loss": 2.0}\n'
 
 
@@ -416,3 +477,26 @@ def test_shards_of_a_script_are_merged(tmp_path: Path) -> None:
     assert [run.losses for run in merged.runs] == [run.losses for run in whole.runs]
     assert list(merged.schedules) == list(whole.schedules)
     assert len(read_comparison(tmp_path / "all.db").runs) == 4
+
+
+@pytest.mark.parametrize(("signal_number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_comparison_of_a_script_ends_its_processes(
+    tmp_path: Path, signal_number: int, code: int
+) -> None:
+    pid = "import os, time; (trial.directory / 'pid').write_text(str(os.getpid()))\n"
+    write(tmp_path, TRIAL, pid, "time.sleep(60)\n")
+    with subprocess.Popen(
+        [sys.executable, "-m", "ratecraft", "compare", "train.py", "cosine(1, 0)", "--lrs", "0.1",
+         "--seeds", "2", "--store", "runs.db"],
+        cwd=tmp_path, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509
+    ) as process:  # fmt: skip
+        while not (pids := list(tmp_path.glob("runs.db.trials/*/pid"))):
+            time.sleep(0.05)
+        time.sleep(0.2)
+        process.send_signal(signal_number)
+        errors = process.stderr.read()
+    assert process.returncode == code
+    assert errors.startswith("0 of 2 runs are saved in runs.db; run the same command again")
+    assert len(errors.splitlines()) == 2
+    assert not any(Path(f"/proc/{path.read_text()}").exists() for path in pids)

@@ -219,6 +219,7 @@ def fail_on_bad_runs(result: Comparison, *, is_shard: bool = False) -> None:
 
 def print_comparison(result: Comparison) -> None:
     """Print a comparison: its table, the best learning rates, failed runs and the verdict."""
+    from ratecraft.results._base import pluralize
     from ratecraft.results._verdict import gap_texts, mean_texts
 
     if not result.runs:
@@ -227,7 +228,7 @@ def print_comparison(result: Comparison) -> None:
     lengths = sorted({run.total_steps for run in result.runs})
     seeds = len({run.seed for run in result.runs})
     steps = " and ".join(f"{length:,}" for length in lengths)
-    table = Table(title=f"Validation after {steps} steps, {seeds} seeds")
+    table = Table(title=f"Validation after {steps} steps, {pluralize(seeds, 'seed')}")
     table.add_column("schedule", overflow="fold")
     metrics, rows = result.metrics(), result.summaries()
     for metric in metrics:

@@ -57,6 +57,8 @@ class Grid(NamedTuple):
         if not isinstance(seeds, Iterable):
             seeds = range(_integer("seeds", seeds))
         candidates = script_schedules(script, schedules)
+        seeds = [_integer("seed", seed) for seed in seeds]
+        _check_values_known(script, schedules, seeds)
         for name, value in (("optimizer", optimizers), ("total_steps", total_steps)):
             if value is not None and not script.takes(name):
                 raise SettingError(
@@ -68,7 +70,6 @@ class Grid(NamedTuple):
             lengths = [_integer("total_steps", length) for length in _as_list(total_steps)]
             steps = {str(length): length for length in lengths}
         lrs = [_checked_lr(lr) for lr in _as_list(lrs)]
-        seeds = [_integer("seed", seed) for seed in seeds]
         return cls(candidates, lrs, _as_list(optimizers), seeds, steps).checked()
 
     def checked(self) -> Grid:
@@ -80,6 +81,18 @@ class Grid(NamedTuple):
             if len(set(values)) < len(values):
                 raise SettingError(f"the same {name} is given twice: {values}")
         return self
+
+
+def _check_values_known(script: Script, schedules: Any, seeds: Sequence[int]) -> None:
+    """Raise a SettingError if a script without ratecraft does not get the values."""
+    given = {"lr": True, "schedule": bool(schedules), "seed": len(seeds) > 1}
+    for name, is_needed in given.items():
+        if is_needed and not script.uses_ratecraft and not script.takes(name):
+            only = ", or compare one seed" if name == "seed" else ""
+            raise SettingError(
+                f"{script.file} cannot know the {name} of its trial: call ratecraft.trial in it, "
+                f"or pass {{{name}}} in an argument{only}"
+            )
 
 
 def script_schedules(script: Script, schedules: Any) -> dict[str, Candidate | ScriptSchedule]:

@@ -31,7 +31,7 @@ DEATH_SIGNAL: Final = 1  # of Linux's prctl: a signal to a process whose parent 
 def main(directory: Path, command: list[str]) -> None:
     with (directory / "lock").open("w") as lock:
         if not _acquire(lock):
-            sys.stdout.write(json.dumps({"error": "another process still runs this trial"}))
+            _report({"error": "another process still runs this trial"})
             return
         _prctl(CHILD_SUBREAPER, 1)
         try:
@@ -52,7 +52,12 @@ def main(directory: Path, command: list[str]) -> None:
         code = process.wait()
         orphans = _kill_all(process)
         writer.join()
-        sys.stdout.write(json.dumps({"code": code, "orphans": orphans}))
+        _report({"code": code, "orphans": orphans})
+
+
+def _report(result: dict[str, Any]) -> None:
+    with suppress(BrokenPipeError):  # the parent has ended
+        os.write(1, json.dumps(result).encode())
 
 
 def _acquire(lock: IO[str]) -> bool:

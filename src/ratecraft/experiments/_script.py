@@ -9,7 +9,9 @@ import shlex
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from modulefinder import ModuleFinder
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,10 @@ class Script:
     ``{directory}`` stand for the values of the trial. Its log may then be a file that
     `ratecraft.forecasting.read_logs` reads, in the directory of the trial, or its output.
 
+    A trial is known by the script, what it imports from its own folder, its arguments and the files
+    that these name: if one of them has changed, it is run again. A trial has one CPU thread unless
+    ``OMP_NUM_THREADS`` is set, so that all engines give the same numbers.
+
     Each trial has a directory, which is kept when the trial is started again: a script that loads
     its own checkpoint from there continues. It has the log, the output and the script's files.
 
@@ -64,6 +70,7 @@ class Script:
     timeout: float | None = None
     directory: str = ""
     source_hash: str = field(default="", init=False, repr=False)
+    uses_ratecraft: bool = field(default=False, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if isinstance(self.arguments, str) or not isinstance(self.arguments, Sequence):
@@ -78,7 +85,11 @@ class Script:
             raise TaskError(f"there is no file {self.file}")
         object.__setattr__(self, "file", str(self.file))
         object.__setattr__(self, "arguments", tuple(map(str, self.arguments)))
-        identity = [Path(self.file).read_bytes().hex(), self.arguments, self.launch, self.metric]
+        sources = _sources(Path(self.file))
+        object.__setattr__(self, "uses_ratecraft", any(b"ratecraft" in x for x in sources))
+        settings = [path.read_bytes() for x in self.arguments if (path := Path(x)).is_file()]
+        contents = [hashlib.sha256(content).hexdigest() for content in (*sources, *settings)]
+        identity = [contents, self.arguments, self.launch, self.metric]
         digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
         object.__setattr__(self, "source_hash", digest)
 
@@ -127,6 +138,16 @@ class Script:
         if path is None:
             raise SettingError(f"launch {self.launch!r}: there is no program {program!r}")
         return [path, *options]
+
+
+def _sources(file: Path) -> list[bytes]:
+    """Return the content of a script and of what it imports from its own folder."""
+    finder = ModuleFinder(path=[str(file.parent)])
+    with suppress(SyntaxError, ValueError, OSError):  # its trial will report the error
+        finder.run_script(str(file))
+    modules: dict[str, Any] = finder.modules
+    paths = {str(module.__file__) for module in modules.values() if module.__file__}
+    return [file.read_bytes(), *(Path(path).read_bytes() for path in sorted(paths - {str(file)}))]
 
 
 def is_script(task: object) -> bool:

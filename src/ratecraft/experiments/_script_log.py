@@ -19,6 +19,7 @@ from ._run_command import OUTPUT_NAME
 VALIDATION_LOSSES: Final = ("val_loss", "eval_loss", "valid_loss", "validation_loss", "test_loss")
 TRAINING_LOSSES: Final = ("loss", "train_loss", "training_loss")
 VALIDATION_PREFIXES: Final = ("val_", "eval_", "valid_", "validation_", "test_")
+TIME_SUFFIXES: Final = ("runtime", "per_second", "time")  # which differ from run to run
 LR_NAMES: Final = ("lr", "learning_rate")
 LOG_PATTERNS: Final = ("*.jsonl", "*.csv", "*.tsv", "*.json", "*tfevents*")
 OWN_FILES: Final = ("trial.json", LOG_NAME, OUTPUT_NAME, "lock")
@@ -107,10 +108,13 @@ class Measured(NamedTuple):
     total_steps: int
 
 
-def measure(rows: Mapping[int, Mapping[str, float]], metric: str) -> Measured:
+def measure(
+    rows: Mapping[int, Mapping[str, float]], metric: str, *, foreign: bool = False
+) -> Measured:
     """Return the losses and evaluations in rows.
 
-    ``metric`` names the loss that is compared; if it is empty, a validation loss is.
+    ``metric`` names the loss that is compared; if it is empty, a validation loss is. Of a foreign
+    log, only the metrics of the validation data count.
     """
     names = tuple(dict.fromkeys(name for row in rows.values() for name in row))
     judged = column_key(metric) or next((name for name in VALIDATION_LOSSES if name in names), "")
@@ -122,7 +126,11 @@ def measure(rows: Mapping[int, Mapping[str, float]], metric: str) -> Measured:
     for step in steps:
         row = rows[step]
         if judged in row:
-            others = {_metric_name(n): value for n, value in row.items() if n not in left_out}
+            others = {
+                _metric_name(name): value
+                for name, value in row.items()
+                if name not in left_out and (not foreign or _is_validation_metric(name))
+            }
             lr = [row[name] for name in LR_NAMES if name in row]
             lrs = {"": lr[0]} if lr else {}
             evaluations.append(Evaluation(step, {"loss": row[judged], **others}, lrs=lrs))
@@ -135,6 +143,10 @@ def _metric_name(name: str) -> str:
     return name if name != "loss" else "other_loss"
 
 
+def _is_validation_metric(name: str) -> bool:
+    return name.startswith(VALIDATION_PREFIXES) and not name.endswith(TIME_SUFFIXES)
+
+
 def first_not_finite(measured: Measured) -> int | None:
     """Return the step of the last loss of each type if it is not finite; else None.
 
@@ -145,8 +157,9 @@ def first_not_finite(measured: Measured) -> int | None:
     return min((step for step, value in last if not math.isfinite(value)), default=None)
 
 
-def foreign_rows(directory: Path, metric: str) -> dict[int, dict[str, float]]:
-    """Return the rows of a log that the script wrote in a format of its own, or of its output."""
+def foreign_rows(directory: Path, metric: str) -> tuple[dict[int, dict[str, float]], str]:
+    """Return the rows of a log in another format, or of the output, and what was found if none."""
+    read = ""
     expected = {column_key(metric)} if metric else {*VALIDATION_LOSSES}
     for path in _log_files(directory):
         try:
@@ -159,8 +172,9 @@ def foreign_rows(directory: Path, metric: str) -> dict[int, dict[str, float]]:
                 for step, value in zip(steps, values, strict=True):
                     if math.isfinite(step):
                         rows.setdefault(int(step), {})[column_key(name)] = value
-            return rows
-    return {}
+            return rows, ""
+        read = read or f"{path.relative_to(directory)} has {', '.join(columns)}"
+    return {}, read
 
 
 def _log_files(directory: Path) -> Iterator[Path]:

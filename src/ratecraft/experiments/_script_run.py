@@ -20,6 +20,7 @@ from typing import Any, Final, NamedTuple
 from ratecraft._files import write_atomically
 from ratecraft._trial import TRIAL_VARIABLE
 from ratecraft.results import Run
+from ratecraft.results._run import SCRIPT_SCHEDULE
 
 from . import _run_command
 from ._reports import ScriptReporter
@@ -68,15 +69,15 @@ def _run_trial(
     ended = _execute(script, trial, directory, log, report, fraction)
     log.read()
     report.end()
-    rows: Mapping[int, Mapping[str, float]] = log.rows
-    if not rows and not ended.error:
-        rows = foreign_rows(directory, script.metric)
-    measured = measure(rows, script.metric)
+    rows, foreign, read = log.rows, not log.rows and not ended.error, ""
+    if foreign:
+        rows, read = foreign_rows(directory, script.metric)
+    measured = measure(rows, script.metric, foreign=foreign)
     diverged = first_not_finite(measured)
     if ended.stopped is None and diverged is None:
-        problem = _problem(script, trial, ended, log, measured)
+        problem = _problem(script, trial, ended, log, measured, read)
         if problem:
-            return _failure(script, problem, directory)
+            return _failure(script, problem, directory, ended)
     sizes = log.sizes
     total_steps = int(max(sizes.get("total_steps", 1), measured.total_steps, len(measured.losses)))
     if trial.total_steps:  # an argument of the script
@@ -107,8 +108,9 @@ def _execute(
 ) -> Ended:
     """Run the process of a trial until it ends, or until this fraction of its steps is logged."""
     path = directory / "trial.json"
-    text = trial.schedule if not trial.schedule.startswith("script:") else "constant(1)"
-    write_atomically(path, json.dumps({"lr": trial.lr, "schedule": text, "seed": trial.seed}))
+    is_own = trial.schedule.startswith(SCRIPT_SCHEDULE)
+    values = {"lr": trial.lr, "schedule": None if is_own else trial.schedule, "seed": trial.seed}
+    write_atomically(path, json.dumps(values))
     environment = {"OMP_NUM_THREADS": "1", **os.environ, TRIAL_VARIABLE: str(path)}
     environment["PYTHONUNBUFFERED"] = "1"
     start, stopped, timed_out = time.monotonic(), None, False
@@ -141,8 +143,13 @@ def _execute(
     return Ended(code, seconds, result.get("error", ""), stopped, timed_out)
 
 
-def _problem(script: Script, trial: Trial, ended: Ended, log: ScriptLog, measured: Measured) -> str:
-    """Return why a trial has no result; empty if it has one."""
+def _problem(
+    script: Script, trial: Trial, ended: Ended, log: ScriptLog, measured: Measured, read: str
+) -> str:
+    """Return why a trial has no result; empty if it has one.
+
+    ``read`` says what a log without a validation loss has.
+    """
     last_step = max([log.last_step, *(e.step for e in measured.evaluations[-1:])])
     if ended.error:
         return f"could not be started: {ended.error}"
@@ -151,11 +158,13 @@ def _problem(script: Script, trial: Trial, ended: Ended, log: ScriptLog, measure
     if ended.code:
         return f"{_exit_text(ended.code)} after step {last_step}"
     if not measured.names:
-        return _no_log(script, log)
+        return _no_log(log, read)
     for name in ("lr", "schedule", "seed"):
         if "start" in log.events and name not in log.events and not script.takes(name):
             use = "trial.lr * trial.schedule" if name == "schedule" else f"trial.{name}"
-            return f"did not use the {name} of its trial: use {use}"
+            return (
+                f"did not use the {name} of its trial: use {use}, or pass {{{name}}} in an argument"
+            )
     if log.schedulers and not any(log.schedulers) and not script.takes("schedule"):
         return (
             "did not use the schedule of its trial: its ScheduleLR has another one; write "
@@ -179,17 +188,17 @@ def _problem(script: Script, trial: Trial, ended: Ended, log: ScriptLog, measure
     return ""
 
 
-def _no_log(script: Script, log: ScriptLog) -> str:
+def _no_log(log: ScriptLog, read: str) -> str:
+    if read:
+        return (
+            f"logged no validation loss with a step ({read}): evaluate during the run, call "
+            "trial.log(step, val_loss=...), or name the loss to compare with --metric"
+        )
     if "start" in log.events:
         return "ended without a log: call trial.log(step, loss=..., val_loss=...)"
-    if script.takes("lr"):
-        return (
-            "ended, and neither its directory nor its output has a log with a validation loss; "
-            "call ratecraft.trial(...).log(step, val_loss=...), or name the loss with --metric"
-        )
     return (
-        "did not call ratecraft.trial, and its arguments have no {lr}, so it cannot know the "
-        "learning rate of the trial"
+        "ended without a log: call trial.log(step, val_loss=...), or let it log into the "
+        "directory of its trial, {directory} in its arguments"
     )
 
 
@@ -201,12 +210,12 @@ def _exit_text(code: int) -> str:
     return f"was killed by {name}{hint}"
 
 
-def _failure(script: Script, problem: str, directory: Path) -> TrialFailure:
+def _failure(script: Script, problem: str, directory: Path, ended: Ended) -> TrialFailure:
     path = directory / _run_command.OUTPUT_NAME
     output = path.read_bytes()[-SHOWN_BYTES:].decode(errors="replace") if path.exists() else ""
     lines = [line for line in output.splitlines() if line.strip()][-SHOWN_LINES:]
     line = f"{Path(script.file).name} {problem}"
-    if lines:
+    if lines and (ended.code or ended.timed_out or "without a log" in problem):
         line += f"; its output ends with: {lines[-1].strip()[:200]}"
     trace = "\n".join([*lines, line])
     return TrialFailure(line, trace)

@@ -300,8 +300,8 @@ def test_halving_stops_the_worse_learning_rates_of_a_script(tmp_path: Path) -> N
 def test_without_schedules_a_script_has_its_own(tmp_path: Path) -> None:
     file = write(tmp_path, TRIAL, LOGGED)
     options = {"lrs": 0.1, "seeds": 1, "workers": 0, "progress": False}
-    own = compare(file, **options)
-    assert own.runs[0].losses == compare(file, [cosine(1, 0)], **options).runs[0].losses
+    result = compare(file, **options)
+    assert result.runs[0].losses == compare(file, [cosine(1, 0)], **options).runs[0].losses
 
 
 def test_a_changed_import_or_config_file_is_a_changed_script(tmp_path: Path) -> None:

@@ -360,3 +360,29 @@ def test_compare_takes_several_lrs_and_optimizers_and_saves_runs(folder: Path) -
     assert "is not a store of runs" in wrong.stderr
     wrong = ratecraft(folder, "compare", "digits", "constant(1)", "--optimizer", "sgd,adam")
     assert "finds the lr of one optimizer" in wrong.stderr
+
+
+def test_a_script_with_arguments_after_a_separator(tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text(
+        "import sys, ratecraft\n"
+        "trial = ratecraft.trial(lr=1, schedule='constant(1)')\n"
+        "trial.log(trial.seed, val_loss=trial.lr * int(sys.argv[2]) + len(str(trial.schedule)))\n"
+    )
+    (tmp_path / "config.toml").write_text(
+        'task = "train.py"\nschedules = "wsd(2)"\nlrs = 0.5\nseeds = 1\n'
+        'arguments = ["--width", "3"]'
+    )
+    save = ("--save", "result.json", "--quiet", "--workers", "0")
+    command = ("compare", "train.py", "wsd(2)", "--lr", "0.5", "--seeds", "1", *save)
+    for words in ((*command, "--", "--width", "3"), ("compare", "config.toml", *save)):
+        done = ratecraft(tmp_path, *words)
+        assert done.returncode == 0, done.stderr
+        assert "train.py --width 3" in load(tmp_path / "result.json").task
+        (run,) = load(tmp_path / "result.json").runs
+        assert run.final() > 1.5
+    wrong = ratecraft(tmp_path, *command, "--width", "3")
+    assert wrong.returncode == 2
+    assert "the arguments of a script follow --" in wrong.stderr
+    wrong = ratecraft(tmp_path, "compare", "digits", "wsd(2)", "--timeout", "3", "--", "--width")
+    assert wrong.returncode == 2
+    assert "--timeout and arguments after --: only for a script, such as train.py" in wrong.stderr

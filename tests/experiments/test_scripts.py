@@ -81,8 +81,9 @@ def test_a_script_run_by_hand_uses_its_own_values(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("parts", "sentence"),
     [
-        (["import nothing_of_this_name, ratecraft"], "ended with exit code 1 after step 0; its output ends "
-         "with: ModuleNotFoundError: No module named 'nothing_of_this_name'"),
+        (["import nothing_of_this_name, ratecraft"],
+         "ended with exit code 1 after step 0; its output ends with: "
+         "ModuleNotFoundError: No module named 'nothing_of_this_name'"),
         ([TRIAL, LOGGED, "sys.exit(3)"], "ended with exit code 3 after step 20"),
         ([TRIAL, LOGGED, "import os; os.kill(os.getpid(), 9)"],
          "was killed by SIGKILL (by the system, if memory was short) after step 20"),

@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, UnknownOptionError
 
 from ratecraft._interrupt import raise_or_exit
 from ratecraft._version import __version__
@@ -132,8 +132,11 @@ def _report(error: BaseException) -> int:
     if any(isinstance(cause, KeyboardInterrupt) for cause in causes):
         return _fail("interrupted", 130)
     if isinstance(error, CycloptsError):
-        command = " ".join(["ratecraft", *(error.command_chain or ()), "--help"])
-        return _fail(f"{error}\nsee: {command}", 2)
+        chain = tuple(error.command_chain or ())
+        command = " ".join(["ratecraft", *chain, "--help"])
+        is_script_option = chain == ("compare",) and isinstance(error, UnknownOptionError)
+        hint = "\nthe arguments of a script follow --" if is_script_option else ""
+        return _fail(f"{error}{hint}\nsee: {command}", 2)
     if isinstance(error, RatecraftError):
         return _fail(str(error), 1 if isinstance(error, RunFailed) else 2)
     # Usually an error in the user's own model or loss: one line is enough.

@@ -256,6 +256,8 @@ def load_task_version(name: str, source_hash: str) -> AnyTask:
     if not all(target.rpartition(":")):
         matches = difflib.get_close_matches(name, BUILT_IN_TASKS, n=1)
         hint = f"; did you mean {matches[0]!r}?" if matches else ""
+        if name.endswith(".py"):
+            hint = "; a script without a function can only be given to compare"
         raise TaskError(
             f"there is no task {name!r}{hint}\nthe built-in tasks are {', '.join(BUILT_IN_TASKS)}; "
             "for your own write file.py:function, where the function returns a ratecraft.Task"

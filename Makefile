@@ -25,7 +25,7 @@ demo: $(READY)
 	$(BIN)/ratecraft demo
 
 test: lint docs
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 --dist worksteal
 
 test-slow: $(PEERS)
 	RATECRAFT_HYPOTHESIS=thorough $(BIN)/pytest -n 2 -m 'peers or slow or hypothesis' -rs tests

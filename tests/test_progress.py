@@ -80,6 +80,7 @@ def test_a_terminal_without_a_cursor_shows_no_bar(tmp_path: Path) -> None:
     assert (code, output.split()) == (0, ["done"])
 
 
+@pytest.mark.slow
 def test_only_the_first_process_of_a_distributed_run_shows_a_bar(tmp_path: Path) -> None:
     text = f"{SECOND_PROCESS}{SCRIPT}distributed.barrier()\nfirst.wait()\n"
     (tmp_path / "script.py").write_text(text)
@@ -89,6 +90,7 @@ def test_only_the_first_process_of_a_distributed_run_shows_a_bar(tmp_path: Path)
     assert "done" in output
 
 
+@pytest.mark.slow
 def test_only_the_first_process_of_a_distributed_run_prints_lines(tmp_path: Path) -> None:
     script = SCRIPT.replace("steps=60)", "steps=60, progress=True)")
     text = f"{SECOND_PROCESS}{script}distributed.barrier()\nfirst.wait()\n"

@@ -169,6 +169,7 @@ def test_completion_is_written_to_a_file(folder: Path, shell: str) -> None:
     assert "compare" in target.read_text()
 
 
+@pytest.mark.slow
 def test_sys_exit_in_a_loss_is_an_error(folder: Path) -> None:
     task, short = ("my_task.py:leaves", "constant(1)", "--lr", "1"), ("--total-steps", "8")
     for command in (("train", *task, *short), ("compare", *task, *short, "--workers", "1")):
@@ -177,6 +178,7 @@ def test_sys_exit_in_a_loss_is_an_error(folder: Path) -> None:
         assert "SystemExit: 0" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_module_in_the_current_folder_is_found(folder: Path) -> None:
     command = [str(Path(sys.executable).with_name("ratecraft")), "train", "my_task:task"]
     for task in ("my_task:task", "no_such:task"):

@@ -211,6 +211,7 @@ def test_an_interrupted_comparison_is_resumed(folder: Path, signal_number: int, 
     assert len(load(folder / "c.json").runs) == 12
 
 
+@pytest.mark.slow
 def test_a_terminal_shows_a_live_view(folder: Path) -> None:
     terminal, child_terminal = pty.openpty()
     with subprocess.Popen(
@@ -339,6 +340,7 @@ def test_a_shard_needs_lrs(folder: Path) -> None:
     assert "--shard needs lrs" in done.stderr
 
 
+@pytest.mark.slow
 def test_compare_takes_several_lrs_and_optimizers_and_saves_runs(folder: Path) -> None:
     command = (
         *("compare", "my_task.py:task", "constant(1)", "cosine(1, 0)", "--lr", "0.01,0.1"),

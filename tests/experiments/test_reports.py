@@ -83,6 +83,7 @@ def test_prints_of_a_task_appear_above_the_view_of_a_script(folder: Path, worker
     assert rest == {"building [the] task :smile:", "runs: 2", ""}  # the view is gone
 
 
+@pytest.mark.slow
 def test_prints_of_a_task_appear_above_the_view_of_the_command(folder: Path) -> None:
     code, output = run_in_terminal(folder, "-m", "ratecraft", *COMMAND)
     assert code == 0, output
@@ -90,6 +91,7 @@ def test_prints_of_a_task_appear_above_the_view_of_the_command(folder: Path) -> 
     assert printed_lines(shown_lines(output)) == sorted(2 * (STEP_LINES + ERROR_LINES))
 
 
+@pytest.mark.slow
 def test_prints_of_a_task_keep_their_streams_in_a_script(folder: Path) -> None:
     done = subprocess.run(
         [sys.executable, "script2.py"], cwd=folder, capture_output=True, text=True, check=True
@@ -185,6 +187,7 @@ def task():
 """
 
 
+@pytest.mark.slow
 def test_last_words_of_dying_workers_are_shown(tmp_path: Path, capsys) -> None:
     (tmp_path / "dying.py").write_text(DYING)
     with pytest.raises(RunFailed, match="a worker process died 3 times"):

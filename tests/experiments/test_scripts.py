@@ -206,6 +206,7 @@ def test_a_script_that_failed_continues_from_its_checkpoint(tmp_path: Path) -> N
     assert [e.metrics["loss"] for e in run.evaluations] == [0] * 8 + [8] * 12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("killed", ["driver", "trial"])
 def test_a_killed_comparison_of_a_script_is_resumed(tmp_path: Path, killed: str) -> None:
     slow = LOGGED.replace("        trial.log", "        time.sleep(0.05); trial.log")
@@ -281,6 +282,7 @@ def test_the_output_of_a_script_may_be_its_log(tmp_path: Path) -> None:
     assert list(result.schedules) == ["train.py, lr 0.5", "train.py, lr 2"]
 
 
+@pytest.mark.slow
 def test_halving_stops_the_worse_learning_rates_of_a_script(tmp_path: Path) -> None:
     scheduler = """
         import torch
@@ -480,6 +482,7 @@ def test_shards_of_a_script_are_merged(tmp_path: Path) -> None:
     assert len(read_comparison(tmp_path / "all.db").runs) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("signal_number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_comparison_of_a_script_ends_its_processes(
     tmp_path: Path, signal_number: int, code: int

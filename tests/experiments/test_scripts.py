@@ -283,6 +283,32 @@ def test_the_output_of_a_script_may_be_its_log(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_each_trial_sees_its_own_gpus(tmp_path: Path) -> None:
+    devices = """
+        import os, time
+        (trial.directory / "gpus").write_text(os.environ["CUDA_VISIBLE_DEVICES"])
+        time.sleep(1)
+    """
+    write(tmp_path, TRIAL, devices, LOGGED)
+    command = [sys.executable, "-m", "ratecraft", "compare", "train.py", "cosine(1, 0)", "--lrs"]
+    command += ["0.1", "--seeds", "4", "--workers", "3", "--quiet", "--gpus-per-trial"]
+    for gpus, expected in (("2", {"4,5", "6,7"}), ("0.5", {"4", "5"}), ("0", {"-1"})):
+        done = subprocess.run(
+            [*command, gpus, "--store", f"{gpus}.db"], cwd=tmp_path, capture_output=True, text=True,
+            env={**os.environ, "CUDA_VISIBLE_DEVICES": "4,5,6,7"}, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert {path.read_text() for path in tmp_path.glob(f"{gpus}.db.trials/*/gpus")} == expected
+    done = subprocess.run(
+        [*command, "5"], cwd=tmp_path, capture_output=True, text=True, check=False,
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": "4,5,6,7"},
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (
+        2, "error: a trial needs 5 GPUs; this machine has 4\n"
+    )  # fmt: skip
+
+
+@pytest.mark.slow
 def test_halving_stops_the_worse_learning_rates_of_a_script(tmp_path: Path) -> None:
     scheduler = """
         import torch

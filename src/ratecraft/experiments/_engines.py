@@ -314,9 +314,10 @@ def _device_lists(workers: int, gpus: float) -> list[str]:
     if not gpus:
         return [NO_DEVICE] * workers
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    names = [str(i) for i in range(torch.cuda.device_count())]
-    if visible is not None:
-        names = [name.strip() for name in visible.split(",") if name.strip()][: len(names)]
+    if visible is None:
+        names = [str(i) for i in range(torch.cuda.device_count())]
+    else:
+        names = [name.strip() for name in visible.split(",") if name.strip() not in ("", NO_DEVICE)]
     count = min(workers, int(len(names) / gpus + 1e-9))
     if not count:
         raise SettingError(f"a trial needs {gpus:g} GPUs; this machine has {len(names)}")

@@ -289,7 +289,7 @@ def _fit_text(search: _Search, peak: Peak) -> str:
     vertex, low, fitted = (
         f"{search.lr_at(position):.3g}" for position in (peak.vertex, peak.low, peak.position)
     )
-    share = f"{1 - BAND_REL_TOL:.0%} of the decrease from lr {low} on"
+    share = f"{1 - BAND_REL_TOL:.0%} of its decrease at lr {low}"
     weights = f"{vertex}^{1 - SAFETY_SHARE:g} * {low}^{SAFETY_SHARE:g}"
     return f"{_vertex_text(search, peak)}; {share}; fitted lr {weights} = {fitted}"
 

@@ -106,17 +106,18 @@ def test_a_script_that_gives_no_result_is_described(
     assert sentence in message
 
 
+@pytest.mark.slow
 def test_a_script_that_hangs_is_stopped_and_the_others_stay(tmp_path: Path) -> None:
-    hang = "if trial.seed == 1:\n    import time; time.sleep(60)\n"
+    hang = "if trial.seed == 1:\n    import time; time.sleep(600)\n"
     file = write(tmp_path, TRIAL, LOGGED, hang)
     started = time.monotonic()
     result = compare(
-        Script(file, timeout=3), [cosine(1, 0)], lrs=0.1, seeds=2, workers=0, progress=False
+        Script(file, timeout=15), [cosine(1, 0)], lrs=0.1, seeds=2, workers=0, progress=False
     )
-    assert time.monotonic() - started < 30
+    assert time.monotonic() - started < 300
     assert [run.seed for run in result.runs] == [0]
     (text,) = result.failed.values()
-    assert "was stopped after 3 s (timeout), at step 20" in text
+    assert "was stopped after 15 s (timeout), at step 20" in text
 
 
 def test_nan_in_the_log_is_a_run_that_diverged(tmp_path: Path) -> None:
@@ -220,6 +221,7 @@ def test_a_killed_comparison_of_a_script_is_resumed(tmp_path: Path, killed: str)
     command += ["--lrs", "0.1", "--seeds", "2", "--store", "runs.db", "--save", "result.json"]
     with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL) as process:
         while len(pids := list(tmp_path.glob("runs.db.trials/*/pid"))) < 3:
+            assert process.poll() is None
             time.sleep(0.05)
         time.sleep(0.3)
         newest = max(pids, key=lambda path: path.stat().st_mtime)
@@ -522,6 +524,7 @@ def test_an_interrupted_comparison_of_a_script_ends_its_processes(
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509
     ) as process:  # fmt: skip
         while not (pids := list(tmp_path.glob("runs.db.trials/*/pid"))):
+            assert process.poll() is None
             time.sleep(0.05)
         time.sleep(0.2)
         process.send_signal(signal_number)

@@ -34,12 +34,9 @@ class Grid(NamedTuple):
         cls, task: AnyTask, schedules: Any, lrs: Any, optimizers: Any, seeds: Any, total_steps: Any
     ) -> Grid:
         """Return the grid of the arguments of `compare`, or raise an error of one of them."""
-        if not isinstance(seeds, Iterable):
-            seeds = range(_integer("seeds", seeds))
-        candidates = _candidates_by_name(schedules)
+        candidates, seeds = _candidates_by_name(schedules), _seed_list(seeds)
         lrs = [_checked_lr(lr) for lr in _as_list(lrs)]
         optimizers = _as_list(optimizers)
-        seeds = [_integer("seed", seed) for seed in seeds]
         lengths = [_checked_length(length) for length in _as_list(total_steps)]
         steps: dict[str, int] = {}
         for length, schedule, lr in product(lengths, candidates.values(), lrs):
@@ -54,10 +51,7 @@ class Grid(NamedTuple):
         cls, script: Script, schedules: Any, lrs: Any, optimizers: Any, seeds: Any, total_steps: Any
     ) -> Grid:
         """Return the grid of a script, whose length is known only when it runs."""
-        if not isinstance(seeds, Iterable):
-            seeds = range(_integer("seeds", seeds))
-        candidates = script_schedules(script, schedules)
-        seeds = [_integer("seed", seed) for seed in seeds]
+        candidates, seeds = script_schedules(script, schedules), _seed_list(seeds)
         _check_values_known(script, schedules, seeds)
         for name, value in (("optimizer", optimizers), ("total_steps", total_steps)):
             if value is not None and not script.takes(name):
@@ -116,6 +110,13 @@ def script_schedules(script: Script, schedules: Any) -> dict[str, Candidate | Sc
 def _as_list(value: Any) -> list[Any]:
     several = isinstance(value, Iterable) and not isinstance(value, str)
     return list(value) if several else [value]
+
+
+def _seed_list(seeds: Any) -> list[int]:
+    """Return the seeds; a number stands for 0, 1, ... below it."""
+    if not isinstance(seeds, Iterable):
+        seeds = range(_integer("seeds", seeds))
+    return [_integer("seed", seed) for seed in seeds]
 
 
 def _integer(name: str, value: Any) -> int:

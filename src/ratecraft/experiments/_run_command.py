@@ -7,7 +7,6 @@ output of the command is written to a file in the directory. At the end one line
 """
 
 import ctypes
-import fcntl
 import json
 import os
 import signal
@@ -61,6 +60,8 @@ def _report(result: dict[str, Any]) -> None:
 
 
 def _acquire(lock: IO[str]) -> bool:
+    import fcntl  # which Windows lacks; there, no script is run
+
     end = time.monotonic() + LOCK_SECONDS
     while True:
         try:

@@ -125,8 +125,8 @@ class ScriptTrial:
 
         Args:
             step: number of the step.
-            metrics: numbers by name. `compare` judges ``val_loss``; ``loss`` is the training
-                loss; a name that begins with ``val_`` is a metric of the validation data.
+            metrics: numbers by name. `compare` compares runs by ``val_loss``; ``loss`` is the
+                training loss; a name that begins with ``val_`` is a validation metric.
 
         Raises:
             SettingError: no number, or a value that is not one.

@@ -163,7 +163,7 @@ class _Prepared(NamedTuple):
 
 @contextmanager
 def _trials_folder(store: str | os.PathLike[str] | None) -> Iterator[str]:
-    """Yield the folder for the directories of a script's trials; without a store, a temporary one."""
+    """Yield the folder for a script's trials; without a store, a temporary one."""
     if store is not None:
         yield f"{os.fspath(store)}.trials"
         return
